@@ -1,0 +1,243 @@
+"""Files on disk: paths, atomic publication, JSON manifests, fingerprints.
+
+Every artefact appears whole, by rename, or not at all. Names that start with `.tmp-` are unfinished work: nothing
+reads them and the next run of the same stage removes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from twotower_tf.errors import ArtifactError
+
+UNFINISHED = ".tmp-"
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """The files of a run directory."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.json"
+
+    @property
+    def prepared(self) -> Path:
+        return self.root / "prepared"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def train(self) -> Path:
+        return self.root / "train.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.json"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+
+@dataclass(frozen=True)
+class PreparedPaths:
+    """The files of `prepared/`, as the data stage writes them and the feature stage completes them."""
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "manifest.json"
+
+    @property
+    def items(self) -> Path:
+        """The catalogue, one row per item in row order: item_id, raw feature values, train_count."""
+        return self.root / "items.parquet"
+
+    @property
+    def users(self) -> Path:
+        """One row per user of the log, in row order: user_id, train_count."""
+        return self.root / "users.parquet"
+
+    @property
+    def statistics(self) -> Path:
+        """Quantile boundaries, means and deviations of the training split."""
+        return self.root / "statistics.json"
+
+    @property
+    def quarantine(self) -> Path:
+        return self.root / "quarantine.jsonl"
+
+    def examples(self, split: str) -> Path:
+        """Directory of Parquet files with the split's rows, raw values."""
+        return self.root / "examples" / split
+
+    def sequences(self, which: str) -> Path:
+        """Item rows of the positives, user by user in time order: `train`, or `seen` (training and validation)."""
+        return self.root / "sequences" / f"{which}.npy"
+
+    def encoded(self, split: str) -> Path:
+        """Directory of shards with the split's rows as arrays."""
+        return self.root / "encoded" / split
+
+    @property
+    def encoded_items(self) -> Path:
+        """The catalogue as arrays, in row order."""
+        return self.root / "encoded" / "items"
+
+
+def sync(path: Path) -> None:
+    """Makes a file's or directory's content survive a power cut before a rename announces it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; renames it to `path` when the block ends well, else removes it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(path.parent, path.name)
+    temporary = _temporary(path)
+    try:
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yields a temporary directory beside `path`; renames it to `path` when the block ends well, else removes it.
+
+    Raises:
+        ArtifactError: where `path` exists already and `replace` is not given.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(path.parent, path.name)
+    temporary = _temporary(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            sync(file)
+        sync(temporary)
+        if path.exists():
+            if not replace:
+                raise ArtifactError(f"{path}: exists already and is never overwritten")
+            retired = _temporary(path)
+            os.rename(path, retired)
+            os.rename(temporary, path)
+            shutil.rmtree(retired)
+        else:
+            os.rename(temporary, path)
+        sync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary(path: Path) -> Path:
+    return path.parent / f"{UNFINISHED}{path.name}-{uuid.uuid4().hex[:12]}"
+
+
+def remove_unfinished(directory: Path, name: str = "") -> None:
+    """Removes what a killed writer of `name` (of anything, by default) left in `directory`."""
+    for leftover in directory.glob(f"{UNFINISHED}{name}-*" if name else f"{UNFINISHED}*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a UTF-8 file by rename."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Writes a JSON file by rename. NaN and infinity are refused: JSON has neither."""
+    write_text(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_text(path: Path, kind: str) -> str:
+    """Reads a UTF-8 file of ours.
+
+    Raises:
+        ArtifactError: where it is missing or unreadable; `kind` says what its place is not.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file; {path.parent} is not a {kind} of ours, or is unfinished") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path}: cannot be read: {error}") from None
+
+
+def read_json(path: Path, kind: str, schema_version: int | None = None) -> dict[str, Any]:
+    """Reads a JSON object of ours and checks its schema version.
+
+    Raises:
+        ArtifactError: where it is missing, damaged, or of another version.
+    """
+    text = read_text(path, kind)
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ArtifactError(f"{path}: damaged: {error}") from None
+    if not isinstance(document, dict):
+        raise ArtifactError(f"{path}: damaged: a JSON object is expected, came {type(document).__name__}")
+    if schema_version is not None:
+        check_schema(document, schema_version, str(path))
+    return document
+
+
+def check_schema(document: Any, expected: int, where: str) -> None:
+    """Refuses a document of another schema version.
+
+    Raises:
+        ArtifactError: naming both versions.
+    """
+    came = document.get("schema_version") if isinstance(document, dict) else None
+    if came != expected:
+        raise ArtifactError(
+            f"{where}: schema_version {came} is not the {expected} that this version of twotower_tf reads; "
+            "write it again with this version"
+        )
+
+
+def fingerprint(document: Any) -> str:
+    """A hexadecimal digest of a JSON-serializable value; equal values have equal digests."""
+    text = json.dumps(document, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+        return digest.hexdigest()

@@ -1,0 +1,15 @@
+"""How long work tells how far it is. The command line shows it; a library caller may pass its own function."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Called with a stage's name, the units done so far and their total (0 where it is not known)."""
+
+    def __call__(self, stage: str, done: int, total: int) -> None: ...
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Shows nothing."""
