@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import pydantic
 import pydantic.dataclasses
 from pydantic import Field
+from typing_extensions import dataclass_transform
 
 from twotower_tf import artifacts
 from twotower_tf.errors import ConfigError, unknown_name
@@ -36,7 +37,7 @@ PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 
 
-@typing.dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def _config(cls: type[T]) -> type[T]:
     """A frozen dataclass whose fields are checked against their annotations; a misfit is a `ConfigError`."""
     checked = pydantic.dataclasses.dataclass(
@@ -268,9 +269,7 @@ class History:
     type: Literal["History"] = "History"
 
 
-Feature = Annotated[
-    Hash | Cross | Numeric | Bucketized | Tags | Hour | Weekday | History, Field(discriminator="type")
-]
+Feature = Annotated[Hash | Cross | Numeric | Bucketized | Tags | Hour | Weekday | History, Field(discriminator="type")]
 ItemFeature = Annotated[Hash | Cross | Numeric | Bucketized | Tags, Field(discriminator="type")]
 
 
@@ -557,11 +556,15 @@ def _check_training(config: ExperimentConfig) -> None:
     if config.train.monitor:
         k = int(config.train.monitor.partition("@")[2])
         if k not in config.evaluation.ks:
-            raise ConfigError(f"train.monitor: {config.train.monitor!r} is at a k outside evaluation.ks {config.evaluation.ks}")
+            raise ConfigError(
+                f"train.monitor: {config.train.monitor!r} is at a k outside evaluation.ks {config.evaluation.ks}"
+            )
 
 
 _CLASSES: dict[str, type] = {
-    name: value for name, value in list(globals().items()) if isinstance(value, type) and dataclasses.is_dataclass(value)
+    name: value
+    for name, value in list(globals().items())
+    if isinstance(value, type) and dataclasses.is_dataclass(value)
 }
 _ADAPTER = pydantic.TypeAdapter(ExperimentConfig)
 
@@ -672,7 +675,9 @@ def _construct(node: ast.expr) -> Any:
     try:
         return ast.literal_eval(node)
     except ValueError:
-        raise ConfigError(f"{ast.unparse(node)!r} is neither a number, a text, a list nor a configuration class") from None
+        raise ConfigError(
+            f"{ast.unparse(node)!r} is neither a number, a text, a list nor a configuration class"
+        ) from None
 
 
 # --- JSON ---------------------------------------------------------------------------------------------------------

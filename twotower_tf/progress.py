@@ -8,7 +8,8 @@ from typing import Protocol
 class Progress(Protocol):
     """Called with a stage's name, the units done so far and their total (0 where it is not known)."""
 
-    def __call__(self, stage: str, done: int, total: int) -> None: ...
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Shows that `done` of `total` units of `stage` are done."""
 
 
 def silent(stage: str, done: int, total: int) -> None:
