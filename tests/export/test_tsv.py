@@ -1,0 +1,125 @@
+import time
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from twotower_tf.errors import ArtifactError
+from twotower_tf.export import tsv
+
+
+def random_floats(count, seed=0):
+    """Every exponent, both signs, subnormal numbers and both zeros."""
+    bits = np.random.default_rng(seed).integers(0, 2**32, count, dtype=np.uint64).astype(np.uint32)
+    bits[:2] = 0, 0x80000000
+    values = bits.view(np.float32)
+    return values[np.isfinite(values)]
+
+
+def significant(text):
+    return len(text.lower().split("e")[0].lstrip("-").replace(".", "").strip("0"))
+
+
+def test_every_float_reads_back_to_the_same_bits(tmp_path):
+    values = random_floats(200_000)
+    vectors = values[: len(values) // 8 * 8].reshape(-1, 8)
+    ids = [f"i{row}" for row in range(len(vectors))]
+    tsv.write_tsv(tmp_path / "t.tsv", ids, vectors)
+    read_ids, read = tsv.read_tsv(tmp_path / "t.tsv")
+    assert list(read_ids) == ids
+    np.testing.assert_array_equal(read.view(np.uint32), vectors.view(np.uint32))
+
+
+def test_text_is_the_shortest_that_reads_back(tmp_path):
+    """NumPy's repr is shortest round-trip too, by another algorithm (Dragon4)."""
+    values = random_floats(20_000, seed=1)
+    tsv.write_tsv(tmp_path / "t.tsv", [f"i{row}" for row in range(len(values))], values.reshape(-1, 1))
+    for line, value in zip((tmp_path / "t.tsv").read_text().splitlines(), values, strict=True):
+        text = line.split("\t")[1]
+        assert significant(text) == significant(np.format_float_scientific(value, unique=True, trim="-")), line
+
+
+def test_layout_of_a_line(tmp_path):
+    vectors = np.array([[0.5, -0.25, 1.0], [0.1, 1 / 3, 1e-10]], np.float32)
+    tsv.write_tsv(tmp_path / "t.tsv", ["a", "π,b"], vectors)
+    assert (tmp_path / "t.tsv").read_bytes() == "a\t0.5,-0.25,1\nπ,b\t0.1,0.33333334,1e-10\n".encode()
+
+
+def test_blocks_join_without_a_seam(tmp_path, monkeypatch):
+    monkeypatch.setattr(tsv, "_VALUES_PER_BLOCK", 12)
+    monkeypatch.setattr(tsv, "_BYTES_PER_READ", 37)
+    vectors = np.random.default_rng(0).normal(size=(101, 4)).astype(np.float32)
+    ids = np.array([f"item {row} ü" for row in range(101)], object)
+    tsv.write_tsv(tmp_path / "t.tsv", ids, vectors, threads=3)
+    read_ids, read = tsv.read_tsv(tmp_path / "t.tsv")
+    np.testing.assert_array_equal(read_ids, ids)
+    np.testing.assert_array_equal(read, vectors)
+
+
+def test_arrow_ids_and_slices(tmp_path):
+    ids = pa.array(["x", "a", "b", "y"]).slice(1, 2)
+    tsv.write_tsv(tmp_path / "t.tsv", ids, np.eye(2, dtype=np.float32))
+    assert (tmp_path / "t.tsv").read_text() == "a\t1,0\nb\t0,1\n"
+
+
+@pytest.mark.parametrize(
+    ("ids", "vectors", "message"),
+    [
+        (["a\tb"], [[1.0]], r"item id 'a\\tb': holds a tab, line break or NUL, which item_embeddings.tsv cannot"),
+        (["a", "b\r"], [[1.0], [1.0]], r"item id 'b\\r': holds a tab"),
+        (["a", ""], [[1.0], [1.0]], "item ids: one is empty; every exported item needs an id"),
+        (["a", "b"], [[1.0], [np.nan]], "item 'b': its vector is not finite"),
+        (["a", "b"], [[1.0]], r"float32 of shape \[2, vector_dim\] is expected for 2 item ids; came float32"),
+        (["\ud800"], [[1.0]], "item ids: each must be valid Unicode text"),
+    ],
+)
+def test_refused_input_leaves_no_file(tmp_path, ids, vectors, message):
+    with pytest.raises(ArtifactError, match=message):
+        tsv.write_tsv(tmp_path / "t.tsv", ids, np.array(vectors, np.float32))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a\t1,2\nb 1,2\n", "damaged: line 2: one tab between item id and vector is expected"),
+        (b"a\t1,2\nb\t1\t2\n", "damaged: line 2: one tab between"),
+        (b"a\t1,2\n\t1,2\n", "damaged: line 2: the item id is empty"),
+        (b"a\t1,2\nb\t1,2\nc\t1\n", "damaged: line 3: 2 numbers are expected"),
+        (b"a\t1,2\nb\t1,x\n", "damaged: line 2: one of the values is not a number"),
+        (b"a\t1,2\nb\t1,\n", "damaged: line 2: one of the values is not a number"),
+        (b"a\t1,2\nb\t1,\xff\n", "damaged: line 2: one of the values is not a number"),
+        (b"a\t1,2\nb\t1,nan\n", "damaged: line 2: one of the values is not finite"),
+        (b"a\t1,2\n\xff\t1,2\n", "damaged: line 2: the item id is not UTF-8"),
+        (b"a\t1,2\nb\t1,2", "damaged: the last line has no line end; the file is cut short"),
+        (b"", "holds no item"),
+    ],
+)
+@pytest.mark.parametrize("bytes_per_read", [6, 1 << 24])
+def test_damage_is_named_by_line(tmp_path, monkeypatch, content, message, bytes_per_read):
+    monkeypatch.setattr(tsv, "_BYTES_PER_READ", bytes_per_read)
+    path = tmp_path / "t.tsv"
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=message) as raised:
+        tsv.read_tsv(path)
+    assert str(raised.value).startswith(str(path))
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(ArtifactError, match="t.tsv: cannot be read: No such file or directory"):
+        tsv.read_tsv(tmp_path / "t.tsv")
+
+
+def test_faster_than_a_loop_over_rows(tmp_path):
+    """Wide margin, because the machine is shared: the benchmark states the real factor."""
+    vectors = np.random.default_rng(0).normal(size=(20_000, 64)).astype(np.float32)
+    ids = [f"i{row}" for row in range(len(vectors))]
+    start = time.perf_counter()
+    tsv.write_tsv(tmp_path / "t.tsv", ids, vectors)
+    ours = (time.perf_counter() - start) / len(vectors)
+    start = time.perf_counter()
+    with (tmp_path / "loop.tsv").open("w") as file:
+        for name, vector in zip(ids[:2000], vectors, strict=False):
+            file.write(name + "\t" + ",".join(str(value) for value in vector) + "\n")
+    loop = (time.perf_counter() - start) / 2000
+    assert loop > 2 * ours
