@@ -1,0 +1,56 @@
+# `make quickstart` and `make test` on a fresh machine; the environment is .venv in this checkout.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+# Any Python from 3.10 to 3.13; `make PYTHON=/path/to/python3.12` chooses one.
+PYTHON ?=
+EXTRAS := serve,dev
+STAMP := .venv/.installed
+
+.PHONY: help quickstart test test-fast lint benchmark quality clean constraints
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
+
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	@.ci/venv .venv "$(PYTHON)"
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@
+
+quickstart: $(STAMP)  ## a synthetic log to recommendations, in under two minutes
+	$(BIN)/twotower quickstart
+
+test: $(STAMP)  ## every test but the quality figures
+	$(BIN)/python -m pytest
+
+test-fast: $(STAMP)  ## the tests that need no TensorFlow, in seconds
+	$(BIN)/python -m pytest -m "not quality and not tensorflow"
+
+lint: $(STAMP)  ## ruff, mypy --strict, codespell, house-keeping tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/codespell
+	$(BIN)/python -m pytest tests/test_house.py tests/test_imports.py
+
+benchmark: $(STAMP)  ## every script of benchmarks/, one JSON line per claim
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS),bench]'
+	@for script in benchmarks/*.py; do [ -e "$$script" ] || { echo "no benchmarks yet"; break; }; $(BIN)/python "$$script"; done
+
+quality: $(STAMP)  ## trains the shipped configurations on published data and checks their figures
+	$(BIN)/python -m pytest -m quality -s
+
+constraints:  ## solves constraints.txt anew from setup.cfg
+	@.ci/venv .venv "$(PYTHON)"
+	@$(BIN)/python -m pip install --quiet 'uv>=0.5'
+	@head -n 1 constraints.txt > constraints.new
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras --no-header --no-annotate --no-emit-index-url setup.cfg >> constraints.new
+	@mv constraints.new constraints.txt
+
+clean:  ## removes the environment, caches and builds; runs, data and bundles stay
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
