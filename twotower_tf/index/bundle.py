@@ -1,0 +1,191 @@
+"""Reads a bundle: one exported version with towers, item vectors, index and manifest.
+
+A bundle is a directory `EXPORT_DIR/VERSION`, published by one rename and never changed. What is missing, changed, or
+of two models at once is refused here, with the file's name, before anything is answered from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from twotower_tf import artifacts, config
+from twotower_tf.errors import ArtifactError
+from twotower_tf.index import files
+from twotower_tf.index.load import load
+from twotower_tf.index.searcher import Searcher
+
+SCHEMA_VERSION = 1
+FORMAT = "twotower_tf bundle"
+MANIFEST = "manifest.json"
+CONFIG = "config.json"
+ITEMS = "items.parquet"
+INDEX = "index"
+ITEM_TOWER = "item_tower"
+TSV = "item_embeddings.tsv"
+
+_LIGHT = (CONFIG, ITEMS, f"{INDEX}/{files.INDEX}", f"{INDEX}/{files.ITEM_IDS}")
+
+
+def versions(export_dir: str | Path) -> list[int]:
+    """The versions of an export root, ascending.
+
+    A version is a child directory named by an integer with a manifest of ours, or with a damaged one: that is listed,
+    so that it is refused by name and not passed over in silence. Half-copied and foreign directories are none.
+    """
+    root = Path(export_dir)
+    if not root.is_dir():
+        return []
+    return sorted(int(child.name) for child in root.iterdir() if _is_version(child))
+
+
+def _is_version(child: Path) -> bool:
+    name = child.name
+    if not (name.isascii() and name.isdecimal() and str(int(name)) == name and (child / MANIFEST).is_file()):
+        return False
+    try:
+        return artifacts.read_json(child / MANIFEST, "bundle").get("format") == FORMAT
+    except ArtifactError:
+        return True
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """One version of an export root.
+
+    Attributes:
+        path: its directory.
+        version: its number.
+        manifest: the content of manifest.json.
+    """
+
+    path: Path
+    version: int
+    manifest: dict[str, Any]
+
+    @classmethod
+    def open(
+        cls, export_dir: str | Path, version: int | None = None, *, check: Literal["full", "light"] = "full"
+    ) -> Bundle:
+        """Opens a version of an export root, by default the newest.
+
+        Args:
+            export_dir: the export root.
+            version: one of `versions(export_dir)`.
+            check: "full" compares the SHA-256 of every file of the manifest; "light" that of the small ones, and that
+                all files are there (`searcher()` then checks the index's own, `check_files` any others).
+
+        Raises:
+            ArtifactError: where there is no such version; where a file is missing or changed (named); where the index
+                was built from other vectors than the manifest states (both fingerprints named).
+        """
+        root = Path(export_dir)
+        path = root / str(_choose(root, version))
+        manifest = artifacts.read_json(path / MANIFEST, "bundle", SCHEMA_VERSION)
+        if manifest.get("format") != FORMAT:
+            raise ArtifactError(f"{path / MANIFEST}: format {manifest.get('format')!r} is not {FORMAT!r}")
+        _check_manifest(path / MANIFEST, manifest)
+        if manifest["version"] != int(path.name):
+            raise ArtifactError(
+                f"{path}: the manifest is of version {manifest['version']}, the directory of {path.name}; "
+                "a version is never renamed"
+            )
+        bundle = cls(path, manifest["version"], manifest)
+        bundle._check_present()
+        bundle.check_files() if check == "full" else bundle.check_files(*_LIGHT)
+        bundle._check_index()
+        object.__setattr__(bundle, "_checked", check == "full")
+        return bundle
+
+    @cached_property
+    def config(self) -> config.ExperimentConfig:
+        """The experiment's configuration."""
+        path = self.path / CONFIG
+        return config.from_json(artifacts.read_text(path, "bundle"), str(path))
+
+    @cached_property
+    def items(self) -> pa.Table:
+        """The exported items in the index's row order: item_id, item_name, the catalogue's other columns.
+
+        Raises:
+            ArtifactError: where it does not have the manifest's number of items.
+        """
+        table = pq.read_table(self.path / ITEMS)
+        if table.num_rows != self.manifest["items"]:
+            raise ArtifactError(
+                f"{self.path / ITEMS}: {table.num_rows} rows, the manifest states {self.manifest['items']} items"
+            )
+        return table
+
+    def searcher(self, threads: int = 0) -> Searcher:
+        """Loads the index; `threads` answer one call at most, 0 is one per core.
+
+        Raises:
+            ArtifactError: where a file of the index is missing or changed.
+        """
+        return load(self.path / INDEX, threads=threads, check=not getattr(self, "_checked", False))
+
+    def check_files(self, *names: str) -> None:
+        """Compares the SHA-256 of the named files, or directories of files, with the manifest; of all by default.
+
+        Raises:
+            ArtifactError: naming the first file that is missing, changed or not in the manifest.
+        """
+        stated: dict[str, str] = self.manifest["files"]
+        wanted: dict[str, str] = {}
+        for name in names:
+            chosen = {path: digest for path, digest in stated.items() if path == name or path.startswith(f"{name}/")}
+            if not chosen:
+                raise ArtifactError(f"{self.path / name}: {self.path / MANIFEST} does not list it")
+            wanted.update(chosen)
+        files.check_files(self.path, wanted if names else stated, MANIFEST)
+
+    def _check_present(self) -> None:
+        for name in (*_LIGHT, *self.manifest["files"]):
+            if not (self.path / name).is_file():
+                raise ArtifactError(
+                    f"{self.path / name}: missing; {MANIFEST} lists it; export again or restore the file"
+                )
+
+    def _check_index(self) -> None:
+        """Index and towers of different models must never meet: the index says of which vectors it was built."""
+        index = files.open_index(self.path / INDEX)
+        pairs = (("fingerprint", "vectors_fingerprint"), ("size", "items"), ("dim", "vector_dim"))
+        for mine, theirs in pairs:
+            if index[mine] != self.manifest[theirs]:
+                raise ArtifactError(
+                    f"{self.path / INDEX}: the index has {mine} {index[mine]}, {MANIFEST} states {theirs} "
+                    f"{self.manifest[theirs]}; they are of different models"
+                )
+
+
+_KEYS = {
+    "version": int,
+    "items": int,
+    "vector_dim": int,
+    "vectors_fingerprint": str,
+    "files": dict,
+}
+
+
+def _check_manifest(path: Path, manifest: dict[str, Any]) -> None:
+    for key, kind in _KEYS.items():
+        if not isinstance(manifest.get(key), kind):
+            raise ArtifactError(f"{path}: damaged: {key!r} is missing or not {kind.__name__}")
+
+
+def _choose(root: Path, version: int | None) -> int:
+    known = versions(root)
+    if version is not None and version not in known:
+        listed = ", ".join(map(str, known)) or "none"
+        raise ArtifactError(f"{root}: no version {version} of ours; there: {listed}")
+    if not known:
+        if _is_version(root):
+            raise ArtifactError(f"{root}: is a version itself; give the export directory {root.parent}")
+        raise ArtifactError(f"{root}: no bundle of ours there; `twotower export --export_dir={root}` makes one")
+    return known[-1] if version is None else version

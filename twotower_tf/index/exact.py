@@ -1,0 +1,88 @@
+"""Exact search: every item is scored. The measure for other indexes, and the right one for small catalogues."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from twotower_tf.index import files, topk
+from twotower_tf.index.items import ItemVectors
+from twotower_tf.index.searcher import Neighbours, check_queries
+
+_BLOCK_BYTES = 32 << 20  # of scores held by one thread
+_RESCORED = 1 << 14  # candidates re-scored at a time
+
+Floats = npt.NDArray[np.float32]
+
+
+class ExactSearcher:
+    """Scores every item, in blocks of queries.
+
+    The scores are dot products in double precision rounded once to float32. So an answer depends neither on the batch
+    its query came in, nor on threads, nor on the processor, and two equal vectors have equal scores.
+    """
+
+    kind = "exact"
+
+    def __init__(self, items: ItemVectors, threads: int = 0) -> None:
+        """Keeps the items; nothing is built.
+
+        Args:
+            items: what is searched.
+            threads: that answer one call at most; 0 is one per core.
+        """
+        self.items = items
+        self.threads = topk.available_threads(threads)
+        # Bounds the rounding of a float32 dot product of two unit vectors (Higham, section 3.1), on both sides.
+        self._slack = 2.0 * items.dim * float(np.finfo(np.float32).eps)
+
+    def search(self, queries: npt.ArrayLike, k: int) -> Neighbours:
+        """See `Searcher.search`."""
+        table = check_queries(queries, k, self.items.dim)
+        k = min(k, len(self.items))
+        block = max(1, _BLOCK_BYTES // (4 * len(self.items)))
+        parts = [table[start : start + block] for start in range(0, len(table), block)]
+        rows = np.empty((len(table), k), np.int32)
+        scores = np.empty((len(table), k), np.float32)
+
+        def answer(number: int) -> None:
+            place = slice(number * block, number * block + len(parts[number]))
+            rows[place], scores[place] = self._search_block(parts[number], k)
+
+        if len(parts) > 1 and self.threads > 1:
+            with ThreadPoolExecutor(self.threads) as pool:
+                list(pool.map(answer, range(len(parts))))
+        else:
+            for number in range(len(parts)):
+                answer(number)
+        return Neighbours(rows, self.items.ids[rows], scores)
+
+    def _search_block(self, queries: Floats, k: int) -> tuple[npt.NDArray[np.int32], Floats]:
+        vectors = self.items.vectors
+        number, row = topk.candidates(queries @ vectors.T, k, self._slack)
+        scores = np.empty(len(row), np.float32)
+        for start in range(0, len(row), _RESCORED):
+            part = slice(start, start + _RESCORED)
+            asked, held = queries[number[part]].astype(np.float64), vectors[row[part]].astype(np.float64)
+            scores[part] = np.einsum("ij,ij->i", asked, held)
+        return topk.arrange(number, row, scores, len(queries), k)
+
+    def description(self) -> dict[str, Any]:
+        """See `Searcher.description`."""
+        return {**files.describe(self.kind, self.items), "parameters": {}, "recall": {"measured": 1.0}}
+
+    def save(self, directory: Path) -> None:
+        """Writes item_ids and vectors.npy, then index.json."""
+        directory.mkdir(parents=True, exist_ok=True)
+        np.save(directory / files.VECTORS, self.items.vectors)
+        files.finish(directory, self.items, self.description())
+
+    @classmethod
+    def read(cls, directory: Path, threads: int = 0) -> ExactSearcher:
+        """Reads what `save` wrote; `load` has checked the files."""
+        vectors = np.load(directory / files.VECTORS, allow_pickle=False)
+        return cls(files.restore(directory, vectors), threads)

@@ -1,0 +1,82 @@
+"""The contract that every index implements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from twotower_tf.errors import DataError
+from twotower_tf.index.items import Ids, ItemVectors
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest items of each query, nearest first.
+
+    Attributes:
+        rows: [num_queries, k'] int32, rows of the index, distinct within a query.
+        item_ids: [num_queries, k'] object (text).
+        scores: [num_queries, k'] float32, cosine similarity in [-1, 1], descending; equal scores by row.
+    """
+
+    rows: npt.NDArray[np.int32]
+    item_ids: Ids
+    scores: npt.NDArray[np.float32]
+
+
+class Searcher(Protocol):
+    """Finds the items whose vectors have the largest cosine with a query."""
+
+    @property
+    def kind(self) -> str:
+        """The implementation: "exact" or "scann"."""
+
+    @property
+    def items(self) -> ItemVectors:
+        """The ids and vectors searched, in row order."""
+
+    def search(self, queries: npt.ArrayLike, k: int) -> Neighbours:
+        """Finds k items for every query.
+
+        Args:
+            queries: [num_queries, vector_dim] float32, unit length.
+            k: at least 1.
+
+        Returns:
+            k' = min(k, number of items) distinct items per query, never padding.
+
+        Raises:
+            DataError: for queries of another dimension or with NaN or infinity, or k below 1.
+        """
+
+    def description(self) -> dict[str, Any]:
+        """What a manifest says of the index: kind, size, dim, fingerprint, parameters, recall. Strict JSON."""
+
+    def save(self, directory: Path) -> None:
+        """Writes the index into `directory`, which may then be moved; `load` reads it."""
+
+
+def check_queries(queries: npt.ArrayLike, k: int, dim: int) -> npt.NDArray[np.float32]:
+    """The border of every `search`: returns the queries as a C-ordered float32 table.
+
+    Raises:
+        DataError: as `Searcher.search` says.
+    """
+    table = np.ascontiguousarray(queries, dtype=np.float32)
+    if table.ndim != 2:
+        raise DataError(f"queries: a table [queries, {dim}] is expected; came shape {table.shape}")
+    if table.shape[1] != dim:
+        raise DataError(
+            f"queries: vectors of {table.shape[1]} dimensions were asked of an index of {dim}; "
+            "the user tower and the index are of different models"
+        )
+    if k < 1:
+        raise DataError(f"k: at least 1 is expected; came {k}")
+    if not np.isfinite(table).all():
+        row = int(np.flatnonzero(~np.isfinite(table).all(axis=1))[0])
+        raise DataError(f"queries: the vector of query {row} holds NaN or infinity")
+    return table
