@@ -165,7 +165,7 @@ def _numbers(path: Path, first_line: int, texts: pa.Array, width: int) -> Floats
         good = np.array([_is_number(text) for text in texts.to_pylist()]).reshape(-1, width).all(axis=1)
         _refuse(path, first_line, ~good, "one of the values is not a number")
         raise
-    _refuse(path, first_line, ~np.asarray(np.isfinite(values).all(axis=1)), "one of the values is not finite")
+    _refuse(path, first_line, ~np.isfinite(values.sum(axis=1)), "one of the values is not finite")
     return np.asarray(values, np.float32)
 
 
