@@ -1,0 +1,166 @@
+"""The towers: placement of tables, unit vectors, slices that hold what they need and no more."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+from twotower_tf.config import (
+    Bucketized,
+    CosineLogitBCE,
+    DataConfig,
+    ExperimentConfig,
+    Hash,
+    History,
+    InBatch,
+    InBatchSoftmax,
+    ModelConfig,
+    Numeric,
+    SamplingConfig,
+    Tags,
+    Uniform,
+)
+from twotower_tf.model import embeddings, two_tower
+from twotower_tf.model.embeddings import EmbeddingTable, MeanOfPresent, Placement
+from twotower_tf.model.towers import UnitLength
+
+
+def experiment(loss="bce", **model):
+    in_batch = loss == "softmax"
+    return ExperimentConfig(
+        name="t",
+        data=DataConfig(timestamp="ts"),
+        item_features=(
+            Hash("item_id", buckets=50),
+            Hash("site", buckets=20),
+            Tags("topics", buckets=11),
+            Numeric("price"),
+        ),
+        user_features=(
+            Hash("user_id", buckets=40),
+            Hash("home", buckets=20, shared_with="site"),
+            Bucketized("age", buckets=7, embedding_dim=4),
+            Numeric("income", embedding_dim=3),
+            Tags("interests", buckets=13),
+            History(of="item_id", length=5),
+        ),
+        model=ModelConfig(embedding_dim=8, vector_dim=6, item_hidden=(16,), user_hidden=(16, 16), **model),
+        loss=InBatchSoftmax() if in_batch else CosineLogitBCE(),
+        sampling=SamplingConfig((InBatch(),) if in_batch else (Uniform(),)),
+    )
+
+
+def user_batch(rows, **changes):
+    rng = np.random.default_rng(5)
+    batch = {
+        "user_ids": np.stack([rng.integers(0, n, rows) for n in (40, 20, 7)], axis=1).astype(np.int32),
+        "user_numeric": rng.normal(size=(rows, 1)).astype(np.float32),
+        "user_multi_0": rng.integers(0, 13, (rows, 3)).astype(np.int32),
+        "user_multi_1": rng.integers(0, 50, (rows, 4)).astype(np.int32),
+    }
+    return {**batch, **changes}
+
+
+def test_tables_lie_apart_by_use_and_dimension():
+    placed = embeddings.plan(experiment())
+    assert placed == {
+        ("item", "item_id"): Placement("shared_embedding_8", 0, 50, 8),
+        ("user", "history"): Placement("shared_embedding_8", 0, 50, 8),
+        ("item", "site"): Placement("shared_embedding_8", 50, 20, 8),
+        ("user", "home"): Placement("shared_embedding_8", 50, 20, 8),
+        ("item", "topics"): Placement("item_embedding_8", 0, 11, 8),
+        ("user", "user_id"): Placement("user_embedding_8", 0, 40, 8),
+        ("user", "age"): Placement("user_embedding_4", 0, 7, 4),
+        ("user", "interests"): Placement("user_embedding_8", 40, 13, 8),
+    }
+    rows = {name: table.rows for name, table in embeddings.tables(experiment()).items()}
+    assert rows == {"item_embedding_8": 11, "shared_embedding_8": 70, "user_embedding_4": 7, "user_embedding_8": 53}
+
+
+def test_embeddings_are_rows_at_offsets_and_zero_without_a_value():
+    table = EmbeddingTable(10, 3)
+    ids = tf.constant([[0, 2], [-1, 1]], tf.int32)
+    got = table(ids, offsets=[0, 5]).numpy()
+    weights = table.table.numpy()
+    np.testing.assert_array_equal(got, [[weights[0], weights[7]], [np.zeros(3), weights[6]]])
+
+
+def test_no_value_moves_no_embedding():
+    table = EmbeddingTable(4, 2)
+    table.build(None)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(table(tf.constant([[-1, 2]]), offsets=[0]))
+    gradient = tf.convert_to_tensor(tape.gradient(loss, table.table)).numpy()
+    np.testing.assert_array_equal(gradient, [[0, 0], [0, 0], [1, 1], [0, 0]])
+
+
+def test_the_mean_counts_only_values_that_are_there():
+    embedded = tf.constant([[[2.0, 0.0], [4.0, 6.0], [0.0, 0.0]], [[0.0, 0.0]] * 3])
+    got = MeanOfPresent()(embedded, ids=tf.constant([[1, 3, -1], [-1, -1, -1]])).numpy()
+    np.testing.assert_array_equal(got, [[3.0, 3.0], [0.0, 0.0]])
+
+
+def test_unit_length_even_of_nothing():
+    x = tf.Variable([[3.0, 4.0], [0.0, 0.0], [1e-30, 0.0], [1e15, 1e15]])
+    with tf.GradientTape() as tape:
+        got = UnitLength()(x)
+        loss = tf.reduce_sum(got * tf.constant([1.0, 2.0]))
+    half = 0.5**0.5
+    np.testing.assert_allclose(got.numpy(), [[0.6, 0.8], [half, half], [half, half], [half, half]], atol=1e-6)
+    assert np.isfinite(tape.gradient(loss, x).numpy()).all()
+
+
+@pytest.mark.parametrize("loss", ["bce", "softmax"])
+def test_a_slice_answers_as_the_whole_model_and_holds_only_its_side(loss):
+    model = two_tower.build(experiment(loss))
+    user, item = two_tower.tower(model, "user"), two_tower.tower(model, "item")
+    assert user.layers[-1].name == "user_vector" and item.layers[-1].name == "ad_vector"
+    names = {weight.name.split("/")[0] for weight in user.weights}
+    assert "item_embedding_8" not in names and not any(name.startswith("item_") for name in names)
+    vectors = user(user_batch(4)).numpy()
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-6)
+    inside = keras.Model(model.input, model.get_layer("user_vector").output)
+    items = {
+        "item_ids": np.ones((4, 2), np.int32),
+        "item_numeric": np.ones((4, 1), np.float32),
+        "item_multi_0": np.ones((4, 1), np.int32),
+        "item_row": np.zeros((4, 1), np.int32),
+        "log_q": np.zeros((4, 1), np.float32),
+    }
+    given = {name: value for name, value in {**user_batch(4), **items}.items() if name in model.input}
+    np.testing.assert_allclose(inside(given).numpy(), vectors, atol=1e-6)
+
+
+def test_padding_does_not_change_a_vector():
+    user = two_tower.tower(two_tower.build(experiment()), "user")
+    history = np.array([[4, 9]], np.int32)
+    padded = np.array([[4, -1, 9, -1, -1]], np.int32)
+    short = user(user_batch(1, user_multi_1=history)).numpy()
+    np.testing.assert_allclose(user(user_batch(1, user_multi_1=padded)).numpy(), short, atol=1e-6)
+
+
+def test_a_history_reads_the_items_own_embeddings():
+    model = two_tower.build(experiment())
+    user = two_tower.tower(model, "user")
+    before = user(user_batch(1, user_multi_1=np.array([[7]], np.int32))).numpy()
+    table = model.get_layer("shared_embedding_8").table
+    table.assign(tf.tensor_scatter_nd_add(table, [[7]], [[1.0] * 8]))
+    after = user(user_batch(1, user_multi_1=np.array([[7]], np.int32))).numpy()
+    assert np.abs(after - before).max() > 1e-3
+
+
+def test_residual_blocks_add_their_input():
+    model = two_tower.build(experiment(residual=True))
+    user = two_tower.tower(model, "user")
+    for layer in user.layers:
+        if layer.name in ("user_hidden_1", "user_hidden_2"):
+            layer.set_weights([np.zeros_like(weight) for weight in layer.get_weights()])
+    # With dead hidden layers the shortcut alone carries the features: vectors still differ from user to user.
+    vectors = user(user_batch(3)).numpy()
+    assert np.abs(vectors[0] - vectors[1]).max() > 1e-3
+    plain = two_tower.tower(two_tower.build(experiment()), "user")
+    for layer in plain.layers:
+        if layer.name in ("user_hidden_1", "user_hidden_2"):
+            layer.set_weights([np.zeros_like(weight) for weight in layer.get_weights()])
+    vectors = plain(user_batch(3)).numpy()
+    np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)

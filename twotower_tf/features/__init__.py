@@ -1,0 +1,1 @@
+"""Features: configuration to `tf.feature_column` columns, inputs, signatures and encoded arrays."""

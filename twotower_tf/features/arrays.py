@@ -1,0 +1,148 @@
+"""Encoded arrays, mapped from disk, and batches of them. Imports no TensorFlow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from twotower_tf import artifacts
+from twotower_tf import config as configuration
+from twotower_tf.config import ExperimentConfig, History, feature_name
+from twotower_tf.data.prepared import Prepared
+from twotower_tf.errors import ArtifactError
+from twotower_tf.features.inputs import history_target
+
+Batch = dict[str, np.ndarray]
+
+SCHEMA_VERSION = 1
+NO_VALUE = -1
+_KEYS = ("user_row", "item_row", "label", "timestamp", "history_start", "history_end")
+
+
+@dataclass(frozen=True)
+class _History:
+    """How a history feature is looked up: which column of the catalogue's ids, how many values."""
+
+    name: str
+    column: int
+    length: int
+
+
+class EncodedData:
+    """The prepared data as the towers take them.
+
+    Attributes:
+        config: the experiment that they were encoded for.
+        num_items: rows of the catalogue.
+    """
+
+    def __init__(self, config: ExperimentConfig, prepared: Prepared) -> None:
+        """Maps the arrays.
+
+        Raises:
+            ArtifactError: where they are missing, or were encoded for another configuration.
+        """
+        root = prepared.paths.encoded_items.parent
+        document = artifacts.read_json(root / "manifest.json", "prepared directory", SCHEMA_VERSION)
+        if document["config_fingerprint"] != configuration.fingerprint(config):
+            raise ArtifactError(f"{root}: encoded for another configuration; run `twotower prepare` again")
+        self.config = config
+        self._prepared = prepared
+        self._ordered = bool(config.data.timestamp)
+        self._items = _load(prepared.paths.encoded_items, "")
+        self._splits = {split: _load(prepared.paths.encoded(split), "") for split in ("train", "valid", "test")}
+        self._keys: dict[str, dict[str, np.ndarray]] = {}
+        self._histories = [_lookup(config, each) for each in config.user_features if isinstance(each, History)]
+        self.num_items = prepared.num_items
+
+    @classmethod
+    def open(cls, config: ExperimentConfig, prepared: Prepared) -> EncodedData:
+        """The constructor's other name, beside `Prepared.open`."""
+        return cls(config, prepared)
+
+    def keys(self, split: str) -> dict[str, np.ndarray]:
+        """`user_row`, `item_row`, `label`, `timestamp`, `history_start`, `history_end` of a split's rows, `[rows]`."""
+        if split not in self._keys:
+            self._keys[split] = self._prepared.columns(split, list(_KEYS))
+        return self._keys[split]
+
+    def item_batch(self, item_rows: np.ndarray) -> Batch:
+        """Encoded item tensors of catalogue rows `[n]`."""
+        return {name: array[item_rows] for name, array in self._items.items()}
+
+    def event_item_batch(self, split: str, rows: np.ndarray) -> Batch:
+        """Encoded item tensors of a split's rows `[n]`, as they were at the event's time."""
+        carried = {name[5:]: array[rows] for name, array in self._splits[split].items() if name.startswith("item.")}
+        return carried or self.item_batch(self.keys(split)["item_row"][rows])
+
+    def user_batch(self, split: str, rows: np.ndarray, rng: np.random.Generator | None = None) -> Batch:
+        """Encoded user tensors of a split's rows `[n]`.
+
+        Args:
+            split: "train", "valid" or "test".
+            rows: of the split.
+            rng: for logs without time, where a history is a random part of the user's other items; without it, the
+                part is the last one.
+        """
+        batch = {name[5:]: array[rows] for name, array in self._splits[split].items() if name.startswith("user.")}
+        for history in self._histories:
+            items = self.history_items(split, rows, history.length, rng)
+            ids = self._items["ids"][:, history.column]
+            batch[history.name] = np.where(items >= 0, ids[items], NO_VALUE).astype(np.int32)
+        return batch
+
+    def history_items(
+        self, split: str, rows: np.ndarray, length: int, rng: np.random.Generator | None = None
+    ) -> np.ndarray:
+        """Catalogue rows of the histories, int32 `[n, longest]` (at least 1), oldest first, padded with -1."""
+        keys = self.keys(split)
+        start, end = keys["history_start"][rows], keys["history_end"][rows]
+        sequence = self._prepared.sequence("seen" if split == "test" else "train")
+        if not self._ordered and split == "train":
+            return self._others(sequence, start, end, keys["item_row"][rows], length, rng)
+        first = np.maximum(start, end - length)
+        width = max(1, int(np.max(end - first, initial=0)))
+        positions = first[:, np.newaxis] + np.arange(width)
+        present = positions < end[:, np.newaxis]
+        if not len(sequence):
+            return np.full(positions.shape, NO_VALUE, np.int32)
+        return np.where(present, sequence[np.where(present, positions, 0)], NO_VALUE).astype(np.int32)
+
+    def _others(
+        self,
+        sequence: np.ndarray,
+        start: np.ndarray,
+        end: np.ndarray,
+        own: np.ndarray,
+        length: int,
+        rng: np.random.Generator | None,
+    ) -> np.ndarray:
+        """A run of the user's items, from a random place on and around, without the row's own item."""
+        size = end - start
+        taken = np.minimum(size, length + 1)
+        offset = np.zeros_like(size) if rng is None else rng.integers(0, np.maximum(size, 1))
+        width = max(1, int(np.max(taken, initial=0)))
+        steps = np.arange(width)
+        positions = start[:, np.newaxis] + (offset[:, np.newaxis] + steps) % np.maximum(size, 1)[:, np.newaxis]
+        present = steps < taken[:, np.newaxis]
+        items = (
+            np.where(present, sequence[np.where(present, positions, 0)], NO_VALUE)
+            if len(sequence)
+            else positions * 0 - 1
+        )
+        items = np.where(items == own[:, np.newaxis], NO_VALUE, items)
+        # Values first, padding after; a run that did not meet the own item is one too long.
+        order = np.argsort(items == NO_VALUE, axis=1, kind="stable")
+        return np.take_along_axis(items, order, axis=1)[:, : max(1, min(width, length))].astype(np.int32)
+
+
+def _lookup(config: ExperimentConfig, history: History) -> _History:
+    target = history_target(config, history)
+    single = [each for each in config.item_features if each.type in ("Hash", "Cross", "Bucketized")]
+    return _History(feature_name(history), single.index(target), history.length)
+
+
+def _load(directory: Path, prefix: str) -> dict[str, np.ndarray]:
+    return {path.stem: np.load(path, mmap_mode="r") for path in sorted(directory.glob(f"{prefix}*.npy"))}

@@ -1,0 +1,127 @@
+"""One source for everything a tower reads: inputs, signature, parse spec, and the encoding the towers start from.
+
+The same `Side.encode` runs when training data are prepared and inside the exported SavedModel, so a value has one
+encoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from twotower_tf.config import ExperimentConfig, Numeric, feature_name
+from twotower_tf.features import columns
+from twotower_tf.features.inputs import SideName, side_features, side_inputs
+
+IDS, NUMERIC = "ids", "numeric"
+
+_DTYPES = {"text": tf.string, "texts": tf.string, "number": tf.float32, "time": tf.int64}
+
+
+class Layout:
+    """How one side's features lie in the encoded tensors.
+
+    Attributes:
+        single: categorical features with one value, in the order of the columns of `ids`.
+        numeric: Numeric features, in the order of the columns of `numeric`.
+        multivalued: Tags and History features; each is a tensor of its own, under its name.
+    """
+
+    def __init__(self, config: ExperimentConfig, side: SideName) -> None:
+        features = side_features(config, side)
+        self.side = side
+        self.numeric = [each for each in features if isinstance(each, Numeric)]
+        self.multivalued = [each for each in features if columns.is_multivalued(each)]
+        self.single = [each for each in features if each not in self.numeric and each not in self.multivalued]
+
+    def names(self) -> list[str]:
+        """Keys of the encoded tensors."""
+        keys = [IDS] * bool(self.single) + [NUMERIC] * bool(self.numeric)
+        return keys + [feature_name(each) for each in self.multivalued]
+
+    def tensor_specs(self) -> dict[str, tf.TensorSpec]:
+        """Shapes of the encoded tensors: `ids` int32 [B, C], `numeric` float32 [B, N], the others int32 [B, T]."""
+        specs: dict[str, tf.TensorSpec] = {}
+        if self.single:
+            specs[IDS] = tf.TensorSpec([None, len(self.single)], tf.int32)
+        if self.numeric:
+            specs[NUMERIC] = tf.TensorSpec([None, len(self.numeric)], tf.float32)
+        specs.update({feature_name(each): tf.TensorSpec([None, None], tf.int32) for each in self.multivalued})
+        return specs
+
+
+class Side:
+    """One tower's reading side.
+
+    Attributes:
+        inputs: of the signature.
+        layout: of the encoded tensors.
+    """
+
+    def __init__(self, config: ExperimentConfig, statistics: Mapping[str, Any], side: SideName) -> None:
+        self.inputs = side_inputs(config, side)
+        self.layout = Layout(config, side)
+        self._statistics = statistics[side]
+        self._columns = {
+            feature_name(each): columns.categorical(each, self._statistics, config)
+            for each in (*self.layout.single, *self.layout.multivalued)
+        }
+
+    def signature(self) -> dict[str, tf.TensorSpec]:
+        """Input name to spec: rank 1, or rank 2 for inputs of several values."""
+        return {
+            each.name: tf.TensorSpec([None, None] if each.kind == "texts" else [None], _DTYPES[each.kind], each.name)
+            for each in self.inputs
+        }
+
+    def parse_spec(self) -> dict[str, Any]:
+        """The `tf.io.parse_example` spec; an absent feature is no value."""
+        defaults = {"text": "", "number": float("nan"), "time": 0}
+        return {
+            each.name: tf.io.RaggedFeature(tf.string)
+            if each.kind == "texts"
+            else tf.io.FixedLenFeature([], _DTYPES[each.kind], defaults[each.kind])
+            for each in self.inputs
+        }
+
+    def parse(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Serialized `tf.Example`s `[batch]` to raw inputs; ragged ones are padded with ""."""
+        parsed = tf.io.parse_example(examples, self.parse_spec())
+        return {
+            name: value.to_tensor(default_value="") if isinstance(value, tf.RaggedTensor) else value
+            for name, value in parsed.items()
+        }
+
+    def encode(self, raw: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Raw inputs to encoded tensors, in TensorFlow operations alone.
+
+        Args:
+            raw: by input name, of the signature's shapes.
+
+        Returns:
+            `ids` int32 `[batch, C]` with -1 for no value, `numeric` float32 `[batch, N]` with 0 for no value, and per
+            feature of several values int32 `[batch, T]` padded with -1; only what the side has.
+        """
+        encoded: dict[str, tf.Tensor] = {}
+        if self.layout.single:
+            ids = [columns.bucket_ids(each, self._columns[feature_name(each)], raw) for each in self.layout.single]
+            encoded[IDS] = tf.concat(ids, axis=1)
+        if self.layout.numeric:
+            encoded[NUMERIC] = tf.stack([self._standardize(each, raw) for each in self.layout.numeric], axis=1)
+        for each in self.layout.multivalued:
+            name = feature_name(each)
+            encoded[name] = columns.bucket_ids(each, self._columns[name], raw)
+        return encoded
+
+    def _standardize(self, feature: Numeric, raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        value = raw[feature.column]
+        present = tf.math.is_finite(value)
+        value = tf.where(present, value, 0.0)
+        if feature.transform == "log1p":
+            value = tf.sign(value) * tf.math.log1p(tf.abs(value))
+        if feature.transform != "none":
+            known = self._statistics[feature_name(feature)]
+            value = (value - tf.constant(known["mean"], tf.float32)) / tf.constant(known["std"], tf.float32)
+        return tf.where(present, value, 0.0)

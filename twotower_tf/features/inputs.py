@@ -1,0 +1,173 @@
+"""What a tower reads: one named input per source column, and JSON-like rows turned into such inputs.
+
+This module imports no TensorFlow: clients that only build requests use it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any, Literal
+
+import numpy as np
+
+from twotower_tf.config import Bucketized as BucketizedFeature
+from twotower_tf.config import ExperimentConfig, Hash, History, Hour, Numeric, Tags, Weekday, feature_columns
+from twotower_tf.data.values import as_text
+from twotower_tf.errors import DataError, unknown_name
+
+SideName = Literal["user", "item"]
+Kind = Literal["text", "texts", "number", "time"]
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input of a tower's signature.
+
+    Attributes:
+        name: the source column's name, or the history's.
+        kind: "text" is a `[batch]` string, "texts" a `[batch, length]` string padded on the right with "",
+            "number" a `[batch]` float32 where NaN is no value, "time" a `[batch]` int64 of epoch seconds, UTC,
+            where 0 is no value.
+        separator: of a "texts" input whose source is one text; "" where the source is a list.
+        max_length: of a "texts" input; what a history keeps is its end, what tags keep is their beginning.
+        keep_last: whether the end is kept.
+    """
+
+    name: str
+    kind: Kind
+    separator: str = ""
+    max_length: int = 0
+    keep_last: bool = False
+
+
+def side_features(config: ExperimentConfig, side: SideName) -> tuple[Any, ...]:
+    """The configured features of one tower."""
+    return config.user_features if side == "user" else config.item_features
+
+
+def side_inputs(config: ExperimentConfig, side: SideName) -> tuple[Input, ...]:
+    """The inputs of one tower, in the order in which its features name them first."""
+    inputs: dict[str, Input] = {}
+    for feature in side_features(config, side):
+        if isinstance(feature, History):
+            inputs[feature.name] = Input(feature.name, "texts", "", feature.length, keep_last=True)
+        elif isinstance(feature, Tags):
+            inputs[feature.column] = Input(feature.column, "texts", feature.separator, feature.max_length)
+        elif isinstance(feature, Hour | Weekday):
+            inputs[feature.column] = Input(feature.column, "time")
+        elif isinstance(feature, Numeric | BucketizedFeature):
+            inputs[feature.column] = Input(feature.column, "number")
+        else:
+            inputs.update({column: Input(column, "text") for column in feature_columns(feature)})
+    return tuple(inputs.values())
+
+
+def split_texts(text: str, separator: str) -> list[str]:
+    """The values of one text, without surrounding blanks; empty ones are no values."""
+    return [part for part in (piece.strip() for piece in text.split(separator)) if part]
+
+
+def rows_to_arrays(inputs: Sequence[Input], rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """Turns JSON-like rows into a signature's raw tensors.
+
+    Args:
+        inputs: of the tower.
+        rows: one mapping per example; an absent name, None and "" are no value. 3, 3.0 and "3" are one text.
+
+    Returns:
+        Input name to array: object array of bytes `[batch]` or `[batch, length]`, float32 `[batch]`, int64 `[batch]`.
+
+    Raises:
+        DataError: for an unknown name (listing the known ones) or a value of the wrong type.
+    """
+    known = {each.name for each in inputs}
+    for position, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise DataError(f"row {position}: an object of feature values is expected; came {row!r}")
+        for name in row:
+            if name not in known:
+                raise DataError(f"row {position}: {unknown_name('feature', name, known)} (features: {_listing(known)})")
+    return {each.name: _column(each, [row.get(each.name) for row in rows]) for each in inputs}
+
+
+def _listing(names: set[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _column(spec: Input, values: list[Any]) -> np.ndarray:
+    if spec.kind == "number":
+        return np.array([_number(spec, value) for value in values], np.float32)
+    if spec.kind == "time":
+        return np.array([_time(spec, value) for value in values], np.int64)
+    if spec.kind == "text":
+        return objects([_text(spec, value).encode() for value in values])
+    return pad([_texts(spec, value) for value in values], spec)
+
+
+def pad(texts: Sequence[Sequence[bytes]], spec: Input) -> np.ndarray:
+    """Object array of bytes `[batch, longest]` (at least one column), cut to the input's `max_length`."""
+    cut = [list(row[-spec.max_length :] if spec.keep_last else row[: spec.max_length]) for row in texts]
+    width = max([1, *map(len, cut)])
+    return objects([row + [b""] * (width - len(row)) for row in cut]).reshape(len(cut), width)
+
+
+def objects(values: list[Any]) -> np.ndarray:
+    """An object array that keeps bytes as they are (NumPy's own bytes type drops trailing NULs)."""
+    if values and isinstance(values[0], list):
+        flat = [value for row in values for value in row]
+        return objects(flat).reshape(len(values), -1)
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
+def _text(spec: Input, value: Any) -> str:
+    if isinstance(value, list | tuple | dict | set):
+        raise DataError(f"feature {spec.name!r}: one value is expected; came {value!r}")
+    return as_text(value)
+
+
+def _texts(spec: Input, value: Any) -> list[bytes]:
+    if isinstance(value, dict | set):
+        raise DataError(f"feature {spec.name!r}: a list of values is expected; came {value!r}")
+    if isinstance(value, list | tuple | np.ndarray):
+        return [text.encode() for text in map(as_text, value) if text]
+    text = as_text(value)
+    parts = split_texts(text, spec.separator) if spec.separator else [text] if text else []
+    return [part.encode() for part in parts]
+
+
+def _number(spec: Input, value: Any) -> float:
+    if value is None or value == "":
+        return float("nan")
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise DataError(f"feature {spec.name!r}: a number is expected; came {value!r}") from None
+
+
+def _time(spec: Input, value: Any) -> int:
+    if value is None or value == "":
+        return 0
+    if isinstance(value, datetime):
+        return int((value if value.tzinfo else value.replace(tzinfo=timezone.utc)).timestamp())
+    try:
+        number = float(value)
+        return 0 if np.isnan(number) else int(number)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    try:
+        moment = datetime.fromisoformat(str(value).replace("Z", "+00:00"))
+    except ValueError:
+        raise DataError(
+            f"feature {spec.name!r}: epoch seconds or an ISO 8601 time is expected; came {value!r}"
+        ) from None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp())
+
+
+def history_target(config: ExperimentConfig, history: History) -> Hash:
+    """The item feature whose values a history lists."""
+    target = next(f for f in config.item_features if isinstance(f, Hash) and (f.name or f.column) == history.of)
+    return target

@@ -1,0 +1,1 @@
+"""Embedding tables, towers, the two-tower model and its losses."""

@@ -1,0 +1,98 @@
+"""From two towers' vectors to logits and a loss."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+# 2·atanh(cosine) is infinite at ±1 and its slope 2/(1 - cosine²) with it; at 0.999 they are 7.6 and 1000.
+COSINE_BOUND = 0.999
+
+_IMPOSSIBLE = -1e9  # a masked logit: its probability underflows to zero in float32
+
+
+class CosineLogit(keras.layers.Layer):
+    """The bounded logit 2·atanh(cosine) = ln((1 + c) / (1 - c)) of each user with each of its candidates.
+
+    It is the inverse of p = (c + 1) / 2 under the sigmoid: sigmoid(logit) = (c + 1) / 2 while |c| <= 0.999.
+    """
+
+    def call(self, user_vectors: tf.Tensor, item_vectors: tf.Tensor) -> tf.Tensor:
+        """Pairs candidates with users.
+
+        Args:
+            user_vectors: `[batch, dim]` float32, unit length.
+            item_vectors: `[batch * candidates, dim]` float32, unit length; a user's candidates lie together.
+
+        Returns:
+            float32 `[batch, candidates, 1]`.
+        """
+        batch, dim = tf.shape(user_vectors)[0], user_vectors.shape[1]
+        candidates = tf.math.floordiv(tf.shape(item_vectors)[0], tf.maximum(batch, 1))
+        items = tf.reshape(item_vectors, [batch, candidates, dim])
+        cosine = tf.linalg.matmul(items, user_vectors[:, :, tf.newaxis])
+        return 2.0 * tf.math.atanh(tf.clip_by_value(cosine, -COSINE_BOUND, COSINE_BOUND))
+
+
+def final_sigmoid() -> keras.layers.Layer:
+    """The one sigmoid unit over the cosine logit.
+
+    Its weight starts at one and stays positive: with a negative weight, nearer vectors would mean less likely clicks,
+    and every ranking by dot product would be upside down.
+    """
+    return keras.layers.Dense(
+        1, "sigmoid", kernel_initializer="ones", kernel_constraint=keras.constraints.NonNeg(), name="final_sigmoid"
+    )
+
+
+class InBatchLogits(keras.layers.Layer):
+    """Logits of each user with every item of the batch, for a softmax over the batch.
+
+    logit(u, i) = cosine(u, i) / temperature - log q(i), where q(i) is the probability that item i is in the batch
+    as a row's item: the sampled-softmax correction of Bengio and Senécal (2008), for batches Yi et al., "Sampling-
+    Bias-Corrected Neural Modeling for Large Corpus Item Recommendations" (RecSys 2019), equation 3. A row whose item
+    equals the user's own positive is no negative: its logit is masked (an accidental hit).
+    """
+
+    def __init__(self, temperature: float, learn_temperature: bool, correct: bool, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.temperature = temperature
+        self.learn_temperature = learn_temperature
+        self.correct = correct
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the temperature's logarithm, which keeps it positive."""
+        self.log_temperature = self.add_weight(
+            name="log_temperature",
+            shape=(),
+            initializer=keras.initializers.Constant(math.log(self.temperature)),
+            trainable=self.learn_temperature,
+        )
+        super().build(input_shape)
+
+    def call(self, user_vectors: tf.Tensor, item_vectors: tf.Tensor, item_row: Any, log_q: Any) -> tf.Tensor:
+        """Computes the logits.
+
+        Args:
+            user_vectors: `[batch, dim]` float32, unit length.
+            item_vectors: `[batch, dim]` float32, unit length; row b is the positive of user b.
+            item_row: `[batch, 1]` int32, the items' catalogue rows.
+            log_q: `[batch, 1]` float32, natural log of the items' sampling probabilities.
+
+        Returns:
+            float32 `[batch, batch]`; the positives are the diagonal.
+        """
+        logits = tf.matmul(user_vectors, item_vectors, transpose_b=True) * tf.exp(-self.log_temperature)
+        if self.correct:
+            logits -= tf.transpose(log_q)
+        same = tf.equal(item_row, tf.transpose(item_row))
+        accidental = tf.logical_and(same, tf.logical_not(tf.eye(tf.shape(item_row)[0], dtype=tf.bool)))
+        return tf.where(accidental, _IMPOSSIBLE, logits)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        own = {name: getattr(self, name) for name in ("temperature", "learn_temperature", "correct")}
+        return {**super().get_config(), **own}

@@ -1,0 +1,118 @@
+"""One side's network: embeddings, hidden layers, a unit-length vector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+from twotower_tf.config import ExperimentConfig, feature_name
+from twotower_tf.features.encoder import IDS, NUMERIC, Layout
+from twotower_tf.features.inputs import SideName
+from twotower_tf.model.embeddings import EmbeddingTable, Key, MeanOfPresent, Placement
+
+VECTOR_LAYERS: dict[SideName, str] = {"user": "user_vector", "item": "ad_vector"}
+
+_SMALLEST_NORM = 1e-6
+
+
+class UnitLength(keras.layers.Layer):
+    """Divides each row by its length; a row of (almost) no length becomes the diagonal, so that every one is unit."""
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """`[batch, dim]` to unit rows `[batch, dim]`."""
+        x = tf.cast(x, tf.float32)
+        square = tf.reduce_sum(tf.square(x), axis=-1, keepdims=True)
+        long_enough = square > _SMALLEST_NORM**2
+        # Both branches of a `where` are differentiated: the unused one must be finite as well.
+        unit = x * tf.math.rsqrt(tf.where(long_enough, square, 1.0))
+        return tf.where(long_enough, unit, tf.math.rsqrt(tf.cast(tf.shape(x)[-1], tf.float32)))
+
+
+def input_name(side: SideName, layout: Layout, key: str) -> str:
+    """The Keras input of an encoded tensor; feature names may hold characters that Keras refuses, so they are counted."""
+    if key in (IDS, NUMERIC):
+        return f"{side}_{key}"
+    return f"{side}_multi_{[feature_name(each) for each in layout.multivalued].index(key)}"
+
+
+def inputs(config: ExperimentConfig, side: SideName) -> dict[str, keras.KerasTensor]:
+    """Keras inputs of one tower, by key of the encoded tensor."""
+    layout = Layout(config, side)
+    return {
+        key: keras.Input(type_spec=spec, name=input_name(side, layout, key))
+        for key, spec in layout.tensor_specs().items()
+    }
+
+
+def tower(
+    config: ExperimentConfig,
+    side: SideName,
+    encoded: Mapping[str, Any],
+    tables: Mapping[str, EmbeddingTable],
+    placed: Mapping[Key, Placement],
+) -> Any:
+    """Builds one tower onto its inputs.
+
+    Args:
+        config: the experiment.
+        side: whose tower.
+        encoded: Keras tensors by key, of `inputs`.
+        tables: the embedding layers by name.
+        placed: where each feature's embeddings lie.
+
+    Returns:
+        The Keras tensor float32 `[batch, vector_dim]` of the layer named `user_vector` or `ad_vector`.
+    """
+    hidden = config.model.user_hidden if side == "user" else config.model.item_hidden
+    parts = _embedded(side, Layout(config, side), encoded, tables, placed)
+    x = parts[0] if len(parts) == 1 else keras.layers.Concatenate(name=f"{side}_features")(parts)
+    for depth, units in enumerate(hidden, 1):
+        x = _block(config, x, units, f"{side}_hidden_{depth}")
+    x = keras.layers.Dense(config.model.vector_dim, name=f"{side}_projection")(x)
+    return UnitLength(name=VECTOR_LAYERS[side])(x)
+
+
+def _embedded(
+    side: SideName,
+    layout: Layout,
+    encoded: Mapping[str, Any],
+    tables: Mapping[str, EmbeddingTable],
+    placed: Mapping[Key, Placement],
+) -> list[Any]:
+    """The side's features as Keras tensors `[batch, width]`: one gather per physical table."""
+    parts = []
+    groups: dict[str, list[int]] = {}
+    places = [placed[side, feature_name(each)] for each in layout.single]
+    for column, place in enumerate(places):
+        groups.setdefault(place.table, []).append(column)
+    for table, columns in groups.items():
+        ids = encoded[IDS] if len(columns) == len(places) else tf.gather(encoded[IDS], columns, axis=1)
+        embedded = tables[table](ids, offsets=[places[column].offset for column in columns])
+        parts.append(keras.layers.Reshape((len(columns) * tables[table].dim,), name=f"{side}_{table}")(embedded))
+    for each in layout.multivalued:
+        name = feature_name(each)
+        place = placed[side, name]
+        ids = encoded[name]
+        embedded = tables[place.table](ids, offsets=[place.offset])
+        parts.append(MeanOfPresent(name=f"{input_name(side, layout, name)}_mean")(embedded, ids))
+    for column, each in enumerate(layout.numeric):
+        value = encoded[NUMERIC][:, column : column + 1]
+        if each.embedding_dim:
+            label = f"{side}_numeric_{column}_embedding"
+            value = keras.layers.Dense(each.embedding_dim, use_bias=False, name=label)(value)
+        parts.append(value)
+    return parts
+
+
+def _block(config: ExperimentConfig, x: Any, units: int, name: str) -> Any:
+    """A hidden layer; with `residual`, its input is added, through a projection where the widths differ."""
+    y = keras.layers.Dense(units, config.model.activation, name=name)(x)
+    if config.model.residual:
+        shortcut = x if x.shape[-1] == units else keras.layers.Dense(units, use_bias=False, name=f"{name}_shortcut")(x)
+        y = keras.layers.Add(name=f"{name}_residual")([y, shortcut])
+    if config.model.dropout:
+        y = keras.layers.Dropout(config.model.dropout, name=f"{name}_dropout")(y)
+    return y

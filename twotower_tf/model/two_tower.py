@@ -1,0 +1,81 @@
+"""The two-tower model: a `keras.Model` from encoded tensors to what the loss compares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+from twotower_tf.config import ExperimentConfig, InBatchSoftmax
+from twotower_tf.features.encoder import Layout
+from twotower_tf.features.inputs import SideName
+from twotower_tf.model import embeddings, losses, towers
+
+ITEM_ROW, LOG_Q = "item_row", "log_q"
+
+
+class TwoTower(keras.Model):
+    """A functional model whose layers `user_vector` and `ad_vector` are its towers' ends.
+
+    Attributes:
+        input_ready: when the last step had its batch, in epoch seconds; the rest of the step is computation.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.input_ready = tf.Variable(0.0, trainable=False, dtype=tf.float64)
+
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """Keras's own step, which notes first when its input was there."""
+        with tf.control_dependencies(tf.nest.flatten(data)):
+            self.input_ready.assign(tf.timestamp())
+        return super().train_step(data)  # type: ignore[no-any-return]
+
+
+def build(config: ExperimentConfig) -> TwoTower:
+    """Builds and compiles nothing but the graph of layers.
+
+    Inputs are the encoded tensors, named as `batch_names` says; with an in-batch loss also `item_row` and `log_q`.
+    The output is `[batch, candidates, 1]` click probabilities for `CosineLogitBCE`, and `[batch, batch]` logits for
+    `InBatchSoftmax`.
+    """
+    placed, tables = embeddings.plan(config), embeddings.tables(config)
+    inputs: dict[str, Any] = {}
+    vectors: dict[str, Any] = {}
+    for side in ("user", "item"):
+        encoded = towers.inputs(config, side)  # type: ignore[arg-type]
+        layout = Layout(config, side)  # type: ignore[arg-type]
+        inputs.update({towers.input_name(side, layout, key): tensor for key, tensor in encoded.items()})  # type: ignore[arg-type]
+        vectors[side] = towers.tower(config, side, encoded, tables, placed)  # type: ignore[arg-type]
+    if isinstance(config.loss, InBatchSoftmax):
+        inputs[ITEM_ROW] = keras.Input(type_spec=tf.TensorSpec([None, 1], tf.int32), name=ITEM_ROW)
+        inputs[LOG_Q] = keras.Input(type_spec=tf.TensorSpec([None, 1], tf.float32), name=LOG_Q)
+        loss = config.loss
+        layer = losses.InBatchLogits(loss.temperature, loss.learn_temperature, loss.correct, name="in_batch_logits")
+        output = layer(vectors["user"], vectors["item"], item_row=inputs[ITEM_ROW], log_q=inputs[LOG_Q])
+    else:
+        logit = losses.CosineLogit(name="cosine_logit")(vectors["user"], vectors["item"])
+        output = losses.final_sigmoid()(logit)
+    return TwoTower(inputs=inputs, outputs=output, name="two_tower")
+
+
+def tower(model: keras.Model, side: SideName) -> keras.Model:
+    """The sub-model of one tower, sliced out by the name of its vector layer.
+
+    Args:
+        model: of `build`.
+        side: "user" or "item".
+
+    Returns:
+        A model from that side's inputs alone to its unit-length vectors `[batch, vector_dim]`. Weights are shared.
+    """
+    inputs = {name: tensor for name, tensor in model.input.items() if name.startswith(f"{side}_")}
+    inputs.pop(ITEM_ROW, None)
+    return keras.Model(inputs=inputs, outputs=model.get_layer(towers.VECTOR_LAYERS[side]).output, name=f"{side}_tower")
+
+
+def batch_names(config: ExperimentConfig, side: SideName) -> dict[str, str]:
+    """Key of the encoded tensor to name of the model's input."""
+    layout = Layout(config, side)
+    return {key: towers.input_name(side, layout, key) for key in layout.names()}

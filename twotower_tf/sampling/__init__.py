@@ -1,0 +1,1 @@
+"""Negatives and their sampling probabilities."""

@@ -1,0 +1,177 @@
+"""What happens around the steps: timing, validation, checkpoints, progress, pictures for TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import tf_keras as keras
+from tensorboard.plugins import projector
+
+from twotower_tf.errors import DataError
+from twotower_tf.model.two_tower import TwoTower
+from twotower_tf.progress import Progress
+from twotower_tf.train.checkpoint import Checkpoints
+
+Validate = Callable[[TwoTower], dict[str, float]]
+
+_WARM_UP_STEPS = 10  # tracing and first touches of memory are outside the clock
+_PROJECTED_ITEMS = 10_000  # what the projector shows fluently
+
+
+class Clock(keras.callbacks.Callback):
+    """Times the steps after the first ten; evaluation, between them, is outside the clock."""
+
+    FIGURES = ("examples_per_second", "step_ms", "input_bound_fraction")
+
+    def __init__(self, batch_size: int) -> None:
+        super().__init__()
+        self._supports_tf_logs = True
+        self._batch_size = batch_size
+        self._begin = 0.0
+        self._durations: list[float] = []
+        self._waits: list[float] = []
+        self._steps = 0
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Notes the time."""
+        self._begin = time.time()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Notes how long the step took, and how much of it passed until its input was there."""
+        self._steps += 1
+        if self._steps <= _WARM_UP_STEPS:
+            return
+        self._durations.append(time.time() - self._begin)
+        self._waits.append(max(0.0, float(self.model.input_ready) - self._begin))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Adds the figures so far to the epoch's scalars."""
+        if logs is not None:
+            logs.update(self.figures())
+
+    def figures(self) -> dict[str, float]:
+        """`examples_per_second`, `step_ms` (median), `input_bound_fraction`: the share of step time spent waiting."""
+        if not self._durations:
+            return dict.fromkeys(self.FIGURES, 0.0)
+        total = sum(self._durations)
+        return {
+            "examples_per_second": self._batch_size * len(self._durations) / total,
+            "step_ms": 1000.0 * float(np.median(self._durations)),
+            "input_bound_fraction": sum(self._waits) / total,
+        }
+
+
+class StopOnNaN(keras.callbacks.Callback):
+    """Ends training with a clear message where the loss is no number: such a model is never kept."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Looks at the epoch's loss.
+
+        Raises:
+            DataError: where it is not finite.
+        """
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            raise DataError(
+                f"training: the loss of epoch {epoch + 1} is {loss}; lower train.initial_lr, "
+                "or give huge numbers transform='log1p'"
+            )
+
+
+class Validation(keras.callbacks.Callback):
+    """Judges the model after epochs and adds the figures, prefixed `val_`, to what TensorBoard shows."""
+
+    def __init__(self, validate: Validate | None, every: int, last: int) -> None:
+        super().__init__()
+        self._validate = validate
+        self._every = every
+        self._last = last
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Runs the validation every so many epochs, and after the last."""
+        if self._validate is None or logs is None or ((epoch + 1) % self._every and epoch + 1 != self._last):
+            return
+        logs.update({f"val_{name}": value for name, value in self._validate(self.model).items()})
+
+
+class Keep(keras.callbacks.Callback):
+    """Saves the state after every epoch, knows the best one, and stops early.
+
+    Attributes:
+        state: what is saved beside the weights; `restore` puts an earlier one in its place.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, monitor: str, patience: int) -> None:
+        super().__init__()
+        self._checkpoints = checkpoints
+        self._monitor = f"val_{monitor}" if monitor else ""
+        self._patience = patience
+        self.state: dict[str, Any] = {"epochs": 0, "best_epoch": 0, "best": None, "history": [], "stopped": False}
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Publishes the checkpoint; an epoch without a validation can not be the best, except where none was."""
+        logs = logs or {}
+        judged = logs.get(self._monitor) if self._monitor else None
+        state = self.state
+        better = judged is not None and (state["best"] is None or judged > state["best"])
+        best = better or not self._monitor or (judged is None and state["best"] is None)
+        self.state = {
+            "epochs": epoch + 1,
+            "best_epoch": epoch + 1 if best else state["best_epoch"],
+            "best": judged if better else state["best"],
+            "history": [*state["history"], {"epoch": epoch + 1, **{k: float(v) for k, v in logs.items()}}],
+            "stopped": bool(
+                self._patience and epoch + 1 - (epoch + 1 if best else state["best_epoch"]) >= self._patience
+            ),
+        }
+        self._checkpoints.save(self.model, self.model.optimizer, self.state, best)
+        if self.state["stopped"]:
+            self.model.stop_training = True
+
+
+class ShowProgress(keras.callbacks.Callback):
+    """Tells how many steps are done."""
+
+    def __init__(self, progress: Progress, steps: int, first_epoch: int, epochs: int) -> None:
+        super().__init__()
+        self._supports_tf_logs = True
+        self._progress = progress
+        self._done = first_epoch * steps
+        self._total = epochs * steps
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Counts."""
+        self._done += 1
+        self._progress("train", self._done, self._total)
+
+
+def write_projector(logs: Path, vectors: np.ndarray, items: pa.Table) -> None:
+    """Writes item vectors with their names where TensorBoard's projector looks; the most popular 10,000 at most.
+
+    Args:
+        logs: TensorBoard's directory.
+        vectors: `[items, dim]` float32 in catalogue order.
+        items: the catalogue.
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+    counts = items["train_count"].to_numpy()
+    rows = np.sort(np.argsort(-counts, kind="stable")[:_PROJECTED_ITEMS])
+    shown = items.select(["item_name", "item_id", "train_count"]).take(rows)
+    with (logs / "items.tsv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(shown.column_names)
+        writer.writerows(zip(*(column.to_pylist() for column in shown.columns), strict=True))
+    np.savetxt(logs / "vectors.tsv", vectors[rows], fmt="%.6g", delimiter="\t")
+    config = projector.ProjectorConfig()
+    embedding = config.embeddings.add()
+    embedding.tensor_name = "item vectors"
+    embedding.tensor_path = "vectors.tsv"
+    embedding.metadata_path = "items.tsv"
+    projector.visualize_embeddings(str(logs), config)

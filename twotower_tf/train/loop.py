@@ -1,0 +1,146 @@
+"""Training: `keras.Model.fit` over batches of encoded rows, restartable after every epoch."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+from pathlib import Path
+from typing import Any
+
+import tf_keras as keras
+
+from twotower_tf import artifacts
+from twotower_tf import config as configuration
+from twotower_tf.artifacts import RunPaths
+from twotower_tf.config import ExperimentConfig, InBatchSoftmax
+from twotower_tf.data.prepared import Prepared
+from twotower_tf.features.arrays import EncodedData
+from twotower_tf.model import two_tower
+from twotower_tf.model.embeddings import tables
+from twotower_tf.model.two_tower import TwoTower
+from twotower_tf.progress import Progress, silent
+from twotower_tf.train import callbacks as own
+from twotower_tf.train.batches import Batches
+from twotower_tf.train.checkpoint import Checkpoints
+from twotower_tf.train.vectors import item_vectors
+
+SCHEMA_VERSION = 1
+
+
+def train(
+    config: ExperimentConfig,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    validate: own.Validate | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Trains a prepared run and writes `checkpoints/`, `logs/` and `train.json`.
+
+    Args:
+        config: the run's resolved configuration.
+        run_dir: a prepared run directory.
+        resume: goes on after the last finished epoch; with nothing to resume, from the beginning.
+        validate: judges the model after an epoch; its figures choose the best epoch by `train.monitor`.
+        progress: told the steps done.
+
+    Returns:
+        The content of `train.json`.
+
+    Raises:
+        ArtifactError: where the run is not prepared, or a checkpoint is of another configuration.
+        ConfigError, DataError: for a batch larger than the data, no positive, or a loss that is no number.
+    """
+    run_dir = Path(run_dir)
+    paths = RunPaths(run_dir)
+    keras.utils.set_random_seed(config.seed)
+    prepared = Prepared.open(run_dir)
+    encoded = EncodedData.open(config, prepared)
+    batches = Batches(config, prepared, encoded)
+    model = compile_model(config, batches.steps)
+    checkpoints = Checkpoints(config, run_dir)
+    keep = own.Keep(checkpoints, config.train.monitor if validate else "", config.train.patience)
+    state = checkpoints.resume(model, model.optimizer) if resume else None
+    if state is None:
+        checkpoints.clear()
+        shutil.rmtree(paths.logs, ignore_errors=True)
+    else:
+        keep.state = {name: state[name] for name in keep.state}
+    first, last = keep.state["epochs"], config.train.epochs
+    if first < last and not keep.state["stopped"]:
+        model.fit(
+            batches.dataset(first),
+            initial_epoch=first,
+            epochs=last,
+            steps_per_epoch=batches.steps,
+            verbose=0,
+            callbacks=[
+                own.ShowProgress(progress, batches.steps, first, last),
+                own.Clock(config.train.batch_size),
+                own.StopOnNaN(),
+                own.Validation(validate, config.train.evaluate_every, last),
+                keras.callbacks.TensorBoard(paths.logs, histogram_freq=1, write_graph=True, update_freq="epoch"),
+                keep,
+            ],
+        )
+    checkpoints.restore_best(model)
+    own.write_projector(paths.logs, item_vectors(model, encoded), prepared.items())
+    document = _report(config, keep.state, batches)
+    artifacts.write_json(paths.train, document)
+    return document
+
+
+def compile_model(config: ExperimentConfig, steps_per_epoch: int) -> TwoTower:
+    """The model with its loss, metrics and an Adam whose learning rate decays by epochs, as a staircase.
+
+    Args:
+        config: the experiment.
+        steps_per_epoch: batches per epoch.
+    """
+    model = two_tower.build(config)
+    rate = keras.optimizers.schedules.ExponentialDecay(
+        config.train.initial_lr,
+        decay_steps=steps_per_epoch * config.train.lr_decay_epochs,
+        decay_rate=config.train.lr_decay_rate,
+        staircase=True,
+    )
+    adam = config.train.optimizer
+    optimizer = keras.optimizers.Adam(rate, beta_1=adam.beta_1, beta_2=adam.beta_2, epsilon=adam.epsilon)
+    if isinstance(config.loss, InBatchSoftmax):
+        model.compile(
+            optimizer,
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            weighted_metrics=[
+                keras.metrics.SparseCategoricalAccuracy("in_batch_accuracy"),
+                keras.metrics.SparseTopKCategoricalAccuracy(10, "in_batch_top_10"),
+            ],
+        )
+    else:
+        model.compile(
+            optimizer,
+            keras.losses.BinaryCrossentropy(),
+            weighted_metrics=[
+                keras.metrics.AUC(name="auc"),
+                keras.metrics.BinaryAccuracy("binary_accuracy"),
+                keras.metrics.Precision(name="precision"),
+                keras.metrics.Recall(name="recall"),
+            ],
+        )
+    return model
+
+
+def _report(config: ExperimentConfig, state: dict[str, Any], batches: Batches) -> dict[str, Any]:
+    last = state["history"][-1]  # the clock's figures as they were when the last epoch ended, resumed or not
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "config_fingerprint": configuration.fingerprint(config),
+        **{name: last[name] for name in own.Clock.FIGURES},
+        "examples": batches.examples,
+        "epochs": state["epochs"],
+        "best_epoch": state["best_epoch"],
+        "best": state["best"],
+        "stopped_early": state["stopped"],
+        "table_rows": {name: table.rows for name, table in tables(config).items()},
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "history": state["history"],
+    }
