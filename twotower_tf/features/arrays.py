@@ -127,11 +127,9 @@ class EncodedData:
         steps = np.arange(width)
         positions = start[:, np.newaxis] + (offset[:, np.newaxis] + steps) % np.maximum(size, 1)[:, np.newaxis]
         present = steps < taken[:, np.newaxis]
-        items = (
-            np.where(present, sequence[np.where(present, positions, 0)], NO_VALUE)
-            if len(sequence)
-            else positions * 0 - 1
-        )
+        if not len(sequence):
+            return np.full((len(own), 1), NO_VALUE, np.int32)
+        items = np.where(present, sequence[np.where(present, positions, 0)], NO_VALUE)
         items = np.where(items == own[:, np.newaxis], NO_VALUE, items)
         # Values first, padding after; a run that did not meet the own item is one too long.
         order = np.argsort(items == NO_VALUE, axis=1, kind="stable")

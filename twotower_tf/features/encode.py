@@ -19,7 +19,7 @@ from twotower_tf import artifacts
 from twotower_tf import config as configuration
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.data.prepared import Prepared
-from twotower_tf.features.encoder import IDS, NUMERIC, Side
+from twotower_tf.features.encoder import Side
 from twotower_tf.features.inputs import Input, SideName, objects, pad, split_texts
 from twotower_tf.progress import Progress, silent
 
@@ -125,8 +125,8 @@ class Encoder:
         return done
 
 
-def arrow_to_array(spec: Input, column: pa.Array) -> np.ndarray:
-    """An Arrow column as the raw array of an input; null is no value."""
+def arrow_to_array(spec: Input, column: pa.Array) -> Any:
+    """An Arrow column as the raw NumPy array of an input; null is no value."""
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     if spec.kind == "number":
@@ -176,6 +176,3 @@ class ArrayWriter:
         """Flushes the file."""
         if self._blocks is not None:
             self._blocks.flush()
-
-
-__all__ = ["IDS", "NUMERIC", "Encoder", "arrow_to_array", "encode", "event_item_columns"]

@@ -42,7 +42,7 @@ def plan(config: ExperimentConfig) -> dict[Key, Placement]:
     features: dict[Key, Any] = {
         (side, feature_name(each)): each
         for side in ("item", "user")
-        for each in side_features(config, side)  # type: ignore[arg-type]
+        for each in side_features(config, side)
         if not isinstance(each, Numeric)
     }
     roots = {key: _root(key, each, features) for key, each in features.items()}

@@ -32,7 +32,7 @@ class UnitLength(keras.layers.Layer):
 
 
 def input_name(side: SideName, layout: Layout, key: str) -> str:
-    """The Keras input of an encoded tensor; feature names may hold characters that Keras refuses, so they are counted."""
+    """The Keras input of an encoded tensor; feature names may hold what Keras refuses, so they are counted."""
     if key in (IDS, NUMERIC):
         return f"{side}_{key}"
     return f"{side}_multi_{[feature_name(each) for each in layout.multivalued].index(key)}"

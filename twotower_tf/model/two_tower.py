@@ -44,10 +44,10 @@ def build(config: ExperimentConfig) -> TwoTower:
     inputs: dict[str, Any] = {}
     vectors: dict[str, Any] = {}
     for side in ("user", "item"):
-        encoded = towers.inputs(config, side)  # type: ignore[arg-type]
-        layout = Layout(config, side)  # type: ignore[arg-type]
-        inputs.update({towers.input_name(side, layout, key): tensor for key, tensor in encoded.items()})  # type: ignore[arg-type]
-        vectors[side] = towers.tower(config, side, encoded, tables, placed)  # type: ignore[arg-type]
+        encoded = towers.inputs(config, side)
+        layout = Layout(config, side)
+        inputs.update({towers.input_name(side, layout, key): tensor for key, tensor in encoded.items()})
+        vectors[side] = towers.tower(config, side, encoded, tables, placed)
     if isinstance(config.loss, InBatchSoftmax):
         inputs[ITEM_ROW] = keras.Input(type_spec=tf.TensorSpec([None, 1], tf.int32), name=ITEM_ROW)
         inputs[LOG_Q] = keras.Input(type_spec=tf.TensorSpec([None, 1], tf.float32), name=LOG_Q)

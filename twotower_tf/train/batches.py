@@ -41,7 +41,7 @@ class Batches:
         self._config = config
         self._encoded = encoded
         self._keys = encoded.keys("train")
-        self._names = {side: two_tower.batch_names(config, side) for side in ("user", "item")}  # type: ignore[arg-type]
+        self._names = {side: two_tower.batch_names(config, side) for side in ("user", "item")}
         self._in_batch = isinstance(config.loss, InBatchSoftmax)
         kinds = config.sampling.negatives
         self._per_positive = next((each.per_positive for each in kinds if isinstance(each, Uniform)), 0)

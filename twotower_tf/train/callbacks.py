@@ -122,14 +122,13 @@ class Keep(keras.callbacks.Callback):
         state = self.state
         better = judged is not None and (state["best"] is None or judged > state["best"])
         best = better or not self._monitor or (judged is None and state["best"] is None)
+        best_epoch = epoch + 1 if best else state["best_epoch"]
         self.state = {
             "epochs": epoch + 1,
-            "best_epoch": epoch + 1 if best else state["best_epoch"],
+            "best_epoch": best_epoch,
             "best": judged if better else state["best"],
             "history": [*state["history"], {"epoch": epoch + 1, **{k: float(v) for k, v in logs.items()}}],
-            "stopped": bool(
-                self._patience and epoch + 1 - (epoch + 1 if best else state["best_epoch"]) >= self._patience
-            ),
+            "stopped": bool(self._patience and epoch + 1 - best_epoch >= self._patience),
         }
         self._checkpoints.save(self.model, self.model.optimizer, self.state, best)
         if self.state["stopped"]:
