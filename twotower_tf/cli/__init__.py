@@ -1,0 +1,1 @@
+"""The command line: a dispatcher, one file per command, progress display."""

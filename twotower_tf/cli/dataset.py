@@ -1,0 +1,38 @@
+"""Turns a publisher's raw files into tables: events.parquet, and items.parquet and users.parquet where there are such.
+
+NAME is one of movielens-100k, movielens-1m, movielens-1m-m1, gowalla, lightgcn, avazu. Ids stay as published.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from absl import flags
+from absl.flags import FlagValues
+
+ARGUMENT = "NAME"
+REQUIRED = ("output",)
+
+
+def define(values: FlagValues) -> None:
+    """The command's flags."""
+    flags.DEFINE_string(
+        "source",
+        None,
+        "folder with the publisher's files; by default they are downloaded and checked",
+        flag_values=values,
+    )
+    flags.DEFINE_string("output", None, "directory to write the tables to", flag_values=values)
+
+
+def run(values: FlagValues) -> None:
+    """Converts, and prints what was written."""
+    from twotower_tf.cli import progress
+    from twotower_tf.data import publishers
+
+    output = Path(values.output)
+    with progress.shown() as show:
+        written = publishers.convert(
+            values.argument, Path(values.source) if values.source else None, output, progress=show
+        )
+    print(f"{output}: {', '.join(f'{count:,} {table}' for table, count in written.items())}")

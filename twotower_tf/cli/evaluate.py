@@ -1,0 +1,48 @@
+"""Ranks the whole catalogue for the held-out events of a split, beside popularity and chance.
+
+Writes RUN_DIR/metrics.json and RUN_DIR/report.html.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from absl.flags import FlagValues
+
+from twotower_tf.cli import options
+
+REQUIRED = ("run_dir",)
+
+
+def define(values: FlagValues) -> None:
+    """The command's flags."""
+    options.run_dir(values)
+    flags.DEFINE_enum("split", "test", ["valid", "test"], "held-out events to rank for", flag_values=values)
+
+
+def run(values: FlagValues) -> None:
+    """Evaluates, and prints the metrics beside the baselines'."""
+    from twotower_tf import config as configuration
+    from twotower_tf.cli import progress, stages
+
+    run_dir = Path(values.run_dir)
+    config = configuration.load_run(run_dir)
+    with progress.shown() as show:
+        report = stages.Runner(config, run_dir, show, print).evaluate(values.split)
+    print(told(report))
+    print(f"\n{run_dir / 'report.html'}")
+
+
+def told(report: dict[str, Any]) -> str:
+    """A table: one line per metric, the model beside the baselines."""
+    from twotower_tf.cli import table
+
+    baselines = report["baselines"]
+    rows = [
+        [metric, f"{value:.4f}", *(f"{baselines[name][metric]:.4f}" for name in baselines)]
+        for metric, value in report["metrics"].items()
+    ]
+    title = f"{report['split']} split, {report['users']:,} users"
+    return title + "\n" + table.text(["metric", "model", *baselines], rows, right=range(1, 2 + len(baselines)))

@@ -1,0 +1,120 @@
+"""`twotower COMMAND --flag=value`: finds the command, reads its flags, and turns errors into exit statuses.
+
+Exit status: 0 done; 2 bad usage, configuration or input, told in one line; 1 a fault of ours; 130 interrupted.
+Nothing here, and no command before it runs, imports TensorFlow.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from twotower_tf import __version__
+from twotower_tf.cli import command
+from twotower_tf.errors import ConfigError, TwoTowerError, unknown_name
+
+# In the order in which a reader meets them.
+COMMANDS = {
+    "quickstart": "a synthetic log through all stages to recommendations, in under two minutes",
+    "synth": "writes a synthetic ads log with a planted, known preference structure",
+    "dataset": "turns a publisher's raw files (MovieLens, gowalla, Avazu, ...) into tables",
+    "run": "prepare, train, evaluate, export in one go; picks up where it was interrupted",
+    "prepare": "events to training shards, catalogue and statistics",
+    "train": "trains the two towers",
+    "evaluate": "ranks the whole catalogue for held-out events: metrics.json and report.html",
+    "export": "publishes a new version of the bundle: towers, item vectors, index",
+    "recommend": "the best items for a user, from a bundle",
+    "similar": "the nearest items of an item, from a bundle",
+    "verify": "checks a bundle: checksums, fingerprints, canaries, signatures",
+    "versions": "lists the versions of an export directory",
+    "doctor": "versions, CPU, memory, what is installed, what is missing",
+}
+# What the machine, not the program, refuses.
+_MACHINE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: what follows the program's name; those of the process by default.
+
+    Returns:
+        The exit status.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    where = "twotower"
+    try:
+        if not arguments:
+            raise ConfigError("a command is needed; twotower --help lists them")
+        name, *rest = arguments
+        if name in ("--help", "-h", "--helpfull", "help"):
+            print(_help())
+            return 0
+        if name == "--version":
+            print(f"twotower_tf {__version__}")
+            return 0
+        if name not in COMMANDS:
+            raise ConfigError(unknown_name("flag" if name.startswith("-") else "command", name, [*COMMANDS, "--help"]))
+        where = f"twotower {name}"
+        module = importlib.import_module(f"twotower_tf.cli.{name}")
+        if command.asks_help(rest):
+            print(command.help_text(name, module))
+            return 0
+        values = command.parse(name, module, rest)
+        _quiet_tensorflow()
+        module.run(values)
+        sys.stdout.flush()
+        return 0
+    except TwoTowerError as error:
+        return _tell(where, str(error))
+    except KeyboardInterrupt:
+        return _tell(where, "interrupted", 130)
+    except BrokenPipeError:  # the reader of our output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        if error.errno in _MACHINE:
+            return _tell(where, f"{error.filename or 'file system'}: {error.strerror}")
+        return _fault(where)
+    except Exception:
+        return _fault(where)
+
+
+def _tell(where: str, message: str, status: int = 2) -> int:
+    line = " ".join(message.split("\n"))
+    print(f"{where}: {line}", file=sys.stderr)
+    return status
+
+
+def _fault(where: str) -> int:
+    traceback.print_exc()
+    return _tell(where, "this is a fault of twotower; please report it with the lines above", 1)
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items()]
+    return "\n".join(
+        [
+            f"twotower_tf {__version__}: two-tower retrieval for TensorFlow",
+            "",
+            "usage: twotower COMMAND --flag=value ...",
+            "",
+            *lines,
+            "",
+            "twotower COMMAND --help tells a command's flags.",
+        ]
+    )
+
+
+def _quiet_tensorflow() -> None:
+    """Keeps TensorFlow's start-up chatter off the terminal, unless the user asked for it."""
+    if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -1,0 +1,51 @@
+"""Reads the log and its tables, and writes RUN_DIR/prepared: training shards, catalogue and statistics.
+
+Rows that cannot be read are set aside in prepared/quarantine.jsonl with file, line and reason. The resolved
+configuration is written to RUN_DIR/config.json first; every later command reads that file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from absl.flags import FlagValues
+
+from twotower_tf.cli import options
+
+REQUIRED = ("config", "run_dir")
+
+
+def define(values: FlagValues) -> None:
+    """The command's flags."""
+    options.config(values)
+    options.run_dir(values)
+    options.preparation(values)
+    options.overwrite(values)
+
+
+def run(values: FlagValues) -> None:
+    """Prepares, and prints what came of the rows."""
+    from twotower_tf import config as configuration
+    from twotower_tf.cli import progress, stages
+
+    config, run_dir = configuration.load(values.config, values.set), Path(values.run_dir)
+    stages.adopt(run_dir, config, overwrite=values.overwrite)
+    with progress.shown() as show:
+        runner = stages.Runner(config, run_dir, show, print)
+        manifest = runner.prepare(memory_limit=values.memory_limit, threads=values.threads)
+    print(told(manifest))
+
+
+def told(manifest: dict[str, Any]) -> str:
+    """What became of the rows, in a few lines."""
+    rows = manifest["rows"]
+    dropped = [f"{count:,} {reason}" for reason, count in rows["excluded"].items() if count]
+    if rows["quarantined"]:
+        dropped.append(f"{rows['quarantined']:,} quarantined (prepared/quarantine.jsonl)")
+    splits = [f"{name} {split['rows']:,}" for name, split in manifest["splits"].items()]
+    return (
+        f"rows: {rows['read']:,} read, {rows['used']:,} used"
+        + (f", not used: {', '.join(dropped)}" if dropped else "")
+        + f"\n{', '.join(splits)}; {manifest['items']:,} items, {manifest['users']:,} users"
+    )

@@ -1,0 +1,84 @@
+"""The best items for one or more users, from a bundle: a JSON object per user, and a table on a terminal.
+
+A user is a JSON object of feature values; an absent feature is no value:
+    twotower recommend --export_dir=export/quickstart --user='{"user_id": "u1", "history": ["i7", "i3"]}'
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from absl import flags
+from absl.flags import FlagValues
+
+from twotower_tf.cli import options
+from twotower_tf.errors import ConfigError
+
+REQUIRED = ("export_dir", "user")
+
+
+def define(values: FlagValues) -> None:
+    """The command's flags."""
+    options.export_dir(values)
+    flags.DEFINE_multi_string("user", [], "a user as a JSON object", flag_values=values)
+    options.top_k(values)
+    flags.DEFINE_multi_string("exclude", [], "id of an item not to answer", flag_values=values)
+    options.version(values)
+
+
+def run(values: FlagValues) -> None:
+    """Answers each user."""
+    users = [_user(text) for text in values.user]
+
+    from twotower_tf.index.bundle import Bundle
+    from twotower_tf.score.recommend import Recommender
+
+    bundle = Bundle.open(values.export_dir, values.version)
+    exclude = [list(values.exclude)] * len(users) if values.exclude else None
+    answers = Recommender(bundle).recommend(users, values.k, exclude=exclude)
+    for answer in answers:
+        print(json.dumps(answer, ensure_ascii=False))
+        if sys.stdout.isatty():
+            print(listing(bundle, answer))
+
+
+def listing(bundle: Any, answer: dict[str, Any]) -> str:
+    """An answer as a table of rank, item, name and score."""
+    from twotower_tf.cli import table
+
+    rows = [
+        [str(rank), item, name, f"{score:.4f}"]
+        for rank, (item, name, score) in enumerate(
+            zip(answer["item_ids"], names(bundle, answer["item_ids"]), answer["scores"], strict=True), start=1
+        )
+    ]
+    return table.text(["", "item", "name", "score"], rows, right=(0, 3))
+
+
+def names(bundle: Any, item_ids: list[str]) -> list[str]:
+    """The items' names, from the bundle's catalogue."""
+    import pyarrow.compute as pc
+
+    catalogue = bundle.items
+    wanted = catalogue.filter(pc.is_in(catalogue["item_id"], value_set=_texts(item_ids)))
+    known = dict(zip(wanted["item_id"].to_pylist(), wanted["item_name"].to_pylist(), strict=True))
+    return [str(known[item]) for item in item_ids]
+
+
+def _texts(values: list[str]) -> Any:
+    import pyarrow as pa
+
+    return pa.array(values, pa.string())
+
+
+def _user(text: str) -> dict[str, Any]:
+    example = """--user='{"user_id": "u1"}'"""
+    try:
+        user = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"--user: not JSON ({error}): {text}; write e.g. {example}") from None
+    if not isinstance(user, dict):
+        raise ConfigError(f"--user: a JSON object of feature values is expected; came {text}; write e.g. {example}")
+    return user

@@ -1,0 +1,49 @@
+"""Prepare, train, evaluate and export in one go.
+
+Run again, it does what is missing: finished stages whose configuration and input files are unchanged are skipped, and
+an interrupted training goes on after its last finished epoch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from absl.flags import FlagValues
+
+from twotower_tf.cli import options
+
+REQUIRED = ("config", "run_dir", "export_dir")
+
+
+def define(values: FlagValues) -> None:
+    """The command's flags."""
+    options.config(values)
+    options.run_dir(values)
+    options.export_dir(values)
+    options.preparation(values)
+    options.publication(values)
+    options.overwrite(values)
+
+
+def run(values: FlagValues) -> None:
+    """Runs the stages and prints what came of each."""
+    from twotower_tf import config as configuration
+    from twotower_tf.cli import evaluate, prepare, progress, stages, train
+
+    config, run_dir = configuration.load(values.config, values.set), Path(values.run_dir)
+    stages.adopt(run_dir, config, overwrite=values.overwrite)
+    with progress.shown() as show:
+        runner = stages.Runner(config, run_dir, show, print)
+        manifest = runner.prepare(skip=True, memory_limit=values.memory_limit, threads=values.threads)
+        print(prepare.told(manifest))
+        print(train.told(runner.train(skip=True)))
+        split = "test" if manifest["splits"]["test"]["positives"] else "valid"
+        print(evaluate.told(runner.evaluate(split, skip=True)))
+        bundle = runner.export(
+            Path(values.export_dir),
+            skip=True,
+            version=values.version,
+            keep=values.keep,
+            active_days=values.active_days,
+        )
+    print(bundle)

@@ -1,0 +1,36 @@
+"""The items nearest to an item, from a bundle: a JSON object per item, and a table on a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from absl import flags
+from absl.flags import FlagValues
+
+from twotower_tf.cli import options
+
+REQUIRED = ("export_dir", "item")
+
+
+def define(values: FlagValues) -> None:
+    """The command's flags."""
+    options.export_dir(values)
+    flags.DEFINE_multi_string("item", [], "an item's id", flag_values=values)
+    options.top_k(values)
+    options.version(values)
+
+
+def run(values: FlagValues) -> None:
+    """Answers each item."""
+    from twotower_tf.cli.recommend import listing
+    from twotower_tf.index.bundle import Bundle
+    from twotower_tf.score.recommend import Recommender
+
+    bundle = Bundle.open(values.export_dir, values.version)
+    recommender = Recommender(bundle)
+    for item in values.item:
+        answer = recommender.similar(item, values.k)
+        print(json.dumps(answer, ensure_ascii=False))
+        if sys.stdout.isatty():
+            print(listing(bundle, answer))

@@ -1,0 +1,41 @@
+"""Plain text tables for people."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Collection, Sequence
+
+
+def text(header: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = (), most: int = 40) -> str:
+    """Columns aligned by blanks, under a header and a rule.
+
+    Args:
+        header: one title per column.
+        rows: cells as text.
+        right: positions of the columns aligned to the right.
+        most: cells are cut to this many characters.
+    """
+    lines = [[_cut(cell, most) for cell in row] for row in [header, *rows]]
+    widths = [max(_width(line[column]) for line in lines) for column in range(len(header))]
+    rule = ["-" * width for width in widths]
+    return "\n".join(
+        "  ".join(
+            _pad(cell, width, column in right) for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in [lines[0], rule, *lines[1:]]
+    )
+
+
+def _cut(cell: str, most: int) -> str:
+    cell = " ".join(cell.split())
+    return cell if len(cell) <= most else cell[: most - 1] + "…"
+
+
+def _width(cell: str) -> int:
+    """Columns of a terminal: East Asian wide characters take two, combining marks none."""
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in cell)
+
+
+def _pad(cell: str, width: int, right: bool) -> str:
+    blanks = " " * (width - _width(cell))
+    return blanks + cell if right else cell + blanks

@@ -1,0 +1,51 @@
+"""Trains the two towers on what `prepare` wrote: RUN_DIR/checkpoints, RUN_DIR/logs (TensorBoard), RUN_DIR/train.json.
+
+The configuration is RUN_DIR/config.json. --config or --set change it first; they are refused where they ask for other
+prepared data, or would replace a model of another configuration without --overwrite.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from absl.flags import FlagValues
+
+from twotower_tf.cli import options
+
+REQUIRED = ("run_dir",)
+
+
+def define(values: FlagValues) -> None:
+    """The command's flags."""
+    options.run_dir(values)
+    options.config(values, "configuration file; by default RUN_DIR/config.json")
+    flags.DEFINE_bool(
+        "resume", False, "goes on after the last finished epoch; with none, from the beginning", flag_values=values
+    )
+    options.overwrite(values)
+
+
+def run(values: FlagValues) -> None:
+    """Trains, and prints the figures of train.json."""
+    from twotower_tf import config as configuration
+    from twotower_tf.cli import progress, stages
+
+    run_dir = Path(values.run_dir)
+    recorded = configuration.load_run(run_dir)
+    config = configuration.load(values.config) if values.config else recorded
+    config = configuration.override(config, values.set)
+    stages.require_same_data(run_dir, config)
+    stages.adopt(run_dir, config, overwrite=values.overwrite, resume=values.resume)
+    with progress.shown() as show:
+        report = stages.Runner(config, run_dir, show, print).train(resume=values.resume)
+    print(told(report))
+
+
+def told(report: dict[str, Any]) -> str:
+    """The training's figures in a line."""
+    return (
+        f"{report['epochs']} epochs, the best is {report['best_epoch']}; "
+        f"{report['examples_per_second']:,.0f} examples per second, {report['step_ms']:.1f} ms per step"
+    )

@@ -1,0 +1,25 @@
+"""Checks a version of a bundle: checksums, fingerprints, canaries, signatures. Says what it checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from absl.flags import FlagValues
+
+from twotower_tf.cli import options
+
+REQUIRED = ("export_dir",)
+
+
+def define(values: FlagValues) -> None:
+    """The command's flags."""
+    options.export_dir(values)
+    options.version(values)
+
+
+def run(values: FlagValues) -> None:
+    """Verifies, and prints each check that was passed."""
+    from twotower_tf.export import verify
+
+    for check in verify.verify(Path(values.export_dir), values.version):
+        print(f"ok  {check}")

@@ -1,0 +1,58 @@
+"""Lists the versions of an export directory with their evaluation summary, oldest first."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from absl.flags import FlagValues
+
+from twotower_tf.cli import options
+from twotower_tf.errors import ArtifactError
+
+REQUIRED = ("export_dir",)
+_SHOWN = ("recall@20", "ndcg@20")
+
+
+def define(values: FlagValues) -> None:
+    """The command's flags."""
+    options.export_dir(values)
+
+
+def run(values: FlagValues) -> None:
+    """Prints a table on a terminal, a JSON object per version otherwise."""
+    from twotower_tf.cli import table
+    from twotower_tf.index.bundle import Bundle, versions
+
+    known = versions(values.export_dir)
+    if not known:
+        raise ArtifactError(f"{values.export_dir}: no bundle of ours there; twotower export publishes one")
+    summaries = [_summary(Bundle.open(values.export_dir, version, check="light").manifest) for version in known]
+    if not sys.stdout.isatty():
+        for summary in summaries:
+            print(json.dumps(summary, ensure_ascii=False))
+        return
+    shown = [name for name in _SHOWN if any(name in summary["metrics"] for summary in summaries)]
+    rows = [
+        [
+            str(summary["version"]),
+            summary["created"],
+            f"{summary['items']:,}",
+            summary["index"],
+            *(f"{summary['metrics'][name]:.4f}" if name in summary["metrics"] else "" for name in shown),
+        ]
+        for summary in summaries
+    ]
+    print(table.text(["version", "created", "items", "index", *shown], rows, right=(2, *range(4, 4 + len(shown)))))
+
+
+def _summary(manifest: dict[str, Any]) -> dict[str, Any]:
+    evaluation = manifest.get("evaluation") or {}
+    return {
+        "version": manifest["version"],
+        "created": manifest["created"],
+        "items": manifest["items"],
+        "index": manifest["index"]["kind"],
+        "metrics": evaluation.get("metrics", {}),
+    }
