@@ -1,5 +1,7 @@
-"""Writes a synthetic ads log, runs every stage on it, and shows what comes out: metrics beside the baselines,
-recommendations for three users, and the commands to try next. Under two minutes on two cores.
+"""Writes a synthetic ads log, runs every stage on it, and shows what comes out.
+
+That is: metrics beside the baselines', recommendations for three users, and the commands to try next. Under two
+minutes on two cores. Run again, it skips what is done.
 """
 
 from __future__ import annotations

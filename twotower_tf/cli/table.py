@@ -19,9 +19,7 @@ def text(header: Sequence[str], rows: Sequence[Sequence[str]], right: Collection
     widths = [max(_width(line[column]) for line in lines) for column in range(len(header))]
     rule = ["-" * width for width in widths]
     return "\n".join(
-        "  ".join(
-            _pad(cell, width, column in right) for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
+        "  ".join(_pad(cell, widths[column], column in right) for column, cell in enumerate(line)).rstrip()
         for line in [lines[0], rule, *lines[1:]]
     )
 
