@@ -62,11 +62,13 @@ class Bundle:
         path: its directory.
         version: its number.
         manifest: the content of manifest.json.
+        checked: every file's checksum was compared when it was opened.
     """
 
     path: Path
     version: int
     manifest: dict[str, Any]
+    checked: bool = False
 
     @classmethod
     def open(
@@ -95,11 +97,10 @@ class Bundle:
                 f"{path}: the manifest is of version {manifest['version']}, the directory of {path.name}; "
                 "a version is never renamed"
             )
-        bundle = cls(path, manifest["version"], manifest)
+        bundle = cls(path, manifest["version"], manifest, checked=check == "full")
         bundle._check_present()
-        bundle.check_files() if check == "full" else bundle.check_files(*_LIGHT)
+        bundle.check_files(*() if bundle.checked else _LIGHT)
         bundle._check_index()
-        object.__setattr__(bundle, "_checked", check == "full")
         return bundle
 
     @cached_property
@@ -128,7 +129,7 @@ class Bundle:
         Raises:
             ArtifactError: where a file of the index is missing or changed.
         """
-        return load(self.path / INDEX, threads=threads, check=not getattr(self, "_checked", False))
+        return load(self.path / INDEX, threads=threads, check=not self.checked)
 
     def check_files(self, *names: str) -> None:
         """Compares the SHA-256 of the named files, or directories of files, with the manifest; of all by default.

@@ -82,7 +82,7 @@ def fingerprint(ids: Sequence[str] | Ids, vectors: npt.NDArray[np.float32]) -> s
     digest = hashlib.sha256(f"{len(ids)} {vectors.shape[1]}\n".encode())
     digest.update("\n".join(ids).encode())
     for start in range(0, len(vectors), 1 << 16):
-        digest.update(np.ascontiguousarray(vectors[start : start + (1 << 16)], dtype="<f4"))
+        digest.update(np.ascontiguousarray(vectors[start : start + (1 << 16)], dtype="<f4").data)
     return digest.hexdigest()
 
 

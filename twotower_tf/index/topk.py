@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 _GROUP = 64  # columns behind one group maximum
 _GROUPS_PER_K = 4  # enough groups for the bound to let through little more than k columns
@@ -93,14 +94,15 @@ def _bounds(scores: Floats, k: int) -> Floats:
     return np.partition(maxima, groups - k, axis=1)[:, groups - k]
 
 
-def _without_surplus(scores: Floats, k: int) -> npt.NDArray[np.bool_]:
+def _without_surplus(scores: Floats, k: int) -> Mask:
     """Marks exactly k columns of every row: those above the k-th highest score, then the first that equal it."""
     bound = np.partition(scores, scores.shape[1] - k, axis=1)[:, scores.shape[1] - k, None]
     above, equal = scores > bound, scores == bound
     wanted = k - np.count_nonzero(above, axis=1)[:, None]
-    return above | (equal & (np.cumsum(equal, axis=1, dtype=np.int32) <= wanted))
+    kept: Mask = above | (equal & (np.cumsum(equal, axis=1, dtype=np.int32) <= wanted))
+    return kept
 
 
-def _coordinates(mask: npt.NDArray[np.bool_]) -> tuple[Ints, Ints]:
+def _coordinates(mask: Mask) -> tuple[Ints, Ints]:
     rows, columns = np.divmod(np.flatnonzero(mask), mask.shape[1])
     return rows, columns

@@ -1,0 +1,56 @@
+import numpy as np
+
+from tests.index.contract import SearcherContract, unit
+from twotower_tf.config import IndexConfig
+from twotower_tf.index import exact
+from twotower_tf.index.exact import ExactSearcher
+from twotower_tf.index.items import ItemVectors
+
+
+class TestExactSearcher(SearcherContract):
+    config = IndexConfig(kind="exact")
+
+    def test_by_hand(self):
+        """Three directions in the plane; cosines of (0.6, 0.8) with them are 0.6, 0.8 and 0.96 + ..."""
+        searcher = self.build(["east", "north", "between"], np.float32([[1, 0], [0, 1], [0.8, 0.6]]))
+        found = searcher.search(np.float32([[0.6, 0.8]]), 2)
+        assert found.item_ids.tolist() == [["between", "north"]]  # 0.6*0.8 + 0.8*0.6 = 0.96, then 0.8
+        np.testing.assert_allclose(found.scores, [[0.96, 0.8]], atol=1e-7)
+
+    def test_one_item(self):
+        found = self.build(["only"], np.float32([[1, 0]])).search(np.float32([[-1, 0]]), 5)
+        assert found.item_ids.tolist() == [["only"]] and found.scores.tolist() == [[-1.0]]
+
+    def test_an_answer_does_not_depend_on_its_batch_or_the_threads(self, monkeypatch):
+        rng = np.random.default_rng(5)
+        items = ItemVectors([str(n) for n in range(3000)], unit(rng, 3000, 32))
+        queries = unit(rng, 50, 32)
+        whole = ExactSearcher(items, threads=1).search(queries, 30)
+        monkeypatch.setattr(exact, "_BLOCK_BYTES", 4 * 3000 * 7)  # seven queries a block
+        blocks = ExactSearcher(items, threads=3).search(queries, 30)
+        single = [ExactSearcher(items).search(queries[n : n + 1], 30) for n in range(50)]
+        np.testing.assert_array_equal(blocks.rows, whole.rows)
+        np.testing.assert_array_equal(blocks.scores, whole.scores)
+        np.testing.assert_array_equal(np.concatenate([found.rows for found in single]), whole.rows)
+        np.testing.assert_array_equal(np.concatenate([found.scores for found in single]), whole.scores)
+
+    def test_a_collapsed_catalogue_is_ranked_by_row(self):
+        vectors = np.tile(np.float32([0.6, 0.8, 0, 0]), (5000, 1))
+        found = self.build([str(n) for n in range(5000)], vectors).search(vectors[:3], 100)
+        assert found.rows.tolist() == [list(range(100))] * 3
+
+    def test_the_description_states_what_was_indexed(self):
+        searcher = self.build(["a", "b"], np.float32([[1, 0], [0, 1]]))
+        description = searcher.description()
+        fingerprint = description.pop("fingerprint")
+        assert description == {
+            "kind": "exact",
+            "size": 2,
+            "dim": 2,
+            "similarity": "cosine",
+            "parameters": {},
+            "recall": {"measured": 1.0},
+        }
+        assert fingerprint != self.build(["b", "a"], np.float32([[1, 0], [0, 1]])).description()["fingerprint"]
+        assert fingerprint != self.build(["a", "b"], np.float32([[1, 0], [0, -1]])).description()["fingerprint"]
+        assert fingerprint == self.build(["a", "b"], np.float32([[1, 0], [0, 1]])).description()["fingerprint"]

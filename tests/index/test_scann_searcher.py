@@ -1,0 +1,112 @@
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from tests.index.contract import SearcherContract, unit
+from twotower_tf.config import IndexConfig
+from twotower_tf.errors import ArtifactError, ConfigError
+from twotower_tf.index.build import build
+from twotower_tf.index.exact import ExactSearcher
+from twotower_tf.index.items import ItemVectors
+from twotower_tf.index.load import load
+from twotower_tf.index.scann_searcher import ScannSearcher
+
+pytest.importorskip("scann", reason="ScaNN is not installed here")
+pytestmark = pytest.mark.tensorflow  # importing scann imports TensorFlow
+
+
+def clustered(rng, count, dim, clusters=40):
+    centres = np.random.default_rng(0).standard_normal((clusters, dim))
+    vectors = centres[rng.integers(0, clusters, count)] + 0.7 * rng.standard_normal((count, dim))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+class TestScannSearcher(SearcherContract):
+    config = IndexConfig(kind="scann", k=10, target_recall=0.99)
+    exactness = 0.98
+
+    @classmethod
+    def build(cls, ids, vectors, queries=None):
+        """Catalogues below ScaNN's smallest are filled up with items that no query is near to."""
+        missing = 16 - len(ids)
+        if 0 < len(ids) == len(vectors) and missing > 0:
+            ids = [*ids, *(f"filler {n}" for n in range(missing))]
+            vectors = np.concatenate([vectors, np.tile(-vectors[:1], (missing, 1))])
+        return super().build(ids, vectors, queries)
+
+    @pytest.mark.parametrize("target", [0.5, 0.9, 0.99, 1.0])
+    def test_reaches_the_recall_asked_for_on_queries_it_has_not_seen(self, target):
+        rng = np.random.default_rng(8)
+        vectors, sample, fresh = clustered(rng, 6000, 16), clustered(rng, 300, 16), clustered(rng, 300, 16)
+        ids = [str(row) for row in range(6000)]
+        searcher = build(ids, vectors, IndexConfig(kind="scann", k=20, target_recall=target), sample, threads=2)
+        exact = ExactSearcher(ItemVectors(ids, vectors)).search(fresh, 20)
+        found = searcher.search(fresh, 20)
+        recall = np.mean([len(set(a) & set(b)) / 20 for a, b in zip(found.rows, exact.rows, strict=True)])
+        assert recall >= target - 0.02
+        stated = searcher.description()["recall"]
+        assert stated["measured"] >= target and stated["target"] == target and stated["k"] == 20
+        assert stated["measured"] == pytest.approx(recall, abs=0.02)
+        assert stated["queries"] == 300
+        assert {"leaves_to_search", "reorder", "recall", "queries_per_second"} == set(stated["curve"][0])
+
+    def test_few_leaves_never_leave_an_answer_short(self):
+        """One leaf of about 20 items is searched for 100 answers: ScaNN alone would pad them with item 0."""
+        rng = np.random.default_rng(9)
+        vectors = clustered(rng, 500, 8)
+        built = build([str(n) for n in range(500)], vectors, IndexConfig(kind="scann", k=1, target_recall=0.01))
+        assert built.parameters.leaves_to_search == 1
+        queries = clustered(rng, 20, 8)
+        raw_rows, raw_scores = built._ask(queries, 100, 1, 100)
+        assert np.isneginf(raw_scores).any() and (raw_rows[np.isneginf(raw_scores)] == 0).all()
+        found = built.search(queries, 100)
+        assert all(len(set(rows.tolist())) == 100 for rows in found.rows)
+        everything = built.search(queries, 500)
+        assert (np.sort(everything.rows, axis=1) == np.arange(500)).all()
+
+    def test_loads_in_a_fresh_process(self, data, searcher, tmp_path, run_python):
+        _, _, queries = data
+        searcher.save(tmp_path / "index")
+        np.save(tmp_path / "queries.npy", queries)
+        output = run_python(
+            "import json, numpy as np; from twotower_tf.index.load import load;"
+            f"found = load({str(tmp_path / 'index')!r}).search(np.load({str(tmp_path / 'queries.npy')!r}), 15);"
+            "print(json.dumps(found.rows.tolist()))"
+        )
+        assert json.loads(output.splitlines()[-1]) == searcher.search(queries, 15).rows.tolist()
+
+    def test_keeps_no_pickle(self, searcher, tmp_path):
+        searcher.save(tmp_path / "index")
+        names = {path.name for path in (tmp_path / "index").rglob("*")}
+        assert not [name for name in names if name.endswith((".pkl", ".pickle"))]
+        assert str(tmp_path) not in (tmp_path / "index/scann/scann_assets.pbtxt").read_text()
+
+
+def test_auto_is_exact_for_small_catalogues_and_scann_for_large_ones():
+    vectors = unit(np.random.default_rng(1), 40, 4)
+    ids = [str(n) for n in range(40)]
+    assert build(ids, vectors, IndexConfig(exact_below=40)).kind == "exact"
+    assert build(ids, vectors, IndexConfig(exact_below=39)).kind == "scann"
+    assert build(ids[:10], vectors[:10], IndexConfig(exact_below=0)).kind == "exact"  # too few to train ScaNN
+
+
+def test_scann_by_name_needs_enough_items():
+    with pytest.raises(
+        ConfigError, match=r"scann needs at least 16 items to train its quantizer; the catalogue has 3;"
+    ):
+        build(["a", "b", "c"], np.float32([[1, 0]] * 3), IndexConfig(kind="scann"))
+
+
+def test_without_scann(monkeypatch, tmp_path):
+    vectors = unit(np.random.default_rng(1), 40, 4)
+    ids = [str(n) for n in range(40)]
+    built = build(ids, vectors, IndexConfig(kind="scann", k=5))
+    assert isinstance(built, ScannSearcher)
+    built.save(tmp_path / "index")
+    monkeypatch.setitem(sys.modules, "scann", None)
+    with pytest.raises(ConfigError, match=r"scann is asked for and cannot be imported .* or use kind='exact'"):
+        build(ids, vectors, IndexConfig(kind="scann"))
+    with pytest.raises(ArtifactError, match="an index of kind scann needs the package scann, which cannot be imported"):
+        load(tmp_path / "index")

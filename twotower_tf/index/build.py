@@ -1,0 +1,51 @@
+"""Builds the index that a configuration asks for."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from twotower_tf.config import IndexConfig
+from twotower_tf.index.exact import ExactSearcher
+from twotower_tf.index.items import Ids, ItemVectors
+from twotower_tf.index.scann_searcher import MIN_ITEMS, ScannSearcher
+from twotower_tf.index.searcher import Searcher
+from twotower_tf.index.tuning import SAMPLES
+
+
+def build(
+    ids: Sequence[str] | Ids,
+    vectors: npt.ArrayLike,
+    index: IndexConfig,
+    sample_queries: npt.ArrayLike | None = None,
+    threads: int = 0,
+) -> Searcher:
+    """Checks the items and builds an index over them.
+
+    Args:
+        ids: [num_items] text, distinct.
+        vectors: [num_items, vector_dim] float32, unit length.
+        index: kind and target. "auto" is exact up to `exact_below` items, and where ScaNN is not installed.
+        sample_queries: [num_queries, vector_dim] float32, real user vectors that recall is measured with; without
+            any, item vectors stand in for them.
+        threads: for building and answering; 0 is one per core.
+
+    Raises:
+        DataError: for items that no index can hold, by id.
+        ConfigError: where ScaNN is asked for by name and cannot be had.
+    """
+    items = ItemVectors(ids, vectors)
+    if index.kind == "exact" or (index.kind == "auto" and not _scann_pays(len(items), index)):
+        return ExactSearcher(items, threads)
+    queries = np.empty((0, items.dim), np.float32) if sample_queries is None else np.asarray(sample_queries, np.float32)
+    if not len(queries):
+        every = max(1, len(items) // SAMPLES)
+        queries = items.vectors[::every]
+    return ScannSearcher.build(items, index.k, index.target_recall, queries, threads)
+
+
+def _scann_pays(size: int, index: IndexConfig) -> bool:
+    return size > max(index.exact_below, MIN_ITEMS - 1) and importlib.util.find_spec("scann") is not None
