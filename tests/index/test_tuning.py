@@ -11,7 +11,7 @@ def test_recall_counts_answers_as_near_as_the_kth_true_one():
 
 
 def planted(leaves_needed, reorder_needed):
-    """A search that answers all ten queries with `leaves_needed` leaves and `reorder_needed` candidates, fewer below."""
+    """Answers all ten queries with `leaves_needed` leaves and `reorder_needed` candidates, fewer below."""
     truth = np.tile(np.float32([0.9, 0.8]), (10, 1))
 
     def search(leaves, reorder):
