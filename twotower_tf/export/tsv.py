@@ -165,12 +165,12 @@ def _numbers(path: Path, first_line: int, texts: pa.Array, width: int) -> Floats
         good = np.array([_is_number(text) for text in texts.to_pylist()]).reshape(-1, width).all(axis=1)
         _refuse(path, first_line, ~good, "one of the values is not a number")
         raise
-    _refuse(path, first_line, ~np.isfinite(values.sum(axis=1)), "one of the values is not finite")
+    _refuse(path, first_line, ~np.isfinite(values).all(axis=1), "one of the values is not finite")
     return np.asarray(values, np.float32)
 
 
-def _refuse(path: Path, first_line: int, bad: npt.NDArray[np.bool_], rule: str) -> None:
-    if bad.any():
+def _refuse(path: Path, first_line: int, bad: npt.ArrayLike, rule: str) -> None:
+    if np.any(bad):
         raise ArtifactError(f"{path}: damaged: line {first_line + int(np.argmax(bad))}: {rule}")
 
 

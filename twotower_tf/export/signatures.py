@@ -1,0 +1,181 @@
+"""The two towers as SavedModels: plain `tf.Module`s whose signatures any TensorFlow runtime serves.
+
+A module tracks what its signatures read and nothing else: one tower's weights, for `recommend` the items. No Keras
+object, no optimizer slot and no custom operation is in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+from tensorflow.core.protobuf import saved_model_pb2
+
+from twotower_tf.export import examples
+from twotower_tf.features.argument_names import argument_names
+from twotower_tf.features.encoder import Side
+from twotower_tf.features.inputs import Input
+from twotower_tf.index.items import ItemVectors
+from twotower_tf.model.towers import VECTOR_LAYERS
+
+SERVING_DEFAULT, FROM_EXAMPLES, RECOMMEND = "serving_default", "from_examples", "recommend"
+MODEL_VERSION = "model_version"
+
+_SPARE = 64  # candidates beyond k that are re-scored in double precision
+
+Raw = Mapping[str, tf.Tensor]
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What `recommend` answers from: the items in index row order, and the fixed k."""
+
+    items: ItemVectors
+    k: int
+
+
+def save(
+    path: Path,
+    side: Side,
+    tower: keras.Model,
+    names: Mapping[str, str],
+    version: int,
+    catalogue: Catalogue | None = None,
+) -> None:
+    """Writes one tower's SavedModel.
+
+    Args:
+        path: the directory, which must not exist or be empty.
+        side: reads the raw inputs.
+        tower: the sub-model from encoded tensors to the vector.
+        names: key of an encoded tensor to name of the sub-model's input.
+        version: answered as `model_version`.
+        catalogue: gives the user tower its `recommend` signature.
+    """
+    module = tf.Module()
+    module.weights = {_key(variable.name): variable for variable in tower.variables}
+    kind = side.layout.side
+    aliases = argument_names([each.name for each in side.inputs])
+
+    def embed(raw: Raw) -> dict[str, tf.Tensor]:
+        raw = _texts(side.inputs, _checked(side.inputs, raw))
+        encoded = side.encode(raw)
+        vector = tower({names[key]: value for key, value in encoded.items()}, training=False)
+        return {
+            VECTOR_LAYERS[kind]: vector,
+            MODEL_VERSION: tf.fill([tf.shape(vector)[0]], tf.constant(version, tf.int64)),
+        }
+
+    def serving_default(**arguments: tf.Tensor) -> dict[str, tf.Tensor]:
+        return embed({name: arguments[alias] for name, alias in aliases.items()})
+
+    def from_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        return embed(_parse(side.inputs, examples))
+
+    by_name = {
+        aliases[name]: tf.TensorSpec(spec.shape, spec.dtype, aliases[name]) for name, spec in side.signature().items()
+    }
+    signatures = {
+        SERVING_DEFAULT: _trace(serving_default, **by_name),
+        FROM_EXAMPLES: _trace(from_examples, tf.TensorSpec([None], tf.string, "examples")),
+    }
+    if catalogue is not None:
+        module.item_ids = tf.Variable(
+            catalogue.items.ids.astype(str), trainable=False, dtype=tf.string, name="item_ids"
+        )
+        module.item_vectors = tf.Variable(catalogue.items.vectors, trainable=False, name="item_vectors")
+
+        def recommend(**arguments: tf.Tensor) -> dict[str, tf.Tensor]:
+            answer = serving_default(**arguments)
+            rows, scores = nearest(answer[VECTOR_LAYERS[kind]], module.item_vectors, catalogue.k)
+            ids = tf.gather(module.item_ids, rows)
+            return {"item_ids": ids, "scores": scores, MODEL_VERSION: answer[MODEL_VERSION]}
+
+        signatures[RECOMMEND] = _trace(recommend, **by_name)
+    tf.saved_model.save(module, str(path), signatures=signatures)
+    _rename_inputs(path, {alias: name for name, alias in aliases.items() if alias != name})
+
+
+def _trace(function: Callable[..., Any], *args: tf.TensorSpec, **kwargs: tf.TensorSpec) -> Any:
+    return tf.function(function, autograph=False).get_concrete_function(*args, **kwargs)
+
+
+def _key(name: str) -> str:
+    """A variable's name as a checkpoint key: "layer-kernel", without the slash and the output's number."""
+    return name.partition(":")[0].replace("/", "-")
+
+
+def _checked(inputs: Sequence[Input], raw: Raw) -> dict[str, tf.Tensor]:
+    """Wrong ranks and differing batch sizes become an INVALID_ARGUMENT that names the input: servers check neither."""
+    checked = {
+        each.name: tf.ensure_shape(raw[each.name], [None, None] if each.kind == "texts" else [None]) for each in inputs
+    }
+    rows = {name: tf.shape(tensor)[0] for name, tensor in checked.items()}
+    said: list[Any] = ["inputs of one request have one batch size; came"]
+    for name, size in rows.items():
+        said += [name, size]
+    sizes = tf.stack(list(rows.values()))
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(tf.equal(sizes, sizes[0])), said, summarize=1)]):
+        return {name: tf.identity(tensor) for name, tensor in checked.items()}
+
+
+def _texts(inputs: Sequence[Input], raw: Raw) -> dict[str, tf.Tensor]:
+    """Raw inputs of several values as training saw them: split, without empty ones, cut to the input's length."""
+    return {each.name: _list(each, raw[each.name]) if each.kind == "texts" else raw[each.name] for each in inputs}
+
+
+def _list(spec: Input, values: tf.Tensor) -> tf.Tensor:
+    """`[batch, any]` texts to `[batch, at most max_length + 1]`: values first, then padding, at least one place."""
+    if spec.separator:
+        ragged = tf.strings.split(tf.strings.reduce_join(values, axis=1, separator=spec.separator), spec.separator)
+        ragged = ragged.with_flat_values(tf.strings.strip(ragged.flat_values))
+    else:
+        ragged = tf.RaggedTensor.from_tensor(values)
+    ragged = tf.ragged.boolean_mask(ragged, tf.not_equal(ragged, ""))
+    ragged = ragged[:, -spec.max_length :] if spec.keep_last else ragged[:, : spec.max_length]
+    return tf.pad(ragged.to_tensor(""), [[0, 0], [0, 1]], constant_values="")
+
+
+def _parse(inputs: Sequence[Input], serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+    return examples.decode(inputs, tf.ensure_shape(serialized, [None]))
+
+
+def nearest(queries: tf.Tensor, vectors: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Exact top-k by cosine, in plain operations, ranked as `index.exact` ranks.
+
+    A float32 matrix product finds the candidates; their scores are recomputed in double precision and rounded once,
+    so that equal vectors score equally; equal scores are ranked by row.
+
+    Args:
+        queries: `[batch, dim]` float32, unit length.
+        vectors: `[items, dim]` float32, unit length.
+        k: at most the number of items.
+
+    Returns:
+        rows int32 `[batch, k]` and scores float32 `[batch, k]`, descending.
+    """
+    candidates = min(k + _SPARE, vectors.shape[0])
+    rough = tf.matmul(queries, vectors, transpose_b=True)
+    rows = tf.sort(tf.math.top_k(rough, candidates).indices, axis=1)
+    held = tf.cast(tf.gather(vectors, rows), tf.float64)
+    scores = tf.cast(tf.linalg.matvec(held, tf.cast(queries, tf.float64)), tf.float32)
+    best = tf.math.top_k(scores, k)  # equal scores: the earlier candidate, which is the lower row
+    return tf.gather(rows, best.indices, batch_dims=1), best.values
+
+
+def _rename_inputs(path: Path, names: Mapping[str, str]) -> None:
+    """Gives the signatures' inputs the names of their columns where these are no Python names."""
+    if not names:
+        return
+    model = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    for signature in model.meta_graphs[0].signature_def.values():
+        for alias, name in names.items():
+            if alias in signature.inputs:
+                signature.inputs[name].CopyFrom(signature.inputs[alias])
+                del signature.inputs[alias]
+    (path / "saved_model.pb").write_bytes(model.SerializeToString(deterministic=True))
+    (path / "fingerprint.pb").unlink(missing_ok=True)  # of the file as it was

@@ -1,0 +1,30 @@
+"""Columns may have any name; the Python arguments of a loaded SavedModel's signature may not. Imports no TensorFlow."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Sequence
+
+
+def argument_names(names: Sequence[str]) -> dict[str, str]:
+    """Input name to the argument that takes it when a signature is called from Python.
+
+    A name that is a Python identifier is its own argument. REST, gRPC and `saved_model_cli` use the input's name as it
+    is.
+
+    Args:
+        names: of a tower's inputs, in order.
+
+    Returns:
+        Distinct identifiers, in the same order.
+    """
+    taken: dict[str, str] = {}
+    for name in names:
+        alias = re.sub(r"[^A-Za-z0-9_]", "_", name)
+        if not alias[:1].isalpha() or keyword.iskeyword(alias) or alias == "self":
+            alias = f"arg_{alias}"
+        while alias in taken.values():
+            alias += "_"
+        taken[name] = alias
+    return taken
