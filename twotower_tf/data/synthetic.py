@@ -20,7 +20,8 @@ from pyarrow import csv, parquet
 
 from twotower_tf import artifacts
 from twotower_tf.data import synthetic_world as world
-from twotower_tf.errors import ConfigError, DataError
+from twotower_tf.data.outputs import check_replaceable
+from twotower_tf.errors import ConfigError
 from twotower_tf.progress import Progress, silent
 
 CHUNK_EVENTS = 1_000_000  # events in memory at once; a file part of each day holds one chunk's
@@ -86,7 +87,7 @@ def synthesize(
     """
     _check_sizes({"events": events, "users": users, "days": days}, items, format)
     output = output.resolve()
-    _check_output(output)
+    check_replaceable(output, OUTPUTS, "truth.npz", "a synthetic log")
     streams = [np.random.default_rng([seed, part]) for part in range(4)]
     space = world.make_space(streams[0])
     catalogue = world.make_items(streams[1], space, items, days)
@@ -133,22 +134,6 @@ def _check_sizes(sizes: dict[str, int], items: int, format: str) -> None:
         raise ConfigError(f"--format: 'csv' or 'parquet'; came {format!r}")
 
 
-def _check_output(output: Path) -> None:
-    if not output.exists():
-        return
-    if not output.is_dir():
-        raise DataError(f"{output}: is a file; --output names a directory to write")
-    names = {path.name for path in output.iterdir()}
-    foreign = sorted(names - set(OUTPUTS))
-    if not foreign and names and "truth.npz" not in names:
-        foreign = sorted(names)
-    if foreign:
-        raise DataError(
-            f"{output}: holds {foreign[0]!r}, which is no part of a synthetic log; it would be lost: "
-            "choose an empty or new directory"
-        )
-
-
 # --- who sees what, when ------------------------------------------------------------------------------------------
 
 
@@ -187,7 +172,7 @@ def _draw_events(
 
 def _rank_of_click(user: Ints, click: npt.NDArray[np.bool_]) -> Ints:
     """How many clicks of the same user come before each event; `user` is sorted."""
-    before = click.cumsum() - click
+    before: Ints = click.cumsum() - click
     return before - before[np.searchsorted(user, user)]
 
 
@@ -210,8 +195,8 @@ class _ClickSampler:
 
     def __init__(self, items: world.Items) -> None:
         self._vector, self._bias, self._created = items.vector, items.bias, items.created_day
-        # No user exhausts the catalogue: at most a fifth of what exists at the start.
-        self.click_limit = max(1, int((items.created_day <= 0).sum()) // 5)
+        # No user exhausts the catalogue: at most half of what exists at the start is clicked.
+        self.click_limit = max(1, int((items.created_day <= 0).sum()) // 2)
         self._order = np.argsort(items.group, kind="stable")
         bounds = np.searchsorted(items.group[self._order], np.arange(items.group.max() + 2))
         self._start = np.concatenate([[0.0], np.exp(items.bias[self._order].astype(np.float64)).cumsum()])
@@ -260,7 +245,8 @@ class _ClickSampler:
     def _at(self, mass: npt.NDArray[np.float64]) -> Ints:
         """The items at places of the cumulated popularity."""
         place = np.searchsorted(self._start, mass, side="right") - 1
-        return self._order[place.clip(0, len(self._order) - 1)]
+        item: Ints = self._order[place.clip(0, len(self._order) - 1)]
+        return item
 
     def _reject(
         self, rng: np.random.Generator, vectors: world.Floats, user: Ints, day: Ints, item: Ints, pending: Ints

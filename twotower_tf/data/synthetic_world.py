@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 DIMENSION = 8
 START = 1_736_121_600  # Monday 2025-01-06 00:00 UTC
 DAY = 86_400
-ZIPF_EXPONENT = 0.6
+ZIPF_EXPONENT = 0.65
 NEW_ITEMS = 0.2  # share of the catalogue that is created while the log runs
 LATE_USERS = 0.25  # share of the users who appear after the first day
 MISSING = {
@@ -32,10 +32,10 @@ MISSING = {
     "device_type": 0.02,
 }  # share of empty values by column
 
-USER_NORM = 2.6  # length of every user vector: how sharply tastes differ
-OWN_TASTE = 0.45  # length of the part of a user's taste that no column tells, relative to interests (1)
-AGE_TASTE, GENDER_TASTE, COUNTRY_TASTE = 0.35, 0.2, 0.2
-CATEGORY_PART, ADVERTISER_PART, OWN_PART = 1.3, 0.7, 0.85  # lengths of the parts of an item vector
+USER_NORM = 4.0  # length of every user vector: how sharply tastes differ
+OWN_TASTE = 0.25  # length of the part of a user's taste that no column tells, relative to interests (1)
+AGE_TASTE, GENDER_TASTE, COUNTRY_TASTE = 0.35, 0.25, 0.25
+CATEGORY_PART, ADVERTISER_PART, OWN_PART = 1.5, 1.0, 0.85  # lengths of the parts of an item vector
 PRICE_PART = 0.15  # per standard deviation of the log price
 
 CATEGORIES = {
@@ -222,7 +222,8 @@ def with_missing(rng: np.random.Generator, column: str, values: pa.Array) -> pa.
 
 
 def _unit(vectors: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: npt.NDArray[Any] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
 
 
 def _directions(rng: np.random.Generator, count: int) -> Floats:
@@ -230,8 +231,8 @@ def _directions(rng: np.random.Generator, count: int) -> Floats:
 
 
 def _uneven(count: int) -> npt.NDArray[np.float64]:
-    weights = 1.0 / (3.0 + np.arange(count))
-    return weights / weights.sum()
+    weights = np.reciprocal(3.0 + np.arange(count, dtype=np.float64))
+    return np.asarray(weights / weights.sum(), np.float64)
 
 
 def _interests(rng: np.random.Generator, count: int) -> npt.NDArray[np.bool_]:
