@@ -94,6 +94,10 @@ class PreparedPaths:
         """Item rows of the positives, user by user in time order: `train`, or `seen` (training and validation)."""
         return self.root / "sequences" / f"{which}.npy"
 
+    def sequence_users(self, which: str) -> Path:
+        """Where each user's part of the sequence begins, by user row, and the sequence's length at the end."""
+        return self.root / "sequences" / f"{which}_users.npy"
+
     def encoded(self, split: str) -> Path:
         """Directory of shards with the split's rows as arrays."""
         return self.root / "encoded" / split

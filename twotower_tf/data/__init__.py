@@ -1,1 +1,1 @@
-"""Tables of events, items and users: published data sets, a synthetic log, and what training reads."""
+"""Tables in, training rows out: readers, time, splits, catalogue, statistics, quarantine."""

@@ -1,0 +1,141 @@
+"""Who and what the log is about: the tables of users and items, numbered in the order of their ids.
+
+The catalogue keeps every item of the item table and every item of a used event. A column of the item table has the
+value of the item's latest row there (by time where the table has the event's time column, then by place); a column
+that only the events carry has the value of the item's latest used event. Users are those with a used event.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+import duckdb
+
+from twotower_tf.config import ExperimentConfig
+from twotower_tf.data import judge, timestamps
+from twotower_tf.data.roles import RESERVED, FeatureColumn, Inputs, feature_sources
+from twotower_tf.data.tables import Table
+from twotower_tf.data.values import quoted
+from twotower_tf.errors import DataError
+
+
+@dataclass(frozen=True)
+class TableCounts:
+    """What became of a table's rows: latest rows used, older ones of the same id, rows without a usable id."""
+
+    read: int
+    used: int
+    duplicates: int
+    quarantined: int
+
+
+def latest(
+    connection: duckdb.DuckDBPyConnection, table: Table, id_column: str, time_column: str, name: str
+) -> tuple[TableCounts, list[tuple[int, str]]]:
+    """Creates `name`: id and place of each id's latest row of a table.
+
+    Returns:
+        The counts, and (place, reason) of rows whose id cannot be used.
+    """
+    text = judge.text_of(table, id_column)
+    kind = "item" if name.startswith("item") else "user"
+    ts = "CAST(NULL AS BIGINT)"
+    if time_column in table.columns:
+        column = table.columns[time_column]
+        with contextlib.suppress(DataError):  # a column of that name with another meaning: file order decides
+            ts = timestamps.choose(connection, table.name, column.identifier, column.kind, column=time_column).seconds
+    connection.execute(
+        f"""
+        CREATE TABLE {name} AS
+        WITH named AS (
+            SELECT {text} AS id, rowid AS place, {ts} AS ts,
+                   CASE {judge.unusable_id(kind, id_column, text)} END AS reason
+            FROM {table.name}
+        )
+        SELECT id, place, reason,
+               row_number() OVER (PARTITION BY id ORDER BY ts DESC NULLS LAST, place DESC) = 1 AND reason IS NULL AS used
+        FROM named
+        """
+    )
+    row = connection.execute(
+        f"SELECT count(*) FILTER (used), count(*) FILTER (reason IS NOT NULL) FROM {name}"
+    ).fetchone()
+    used, bad = row if row else (0, 0)
+    rejected = connection.execute(
+        f"SELECT place, reason FROM {name} WHERE reason IS NOT NULL ORDER BY place"
+    ).fetchall()
+    connection.execute(f"DELETE FROM {name} WHERE NOT used")
+    malformed = len(table.malformed)
+    return TableCounts(table.rows + malformed, used, table.rows - used - bad, bad + malformed), rejected
+
+
+def number(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> None:
+    """Creates `users` and `items` (id, row) and `keys`: the used events by row numbers."""
+    used = "FROM judged WHERE reason IS NULL AND NOT excluded"
+    more = " UNION SELECT id AS item_id FROM item_latest" if inputs.items is not None else ""
+    connection.execute(
+        f"""
+        CREATE TABLE users AS
+        SELECT user_id, CAST(row_number() OVER (ORDER BY user_id) - 1 AS INTEGER) AS user_row
+        FROM (SELECT DISTINCT user_id {used});
+        CREATE TABLE items AS
+        SELECT item_id, CAST(row_number() OVER (ORDER BY item_id) - 1 AS INTEGER) AS item_row
+        FROM (SELECT DISTINCT item_id {used}{more});
+        CREATE TABLE keys AS
+        SELECT place, user_row, item_row, ts, label, given
+        FROM judged JOIN users USING (user_id) JOIN items USING (item_id)
+        WHERE reason IS NULL AND NOT excluded
+        """
+    )
+
+
+def items_query(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs) -> str:
+    """Creates `item_events` (each item's latest used event) and gives the SQL of `items.parquet`."""
+    data = config.data
+    connection.execute(
+        """
+        CREATE TABLE item_events AS
+        WITH latest AS (SELECT item_row, max(ts) AS ts FROM split_keys GROUP BY item_row)
+        SELECT k.item_row, max(k.place) AS place
+        FROM split_keys AS k JOIN latest ON k.item_row = latest.item_row AND k.ts IS NOT DISTINCT FROM latest.ts
+        GROUP BY k.item_row;
+        CREATE TABLE item_counts AS
+        SELECT item_row, count(*) AS train_count FROM split_keys WHERE split = 0 AND label = 1 GROUP BY item_row
+        """
+    )
+    table, events = inputs.items, inputs.events
+    from_table = table.columns if table is not None else {}
+    features = {column.name: column for column in feature_sources(config, "item")}
+    name = "NULL"
+    if data.item_name:
+        name = (
+            judge.text_of(table, data.item_name, "t")
+            if table and data.item_name in from_table
+            else judge.text_of(events, data.item_name, "e")
+        )
+    values = {"item_id": "i.item_id", "item_name": f"coalesce({name}, i.item_id)"}
+    for feature in features.values():
+        if feature.name not in values:
+            values[feature.name] = _feature(feature, data.item_id, table, events)
+    if table is not None:
+        others = [column for column in from_table if column not in values and column not in (data.item_id, *RESERVED)]
+        values |= judge.typed(connection, table, others, "t")  # for filters
+    values["train_count"] = "coalesce(c.train_count, 0)"
+    joins = "LEFT JOIN item_events AS last ON last.item_row = i.item_row LEFT JOIN events AS e ON e.rowid = last.place "
+    joins += "LEFT JOIN item_counts AS c ON c.item_row = i.item_row "
+    if table is not None:
+        joins += "LEFT JOIN item_latest AS l ON l.id = i.item_id LEFT JOIN item_table AS t ON t.rowid = l.place"
+    selected = ", ".join(f"{expression} AS {quoted(column)}" for column, expression in values.items())
+    return f"SELECT {selected} FROM items AS i {joins} ORDER BY i.item_row"
+
+
+def _feature(feature: FeatureColumn, item_id: str, table: Table | None, events: Table) -> str:
+    if feature.name == item_id:
+        return "i.item_id" if feature.kind == "text" else "TRY_CAST(i.item_id AS DOUBLE)"
+    if table is not None and feature.name in table.columns:
+        value = feature.sql(table.columns[feature.name], "t")
+        if feature.name not in events.columns:
+            return value
+        return f"CASE WHEN t.rowid IS NULL THEN {feature.sql(events.columns[feature.name], 'e')} ELSE {value} END"
+    return feature.sql(events.columns[feature.name], "e")

@@ -1,0 +1,142 @@
+"""Which files a table consists of, and what the head of a delimited file says.
+
+A table is one file, a glob, or a directory (every file below it with a known suffix). Files are taken in the order of
+their paths, so that a row's place in the log is always the same. Directories named `KEY=VALUE` give their files the
+column KEY where the files have none of that name.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import gzip
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from twotower_tf import artifacts
+from twotower_tf.errors import DataError
+
+DELIMITERS: Mapping[str, str] = {".csv": ",", ".tsv": "\t"}
+PARQUET = frozenset({".parquet", ".pq"})
+JSON_LINES = frozenset({".jsonl", ".ndjson"})
+KNOWN = (*DELIMITERS, *sorted(PARQUET), *sorted(JSON_LINES))
+_WHOLE_HASH_BELOW = 1 << 28  # larger inputs are recognised by their size and both ends
+_END = 1 << 20
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input file.
+
+    Attributes:
+        path: where it is.
+        name: its path relative to `DataConfig.root`, for messages and manifests.
+        suffix: its format: one of `KNOWN`, without `.gz`.
+        partition: the `KEY=VALUE` directories above it, below the root.
+    """
+
+    path: Path
+    name: str
+    suffix: str
+    partition: tuple[tuple[str, str], ...]
+
+
+def suffix(path: Path) -> str:
+    """The suffix that says the format, lower case; `.gz` is looked through."""
+    name = path.name.lower()
+    return Path(name.removesuffix(".gz")).suffix
+
+
+def find(root: Path, pattern: str, field: str) -> list[Source]:
+    """The files of a table, in the order of their paths.
+
+    Raises:
+        DataError: where there is none, one has no known suffix, or formats are mixed. `field` names the configuration.
+    """
+    place = root / pattern
+    if place.is_file():
+        paths = [place]
+    elif place.is_dir():
+        paths = [path for path in place.rglob("*") if path.is_file() and suffix(path) in KNOWN]
+        paths = [
+            path for path in paths if not any(part.startswith((".", "_")) for part in path.relative_to(place).parts)
+        ]
+        if not paths:
+            raise DataError(f"{field}: no file with a known suffix ({', '.join(KNOWN)}) in {place}")
+    else:
+        paths = [Path(path) for path in glob.glob(str(place), recursive=True) if Path(path).is_file()]
+        if not paths:
+            kind = "no file matches" if glob.has_magic(pattern) else "no such file:"
+            raise DataError(f"{field}: {kind} {place}")
+    sources = [_source(root, path, field) for path in sorted(paths)]
+    kinds = sorted({_engine(source.suffix) for source in sources})
+    if len(kinds) > 1:
+        raise DataError(f"{field}: {place} has files of several formats ({', '.join(kinds)}); narrow it to one")
+    return sources
+
+
+def _engine(kind: str) -> str:
+    return "parquet" if kind in PARQUET else "jsonl" if kind in JSON_LINES else "csv"
+
+
+def _source(root: Path, path: Path, field: str) -> Source:
+    kind = suffix(path)
+    if kind not in KNOWN:
+        raise DataError(f"{field}: {path}: unknown format {kind or 'without a suffix'!r}; known: {', '.join(KNOWN)}")
+    try:
+        name = path.relative_to(root).as_posix()
+    except ValueError:
+        name = path.as_posix()
+    pairs = (part.partition("=") for part in Path(name).parts[:-1])
+    return Source(path, name, kind, tuple((key, value) for key, equals, value in pairs if key and equals))
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """The file's bytes, decompressed."""
+    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")  # type: ignore[return-value]
+
+
+def head(source: Source) -> tuple[list[str], str] | None:
+    """Column names and delimiter of a delimited file; None where it is empty.
+
+    The delimiter is the suffix's own (comma, tab) if the first line has it, else the first of tab, semicolon, bar and
+    comma that it has.
+
+    Raises:
+        DataError: where the first line is no header.
+    """
+    try:
+        with open_bytes(source.path) as file:
+            line = file.readline(1 << 20).decode("utf-8-sig")
+    except (OSError, EOFError) as error:
+        raise DataError(f"{source.name}: cannot be read: {error}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{source.name}:1: the header is not UTF-8; convert the file, e.g. with iconv") from None
+    if not line.strip("\r\n"):
+        return None
+    own = DELIMITERS[source.suffix]
+    delimiter = next((mark for mark in (own, "\t", ";", "|", ",") if mark in line), own)
+    names = next(csv.reader([line], delimiter=delimiter))
+    seen: set[str] = set()
+    for name in names:
+        if not name:
+            raise DataError(f"{source.name}:1: a column without a name; the first line must name the columns")
+        if name in seen:
+            raise DataError(f"{source.name}:1: two columns are named {name!r}")
+        seen.add(name)
+    return names, delimiter
+
+
+def describe(source: Source) -> dict[str, str | int]:
+    """Path, size and content digest for the manifest; of large files the digest covers both ends only."""
+    size = source.path.stat().st_size
+    if size <= _WHOLE_HASH_BELOW:
+        return {"path": source.name, "size": size, "sha256": artifacts.sha256_file(source.path)}
+    with source.path.open("rb") as file:
+        digest = hashlib.sha256(file.read(_END))
+        file.seek(-_END, 2)
+        digest.update(file.read(_END))
+    return {"path": source.name, "size": size, "sha256_of_ends": digest.hexdigest()}

@@ -1,0 +1,249 @@
+"""Raw tables to `prepared/`: one pass of SQL steps on DuckDB, out of core, published by one rename.
+
+The steps' order: read, judge every row, number users and items, split, histories, training rows, catalogue, statistics,
+manifest. Every step is a table or a stream in DuckDB; the same input and configuration give the same bytes, whatever
+the number of threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow.parquet as pq
+
+from twotower_tf import artifacts
+from twotower_tf import config as configuration
+from twotower_tf.artifacts import PreparedPaths, RunPaths
+from twotower_tf.config import ExperimentConfig
+from twotower_tf.data import catalogue, files, history, judge, quarantine, roles, shards, splits, statistics
+from twotower_tf.data.roles import FeatureColumn, Inputs
+from twotower_tf.data.values import literal, quoted
+from twotower_tf.errors import ConfigError, DataError
+from twotower_tf.progress import Progress, silent
+
+SCHEMA_VERSION = 1
+_STEPS = 8
+
+
+def prepare(
+    config: ExperimentConfig,
+    run_dir: Path,
+    *,
+    memory_limit: str = "4GB",
+    threads: int = 0,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Writes `prepared/` of a run directory and returns its manifest.
+
+    Args:
+        config: the experiment.
+        run_dir: the run directory; an earlier `prepared/` there is replaced at the end, as a whole.
+        memory_limit: what DuckDB may hold in memory, e.g. "4GB"; beyond it, it spills below the run directory.
+        threads: of DuckDB; 0 takes one per core.
+        progress: told of each step.
+
+    Raises:
+        DataError: for input that cannot be used.
+        ConfigError: for a `memory_limit` that is no size.
+    """
+    with artifacts.atomic_directory(RunPaths(Path(run_dir)).prepared, replace=True) as temporary:
+        with _engine(temporary / "work", memory_limit, threads) as connection:
+            return _prepare(connection, config, temporary, progress)
+
+
+@contextlib.contextmanager
+def _engine(work: Path, memory_limit: str, threads: int) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB whose tables and temporary files lie in `work`, which is removed afterwards."""
+    work.mkdir()
+    connection = duckdb.connect(str(work / "tables.duckdb"))
+    try:
+        try:
+            connection.execute(f"SET memory_limit = {literal(memory_limit)}")
+        except duckdb.Error:
+            raise ConfigError(f"--memory_limit: {memory_limit!r} is no size; write it as 4GB or 500MB") from None
+        connection.execute(f"SET temp_directory = {literal(str(work / 'spill'))}")
+        connection.execute("SET preserve_insertion_order = true")  # a row's place is its rowid
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET enable_progress_bar = false")
+        if threads:
+            connection.execute(f"SET threads = {int(threads)}")
+        yield connection
+    finally:
+        connection.close()
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _prepare(
+    connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, root: Path, progress: Progress
+) -> dict[str, Any]:
+    paths = PreparedPaths(root)
+    steps = iter(range(_STEPS + 1))
+
+    def step() -> None:
+        progress("prepare", next(steps), _STEPS)
+
+    step()
+    inputs = roles.load(connection, config)
+    step()
+    judge.judge(connection, config, inputs)
+    tables, rejected = _side_tables(connection, config, inputs)
+    quarantined = _quarantine(connection, inputs, rejected, paths.quarantine)
+    rows = _account(connection, inputs, quarantined)
+    step()
+    catalogue.number(connection, inputs)
+    splits.assign(connection, config)
+    step()
+    history.count_positives(connection)
+    history.write_sequences(connection, root)
+    step()
+    history.place_histories(connection, timed=bool(config.data.timestamp))
+    step()
+    for code, split in enumerate(judge.SPLITS):
+        shards.write_parts(connection, _examples(inputs, code), paths.examples(split))
+    step()
+    shards.write_table(connection, catalogue.items_query(connection, config, inputs), paths.items)
+    shards.write_table(connection, "SELECT user_id, train_count FROM user_counts ORDER BY user_row", paths.users)
+    step()
+    artifacts.write_json(paths.statistics, statistics.compute(connection, config, _training_rows(inputs, paths)))
+    manifest = _manifest(connection, config, inputs, rows, tables, paths)
+    artifacts.write_json(paths.manifest, manifest)
+    step()
+    return manifest
+
+
+def _side_tables(
+    connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs
+) -> tuple[dict[str, Any], dict[str, list[tuple[int, str]]]]:
+    """Reduces item and user tables to the latest row per id; counts, and rows without a usable id."""
+    counts: dict[str, Any] = {}
+    rejected: dict[str, list[tuple[int, str]]] = {}
+    for name, table, column in (
+        ("items", inputs.items, config.data.item_id),
+        ("users", inputs.users, config.data.user_id),
+    ):
+        if table is not None:
+            found, rejected[name] = catalogue.latest(
+                connection, table, column, config.data.timestamp, f"{name[:-1]}_latest"
+            )
+            counts[name] = dataclasses.asdict(found)
+    return counts, rejected
+
+
+def _quarantine(
+    connection: duckdb.DuckDBPyConnection, inputs: Inputs, rejected: dict[str, list[tuple[int, str]]], path: Path
+) -> int:
+    """Writes the quarantine and returns how many rows of the log are in it."""
+    bad = connection.execute("SELECT place, reason FROM judged WHERE reason IS NOT NULL ORDER BY place").fetchall()
+    entries = quarantine.entries(connection, inputs.events, bad)
+    of_log = len(entries)
+    for name, table in (("items", inputs.items), ("users", inputs.users)):
+        if table is not None:
+            entries += quarantine.entries(connection, table, rejected[name])
+    quarantine.write(path, entries)
+    return of_log
+
+
+def _account(connection: duckdb.DuckDBPyConnection, inputs: Inputs, quarantined: int) -> dict[str, Any]:
+    """read = used + excluded + quarantined."""
+    row = connection.execute(
+        "SELECT count(*) FILTER (reason IS NULL AND NOT excluded), count(*) FILTER (excluded) FROM judged"
+    ).fetchone()
+    used, excluded = row if row else (0, 0)
+    if not used:
+        raise DataError(
+            f"data.events: {inputs.events.sources[0].name}: no row can be used: {excluded} excluded by data.exclude, "
+            f"{quarantined} malformed"
+        )
+    return {
+        "read": inputs.events.rows + len(inputs.events.malformed),
+        "used": used,
+        "excluded": {"exclude": excluded} if excluded else {},
+        "quarantined": quarantined,
+    }
+
+
+def _examples(inputs: Inputs, split: int) -> str:
+    """SQL of a split's rows, in order of time and place."""
+    events, users = inputs.events.columns, inputs.users.columns if inputs.users is not None else {}
+    values = {f"user.{column.name}": column.sql(events[column.name], "e") for column in inputs.user_from_events}
+    values |= {f"user.{column.name}": column.sql(users[column.name], "t") for column in inputs.user_from_table}
+    values |= {f"item.{column.name}": column.sql(events[column.name], "e") for column in inputs.item_from_events}
+    selected = "".join(f", {expression} AS {quoted(name)}" for name, expression in values.items())
+    joins = "JOIN events AS e ON e.rowid = p.place " if values else ""
+    if inputs.user_from_table:
+        joins += (
+            "JOIN users AS u ON u.user_row = p.user_row LEFT JOIN user_latest AS l ON l.id = u.user_id "
+            "LEFT JOIN user_table AS t ON t.rowid = l.place "
+        )
+    return (
+        f"SELECT p.user_row, p.item_row, p.label, p.ts AS timestamp, p.history_start, p.history_end{selected} "
+        f"FROM placed AS p {joins}WHERE p.split = {split} ORDER BY p.ts NULLS LAST, p.place"
+    )
+
+
+def _training_rows(inputs: Inputs, paths: PreparedPaths) -> Any:
+    """Where the statistics find the values of a source column on the training rows."""
+    examples = f"read_parquet({literal(str(paths.examples('train') / '*.parquet'))})"
+    items = (
+        f"(SELECT *, file_row_number AS item_row FROM read_parquet({literal(str(paths.items))}, file_row_number=true))"
+    )
+    in_events = {column.name for column in inputs.item_from_events}
+
+    def relation(side: str, column: str) -> tuple[str, str]:
+        if side == "user" or column in in_events:
+            return examples, quoted(f"{side}.{column}")
+        return f"{examples} AS e JOIN {items} AS i ON i.item_row = e.item_row", f"i.{quoted(column)}"
+
+    return relation
+
+
+def _manifest(
+    connection: duckdb.DuckDBPyConnection,
+    config: ExperimentConfig,
+    inputs: Inputs,
+    rows: dict[str, Any],
+    tables: dict[str, Any],
+    paths: PreparedPaths,
+) -> dict[str, Any]:
+    found = connection.execute(
+        "SELECT split, count(*), count(*) FILTER (label = 1), count(DISTINCT user_row), count(DISTINCT item_row) "
+        "FROM split_keys GROUP BY split"
+    ).fetchall()
+    by_split = {judge.SPLITS[code]: counts for code, *counts in found}
+    times = connection.execute("SELECT min(ts), max(ts) FROM split_keys").fetchone()
+    sources = [source for table in (inputs.events, inputs.items, inputs.users) if table for source in table.sources]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "engine": "duckdb",
+        "config_fingerprint": configuration.fingerprint(config),
+        "rows": rows,
+        "tables": tables,
+        "splits": {
+            split: dict(zip(("rows", "positives", "users", "items"), by_split.get(split, [0] * 4), strict=True))
+            for split in judge.SPLITS
+        },
+        "items": pq.read_metadata(paths.items).num_rows,
+        "users": pq.read_metadata(paths.users).num_rows,
+        "time_range": list(times) if times and times[0] is not None else None,
+        "item_columns_in_events": [column.name for column in inputs.item_from_events],
+        "columns": _columns(inputs),
+        "inputs": [files.describe(source) for source in sources],
+    }
+
+
+def _columns(inputs: Inputs) -> dict[str, Any]:
+    """Source columns of the features: what is stored, and which table the values come from."""
+
+    def described(columns: tuple[FeatureColumn, ...], table: str) -> dict[str, dict[str, str]]:
+        return {column.name: {"kind": column.kind, "from": table} for column in columns}
+
+    return {
+        "user": described(inputs.user_from_events, "events") | described(inputs.user_from_table, "users"),
+        "item": described(inputs.item_from_events, "events") | described(inputs.item_from_table, "items"),
+    }

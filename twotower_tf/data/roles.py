@@ -1,0 +1,178 @@
+"""What the columns of the tables are for, and which table each comes from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import duckdb
+
+from twotower_tf.config import (
+    Bucketized,
+    ExperimentConfig,
+    GivenSplit,
+    History,
+    Hour,
+    Numeric,
+    Tags,
+    Weekday,
+    feature_columns,
+)
+from twotower_tf.data import files, tables
+from twotower_tf.data.tables import Column, Table
+from twotower_tf.data.values import number_sql, text_sql
+from twotower_tf.errors import DataError, unknown_name
+
+Side = Literal["user", "item"]
+SIDES: tuple[Side, ...] = ("user", "item")
+RESERVED = ("item_id", "item_name", "train_count")
+
+
+@dataclass(frozen=True)
+class FeatureColumn:
+    """A source column of one side's features.
+
+    Attributes:
+        name: in the tables.
+        kind: "text" or "number": how its values are stored in examples and catalogue.
+        separator: joins the elements where a table has lists.
+    """
+
+    name: str
+    kind: Literal["text", "number"]
+    separator: str = ""
+
+    def sql(self, column: Column, alias: str = "") -> str:
+        """The value, typed by its role; NULL where there is none."""
+        expression = f"{alias}.{column.identifier}" if alias else column.identifier
+        if self.kind == "number":
+            return number_sql(expression, column.kind)
+        return text_sql(expression, column.kind, self.separator)
+
+
+def feature_sources(config: ExperimentConfig, side: Side) -> list[FeatureColumn]:
+    """The source columns of a side's features, in the order of the configuration; the event's time excepted."""
+    found: dict[str, FeatureColumn] = {}
+    for feature in config.user_features if side == "user" else config.item_features:
+        if isinstance(feature, Hour | Weekday | History):
+            continue
+        kind: Literal["text", "number"] = "number" if isinstance(feature, Numeric | Bucketized) else "text"
+        separator = feature.separator if isinstance(feature, Tags) else "|"
+        for column in feature_columns(feature):
+            found.setdefault(column, FeatureColumn(column, kind, separator))
+    return list(found.values())
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The tables that were read, and the features' columns by where their values come from.
+
+    Attributes:
+        events: the event log.
+        items: the item table, or None.
+        users: the user table, or None.
+        user_from_events: user columns whose values the events carry.
+        user_from_table: user columns that only the user table has.
+        item_from_events: item columns whose values the events carry (the id excepted, which the catalogue has).
+        item_from_table: item columns that only the item table has.
+    """
+
+    events: Table
+    items: Table | None
+    users: Table | None
+    user_from_events: tuple[FeatureColumn, ...]
+    user_from_table: tuple[FeatureColumn, ...]
+    item_from_events: tuple[FeatureColumn, ...]
+    item_from_table: tuple[FeatureColumn, ...]
+
+
+def _mentioned(predicate: str, names: Iterable[str]) -> set[str]:
+    """The columns whose names stand in a predicate (or seem to: one read in vain costs little)."""
+    words = {word.lower() for word in re.findall(r"\w+", predicate)}
+    lowered = predicate.lower()
+    return {name for name in names if name.lower() in words or (not name.isidentifier() and name.lower() in lowered)}
+
+
+def load(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig) -> Inputs:
+    """Reads the tables and checks that every column the configuration names is there.
+
+    Raises:
+        DataError: for a missing or unreadable file, an empty event log, or a missing column.
+    """
+    data, root = config.data, Path(config.data.root)
+    sources = {
+        name: files.find(root, pattern, f"data.{name}")
+        for name, pattern in (("events", data.events), ("items", data.items), ("users", data.users))
+        if pattern
+    }
+    named = _named_columns(config)
+    predicates = f"{data.positive} {data.exclude}"
+    events = tables.read(
+        connection, "events", sources["events"], lambda name: name in named or bool(_mentioned(predicates, [name]))
+    )
+    if not events.rows and not events.malformed:
+        raise DataError(f"data.events: {root / data.events}: no rows")
+    items = tables.read(connection, "item_table", sources["items"], lambda name: True) if data.items else None
+    user_columns = {data.user_id, data.timestamp, *(column.name for column in feature_sources(config, "user"))}
+    users = tables.read(connection, "user_table", sources["users"], user_columns.__contains__) if data.users else None
+    _check_named(config, events, items, users)
+    from_events, from_table = _divide(config, "user", events, users)
+    item_from_events, item_from_table = _divide(config, "item", events, items)
+    return Inputs(events, items, users, from_events, from_table, item_from_events, item_from_table)
+
+
+def _named_columns(config: ExperimentConfig) -> set[str]:
+    data = config.data
+    names = {data.user_id, data.item_id, data.timestamp, data.label, data.item_name}
+    if isinstance(data.split, GivenSplit):
+        names.add(data.split.column)
+    for side in SIDES:
+        names |= {column.name for column in feature_sources(config, side)}
+    return names - {""}
+
+
+def _missing(field: str, name: str, table: Table) -> DataError:
+    return DataError(f"{field}: {unknown_name(f'column in {table.sources[0].name}', name, table.known)}")
+
+
+def _check_named(config: ExperimentConfig, events: Table, items: Table | None, users: Table | None) -> None:
+    data = config.data
+    required = {"data.user_id": data.user_id, "data.item_id": data.item_id}
+    required |= {"data.timestamp": data.timestamp, "data.label": data.label}
+    if isinstance(data.split, GivenSplit):
+        required["data.split.column"] = data.split.column
+    for field, name in required.items():
+        if name and name not in events.known:
+            raise _missing(field, name, events)
+    if items is not None and data.item_id not in items.known:
+        raise _missing("data.item_id", data.item_id, items)
+    if users is not None and data.user_id not in users.known:
+        raise _missing("data.user_id", data.user_id, users)
+    if data.item_name and data.item_name not in events.known and (items is None or data.item_name not in items.known):
+        raise _missing("data.item_name", data.item_name, items or events)
+    for column in feature_sources(config, "item"):
+        meaning = {"item_id": data.item_id, "item_name": data.item_name}.get(column.name)
+        if column.name in RESERVED and column.name != meaning:
+            raise DataError(f"item_features: column {column.name!r} has the name of a catalogue column; rename it")
+
+
+def _divide(
+    config: ExperimentConfig, side: Side, events: Table, table: Table | None
+) -> tuple[tuple[FeatureColumn, ...], tuple[FeatureColumn, ...]]:
+    """A side's source columns that the events carry, and those that only the side's table has."""
+    in_events, in_table = [], []
+    for column in feature_sources(config, side):
+        if side == "item" and column.name == config.data.item_id:
+            continue  # the catalogue has it
+        if column.name in events.known:
+            in_events.append(column)
+        elif table is not None and column.name in table.known:
+            in_table.append(column)
+        else:
+            both = events.known + (table.known if table else [])
+            where = events.sources[0].name + (f" and {table.sources[0].name}" if table else "")
+            raise DataError(f"{side}_features: {unknown_name(f'column in {where}', column.name, both)}")
+    return tuple(in_events), tuple(in_table)

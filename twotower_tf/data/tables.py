@@ -1,0 +1,255 @@
+"""Tables on DuckDB: every format becomes one table whose rows stand in input order.
+
+Delimited text and JSON lines are read as text and typed later, by the role of a column; nothing is lost to a guessed
+type. Records that are no records (wrong field count, broken quotes, no JSON, bytes that are not UTF-8) are set aside
+with their file and line.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+
+import duckdb
+import pyarrow.parquet as pq
+
+from twotower_tf.data import files, lines
+from twotower_tf.data.files import Source
+from twotower_tf.data.values import literal, quoted
+from twotower_tf.errors import DataError
+
+_PLAIN = "VARCHAR"
+
+Wanted = Callable[[str], bool]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column in DuckDB: its identifier and type there."""
+
+    identifier: str
+    kind: str
+
+
+@dataclass
+class Table:
+    """An input table in DuckDB; `rowid` is the row's place, from 0.
+
+    Attributes:
+        name: of the DuckDB table; besides the columns it has `source`, the position of the row's file in `sources`.
+        sources: the files.
+        columns: those that were read, by their name in the files.
+        known: every column name of the files.
+        malformed: records set aside.
+        starts: place of each file's first row, and the number of rows at the end.
+    """
+
+    name: str
+    sources: Sequence[Source]
+    columns: dict[str, Column]
+    known: list[str]
+    malformed: list[lines.Malformed] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        return self.starts[-1]
+
+    def locate(self, place: int) -> tuple[Source, int]:
+        """The file of a row and the row's position among the file's good records, from 0."""
+        position = max(index for index in range(len(self.sources)) if self.starts[index] <= place)
+        return self.sources[position], place - self.starts[position]
+
+
+def read(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Source], wanted: Wanted) -> Table:
+    """Reads the columns that are `wanted` (told by their name) of the files into the table `name`.
+
+    Columns that some file lacks are NULL there; whether that is acceptable is the caller's to decide (`known`).
+
+    Raises:
+        DataError: for a file that cannot be read.
+    """
+    if sources[0].suffix in files.PARQUET:
+        table = _read_parquet(connection, name, sources, wanted)
+    elif sources[0].suffix in files.JSON_LINES:
+        table = _read_json(connection, name, sources, wanted)
+    else:
+        table = _read_delimited(connection, name, sources, wanted)
+    counts = dict(connection.execute(f"SELECT source, count(*) FROM {name} GROUP BY source").fetchall())
+    sizes = [counts.get(position, 0) for position in range(len(sources))]
+    table.starts = [0, *itertools.accumulate(sizes)]
+    return table
+
+
+def _select(names: Sequence[str], wanted: Wanted, partition: Sequence[str]) -> dict[str, Column]:
+    chosen = [name for name in [*names, *partition] if wanted(name)]
+    return {name: Column(f"c{position}", _PLAIN) for position, name in enumerate(chosen)}
+
+
+def _partition_keys(sources: Sequence[Source], names: Collection[str]) -> list[str]:
+    keys: dict[str, None] = {}
+    for source in sources:
+        keys.update({key: None for key, _ in source.partition if key not in names})
+    return list(keys)
+
+
+def _positions(sources: Sequence[Source], positions: Sequence[int]) -> str:
+    """SQL: the position of the row's file, from the reader's `filename`."""
+    if len(positions) == 1:
+        return f"CAST({positions[0]} AS INTEGER)"
+    paths = ", ".join(literal(str(sources[position].path)) for position in positions)
+    return f"CAST({positions[0] - 1} + list_position([{paths}], filename) AS INTEGER)"
+
+
+def _partition_value(sources: Sequence[Source], positions: Sequence[int], key: str) -> str:
+    values = [dict(sources[position].partition).get(key) for position in positions]
+    if len(set(values)) == 1:
+        return "CAST(NULL AS VARCHAR)" if values[0] is None else literal(values[0])
+    paths = ", ".join(literal(str(sources[position].path)) for position in positions)
+    texts = ", ".join("NULL" if value is None else literal(value) for value in values)
+    return f"list_extract([{texts}], list_position([{paths}], filename))"
+
+
+def _create(connection: duckdb.DuckDBPyConnection, name: str, columns: dict[str, Column]) -> None:
+    body = ", ".join(f"{column.identifier} {column.kind}" for column in columns.values())
+    connection.execute(f"CREATE TABLE {name} (source INTEGER{', ' if body else ''}{body})")
+
+
+def _unreadable(sources: Sequence[Source], error: Exception) -> DataError:
+    message = " ".join(str(error).split())
+    at_fault = [source.name for source in sources if str(source.path) in message] or [sources[0].name]
+    return DataError(f"{at_fault[0]}: cannot be read: {message[:300]}")
+
+
+# --- delimited text -----------------------------------------------------------------------------------------------
+
+
+def _read_delimited(
+    connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Source], wanted: Wanted
+) -> Table:
+    heads = [files.head(source) for source in sources]
+    known: dict[str, None] = {}
+    for header in heads:
+        known.update(dict.fromkeys(header[0] if header else ()))
+    partition = _partition_keys(sources, known)
+    columns = _select(list(known), wanted, partition)
+    _create(connection, name, columns)
+    malformed: list[lines.Malformed] = []
+    groups = itertools.groupby(range(len(sources)), key=lambda position: heads[position])
+    for header, members in groups:  # consecutive files with one header: one scan
+        positions = list(members)
+        if header is None:
+            continue
+        names, delimiter = header
+        paths = ", ".join(literal(str(sources[position].path)) for position in positions)
+        fields = ", ".join(f"{literal(f'f{index}')}: 'VARCHAR'" for index in range(len(names)))
+        values = [
+            f"f{names.index(column)}"
+            if column in names
+            else _partition_value(sources, positions, column)
+            if column in partition
+            else "NULL"
+            for column in columns
+        ]
+        scan = (
+            f"read_csv([{paths}], columns={{{fields}}}, header=true, auto_detect=false, delim={literal(delimiter)}, "
+            "quote='\"', escape='\"', filename=true, store_rejects=true, rejects_limit=0)"
+        )
+        try:
+            connection.execute(
+                f"INSERT INTO {name} SELECT {', '.join([_positions(sources, positions), *values])} FROM {scan}"
+            )
+        except duckdb.Error as error:
+            raise _unreadable([sources[position] for position in positions], error) from None
+        malformed += lines.rejected(connection, [sources[position] for position in positions])
+    return Table(name, sources, columns, [*known, *partition], malformed)
+
+
+# --- JSON lines ---------------------------------------------------------------------------------------------------
+
+
+def _read_json(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Source], wanted: Wanted) -> Table:
+    staged = f"{name}_lines"
+    paths = ", ".join(literal(str(source.path)) for source in sources)
+    scan = (
+        f"read_csv([{paths}], columns={{'line': 'VARCHAR'}}, header=false, auto_detect=false, delim='\\x01', quote='', "
+        "escape='', filename=true, store_rejects=true, rejects_limit=0)"
+    )
+    positions = list(range(len(sources)))
+    try:
+        connection.execute(
+            f"CREATE TABLE {staged} AS SELECT {_positions(sources, positions)} AS source, line, "
+            f"coalesce(CASE WHEN json_valid(line) THEN json_type(line) = 'OBJECT' END, false) AS good FROM {scan}"
+        )
+    except duckdb.Error as error:
+        raise _unreadable(sources, error) from None
+    malformed = lines.rejected(connection, sources)
+    malformed += lines.not_json(connection, staged, sources)
+    keys = connection.execute(
+        f"SELECT key, min(place) FROM (SELECT unnest(json_keys(line)) AS key, rowid AS place FROM {staged} WHERE good) "
+        "GROUP BY key ORDER BY 2, 1"
+    ).fetchall()
+    known = [str(key) for key, _ in keys]
+    partition = _partition_keys(sources, known)
+    columns = _select(known, wanted, partition)
+    _create(connection, name, columns)
+    values = [
+        f"list_extract([{', '.join(_nullable(dict(source.partition).get(column)) for source in sources)}], source + 1)"
+        if column in partition
+        else _json_text(column)
+        for column in columns
+    ]
+    connection.execute(
+        f"INSERT INTO {name} SELECT {', '.join(['source', *values])} FROM {staged} WHERE good ORDER BY rowid"
+    )
+    connection.execute(f"DROP TABLE {staged}")
+    return Table(name, sources, columns, [*known, *partition], malformed)
+
+
+def _nullable(text: str | None) -> str:
+    return "NULL" if text is None else literal(text)
+
+
+def _json_text(column: str) -> str:
+    """SQL: the canonical text of a member; a list's elements are joined by `|`."""
+    path = literal('$."' + column.replace("\\", "\\\\").replace('"', '\\"') + '"')
+    value = f"json_extract_string(line, {path})"
+    number = f"TRY_CAST({value} AS DOUBLE)"
+    whole = f"abs({number}) < 9223372036854775808 AND {number} = trunc({number})"
+    joined = f"array_to_string(json_extract_string(line, {path[:-1]}[*]'), '|')"
+    return (
+        f"CASE json_type(line, {path}) "
+        f"WHEN 'DOUBLE' THEN CASE WHEN {whole} THEN CAST(CAST({number} AS BIGINT) AS VARCHAR) ELSE CAST({number} AS VARCHAR) END "
+        f"WHEN 'ARRAY' THEN nullif({joined}, '') "
+        f"ELSE nullif({value}, '') END"
+    )
+
+
+# --- Parquet ------------------------------------------------------------------------------------------------------
+
+
+def _read_parquet(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Source], wanted: Wanted) -> Table:
+    known: dict[str, None] = {}
+    for source in sources:
+        try:
+            known.update(dict.fromkeys(pq.read_schema(source.path).names))
+        except Exception as error:
+            raise DataError(f"{source.name}: cannot be read as Parquet: {' '.join(str(error).split())[:200]}") from None
+    partition = _partition_keys(sources, known)
+    columns = _select(list(known), wanted, partition)
+    paths = ", ".join(literal(str(source.path)) for source in sources)
+    scan = f"read_parquet([{paths}], union_by_name=true, filename=true, hive_partitioning=false, binary_as_string=true)"
+    positions = list(range(len(sources)))
+    values = [
+        f"{_partition_value(sources, positions, name) if name in partition else quoted(name)} AS {column.identifier}"
+        for name, column in columns.items()
+    ]
+    query = f"SELECT {', '.join([f'{_positions(sources, positions)} AS source', *values])} FROM {scan}"
+    try:
+        connection.execute(f"CREATE TABLE {name} AS {query}")
+    except duckdb.Error as error:
+        raise _unreadable(sources, error) from None
+    kinds = {row[0]: row[1] for row in connection.execute(f"DESCRIBE {name}").fetchall()}
+    columns = {key: replace(column, kind=kinds[column.identifier]) for key, column in columns.items()}
+    return Table(name, sources, columns, [*known, *partition])
