@@ -28,7 +28,7 @@ test: $(STAMP)  ## every test but the quality figures
 	$(BIN)/python -m pytest
 
 test-fast: $(STAMP)  ## the tests that need no TensorFlow, in seconds
-	$(BIN)/python -m pytest -m "not quality and not tensorflow"
+	$(BIN)/python -m pytest tests/test_*.py tests/cli tests/data tests/index
 
 lint: $(STAMP)  ## ruff, mypy --strict, codespell, house-keeping tests
 	$(BIN)/ruff check .

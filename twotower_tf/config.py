@@ -63,6 +63,9 @@ def _explain(where: str, error: pydantic.ValidationError) -> str:
     problems = error.errors(include_url=False)
     first = next((problem for problem in problems if problem["type"] in _UNKNOWN), problems[0])
     path = [str(part) for part in first["loc"]]
+    if path and path[0].isdigit() and where in _CLASSES:  # a positional argument
+        fields = [field.name for field in dataclasses.fields(_CLASSES[where])]
+        path[0] = fields[int(path[0])] if int(path[0]) < len(fields) else path[0]
     came = first["input"]
     if first["type"] in _UNKNOWN:
         owner, fields = _owner(where, path[:-1])
@@ -627,7 +630,8 @@ def _replace(node: Any, hint: Any, path: Sequence[str], text: str, whole: str) -
     """`node` with the field at `path` replaced by `text` read as that field's type."""
     if not path:
         try:
-            return pydantic.TypeAdapter(hint).validate_python(_literal(text), strict=False)
+            value = text if isinstance(node, str) else _literal(text)  # a predicate may stand in brackets
+            return pydantic.TypeAdapter(hint).validate_python(value, strict=False)
         except pydantic.ValidationError as error:
             return _replace_error(whole, error)
     head, rest = path[0], path[1:]

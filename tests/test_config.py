@@ -1,0 +1,466 @@
+"""The configuration: every refusal in its own words, typed overrides, and a JSON round trip that loses nothing."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twotower_tf import config as configuration
+from twotower_tf.config import (
+    Adam,
+    Bucketized,
+    CosineLogitBCE,
+    Cross,
+    DataConfig,
+    EvaluationConfig,
+    ExperimentConfig,
+    GivenSplit,
+    Hash,
+    History,
+    Hour,
+    InBatch,
+    InBatchSoftmax,
+    IndexConfig,
+    Labelled,
+    LeaveLastOut,
+    ModelConfig,
+    Numeric,
+    RandomSplit,
+    SamplingConfig,
+    Tags,
+    TimeSplit,
+    TrainConfig,
+    Uniform,
+    Weekday,
+)
+from twotower_tf.errors import ArtifactError, ConfigError
+
+
+def experiment(**changes: Any) -> ExperimentConfig:
+    """A small valid experiment with some fields replaced."""
+    fields: dict[str, Any] = {
+        "name": "small",
+        "data": DataConfig(label="click"),
+        "item_features": (Hash("item_id", buckets=100), Numeric("price")),
+        "user_features": (Hash("user_id", buckets=100), History(of="item_id"), Tags("interests", buckets=50)),
+    }
+    return ExperimentConfig(**(fields | changes))
+
+
+REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
+    "unknown field": (
+        lambda: experiment(item_feature=()),
+        "ExperimentConfig: unknown field of ExperimentConfig 'item_feature'; did you mean 'item_features'?",
+    ),
+    "unknown field of a part": (
+        lambda: ModelConfig(embeding_dim=3),
+        "ModelConfig: unknown field of ModelConfig 'embeding_dim'; did you mean 'embedding_dim'?",
+    ),
+    "unknown field, none near": (
+        lambda: LeaveLastOut(fraction=3),
+        "LeaveLastOut: unknown field of LeaveLastOut 'fraction'; known: type",
+    ),
+    "text for a number": (
+        lambda: ModelConfig(embedding_dim="16"),
+        "ModelConfig.embedding_dim: input should be a valid integer; came '16'",
+    ),
+    "number for a text": (
+        lambda: DataConfig(root=3),
+        "DataConfig.root: input should be a valid string; came 3",
+    ),
+    "too small": (
+        lambda: ModelConfig(embedding_dim=0),
+        "ModelConfig.embedding_dim: input should be greater than 0; came 0",
+    ),
+    "one bucket": (lambda: Hash("a", buckets=1), "Hash.buckets: input should be greater than 1; came 1"),
+    "more buckets than int32": (
+        lambda: Hash("a", buckets=2**31),
+        "Hash.buckets: input should be less than or equal to 2147483647; came 2147483648",
+    ),
+    "buckets missing": (lambda: Hash("a"), "Hash: the field 'buckets' is required and was not given"),
+    "a column without a name": (
+        lambda: Hash("", buckets=3),
+        "Hash.column: string should have at least 1 character; came ''",
+    ),
+    "cross of one": (
+        lambda: Cross(("a",), buckets=3),
+        "Cross.columns: tuple should have at least 2 items after validation, not 1; came ('a',)",
+    ),
+    "infinite rate": (
+        lambda: TrainConfig(initial_lr=float("inf")),
+        "TrainConfig.initial_lr: input should be a finite number; came inf",
+    ),
+    "fraction above one": (
+        lambda: TimeSplit(valid_fraction=1.5),
+        "TimeSplit.valid_fraction: input should be less than 1; came 1.5",
+    ),
+    "no feature": (
+        lambda: experiment(item_features=()),
+        "ExperimentConfig.item_features: tuple should have at least 1 item after validation, not 0; came ()",
+    ),
+    "history of an item": (
+        lambda: experiment(item_features=(History(of="item_id"),)),
+        "ExperimentConfig.item_features.0: input tag 'History' found using 'type' does not match any of the expected "
+        "tags: 'Hash', 'Cross', 'Numeric', 'Bucketized', 'Tags'",
+    ),
+    "one column for both ids": (
+        lambda: experiment(data=DataConfig(label="click", item_id="user_id")),
+        "data.item_id: 'user_id' is data.user_id too; name the item's own column",
+    ),
+    "nothing left to train on": (
+        lambda: experiment(data=DataConfig(label="click", split=TimeSplit(valid_fraction=0.5, test_fraction=0.5))),
+        "data.split: valid_fraction 0.5 + test_fraction 0.5 leave nothing to train on; their sum must be below 1",
+    ),
+    "nothing left at random": (
+        lambda: experiment(data=DataConfig(label="click", split=RandomSplit(valid_fraction=0.4, test_fraction=0.7))),
+        "data.split: valid_fraction 0.4 + test_fraction 0.7 leave nothing to train on; their sum must be below 1",
+    ),
+    "a split by time without time": (
+        lambda: experiment(data=DataConfig(label="click", timestamp="")),
+        "data.timestamp: TimeSplit needs the event's time; name its column or use RandomSplit()",
+    ),
+    "the last without time": (
+        lambda: experiment(data=DataConfig(label="click", timestamp="", split=LeaveLastOut())),
+        "data.timestamp: LeaveLastOut needs the event's time; name its column or use RandomSplit()",
+    ),
+    "one name twice": (
+        lambda: experiment(user_features=(Hash("user_id", buckets=10), Hash("user_id", buckets=20))),
+        "user_features[1]: two features are named 'user_id'; give one of them name=...",
+    ),
+    "one column of two types": (
+        lambda: experiment(user_features=(Hash("age", buckets=10), Numeric("age", name="years"))),
+        "user_features[1]: column 'age' is text in one feature and a number here; a column has one type on each side "
+        "(Bucketized makes categories of a number)",
+    ),
+    "an hour that is not the event's": (
+        lambda: experiment(user_features=(Hour("born"),)),
+        "user_features[0]: Hour reads the event's time, data.timestamp='timestamp'; came 'born'",
+    ),
+    "history of nothing": (
+        lambda: experiment(user_features=(History(of="itm_id"),)),
+        "user_features[0]: unknown item feature in of= 'itm_id'; did you mean 'item_id'?",
+    ),
+    "history of a number": (
+        lambda: experiment(user_features=(History(of="price"),)),
+        "user_features[0]: a history is of a Hash item feature; 'price' is Numeric",
+    ),
+    "history shared twice": (
+        lambda: experiment(user_features=(Hash("user_id", buckets=9), History(of="item_id", shared_with="user_id"))),
+        "user_features[1]: a history shares the table of 'item_id'; remove shared_with",
+    ),
+    "history of another width": (
+        lambda: experiment(user_features=(History(of="item_id", embedding_dim=3),)),
+        "user_features[0]: embedding_dim 3 differs from the shared table's 16",
+    ),
+    "shared with nothing": (
+        lambda: experiment(user_features=(Hash("user_id", buckets=100, shared_with="item"),)),
+        "user_features[0]: unknown feature in shared_with= 'item'; did you mean 'item_id'?",
+    ),
+    "shared with a number": (
+        lambda: experiment(user_features=(Hash("user_id", buckets=100, shared_with="price"),)),
+        "user_features[0]: 'price' has no table of its own to share",
+    ),
+    "shared, other buckets": (
+        lambda: experiment(user_features=(Hash("user_id", buckets=101, shared_with="item_id"),)),
+        "user_features[0]: buckets 101 differs from 100 of 'item_id'; they share",
+    ),
+    "negatives of a kind twice": (
+        lambda: experiment(sampling=SamplingConfig(negatives=(Uniform(), Uniform(per_positive=2)))),
+        "sampling.negatives: each kind may stand once; came Uniform, Uniform",
+    ),
+    "softmax without the batch": (
+        lambda: experiment(loss=InBatchSoftmax()),
+        "sampling.negatives: InBatchSoftmax takes its negatives from the batch, (InBatch(),); came ['Uniform']",
+    ),
+    "cross-entropy with the batch": (
+        lambda: experiment(sampling=SamplingConfig(negatives=(InBatch(),))),
+        "sampling.negatives: CosineLogitBCE takes Uniform() and Labelled(); came InBatch",
+    ),
+    "labelled rows without a label": (
+        lambda: experiment(data=DataConfig(), sampling=SamplingConfig(negatives=(Labelled(),))),
+        "sampling.negatives: Labelled() needs data.label, the column with 0 and 1",
+    ),
+    "monitor outside ks": (
+        lambda: experiment(train=TrainConfig(monitor="recall@7")),
+        "train.monitor: 'recall@7' is at a k outside evaluation.ks (10, 20, 50, 100)",
+    ),
+    "monitor of another metric": (
+        lambda: TrainConfig(monitor="auc"),
+        "TrainConfig.monitor: string should match pattern '^((recall|hit_rate|ndcg|mrr)@[1-9][0-9]*)?$'; came 'auc'",
+    ),
+    "a name that is no file name": (
+        lambda: experiment(name="a b"),
+        "ExperimentConfig.name: string should match pattern '^[A-Za-z0-9_.-]+$'; came 'a b'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refuses(case: str) -> None:
+    build, message = REFUSALS[case]
+    with pytest.raises(ConfigError) as caught:
+        build()
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+BAD_OVERRIDES = {
+    "train.epochs=x": "train.epochs: input should be a valid integer, unable to parse string as an integer; came 'x'",
+    "train.epochs=1.5": "train.epochs: input should be a valid integer, unable to parse string as an integer; "
+    "came '1.5'",
+    "train.epochs=0": "train.epochs: input should be greater than 0; came '0'",
+    "train.epoch=3": "unknown field of TrainConfig 'epoch'; did you mean 'epochs'?",
+    "modl.residual=true": "unknown field of ExperimentConfig 'modl'; did you mean 'model'?",
+    "train.epochs": "write it as field=value, e.g. --set train.epochs=3",
+    "loss=InBatchSoftmx()": "unknown configuration class 'InBatchSoftmx'; did you mean 'InBatchSoftmax'?",
+    "item_features.5.buckets=3": "item_features.5.buckets: '5' is no position; there are 2, counted from 0",
+    "item_features.0.bucket=3": "unknown field of Hash 'bucket'; did you mean 'buckets'?",
+    "data.split=LeaveLastOut(x=1)": "LeaveLastOut: unknown field of LeaveLastOut 'x'; known: type",
+    "data.split.type=GivenSplit": "unknown field of TimeSplit 'type'; known: test_fraction, valid_fraction",
+    "data.label.x=3": "data.label.x: 'x' is asked of a plain value",
+    "model.residual=maybe": "model.residual: input should be a valid boolean, unable to interpret input; came 'maybe'",
+    "evaluation.ks=10": "evaluation.ks: input should be a valid tuple; came '10'",
+    "data=DataConfig(label=foo)": "'foo' is neither a number, a text, a list nor a configuration class",
+    "loss=InBatchSoftmax()": "sampling.negatives: InBatchSoftmax takes its negatives from the batch, (InBatch(),); "
+    "came ['Uniform']",
+}
+
+
+@pytest.mark.parametrize("text", BAD_OVERRIDES)
+def test_refuses_an_override(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        configuration.override(experiment(), [text])
+    assert str(caught.value) == f"--set {text}: {BAD_OVERRIDES[text]}"
+
+
+OVERRIDES = {
+    "train.epochs=3": lambda config: config.train.epochs == 3,
+    "train.initial_lr=1": lambda config: config.train.initial_lr == 1.0 and isinstance(config.train.initial_lr, float),
+    "train.initial_lr=1e-2": lambda config: config.train.initial_lr == 0.01,
+    "train.monitor=": lambda config: config.train.monitor == "",
+    "model.item_hidden=(8, 4)": lambda config: config.model.item_hidden == (8, 4),
+    "model.item_hidden=()": lambda config: config.model.item_hidden == (),
+    "evaluation.ks=[5, 20]": lambda config: config.evaluation.ks == (5, 20),
+    "model.residual=true": lambda config: config.model.residual is True,
+    "item_features.0.buckets=7": lambda config: config.item_features[0].buckets == 7,
+    "item_features.0.embedding_dim=None": lambda config: config.item_features[0].embedding_dim is None,
+    "data.root=None": lambda config: config.data.root == "None",
+    "data.split=LeaveLastOut()": lambda config: config.data.split == LeaveLastOut(),
+    "data.split.valid_fraction=0.25": lambda config: config.data.split == TimeSplit(valid_fraction=0.25),
+    "data.positive=(dwell > 5) and click = 1": lambda config: config.data.positive == "(dwell > 5) and click = 1",
+    "data.positive=(dwell > 5)": lambda config: config.data.positive == "(dwell > 5)",
+    "data.exclude=is_bot(agent)": lambda config: config.data.exclude == "is_bot(agent)",
+    "loss=CosineLogitBCE()": lambda config: config.loss == CosineLogitBCE(),
+    "train.optimizer=Adam(beta_1=0.5)": lambda config: config.train.optimizer == Adam(beta_1=0.5),
+    "item_features=(Hash('item_id', buckets=3),)": lambda config: config.item_features == (Hash("item_id", buckets=3),),
+}
+
+
+@pytest.mark.parametrize("text", OVERRIDES)
+def test_override_is_typed_by_the_field(text: str) -> None:
+    assert OVERRIDES[text](configuration.override(experiment(), [text]))
+
+
+def test_overrides_may_be_possible_only_together() -> None:
+    changed = configuration.override(experiment(), ["loss=InBatchSoftmax()", "sampling.negatives=(InBatch(),)"])
+    assert changed.loss == InBatchSoftmax() and changed.sampling.negatives == (InBatch(),)
+
+
+def test_later_overrides_win() -> None:
+    assert configuration.override(experiment(), ["train.epochs=3", "train.epochs=4"]).train.epochs == 4
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        experiment().seed = 3  # type: ignore[misc]
+
+
+# --- files --------------------------------------------------------------------------------------------------------
+
+GOOD = """
+from twotower_tf.config import DataConfig, ExperimentConfig, Hash
+def get_config():
+    return ExperimentConfig(
+        name="file", data=DataConfig(), item_features=(Hash("item_id", buckets=10),),
+        user_features=(Hash("user_id", buckets=10),))
+"""
+BAD_FILES = {
+    "def get_confg(): pass": "defines no get_config()",
+    "def get_config(): return 3": "get_config() must return an ExperimentConfig; came int",
+    "def get_config(): return 1 / 0": "ZeroDivisionError: division by zero",
+    "import no_such_module": "ModuleNotFoundError: No module named 'no_such_module'",
+    "def get_config(:": "SyntaxError: invalid syntax",
+    GOOD.replace("buckets=10", "bucket=10", 1): "Hash: unknown field of Hash 'bucket'; did you mean 'buckets'?",
+}
+
+
+def test_loads_a_file_and_applies_overrides(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(GOOD)
+    config = configuration.load(path, ["train.epochs=2"])
+    assert (config.name, config.train.epochs) == ("file", 2)
+
+
+@pytest.mark.parametrize("text", BAD_FILES)
+def test_refuses_a_file(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        configuration.load(path)
+    assert str(caught.value).startswith(f"{path}: {BAD_FILES[text]}")
+    assert "\n" not in str(caught.value)
+
+
+def test_refuses_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="^--config: no such file: .*/none.py$"):
+        configuration.load(tmp_path / "none.py")
+
+
+def test_loads_a_resolved_configuration_too(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(configuration.to_json(experiment(seed=4)))
+    assert configuration.load(path, ["train.epochs=2"]) == experiment(seed=4, train=TrainConfig(epochs=2))
+
+
+def test_a_run_directory_is_read_back(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(configuration.to_json(experiment()))
+    assert configuration.load_run(tmp_path) == experiment()
+
+
+def test_refuses_a_directory_that_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError) as caught:
+        configuration.load_run(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}/config.json: no such file; {tmp_path} is not a run directory of ours, or is unfinished"
+    )
+
+
+def document(**changes: Any) -> str:
+    return json.dumps(json.loads(configuration.to_json(experiment())) | changes)
+
+
+def test_refuses_another_version() -> None:
+    with pytest.raises(ArtifactError) as caught:
+        configuration.from_json(document(schema_version=2), "runs/a/config.json")
+    assert str(caught.value) == (
+        "runs/a/config.json: schema_version 2 is not the 1 that this version of twotower_tf reads; "
+        "write it again with this version"
+    )
+
+
+BAD_DOCUMENTS = {
+    "{": "here: not JSON: Expecting property name enclosed in double quotes",
+    '{"schema_version": 1}': "here: ExperimentConfig: the field 'name' is required and was not given",
+    document(train={"epoch": 3}): "here: ExperimentConfig.train: unknown field of TrainConfig 'epoch'; "
+    "did you mean 'epochs'?",
+    document(item_features=[{"type": "Hash", "column": "a", "buckets": -1}]): (
+        "here: ExperimentConfig.item_features.0.Hash.buckets: input should be greater than 1; came -1"
+    ),
+    document(user_features=[{"type": "History", "of": "x"}]): (
+        "user_features[0]: unknown item feature in of= 'x'; known: item_id, price"
+    ),
+}
+
+
+@pytest.mark.parametrize("text", BAD_DOCUMENTS)
+def test_refuses_a_document(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        configuration.from_json(text, "here")
+    assert str(caught.value).startswith(BAD_DOCUMENTS[text])
+
+
+def test_where_the_files_lie_is_not_part_of_the_fingerprint() -> None:
+    moved = configuration.override(experiment(), ["data.root=/elsewhere"])
+    changed = configuration.override(experiment(), ["seed=18"])
+    assert configuration.fingerprint(moved) == configuration.fingerprint(experiment())
+    assert configuration.fingerprint(changed) != configuration.fingerprint(experiment())
+
+
+# --- names --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("feature", "name", "columns"),
+    [
+        (Hash("a", buckets=3), "a", ("a",)),
+        (Hash("a", buckets=3, name="b"), "b", ("a",)),
+        (Cross(("a", "b"), buckets=3), "a_x_b", ("a", "b")),
+        (Hour("t"), "t_hour", ("t",)),
+        (Weekday("t"), "t_weekday", ("t",)),
+        (History(of="a"), "history", ()),
+    ],
+)
+def test_names_and_columns(feature: Any, name: str, columns: tuple[str, ...]) -> None:
+    assert configuration.feature_name(feature) == name
+    assert configuration.feature_columns(feature) == columns
+
+
+# --- any configuration survives JSON ------------------------------------------------------------------------------
+
+names = st.text("abcdefghijklmnop_Äß ", min_size=1, max_size=8)
+dims = st.none() | st.integers(1, 64)
+buckets = st.integers(2, 2**31 - 1)
+
+
+def side(*more: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Features with names of their own and columns that no other feature has."""
+    features = st.one_of(
+        st.builds(Hash, names, buckets, dims),
+        st.builds(Numeric, names, st.sampled_from(["standard", "log1p", "none"]), dims),
+        st.builds(Bucketized, names, buckets, dims),
+        st.builds(Tags, names, buckets, st.sampled_from(["|", ",", " "]), st.integers(1, 50), dims),
+        *more,
+    )
+    return st.lists(features, min_size=1, max_size=4, unique_by=lambda feature: feature.column).map(tuple)
+
+
+splits = st.one_of(
+    st.builds(TimeSplit, st.floats(0, 0.4), st.floats(0, 0.4)),
+    st.builds(LeaveLastOut),
+    st.builds(GivenSplit, names),
+    st.builds(RandomSplit, st.floats(0, 0.4), st.floats(0, 0.4)),
+)
+losses = st.one_of(
+    st.just((CosineLogitBCE(), (Uniform(2), Labelled()))),
+    st.builds(
+        lambda temperature, learn: (InBatchSoftmax(temperature, learn), (InBatch(),)),
+        st.floats(1e-6, 10),
+        st.booleans(),
+    ),
+)
+experiments = st.builds(
+    lambda data_split, items, users, loss, hidden, lr, ks, residual: ExperimentConfig(
+        name="any",
+        data=DataConfig(label="Klick – 点击", split=data_split),
+        item_features=items,
+        user_features=users,
+        loss=loss[0],
+        sampling=SamplingConfig(negatives=loss[1]),
+        model=ModelConfig(item_hidden=tuple(hidden), residual=residual),
+        train=TrainConfig(initial_lr=lr, monitor=f"ndcg@{ks[0]}"),
+        evaluation=EvaluationConfig(ks=tuple(ks)),
+        index=IndexConfig(target_recall=0.5),
+    ),
+    splits,
+    side(),
+    side(st.just(Hour("timestamp"))),
+    losses,
+    st.lists(st.integers(1, 1000), max_size=3),
+    st.floats(1e-12, 1e3),
+    st.lists(st.integers(1, 1000), min_size=1, max_size=4),
+    st.booleans(),
+)
+
+
+@given(experiments)
+def test_json_round_trip(config: ExperimentConfig) -> None:
+    text = configuration.to_json(config)
+    again = configuration.from_json(text, "here")
+    assert again == config
+    assert configuration.to_json(again) == text
+    assert configuration.fingerprint(again) == configuration.fingerprint(config)

@@ -1,0 +1,102 @@
+"""The house stays in order: one version, honest constraints, every command documented, nothing unfinished."""
+
+import configparser
+import importlib
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from twotower_tf import __version__
+from twotower_tf.cli.main import COMMANDS
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def setup() -> configparser.ConfigParser:
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg", encoding="utf-8")
+    return parser
+
+
+def constraints() -> list[Requirement]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+def tracked(*suffixes: str) -> list[Path]:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout: there is no list of files")
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    paths = [ROOT / line for line in done.stdout.splitlines()]
+    return [path for path in paths if path.is_file() and path.suffix in suffixes]
+
+
+def test_the_version_stands_in_one_place() -> None:
+    assert setup()["metadata"]["version"] == "attr: twotower_tf.__version__"
+    assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_constraints_are_exact_versions_and_name_no_machine() -> None:
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    assert "://" not in text and "--" not in text.replace("---", "") and " @ " not in text
+    for requirement in constraints():
+        assert [part.operator for part in requirement.specifier] == ["=="], requirement
+
+
+@pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13"])
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_constraints_satisfy_every_range_on_every_python(python: str, machine: str) -> None:
+    environment = {
+        "python_version": python,
+        "python_full_version": f"{python}.1",
+        "sys_platform": "linux",
+        "platform_machine": machine,
+        "platform_python_implementation": "CPython",
+    }
+    pinned: dict[str, str] = {}
+    for requirement in constraints():
+        if requirement.marker is None or requirement.marker.evaluate(environment):
+            assert requirement.name not in pinned, f"{requirement.name} is pinned twice on Python {python}"
+            pinned[requirement.name] = next(iter(requirement.specifier)).version
+    options = setup()["options"]["install_requires"]
+    extras = setup()["options.extras_require"].values()
+    ranges = [Requirement(line) for block in (options, *extras) for line in block.splitlines() if line.strip()]
+    assert len(ranges) > 20
+    for wanted in ranges:
+        assert wanted.specifier.contains(pinned[wanted.name]), wanted
+
+
+def test_every_command_has_a_module_with_help() -> None:
+    for name in COMMANDS:
+        module = importlib.import_module(f"twotower_tf.cli.{name}")
+        assert module.__doc__ and callable(module.define) and callable(module.run)
+
+
+def test_the_readme_names_every_command_and_no_other() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| `(\w+)` \|", readme.split("## Commands")[1].split("\n## ")[0], re.MULTILINE))
+    assert listed == set(COMMANDS)
+
+
+def test_the_shipped_configurations_are_reached_through_the_package() -> None:
+    link = ROOT / "twotower_tf" / "configs"
+    assert link.resolve() == (ROOT / "configs").resolve()
+
+
+def test_nothing_is_left_unfinished() -> None:
+    pattern = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|X" + r"XX)\b")
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in tracked(".py", ".md", ".cfg", ".toml")
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if pattern.search(line)
+    ]
+    assert found == []
+
+
+def test_no_tracked_file_is_large() -> None:
+    paths = tracked(".py", ".md", ".txt", ".npz", ".tsv", ".parquet", ".bin", ".csv", "")
+    assert [path for path in paths if path.stat().st_size > 1_000_000] == []

@@ -1,0 +1,115 @@
+"""Imports go one way, TensorFlow comes late, Keras is tf_keras: read from the source, and tried in a fresh process."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "twotower_tf"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+GROUND = {"errors", "artifacts", "config", "progress"}
+DATA = GROUND | {"data"}
+FEATURES = DATA | {"features"}
+SAMPLING = FEATURES | {"sampling"}
+MODEL = SAMPLING | {"model"}
+TRAIN = MODEL | {"train"}
+ALLOWED = {
+    "errors": set(),
+    "progress": set(),
+    "artifacts": {"errors"},
+    "config": {"errors", "artifacts"},
+    "configs": {"config"},
+    "data": DATA,
+    "features": FEATURES,
+    "sampling": SAMPLING,
+    "model": MODEL,
+    "train": TRAIN,
+    "index": GROUND | {"index"},
+    "evaluate": TRAIN | {"index", "evaluate"},
+    "export": TRAIN | {"index", "export"},
+    "score": FEATURES | {"index", "score"},
+    "serve": FEATURES | {"index", "serve"},
+}
+NO_TENSORFLOW = {"errors", "progress", "artifacts", "config", "configs", "data", "index", "cli", "__init__", "__main__"}
+
+
+def part(path: Path) -> str:
+    """The package, or the module of the ground, that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Dotted names of everything imported below a node."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"relative import at line {node.lineno}"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def at_the_top(tree: ast.Module) -> Iterator[str]:
+    """What importing a module imports: everything outside functions and `if TYPE_CHECKING:`."""
+    pending: list[ast.AST] = list(tree.body)
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from imports(node)
+        pending += ast.iter_child_nodes(node)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_one_way(path: Path) -> None:
+    own = part(path)
+    if own in ("cli", "__main__"):
+        return  # the command line may import everything, and nothing imports it: the other cases say so
+    imported = {name.split(".")[1] for name in imports(ast.parse(path.read_text())) if name.startswith("twotower_tf.")}
+    wrong = imported - ALLOWED.get(own, set()) - {"__version__"}
+    assert not wrong, f"{path.relative_to(ROOT)} imports {sorted(wrong)}"
+
+
+@pytest.mark.parametrize("path", [m for m in MODULES if part(m) in NO_TENSORFLOW], ids=lambda path: str(path.name))
+def test_no_tensorflow_where_it_is_not_needed(path: Path) -> None:
+    heavy = {"tensorflow", "tf_keras", "scann", "keras"}
+    found = [name for name in at_the_top(ast.parse(path.read_text())) if name.split(".")[0] in heavy]
+    assert found == []
+
+
+def test_importing_these_packages_loads_no_tensorflow() -> None:
+    """The source may be clean and an import still indirect: so it is tried."""
+    names = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in MODULES
+        if part(path) in NO_TENSORFLOW - {"__main__", "configs"}
+    ]
+    code = "import importlib, sys\n" + "".join(f"importlib.import_module({name!r})\n" for name in names)
+    code += "print([name for name in ('tensorflow', 'tf_keras', 'scann') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_keras_is_tf_keras(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assert [name for name in imports(tree) if name.split(".")[0] == "keras" or "tensorflow.keras" in name] == []
+    assert [
+        node.lineno for node in ast.walk(tree) if isinstance(node, ast.Attribute) and ast.unparse(node) == "tf.keras"
+    ] == []
+
+
+def test_no_module_is_a_drawer() -> None:
+    assert [path for path in MODULES if "utils" in path.stem or any("utils" in p for p in path.parts)] == []
+
+
+def test_every_package_is_known_here() -> None:
+    found = {part(path) for path in MODULES} - {"cli", "__init__", "__main__"}
+    assert found <= set(ALLOWED)
