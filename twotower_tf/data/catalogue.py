@@ -14,6 +14,7 @@ import duckdb
 
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.data import judge, timestamps
+from twotower_tf.data.engine import one
 from twotower_tf.data.roles import RESERVED, FeatureColumn, Inputs, feature_sources
 from twotower_tf.data.tables import Table
 from twotower_tf.data.values import quoted
@@ -58,10 +59,7 @@ def latest(
         FROM named
         """
     )
-    row = connection.execute(
-        f"SELECT count(*) FILTER (used), count(*) FILTER (reason IS NOT NULL) FROM {name}"
-    ).fetchone()
-    used, bad = row if row else (0, 0)
+    used, bad = one(connection, f"SELECT count(*) FILTER (used), count(*) FILTER (reason IS NOT NULL) FROM {name}")
     rejected = connection.execute(
         f"SELECT place, reason FROM {name} WHERE reason IS NOT NULL ORDER BY place"
     ).fetchall()

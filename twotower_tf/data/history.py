@@ -17,6 +17,7 @@ import numpy as np
 
 from twotower_tf.artifacts import PreparedPaths
 from twotower_tf.data import shards
+from twotower_tf.data.engine import one
 
 _MEMBERS = {"train": "split = 0", "seen": "split <= 1"}
 
@@ -43,8 +44,7 @@ def write_sequences(connection: duckdb.DuckDBPyConnection, root: Path) -> None:
     """Writes the arrays and, per user, where each one's part begins."""
     paths = PreparedPaths(root)
     for which, member in _MEMBERS.items():
-        row = connection.execute(f"SELECT CAST(sum({which}_count) AS BIGINT), count(*) FROM user_counts").fetchone()
-        positives, users = row if row else (0, 0)
+        positives, users = one(connection, f"SELECT CAST(sum({which}_count) AS BIGINT), count(*) FROM user_counts")
         shards.write_array(
             connection,
             f"SELECT item_row FROM split_keys WHERE label = 1 AND {member} ORDER BY user_row, ts NULLS LAST, place",

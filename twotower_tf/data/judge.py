@@ -6,12 +6,11 @@ row is quarantined even where `exclude` would drop it.
 
 from __future__ import annotations
 
-from typing import Any
-
 import duckdb
 
 from twotower_tf.config import ExperimentConfig, GivenSplit, LeaveLastOut, TimeSplit
 from twotower_tf.data import quarantine, timestamps
+from twotower_tf.data.engine import one, reason
 from twotower_tf.data.roles import Inputs
 from twotower_tf.data.tables import Table
 from twotower_tf.data.values import literal, quoted, text_sql
@@ -81,12 +80,10 @@ def judge(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, input
 def _example(connection: duckdb.DuckDBPyConnection, table: Table, column: str, condition: str) -> str:
     """ " e.g. 'VALUE' at FILE:LINE" of the first row that meets a condition."""
     expression = table.columns[column].identifier
-    row = connection.execute(
+    found = connection.execute(
         f"SELECT rowid, CAST({expression} AS VARCHAR) FROM {table.name} WHERE {condition} ORDER BY rowid LIMIT 1"
-    ).fetchone()
-    if row is None:
-        return ""
-    return f" e.g. {row[1]!r} at {quarantine.where(connection, table, row[0])}"
+    ).fetchall()
+    return "".join(f" e.g. {value!r} at {quarantine.where(connection, table, place)}" for place, value in found)
 
 
 def _time(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, table: Table) -> tuple[str, str]:
@@ -114,7 +111,7 @@ def _label(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> tu
         f"CASE WHEN {text} = 'true' THEN 1 WHEN {text} = 'false' THEN 0 "
         f"WHEN TRY_CAST({text} AS DOUBLE) IN (0, 1) THEN CAST(TRY_CAST({text} AS DOUBLE) AS TINYINT) END"
     )
-    total, usable = _one(connection, f"SELECT count(*), count({label}) FROM {table.name}")
+    total, usable = one(connection, f"SELECT count(*), count({label}) FROM {table.name}")
     if usable * 2 < total or not usable:
         example = _example(connection, table, name, f"({label}) IS NULL")
         raise DataError(f"data.label: column {name!r}: {total - usable} of {total} labels are not 0 or 1;{example}")
@@ -124,7 +121,7 @@ def _label(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> tu
 def _given(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> tuple[str, str]:
     text = text_of(table, name)
     known = f"coalesce({text} IN ('train', 'valid', 'test'), false)"
-    total, usable = _one(connection, f"SELECT count(*), count(*) FILTER ({known}) FROM {table.name}")
+    total, usable = one(connection, f"SELECT count(*), count(*) FILTER ({known}) FROM {table.name}")
     if usable * 2 < total or not usable:
         example = _example(connection, table, name, f"NOT {known}")
         raise DataError(
@@ -134,12 +131,6 @@ def _given(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> tu
         text,
         f"WHEN NOT {known} THEN coalesce('split ''' || {text} || ''' is not train, valid or test', 'no split') ",
     )
-
-
-def _one(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
-    row = connection.execute(query).fetchone()
-    assert row is not None  # an aggregate without GROUP BY has one row
-    return row
 
 
 def typed(connection: duckdb.DuckDBPyConnection, table: Table, names: list[str], alias: str = "") -> dict[str, str]:
@@ -159,7 +150,7 @@ def typed(connection: duckdb.DuckDBPyConnection, table: Table, names: list[str],
         integer = f"regexp_full_match({text}, '-?(0|[1-9][0-9]{{0,17}})')"
         number = f"regexp_full_match({text}, '-?(0|[1-9][0-9]*)?(\\.[0-9]*)?([eE][+-]?[0-9]+)?') AND TRY_CAST({text} AS DOUBLE) IS NOT NULL"
         counts += [f"count({text})", f"count(*) FILTER ({integer})", f"count(*) FILTER ({number})"]
-    row = _one(connection, f"SELECT {', '.join(counts)} FROM {table.name}")
+    row = one(connection, f"SELECT {', '.join(counts)} FROM {table.name}")
     for position, name in enumerate(texts):
         present, integers, numbers = row[3 * position : 3 * position + 3]
         kind = "BIGINT" if integers == present else "DOUBLE" if numbers == present else "VARCHAR"
@@ -177,4 +168,4 @@ def _check_predicate(connection: duckdb.DuckDBPyConnection, relation: str, field
             f"SELECT count(*) FROM (SELECT CAST(({predicate}) AS BOOLEAN) AS held FROM ({relation})) WHERE held"
         )
     except duckdb.Error as error:
-        raise DataError(f"{field}: {predicate!r} cannot be evaluated: {str(error).splitlines()[0]}") from None
+        raise DataError(f"{field}: {predicate!r} cannot be evaluated: {reason(error)}") from None

@@ -7,10 +7,7 @@ the number of threads.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +19,10 @@ from twotower_tf import config as configuration
 from twotower_tf.artifacts import PreparedPaths, RunPaths
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.data import catalogue, files, history, judge, quarantine, roles, shards, splits, statistics
+from twotower_tf.data.engine import one, open_engine
 from twotower_tf.data.roles import FeatureColumn, Inputs
 from twotower_tf.data.values import literal, quoted
-from twotower_tf.errors import ConfigError, DataError
+from twotower_tf.errors import DataError
 from twotower_tf.progress import Progress, silent
 
 SCHEMA_VERSION = 1
@@ -53,30 +51,8 @@ def prepare(
         ConfigError: for a `memory_limit` that is no size.
     """
     with artifacts.atomic_directory(RunPaths(Path(run_dir)).prepared, replace=True) as temporary:
-        with _engine(temporary / "work", memory_limit, threads) as connection:
+        with open_engine(temporary / "work", memory_limit, threads) as connection:
             return _prepare(connection, config, temporary, progress)
-
-
-@contextlib.contextmanager
-def _engine(work: Path, memory_limit: str, threads: int) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB whose tables and temporary files lie in `work`, which is removed afterwards."""
-    work.mkdir()
-    connection = duckdb.connect(str(work / "tables.duckdb"))
-    try:
-        try:
-            connection.execute(f"SET memory_limit = {literal(memory_limit)}")
-        except duckdb.Error:
-            raise ConfigError(f"--memory_limit: {memory_limit!r} is no size; write it as 4GB or 500MB") from None
-        connection.execute(f"SET temp_directory = {literal(str(work / 'spill'))}")
-        connection.execute("SET preserve_insertion_order = true")  # a row's place is its rowid
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.execute("SET enable_progress_bar = false")
-        if threads:
-            connection.execute(f"SET threads = {int(threads)}")
-        yield connection
-    finally:
-        connection.close()
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _prepare(
@@ -150,11 +126,10 @@ def _quarantine(
 
 
 def _account(connection: duckdb.DuckDBPyConnection, inputs: Inputs, quarantined: int) -> dict[str, Any]:
-    """read = used + excluded + quarantined."""
-    row = connection.execute(
-        "SELECT count(*) FILTER (reason IS NULL AND NOT excluded), count(*) FILTER (excluded) FROM judged"
-    ).fetchone()
-    used, excluded = row if row else (0, 0)
+    """The rows of the log by what became of them: read = used + excluded + quarantined."""
+    used, excluded = one(
+        connection, "SELECT count(*) FILTER (reason IS NULL AND NOT excluded), count(*) FILTER (excluded) FROM judged"
+    )
     if not used:
         raise DataError(
             f"data.events: {inputs.events.sources[0].name}: no row can be used: {excluded} excluded by data.exclude, "
@@ -216,7 +191,7 @@ def _manifest(
         "FROM split_keys GROUP BY split"
     ).fetchall()
     by_split = {judge.SPLITS[code]: counts for code, *counts in found}
-    times = connection.execute("SELECT min(ts), max(ts) FROM split_keys").fetchone()
+    times = one(connection, "SELECT min(ts), max(ts) FROM split_keys")
     sources = [source for table in (inputs.events, inputs.items, inputs.users) if table for source in table.sources]
     return {
         "schema_version": SCHEMA_VERSION,
@@ -230,7 +205,7 @@ def _manifest(
         },
         "items": pq.read_metadata(paths.items).num_rows,
         "users": pq.read_metadata(paths.users).num_rows,
-        "time_range": list(times) if times and times[0] is not None else None,
+        "time_range": list(times) if times[0] is not None else None,
         "item_columns_in_events": [column.name for column in inputs.item_from_events],
         "columns": _columns(inputs),
         "inputs": [files.describe(source) for source in sources],

@@ -31,8 +31,8 @@ def entries(
     """
     by_source: dict[int, dict[int, str]] = defaultdict(dict)
     for place, reason in rows:
-        source, position = _locate(table, place)
-        by_source[source][position] = reason
+        index, position = table.locate(place)
+        by_source[index][position] = reason
     malformed: dict[str, list[lines.Malformed]] = defaultdict(list)
     for record in table.malformed:
         malformed[record.source.name].append(record)
@@ -54,11 +54,6 @@ def entries(
             {"file": source.name, "line": place.line, "reason": reason, "text": place.text} for place, reason in of_file
         ]
     return found
-
-
-def _locate(table: Table, place: int) -> tuple[int, int]:
-    source, position = table.locate(place)
-    return table.sources.index(source), position
 
 
 def _parquet_entries(

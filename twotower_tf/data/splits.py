@@ -15,6 +15,7 @@ from __future__ import annotations
 import duckdb
 
 from twotower_tf.config import ExperimentConfig, GivenSplit, LeaveLastOut, RandomSplit, TimeSplit
+from twotower_tf.data.engine import one
 from twotower_tf.errors import DataError
 
 _LATER = "(k.ts > {cut}.ts OR (k.ts = {cut}.ts AND k.place >= {cut}.place))"
@@ -40,8 +41,8 @@ def assign(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig) -> N
         f"CREATE TABLE split_keys AS {before} SELECT k.place, k.user_row, k.item_row, k.ts, k.label, "
         f"CAST({expression} AS TINYINT) AS split FROM {source}"
     )
-    row = connection.execute("SELECT count(*) FROM split_keys WHERE split = 0 AND label = 1").fetchone()
-    if not row or not row[0]:
+    (positives,) = one(connection, "SELECT count(*) FROM split_keys WHERE split = 0 AND label = 1")
+    if not positives:
         raise DataError(
             "data.split: no positive is left to train on: no catalogue item would be trained; "
             "check data.label, data.positive, data.exclude and data.split"
@@ -49,8 +50,7 @@ def assign(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig) -> N
 
 
 def _time(connection: duckdb.DuckDBPyConnection, split: TimeSplit) -> str:
-    row = connection.execute("SELECT count(*), count(DISTINCT ts) FROM keys").fetchone()
-    total, times = row if row else (0, 0)
+    total, times = one(connection, "SELECT count(*), count(DISTINCT ts) FROM keys")
     if times < 2 and split.valid_fraction + split.test_fraction > 0:
         raise DataError("data.split: TimeSplit cannot part a log in which every row has the same time")
     test = _cut(connection, split.test_fraction * total, total, None) if split.test_fraction else None
@@ -63,15 +63,15 @@ def _time(connection: duckdb.DuckDBPyConnection, split: TimeSplit) -> str:
 
 def _cut(connection: duckdb.DuckDBPyConnection, target: float, total: int, below: int | None) -> int | None:
     """The time from which on the number of rows is nearest to `target`: before `below`, and not the whole log."""
-    row = connection.execute(
+    found = connection.execute(
         f"""
         WITH times AS (SELECT ts, count(*) AS n FROM keys GROUP BY ts),
         cuts AS (SELECT ts, sum(n) OVER (ORDER BY ts DESC) AS rows_from FROM times)
         SELECT ts FROM cuts WHERE rows_from < {total} {f"AND ts < {below}" if below is not None else ""}
         ORDER BY abs(rows_from - {target!r}), rows_from DESC LIMIT 1
         """
-    ).fetchone()
-    return int(row[0]) if row else below
+    ).fetchall()
+    return int(found[0][0]) if found else below
 
 
 def _leave_last_out() -> tuple[str, str, str]:

@@ -17,7 +17,6 @@ import numpy.typing as npt
 from twotower_tf.config import Bucketized, ExperimentConfig, Numeric, feature_name
 from twotower_tf.data import shards
 from twotower_tf.data.roles import SIDES
-from twotower_tf.data.values import quoted
 
 SCHEMA_VERSION = 1
 

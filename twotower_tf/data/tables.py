@@ -7,6 +7,7 @@ with their file and line.
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -56,10 +57,10 @@ class Table:
     def rows(self) -> int:
         return self.starts[-1]
 
-    def locate(self, place: int) -> tuple[Source, int]:
-        """The file of a row and the row's position among the file's good records, from 0."""
-        position = max(index for index in range(len(self.sources)) if self.starts[index] <= place)
-        return self.sources[position], place - self.starts[position]
+    def locate(self, place: int) -> tuple[int, int]:
+        """The position of a row's file in `sources`, and the row's among the file's good records, from 0."""
+        index = bisect.bisect_right(self.starts, place, hi=len(self.sources)) - 1
+        return index, place - self.starts[index]
 
 
 def read(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Source], wanted: Wanted) -> Table:

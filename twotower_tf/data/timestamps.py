@@ -25,6 +25,7 @@ from dataclasses import dataclass
 
 import duckdb
 
+from twotower_tf.data.engine import one, reason
 from twotower_tf.data.values import INTEGERS, literal
 from twotower_tf.errors import DataError
 
@@ -120,15 +121,12 @@ def choose(
     large = f"count(*) FILTER (abs(TRY_CAST({text} AS DOUBLE)) >= {_MILLISECONDS_FROM})"
     present = f"count(*) FILTER ({text} <> '')"
     try:
-        row = connection.execute(f"SELECT {present}, {large}, {', '.join(counts)} FROM {relation}").fetchone()
+        total, millions, *rest = one(connection, f"SELECT {present}, {large}, {', '.join(counts)} FROM {relation}")
     except duckdb.Error as error:
         if not form:
             raise
-        raise DataError(
-            f"data.timestamp_format: {form!r} is no strptime format: {str(error).splitlines()[0]}"
-        ) from None
-    assert row is not None  # an aggregate without GROUP BY has one row
-    total, millions, read = row[0], row[1], dict(zip(candidates, row[2:], strict=True))
+        raise DataError(f"data.timestamp_format: {form!r} is no strptime format: {reason(error)}") from None
+    read = dict(zip(candidates, rest, strict=True))
     if _SECONDS in read:
         read.pop(_SECONDS if millions * 2 > total else _MILLISECONDS)
     for name, count in read.items():

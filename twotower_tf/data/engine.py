@@ -1,0 +1,53 @@
+"""The DuckDB of one preparation: where it keeps its tables, what it may use, how it is asked."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from twotower_tf.data.values import literal
+from twotower_tf.errors import ConfigError
+
+Connection = duckdb.DuckDBPyConnection
+
+
+@contextlib.contextmanager
+def open_engine(work: Path, memory_limit: str, threads: int) -> Iterator[Connection]:
+    """A DuckDB whose tables and temporary files lie in the new directory `work`, which is removed afterwards.
+
+    Raises:
+        ConfigError: for a `memory_limit` that is no size.
+    """
+    work.mkdir()
+    connection = duckdb.connect(str(work / "tables.duckdb"))
+    try:
+        try:
+            connection.execute(f"SET memory_limit = {literal(memory_limit)}")
+        except duckdb.Error:
+            raise ConfigError(f"--memory_limit: {memory_limit!r} is no size; write it as 4GB or 500MB") from None
+        connection.execute(f"SET temp_directory = {literal(str(work / 'spill'))}")
+        connection.execute("SET preserve_insertion_order = true")  # a row's place is its rowid
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET enable_progress_bar = false")
+        if threads:
+            connection.execute(f"SET threads = {int(threads)}")
+        yield connection
+    finally:
+        connection.close()
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def one(connection: Connection, query: str) -> tuple[Any, ...]:
+    """The only row of a query's result."""
+    (row,) = connection.execute(query).fetchall()
+    return tuple(row)
+
+
+def reason(error: Exception) -> str:
+    """The first line of DuckDB's message: what is wrong, without the excerpt of our SQL."""
+    return str(error).splitlines()[0]
