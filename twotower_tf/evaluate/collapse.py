@@ -1,0 +1,106 @@
+"""Whether the vectors still tell users and items apart.
+
+A two-tower model can fail with a falling loss: all vectors drift into one direction, or every user gets the same
+popular items. Ranking metrics show that late, these figures at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from twotower_tf.evaluate.ranking import TOP
+
+PAIRS = 20_000
+_PERCENTILES = (5, 25, 50, 75, 95)
+_BINS = 40
+_POPULAR_SHARE = 0.01
+_NEAR = 0.9  # mean cosine of random pairs from which a side counts as collapsed
+_FLAT = 2.0  # effective rank below which items lie on little more than a line
+
+Vectors = npt.NDArray[np.float32]
+Counts = npt.NDArray[np.int64]
+
+
+def check(items: Vectors, users: Vectors, shown: Counts, train_count: Counts, seed: int) -> dict[str, Any]:
+    """Measures the spread of the vectors and of the recommendations.
+
+    Args:
+        items: [num_items, vector_dim] float32, unit length.
+        users: [num_queries, vector_dim] float32, unit length.
+        shown: [num_items] int64, queries that have the item among their first 10.
+        train_count: [num_items] int64.
+        seed: of the random pairs.
+
+    Returns:
+        Strict JSON: cosines of random pairs, effective rank, coverage, share of the most popular, and `warnings`.
+    """
+    rng = np.random.default_rng(seed)
+    cosines = {"item": pair_cosines(items, rng), "user": pair_cosines(users, rng)}
+    edges = np.linspace(-1.0, 1.0, _BINS + 1)
+    popular = np.argsort(-train_count, kind="stable")[: max(1, int(np.ceil(_POPULAR_SHARE * len(train_count))))]
+    distinct, slots = int((shown > 0).sum()), max(1, int(shown.sum()))
+    result: dict[str, Any] = {
+        "item_cosine": _summary(cosines["item"]),
+        "user_cosine": _summary(cosines["user"]),
+        "item_effective_rank": effective_rank(items),
+        "vector_dim": int(items.shape[1]),
+        f"distinct_items@{TOP}": distinct,
+        f"coverage@{TOP}": distinct / len(items),
+        f"popular_share@{TOP}": float(shown[popular].sum() / slots),
+        "histogram": {
+            "edges": [round(float(edge), 4) for edge in edges],
+            **{side: np.histogram(np.clip(values, -1, 1), edges)[0].tolist() for side, values in cosines.items()},
+        },
+    }
+    result["warnings"] = _warnings(result, len(users), len(items))
+    return result
+
+
+def pair_cosines(vectors: Vectors, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Cosines of random pairs of different rows; empty for fewer than two rows."""
+    if len(vectors) < 2:
+        return np.empty(0)
+    first = rng.integers(0, len(vectors), PAIRS)
+    second = (first + rng.integers(1, len(vectors), PAIRS)) % len(vectors)
+    return np.einsum("ij,ij->i", vectors[first].astype(np.float64), vectors[second].astype(np.float64))
+
+
+def effective_rank(vectors: Vectors) -> float:
+    """The exponential of the entropy of the normalized singular values (Roy and Vetterli, 2007), 1 to vector_dim."""
+    gram = np.zeros((vectors.shape[1], vectors.shape[1]))
+    for start in range(0, len(vectors), 1 << 16):
+        part = vectors[start : start + (1 << 16)].astype(np.float64)
+        gram += part.T @ part
+    # Squared singular values carry the rounding of the Gram matrix: what is below it is zero.
+    squared = np.linalg.eigvalsh(gram)
+    singular = np.sqrt(np.where(squared > squared[-1] * 1e-12, squared, 0.0))
+    shares = singular[singular > 0] / singular.sum()
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def _summary(cosines: npt.NDArray[np.float64]) -> dict[str, float] | None:
+    if not len(cosines):
+        return None
+    percentiles = np.percentile(cosines, _PERCENTILES)
+    named = {f"p{percent}": float(value) for percent, value in zip(_PERCENTILES, percentiles, strict=True)}
+    return {"mean": float(cosines.mean()), **named}
+
+
+def _warnings(result: dict[str, Any], num_queries: int, num_items: int) -> list[str]:
+    found = []
+    for side in ("item", "user"):
+        cosine = result[f"{side}_cosine"]
+        if cosine and cosine["mean"] > _NEAR:
+            found.append(f"random {side} pairs have a mean cosine of {cosine['mean']:.2f}: the {side} tower collapsed")
+    if result["item_effective_rank"] < _FLAT < result["vector_dim"] and num_items > TOP:
+        found.append(
+            f"item vectors have an effective rank of {result['item_effective_rank']:.1f} in "
+            f"{result['vector_dim']} dimensions: they lie on little more than a line"
+        )
+    distinct = result[f"distinct_items@{TOP}"]
+    if num_queries >= 100 and num_items >= 10 * TOP and distinct <= 2 * TOP:
+        found.append(f"{num_queries} queries together are shown {distinct} items: nearly everybody gets the same")
+    return found

@@ -1,0 +1,131 @@
+"""Which questions an evaluation asks: for each query the items it should find and the items it must not show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from twotower_tf.config import EvaluationConfig
+
+if TYPE_CHECKING:
+    from twotower_tf.data.prepared import Prepared
+
+_CHUNK = 1 << 22  # positions of the seen sequence compared at a time
+
+Ints = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class ItemLists:
+    """A list of item rows for each query: compressed rows over an array that several queries may share.
+
+    Attributes:
+        starts: [num_queries] int64, where each list begins in `values`.
+        ends: [num_queries] int64, where it ends (exclusive).
+        values: int32 item rows; may be a memory map.
+    """
+
+    starts: Ints
+    ends: Ints
+    values: Rows
+
+    @classmethod
+    def from_pairs(cls, queries: Ints, items: npt.NDArray[np.integer], num_queries: int) -> ItemLists:
+        """Groups (query, item) pairs that are ordered by query."""
+        indptr = np.searchsorted(queries, np.arange(num_queries + 1))
+        return cls(indptr[:-1], indptr[1:], items.astype(np.int32))
+
+    @classmethod
+    def empty(cls, num_queries: int) -> ItemLists:
+        """No item for any query."""
+        nothing = np.zeros(num_queries, np.int64)
+        return cls(nothing, nothing, np.empty(0, np.int32))
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @property
+    def counts(self) -> Ints:
+        """The length of every list, [num_queries] int64."""
+        return self.ends - self.starts
+
+    def block(self, start: int, stop: int) -> tuple[Ints, Rows]:
+        """The lists of queries start to stop as pairs: the query counted from `start`, and the item row."""
+        first, counts = self.starts[start:stop], self.counts[start:stop]
+        queries = np.repeat(np.arange(len(first)), counts)
+        offsets = np.arange(len(queries)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return queries, np.asarray(self.values[np.repeat(first, counts) + offsets])
+
+
+@dataclass(frozen=True)
+class Queries:
+    """The questions of one evaluation.
+
+    Attributes:
+        example_rows: [num_queries] int64, the split's example whose features give the query's user vector.
+        user_rows: [num_queries] int64.
+        relevant: the items to find; distinct, ascending, none of them seen.
+        seen: the items left out of the ranking.
+        all_seen: queries not asked, because the user had seen every item held out.
+    """
+
+    example_rows: Ints
+    user_rows: Ints
+    relevant: ItemLists
+    seen: ItemLists
+    all_seen: int = 0
+
+    def __len__(self) -> int:
+        return len(self.example_rows)
+
+
+def queries(prepared: Prepared, evaluation: EvaluationConfig, split: str) -> Queries:
+    """Makes the queries of a split.
+
+    With `query="user"` each user with a positive is asked once, as of their first positive of the split, for all
+    their distinct positives; with `query="event"` each positive row is asked for its item. With `exclude_seen` the
+    user's training positives (on "test" validation positives too) neither count as relevant nor enter the ranking.
+
+    Args:
+        prepared: the data.
+        evaluation: the protocol.
+        split: "valid" or "test".
+    """
+    columns = prepared.columns(split, ["user_row", "item_row", "label"])
+    rows = np.flatnonzero(columns["label"] == 1)
+    users = columns["user_row"][rows].astype(np.int64)
+    pairs = users * prepared.num_items + columns["item_row"][rows]
+    fresh = np.ones(len(rows), np.bool_)
+    which = "seen" if split == "test" else "train"
+    if evaluation.exclude_seen:
+        fresh = ~_occur(pairs, prepared.sequence(which), prepared.sequence_users(which), prepared.num_items)
+    if evaluation.query == "event":
+        asked, user_rows = rows[fresh], users[fresh]
+        relevant = ItemLists.from_pairs(np.arange(len(asked)), columns["item_row"][rows][fresh], len(asked))
+        dropped = len(rows) - len(asked)
+    else:
+        all_users, first = np.unique(users, return_index=True)
+        user, item = np.divmod(np.unique(pairs[fresh]), prepared.num_items)
+        user_rows = np.unique(user)
+        asked = rows[first[np.isin(all_users, user_rows)]]
+        relevant = ItemLists.from_pairs(np.searchsorted(user_rows, user), item, len(user_rows))
+        dropped = len(all_users) - len(user_rows)
+    seen = ItemLists.empty(len(asked))
+    if evaluation.exclude_seen:
+        indptr = prepared.sequence_users(which)
+        seen = ItemLists(indptr[user_rows], indptr[user_rows + 1], prepared.sequence(which))
+    return Queries(asked.astype(np.int64), user_rows, relevant, seen, dropped)
+
+
+def _occur(pairs: Ints, sequence: Rows, indptr: Ints, num_items: int) -> npt.NDArray[np.bool_]:
+    """Which (user, item) pairs occur in a sequence that is grouped by user."""
+    found = np.zeros(len(pairs), np.bool_)
+    for start in range(0, len(sequence), _CHUNK):
+        part = np.asarray(sequence[start : start + _CHUNK], np.int64)
+        users = np.searchsorted(indptr, np.arange(start, start + len(part)), side="right") - 1
+        found |= np.isin(pairs, users * num_items + part)
+    return found

@@ -1,0 +1,69 @@
+"""The same metrics for parts of the catalogue and of the users: an average hides what happens to either end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from twotower_tf.evaluate.metrics import Mask
+from twotower_tf.evaluate.ranking import Ranking
+
+HOT_SHARE = 0.1  # of the items with a training positive
+
+Counts = npt.NDArray[np.int64]
+
+
+def item_popularity(train_count: Counts) -> dict[str, Mask]:
+    """Marks cold items (no training positive), hot ones (the tenth with the most), and the tail between.
+
+    Args:
+        train_count: [num_items] int64.
+    """
+    hot = np.zeros(len(train_count), np.bool_)
+    trained = int((train_count > 0).sum())
+    hot[np.argsort(-train_count, kind="stable")[: int(np.ceil(HOT_SHARE * trained))]] = True
+    return {"hot": hot, "tail": ~hot & (train_count > 0), "cold": train_count == 0}
+
+
+def user_activity(train_count: Counts) -> dict[str, Mask]:
+    """Marks the queries of users without a training positive, and thirds of the others by how many they have.
+
+    Args:
+        train_count: [num_queries] int64, of the query's user.
+    """
+    known = train_count > 0
+    low, high = np.quantile(train_count[known], (1 / 3, 2 / 3)) if known.any() else (0.0, 0.0)
+    return {
+        "new": ~known,
+        "low": known & (train_count <= low),
+        "medium": (train_count > low) & (train_count <= high) & known,
+        "high": known & (train_count > high),
+    }
+
+
+def by_slice(model: Ranking, baseline: Ranking, train_count: Counts, activity: Counts) -> dict[str, Any]:
+    """Metrics of the model and of the popularity baseline in every slice; null where a slice has no query.
+
+    Args:
+        model: the model's ranking.
+        baseline: the popularity baseline's ranking of the same queries.
+        train_count: [num_items] int64, training positives of the item.
+        activity: [num_queries] int64, training positives of the query's user.
+    """
+    items = {}
+    for name, mask in item_popularity(train_count).items():
+        relevant = model.relevant_of(mask)
+        sizes = {"items": int(mask.sum()), "queries": int((relevant > 0).sum()), "relevant": int(relevant.sum())}
+        items[name] = {**sizes, **_metrics(model.mean(item_mask=mask), baseline.mean(item_mask=mask))}
+    users = {}
+    for name, mask in user_activity(activity).items():
+        span = [int(activity[mask].min()), int(activity[mask].max())] if mask.any() else None
+        sizes = {"queries": int(mask.sum()), "train_count": span, "relevant": int(model.relevant.counts[mask].sum())}
+        users[name] = {**sizes, **_metrics(model.mean(query_mask=mask), baseline.mean(query_mask=mask))}
+    return {"item_popularity": items, "user_activity": users}
+
+
+def _metrics(model: dict[str, float], baseline: dict[str, float]) -> dict[str, Any]:
+    return {"metrics": model or None, "popularity": baseline or None}

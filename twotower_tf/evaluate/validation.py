@@ -1,0 +1,34 @@
+"""Judges the model between two epochs of training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twotower_tf.config import ExperimentConfig
+from twotower_tf.data.prepared import Prepared
+from twotower_tf.evaluate import protocol
+from twotower_tf.evaluate.ranking import rank
+from twotower_tf.features.arrays import EncodedData
+from twotower_tf.model.two_tower import TwoTower
+from twotower_tf.train import vectors
+
+
+def validator(
+    config: ExperimentConfig, prepared: Prepared, encoded: EncodedData
+) -> Callable[[TwoTower], dict[str, float]] | None:
+    """Prepares the validation split's queries once.
+
+    Returns:
+        A function from a model to its metrics on them ("recall@20", ...), by the same protocol and ranking as
+        `evaluate`; None where the validation split has no positive to ask for.
+    """
+    queries = protocol.queries(prepared, config.evaluation, "valid")
+    if not len(queries):
+        return None
+
+    def validate(model: TwoTower) -> dict[str, float]:
+        items = vectors.item_vectors(model, encoded)
+        users = vectors.user_vectors(model, encoded, "valid", queries.example_rows)
+        return rank(users, items, queries, config.evaluation.ks).mean()
+
+    return validate
