@@ -7,6 +7,7 @@ import shutil
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
@@ -68,6 +69,6 @@ def extract(archive: Path, directory: Path) -> Path:
                 if not member.is_dir():
                     with opened.open(member) as packed, (directory / name).open("wb") as file:
                         shutil.copyfileobj(packed, file)
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (zipfile.BadZipFile, EOFError, zlib.error) as error:
         raise DataError(f"{archive}: is no usable zip file: {error}") from None
     return directory

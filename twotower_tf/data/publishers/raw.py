@@ -55,9 +55,8 @@ def records(
     for number, line in rows:
         values = line.split(separator)
         if len(values) != fields:
-            raise DataError(
-                f"{path}:{number}: {fields} fields separated by {separator!r}; came {len(values)}: {line!r}"
-            )
+            came = f"{len(values)}: {line[:200]!r}"
+            raise DataError(f"{path}:{number}: {fields} fields separated by {separator!r} are needed; came {came}")
         yield number, values
 
 
