@@ -722,11 +722,16 @@ def load_run(run_dir: str | Path) -> ExperimentConfig:
     return from_json(artifacts.read_text(path, "run directory"), str(path))
 
 
-def fingerprint(config: ExperimentConfig) -> str:
-    """A digest of everything in the configuration except where its files lie."""
+# The fields that prepared data depends on, and those that a trained model depends on besides its schedule, `train`.
+PREPARED = ("seed", "data", "item_features", "user_features")
+TRAINED = (*PREPARED, "model", "sampling", "loss")
+
+
+def fingerprint(config: ExperimentConfig, fields: Sequence[str] = ()) -> str:
+    """A digest of the named fields, by default of all, except where the files lie."""
     document: dict[str, Any] = _ADAPTER.dump_python(config, mode="json")
     document["data"].pop("root")
-    return artifacts.fingerprint(document)
+    return artifacts.fingerprint({name: document[name] for name in fields or document})
 
 
 GetConfig = Callable[[], ExperimentConfig]

@@ -25,7 +25,7 @@ SCHEMA_VERSION = 1
 STAGES = ("prepare", "train", "evaluate", "export")
 # The parts of the configuration that enter each stage, beside those of the stages before it.
 _PARTS = {
-    "prepare": ("seed", "data", "item_features", "user_features"),
+    "prepare": configuration.PREPARED,
     "train": ("model", "sampling", "loss", "train", "evaluation"),
     "evaluate": ("evaluation",),
     "export": ("name", "index"),

@@ -46,7 +46,7 @@ class EncodedData:
         """
         root = prepared.paths.encoded_items.parent
         document = artifacts.read_json(root / "manifest.json", "prepared directory", SCHEMA_VERSION)
-        if document["config_fingerprint"] != configuration.fingerprint(config):
+        if document["config_fingerprint"] != configuration.fingerprint(config, configuration.PREPARED):
             raise ArtifactError(f"{root}: encoded for another configuration; run `twotower prepare` again")
         self.config = config
         self._prepared = prepared

@@ -49,7 +49,8 @@ def encode(config: ExperimentConfig, prepared: Prepared, progress: Progress = si
                 progress("encode", done, total)
             if not rows:
                 (staging / split).mkdir(exist_ok=True)
-        document = {"schema_version": SCHEMA_VERSION, "config_fingerprint": configuration.fingerprint(config)}
+        fingerprint = configuration.fingerprint(config, configuration.PREPARED)
+        document = {"schema_version": SCHEMA_VERSION, "config_fingerprint": fingerprint}
         artifacts.write_json(staging / "manifest.json", document)
 
 

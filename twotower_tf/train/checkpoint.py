@@ -27,7 +27,7 @@ class Checkpoints:
 
     def __init__(self, config: ExperimentConfig, run_dir: Path) -> None:
         self._root = RunPaths(run_dir).checkpoints
-        self._fingerprint = configuration.fingerprint(config)
+        self._fingerprint = configuration.fingerprint(config, configuration.TRAINED)
 
     def save(self, model: TwoTower, optimizer: keras.optimizers.Optimizer, state: dict[str, Any], best: bool) -> None:
         """Publishes the state after an epoch, as the latest and, where it is, the best."""
