@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import tensorflow as tf
 import tf_keras as keras
 from tensorboard.plugins import projector
 
@@ -22,6 +23,7 @@ from twotower_tf.train.checkpoint import Checkpoints
 Validate = Callable[[TwoTower], dict[str, float]]
 
 _WARM_UP_STEPS = 10  # tracing and first touches of memory are outside the clock
+_HISTOGRAM_ROWS = 10_000
 _PROJECTED_ITEMS = 10_000  # what the projector shows fluently
 
 
@@ -149,6 +151,22 @@ class ShowProgress(keras.callbacks.Callback):
         """Counts."""
         self._done += 1
         self._progress("train", self._done, self._total)
+
+
+class Histograms(keras.callbacks.Callback):
+    """Writes the distribution of every weight to TensorBoard; of a table, that of ten thousand of its rows."""
+
+    def __init__(self, logs: Path) -> None:
+        super().__init__()
+        self._writer = tf.summary.create_file_writer(str(logs))
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Writes one histogram per weight."""
+        with self._writer.as_default():
+            for weight in self.model.trainable_weights:
+                step = max(1, weight.shape[0] // _HISTOGRAM_ROWS) if weight.shape.rank else 1
+                tf.summary.histogram(weight.name.partition(":")[0], weight[::step] if step > 1 else weight, epoch)
+        self._writer.flush()
 
 
 def write_projector(logs: Path, vectors: np.ndarray, items: pa.Table) -> None:

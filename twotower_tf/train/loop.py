@@ -17,6 +17,7 @@ from twotower_tf.data.prepared import Prepared
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.model import two_tower
 from twotower_tf.model.embeddings import tables
+from twotower_tf.model.optimizers import LazyAdam
 from twotower_tf.model.two_tower import TwoTower
 from twotower_tf.progress import Progress, silent
 from twotower_tf.train import callbacks as own
@@ -79,7 +80,8 @@ def train(
                 own.Clock(config.train.batch_size),
                 own.StopOnNaN(),
                 own.Validation(validate, config.train.evaluate_every, last),
-                keras.callbacks.TensorBoard(paths.logs, histogram_freq=1, write_graph=True, update_freq="epoch"),
+                keras.callbacks.TensorBoard(paths.logs, write_graph=True, update_freq="epoch"),
+                own.Histograms(paths.logs / "train"),
                 keep,
             ],
         )
@@ -105,7 +107,7 @@ def compile_model(config: ExperimentConfig, steps_per_epoch: int) -> TwoTower:
         staircase=True,
     )
     adam = config.train.optimizer
-    optimizer = keras.optimizers.Adam(rate, beta_1=adam.beta_1, beta_2=adam.beta_2, epsilon=adam.epsilon)
+    optimizer = LazyAdam(rate, beta_1=adam.beta_1, beta_2=adam.beta_2, epsilon=adam.epsilon)
     if isinstance(config.loss, InBatchSoftmax):
         model.compile(
             optimizer,
