@@ -1,0 +1,232 @@
+"""A trained run becomes a bundle version.
+
+The item vectors are what the exported item tower answers, read back from its SavedModel, for the catalogue's raw
+values. They are compared with the vectors of the training path before anything is published: a difference is a
+train/serve skew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from twotower_tf import artifacts
+from twotower_tf import config as configuration
+from twotower_tf.artifacts import RunPaths
+from twotower_tf.config import ExperimentConfig
+from twotower_tf.data.prepared import Prepared
+from twotower_tf.errors import ArtifactError, ConfigError, DataError
+from twotower_tf.export import manifest, publish, raw, signatures, tsv, warmup
+from twotower_tf.export.reload import Tower
+from twotower_tf.features.arrays import EncodedData
+from twotower_tf.features.encoder import Side
+from twotower_tf.features.inputs import SideName
+from twotower_tf.index import build as index
+from twotower_tf.index import bundle
+from twotower_tf.index.searcher import Searcher
+from twotower_tf.index.tuning import SAMPLES
+from twotower_tf.model import two_tower
+from twotower_tf.model.towers import VECTOR_LAYERS
+from twotower_tf.model.two_tower import TwoTower
+from twotower_tf.progress import Progress, silent
+from twotower_tf.train import checkpoint, vectors
+
+Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+
+TOLERANCE = 1e-5  # between the exported towers and the training path; float32 sums in another order differ by 1e-7
+CANARIES, CANARY_K = 8, 10
+WARMUP_BATCHES = (1, 32)
+SECONDS_PER_DAY = 86_400
+_NAMED = 3  # offending items that an error lists
+_STEPS = 6
+
+
+def export(
+    config: ExperimentConfig,
+    run_dir: Path,
+    export_dir: Path,
+    *,
+    version: int | None = None,
+    keep: int = 0,
+    active_days: int = 0,
+    progress: Progress = silent,
+) -> Path:
+    """Publishes a new version of the bundle, by one rename.
+
+    Args:
+        config: of the run.
+        run_dir: prepared and trained.
+        export_dir: the export root; new, empty or ours.
+        version: by default the UTC time, larger than the newest there.
+        keep: versions kept, the new one among them; 0 keeps all.
+        active_days: only items with an event in the log's last so many days are exported; 0 exports all.
+        progress: told of each step.
+
+    Returns:
+        The version's directory.
+
+    Raises:
+        ArtifactError: where `export_dir` is not ours or busy, the version exists, the run is unfinished, vectors are
+            not finite, or the exported towers differ from the trained ones.
+        DataError: where no item to export has been trained on.
+        ConfigError: for `active_days` of a log without time, or an unusable `version`.
+    """
+    run_dir, export_dir = Path(run_dir), Path(export_dir)
+    with publish.exclusive(export_dir):
+        number = publish.choose_version(export_dir, version)
+        run = _Run.open(config, run_dir, active_days)
+        path = export_dir / str(number)
+        with artifacts.atomic_directory(path) as staging:
+            _write(run, staging, number, progress)
+        publish.remove_old(export_dir, keep, number)
+    progress("export", _STEPS, _STEPS)
+    return path
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is exported.
+
+    Attributes:
+        rows: the catalogue's rows that enter the bundle, ascending.
+        catalogue: these rows.
+    """
+
+    config: ExperimentConfig
+    run_dir: Path
+    prepared: Prepared
+    encoded: EncodedData
+    model: TwoTower
+    rows: Rows
+    catalogue: pa.Table
+
+    @classmethod
+    def open(cls, config: ExperimentConfig, run_dir: Path, active_days: int) -> _Run:
+        prepared = Prepared.open(run_dir)
+        rows = _exported_rows(config, prepared, active_days)
+        encoded = EncodedData.open(config, prepared)
+        model = checkpoint.load_model(config, run_dir)
+        catalogue = prepared.items()
+        if len(rows) < catalogue.num_rows:
+            catalogue = catalogue.take(pa.array(rows))
+        return cls(config, run_dir, prepared, encoded, model, rows, catalogue)
+
+    def side(self, side: SideName) -> Side:
+        return Side(self.config, self.prepared.statistics, side)
+
+
+def _exported_rows(config: ExperimentConfig, prepared: Prepared, active_days: int) -> Rows:
+    """Catalogue rows that enter the bundle."""
+    rows = np.arange(prepared.num_items, dtype=np.int64)
+    if active_days:
+        rows = np.flatnonzero(_active(config, prepared, active_days))
+    if not prepared.train_count()[rows].any():
+        which = f"with an event in the last {active_days} days " if active_days else ""
+        raise DataError(
+            f"{prepared.paths.items}: none of the {len(rows)} items {which}has a training positive; "
+            "nothing is known of any of them; check data.split, data.positive and data.exclude"
+        )
+    return rows
+
+
+def _active(config: ExperimentConfig, prepared: Prepared, active_days: int) -> npt.NDArray[np.bool_]:
+    """Which items have an event in the last days of the log, whatever the split."""
+    if not config.data.timestamp:
+        raise ConfigError("--active_days: the log has no time; data.timestamp names none")
+    splits = [prepared.columns(split, ["item_row", "timestamp"]) for split in ("train", "valid", "test")]
+    last = max(int(columns["timestamp"].max(initial=0)) for columns in splits)
+    active = np.zeros(prepared.num_items, np.bool_)
+    for columns in splits:
+        active[columns["item_row"][columns["timestamp"] > last - active_days * SECONDS_PER_DAY]] = True
+    return active
+
+
+def _write(run: _Run, staging: Path, version: int, progress: Progress) -> None:
+    """Fills the version's directory; the manifest comes last."""
+    items = _item_vectors(run, staging / bundle.ITEM_TOWER, version)
+    progress("export", 1, _STEPS)
+    split, rows = raw.sample_users(run.prepared, SAMPLES)
+    users = vectors.user_vectors(run.model, run.encoded, split, rows)
+    searcher = index.build(run.catalogue["item_id"].to_pylist(), items, run.config.index, users)
+    searcher.save(staging / bundle.INDEX)
+    progress("export", 2, _STEPS)
+    tsv.write_tsv(staging / bundle.TSV, searcher.items.ids, searcher.items.vectors)
+    pq.write_table(run.catalogue, staging / bundle.ITEMS)
+    artifacts.write_text(staging / bundle.CONFIG, configuration.to_json(run.config))
+    progress("export", 3, _STEPS)
+    _save_tower(run, "user", staging, version, searcher)
+    progress("export", 4, _STEPS)
+    few = slice(max(WARMUP_BATCHES))
+    canaries = _try_users(run, staging, searcher, split, rows[few], users[few])
+    progress("export", 5, _STEPS)
+    manifest.write(staging, run.config, run.run_dir, version, searcher, canaries, {"canary_k": CANARY_K})
+
+
+def _save_tower(run: _Run, side: SideName, path: Path, version: int, searcher: Searcher | None) -> None:
+    names = two_tower.batch_names(run.config, side)
+    catalogue = None
+    if searcher is not None and len(searcher.items) <= run.config.index.recommend_below:
+        catalogue = signatures.Catalogue(searcher.items, min(run.config.index.k, len(searcher.items)))
+    signatures.save(path, run.side(side), two_tower.tower(run.model, side), names, version, catalogue)
+
+
+def _item_vectors(run: _Run, path: Path, version: int) -> Floats:
+    """Saves the item tower, and answers with it, read back, for the catalogue's raw values."""
+    _save_tower(run, "item", path, version, None)
+    inputs = run.side("item").inputs
+    exported = Tower(path, inputs).vectors(VECTOR_LAYERS["item"], raw.item_arrays(inputs, run.catalogue))
+    ids = run.catalogue["item_id"]
+    broken = np.asarray(np.isnan(exported.sum(axis=1)) | np.isinf(exported.sum(axis=1)))
+    if broken.any():
+        raise ArtifactError(
+            f"{RunPaths(run.run_dir).checkpoints}: the vectors of {int(broken.sum())} items are not finite: "
+            f"{_named(ids, broken)}; the model diverged; train it again, with a smaller train.initial_lr"
+        )
+    _compare("item", exported, vectors.item_vectors(run.model, run.encoded, run.rows), ids)
+    return exported
+
+
+def _compare(what: str, exported: Floats, trained: Floats, ids: pa.ChunkedArray | None = None) -> None:
+    """The guard against train/serve skew."""
+    apart = np.abs(exported - trained).max(axis=1, initial=0.0)
+    if (apart > TOLERANCE).any():
+        named = f": {_named(ids, apart > TOLERANCE)}" if ids is not None else ""
+        raise ArtifactError(
+            f"the exported {what} tower differs from the trained one by up to {apart.max():.3g} "
+            f"(at most {TOLERANCE} is rounding) on {int((apart > TOLERANCE).sum())} of {len(apart)} {what}s{named}; "
+            "nothing was published; run `twotower prepare` and `twotower train` again"
+        )
+
+
+def _named(ids: pa.ChunkedArray, chosen: npt.NDArray[np.bool_]) -> str:
+    places = np.flatnonzero(chosen)
+    names = ", ".join(repr(ids[int(place)].as_py()) for place in places[:_NAMED])
+    return names + (", ..." if len(places) > _NAMED else "")
+
+
+def _try_users(
+    run: _Run, staging: Path, searcher: Searcher, split: str, rows: Rows, trained: Floats
+) -> list[dict[str, Any]]:
+    """Sends real users through the exported user tower: skew guard, warm-up requests, canaries."""
+    inputs = run.side("user").inputs
+    arrays = raw.user_arrays(run.config, run.prepared, run.encoded, split, rows)
+    tower = Tower(staging, inputs)
+    found = tower.vectors(VECTOR_LAYERS["user"], arrays)
+    _compare("user", found, trained)
+    names = [name for name in (signatures.SERVING_DEFAULT, signatures.RECOMMEND) if name in tower.signatures]
+    warmup.write(staging / warmup.WARMUP, names, arrays, WARMUP_BATCHES)
+    for signature, request in warmup.read(staging / warmup.WARMUP):
+        tower(signature, request)
+    answer = searcher.search(found[:CANARIES], CANARY_K)
+    people = raw.to_rows(inputs, {name: array[:CANARIES] for name, array in arrays.items()})
+    return [
+        {"user": user, "item_ids": ids.tolist(), "scores": [float(score) for score in scores]}
+        for user, ids, scores in zip(people, answer.item_ids, answer.scores, strict=True)
+    ]
