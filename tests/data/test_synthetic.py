@@ -131,6 +131,7 @@ def test_clicks_are_drawn_from_the_softmax_of_the_true_preference(name: str, req
     log: Log = request.getfixturevalue(name)
     created = log.items.created.to_numpy()
     residual, variance = np.zeros(3), np.zeros(3)
+    count, expected, spread = (np.zeros(len(created)) for _ in range(3))
     for user, clicks in list(log.events[log.events.click == 1].groupby("u"))[:600]:
         allowed = np.ones(len(created), bool)
         # The preference itself, its square, and the bias alone: three moments that a wrong sampler would miss.
@@ -142,7 +143,12 @@ def test_clicks_are_drawn_from_the_softmax_of_the_true_preference(name: str, req
             mean = moments @ weight
             residual += moments[:, item] - mean
             variance += (moments**2) @ weight - mean**2
+            count[item] += 1
+            expected += weight
+            spread += weight * (1 - weight)
             allowed[item] = False
+    chi_square = ((count - expected) ** 2 / spread).sum()  # item by item
+    assert abs(chi_square - len(created)) < 4 * np.sqrt(2 * len(created))
     np.testing.assert_array_less(np.abs(residual) / np.sqrt(variance), 4.0)
 
 
