@@ -14,7 +14,6 @@ from twotower_tf.index.load import load
 from twotower_tf.index.scann_searcher import ScannSearcher
 
 pytest.importorskip("scann", reason="ScaNN is not installed here")
-pytestmark = pytest.mark.tensorflow  # importing scann imports TensorFlow
 
 
 def clustered(rng, count, dim, clusters=40):

@@ -65,7 +65,8 @@ def pair_cosines(vectors: Vectors, rng: np.random.Generator) -> npt.NDArray[np.f
         return np.empty(0)
     first = rng.integers(0, len(vectors), PAIRS)
     second = (first + rng.integers(1, len(vectors), PAIRS)) % len(vectors)
-    return np.einsum("ij,ij->i", vectors[first].astype(np.float64), vectors[second].astype(np.float64))
+    cosines: npt.NDArray[np.float64] = np.einsum("ij,ij->i", vectors[first], vectors[second], dtype=np.float64)
+    return cosines
 
 
 def effective_rank(vectors: Vectors) -> float:

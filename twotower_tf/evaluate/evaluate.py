@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from twotower_tf import artifacts
 from twotower_tf.artifacts import RunPaths
@@ -64,10 +65,10 @@ def measure(
     config: ExperimentConfig,
     split: str,
     queries: Queries,
-    items: np.ndarray[Any, np.dtype[np.float32]],
-    users: np.ndarray[Any, np.dtype[np.float32]],
-    train_count: np.ndarray[Any, np.dtype[np.int64]],
-    activity: np.ndarray[Any, np.dtype[np.int64]],
+    items: npt.NDArray[np.float32],
+    users: npt.NDArray[np.float32],
+    train_count: npt.NDArray[np.int64],
+    activity: npt.NDArray[np.int64],
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Ranks model and baselines, and tells all that metrics.json holds.
@@ -110,7 +111,7 @@ def measure(
     return rounded
 
 
-def _activity(prepared: Prepared) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _activity(prepared: Prepared) -> npt.NDArray[np.int64]:
     return np.diff(prepared.sequence_users("train"))
 
 

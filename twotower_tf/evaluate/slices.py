@@ -52,16 +52,20 @@ def by_slice(model: Ranking, baseline: Ranking, train_count: Counts, activity: C
         train_count: [num_items] int64, training positives of the item.
         activity: [num_queries] int64, training positives of the query's user.
     """
-    items = {}
+    items: dict[str, Any] = {}
     for name, mask in item_popularity(train_count).items():
         relevant = model.relevant_of(mask)
         sizes = {"items": int(mask.sum()), "queries": int((relevant > 0).sum()), "relevant": int(relevant.sum())}
         items[name] = {**sizes, **_metrics(model.mean(item_mask=mask), baseline.mean(item_mask=mask))}
-    users = {}
+    users: dict[str, Any] = {}
     for name, mask in user_activity(activity).items():
         span = [int(activity[mask].min()), int(activity[mask].max())] if mask.any() else None
-        sizes = {"queries": int(mask.sum()), "train_count": span, "relevant": int(model.relevant.counts[mask].sum())}
-        users[name] = {**sizes, **_metrics(model.mean(query_mask=mask), baseline.mean(query_mask=mask))}
+        users[name] = {
+            "train_count": span,
+            "queries": int(mask.sum()),
+            "relevant": int(model.relevant.counts[mask].sum()),
+            **_metrics(model.mean(query_mask=mask), baseline.mean(query_mask=mask)),
+        }
     return {"item_popularity": items, "user_activity": users}
 
 

@@ -1,0 +1,86 @@
+"""Small data sets for the evaluation's tests, and slow oracles that share no code with it."""
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+
+class FakePrepared:
+    """The part of `Prepared` that evaluation reads, from lists of (user, item, label) in time order."""
+
+    def __init__(self, num_users, num_items, train=(), valid=(), test=()):
+        self.num_users, self.num_items = num_users, num_items
+        self.splits = {"train": list(train), "valid": list(valid), "test": list(test)}
+        self.paths = SimpleNamespace(examples=lambda split: Path("prepared/examples") / split)
+
+    def columns(self, split, names):
+        rows = np.array(self.splits[split], np.int64).reshape(-1, 3)
+        kinds = {"user_row": (0, np.int32), "item_row": (1, np.int32), "label": (2, np.int8)}
+        return {name: rows[:, kinds[name][0]].astype(kinds[name][1]) for name in names}
+
+    def _positives(self, which):
+        events = self.splits["train"] + (self.splits["valid"] if which == "seen" else [])
+        return [[item for user, item, label in events if user == each and label] for each in range(self.num_users)]
+
+    def sequence(self, which):
+        return np.array(sum(self._positives(which), []), np.int32)
+
+    def sequence_users(self, which):
+        return np.cumsum([0, *map(len, self._positives(which))]).astype(np.int64)
+
+    def train_count(self):
+        return np.bincount(self.sequence("train"), minlength=self.num_items).astype(np.int64)
+
+
+def random_world(rng, num_users=12, num_items=15):
+    """Few items and users, so that repeats, users who saw all, and users with nothing held out all occur."""
+
+    def events(count):
+        return [
+            (int(rng.integers(num_users)), int(rng.integers(num_items)), int(rng.random() < 0.7)) for _ in range(count)
+        ]
+
+    return FakePrepared(num_users, num_items, events(60), events(20), events(40))
+
+
+def query_oracle(prepared, split, query, exclude_seen):
+    """(example row, user, relevant items, seen items) of every query, by dictionaries."""
+    past = prepared.splits["train"] + (prepared.splits["valid"] if split == "test" else [])
+    seen = {user: set() for user in range(prepared.num_users)}
+    if exclude_seen:
+        for user, item, label in past:
+            if label:
+                seen[user].add(item)
+    asked = {}
+    result = []
+    for row, (user, item, label) in enumerate(prepared.splits[split]):
+        if not label:
+            continue
+        if query == "event" and item not in seen[user]:
+            result.append((row, user, {item}, seen[user]))
+        asked.setdefault(user, (row, set()))[1].add(item)
+    if query == "user":
+        for user in sorted(asked):
+            row, items = asked[user]
+            if items - seen[user]:
+                result.append((row, user, items - seen[user], seen[user]))
+    return result
+
+
+def metric_oracle(scores, relevant, seen, k):
+    """recall, ndcg, hit_rate, mrr at k of one query, from a plain sort; None where nothing is relevant."""
+    if not relevant:
+        return None
+    order = sorted((item for item in range(len(scores)) if item not in seen), key=lambda item: (-scores[item], item))
+    first = order[:k]
+    hits = [item in relevant for item in first]
+    gain = sum(hit / math.log2(place + 2) for place, hit in enumerate(hits))
+    best = sum(1 / math.log2(place + 2) for place in range(min(k, len(relevant))))
+    return {
+        "recall": sum(hits) / len(relevant),
+        "ndcg": gain / best,
+        "hit_rate": float(any(hits)),
+        "mrr": 1 / (hits.index(True) + 1) if any(hits) else 0.0,
+    }
