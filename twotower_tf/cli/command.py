@@ -53,7 +53,7 @@ def parse(name: str, module: ModuleType, arguments: Sequence[str]) -> FlagValues
         raise ConfigError(f"{expected} is required: twotower {name} {expected} ...")
     for flag in getattr(module, "REQUIRED", ()):
         if values[flag].value in (None, "", []):
-            raise ConfigError(f"--{flag} is required: {values[flag].help}")
+            raise ConfigError(f"--{flag} is required: {values[flag].help.partition(';')[0]}")
     return values
 
 

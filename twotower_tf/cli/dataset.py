@@ -33,6 +33,6 @@ def run(values: FlagValues) -> None:
     output = Path(values.output)
     with progress.shown() as show:
         written = publishers.convert(
-            values.argument, Path(values.source) if values.source else None, output, progress=show
+            values.argument, output, source=Path(values.source) if values.source else None, progress=show
         )
     print(f"{output}: {', '.join(f'{count:,} {table}' for table, count in written.items())}")

@@ -117,9 +117,14 @@ def _together() -> list[str]:
     """Loads ScaNN beside TensorFlow, in a process of its own: a wrong pair dies instead of raising."""
     if _version("scann") is None:
         return []
-    done = subprocess.run([sys.executable, "-c", "import scann"], capture_output=True, text=True, check=False)
+    done = _import_in_a_process("scann")
     if done.returncode == 0:
         print("\nScaNN loads beside TensorFlow")
         return []
     reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
     return [f"ScaNN does not load beside TensorFlow: {reason}"]
+
+
+def _import_in_a_process(name: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", f"import {name}"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)

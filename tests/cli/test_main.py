@@ -1,0 +1,188 @@
+"""What a person meets first: help, typing errors, exit statuses, and no waiting for TensorFlow."""
+
+import errno
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from twotower_tf import __version__
+from twotower_tf.cli import main as main_module
+from twotower_tf.cli.main import COMMANDS, main
+from twotower_tf.errors import DataError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+BAD_USAGE = {
+    "": "twotower: a command is needed; twotower --help lists them",
+    "trian": "twotower: unknown command 'trian'; did you mean 'train'?",
+    "--hlep": "twotower: unknown flag '--hlep'; did you mean '--help'?",
+    "train --rundir=x": "twotower train: unknown flag '--rundir'; did you mean '--run_dir'?",
+    "train --run_dir x --resum": "twotower train: unknown flag '--resum'; did you mean '--resume'?",
+    "train": "twotower train: --run_dir is required: run directory: configuration, prepared data, checkpoints, metrics",
+    "train --run_dir=": (
+        "twotower train: --run_dir is required: run directory: configuration, prepared data, checkpoints, metrics"
+    ),
+    "train --run_dir=x --resume=maybe": "twotower train: --resume=maybe: true or false is expected",
+    "train --run_dir": "twotower train: Missing value for flag --run_dir",
+    "train --run_dir=x epochs=3": "twotower train: unexpected argument 'epochs=3'; flags are written --name=value",
+    "synth --output=x --events=many": "twotower synth: --events=many: a whole number is expected",
+    "synth --output=x --events=0": "twotower synth: --events=0: 0 is not a positive integer",
+    "synth --output=x --format=orc": "twotower synth: --format=orc: value should be one of <csv|parquet>",
+    "evaluate --run_dir=x --split=train": "twotower evaluate: --split=train: value should be one of <valid|test>",
+    "dataset --output=x": "twotower dataset: NAME is required: twotower dataset NAME ...",
+    "dataset a b --output=x": "twotower dataset: unexpected argument 'b'; flags are written --name=value",
+    "verify --undefok=a --a=b": "twotower verify: unknown flag '--undefok'; known: --export_dir, --version",
+    "recommend --export_dir=x": "twotower recommend: --user is required: a user as a JSON object",
+    "recommend --export_dir=x --user=u1": "twotower recommend: --user: not JSON (Expecting value: line 1 column 1 "
+    """(char 0)): u1; write e.g. --user='{"user_id": "u1"}'""",
+    "recommend --export_dir=x --user=[1]": "twotower recommend: --user: a JSON object of feature values is expected; "
+    """came [1]; write e.g. --user='{"user_id": "u1"}'""",
+    "prepare --config=none.py --run_dir=x": "twotower prepare: --config: no such file: none.py",
+}
+
+
+@pytest.mark.parametrize("line", BAD_USAGE)
+def test_bad_usage_is_one_line_and_status_2(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(line.split()) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == BAD_USAGE[line] + "\n"
+
+
+def test_nothing_is_written_by_a_wrong_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for line in BAD_USAGE:
+        main(line.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    listed = [line.split()[0] for line in out.splitlines() if line.startswith("  ")]
+    assert listed == list(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_every_command(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: twotower {name}")
+    assert max(map(len, out.splitlines())) <= 120
+
+
+def test_help_tells_required_flags_defaults_and_choices(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["evaluate", "--help"])
+    out = capsys.readouterr().out
+    assert out.startswith("usage: twotower evaluate --run_dir=... [flags]\n")
+    assert "  --split\n      <valid|test>: held-out events to rank for (default: test)\n" in out
+    assert "checkpoints, metrics (required)" in out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"twotower_tf {__version__}\n"
+
+
+# --- errors while a command runs ----------------------------------------------------------------------------------
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Puts a command in place of `doctor` that fails."""
+
+    def run(values: Any) -> None:
+        raise error
+
+    module = SimpleNamespace(define=lambda values: None, run=run, __doc__="fails")
+    monkeypatch.setattr(main_module.importlib, "import_module", lambda name: module)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (DataError("events.csv:3: label 7 is neither 0 nor 1"), 2, "events.csv:3: label 7 is neither 0 nor 1"),
+        (DataError("two\nlines"), 2, "two lines"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x/y"), 2, "/x/y: Permission denied"),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "file system: No space left on device"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line(
+    error: BaseException,
+    status: int,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    failing(monkeypatch, error)
+    assert main(["doctor"]) == status
+    assert capsys.readouterr().err == f"twotower doctor: {message}\n"
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), FileNotFoundError(errno.ENOENT, "No such file", "/x")])
+def test_a_fault_of_ours_shows_where(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing(monkeypatch, error)
+    assert main(["doctor"]) == 1
+    err = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in err
+    assert err.endswith("twotower doctor: this is a fault of twotower; please report it with the lines above\n")
+
+
+# --- as a process -------------------------------------------------------------------------------------------------
+
+
+def process(*arguments: str, code: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code, *arguments] if code else [sys.executable, "-m", "twotower_tf", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["train", "--rundir=x"], ["nonsense"]])
+def test_answers_in_under_half_a_second(arguments: list[str]) -> None:
+    def seconds() -> float:
+        started = time.perf_counter()
+        process(*arguments)
+        return time.perf_counter() - started
+
+    assert min(seconds() for _ in range(5)) < 0.5  # the best of five: other programs may be running
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["train", "--rundir=x"], ["prepare"]])
+def test_answers_without_heavy_imports(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom twotower_tf.cli.main import main\nmain(sys.argv[1:])\n"
+        "heavy = ('tensorflow', 'tf_keras', 'scann', 'pyarrow', 'numpy', 'pandas', 'duckdb', 'pydantic')\n"
+        "print('loaded:', [name for name in heavy if name in sys.modules])"
+    )
+    assert process(*arguments, code=code).stdout.splitlines()[-1] == "loaded: []"
+
+
+def test_python_m_is_the_same_program() -> None:
+    done = process("trian")
+    assert (done.returncode, done.stderr) == (2, "twotower: unknown command 'trian'; did you mean 'train'?\n")
+
+
+def test_a_reader_that_leaves_early_sees_no_traceback() -> None:
+    line = f"{sys.executable} -m twotower_tf synth --help | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.stderr == "" and done.returncode in (0, 141)
+
+
+@pytest.mark.parametrize("given", ["", "0"])
+def test_tensorflow_is_quiet_unless_the_user_wants_it(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str | None] = []
+    module = SimpleNamespace(
+        define=lambda values: None, run=lambda values: seen.append(main_module.os.environ["TF_CPP_MIN_LOG_LEVEL"])
+    )
+    monkeypatch.setattr(main_module.importlib, "import_module", lambda name: module)
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", given)
+    if not given:
+        monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
+    assert main(["doctor"]) == 0
+    assert seen == [given or "3"]
