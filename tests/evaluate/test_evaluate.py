@@ -12,7 +12,6 @@ from twotower_tf.errors import DataError
 from twotower_tf.evaluate import evaluate as module
 from twotower_tf.evaluate import report, validation
 
-
 CONFIG = ExperimentConfig(
     name="small",
     data=DataConfig(),
