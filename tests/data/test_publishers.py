@@ -62,7 +62,7 @@ def test_movielens_100k_as_published(tmp_path: Path) -> None:
     }
     assert items["267"] == {"movie_id": "267", "title": "unknown", "year": None, "genres": "unknown"}
     assert items["1412"]["year"] == 1995  # "... (1995) (V)"
-    assert items["543"]["title"].startswith("Mis\u00e9rables, Les")
+    assert "\u00e9rables, Les" in items["543"]["title"]
     assert rows(tmp_path / "out", "users")[0] == {
         "user_id": "1",
         "age": 24,
@@ -142,7 +142,7 @@ def test_avazu_sample(tmp_path: Path) -> None:
 
 # --- files by hand ------------------------------------------------------------------------------------------------
 
-MOVIES = "1::Toy Story (1995)::Animation|Comedy\n2::Les Mis\u00e9rables (1998)::Drama\n"
+MOVIES = "1::Toy Story (1995)::Animation|Comedy\n2::Am\u00e9lie (1998)::Drama\n"
 USERS = "7::F::25::4::02139\n8::M::1::10::48067-1234\n"
 
 
@@ -165,7 +165,7 @@ def test_ratings_dat_gives_times_and_places_in_time_order(tmp_path: Path) -> Non
     ]
     assert rows(tmp_path / "out", "items")[1] == {
         "movie_id": "2",
-        "title": "Les Mis\u00e9rables (1998)",
+        "title": "Am\u00e9lie (1998)",
         "year": 1998,
         "genres": "Drama",
     }
@@ -196,7 +196,7 @@ def test_m1_joins_only_what_is_there(tmp_path: Path) -> None:
     files(source, {"m1_to_ml1m_users.csv": "m1_user,ml1m_user_id\n0,8\n1,7\n"})
     files(tmp_path / "ml-1m", {"movies.dat": MOVIES, "users.dat": USERS})
     assert convert("movielens-1m-m1", tmp_path / "out", source=source)["items"] == 2
-    assert [item["title"] for item in rows(tmp_path / "out", "items")] == ["Les Mis\u00e9rables (1998)", None]
+    assert [item["title"] for item in rows(tmp_path / "out", "items")] == ["Am\u00e9lie (1998)", None]
     assert [(user["user_id"], user["occupation"]) for user in rows(tmp_path / "out", "users")] == [
         ("0", "10"),
         ("1", "4"),

@@ -337,7 +337,10 @@ def _write(table: pa.Table, path: Path) -> None:
     if path.suffix == ".parquet":
         parquet.write_table(table, path)
     else:
-        csv.write_csv(table, path, csv.WriteOptions(quoting_style="none", quoting_header="none"))
+        with path.open("wb") as file:
+            file.write(",".join(table.column_names).encode() + b"\n")
+            # None of our values needs quotes; Arrow would quote every text.
+            csv.write_csv(table, file, csv.WriteOptions(include_header=False, quoting_style="none"))
 
 
 def _write_truth(path: Path, people: world.Users, catalogue: world.Items) -> None:

@@ -58,7 +58,7 @@ ADJECTIVES = (
     "Young", "Zürich", "東京", "さくら", "Αθήνα", "Kraków",
 )  # fmt: skip
 BRAND_STARTS = (
-    "Nord", "Alto", "Bel", "Cora", "Dura", "Esk", "Fjäll", "Gala", "Hart", "Inno", "Jade", "Kestrel",
+    "Nord", "Alto", "Bel", "Cora", "Dura", "Esk", "Fjäll", "Gala", "Hawk", "Inno", "Jade", "Kestrel",
     "Łado", "Mira", "Novo", "Orchid", "Pine", "Quanta", "Río", "Stella", "Terra", "Ursa", "Vega", "Willow",
 )  # fmt: skip
 BRAND_ENDS = ("vik", "mar", "works", "line", " & Co", " Labs", "haus", "ette", " 工房", "ia")
