@@ -51,6 +51,7 @@ def bars(groups: Mapping[str, Mapping[str, Any]], metric: str) -> str:
             drawn = axes.bar(places, heights, width=0.38, label=label, color=COLORS[label])
             axes.bar_label(drawn, fmt="%.3f", fontsize=8, color="#4a515a")
         axes.set(ylabel=metric, xticks=range(len(shown)), xticklabels=list(shown))
+        axes.margins(y=0.12)  # room for the figures on the bars
         axes.grid(visible=False, axis="x")
         axes.legend(frameon=False)
         return _svg(figure)
