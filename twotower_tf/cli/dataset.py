@@ -35,4 +35,5 @@ def run(values: FlagValues) -> None:
         written = publishers.convert(
             values.argument, output, source=Path(values.source) if values.source else None, progress=show
         )
-    print(f"{output}: {', '.join(f'{count:,} {table}' for table, count in written.items())}")
+    counts = [f"{count:,} {table}" for table, count in written.items() if isinstance(count, int)]
+    print(f"{output}: {', '.join(counts)}")

@@ -13,14 +13,18 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl.flags import FlagValues
 
 from twotower_tf.cli import options
 
+if TYPE_CHECKING:
+    from twotower_tf.config import ExperimentConfig
+
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "quickstart.py"
-SHOWN_USERS, SHOWN_ITEMS = 3, 5
+SHOWN_USERS, SHOWN_ITEMS, SHOWN_CLICKS = 3, 5, 4
+K = 10
 
 
 def define(values: FlagValues) -> None:
@@ -51,21 +55,50 @@ def run(values: FlagValues) -> None:
         print(train.told(runner.train(skip=True)))
         report = runner.evaluate("test", skip=True)
         bundle = Bundle.open(export_dir, int(runner.export(export_dir, skip=True).name))
-    print(f"\n{evaluate.told(report)}\n")
+    print(f"\n{evaluate.told(report)}")
+    best = _best_recall(config, run_dir, log / "truth.npz")
+    ours = report["metrics"][f"recall@{K}"]
+    print(f"\nThe true preferences, which the log was drawn from, reach recall@{K} {best:.4f}: ", end="")
+    print(f"the model finds {ours / best:.0%} of what can be found.\n")
     users = _answer(bundle)
     _next_commands(run_dir, export_dir, bundle, users[0])
     print(f"\n{time.monotonic() - started:.0f} seconds in all")
 
 
+def _best_recall(config: ExperimentConfig, run_dir: Path, truth: Path) -> float:
+    """What ranking the unseen items by the true preferences reaches on the test split."""
+    import numpy as np
+
+    from twotower_tf.data.prepared import Prepared
+    from twotower_tf.evaluate import protocol, ranking
+
+    prepared = Prepared.open(run_dir)
+    queries = protocol.queries(prepared, config.evaluation, "test")
+    with np.load(truth) as known:
+        items = np.column_stack([known["item_vector"], known["item_bias"]])
+        users = np.column_stack([known["user_vector"], np.ones(len(known["user_id"]), np.float32)])
+        item_rows = _places(known["item_id"], prepared.item_ids())
+        user_rows = _places(known["user_id"], prepared.user_ids()[queries.user_rows])
+    return float(ranking.rank(users[user_rows], items[item_rows], queries, (K,)).mean()[f"recall@{K}"])
+
+
+def _places(ids: Any, wanted: Any) -> list[int]:
+    """Where each wanted id stands among `ids`."""
+    places = {str(name): place for place, name in enumerate(ids)}
+    return [places[str(name)] for name in wanted]
+
+
 def _answer(bundle: Any) -> list[dict[str, Any]]:
     """Prints recommendations for some users of the log; returns these users' features."""
-    from twotower_tf.cli.recommend import listing
+    from twotower_tf.cli.recommend import listing, names
     from twotower_tf.score.recommend import Recommender
 
     users: list[dict[str, Any]] = [canary["user"] for canary in bundle.manifest["canaries"][:SHOWN_USERS]]
-    for answer in Recommender(bundle).recommend(users, SHOWN_ITEMS):
+    clicked: list[list[str]] = [user.get("history") or [] for user in users]
+    for answer, before in zip(Recommender(bundle).recommend(users, SHOWN_ITEMS, exclude=clicked), clicked, strict=True):
         told = [f"{name} {value}" for name, value in answer["user"].items() if isinstance(value, str) and value]
-        print(f"for {', '.join(told)}, who clicked {len(answer['user'].get('history') or [])} items before:")
+        print(", ".join(told))
+        print(f"clicked last: {', '.join(names(bundle, before[-SHOWN_CLICKS:])) or 'nothing'}")
         print(f"{listing(bundle, answer)}\n")
     return users
 

@@ -252,10 +252,10 @@ class Runner:
         stages = Stages(self.run_dir)
         place = {"export_dir": str(export_dir.resolve()), "active_days": active_days}
         key = self.key("export", **place)
-        published = stages.fact("export", "published")
-        if skip and version is None and stages.is_done("export", key) and published and Path(published).is_dir():
+        published = export_dir / str(stages.fact("export", "version"))
+        if skip and version is None and stages.is_done("export", key) and published.is_dir():
             self.tell(f"export: up to date, {published}")
-            return Path(published)
+            return published
         stages.begin("export", key)
         bundle: Path = export.export(
             self.config,
@@ -266,7 +266,7 @@ class Runner:
             active_days=active_days,
             progress=self.progress,
         )
-        stages.finish("export", published=str(bundle))
+        stages.finish("export", version=int(bundle.name))
         return bundle
 
 
