@@ -54,8 +54,8 @@ def latest(
                    CASE {judge.unusable_id(kind, id_column, text)} END AS reason
             FROM {table.name}
         )
-        SELECT id, place, reason,
-               row_number() OVER (PARTITION BY id ORDER BY ts DESC NULLS LAST, place DESC) = 1 AND reason IS NULL AS used
+        SELECT id, place, reason, reason IS NULL AND
+               row_number() OVER (PARTITION BY id ORDER BY ts DESC NULLS LAST, place DESC) = 1 AS used
         FROM named
         """
     )

@@ -17,6 +17,7 @@ from twotower_tf.data.values import literal, quoted, text_sql
 from twotower_tf.errors import DataError
 
 SPLITS = ("train", "valid", "test")
+_NUMBER = r"-?(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][+-]?[0-9]+)?"
 _CONTROL = r"[\t\n\r\x00]"
 
 
@@ -78,7 +79,7 @@ def judge(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, input
 
 
 def _example(connection: duckdb.DuckDBPyConnection, table: Table, column: str, condition: str) -> str:
-    """ " e.g. 'VALUE' at FILE:LINE" of the first row that meets a condition."""
+    """The first row that meets a condition, as text: ` e.g. 'VALUE' at FILE:LINE`."""
     expression = table.columns[column].identifier
     found = connection.execute(
         f"SELECT rowid, CAST({expression} AS VARCHAR) FROM {table.name} WHERE {condition} ORDER BY rowid LIMIT 1"
@@ -148,7 +149,7 @@ def typed(connection: duckdb.DuckDBPyConnection, table: Table, names: list[str],
     for name in texts:
         text = text_of(table, name)
         integer = f"regexp_full_match({text}, '-?(0|[1-9][0-9]{{0,17}})')"
-        number = f"regexp_full_match({text}, '-?(0|[1-9][0-9]*)?(\\.[0-9]*)?([eE][+-]?[0-9]+)?') AND TRY_CAST({text} AS DOUBLE) IS NOT NULL"
+        number = f"regexp_full_match({text}, '{_NUMBER}') AND TRY_CAST({text} AS DOUBLE) IS NOT NULL"
         counts += [f"count({text})", f"count(*) FILTER ({integer})", f"count(*) FILTER ({number})"]
     row = one(connection, f"SELECT {', '.join(counts)} FROM {table.name}")
     for position, name in enumerate(texts):

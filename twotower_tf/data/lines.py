@@ -46,7 +46,8 @@ def rejected(connection: duckdb.DuckDBPyConnection, sources: Sequence[Source]) -
     rows = connection.execute(
         "SELECT file_path, line, arg_min(error_type, coalesce(column_idx, 0)), "
         "arg_max(error_message, coalesce(column_idx, 0)), any_value(csv_line) "
-        "FROM (SELECT DISTINCT * FROM reject_errors) JOIN (SELECT DISTINCT scan_id, file_id, file_path FROM reject_scans) "
+        "FROM (SELECT DISTINCT * FROM reject_errors) JOIN (SELECT DISTINCT scan_id, file_id, "
+        "file_path FROM reject_scans) "
         "USING (scan_id, file_id) GROUP BY file_path, line"
     ).fetchall()
     connection.execute("DELETE FROM reject_errors")
@@ -69,7 +70,8 @@ def not_json(connection: duckdb.DuckDBPyConnection, staged: str, sources: Sequen
     """The lines of `staged` that are neither blank nor a JSON object."""
     rows = connection.execute(
         f"SELECT source, number, line FROM (SELECT source, line, good, row_number() OVER (PARTITION BY source ORDER BY "
-        f"rowid) AS number FROM {staged}) WHERE NOT good AND trim(coalesce(line, ''), ' \t\r') <> '' ORDER BY source, number"
+        f"rowid) AS number FROM {staged}) WHERE NOT good AND trim(coalesce(line, ''), ' \t\r') <> '' "
+        "ORDER BY source, number"
     ).fetchall()
     return [Malformed(sources[source], int(number), "not a JSON object", line) for source, number, line in rows]
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from twotower_tf.data import files, lines
 from twotower_tf.data.files import Source
-from twotower_tf.data.values import literal, quoted
+from twotower_tf.data.values import literal, quoted, text_sql
 from twotower_tf.errors import DataError
 
 _PLAIN = "VARCHAR"
@@ -217,11 +217,10 @@ def _json_text(column: str) -> str:
     path = literal('$."' + column.replace("\\", "\\\\").replace('"', '\\"') + '"')
     value = f"json_extract_string(line, {path})"
     number = f"TRY_CAST({value} AS DOUBLE)"
-    whole = f"abs({number}) < 9223372036854775808 AND {number} = trunc({number})"
     joined = f"array_to_string(json_extract_string(line, {path[:-1]}[*]'), '|')"
     return (
         f"CASE json_type(line, {path}) "
-        f"WHEN 'DOUBLE' THEN CASE WHEN {whole} THEN CAST(CAST({number} AS BIGINT) AS VARCHAR) ELSE CAST({number} AS VARCHAR) END "
+        f"WHEN 'DOUBLE' THEN {text_sql(number, 'DOUBLE')} "
         f"WHEN 'ARRAY' THEN nullif({joined}, '') "
         f"ELSE nullif({value}, '') END"
     )

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import duckdb
 
 from twotower_tf.data.engine import one, reason
-from twotower_tf.data.values import INTEGERS, literal
+from twotower_tf.data.values import INTEGERS, literal, text_sql
 from twotower_tf.errors import DataError
 
 _SECONDS = "epoch seconds"
@@ -109,7 +109,7 @@ def choose(
     """
     if kind.startswith("TIMESTAMP") or kind == "DATE":
         return Clock("a time", _whole(f"epoch({expression})"))
-    text = f"trim(CAST({expression} AS VARCHAR))"
+    text = f"trim({text_sql(expression, kind)})"
     if form:
         parsed = f"try_strptime({text}, {literal(form)})"
         candidates = {form: _whole(f"epoch({parsed})")}
@@ -136,5 +136,5 @@ def choose(
     unread = example(f"({candidates[best]}) IS NULL AND {text} <> ''")
     raise DataError(
         f"data.timestamp: column {column!r}: {total - read[best]} of {total} values are no time"
-        f"{' in the form ' + form if form else ''};{unread}; set data.timestamp_format to their strptime form"
+        f"{' in the form ' + form if form else ''}{unread and ';' + unread}; set data.timestamp_format to their strptime form"
     )

@@ -14,6 +14,8 @@ import numpy as np
 
 _EXACT = 2**63  # integral floats below it are written as integers, larger ones with an exponent
 
+_FLOAT_DIGITS = (6, 7, 8, 9)  # nine always read back to the same float32
+
 FLOATS = frozenset({"FLOAT", "DOUBLE"})
 INTEGERS = frozenset(
     {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"}
@@ -43,9 +45,9 @@ def _float_text(value: float | np.floating[Any]) -> str:
         return ""
     if number.is_integer() and abs(number) < _EXACT:
         return str(int(number))
-    if isinstance(value, np.floating) and not isinstance(value, float):
-        # the shortest text of the value's own precision: 0.1 for float32's 0.1
-        number = float(np.format_float_positional(value, unique=True, trim="0"))
+    if isinstance(value, np.float32) and math.isfinite(number):
+        texts = (f"{number:.{digits}g}" for digits in _FLOAT_DIGITS)
+        number = next(float(text) for text in texts if np.float32(text) == value)
     return repr(number)
 
 
@@ -63,14 +65,21 @@ def text_sql(expression: str, kind: str, separator: str = "") -> str:
     if kind.startswith("DECIMAL"):
         return text_sql(f"CAST({expression} AS DOUBLE)", "DOUBLE")
     if kind in FLOATS:
-        # float32 goes to text through double: DuckDB writes FLOAT with nine digits and an integral tail otherwise
         exact = f"abs({expression}) < 9223372036854775808 AND {expression} = trunc({expression})"
         return (
             f"CASE WHEN isnan({expression}) THEN NULL "
             f"WHEN {exact} THEN CAST(CAST({expression} AS BIGINT) AS VARCHAR) "
-            f"ELSE CAST({expression} AS VARCHAR) END"
+            f"ELSE CAST({_double(expression) if kind == 'FLOAT' else expression} AS VARCHAR) END"
         )
     return f"CAST({expression} AS VARCHAR)"
+
+
+def _double(expression: str) -> str:
+    """SQL: the double with the fewest digits that is this float32 (0.1 for float32's 0.1)."""
+    wide = f"CAST({expression} AS DOUBLE)"
+    texts = [f"format('{{:.{digits}g}}', {wide})" for digits in _FLOAT_DIGITS]
+    branches = "".join(f"WHEN CAST({text} AS FLOAT) = {expression} THEN CAST({text} AS DOUBLE) " for text in texts[:-1])
+    return f"CASE WHEN isinf({expression}) THEN {wide} {branches}ELSE CAST({texts[-1]} AS DOUBLE) END"
 
 
 def number_sql(expression: str, kind: str) -> str:
