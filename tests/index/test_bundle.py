@@ -10,7 +10,7 @@ from twotower_tf import artifacts, config
 from twotower_tf.config import DataConfig, ExperimentConfig, Hash, IndexConfig
 from twotower_tf.errors import ArtifactError
 from twotower_tf.index.build import build
-from twotower_tf.index.bundle import Bundle, versions
+from twotower_tf.index.bundle import Bundle, seal, versions
 
 EXPERIMENT = ExperimentConfig(
     name="small", data=DataConfig(), item_features=(Hash("item_id", 100),), user_features=(Hash("user_id", 100),)
@@ -43,7 +43,7 @@ def write_bundle(root, version, angle=0.0, **changes):
         "files": files,
         **changes,
     }
-    artifacts.write_json(path / "manifest.json", manifest)
+    artifacts.write_json(path / "manifest.json", seal(manifest))
     return path
 
 
@@ -110,6 +110,13 @@ def test_a_damaged_manifest_is_not_passed_over_for_an_older_version(tmp_path):
     (path / "manifest.json").write_text('{"schema_version": 1, "format": "twotower_tf bundle", "version": 9}')
     with pytest.raises(ArtifactError, match="manifest.json: damaged: 'items' is missing or not int"):
         Bundle.open(tmp_path)
+
+
+def test_a_manifest_whose_content_changed_is_refused(tmp_path):
+    path = write_bundle(tmp_path, 9, evaluation={"recall@20": 0.25}) / "manifest.json"
+    path.write_text(path.read_text().replace("0.25", "0.75"))
+    with pytest.raises(ArtifactError, match="/9/manifest.json: damaged: its content is not that of its manifest_fing"):
+        Bundle.open(tmp_path, check="light")
 
 
 def test_light_checks_small_files_and_leaves_the_rest_to_their_readers(tmp_path):

@@ -68,7 +68,7 @@ def write(
         **extra,
         "files": checksums(staging),
     }
-    artifacts.write_json(staging / bundle.MANIFEST, document)
+    artifacts.write_json(staging / bundle.MANIFEST, bundle.seal(document))
 
 
 def checksums(directory: Path) -> dict[str, str]:

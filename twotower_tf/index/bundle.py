@@ -28,8 +28,15 @@ ITEMS = "items.parquet"
 INDEX = "index"
 ITEM_TOWER = "item_tower"
 TSV = "item_embeddings.tsv"
+SEAL = "manifest_fingerprint"
 
 _LIGHT = (CONFIG, ITEMS, f"{INDEX}/{files.INDEX}", f"{INDEX}/{files.ITEM_IDS}")
+
+
+def seal(document: dict[str, Any]) -> dict[str, Any]:
+    """A manifest with a fingerprint of its own content, so that damage to it shows, too."""
+    content = {key: value for key, value in document.items() if key != SEAL}
+    return {**content, SEAL: artifacts.fingerprint(content)}
 
 
 def versions(export_dir: str | Path) -> list[int]:
@@ -178,6 +185,8 @@ def _check_manifest(path: Path, manifest: dict[str, Any]) -> None:
     for key, kind in _KEYS.items():
         if not isinstance(manifest.get(key), kind):
             raise ArtifactError(f"{path}: damaged: {key!r} is missing or not {kind.__name__}")
+    if manifest.get(SEAL) != seal(manifest)[SEAL]:
+        raise ArtifactError(f"{path}: damaged: its content is not that of its {SEAL}; export again or restore it")
 
 
 def _choose(root: Path, version: int | None) -> int:

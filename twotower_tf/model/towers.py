@@ -25,10 +25,10 @@ class UnitLength(keras.layers.Layer):
         """`[batch, dim]` to unit rows `[batch, dim]`."""
         x = tf.cast(x, tf.float32)
         square = tf.reduce_sum(tf.square(x), axis=-1, keepdims=True)
-        long_enough = square > _SMALLEST_NORM**2
+        too_short = square <= _SMALLEST_NORM**2  # false for NaN, which must not pass for a direction
         # Both branches of a `where` are differentiated: the unused one must be finite as well.
-        unit = x * tf.math.rsqrt(tf.where(long_enough, square, 1.0))
-        return tf.where(long_enough, unit, tf.math.rsqrt(tf.cast(tf.shape(x)[-1], tf.float32)))
+        unit = x * tf.math.rsqrt(tf.where(too_short, 1.0, square))
+        return tf.where(too_short, tf.math.rsqrt(tf.cast(tf.shape(x)[-1], tf.float32)), unit)
 
 
 def input_name(side: SideName, layout: Layout, key: str) -> str:
