@@ -21,7 +21,7 @@ from twotower_tf.config import (
     Uniform,
 )
 from twotower_tf.model import embeddings, two_tower
-from twotower_tf.model.embeddings import EmbeddingTable, MeanOfPresent, Placement
+from twotower_tf.model.embeddings import EmbeddingTable, Placement
 from twotower_tf.model.towers import UnitLength
 
 
@@ -95,9 +95,17 @@ def test_no_value_moves_no_embedding():
 
 
 def test_the_mean_counts_only_values_that_are_there():
-    embedded = tf.constant([[[2.0, 0.0], [4.0, 6.0], [0.0, 0.0]], [[0.0, 0.0]] * 3])
-    got = MeanOfPresent()(embedded, ids=tf.constant([[1, 3, -1], [-1, -1, -1]])).numpy()
-    np.testing.assert_array_equal(got, [[3.0, 3.0], [0.0, 0.0]])
+    table = EmbeddingTable(9, 3)
+    ids = np.array([[1, -1, 3, 1], [-1, -1, -1, -1], [0, 2, 3, -1]], np.int32)
+    table.build(None)
+    with tf.GradientTape() as tape:
+        got = table(tf.constant(ids), offsets=[4], mean=True)
+        loss = tf.reduce_sum(got * tf.constant([[1.0], [10.0], [100.0]]))
+    weights = table.table.numpy()
+    expected = [(2 * weights[5] + weights[7]) / 3, np.zeros(3), (weights[4] + weights[6] + weights[7]) / 3]
+    np.testing.assert_allclose(got.numpy(), expected, atol=1e-6)
+    gradient = tf.convert_to_tensor(tape.gradient(loss, table.table)).numpy()[:, 0]
+    np.testing.assert_allclose(gradient, [0, 0, 0, 0, 100 / 3, 2 / 3, 100 / 3, 1 / 3 + 100 / 3, 0], rtol=1e-6)
 
 
 def test_unit_length_even_of_nothing():

@@ -95,37 +95,31 @@ class EmbeddingTable(keras.layers.Layer):
         self.table = self.add_weight(name="table", shape=(self.rows, self.dim), initializer=initializer)
         super().build(input_shape)
 
-    def call(self, ids: tf.Tensor, offsets: Sequence[int]) -> tf.Tensor:
+    def call(self, ids: tf.Tensor, offsets: Sequence[int], mean: bool = False) -> tf.Tensor:
         """Looks embeddings up.
 
         Args:
             ids: int32 `[batch, columns]`, -1 for no value.
             offsets: one per column, or one for all.
+            mean: averages over the columns, counting only values that are there.
 
         Returns:
-            float32 `[batch, columns, dim]`; zero where there is no value.
+            float32 `[batch, columns, dim]`, zero where there is no value; with `mean`, `[batch, dim]`, zero where there
+            is none at all.
         """
+        rows = tf.cast(ids, tf.int64) + tf.constant(list(offsets), tf.int64)
         present = ids >= 0
-        rows = tf.where(present, tf.cast(ids, tf.int64) + tf.constant(list(offsets), tf.int64), 0)
-        return tf.gather(self.table, rows) * tf.cast(present, self.compute_dtype)[..., tf.newaxis]
+        if mean:
+            return self._mean(rows, present)
+        return tf.gather(self.table, tf.where(present, rows, 0)) * tf.cast(present, self.compute_dtype)[..., tf.newaxis]
+
+    def _mean(self, rows: tf.Tensor, present: tf.Tensor) -> tf.Tensor:
+        """Reads each distinct row once: neither the batch's embeddings nor their gradients exist one by one."""
+        segments = tf.where(present)[:, 0]
+        distinct, places = tf.unique(tf.boolean_mask(rows, present))
+        embeddings = tf.gather(self.table, distinct)
+        return tf.sparse.segment_mean(embeddings, places, segments, num_segments=tf.shape(rows)[0])
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {**super().get_config(), "rows": self.rows, "dim": self.dim}
-
-
-class MeanOfPresent(keras.layers.Layer):
-    """The mean of the embeddings of the values that are there; zero where there is none."""
-
-    def call(self, embeddings: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
-        """Averages.
-
-        Args:
-            embeddings: `[batch, length, dim]`, zero at missing values.
-            ids: int32 `[batch, length]`, -1 for no value.
-
-        Returns:
-            `[batch, dim]`.
-        """
-        count = tf.reduce_sum(tf.cast(ids >= 0, embeddings.dtype), axis=1, keepdims=True)
-        return tf.math.divide_no_nan(tf.reduce_sum(embeddings, axis=1), count)

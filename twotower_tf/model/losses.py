@@ -85,11 +85,15 @@ class InBatchLogits(keras.layers.Layer):
         Returns:
             float32 `[batch, batch]`; the positives are the diagonal.
         """
-        logits = tf.matmul(user_vectors, item_vectors, transpose_b=True) * tf.exp(-self.log_temperature)
+        users = user_vectors * tf.exp(-self.log_temperature)
+        items = item_vectors
         if self.correct:
-            logits -= tf.transpose(log_q)
+            # As one more dimension of the product: nothing of the logits' size is made twice.
+            users = tf.concat([users, tf.ones_like(log_q)], axis=1)
+            items = tf.concat([items, -log_q], axis=1)
+        logits = tf.matmul(users, items, transpose_b=True)
         same = tf.equal(item_row, tf.transpose(item_row))
-        accidental = tf.logical_and(same, tf.logical_not(tf.eye(tf.shape(item_row)[0], dtype=tf.bool)))
+        accidental = tf.linalg.set_diag(same, tf.zeros_like(item_row[:, 0], tf.bool))
         return tf.where(accidental, _IMPOSSIBLE, logits)
 
     def get_config(self) -> dict[str, Any]:

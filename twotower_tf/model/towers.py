@@ -11,7 +11,7 @@ import tf_keras as keras
 from twotower_tf.config import ExperimentConfig, feature_name
 from twotower_tf.features.encoder import IDS, NUMERIC, Layout
 from twotower_tf.features.inputs import SideName
-from twotower_tf.model.embeddings import EmbeddingTable, Key, MeanOfPresent, Placement
+from twotower_tf.model.embeddings import EmbeddingTable, Key, Placement
 
 VECTOR_LAYERS: dict[SideName, str] = {"user": "user_vector", "item": "ad_vector"}
 
@@ -95,9 +95,7 @@ def _embedded(
     for each in layout.multivalued:
         name = feature_name(each)
         place = placed[side, name]
-        ids = encoded[name]
-        embedded = tables[place.table](ids, offsets=[place.offset])
-        parts.append(MeanOfPresent(name=f"{input_name(side, layout, name)}_mean")(embedded, ids))
+        parts.append(tables[place.table](encoded[name], offsets=[place.offset], mean=True))
     for column, each in enumerate(layout.numeric):
         value = encoded[NUMERIC][:, column : column + 1]
         if each.embedding_dim:
