@@ -43,7 +43,7 @@ BROKEN_CSV = (
     b'a,x,100,1,"two\nlines"\n'  # lines 2 and 3
     b"a,y,101,1\n"  # 4: a field short
     b"\n"  # 5
-    b"a,y,102,1,ok,more\n"  # 6: a field too many
+    b"a,y,102,1,ok,more,most\n"  # 6: a field too many
     b"a,y,yesterday,1,ok\n"  # 7
     b"a,y,103,2,ok\n"  # 8
     b"a,y,103,,ok\n"  # 9
@@ -61,7 +61,7 @@ BROKEN_CSV = (
 
 BROKEN_CSV_ENTRIES = [
     (4, "4 fields, the header has 5", "a,y,101,1"),
-    (6, "6 fields, the header has 5", "a,y,102,1,ok,more"),
+    (6, "7 fields, the header has 5", "a,y,102,1,ok,more,most"),
     (7, "time 'yesterday' is not epoch seconds", "a,y,yesterday,1,ok"),
     (8, "label '2' is not 0 or 1", "a,y,103,2,ok"),
     (9, "no label", "a,y,103,,ok"),
@@ -157,8 +157,16 @@ GOOD = "user,item,time,label,split\na,x,1,1,train\na,y,2,0,test\n"
 UNUSABLE: dict[str, tuple[str, dict[str, Any], str]] = {
     "missing file": ("", {"events": "clicks.csv"}, "data.events: no such file: {root}/clicks.csv"),
     "glob without files": ("", {"events": "day-*.csv"}, "data.events: no file matches {root}/day-*.csv"),
-    "unknown format": ("x", {"events": "events.xls"}, "data.events: {root}/events.xls: unknown format '.xls'; known: .csv, .tsv, .parquet, .pq, .jsonl, .ndjson"),
-    "missing column": (GOOD, {"timestamp": "tme"}, "data.timestamp: unknown column in events.csv 'tme'; did you mean 'time'?"),
+    "unknown format": (
+        "x",
+        {"events": "events.xls"},
+        "data.events: {root}/events.xls: unknown format '.xls'; known: .csv, .tsv, .parquet, .pq, .jsonl, .ndjson",
+    ),
+    "missing column": (
+        GOOD,
+        {"timestamp": "tme"},
+        "data.timestamp: unknown column in events.csv 'tme'; did you mean 'time'?",
+    ),
     "empty file": ("", {}, "data.events: {root}/events.csv: no rows"),
     "header only": ("user,item,time,label\n", {}, "data.events: {root}/events.csv: no rows"),
     "two columns of one name": ("user,item,user\n", {}, "events.csv:1: two columns are named 'user'"),
@@ -187,9 +195,19 @@ UNUSABLE: dict[str, tuple[str, dict[str, Any], str]] = {
     "predicate": (
         GOOD,
         {"positive": "labl = 1"},
-        "data.positive: 'labl = 1' cannot be evaluated: Binder Error: Referenced column \"labl\" not found in FROM clause!",
+        "data.positive: 'labl = 1' cannot be evaluated: "
+        'Binder Error: Referenced column "labl" not found in FROM clause!',
     ),
-    "no predicate": (GOOD, {"exclude": "time >"}, "data.exclude: 'time >' cannot be evaluated: Parser Error: syntax error"),
+    "no predicate": (
+        GOOD,
+        {"exclude": "time >"},
+        "data.exclude: 'time >' cannot be evaluated: Parser Error: syntax error",
+    ),
+    "no record": (
+        "user,item,time,label\na;x;1;1\n",
+        {},
+        "data.events: none of 1 records can be read; the first, events.csv:2: 1 fields, the header has 4",
+    ),
     "everything excluded": (
         GOOD,
         {"exclude": "time > 0"},
@@ -203,10 +221,10 @@ UNUSABLE: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "item table without the id": (
         GOOD,
-        {"items": "events.csv", "item_id": "split", "user_id": "user", "users": "one.csv"},
-        "data.users: no such file: {root}/one.csv",
+        {"items": "events.csv", "item_id": "itm"},
+        "data.item_id: unknown column in events.csv 'itm'; did you mean 'item'?",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", UNUSABLE)

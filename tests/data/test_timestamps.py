@@ -32,8 +32,16 @@ def utc(*parts: int) -> int:
 CASES: dict[str, tuple[list[Any], str, list[int | None]]] = {
     "seconds": (["881250949", "0", "-1", "1414540800.9"], "epoch seconds", [881250949, 0, -1, 1414540800]),
     "milliseconds": (["1414540800999", "881250949000"], "epoch milliseconds", [1414540800, 881250949]),
-    "milliseconds, with one early": (["1414540800999", "881250949000", "5000"], "epoch milliseconds", [1414540800, 881250949, 5]),
-    "seconds, with one absurd": (["881250949", "881250950", "99999999999999"], "epoch seconds", [881250949, 881250950, None]),
+    "milliseconds, with one early": (
+        ["1414540800999", "881250949000", "5000"],
+        "epoch milliseconds",
+        [1414540800, 881250949, 5],
+    ),
+    "seconds, with one absurd": (
+        ["881250949", "881250950", "99999999999999"],
+        "epoch seconds",
+        [881250949, 881250950, None],
+    ),
     "positions": ([0, 1, -1, 2314], "epoch seconds", [0, 1, -1, 2314]),
     "integers": ([1414540800, None], "epoch seconds", [1414540800, None]),
     "doubles": ([1414540800.5, float("nan")], "epoch seconds", [1414540800, None]),
@@ -45,16 +53,32 @@ CASES: dict[str, tuple[list[Any], str, list[int | None]]] = {
     "minutes": (["201410212359"], "YYYYMMDDHHmm", [utc(2014, 10, 21, 23, 59)]),
     "second stamps": (["20141021235958"], "YYYYMMDDHHmmss", [utc(2014, 10, 21, 23, 59, 58)]),
     "iso": (
-        ["2014-10-21", "2014-10-21T08:30:00Z", "2014-10-21 08:30:00.75+02:00", " 2014-10-21T08:30 ", "2014-13-01", "epoch", ""],
+        [
+            "2014-10-21",
+            "2014-10-21T08:30:00Z",
+            "2014-10-21 08:30:00.75+02:00",
+            " 2014-10-21T08:30 ",
+            "2014-13-01",
+            "epoch",
+            "",
+        ],
         "ISO 8601",
-        [utc(2014, 10, 21), utc(2014, 10, 21, 8, 30), utc(2014, 10, 21, 6, 30), utc(2014, 10, 21, 8, 30), None, None, None],
+        [
+            utc(2014, 10, 21),
+            utc(2014, 10, 21, 8, 30),
+            utc(2014, 10, 21, 6, 30),
+            utc(2014, 10, 21, 8, 30),
+            None,
+            None,
+            None,
+        ],
     ),
     "datetimes": ([datetime(2014, 10, 21, 8, 30, 0, 900000), None], "a time", [utc(2014, 10, 21, 8, 30), None]),
     "aware datetimes": ([datetime(2014, 10, 21, 8, 30, tzinfo=UTC)], "a time", [utc(2014, 10, 21, 8, 30)]),
     "before 1970": (["1969-12-31T23:59:59.5Z", "1969-12-31T23:59:58Z"], "ISO 8601", [-1, -2]),
     "dates": ([date(2014, 10, 21)], "a time", [utc(2014, 10, 21)]),
     "nothing": (["", None], "YYYYMMDD", [None, None]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -67,7 +67,7 @@ def find(root: Path, pattern: str, field: str) -> list[Source]:
         if not paths:
             raise DataError(f"{field}: no file with a known suffix ({', '.join(KNOWN)}) in {place}")
     else:
-        paths = [Path(path) for path in glob.glob(str(place), recursive=True) if Path(path).is_file()]
+        paths = [root / path for path in glob.glob(pattern, root_dir=root, recursive=True) if (root / path).is_file()]
         if not paths:
             kind = "no file matches" if glob.has_magic(pattern) else "no such file:"
             raise DataError(f"{field}: {kind} {place}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import duckdb
 
 from twotower_tf.config import ExperimentConfig, GivenSplit, LeaveLastOut, TimeSplit
-from twotower_tf.data import quarantine, timestamps
+from twotower_tf.data import quarantine, roles, timestamps
 from twotower_tf.data.engine import one, reason
 from twotower_tf.data.roles import Inputs
 from twotower_tf.data.tables import Table
@@ -57,7 +57,8 @@ def judge(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, input
     if isinstance(data.split, GivenSplit):
         given, wrong = _given(connection, table, data.split.column)
         reasons += wrong
-    columns = typed(connection, table, list(table.columns)) if data.positive or data.exclude else {}
+    mentioned = roles.mentioned(f"{data.positive} {data.exclude}", table.columns)
+    columns = typed(connection, table, sorted(mentioned))
     named = "".join(f", {expression} AS {quoted(name)}" for name, expression in columns.items())
     for field, predicate in (("data.positive", data.positive), ("data.exclude", data.exclude)):
         _check_predicate(connection, f"SELECT {named[2:]} FROM events" if named else "SELECT 1", field, predicate)

@@ -43,20 +43,23 @@ def rejected(connection: duckdb.DuckDBPyConnection, sources: Sequence[Source]) -
     """Takes what the latest scans of delimited text rejected, one entry per record, in input order."""
     by_path = {str(source.path): source for source in sources}
     order = {str(source.path): position for position, source in enumerate(sources)}
+    # one record has one error per field that is missing: the first says how many there are
     rows = connection.execute(
-        "SELECT file_path, line, arg_min(error_type, coalesce(column_idx, 0)), "
-        "arg_max(error_message, coalesce(column_idx, 0)), any_value(csv_line) "
-        "FROM (SELECT DISTINCT * FROM reject_errors) JOIN (SELECT DISTINCT scan_id, file_id, "
-        "file_path FROM reject_scans) "
-        "USING (scan_id, file_id) GROUP BY file_path, line"
+        """
+        WITH scans AS (SELECT DISTINCT scan_id, file_id, file_path FROM reject_scans),
+        errors AS (SELECT *, coalesce(column_idx, 0) AS field FROM reject_errors)
+        SELECT file_path, line, arg_min(error_type, field), arg_min(error_message, field),
+               arg_max(error_message, field), min(csv_line)
+        FROM errors JOIN scans USING (scan_id, file_id) GROUP BY file_path, line
+        """
     ).fetchall()
     connection.execute("DELETE FROM reject_errors")
     connection.execute("DELETE FROM reject_scans")
     found = []
-    for path, line, error, message, text in sorted(rows, key=lambda row: (order.get(row[0], -1), row[1])):
+    for path, line, error, first, last, text in sorted(rows, key=lambda row: (order.get(row[0], -1), row[1])):
         if path in by_path:
-            reason = _REASONS.get(error) or _field_count(str(message))
-            found.append(Malformed(by_path[path], int(line), reason, str(text or "").strip("\r\n")))
+            reason = _REASONS.get(error) or _field_count(last if error == "TOO MANY COLUMNS" else first)
+            found.append(Malformed(by_path[path], int(line), reason, (text or "").strip("\r\n")))
     return found
 
 

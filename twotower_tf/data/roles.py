@@ -21,7 +21,7 @@ from twotower_tf.config import (
     Weekday,
     feature_columns,
 )
-from twotower_tf.data import files, tables
+from twotower_tf.data import files, quarantine, tables
 from twotower_tf.data.tables import Column, Table
 from twotower_tf.data.values import number_sql, text_sql
 from twotower_tf.errors import DataError, unknown_name
@@ -89,7 +89,7 @@ class Inputs:
     item_from_table: tuple[FeatureColumn, ...]
 
 
-def _mentioned(predicate: str, names: Iterable[str]) -> set[str]:
+def mentioned(predicate: str, names: Iterable[str]) -> set[str]:
     """The columns whose names stand in a predicate (or seem to: one read in vain costs little)."""
     words = {word.lower() for word in re.findall(r"\w+", predicate)}
     lowered = predicate.lower()
@@ -111,10 +111,16 @@ def load(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig) -> Inp
     named = _named_columns(config)
     predicates = f"{data.positive} {data.exclude}"
     events = tables.read(
-        connection, "events", sources["events"], lambda name: name in named or bool(_mentioned(predicates, [name]))
+        connection, "events", sources["events"], lambda name: name in named or bool(mentioned(predicates, [name]))
     )
     if not events.rows and not events.malformed:
         raise DataError(f"data.events: {root / data.events}: no rows")
+    if not events.rows:
+        first = quarantine.entries(connection, events, [])[0]
+        raise DataError(
+            f"data.events: none of {len(events.malformed)} records can be read; the first, "
+            f"{first['file']}:{first['line']}: {first['reason']}"
+        )
     items = tables.read(connection, "item_table", sources["items"], lambda name: True) if data.items else None
     user_columns = {data.user_id, data.timestamp, *(column.name for column in feature_sources(config, "user"))}
     users = tables.read(connection, "user_table", sources["users"], user_columns.__contains__) if data.users else None

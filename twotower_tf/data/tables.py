@@ -8,6 +8,7 @@ with their file and line.
 from __future__ import annotations
 
 import bisect
+import glob
 import itertools
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -103,6 +104,11 @@ def _positions(sources: Sequence[Source], positions: Sequence[int]) -> str:
     return f"CAST({positions[0] - 1} + list_position([{paths}], filename) AS INTEGER)"
 
 
+def _paths(sources: Sequence[Source]) -> str:
+    """SQL: the files as a reader takes them, which sees patterns in paths."""
+    return ", ".join(literal(glob.escape(str(source.path))) for source in sources)
+
+
 def _partition_value(sources: Sequence[Source], positions: Sequence[int], key: str) -> str:
     values = [dict(sources[position].partition).get(key) for position in positions]
     if len(set(values)) == 1:
@@ -143,7 +149,7 @@ def _read_delimited(
         if header is None:
             continue
         names, delimiter = header
-        paths = ", ".join(literal(str(sources[position].path)) for position in positions)
+        paths = _paths([sources[position] for position in positions])
         fields = ", ".join(f"{literal(f'f{index}')}: 'VARCHAR'" for index in range(len(names)))
         values = [
             f"f{names.index(column)}"
@@ -172,7 +178,7 @@ def _read_delimited(
 
 def _read_json(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Source], wanted: Wanted) -> Table:
     staged = f"{name}_lines"
-    paths = ", ".join(literal(str(source.path)) for source in sources)
+    paths = _paths(sources)
     scan = (
         f"read_csv([{paths}], columns={{'line': 'VARCHAR'}}, header=false, auto_detect=false, delim='\\x01', quote='', "
         "escape='', filename=true, store_rejects=true, rejects_limit=0)"
@@ -238,7 +244,7 @@ def _read_parquet(connection: duckdb.DuckDBPyConnection, name: str, sources: Seq
             raise DataError(f"{source.name}: cannot be read as Parquet: {' '.join(str(error).split())[:200]}") from None
     partition = _partition_keys(sources, known)
     columns = _select(list(known), wanted, partition)
-    paths = ", ".join(literal(str(source.path)) for source in sources)
+    paths = _paths(sources)
     scan = f"read_parquet([{paths}], union_by_name=true, filename=true, hive_partitioning=false, binary_as_string=true)"
     positions = list(range(len(sources)))
     values = [

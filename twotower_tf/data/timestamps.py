@@ -136,5 +136,6 @@ def choose(
     unread = example(f"({candidates[best]}) IS NULL AND {text} <> ''")
     raise DataError(
         f"data.timestamp: column {column!r}: {total - read[best]} of {total} values are no time"
-        f"{' in the form ' + form if form else ''}{unread and ';' + unread}; set data.timestamp_format to their strptime form"
+        f"{' in the form ' + form if form else ''}{unread and ';' + unread}; "
+        "set data.timestamp_format to their strptime form"
     )
