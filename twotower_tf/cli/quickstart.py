@@ -39,6 +39,7 @@ def run(values: FlagValues) -> None:
     from twotower_tf import config as configuration
     from twotower_tf.cli import evaluate, prepare, progress, stages, train
     from twotower_tf.data import synthetic
+    from twotower_tf.export import publish
     from twotower_tf.index.bundle import Bundle
 
     started = time.monotonic()
@@ -46,6 +47,7 @@ def run(values: FlagValues) -> None:
     config = configuration.load(CONFIG)
     log = run_dir / "log"
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, root=str(log)))
+    publish.check_root(export_dir)
     stages.adopt(run_dir, config, overwrite=values.overwrite)
     with progress.shown() as show:
         if not (log / "truth.npz").exists():

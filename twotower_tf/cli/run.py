@@ -29,16 +29,22 @@ def run(values: FlagValues) -> None:
     """Runs the stages and prints what came of each."""
     from twotower_tf import config as configuration
     from twotower_tf.cli import evaluate, prepare, progress, stages, train
+    from twotower_tf.export import publish
 
     config, run_dir = configuration.load(values.config, values.set), Path(values.run_dir)
+    publish.check_root(Path(values.export_dir))  # now, not after hours of training
+    publish.choose_version(Path(values.export_dir), values.version)
     stages.adopt(run_dir, config, overwrite=values.overwrite)
     with progress.shown() as show:
         runner = stages.Runner(config, run_dir, show, print)
         manifest = runner.prepare(skip=True, memory_limit=values.memory_limit, threads=values.threads)
         print(prepare.told(manifest))
         print(train.told(runner.train(skip=True)))
-        split = "test" if manifest["splits"]["test"]["positives"] else "valid"
-        print(evaluate.told(runner.evaluate(split, skip=True)))
+        held_out = [split for split in ("test", "valid") if manifest["splits"][split]["positives"]]
+        if held_out:
+            print(evaluate.told(runner.evaluate(held_out[0], skip=True)))
+        else:
+            print("evaluate: nothing is held out, so there is nothing to rank")
         bundle = runner.export(
             Path(values.export_dir),
             skip=True,

@@ -1,0 +1,284 @@
+"""Every bad input is one line and status 2, and leaves nothing half-written."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.end_to_end.conftest import command
+
+CONFIG = """
+from twotower_tf.config import *
+
+def get_config():
+    return ExperimentConfig(
+        name="tiny",
+        data=DataConfig(root={root!r}, items="items.csv", label="click", item_name="title"),
+        item_features=(Hash("item_id", buckets=50), Hash("category", buckets=10)),
+        user_features=(Hash("user_id", buckets=50), Numeric("age"), History(of="item_id", length=5)),
+        model=ModelConfig(embedding_dim=4, vector_dim=4, item_hidden=(), user_hidden=()),
+        train=TrainConfig(batch_size=16, epochs=2, monitor="recall@10"),
+        evaluation=EvaluationConfig(ks=(10,)),
+    )
+"""
+
+
+def events(count: int = 400) -> list[str]:
+    """Users of even number click items of even number, the others odd ones; no pair comes twice."""
+    lines = ["user_id,item_id,timestamp,click,age"]
+    for place in range(count):
+        item, user = divmod(place * 397 % 960, 24)
+        lines.append(f"u{user},i{item},{1_700_000_000 + place},{int(user % 2 == item % 2)},{20 + user}")
+    return lines
+
+
+def items() -> list[str]:
+    return ["item_id,category,title", *(f"i{item},c{item % 2},Item {item}" for item in range(40))]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A directory with a good log, a good item table and their configuration."""
+    directory = tmp_path / "data"
+    directory.mkdir()
+    write(directory / "events.csv", events())
+    write(directory / "items.csv", items())
+    (directory / "tiny.py").write_text(CONFIG.format(root=str(directory)))
+    return directory
+
+
+def write(path: Path, lines: list[str]) -> None:
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def run(data: Path, *more: str) -> Any:
+    root = data.parent
+    return command("run", f"--config={data}/tiny.py", f"--run_dir={root}/run", f"--export_dir={root}/export", *more)
+
+
+def replaced(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+Spoil = Callable[[Path], Any]
+CASES: dict[str, tuple[Spoil, list[str], str]] = {
+    "a missing file": (
+        lambda data: (data / "events.csv").unlink(),
+        [],
+        "twotower run: data.events: no such file: {data}/events.csv",
+    ),
+    "a missing column of an id": (
+        lambda data: replaced(data / "events.csv", "user_id,item_id", "usr_id,item_id"),
+        [],
+        "'user_id'",
+    ),
+    "a missing column of a feature": (
+        lambda data: replaced(data / "items.csv", "category", "categry"),
+        [],
+        "'category'",
+    ),
+    "an unknown field in the configuration": (
+        lambda data: replaced(data / "tiny.py", "item_name=", "itm_name="),
+        [],
+        "twotower run: {data}/tiny.py: DataConfig: unknown field of DataConfig 'itm_name'; did you mean 'item_name'?",
+    ),
+    "a wrong type in --set": (
+        lambda data: None,
+        ["--set=train.epochs=three"],
+        "twotower run: --set train.epochs=three: train.epochs: input should be a valid integer, "
+        "unable to parse string as an integer; came 'three'",
+    ),
+    "an empty table": (
+        lambda data: write(data / "events.csv", events(0)),
+        [],
+        "events.csv",
+    ),
+    "an empty file": (
+        lambda data: (data / "events.csv").write_text(""),
+        [],
+        "events.csv",
+    ),
+    "labels that are not 0 or 1": (
+        lambda data: write(data / "events.csv", [events()[0], *(f"u1,i{n % 12},{n + 10**9},7,20" for n in range(99))]),
+        [],
+        "label",
+    ),
+    "no positive at all": (
+        lambda data: write(data / "events.csv", [line.replace(",1,", ",0,") for line in events()]),
+        [],
+        "positive",
+    ),
+    "a run directory of another version": (
+        lambda data: (
+            command("prepare", f"--config={data}/tiny.py", f"--run_dir={data.parent}/run"),
+            replaced(data.parent / "run" / "config.json", '"schema_version": 1', '"schema_version": 99'),
+        ),
+        [],
+        "twotower run: {run}/config.json: schema_version 99 is not the 1 that this version of twotower_tf reads; "
+        "write it again with this version",
+    ),
+    "a directory that is no run directory": (
+        lambda data: ((data.parent / "run").mkdir(), (data.parent / "run" / "photo.jpg").write_text("x")),
+        [],
+        "twotower run: {run}: not empty and not a run directory of ours; choose a new or empty one",
+    ),
+    "a memory limit that is no size": (
+        lambda data: None,
+        ["--memory_limit=lots"],
+        "twotower run: --memory_limit: 'lots' is no size; write it as 4GB or 500MB",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_is_told_in_one_line(case: str, data: Path) -> None:
+    spoil, more, message = CASES[case]
+    spoil(data)
+    root = data.parent
+    before = {path for path in root.rglob("*")}
+    done = run(data, *more)
+    last = done.err.splitlines()[-1]
+    assert done.status == 2, done.err
+    assert "Traceback" not in done.err and last.startswith("twotower run: ")
+    assert message.format(data=data, run=root / "run") in last
+    written = {str(path.relative_to(root)) for path in set(root.rglob("*")) - before}
+    assert written <= {"run", "run/config.json", "run/stages.json"}, written
+
+
+def test_an_export_directory_that_is_not_ours(data: Path) -> None:
+    (data.parent / "export").mkdir()
+    (data.parent / "export" / "thesis.tex").write_text("precious")
+    done = run(data)
+    assert done.status == 2
+    assert done.err == (
+        f"twotower run: {data.parent}/export: not an export directory of ours: it holds 'thesis.tex'; "
+        "choose a new or empty directory\n"
+    )
+    assert not (data.parent / "run").exists()
+    assert [path.name for path in (data.parent / "export").iterdir()] == ["thesis.tex"]
+    done = command("recommend", f"--export_dir={data.parent}/export", "--user={}")
+    assert done.status == 2
+    assert done.err == (
+        f"twotower recommend: {data.parent}/export: no bundle of ours there; "
+        f"`twotower export --export_dir={data.parent}/export` makes one\n"
+    )
+
+
+def test_a_malformed_row_is_set_aside_and_the_rest_is_used(data: Path) -> None:
+    lines = events()
+    lines[50] = "u1,i1"  # the 51st line of the file
+    lines[60] = lines[60].rsplit(",", 2)[0] + ",2,20"
+    write(data / "events.csv", lines)
+    done = run(data)
+    assert done.status == 0, done.err
+    manifest = json.loads((data.parent / "run" / "prepared" / "manifest.json").read_text())
+    assert (manifest["rows"]["read"], manifest["rows"]["used"], manifest["rows"]["quarantined"]) == (400, 398, 2)
+    quarantine = (data.parent / "run" / "prepared" / "quarantine.jsonl").read_text().splitlines()
+    assert [(row["file"], row["line"]) for row in map(json.loads, quarantine)] == [
+        ("events.csv", 51),
+        ("events.csv", 61),
+    ]
+    assert "2 quarantined (prepared/quarantine.jsonl)" in done.out
+
+
+def test_a_version_that_exists_is_refused_before_anything_is_done(data: Path) -> None:
+    assert run(data, "--version=5").status == 0
+    done = run(data, "--version=5")
+    assert done.status == 2
+    assert done.err == (
+        f"twotower run: {data.parent}/export/5: exists already and is never overwritten; choose another\n"
+    )
+
+
+def test_a_log_with_nothing_held_out_is_exported_without_figures(data: Path) -> None:
+    done = run(data, "--set=data.split=TimeSplit(valid_fraction=0.0, test_fraction=0.0)")
+    assert done.status == 0, done.err
+    assert "evaluate: nothing is held out, so there is nothing to rank" in done.out
+    assert len(list((data.parent / "export").glob("[0-9]*"))) == 1
+
+
+# --- picking up -----------------------------------------------------------------------------------------------------
+
+
+def test_an_interrupted_run_goes_on_where_it_was(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from twotower_tf.evaluate import validation
+
+    original, seen = validation.validator, []
+
+    def validator(*arguments: Any) -> Any:
+        validate = original(*arguments)
+
+        def interrupted(model: Any) -> Any:
+            seen.append(len(seen))
+            if len(seen) == 3:
+                raise KeyboardInterrupt
+            return validate(model)
+
+        return interrupted
+
+    monkeypatch.setattr(validation, "validator", validator)
+    done = run(data, "--set=train.epochs=4")
+    assert (done.status, done.err.splitlines()[-1]) == (130, "twotower run: interrupted")
+    done = run(data, "--set=train.epochs=4")
+    assert done.status == 0, done.err
+    assert "prepare: up to date" in done.out
+    assert len(seen) == 3 + 2  # epochs 1 and 2 were kept; 3 and 4 were trained by the second run
+    report = json.loads((data.parent / "run" / "train.json").read_text())
+    assert [entry["epoch"] for entry in report["history"]] == [1, 2, 3, 4]
+
+
+def test_a_finished_run_is_only_redone_where_something_changed(data: Path) -> None:
+    assert run(data).status == 0
+    redone = {
+        (): set(),
+        ("--set=index.k=5",): {"export"},
+        ("--set=index.k=5", "--set=evaluation.ks=(10, 20)"): {"evaluate", "export"},
+    }
+    for more, stages in redone.items():
+        done = run(data, *more)
+        assert done.status == 0, done.err
+        skipped = {stage for stage in ("prepare", "train", "evaluate", "export") if f"{stage}: up to date" in done.out}
+        assert skipped == {"prepare", "train", "evaluate", "export"} - stages, more
+    assert len(list((data.parent / "export").glob("[0-9]*"))) == 3
+
+
+def test_a_changed_input_file_is_noticed(data: Path) -> None:
+    assert run(data).status == 0
+    write(data / "events.csv", events(440))
+    done = run(data)
+    assert done.status == 0 and "up to date" not in done.out
+    assert json.loads((data.parent / "run" / "prepared" / "manifest.json").read_text())["rows"]["read"] == 440
+
+
+def test_another_model_is_not_trained_over_a_finished_one(data: Path) -> None:
+    assert run(data).status == 0
+    before = (data.parent / "run" / "train.json").read_bytes()
+    done = run(data, "--set=model.vector_dim=8")
+    assert done.status == 2
+    assert done.err == (
+        f"twotower run: {data.parent}/run holds a model trained with another configuration "
+        "(model.vector_dim was 4, now 8); choose another --run_dir, or --overwrite to replace it\n"
+    )
+    assert (data.parent / "run" / "train.json").read_bytes() == before
+    assert run(data, "--set=model.vector_dim=8", "--overwrite").status == 0
+
+
+def test_the_stages_one_by_one_are_the_same_as_run(data: Path) -> None:
+    root = data.parent
+    assert run(data).status == 0
+    where = f"--run_dir={root}/steps"
+    assert command("prepare", f"--config={data}/tiny.py", where).status == 0
+    assert command("train", where).status == 0
+    assert command("evaluate", where).status == 0
+    done = command("export", where, f"--export_dir={root}/other", "--version=7")
+    assert (done.status, done.out) == (0, f"{root}/other/7\n")
+    one, other = (json.loads((root / name / "metrics.json").read_text()) for name in ("run", "steps"))
+    assert one["metrics"] == pytest.approx(other["metrics"])
+    assert command("train", where, "--set=data.label=").err == (
+        f'twotower train: {root}/steps was prepared with another configuration (data.label was "click", now ""); '
+        "run twotower prepare with this one first\n"
+    )
