@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import date, datetime, timezone
 from typing import Any
 
 import duckdb
@@ -26,7 +26,7 @@ def read(values: list[Any], form: str = "") -> tuple[str, list[int | None]]:
 
 
 def utc(*parts: int) -> int:
-    return int(datetime(*parts, tzinfo=UTC).timestamp())  # type: ignore[arg-type]
+    return int(datetime(*parts, tzinfo=timezone.utc).timestamp())  # type: ignore[arg-type]
 
 
 CASES: dict[str, tuple[list[Any], str, list[int | None]]] = {
@@ -74,7 +74,7 @@ CASES: dict[str, tuple[list[Any], str, list[int | None]]] = {
         ],
     ),
     "datetimes": ([datetime(2014, 10, 21, 8, 30, 0, 900000), None], "a time", [utc(2014, 10, 21, 8, 30), None]),
-    "aware datetimes": ([datetime(2014, 10, 21, 8, 30, tzinfo=UTC)], "a time", [utc(2014, 10, 21, 8, 30)]),
+    "aware datetimes": ([datetime(2014, 10, 21, 8, 30, tzinfo=timezone.utc)], "a time", [utc(2014, 10, 21, 8, 30)]),
     "before 1970": (["1969-12-31T23:59:59.5Z", "1969-12-31T23:59:58Z"], "ISO 8601", [-1, -2]),
     "dates": ([date(2014, 10, 21)], "a time", [utc(2014, 10, 21)]),
     "nothing": (["", None], "YYYYMMDD", [None, None]),

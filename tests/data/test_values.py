@@ -29,7 +29,7 @@ HAND: list[tuple[object, str]] = [
     (True, "true"),
     (np.bool_(False), "false"),
     (np.int64(-7), "-7"),
-    (b"caf\xc3\xa9", "café"),
+    (b"\xc3\xa9t\xc3\xa9", "été"),
 ]
 
 
