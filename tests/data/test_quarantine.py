@@ -279,3 +279,20 @@ def test_a_number_that_is_none_is_no_value_and_the_row_is_kept(tmp_path: Path) -
     assert manifest["rows"]["used"] == 3
     rows = [row for batch in Prepared.open(tmp_path / "run").raw_batches("train", 9) for row in batch.to_pylist()]
     assert [row["user.age"] for row in rows] == [3.0, None, None]
+
+
+def test_a_column_of_numbers_that_has_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "events.csv").write_text(GOOD)
+    (tmp_path / "items.csv").write_text("item,price\nx,12 EUR\ny,3 EUR\nz,4\n")
+    config = ExperimentConfig(
+        name="test",
+        data=DataConfig(root=str(tmp_path), items="items.csv", user_id="user", item_id="item", timestamp="time"),
+        item_features=(Numeric("price"),),
+        user_features=(Hash("user", buckets=10),),
+    )
+    with pytest.raises(DataError) as error:
+        prepare(config, tmp_path / "run")
+    assert str(error.value) == (
+        "item_features: column 'price': 2 of 3 values are no finite number; e.g. '12 EUR' at items.csv:2; "
+        "use Hash for categories"
+    )

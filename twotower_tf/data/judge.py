@@ -79,6 +79,33 @@ def judge(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, input
     )
 
 
+def check_numbers(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> None:
+    """Refuses a column of numbers in which most values are none; a few are no value, and their rows are kept.
+
+    Raises:
+        DataError: naming the column, with an example.
+    """
+    groups = [
+        ("user", inputs.events, inputs.user_from_events),
+        ("user", inputs.users, inputs.user_from_table),
+        ("item", inputs.events, inputs.item_from_events),
+        ("item", inputs.items, inputs.item_from_table),
+    ]
+    for side, table, columns in groups:
+        numbers = [column for column in columns if column.kind == "number"]
+        if table is None or not numbers:
+            continue
+        values = [(text_of(table, column.name), column.sql(table.columns[column.name])) for column in numbers]
+        counts = one(connection, f"SELECT {', '.join(f'count({t}), count({v})' for t, v in values)} FROM {table.name}")
+        for column, (text, value), present, usable in zip(numbers, values, counts[::2], counts[1::2], strict=True):
+            if usable * 2 < present:
+                example = _example(connection, table, column.name, f"{text} IS NOT NULL AND ({value}) IS NULL")
+                raise DataError(
+                    f"{side}_features: column {column.name!r}: {present - usable} of {present} values are no finite "
+                    f"number;{example}; use Hash for categories"
+                )
+
+
 def _example(connection: duckdb.DuckDBPyConnection, table: Table, column: str, condition: str) -> str:
     """The first row that meets a condition, as text: ` e.g. 'VALUE' at FILE:LINE`."""
     expression = table.columns[column].identifier

@@ -67,6 +67,7 @@ def _prepare(
     step()
     inputs = roles.load(connection, config)
     step()
+    judge.check_numbers(connection, inputs)
     judge.judge(connection, config, inputs)
     tables, rejected = _side_tables(connection, config, inputs)
     quarantined = _quarantine(connection, inputs, rejected, paths.quarantine)
