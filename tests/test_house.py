@@ -1,6 +1,7 @@
 """The house stays in order: one version, honest constraints, every command documented, nothing unfinished."""
 
 import configparser
+import dataclasses
 import importlib
 import re
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from twotower_tf import __version__
+from twotower_tf import config as configuration
 from twotower_tf.cli.main import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -100,3 +102,12 @@ def test_nothing_is_left_unfinished() -> None:
 def test_no_tracked_file_is_large() -> None:
     paths = tracked(".py", ".md", ".txt", ".npz", ".tsv", ".parquet", ".bin", ".csv", "")
     assert [path for path in paths if path.stat().st_size > 1_000_000] == []
+
+
+def test_the_readme_tells_every_configuration_class_and_field() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8").split("## Configuration")[1].split("\n## ")[0]
+    told = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`\n]+)`", text))))
+    for name, cls in vars(configuration).items():
+        if isinstance(cls, type) and dataclasses.is_dataclass(cls):
+            fields = {field.name for field in dataclasses.fields(cls)} - {"type"}
+            assert {name, *fields} <= told, {name, *fields} - told
