@@ -266,7 +266,7 @@ def test_a_truncated_gzip_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_number_that_is_none_is_no_value_and_the_row_is_kept(tmp_path: Path) -> None:
-    (tmp_path / "events.csv").write_text("user,item,time,label,age\na,x,1,1,3\na,x,2,1,unknown\na,x,3,1,inf\n")
+    (tmp_path / "events.csv").write_text("user,item,time,label,age\na,x,1,1,3\na,x,2,1,unknown\na,x,3,1,inf\na,x,4,1,5.5\n")
     config = ExperimentConfig(
         name="test",
         data=DataConfig(
@@ -276,9 +276,9 @@ def test_a_number_that_is_none_is_no_value_and_the_row_is_kept(tmp_path: Path) -
         user_features=(Numeric("age"),),
     )
     manifest = prepare(config, tmp_path / "run")
-    assert manifest["rows"]["used"] == 3
+    assert manifest["rows"]["used"] == 4
     rows = [row for batch in Prepared.open(tmp_path / "run").raw_batches("train", 9) for row in batch.to_pylist()]
-    assert [row["user.age"] for row in rows] == [3.0, None, None]
+    assert [row["user.age"] for row in rows] == [3.0, None, None, 5.5]
 
 
 def test_a_column_of_numbers_that_has_none_is_refused(tmp_path: Path) -> None:
