@@ -1,0 +1,34 @@
+"""The README's five steps, as they stand there, on a log with the columns that they show."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.conftest import command
+
+STEPS = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+STEPS = STEPS.split("## From your own log")[1].split("\n## ")[0]
+
+
+def test_a_stranger_gets_recommendations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command("synth", "--output=data/shop", "--events=24000", "--users=500", "--items=200").status == 0
+    (block,) = re.findall(r"```python\n(.*?)```", STEPS, re.DOTALL)
+    Path("configs").mkdir()
+    Path("configs/shop.py").write_text("\n".join(line[3:] for line in block.splitlines()), encoding="utf-8")
+    lines = re.findall(r"^ *(twotower .*)$", STEPS, re.MULTILINE) + re.findall(r"`(twotower run .*?)`", STEPS)
+    run, recommend, similar, verify = (
+        shlex.split(next(line for line in lines if line.split()[1] == name))[1:]
+        for name in ("run", "recommend", "similar", "verify")
+    )
+    done = command(*run, "--set=train.epochs=1")
+    assert done.status == 0, done.err
+    answer = json.loads(command(*recommend).out)
+    assert answer["user"] == {"user_id": "u1", "country": "PL", "history": ["i7", "i3"]}
+    assert len(set(answer["item_ids"])) == 10
+    similar = [word.replace("--item=i7", f"--item={answer['item_ids'][0]}") for word in similar]
+    assert json.loads(command(*similar).out)["item"] == answer["item_ids"][0]
+    assert command(*verify).status == 0
