@@ -1,0 +1,137 @@
+"""Encoded batches against the raw rows they came from."""
+
+import dataclasses
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import tensorflow as tf
+
+from twotower_tf import artifacts
+from twotower_tf import config as configuration
+from twotower_tf.artifacts import RunPaths
+from twotower_tf.config import DataConfig, ExperimentConfig, Hash, History, Numeric, RandomSplit, Tags, TimeSplit
+from twotower_tf.data.prepare import prepare
+from twotower_tf.data.prepared import Prepared
+from twotower_tf.errors import ArtifactError
+from twotower_tf.features.arrays import EncodedData
+from twotower_tf.features.encode import encode
+
+BUCKETS = 10_000  # of few values: no two share one here
+
+
+def log(seed, events, users, items):
+    rng = np.random.default_rng(seed)
+    return {
+        "user": [f"u{row}" for row in rng.integers(0, users, events)],
+        "ad": [f"i{row}" for row in rng.integers(0, items, events)],
+        "ts": rng.integers(1_700_000_000, 1_700_000_060, events),  # many equal times
+        "price": rng.uniform(1, 9, events).round(2),
+        "tags": [rng.choice(["a|b", "b", "", "c|a|b", None]) for _ in range(events)],
+    }
+
+
+def prepared_run(root, columns, **data):
+    pq.write_table(pa.table(columns), root / "events.parquet")
+    config = ExperimentConfig(
+        name="t",
+        data=DataConfig(root=str(root), events="events.parquet", user_id="user", item_id="ad", **data),
+        item_features=(Hash("ad", buckets=BUCKETS), Numeric("price", transform="none")),
+        user_features=(Hash("user", buckets=BUCKETS), Tags("tags", buckets=BUCKETS), History(of="ad", length=4)),
+    )
+    run_dir = root / "run"
+    artifacts.write_text(RunPaths(run_dir).config, configuration.to_json(config))
+    prepare(config, run_dir, threads=1)
+    prepared = Prepared.open(run_dir)
+    encode(config, prepared)
+    return config, prepared, EncodedData.open(config, prepared)
+
+
+@pytest.fixture(scope="module")
+def timed(tmp_path_factory):
+    columns = log(1, 600, 25, 40)
+    return prepared_run(tmp_path_factory.mktemp("timed"), columns, timestamp="ts", split=TimeSplit())
+
+
+@pytest.fixture(scope="module")
+def untimed(tmp_path_factory):
+    columns = log(2, 500, 25, 40)
+    return prepared_run(tmp_path_factory.mktemp("untimed"), columns, timestamp="", split=RandomSplit())
+
+
+def bucket(text):
+    return int(tf.strings.to_hash_bucket_fast(text, BUCKETS))
+
+
+def raw_rows(prepared, split):
+    return pa.Table.from_batches(prepared.raw_batches(split, 1000)).to_pylist()
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_histories_are_the_last_positives_strictly_before_the_event(timed, split):
+    _, prepared, encoded = timed
+    ids = prepared.item_ids()
+    allowed = ["train", "valid"] if split == "test" else ["train"]
+    earlier = [row for name in allowed for row in raw_rows(prepared, name)]
+    batch = encoded.user_batch(split, np.arange(prepared.num_rows(split)))
+    for row, got in zip(raw_rows(prepared, split), batch["history"], strict=True):
+        before = [e for e in earlier if e["user_row"] == row["user_row"] and e["timestamp"] < row["timestamp"]]
+        before.sort(key=lambda e: e["timestamp"])  # stable: rows of one time stay in the log's order
+        expected = [bucket(ids[e["item_row"]]) for e in before[-4:]]
+        assert [value for value in got if value != -1] == expected
+        assert got[: len(expected)].tolist() == expected  # padding stands at the end
+
+
+def test_without_time_a_training_history_is_of_the_users_other_items(untimed):
+    _, prepared, encoded = untimed
+    keys = encoded.keys("train")
+    rows = np.arange(len(keys["user_row"]))
+    everything = {}
+    for user, item in zip(keys["user_row"], keys["item_row"], strict=True):
+        everything.setdefault(user, set()).add(int(item))
+    seen = {}
+    for seed in range(40):
+        histories = encoded.history_items("train", rows, 4, np.random.default_rng(seed))
+        for row, history in enumerate(histories):
+            values = [int(value) for value in history if value != -1]
+            others = everything[keys["user_row"][row]] - {int(keys["item_row"][row])}
+            assert set(values) <= others and len(values) <= 4
+            assert history[: len(values)].tolist() == values
+            seen.setdefault(row, set()).update(values)
+    # Over many epochs a row meets all of the user's other items, not one fixed part.
+    met = [len(seen[row]) / max(1, len(everything[keys["user_row"][row]]) - 1) for row in rows]
+    assert np.mean(met) > 0.95
+
+
+def test_without_time_a_test_history_is_the_end_of_all_that_was_seen(untimed):
+    _, prepared, encoded = untimed
+    histories = encoded.history_items("test", np.arange(prepared.num_rows("test")), 4)
+    sequence, users = prepared.sequence("seen"), prepared.sequence_users("seen")
+    for user, history in zip(encoded.keys("test")["user_row"], histories, strict=True):
+        expected = sequence[users[user] : users[user + 1]][-4:].tolist()
+        assert [value for value in history.tolist() if value != -1] == expected
+
+
+def test_rows_carry_the_values_of_their_event_and_the_catalogue_the_latest(timed):
+    _, prepared, encoded = timed
+    rows = raw_rows(prepared, "train")
+    batch = encoded.user_batch("train", np.arange(len(rows)))
+    items = encoded.event_item_batch("train", np.arange(len(rows)))
+    ids = prepared.item_ids()
+    for place, row in enumerate(rows):
+        assert batch["ids"][place].tolist() == [bucket(row["user.user"])]
+        tags = [bucket(tag) for tag in (row["user.tags"] or "").split("|") if tag]
+        assert [value for value in batch["tags"][place] if value != -1] == tags
+        assert items["ids"][place].tolist() == [bucket(ids[row["item_row"]])]
+        assert items["numeric"][place, 0] == np.float32(row["item.price"])
+    catalogue = prepared.items().to_pylist()
+    numbers = encoded.item_batch(np.arange(prepared.num_items))["numeric"][:, 0]
+    assert numbers.tolist() == [np.float32(item["price"]) for item in catalogue]
+
+
+def test_arrays_of_another_configuration_are_refused(timed):
+    config, prepared, _ = timed
+    other = dataclasses.replace(config, item_features=(Hash("ad", buckets=BUCKETS),))
+    with pytest.raises(ArtifactError, match="encoded for another configuration; run `twotower prepare` again"):
+        EncodedData.open(other, prepared)

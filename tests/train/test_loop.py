@@ -1,0 +1,155 @@
+"""Training as a whole: it learns, it keeps the best epoch, it goes on where it was stopped."""
+
+import dataclasses
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+import tf_keras as keras
+
+from twotower_tf.artifacts import RunPaths
+from twotower_tf.config import CosineLogitBCE, InBatchSoftmax, SamplingConfig, TrainConfig, Uniform
+from twotower_tf.data.prepared import Prepared
+from twotower_tf.errors import ArtifactError, DataError
+from twotower_tf.features.arrays import EncodedData
+from twotower_tf.train import callbacks, loop
+from twotower_tf.train.checkpoint import load_model
+from twotower_tf.train.vectors import item_vectors, user_vectors
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of the prepared run, not trained, and its configuration with three quick epochs."""
+    run_dir, config = trained
+    shutil.copytree(run_dir / "prepared", tmp_path / "prepared")
+    shutil.copy(run_dir / "config.json", tmp_path)
+    train = TrainConfig(batch_size=256, epochs=3, initial_lr=0.01, lr_decay_rate=0.5, monitor="")
+    return tmp_path, dataclasses.replace(config, train=train)
+
+
+def vectors(config, run_dir):
+    encoded = EncodedData.open(config, Prepared.open(run_dir))
+    model = load_model(config, run_dir)
+    return item_vectors(model, encoded), user_vectors(model, encoded, "test", np.arange(50))
+
+
+@pytest.mark.parametrize("loss", ["bce", "softmax"])
+def test_the_loss_falls_and_the_figures_are_written(run, loss):
+    run_dir, config = run
+    if loss == "bce":
+        train = dataclasses.replace(config.train, epochs=8, initial_lr=0.03, lr_decay_rate=0.9)
+            sampling = SamplingConfig((Uniform(per_positive=2),))
+            config = dataclasses.replace(config, loss=CosineLogitBCE(), sampling=sampling, train=train)
+    document = loop.train(config, run_dir)
+    assert document == json.loads(RunPaths(run_dir).train.read_text())
+    losses = [epoch["loss"] for epoch in document["history"]]
+    assert losses[-1] < losses[0]
+    if loss == "bce":
+        # Before it learns, one of three candidates is clicked: an entropy of 0.637, and an AUC of a half.
+        assert losses[-1] < 0.62 and document["history"][-1]["auc"] > 0.6
+    else:
+        assert document["history"][-1]["in_batch_top_10"] > 10 / 256
+    assert document["epochs"] == document["best_epoch"] == config.train.epochs
+    assert 0 < document["step_ms"] and 0 <= document["input_bound_fraction"] <= 1
+    assert document["table_rows"] == {"item_embedding_4": 20, "shared_embedding_4": 500, "user_embedding_4": 649}
+    assert {path.name for path in RunPaths(run_dir).checkpoints.iterdir()} == {"latest", "best"}
+    assert (RunPaths(run_dir).logs / "projector_config.pbtxt").read_text().count("items.tsv") == 1
+    names = (RunPaths(run_dir).logs / "items.tsv").read_text(encoding="utf-8").splitlines()
+    assert names[0] == "item_name\titem_id\ttrain_count" and len(names) == 1 + Prepared.open(run_dir).num_items
+
+
+def test_a_stopped_training_goes_on_to_the_same_end(run, tmp_path_factory):
+    run_dir, config = run
+    other = tmp_path_factory.mktemp("undisturbed")
+    shutil.copytree(run_dir, other, dirs_exist_ok=True)
+    loop.train(config, other)
+
+    class Stop(Exception):
+        pass
+
+    def stop_in_the_second_epoch(stage, done, total):
+        if done == total // 3 + 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        loop.train(config, run_dir, progress=stop_in_the_second_epoch)
+    assert not RunPaths(run_dir).train.exists()
+    document = loop.train(config, run_dir, resume=True)
+    assert [epoch["epoch"] for epoch in document["history"]] == [1, 2, 3]
+    for got, expected in zip(vectors(config, run_dir), vectors(config, other), strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-4)
+    # Nothing is left to do: resuming once more changes neither figures nor weights.
+    assert loop.train(config, run_dir, resume=True)["history"] == document["history"]
+
+
+def test_resume_with_nothing_to_resume_starts_from_the_beginning(run):
+    run_dir, config = run
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=1))
+    assert loop.train(config, run_dir, resume=True)["epochs"] == 1
+
+
+def test_the_best_epoch_is_kept_and_patience_ends_training(run):
+    run_dir, config = run
+    train = dataclasses.replace(config.train, epochs=9, monitor="recall@20", patience=2)
+    config = dataclasses.replace(config, train=train)
+    judged = iter([0.1, 0.3, 0.2, 0.25, 0.9])
+    kept = []
+
+    def validate(model):
+        kept.append([weight.numpy() for weight in model.trainable_weights])
+        return {"recall@20": next(judged)}
+
+    document = loop.train(config, run_dir, validate=validate)
+    assert (document["epochs"], document["best_epoch"], document["best"]) == (4, 2, 0.3)
+    assert document["stopped_early"]
+    model = load_model(config, run_dir)
+    for weight, expected in zip(model.trainable_weights, kept[1], strict=True):
+        np.testing.assert_array_equal(weight.numpy(), expected)
+
+
+def test_the_learning_rate_decays_by_epochs(trained):
+    _, config = trained
+    train = TrainConfig(batch_size=256, initial_lr=0.8, lr_decay_rate=0.5, lr_decay_epochs=2, monitor="")
+    model = loop.compile_model(dataclasses.replace(config, train=train), steps_per_epoch=10)
+    schedule = model.optimizer._learning_rate
+    rates = [float(schedule(step)) for step in (0, 19, 20, 39, 40)]
+    np.testing.assert_allclose(rates, [0.8, 0.8, 0.4, 0.4, 0.2])
+
+
+def test_vectors_are_unit_length(run):
+    run_dir, config = run
+    loop.train(dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=1)), run_dir)
+    for got in vectors(config, run_dir):
+        np.testing.assert_allclose(np.linalg.norm(got, axis=1), 1.0, atol=1e-5)
+
+
+def test_a_loss_that_is_no_number_ends_training_with_advice():
+    with pytest.raises(DataError) as error:
+        callbacks.StopOnNaN().on_epoch_end(2, {"loss": math.nan})
+    assert str(error.value) == (
+        "training: the loss of epoch 3 is nan; lower train.initial_lr, or give huge numbers transform='log1p'"
+    )
+
+
+def test_an_untrained_run_and_another_configuration_are_refused(run):
+    run_dir, config = run
+    with pytest.raises(ArtifactError, match="no trained model; run `twotower train` first"):
+        load_model(config, run_dir)
+    loop.train(dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=1)), run_dir)
+    with pytest.raises(ArtifactError, match="of another configuration than the run's config.json; train again"):
+        load_model(dataclasses.replace(config, loss=InBatchSoftmax(temperature=0.5)), run_dir)
+
+
+def test_keras_itself_can_train_the_model(trained):
+    """The towers are an ordinary `keras.Model`: another optimizer and a plain fit work as anywhere."""
+    run_dir, config = trained
+    prepared = Prepared.open(run_dir)
+    encoded = EncodedData.open(config, prepared)
+    batches = loop.Batches(config, prepared, encoded)
+    model = loop.compile_model(config, batches.steps)
+    model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    before = model.get_layer("user_projection").kernel.numpy()
+    model.fit(batches.dataset(0), steps_per_epoch=3, verbose=0)
+    assert np.abs(model.get_layer("user_projection").kernel.numpy() - before).max() > 0
