@@ -1,0 +1,69 @@
+"""The shipped configurations on published data, through the commands that they open with.
+
+The fast lane runs the small sets for an epoch or two; `make quality` runs all of them in full and checks the figures.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.end_to_end.conftest import command
+
+ROOT = Path(__file__).resolve().parents[2]
+PUBLISHED = Path(os.environ.get("TWOTOWER_TEST_DATA", ROOT / "../shared/data"))
+# configuration: name for `dataset`, its files below the published data
+SETS = {
+    "movielens_100k": ("movielens-100k", "movielens-100k"),
+    "movielens_1m": ("movielens-1m", "movielens-1m"),
+    "gowalla": ("gowalla", "gowalla"),
+    "avazu": ("avazu", "avazu-sample/avazu_random20k.csv"),
+}
+
+
+def run(name: str, root: Path, *overrides: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Converts and runs; returns prepared/manifest.json and metrics.json."""
+    dataset, files = SETS[name]
+    source = PUBLISHED / files
+    if not source.exists():
+        pytest.skip(f"needs the published files in {source}; set TWOTOWER_TEST_DATA to their directory")
+    done = command("dataset", dataset, f"--source={source}", f"--output={root}/data")
+    assert done.status == 0, done.err
+    settings = [f"--set={override}" for override in (f"data.root={root}/data", *overrides)]
+    where = [f"--run_dir={root}/run", f"--export_dir={root}/export/{name}"]
+    done = command("run", f"--config={ROOT}/configs/{name}.py", *where, *settings)
+    assert done.status == 0, done.err
+    print(done.out)
+    run_dir = root / "run"
+    manifest, metrics = (
+        json.loads((run_dir / file).read_text()) for file in ("prepared/manifest.json", "metrics.json")
+    )
+    return manifest, metrics
+
+
+def test_movielens_100k_beats_popularity_after_two_epochs(tmp_path: Path) -> None:
+    manifest, report = run("movielens_100k", tmp_path, "train.epochs=2")
+    assert manifest["rows"]["read"] == 100_000 == manifest["rows"]["used"]
+    assert (manifest["items"], manifest["users"]) == (1682, 943)
+    assert report["metrics"]["recall@20"] > report["baselines"]["popularity"]["recall@20"]
+    user = '--user={"user_id": "1", "gender": "M", "age": 24, "occupation": "technician", "history": ["50", "181"]}'
+    answer = json.loads(command("recommend", f"--export_dir={tmp_path}/export/movielens_100k", user).out)
+    assert len(set(answer["item_ids"])) == 10
+
+
+def test_the_avazu_sample_runs(tmp_path: Path) -> None:
+    manifest, report = run("avazu", tmp_path, "train.epochs=1")
+    assert manifest["rows"]["read"] == 20_000 == manifest["rows"]["used"]
+    assert report["split"] == "test" and report["users"] > 0
+    user = '--user={"device_id": "a99f214a", "device_ip": "ddd2926e", "device_type": 1, "device_conn_type": "2"}'
+    answer = json.loads(command("recommend", f"--export_dir={tmp_path}/export/avazu", user, "--k=3").out)
+    assert len(answer["item_ids"]) == 3
+
+
+@pytest.mark.quality
+@pytest.mark.parametrize("name", ["movielens_100k", "movielens_1m", "gowalla"])
+def test_beats_popularity_clearly(name: str, tmp_path: Path) -> None:
+    _, report = run(name, tmp_path)
+    assert report["metrics"]["recall@20"] >= 1.5 * report["baselines"]["popularity"]["recall@20"]
