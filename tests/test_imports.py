@@ -22,7 +22,7 @@ ALLOWED = {
     "errors": set(),
     "progress": set(),
     "artifacts": {"errors"},
-    "config": {"errors", "artifacts"},
+    "config": {"errors", "artifacts", "config"},
     "configs": {"config"},
     "data": DATA,
     "features": FEATURES,

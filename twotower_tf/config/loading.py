@@ -1,0 +1,94 @@
+"""Configurations from files and to files: Python, JSON, run directories, fingerprints."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from twotower_tf import artifacts
+from twotower_tf.config.base import explain
+from twotower_tf.config.experiment import ExperimentConfig
+from twotower_tf.config.overrides import override
+from twotower_tf.errors import ConfigError
+
+SCHEMA_VERSION = 1
+_ADAPTER = pydantic.TypeAdapter(ExperimentConfig)
+
+GetConfig = Callable[[], ExperimentConfig]
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """Runs `get_config()` of a configuration file and applies `--set` overrides in order.
+
+    Raises:
+        ConfigError: for a missing file, a file without `get_config`, an error in it, or an unusable override.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"--config: no such file: {path}")
+    if path.suffix == ".json":
+        return override(from_json(path.read_text(encoding="utf-8"), str(path)), overrides)
+    try:
+        get_config = runpy.run_path(str(path)).get("get_config")
+        if get_config is None:
+            raise ConfigError(f"{path}: defines no get_config()")
+        config = get_config()
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+    except Exception as error:
+        raise ConfigError(f"{path}: {type(error).__name__}: {error}".replace("\n", " ")) from error
+    if not isinstance(config, ExperimentConfig):
+        raise ConfigError(f"{path}: get_config() must return an ExperimentConfig; came {type(config).__name__}")
+    return override(config, overrides)
+
+
+def to_json(config: ExperimentConfig) -> str:
+    """The resolved configuration as JSON text; `from_json` gives it back equal."""
+    document = {"schema_version": SCHEMA_VERSION, **_ADAPTER.dump_python(config, mode="json")}
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def from_json(text: str, where: str) -> ExperimentConfig:
+    """Reads what `to_json` wrote.
+
+    Raises:
+        ConfigError: for another schema version, or content that is no configuration. `where` names the source.
+    """
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{where}: not JSON: {error}") from None
+    artifacts.check_schema(document, SCHEMA_VERSION, where)
+    document.pop("schema_version")
+    try:
+        return _ADAPTER.validate_json(json.dumps(document))
+    except pydantic.ValidationError as error:
+        raise ConfigError(f"{where}: {explain('ExperimentConfig', error)}") from None
+
+
+def load_run(run_dir: str | Path) -> ExperimentConfig:
+    """Reads `config.json` of a run directory.
+
+    Raises:
+        ArtifactError: where there is none, or it is of another version.
+        ConfigError: where its content is no configuration.
+    """
+    path = artifacts.RunPaths(Path(run_dir)).config
+    return from_json(artifacts.read_text(path, "run directory"), str(path))
+
+
+# The fields that prepared data depends on, and those that a trained model depends on besides its schedule, `train`.
+PREPARED = ("seed", "data", "item_features", "user_features")
+TRAINED = (*PREPARED, "model", "sampling", "loss")
+
+
+def fingerprint(config: ExperimentConfig, fields: Sequence[str] = ()) -> str:
+    """A digest of the named fields, by default of all, except where the files lie."""
+    document: dict[str, Any] = _ADAPTER.dump_python(config, mode="json")
+    document["data"].pop("root")
+    return artifacts.fingerprint({name: document[name] for name in fields or document})

@@ -1,0 +1,99 @@
+"""`--set a.b=value`: overrides of any field, typed by the field."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import typing
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
+
+import pydantic
+
+from twotower_tf.config.base import CLASSES, explain
+from twotower_tf.config.experiment import ExperimentConfig
+from twotower_tf.errors import ConfigError, unknown_name
+
+
+def override(config: ExperimentConfig, overrides: Iterable[str]) -> ExperimentConfig:
+    """Applies `a.b=value` texts. Values are typed by the field: numbers, text, `(1, 2)`, or `Class(field=value)`.
+
+    Raises:
+        ConfigError: for an unknown field (with the nearest one), or a value the field does not take.
+    """
+    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    hints = typing.get_type_hints(ExperimentConfig, include_extras=True)
+    texts = list(overrides)
+    for text in texts:
+        path, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {text}: write it as field=value, e.g. --set train.epochs=3")
+        head, *rest = path.strip().split(".")
+        try:
+            if head not in fields:
+                raise ConfigError(unknown_name("field of ExperimentConfig", head, fields))
+            fields[head] = _replace(fields[head], hints[head], rest, value, path)
+        except ConfigError as error:
+            raise ConfigError(f"--set {text}: {error}") from None
+    try:
+        return ExperimentConfig(**fields)  # once, at the end: two overrides may be possible only together
+    except ConfigError as error:
+        raise ConfigError(f"--set {' '.join(texts)}: {error}") from None
+
+
+def _replace(node: Any, hint: Any, path: Sequence[str], text: str, whole: str) -> Any:
+    """`node` with the field at `path` replaced by `text` read as that field's type."""
+    if not path:
+        try:
+            value = text if isinstance(node, str) else _literal(text)  # a predicate may stand in brackets
+            return pydantic.TypeAdapter(hint).validate_python(value, strict=False)
+        except pydantic.ValidationError as error:
+            return _replace_error(whole, error)
+    head, rest = path[0], path[1:]
+    if isinstance(node, tuple):
+        if not head.isdigit() or int(head) >= len(node):
+            raise ConfigError(f"{whole}: {head!r} is no position; there are {len(node)}, counted from 0")
+        element = typing.get_args(typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint)[0]
+        changed = _replace(node[int(head)], element, rest, text, whole)
+        return (*node[: int(head)], changed, *node[int(head) + 1 :])
+    if not dataclasses.is_dataclass(node):
+        raise ConfigError(f"{whole}: {head!r} is asked of a plain value")
+    hints = typing.get_type_hints(type(node), include_extras=True)
+    if head not in hints or head == "type":
+        raise ConfigError(unknown_name(f"field of {type(node).__name__}", head, set(hints) - {"type"}))
+    changed = _replace(getattr(node, head), hints[head], rest, text, whole)
+    return dataclasses.replace(node, **{head: changed})  # type: ignore[type-var]
+
+
+def _replace_error(whole: str, error: pydantic.ValidationError) -> typing.NoReturn:
+    raise ConfigError(explain(whole, error)) from None
+
+
+def _literal(text: str) -> Any:
+    """`(1, 2)` and `[1, 2]` as sequences, `Class(field=value)` as that configuration class, all else as text."""
+    stripped = text.strip()
+    if stripped == "None":
+        return None
+    if not (stripped.startswith(("(", "[")) or stripped.endswith(")")):
+        return text
+    try:
+        return _construct(ast.parse(stripped, mode="eval").body)
+    except SyntaxError:
+        return text
+
+
+def _construct(node: ast.expr) -> Any:
+    if isinstance(node, ast.Tuple | ast.List):
+        return tuple(_construct(element) for element in node.elts)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        if node.func.id not in CLASSES:
+            raise ConfigError(unknown_name("configuration class", node.func.id, CLASSES))
+        arguments = [_construct(argument) for argument in node.args]
+        keywords = {keyword.arg or "": _construct(keyword.value) for keyword in node.keywords}
+        return CLASSES[node.func.id](*arguments, **keywords)
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        raise ConfigError(
+            f"{ast.unparse(node)!r} is neither a number, a text, a list nor a configuration class"
+        ) from None
