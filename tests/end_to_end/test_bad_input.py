@@ -278,6 +278,8 @@ def test_the_stages_one_by_one_are_the_same_as_run(data: Path) -> None:
     assert (done.status, done.out) == (0, f"{root}/other/7\n")
     one, other = (json.loads((root / name / "metrics.json").read_text()) for name in ("run", "steps"))
     assert one["metrics"] == pytest.approx(other["metrics"])
+    assert command("train", where).status == 0  # figures of the model before are not those of this one
+    assert not (root / "steps" / "metrics.json").exists() and not (root / "steps" / "report.html").exists()
     assert command("train", where, "--set=data.label=").err == (
         f'twotower train: {root}/steps was prepared with another configuration (data.label was "click", now ""); '
         "run twotower prepare with this one first\n"

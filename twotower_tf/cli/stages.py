@@ -110,7 +110,13 @@ def forget_model(paths: RunPaths) -> None:
     """Removes all that training and later stages wrote."""
     for directory in (paths.checkpoints, paths.logs):
         shutil.rmtree(directory, ignore_errors=True)
-    for file in (paths.train, paths.metrics, paths.report):
+    paths.train.unlink(missing_ok=True)
+    forget_figures(paths)
+
+
+def forget_figures(paths: RunPaths) -> None:
+    """Removes the evaluation's results: they are of other data or another model than the one to come."""
+    for file in (paths.metrics, paths.report):
         file.unlink(missing_ok=True)
 
 
@@ -202,6 +208,7 @@ class Runner:
             self.tell("prepare: up to date")
             return Prepared.open(self.run_dir).manifest
         stages.begin("prepare", key)
+        forget_figures(RunPaths(self.run_dir))
         manifest: dict[str, Any] = prepare.prepare(
             self.config, self.run_dir, memory_limit=memory_limit, threads=threads, progress=self.progress
         )
@@ -224,6 +231,7 @@ class Runner:
         prepared = Prepared.open(self.run_dir)
         validate = validator(self.config, prepared, EncodedData.open(self.config, prepared))
         stages.begin("train", key)
+        forget_figures(paths)
         report: dict[str, Any] = loop.train(
             self.config, self.run_dir, resume=resume, validate=validate, progress=self.progress
         )
