@@ -37,6 +37,6 @@ def get_config() -> ExperimentConfig:
         model=ModelConfig(embedding_dim=64, vector_dim=64, item_hidden=(), user_hidden=()),
         sampling=SamplingConfig(negatives=(InBatch(),)),
         loss=InBatchSoftmax(temperature=0.1),
-        train=TrainConfig(batch_size=4096, epochs=20, initial_lr=0.003, lr_decay_rate=0.9, patience=3),
+        train=TrainConfig(batch_size=1024, epochs=8, initial_lr=0.002, lr_decay_rate=0.8, patience=2),
         evaluation=EvaluationConfig(ks=(20, 50), query="user"),
     )

@@ -53,6 +53,6 @@ def get_config() -> ExperimentConfig:
         model=ModelConfig(embedding_dim=64, vector_dim=64, item_hidden=(128,), user_hidden=(128,)),
         sampling=SamplingConfig(negatives=(InBatch(),)),
         loss=InBatchSoftmax(temperature=0.07),
-        train=TrainConfig(batch_size=4096, epochs=20, initial_lr=0.002, lr_decay_rate=0.9, patience=3),
+        train=TrainConfig(batch_size=1024, epochs=8, initial_lr=0.001, lr_decay_rate=0.8, patience=2),
         evaluation=EvaluationConfig(ks=(10, 20, 50, 100), query="event"),
     )

@@ -40,8 +40,8 @@ def test_the_loss_falls_and_the_figures_are_written(run, loss):
     run_dir, config = run
     if loss == "bce":
         train = dataclasses.replace(config.train, epochs=8, initial_lr=0.03, lr_decay_rate=0.9)
-            sampling = SamplingConfig((Uniform(per_positive=2),))
-            config = dataclasses.replace(config, loss=CosineLogitBCE(), sampling=sampling, train=train)
+        sampling = SamplingConfig((Uniform(per_positive=2),))
+        config = dataclasses.replace(config, loss=CosineLogitBCE(), sampling=sampling, train=train)
     document = loop.train(config, run_dir)
     assert document == json.loads(RunPaths(run_dir).train.read_text())
     losses = [epoch["loss"] for epoch in document["history"]]
