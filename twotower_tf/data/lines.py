@@ -13,6 +13,7 @@ import duckdb
 
 from twotower_tf.data import files
 from twotower_tf.data.files import Source
+from twotower_tf.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -85,23 +86,29 @@ def records(source: Source) -> Iterator[tuple[int, int, bytes]]:
     JSON lines are one record each. In delimited text a quoted field may span lines:
     A quote opens a field only at its start; inside, two quotes are one. After a closed quote anything but a delimiter
     or a line end breaks the record, which then ends with the line.
+
+    Raises:
+        DataError: where the file cannot be read to its end.
     """
     header = files.head(source) if source.suffix in files.DELIMITERS else None
     mark = header[1].encode() if header else b""
     number, line = 0, 0
-    with files.open_bytes(source.path) as file:
-        for text in file:
-            line += 1
-            first = line
-            if mark and b'"' in text:
-                while _open_quote(text, mark):
-                    more = file.readline()
-                    if not more:
-                        break
-                    text += more
-                    line += 1
-            number += 1
-            yield number, first, text
+    try:
+        with files.open_bytes(source.path) as file:
+            for text in file:
+                line += 1
+                first = line
+                if mark and b'"' in text:
+                    while _open_quote(text, mark):
+                        more = file.readline()
+                        if not more:
+                            break
+                        text += more
+                        line += 1
+                number += 1
+                yield number, first, text
+    except (OSError, EOFError) as error:  # a cut-off archive, which not every DuckDB notices
+        raise DataError(f"{source.name}: cannot be read: {error}") from None
 
 
 def _open_quote(text: bytes, delimiter: bytes) -> bool:
