@@ -17,6 +17,7 @@ from twotower_tf.config import (
     CosineLogitBCE,
     Cross,
     DataConfig,
+    DateSplit,
     EvaluationConfig,
     ExperimentConfig,
     GivenSplit,
@@ -127,6 +128,35 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     "the last without time": (
         lambda: experiment(data=DataConfig(label="click", timestamp="", split=LeaveLastOut())),
         "data.timestamp: LeaveLastOut needs the event's time; name its column or use RandomSplit()",
+    ),
+    "no training day": (
+        lambda: DateSplit(train_days=0),
+        "DateSplit.train_days: input should be greater than 0; came 0",
+    ),
+    "days missing": (lambda: DateSplit(), "DateSplit: the field 'train_days' is required and was not given"),
+    "a day in another form": (
+        lambda: DateSplit(train_days=3, until="31.1.2026"),
+        r"DateSplit.until: string should match pattern '^(\d{8}|\d{4}-\d{2}-\d{2})?$'; came '31.1.2026'",
+    ),
+    "a day that is none": (
+        lambda: experiment(data=DataConfig(label="click", split=DateSplit(train_days=3, until="2026-02-30"))),
+        "data.split.until: '2026-02-30' is no day; write it as 20260131",
+    ),
+    "a delimiter of two characters": (
+        lambda: DataConfig(delimiter="::"),
+        """DataConfig.delimiter: string should match pattern '^([^"\\r\\n]|\\\\t)?$'; came '::'""",
+    ),
+    "a quote as delimiter": (
+        lambda: DataConfig(delimiter='"'),
+        """DataConfig.delimiter: string should match pattern '^([^"\\r\\n]|\\\\t)?$'; came '"'""",
+    ),
+    "two columns of one name": (
+        lambda: experiment(data=DataConfig(label="click", columns=("user_id", "item_id", "user_id"))),
+        "data.columns: two columns are named 'user_id'",
+    ),
+    "names for a table that is not there": (
+        lambda: experiment(data=DataConfig(label="click", item_columns=("item_id", "price"))),
+        "data.item_columns: there is no data.items whose columns it could name",
     ),
     "one name twice": (
         lambda: experiment(user_features=(Hash("user_id", buckets=10), Hash("user_id", buckets=20))),
@@ -251,6 +281,9 @@ OVERRIDES = {
     "item_features.0.embedding_dim=None": lambda config: config.item_features[0].embedding_dim is None,
     "data.root=None": lambda config: config.data.root == "None",
     "data.split=LeaveLastOut()": lambda config: config.data.split == LeaveLastOut(),
+    "data.split=DateSplit(train_days=3)": lambda config: config.data.split == DateSplit(3, 1, 1),
+    "data.columns=('user_id', 'item_id')": lambda config: config.data.columns == ("user_id", "item_id"),
+    "data.delimiter=;": lambda config: config.data.delimiter == ";",
     "data.split.valid_fraction=0.25": lambda config: config.data.split == TimeSplit(valid_fraction=0.25),
     "data.positive=(dwell > 5) and click = 1": lambda config: config.data.positive == "(dwell > 5) and click = 1",
     "data.positive=(dwell > 5)": lambda config: config.data.positive == "(dwell > 5)",
@@ -431,6 +464,7 @@ def side(*more: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 splits = st.one_of(
     st.builds(TimeSplit, st.floats(0, 0.4), st.floats(0, 0.4)),
     st.builds(LeaveLastOut),
+    st.builds(DateSplit, st.integers(1, 99), st.integers(0, 9), st.integers(0, 9), st.sampled_from(["", "20260131"])),
     st.builds(GivenSplit, names),
     st.builds(RandomSplit, st.floats(0, 0.4), st.floats(0, 0.4)),
 )

@@ -8,6 +8,7 @@ the run directory as `config.json`, and every later stage reads that file.
 from twotower_tf.config.base import MAX_BUCKETS
 from twotower_tf.config.data import (
     DataConfig,
+    DateSplit,
     GivenSplit,
     LeaveLastOut,
     RandomSplit,
@@ -63,6 +64,7 @@ __all__ = [
     "CosineLogitBCE",
     "Cross",
     "DataConfig",
+    "DateSplit",
     "EvaluationConfig",
     "ExperimentConfig",
     "Feature",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from twotower_tf.config.data import DataConfig, LeaveLastOut, RandomSplit, TimeSplit
+from twotower_tf.config.data import DataConfig, DateSplit, LeaveLastOut, RandomSplit, TimeSplit
 from twotower_tf.config.features import Hash, History, Numeric, feature_columns, feature_name
 from twotower_tf.config.training import CosineLogitBCE, InBatchSoftmax
 from twotower_tf.errors import ConfigError, unknown_name
@@ -25,6 +26,23 @@ def check_data(data: DataConfig) -> None:
         )
     if isinstance(split, TimeSplit | LeaveLastOut) and not data.timestamp:
         raise ConfigError(f"data.timestamp: {split.type} needs the event's time; name its column or use RandomSplit()")
+    if isinstance(split, DateSplit) and split.until:
+        try:
+            datetime.strptime(split.until.replace("-", ""), "%Y%m%d")
+        except ValueError:
+            raise ConfigError(f"data.split.until: {split.until!r} is no day; write it as 20260131") from None
+    for field, table in (("columns", "events"), ("item_columns", "items"), ("user_columns", "users")):
+        _check_header(data, field, table)
+
+
+def _check_header(data: DataConfig, field: str, table: str) -> None:
+    """Column names given in place of a header line."""
+    names = getattr(data, field)
+    if names and not getattr(data, table):
+        raise ConfigError(f"data.{field}: there is no data.{table} whose columns it could name")
+    twice = next((name for position, name in enumerate(names) if name in names[:position]), None)
+    if twice is not None:
+        raise ConfigError(f"data.{field}: two columns are named {twice!r}")
 
 
 def check_features(config: ExperimentConfig) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from twotower_tf.config.base import Name, Share, config_class
+from twotower_tf.config.base import Name, NonNegative, Positive, Share, config_class
 
 
 @config_class
@@ -16,6 +16,26 @@ class TimeSplit:
     valid_fraction: Share = 0.1
     test_fraction: Share = 0.1
     type: Literal["TimeSplit"] = "TimeSplit"
+
+
+@config_class
+class DateSplit:
+    """Whole days, UTC: the last `test_days` are test, the `valid_days` before them validation, the rest training.
+
+    A log in directories `dt=YYYYMMDD/` is read only where its days are inside the window.
+
+    Attributes:
+        train_days: days to train on.
+        valid_days: days after them.
+        test_days: the last days of the window.
+        until: the window's last day, `YYYYMMDD` or `YYYY-MM-DD`; "" is the newest day of the log.
+    """
+
+    train_days: Positive
+    valid_days: NonNegative = 1
+    test_days: NonNegative = 1
+    until: Annotated[str, Field(pattern=r"^(\d{8}|\d{4}-\d{2}-\d{2})?$")] = ""
+    type: Literal["DateSplit"] = "DateSplit"
 
 
 @config_class
@@ -42,7 +62,7 @@ class RandomSplit:
     type: Literal["RandomSplit"] = "RandomSplit"
 
 
-Split = Annotated[TimeSplit | LeaveLastOut | GivenSplit | RandomSplit, Field(discriminator="type")]
+Split = Annotated[TimeSplit | DateSplit | LeaveLastOut | GivenSplit | RandomSplit, Field(discriminator="type")]
 
 
 @config_class
@@ -54,6 +74,10 @@ class DataConfig:
         events: file, glob or directory of the event log; format by suffix.
         items: table with one row per item, or "": the catalogue is derived from the events (latest row per item).
         users: table with one row per user, or "".
+        columns: names of the event log's columns where its delimited files have no header line.
+        item_columns: the same of the item table.
+        user_columns: the same of the user table.
+        delimiter: one character between the fields of delimited files, or `\\t`; "" takes it from suffix and header.
         user_id: column of the user's id.
         item_id: column of the item's id.
         timestamp: column of the event's time, or "" where the log has no order.
@@ -69,6 +93,10 @@ class DataConfig:
     events: Name = "events.csv"
     items: str = ""
     users: str = ""
+    columns: tuple[Name, ...] = ()
+    item_columns: tuple[Name, ...] = ()
+    user_columns: tuple[Name, ...] = ()
+    delimiter: Annotated[str, Field(pattern=r'^([^"\r\n]|\\t)?$')] = ""
     user_id: Name = "user_id"
     item_id: Name = "item_id"
     timestamp: str = "timestamp"
