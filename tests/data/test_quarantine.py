@@ -266,7 +266,8 @@ def test_a_truncated_gzip_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_number_that_is_none_is_no_value_and_the_row_is_kept(tmp_path: Path) -> None:
-    (tmp_path / "events.csv").write_text("user,item,time,label,age\na,x,1,1,3\na,x,2,1,unknown\na,x,3,1,inf\na,x,4,1,5.5\n")
+    rows = "a,x,1,1,3\na,x,2,1,unknown\na,x,3,1,inf\na,x,4,1,5.5\n"
+    (tmp_path / "events.csv").write_text(f"user,item,time,label,age\n{rows}")
     config = ExperimentConfig(
         name="test",
         data=DataConfig(

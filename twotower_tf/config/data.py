@@ -67,7 +67,7 @@ Split = Annotated[TimeSplit | DateSplit | LeaveLastOut | GivenSplit | RandomSpli
 
 @config_class
 class DataConfig:
-    """Where the tables are and what their columns mean. Paths are relative to `root`.
+    r"""Where the tables are and what their columns mean. Paths are relative to `root`.
 
     Attributes:
         root: directory of the tables, relative to the working directory.
@@ -77,7 +77,7 @@ class DataConfig:
         columns: names of the event log's columns where its delimited files have no header line.
         item_columns: the same of the item table.
         user_columns: the same of the user table.
-        delimiter: one character between the fields of delimited files, or `\\t`; "" takes it from suffix and header.
+        delimiter: one character between the fields of delimited files, or `\t`; "" takes it from suffix and header.
         user_id: column of the user's id.
         item_id: column of the item's id.
         timestamp: column of the event's time, or "" where the log has no order.
