@@ -14,7 +14,6 @@ from twotower_tf.config import (
     ExperimentConfig,
     Hash,
     Hour,
-    Labelled,
     ModelConfig,
     SamplingConfig,
     TimeSplit,
@@ -53,8 +52,8 @@ def get_config() -> ExperimentConfig:
             Hash("device_conn_type", buckets=10),
             Hour("hour"),
         ),
-        model=ModelConfig(embedding_dim=16, vector_dim=16, item_hidden=(64, 32), user_hidden=(64, 32)),
-        sampling=SamplingConfig(negatives=(Labelled(), Uniform(per_positive=4))),
+        model=ModelConfig(embedding_dim=16, vector_dim=32, item_hidden=(128, 64), user_hidden=(128, 64)),
+        sampling=SamplingConfig(negatives=(Uniform(per_positive=4),)),
         loss=CosineLogitBCE(),
         train=TrainConfig(batch_size=1024, epochs=5, initial_lr=0.001, lr_decay_rate=0.9),
     )

@@ -51,5 +51,5 @@ def get_config() -> ExperimentConfig:
         sampling=SamplingConfig(negatives=(InBatch(),)),
         loss=InBatchSoftmax(temperature=0.1),
         train=TrainConfig(batch_size=1024, epochs=20, initial_lr=0.002, lr_decay_rate=0.9, patience=3),
-        evaluation=EvaluationConfig(ks=(10, 20, 50, 100)),
+        evaluation=EvaluationConfig(ks=(10, 20, 50, 100), query="event"),
     )
