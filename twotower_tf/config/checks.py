@@ -33,6 +33,9 @@ def check_data(data: DataConfig) -> None:
             raise ConfigError(f"data.split.until: {split.until!r} is no day; write it as 20260131") from None
     for field, table in (("columns", "events"), ("item_columns", "items"), ("user_columns", "users")):
         _check_header(data, field, table)
+    for field, table in (("items_time", "items"), ("users_time", "users")):
+        if getattr(data, field) and not (getattr(data, table) and data.timestamp):
+            raise ConfigError(f"data.{field}: joins data.{table} at the event's time; it needs both and data.timestamp")
 
 
 def _check_header(data: DataConfig, field: str, table: str) -> None:

@@ -77,6 +77,9 @@ class DataConfig:
         columns: names of the event log's columns where its delimited files have no header line.
         item_columns: the same of the item table.
         user_columns: the same of the user table.
+        items_time: column of the item table with the time from which a row holds, or "". With it an event sees the row
+            that held at its own time; the catalogue keeps the latest. A row without a usable time is quarantined.
+        users_time: the same of the user table.
         delimiter: one character between the fields of delimited files, or `\t`; "" takes it from suffix and header.
         user_id: column of the user's id.
         item_id: column of the item's id.
@@ -96,6 +99,8 @@ class DataConfig:
     columns: tuple[Name, ...] = ()
     item_columns: tuple[Name, ...] = ()
     user_columns: tuple[Name, ...] = ()
+    items_time: str = ""
+    users_time: str = ""
     delimiter: Annotated[str, Field(pattern=r'^([^"\r\n]|\\t)?$')] = ""
     user_id: Name = "user_id"
     item_id: Name = "item_id"
