@@ -1,8 +1,9 @@
 """Who and what the log is about: the tables of users and items, numbered in the order of their ids.
 
 The catalogue keeps every item of the item table and every item of a used event. A column of the item table has the
-value of the item's latest row there (by time where the table has the event's time column, then by place); a column
-that only the events carry has the value of the item's latest used event. Users are those with a used event.
+value of the item's latest row there (by `items_time`, or the event's time column where the table has it, then by
+place); a column that only the events carry has the value of the item's latest used event. Users are those with a used
+event.
 """
 
 from __future__ import annotations
@@ -17,13 +18,17 @@ from twotower_tf.data import judge, timestamps
 from twotower_tf.data.engine import one
 from twotower_tf.data.roles import RESERVED, FeatureColumn, Inputs, feature_sources
 from twotower_tf.data.tables import Table
-from twotower_tf.data.values import quoted
+from twotower_tf.data.values import literal, quoted
 from twotower_tf.errors import DataError
 
 
 @dataclass(frozen=True)
 class TableCounts:
-    """What became of a table's rows: latest rows used, older ones of the same id, rows without a usable id."""
+    """What became of a table's rows.
+
+    Used are the latest of each id, or of each id and time where rows hold from a time on; duplicates are the others;
+    quarantined are malformed ones and those without a usable id or time.
+    """
 
     read: int
     used: int
@@ -32,38 +37,66 @@ class TableCounts:
 
 
 def latest(
-    connection: duckdb.DuckDBPyConnection, table: Table, id_column: str, time_column: str, name: str
+    connection: duckdb.DuckDBPyConnection, table: Table, id_column: str, event_time: str, name: str, since: str = ""
 ) -> tuple[TableCounts, list[tuple[int, str]]]:
-    """Creates `name`: id and place of each id's latest row of a table.
+    """Creates `{name}_latest`: id and place of each id's latest row of a table.
+
+    Args:
+        connection: where the table is.
+        table: of items or users.
+        id_column: its column of ids.
+        event_time: the log's time column, which decides what is latest where the table has a usable one of that name.
+        name: "item" or "user".
+        since: the column with the time from which a row holds, or "". With it `{name}_rows` is created too: id, place
+            and ts of every id's latest row at each time.
 
     Returns:
-        The counts, and (place, reason) of rows whose id cannot be used.
+        The counts, and (place, reason) of rows whose id, or time in `since`, cannot be used.
+
+    Raises:
+        DataError: where most times in `since` cannot be read.
     """
     text = judge.text_of(table, id_column)
-    kind = "item" if name.startswith("item") else "user"
+    faults = judge.unusable_id(name, id_column, text)
     ts = "CAST(NULL AS BIGINT)"
-    if time_column in table.columns:
-        column = table.columns[time_column]
+    if since:
+        column = table.columns[since]
+        clock = timestamps.choose(
+            connection, table.name, column.identifier, column.kind, column=since, field=f"data.{name}s_time"
+        )
+        ts, time = clock.seconds, judge.text_of(table, since)
+        faults += (
+            f"WHEN {time} IS NULL THEN {literal(f'no time: column {since!r} is empty')} "
+            f"WHEN {ts} IS NULL THEN 'time ''' || {time} || ''' is not {clock.form}' "
+        )
+    elif event_time in table.columns:
+        column = table.columns[event_time]
         with contextlib.suppress(DataError):  # a column of that name with another meaning: file order decides
-            ts = timestamps.choose(connection, table.name, column.identifier, column.kind, column=time_column).seconds
+            ts = timestamps.choose(connection, table.name, column.identifier, column.kind, column=event_time).seconds
     connection.execute(
         f"""
-        CREATE TABLE {name} AS
-        WITH named AS (
-            SELECT {text} AS id, rowid AS place, {ts} AS ts,
-                   CASE {judge.unusable_id(kind, id_column, text)} END AS reason
-            FROM {table.name}
-        )
-        SELECT id, place, reason, reason IS NULL AND
-               row_number() OVER (PARTITION BY id ORDER BY ts DESC NULLS LAST, place DESC) = 1 AS used
+        CREATE TABLE {name}_rows AS
+        WITH named AS (SELECT {text} AS id, rowid AS place, {ts} AS ts, CASE {faults} END AS reason FROM {table.name})
+        SELECT id, place, ts, reason, reason IS NULL AND
+               row_number() OVER (PARTITION BY id{", ts" if since else ""} ORDER BY ts DESC NULLS LAST, place DESC) = 1
+               AS used
         FROM named
         """
     )
-    used, bad = one(connection, f"SELECT count(*) FILTER (used), count(*) FILTER (reason IS NOT NULL) FROM {name}")
+    used, bad = one(connection, f"SELECT count(*) FILTER (used), count(*) FILTER (reason IS NOT NULL) FROM {name}_rows")
     rejected = connection.execute(
-        f"SELECT place, reason FROM {name} WHERE reason IS NOT NULL ORDER BY place"
+        f"SELECT place, reason FROM {name}_rows WHERE reason IS NOT NULL ORDER BY place"
     ).fetchall()
-    connection.execute(f"DELETE FROM {name} WHERE NOT used")
+    connection.execute(
+        f"""
+        DELETE FROM {name}_rows WHERE NOT used;
+        CREATE TABLE {name}_latest AS
+        SELECT id, place FROM (
+            SELECT id, place, row_number() OVER (PARTITION BY id ORDER BY ts DESC NULLS LAST, place DESC) AS back
+            FROM {name}_rows
+        ) WHERE back = 1
+        """
+    )
     malformed = len(table.malformed)
     return TableCounts(table.rows + malformed, used, table.rows - used - bad, bad + malformed), rejected
 

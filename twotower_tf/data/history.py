@@ -10,13 +10,14 @@ nobody's.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import duckdb
 import numpy as np
 
 from twotower_tf.artifacts import PreparedPaths
-from twotower_tf.data import shards
+from twotower_tf.data import as_of, shards
 from twotower_tf.data.engine import one
 
 _MEMBERS = {"train": "split = 0", "seen": "split <= 1"}
@@ -62,23 +63,32 @@ def write_sequences(connection: duckdb.DuckDBPyConnection, root: Path) -> None:
         )
 
 
-def place_histories(connection: duckdb.DuckDBPyConnection, timed: bool) -> None:
-    """Creates `placed` from `split_keys`: the same rows with `history_start` and `history_end`."""
+def place_histories(connection: duckdb.DuckDBPyConnection, timed: bool, versions: Mapping[str, bool]) -> None:
+    """Creates `placed` from `split_keys`, in the order of split, time and place.
+
+    The columns: those of `split_keys`, `history_start`, `history_end`, and for each of `versions` ("user", "item"; with
+    times or not) the place of the table's row that holds at the event (`user_at`, `item_at`).
+    """
     end = {}
     for which, member in _MEMBERS.items():
         # up to and including the row's time, less the row's time itself: strictly before, whatever the ties
-        counted = f"count(*) FILTER (WHERE k.label = 1 AND k.{member})"
-        before = (
-            f"{counted} OVER (PARTITION BY k.user_row ORDER BY k.ts) - {counted} OVER (PARTITION BY k.user_row, k.ts)"
-        )
-        end[which] = f"CASE WHEN k.ts IS NULL THEN 0 ELSE {before} END" if timed else f"u.{which}_count"
+        counted = f"count(*) FILTER (WHERE label = 1 AND {member})"
+        before = f"{counted} OVER (PARTITION BY user_row ORDER BY ts) - {counted} OVER (PARTITION BY user_row, ts)"
+        end[which] = f"CASE WHEN ts IS NULL THEN 0 ELSE {before} END" if timed else f"{which}_count"
+    at = "".join(f", {side}_versions.place AS {side}_at" for side in versions)
+    joins = " ".join(as_of.join(side, timed=dated) for side, dated in versions.items())
     connection.execute(
         f"""
         CREATE TABLE placed AS
+        WITH ends AS (
+            SELECT place, user_row, item_row, label, ts, split, train_start, seen_start,
+                   {end["train"]} AS train_end, {end["seen"]} AS seen_end
+            FROM split_keys JOIN user_counts USING (user_row)
+        )
         SELECT k.place, k.user_row, k.item_row, k.label, k.ts, k.split,
-               CASE WHEN k.split = 2 THEN u.seen_start ELSE u.train_start END AS history_start,
-               CASE WHEN k.split = 2 THEN u.seen_start + {end["seen"]}
-                    ELSE u.train_start + {end["train"]} END AS history_end
-        FROM split_keys AS k JOIN user_counts AS u ON u.user_row = k.user_row
+               CASE WHEN k.split = 2 THEN seen_start ELSE train_start END AS history_start,
+               CASE WHEN k.split = 2 THEN seen_start + seen_end ELSE train_start + train_end END AS history_end{at}
+        FROM ends AS k {joins}
+        ORDER BY k.split, k.ts NULLS LAST, k.place
         """
     )

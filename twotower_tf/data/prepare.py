@@ -18,7 +18,19 @@ from twotower_tf import artifacts
 from twotower_tf import config as configuration
 from twotower_tf.artifacts import PreparedPaths, RunPaths
 from twotower_tf.config import ExperimentConfig
-from twotower_tf.data import catalogue, files, history, judge, quarantine, roles, shards, splits, statistics
+from twotower_tf.data import (
+    as_of,
+    catalogue,
+    examples,
+    files,
+    history,
+    judge,
+    quarantine,
+    roles,
+    shards,
+    splits,
+    statistics,
+)
 from twotower_tf.data.engine import one, open_engine
 from twotower_tf.data.roles import FeatureColumn, Inputs
 from twotower_tf.data.values import literal, quoted
@@ -52,11 +64,11 @@ def prepare(
     """
     with artifacts.atomic_directory(RunPaths(Path(run_dir)).prepared, replace=True) as temporary:
         with open_engine(temporary / "work", memory_limit, threads) as connection:
-            return _prepare(connection, config, temporary, progress)
+            return _prepare(connection, config, temporary, threads, progress)
 
 
 def _prepare(
-    connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, root: Path, progress: Progress
+    connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, root: Path, threads: int, progress: Progress
 ) -> dict[str, Any]:
     paths = PreparedPaths(root)
     steps = iter(range(_STEPS + 1))
@@ -79,10 +91,9 @@ def _prepare(
     history.count_positives(connection)
     history.write_sequences(connection, root)
     step()
-    history.place_histories(connection, timed=bool(config.data.timestamp))
+    history.place_histories(connection, bool(config.data.timestamp), _versions(connection, config, inputs))
     step()
-    for code, split in enumerate(judge.SPLITS):
-        shards.write_parts(connection, _examples(inputs, code), paths.examples(split))
+    examples.write(connection, inputs, paths, threads)
     step()
     shards.write_table(connection, catalogue.items_query(connection, config, inputs), paths.items)
     shards.write_table(connection, "SELECT user_id, train_count FROM user_counts ORDER BY user_row", paths.users)
@@ -100,14 +111,13 @@ def _side_tables(
     """Reduces item and user tables to the latest row per id; counts, and rows without a usable id."""
     counts: dict[str, Any] = {}
     rejected: dict[str, list[tuple[int, str]]] = {}
-    for name, table, column in (
-        ("items", inputs.items, config.data.item_id),
-        ("users", inputs.users, config.data.user_id),
+    data = config.data
+    for name, table, column, since in (
+        ("items", inputs.items, data.item_id, data.items_time),
+        ("users", inputs.users, data.user_id, data.users_time),
     ):
         if table is not None:
-            found, rejected[name] = catalogue.latest(
-                connection, table, column, config.data.timestamp, f"{name[:-1]}_latest"
-            )
+            found, rejected[name] = catalogue.latest(connection, table, column, data.timestamp, name[:-1], since)
             counts[name] = dataclasses.asdict(found)
     return counts, rejected
 
@@ -144,23 +154,16 @@ def _account(connection: duckdb.DuckDBPyConnection, inputs: Inputs, quarantined:
     }
 
 
-def _examples(inputs: Inputs, split: int) -> str:
-    """SQL of a split's rows, in order of time and place."""
-    events, users = inputs.events.columns, inputs.users.columns if inputs.users is not None else {}
-    values = {f"user.{column.name}": column.sql(events[column.name], "e") for column in inputs.user_from_events}
-    values |= {f"user.{column.name}": column.sql(users[column.name], "t") for column in inputs.user_from_table}
-    values |= {f"item.{column.name}": column.sql(events[column.name], "e") for column in inputs.item_from_events}
-    selected = "".join(f", {expression} AS {quoted(name)}" for name, expression in values.items())
-    joins = "JOIN events AS e ON e.rowid = p.place " if values else ""
+def _versions(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs) -> dict[str, bool]:
+    """The tables whose values enter the examples, and whether their rows hold from a time on."""
+    found = {}
     if inputs.user_from_table:
-        joins += (
-            "JOIN users AS u ON u.user_row = p.user_row LEFT JOIN user_latest AS l ON l.id = u.user_id "
-            "LEFT JOIN user_table AS t ON t.rowid = l.place "
-        )
-    return (
-        f"SELECT p.user_row, p.item_row, p.label, p.ts AS timestamp, p.history_start, p.history_end{selected} "
-        f"FROM placed AS p {joins}WHERE p.split = {split} ORDER BY p.ts NULLS LAST, p.place"
-    )
+        found["user"] = bool(config.data.users_time)
+        as_of.create_versions(connection, "user", timed=found["user"])
+    if inputs.item_as_of:
+        found["item"] = True
+        as_of.create_versions(connection, "item", timed=True)
+    return found
 
 
 def _training_rows(inputs: Inputs, paths: PreparedPaths) -> Any:
@@ -169,7 +172,7 @@ def _training_rows(inputs: Inputs, paths: PreparedPaths) -> Any:
     items = (
         f"(SELECT *, file_row_number AS item_row FROM read_parquet({literal(str(paths.items))}, file_row_number=true))"
     )
-    in_events = {column.name for column in inputs.item_from_events}
+    in_events = {column.name for column in (*inputs.item_from_events, *inputs.item_as_of)}
 
     def relation(side: str, column: str) -> tuple[str, str]:
         if side == "user" or column in in_events:
@@ -207,7 +210,7 @@ def _manifest(
         "items": pq.read_metadata(paths.items).num_rows,
         "users": pq.read_metadata(paths.users).num_rows,
         "time_range": list(times) if times[0] is not None else None,
-        "item_columns_in_events": [column.name for column in inputs.item_from_events],
+        "item_columns_in_events": [column.name for column in (*inputs.item_from_events, *inputs.item_as_of)],
         "columns": _columns(inputs),
         "inputs": [files.describe(source) for source in sources],
     }

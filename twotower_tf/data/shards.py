@@ -6,8 +6,10 @@ bytes a function of the rows alone.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import duckdb
 import numpy as np
@@ -17,6 +19,7 @@ import pyarrow.parquet as pq
 
 PART_ROWS = 1 << 20
 _BATCH = 1 << 16
+_DICTIONARY_BYTES = 1 << 26
 
 
 def tables(connection: duckdb.DuckDBPyConnection, query: str, rows: int = PART_ROWS) -> Iterator[pa.Table]:
@@ -36,17 +39,17 @@ def tables(connection: duckdb.DuckDBPyConnection, query: str, rows: int = PART_R
         yield pa.Table.from_batches(pending, reader.schema)
 
 
-def write_parts(connection: duckdb.DuckDBPyConnection, query: str, directory: Path) -> int:
-    """Writes `part-NNNNN.parquet` files (at least one, perhaps without rows) and returns the number of rows."""
-    directory.mkdir(parents=True)
-    total = 0
-    for part, table in enumerate(tables(connection, query)):
-        pq.write_table(table, directory / f"part-{part:05d}.parquet")
-        total += table.num_rows
-    if not total:
-        schema = connection.sql(f"SELECT * FROM ({query}) LIMIT 0").to_arrow_table().schema
-        pq.write_table(schema.empty_table(), directory / "part-00000.parquet")
-    return total
+def write_part(table: pa.Table, directory: Path, number: int) -> None:
+    """Writes `part-NNNNN.parquet`, one row group.
+
+    Texts keep their dictionaries whole, so that readers meet each distinct value once.
+    """
+    pq.write_table(  # in one chunk: where chunks end would show in the pages
+        table.combine_chunks(),
+        directory / f"part-{number:05d}.parquet",
+        row_group_size=max(1, table.num_rows),
+        dictionary_pagesize_limit=_DICTIONARY_BYTES,
+    )
 
 
 def write_table(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
@@ -65,9 +68,19 @@ def write_array(
     if not length:
         np.save(path, np.empty(0, dtype))
         return
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=(length,))
-    start = 0
-    for table in tables(connection, query):
-        array[start : start + table.num_rows] = table.column(0).to_numpy()
-        start += table.num_rows
-    array.flush()
+    with array_file(path, dtype, (length,)) as file:
+        for table in tables(connection, query):
+            file.write(np.ascontiguousarray(table.column(0).to_numpy(), dtype).data)
+
+
+@contextlib.contextmanager
+def array_file(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> Iterator[IO[bytes]]:
+    """A `.npy` file with its header written; the block writes the values, in order.
+
+    Written and not mapped: the pages of a mapped file count as the process's memory.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        yield file

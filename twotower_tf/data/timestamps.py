@@ -91,6 +91,7 @@ def choose(
     *,
     column: str,
     form: str = "",
+    field: str = "data.timestamp",
     example: Callable[[str], str] = lambda condition: "",
 ) -> Clock:
     """Decides how a column is read.
@@ -102,6 +103,7 @@ def choose(
         kind: its DuckDB type.
         column: its name, for messages.
         form: `DataConfig.timestamp_format`.
+        field: the configuration's field that names the column, for messages.
         example: gives, for an SQL condition on the column, " e.g. VALUE at FILE:LINE" of a row that meets it.
 
     Raises:
@@ -133,9 +135,11 @@ def choose(
         if count * 2 > total or total == 0:
             return Clock(name, candidates[name])
     best = max(read, key=lambda name: read[name])
+    advice = "set data.timestamp_format to their strptime form"
+    if field != "data.timestamp":
+        advice = "write them as ISO 8601 or epoch seconds"
     unread = example(f"({candidates[best]}) IS NULL AND {text} <> ''")
     raise DataError(
-        f"data.timestamp: column {column!r}: {total - read[best]} of {total} values are no time"
-        f"{' in the form ' + form if form else ''}{unread and ';' + unread}; "
-        "set data.timestamp_format to their strptime form"
+        f"{field}: column {column!r}: {total - read[best]} of {total} values are no time"
+        f"{' in the form ' + form if form else ''}{unread and ';' + unread}; {advice}"
     )
