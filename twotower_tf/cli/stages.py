@@ -17,7 +17,7 @@ from twotower_tf import artifacts
 from twotower_tf import config as configuration
 from twotower_tf.artifacts import PreparedPaths, RunPaths
 from twotower_tf.config import ExperimentConfig
-from twotower_tf.data import files
+from twotower_tf.data import files, roles
 from twotower_tf.errors import ArtifactError, ConfigError
 from twotower_tf.progress import Progress
 
@@ -280,8 +280,6 @@ class Runner:
 
 def _input_files(config: ExperimentConfig) -> list[tuple[str, int, int]]:
     """Name, size and time of change of every file the configuration reads."""
-    root = Path(config.data.root)
-    tables = [(f"data.{field}", getattr(config.data, field)) for field in ("events", "items", "users")]
-    sources = [source for field, pattern in tables if pattern for source in files.find(root, pattern, field)]
+    sources = [source for table in roles.TABLES for source in files.find_table(config.data, table)]
     stats = [(source.name, source.path.stat()) for source in sources]
     return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]

@@ -8,21 +8,25 @@ column KEY where the files have none of that name.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import glob
 import gzip
 import hashlib
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 from twotower_tf import artifacts
+from twotower_tf.config import DataConfig
 from twotower_tf.errors import DataError
 
 DELIMITERS: Mapping[str, str] = {".csv": ",", ".tsv": "\t"}
 PARQUET = frozenset({".parquet", ".pq"})
 JSON_LINES = frozenset({".jsonl", ".ndjson"})
-KNOWN = (*DELIMITERS, *sorted(PARQUET), *sorted(JSON_LINES))
+TFRECORDS = frozenset({".tfrecord", ".tfrecords"})
+KNOWN = (*DELIMITERS, *sorted(PARQUET), *sorted(JSON_LINES), *sorted(TFRECORDS))
 _WHOLE_HASH_BELOW = 1 << 28  # larger inputs are recognised by their size and both ends
 _END = 1 << 20
 
@@ -36,12 +40,18 @@ class Source:
         name: its path relative to `DataConfig.root`, for messages and manifests.
         suffix: its format: one of `KNOWN`, without `.gz`.
         partition: the `KEY=VALUE` directories above it, below the root.
+        columns: names of the columns of a delimited file without a header line.
+        delimiter: between the fields of a delimited file; "" is told by suffix and header.
+        original: the file as it was found, where `path` is a copy without its broken records.
     """
 
     path: Path
     name: str
     suffix: str
     partition: tuple[tuple[str, str], ...]
+    columns: tuple[str, ...] = ()
+    delimiter: str = ""
+    original: Path | None = None
 
 
 def suffix(path: Path) -> str:
@@ -50,11 +60,18 @@ def suffix(path: Path) -> str:
     return Path(name.removesuffix(".gz")).suffix
 
 
-def find(root: Path, pattern: str, field: str) -> list[Source]:
+def find(root: Path, pattern: str, field: str, columns: Sequence[str] = (), delimiter: str = "") -> list[Source]:
     """The files of a table, in the order of their paths.
 
+    Args:
+        root: what `pattern` is relative to.
+        pattern: a file, glob or directory.
+        field: the configuration's name for the table, for messages.
+        columns: names of the columns of delimited files without a header line.
+        delimiter: of delimited files; "" is told by suffix and header.
+
     Raises:
-        DataError: where there is none, one has no known suffix, or formats are mixed. `field` names the configuration.
+        DataError: where there is none, one has no known suffix, or formats are mixed.
     """
     place = root / pattern
     if place.is_file():
@@ -71,15 +88,35 @@ def find(root: Path, pattern: str, field: str) -> list[Source]:
         if not paths:
             kind = "no file matches" if glob.has_magic(pattern) else "no such file:"
             raise DataError(f"{field}: {kind} {place}")
-    sources = [_source(root, path, field) for path in sorted(paths)]
+    mark = "\t" if delimiter == "\\t" else delimiter
+    sources = [
+        dataclasses.replace(_source(root, path, field), columns=tuple(columns), delimiter=mark)
+        for path in sorted(paths)
+    ]
     kinds = sorted({_engine(source.suffix) for source in sources})
     if len(kinds) > 1:
         raise DataError(f"{field}: {place} has files of several formats ({', '.join(kinds)}); narrow it to one")
+    if columns and kinds != ["csv"]:
+        named = {"data.events": "columns", "data.items": "item_columns", "data.users": "user_columns"}[field]
+        raise DataError(f"data.{named}: names the columns of delimited text; {sources[0].name} has names of its own")
     return sources
 
 
+def find_table(data: DataConfig, table: Literal["events", "items", "users"]) -> list[Source]:
+    """The files of one of the configuration's tables; none where it has no such table.
+
+    Raises:
+        DataError: see `find`.
+    """
+    names = {"events": data.columns, "items": data.item_columns, "users": data.user_columns}[table]
+    pattern: str = getattr(data, table)
+    return find(Path(data.root), pattern, f"data.{table}", names, data.delimiter) if pattern else []
+
+
 def _engine(kind: str) -> str:
-    return "parquet" if kind in PARQUET else "jsonl" if kind in JSON_LINES else "csv"
+    if kind in PARQUET:
+        return "parquet"
+    return "jsonl" if kind in JSON_LINES else "tfrecord" if kind in TFRECORDS else "csv"
 
 
 def _source(root: Path, path: Path, field: str) -> Source:
@@ -99,27 +136,47 @@ def open_bytes(path: Path) -> IO[bytes]:
     return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")  # type: ignore[return-value]
 
 
+def check_archive(source: Source) -> None:
+    """Reads a compressed file to its end, where its checksum stands.
+
+    Raises:
+        DataError: where it is cut off or damaged. DuckDB would use what comes before a damage, or what it makes of it.
+    """
+    if not source.path.name.lower().endswith(".gz"):
+        return
+    try:
+        with gzip.open(source.path, "rb") as file:
+            while file.read(_END):
+                pass
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{source.name}: cannot be read: {error}") from None
+
+
 def head(source: Source) -> tuple[list[str], str] | None:
     """Column names and delimiter of a delimited file; None where it is empty.
 
-    The delimiter is the suffix's own (comma, tab) if the first line has it, else the first of tab, semicolon, bar and
-    comma that it has.
+    The delimiter is `source.delimiter`, or the suffix's own (comma, tab) if the first line has it, else the first of
+    tab, semicolon, bar and comma that it has.
 
     Raises:
-        DataError: where the first line is no header.
+        DataError: where the first line is no header, or is one although the names are given.
     """
     try:
         with open_bytes(source.path) as file:
-            line = file.readline(1 << 20).decode("utf-8-sig")
-    except (OSError, EOFError) as error:
+            line = file.readline(1 << 20).decode("utf-8-sig", "replace" if source.columns else "strict")
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{source.name}: cannot be read: {error}") from None
     except UnicodeDecodeError:
         raise DataError(f"{source.name}:1: the header is not UTF-8; convert the file, e.g. with iconv") from None
     if not line.strip("\r\n"):
         return None
     own = DELIMITERS[source.suffix]
-    delimiter = next((mark for mark in (own, "\t", ";", "|", ",") if mark in line), own)
+    delimiter = source.delimiter or next((mark for mark in (own, "\t", ";", "|", ",") if mark in line), own)
     names = next(csv.reader([line], delimiter=delimiter))
+    if source.columns:
+        if names == list(source.columns):
+            raise DataError(f"{source.name}:1: the file has a header line; its columns need no names of yours")
+        return list(source.columns), delimiter
     seen: set[str] = set()
     for name in names:
         if not name:
@@ -132,10 +189,11 @@ def head(source: Source) -> tuple[list[str], str] | None:
 
 def describe(source: Source) -> dict[str, str | int]:
     """Path, size and content digest for the manifest; of large files the digest covers both ends only."""
-    size = source.path.stat().st_size
+    path = source.original or source.path
+    size = path.stat().st_size
     if size <= _WHOLE_HASH_BELOW:
-        return {"path": source.name, "size": size, "sha256": artifacts.sha256_file(source.path)}
-    with source.path.open("rb") as file:
+        return {"path": source.name, "size": size, "sha256": artifacts.sha256_file(path)}
+    with path.open("rb") as file:
         digest = hashlib.sha256(file.read(_END))
         file.seek(-_END, 2)
         digest.update(file.read(_END))

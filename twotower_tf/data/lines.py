@@ -6,6 +6,7 @@ is found by reading the file up to the record once more, which only files with b
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -25,17 +26,20 @@ class Malformed:
         record: its number in the file, from 1, header and blank lines included (DuckDB's count).
         reason: what is wrong with it.
         text: its text where the file is not read again for it.
+        lines: whether it seems to span lines: then it may hold good records.
     """
 
     source: Source
     record: int
     reason: str
     text: str = ""
+    lines: bool = False
 
 
+BROKEN_QUOTE = "a quote that is not closed or stands inside a field"
 _REASONS = {
     "INVALID ENCODING": "not UTF-8",
-    "UNQUOTED VALUE": "a quote that is not closed or stands inside a field",
+    "UNQUOTED VALUE": BROKEN_QUOTE,
     "LINE SIZE OVER MAXIMUM": "longer than a record may be",
 }
 
@@ -59,15 +63,18 @@ def rejected(connection: duckdb.DuckDBPyConnection, sources: Sequence[Source]) -
     found = []
     for path, line, error, first, last, text in sorted(rows, key=lambda row: (order.get(row[0], -1), row[1])):
         if path in by_path:
-            reason = _REASONS.get(error) or _field_count(last if error == "TOO MANY COLUMNS" else first)
-            found.append(Malformed(by_path[path], int(line), reason, (text or "").strip("\r\n")))
+            source, text = by_path[path], (text or "").strip("\r\n")
+            reason = _REASONS.get(error) or _field_count(source, last if error == "TOO MANY COLUMNS" else first)
+            spans = error in _REASONS and ("\n" in text or "\r" in text)
+            found.append(Malformed(source, int(line), reason, text, spans))
     return found
 
 
-def _field_count(message: str) -> str:
+def _field_count(source: Source, message: str) -> str:
     """DuckDB's `Expected Number of Columns: 4 Found: 3`, in the words of the other reasons."""
     expected, _, came = message.removeprefix("Expected Number of Columns: ").partition(" Found: ")
-    return f"{came.strip()} fields, the header has {expected.strip()}" if came else message.splitlines()[0]
+    owner = "the configuration names" if source.columns else "the header has"
+    return f"{came.strip()} fields, {owner} {expected.strip()}" if came else message.splitlines()[0]
 
 
 def not_json(connection: duckdb.DuckDBPyConnection, staged: str, sources: Sequence[Source]) -> list[Malformed]:
@@ -107,7 +114,7 @@ def records(source: Source) -> Iterator[tuple[int, int, bytes]]:
                         line += 1
                 number += 1
                 yield number, first, text
-    except (OSError, EOFError) as error:  # a cut-off archive, which not every DuckDB notices
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{source.name}: cannot be read: {error}") from None
 
 
@@ -156,6 +163,7 @@ def find(
     """
     delimited = source.suffix in files.DELIMITERS
     header = files.head(source) if delimited else None
+    first = 2 if delimited and not source.columns else 1
     blank_is_row = header is not None and len(header[0]) == 1  # as DuckDB has it: a row without a value
     rejected_numbers = {record.record for record in malformed}
     good: dict[int, Place] = {}
@@ -167,7 +175,7 @@ def find(
     for number, line, text in records(source):
         if number in rejected_numbers:
             bad[number] = _place(line, text)
-        elif (number > 1 or not delimited) and (blank_is_row or text.strip(b"\r\n" if delimited else b" \t\r\n")):
+        elif number >= first and (blank_is_row or text.strip(b"\r\n" if delimited else b" \t\r\n")):
             position += 1
             if position in wanted:
                 good[position] = _place(line, text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ def entries(
         rows: (place, reason) of its bad rows.
 
     Returns:
-        `{"file", "line", "reason", "text"}`; for Parquet `"row"`, from 1, stands for the line.
+        `{"file", "line", "reason", "text"}`; for Parquet `"row"` and for TFRecords `"record"`, from 1, stand for the
+        line.
     """
     by_source: dict[int, dict[int, str]] = defaultdict(dict)
     for place, reason in rows:
@@ -42,13 +43,14 @@ def entries(
         if not reasons and not broken:
             continue
         if source.suffix in files.PARQUET:
-            found += _parquet_entries(connection, table, index, reasons)
+            found += _row_entries(connection, table, index, reasons, "row", lambda position: position + 1)
+            continue
+        if source.suffix in files.TFRECORDS:
+            found += _record_entries(connection, table, index, reasons, broken)
             continue
         good, bad = lines.find(source, reasons.keys(), broken)
         of_file = [(good[position], reason) for position, reason in reasons.items()]
-        of_file += [
-            (bad.get(record.record, lines.Place(record.record, record.text)), record.reason) for record in broken
-        ]
+        of_file += [(_place(record, bad.get(record.record)), record.reason) for record in broken]
         of_file.sort(key=lambda pair: pair[0].line)
         found += [
             {"file": source.name, "line": place.line, "reason": reason, "text": place.text} for place, reason in of_file
@@ -56,9 +58,41 @@ def entries(
     return found
 
 
-def _parquet_entries(
-    connection: duckdb.DuckDBPyConnection, table: Table, index: int, reasons: Mapping[int, str]
+def _place(record: lines.Malformed, read: lines.Place | None) -> lines.Place:
+    """Where a malformed record stands, with the text that is known of it."""
+    if read is None:
+        return lines.Place(record.record, record.text)
+    return read if read.text else lines.Place(read.line, record.text)  # a repaired file has empty lines for them
+
+
+def _record_entries(
+    connection: duckdb.DuckDBPyConnection,
+    table: Table,
+    index: int,
+    reasons: Mapping[int, str],
+    broken: Sequence[lines.Malformed],
 ) -> list[dict[str, Any]]:
+    """Entries of a TFRecord file, by the numbers that its records have."""
+    source, malformed = table.sources[index], {record.record for record in broken}
+    rows = table.starts[index + 1] - table.starts[index]
+    numbers = [number for number in range(1, rows + len(malformed) + 1) if number not in malformed]
+    entries = _row_entries(connection, table, index, reasons, "record", numbers.__getitem__)
+    entries += [
+        {"file": source.name, "record": record.record, "reason": record.reason, "text": record.text}
+        for record in broken
+    ]
+    return sorted(entries, key=lambda entry: int(entry["record"]))
+
+
+def _row_entries(
+    connection: duckdb.DuckDBPyConnection,
+    table: Table,
+    index: int,
+    reasons: Mapping[int, str],
+    key: str,
+    number: Callable[[int], int],
+) -> list[dict[str, Any]]:
+    """Entries of rows that have a number, under `key`, and no line; their text is what was read of them."""
     start = table.starts[index]
     names = list(table.columns)
     fields = ", ".join(f"CAST({column.identifier} AS VARCHAR)" for column in table.columns.values())
@@ -74,15 +108,20 @@ def _parquet_entries(
             position = place - start
             text = json.dumps(dict(zip(names, values, strict=True)), ensure_ascii=False)
             found.append(
-                {"file": table.sources[index].name, "row": position + 1, "reason": reasons[position], "text": text}
+                {"file": table.sources[index].name, key: number(position), "reason": reasons[position], "text": text}
             )
     return found
 
 
 def where(connection: duckdb.DuckDBPyConnection, table: Table, place: int) -> str:
-    """`FILE:LINE` of a row, or `FILE row N` of Parquet."""
-    entry = next(entry for entry in entries(connection, table, [(place, "")]) if entry["reason"] == "")
-    return f"{entry['file']} row {entry['row']}" if "row" in entry else f"{entry['file']}:{entry['line']}"
+    """`FILE:LINE` of a row, or `FILE row N` of Parquet, `FILE record N` of TFRecords."""
+    return told(next(entry for entry in entries(connection, table, [(place, "")]) if entry["reason"] == ""))
+
+
+def told(entry: Mapping[str, Any]) -> str:
+    """An entry's place in words."""
+    key = next((key for key in ("row", "record") if key in entry), "")
+    return f"{entry['file']} {key} {entry[key]}" if key else f"{entry['file']}:{entry['line']}"
 
 
 def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -1,8 +1,8 @@
 """Tables on DuckDB: every format becomes one table whose rows stand in input order.
 
-Delimited text and JSON lines are read as text and typed later, by the role of a column; nothing is lost to a guessed
-type. Records that are no records (wrong field count, broken quotes, no JSON, bytes that are not UTF-8) are set aside
-with their file and line.
+Delimited text, JSON lines and TFRecords are read as text and typed later, by the role of a column; nothing is lost to a
+guessed type. Records that are no records (wrong field count, broken quotes, no JSON, bytes that are not UTF-8) are set
+aside with their file and line.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ import glob
 import itertools
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from twotower_tf.data import files, lines
+from twotower_tf.data import files, lines, repair, tfrecords
+from twotower_tf.data.engine import Cluster
 from twotower_tf.data.files import Source
 from twotower_tf.data.values import literal, quoted, text_sql
 from twotower_tf.errors import DataError
@@ -45,6 +48,7 @@ class Table:
         known: every column name of the files.
         malformed: records set aside.
         starts: place of each file's first row, and the number of rows at the end.
+        lacking: columns that some of the files have not, and the first such file.
     """
 
     name: str
@@ -53,6 +57,7 @@ class Table:
     known: list[str]
     malformed: list[lines.Malformed] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
+    lacking: dict[str, Source] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -72,10 +77,14 @@ def read(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Sou
     Raises:
         DataError: for a file that cannot be read.
     """
+    if isinstance(connection, Cluster):
+        return connection.read_table(name, sources, wanted)
     if sources[0].suffix in files.PARQUET:
         table = _read_parquet(connection, name, sources, wanted)
     elif sources[0].suffix in files.JSON_LINES:
         table = _read_json(connection, name, sources, wanted)
+    elif sources[0].suffix in files.TFRECORDS:
+        table = _read_tfrecords(connection, name, sources, wanted)
     else:
         table = _read_delimited(connection, name, sources, wanted)
     counts = dict(connection.execute(f"SELECT source, count(*) FROM {name} GROUP BY source").fetchall())
@@ -87,6 +96,13 @@ def read(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Sou
 def _select(names: Sequence[str], wanted: Wanted, partition: Sequence[str]) -> dict[str, Column]:
     chosen = [name for name in [*names, *partition] if wanted(name)]
     return {name: Column(f"c{position}", _PLAIN) for position, name in enumerate(chosen)}
+
+
+def lacking(sources: Sequence[Source], names: Sequence[Collection[str] | None]) -> dict[str, Source]:
+    """Columns that not every file has (None: a file without content), with the first that lacks it."""
+    present = [(source, has) for source, has in zip(sources, names, strict=True) if has is not None]
+    known = dict.fromkeys(name for _, has in present for name in has)
+    return {name: source for name in known for source, has in reversed(present) if name not in has}
 
 
 def _partition_keys(sources: Sequence[Source], names: Collection[str]) -> list[str]:
@@ -135,6 +151,26 @@ def _unreadable(sources: Sequence[Source], error: Exception) -> DataError:
 def _read_delimited(
     connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Source], wanted: Wanted
 ) -> Table:
+    """Reads the files; those in which a broken record took others with it are repaired and read again."""
+    for source in sources:
+        files.check_archive(source)
+    broken: list[lines.Malformed] = []
+    found = _scan_delimited(connection, name, sources, wanted)
+    while isinstance(found, list):
+        connection.execute(f"DROP TABLE {name}")
+        sources = list(sources)
+        for position in found:
+            sources[position], records = repair.repaired(sources[position], work_directory(connection))
+            broken += records
+        found = _scan_delimited(connection, name, sources, wanted)
+    found.malformed = broken + found.malformed
+    return found
+
+
+def _scan_delimited(
+    connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Source], wanted: Wanted
+) -> Table | list[int]:
+    """The table, or the positions of files to repair first."""
     heads = [files.head(source) for source in sources]
     known: dict[str, None] = {}
     for header in heads:
@@ -160,7 +196,8 @@ def _read_delimited(
             for column in columns
         ]
         scan = (
-            f"read_csv([{paths}], columns={{{fields}}}, header=true, auto_detect=false, delim={literal(delimiter)}, "
+            f"read_csv([{paths}], columns={{{fields}}}, header={'false' if sources[0].columns else 'true'}, "
+            f"auto_detect=false, delim={literal(delimiter)}, "
             "quote='\"', escape='\"', filename=true, store_rejects=true, rejects_limit=0)"
         )
         try:
@@ -168,9 +205,29 @@ def _read_delimited(
                 f"INSERT INTO {name} SELECT {', '.join([_positions(sources, positions), *values])} FROM {scan}"
             )
         except duckdb.Error as error:
+            mixed_ends = [at for at in positions if "invalid state" in str(error) and _repairable(sources[at], names)]
+            mixed_ends = [at for at in mixed_ends if str(sources[at].path) in str(error)]
+            if mixed_ends:
+                return mixed_ends
             raise _unreadable([sources[position] for position in positions], error) from None
         malformed += lines.rejected(connection, [sources[position] for position in positions])
-    return Table(name, sources, columns, [*known, *partition], malformed)
+        swallowed = {record.source.path for record in malformed if record.lines}
+        suspects = [at for at in positions if sources[at].path in swallowed and _repairable(sources[at], names)]
+        if suspects:
+            return suspects
+    lacking = lacking(sources, [header[0] if header else None for header in heads])
+    return Table(name, sources, columns, [*known, *partition], malformed, lacking=lacking)
+
+
+def _repairable(source: Source, names: Sequence[str]) -> bool:
+    """Whether a file can be repaired and is not yet; in a single column an empty line would be a row."""
+    return source.original is None and len(names) > 1
+
+
+def work_directory(connection: duckdb.DuckDBPyConnection) -> Path:
+    """Where this DuckDB spills, and files may be put that last as long as it."""
+    ((directory,),) = connection.execute("SELECT current_setting('temp_directory')").fetchall()
+    return Path(directory).parent / "work"
 
 
 # --- JSON lines ---------------------------------------------------------------------------------------------------
@@ -178,6 +235,8 @@ def _read_delimited(
 
 def _read_json(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Source], wanted: Wanted) -> Table:
     staged = f"{name}_lines"
+    for source in sources:
+        files.check_archive(source)
     paths = _paths(sources)
     scan = (
         f"read_csv([{paths}], columns={{'line': 'VARCHAR'}}, header=false, auto_detect=false, delim='\\x01', quote='', "
@@ -232,16 +291,59 @@ def _json_text(column: str) -> str:
     )
 
 
+# --- TFRecord of tf.Example ---------------------------------------------------------------------------------------
+
+
+def _read_tfrecords(
+    connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Source], wanted: Wanted
+) -> Table:
+    """Reads the examples batch by batch; a column begins to exist with the first example that has it."""
+    known: dict[str, None] = {}
+    columns: dict[str, Column] = {}
+    malformed: list[lines.Malformed] = []
+    connection.execute(f"CREATE TABLE {name} (source INTEGER)")
+
+    def add(column: str) -> None:
+        columns[column] = Column(f"c{len(columns)}", _PLAIN)
+        connection.execute(f"ALTER TABLE {name} ADD COLUMN {columns[column].identifier} {_PLAIN}")
+
+    for position, source in enumerate(sources):
+        for rows, bad in tfrecords.batches(source):
+            malformed += bad
+            found = dict.fromkeys(key for row in rows for key in row)
+            for key in found:
+                if key not in known and wanted(key):
+                    add(key)
+            known |= found
+            read = [key for key in found if key in columns]
+            table = pa.table(
+                {"source": pa.array([position] * len(rows), pa.int32())}
+                | {columns[key].identifier: pa.array([row.get(key) for row in rows], pa.string()) for key in read}
+            )
+            connection.register("tfrecord_batch", table)
+            connection.execute(f"INSERT INTO {name} BY NAME SELECT * FROM tfrecord_batch")
+            connection.unregister("tfrecord_batch")
+    partition = _partition_keys(sources, known)
+    for key in filter(wanted, partition):
+        add(key)
+        values = ", ".join(_nullable(dict(source.partition).get(key)) for source in sources)
+        connection.execute(f"UPDATE {name} SET {columns[key].identifier} = list_extract([{values}], source + 1)")
+    return Table(name, sources, columns, [*known, *partition], malformed)
+
+
 # --- Parquet ------------------------------------------------------------------------------------------------------
 
 
 def _read_parquet(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Source], wanted: Wanted) -> Table:
     known: dict[str, None] = {}
+    schemas = []
     for source in sources:
         try:
-            known.update(dict.fromkeys(pq.read_schema(source.path).names))
+            schemas.append(pq.read_schema(source.path))
         except Exception as error:
             raise DataError(f"{source.name}: cannot be read as Parquet: {' '.join(str(error).split())[:200]}") from None
+        known.update(dict.fromkeys(schemas[-1].names))
+    check_types(sources, schemas, wanted)
     partition = _partition_keys(sources, known)
     columns = _select(list(known), wanted, partition)
     paths = _paths(sources)
@@ -258,4 +360,40 @@ def _read_parquet(connection: duckdb.DuckDBPyConnection, name: str, sources: Seq
         raise _unreadable(sources, error) from None
     kinds = {row[0]: row[1] for row in connection.execute(f"DESCRIBE {name}").fetchall()}
     columns = {key: replace(column, kind=kinds[column.identifier]) for key, column in columns.items()}
-    return Table(name, sources, columns, [*known, *partition])
+    return Table(
+        name, sources, columns, [*known, *partition], lacking=lacking(sources, [schema.names for schema in schemas])
+    )
+
+
+def check_types(sources: Sequence[Source], schemas: Sequence[pa.Schema], wanted: Wanted) -> None:
+    """Refuses a column that is, say, text in one file and a number in another.
+
+    Raises:
+        DataError: naming the file, the column and both types.
+    """
+    first: dict[str, tuple[str, pa.DataType, Source]] = {}
+    for source, schema in zip(sources, schemas, strict=True):
+        for each in schema:
+            if not wanted(each.name) or pa.types.is_null(each.type):
+                continue
+            kind, known, where = first.setdefault(each.name, (_family(each.type), each.type, source))
+            if _family(each.type) != kind:
+                raise DataError(
+                    f"{source.name}: column {each.name!r} is {each.type}, but {known} in {where.name}; "
+                    "files of one table have one type for a column"
+                )
+
+
+def _family(kind: pa.DataType) -> str:
+    """Types that DuckDB brings together without a change of what is read."""
+    types = pa.types
+    if types.is_dictionary(kind):
+        return _family(kind.value_type)
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return f"list of {_family(kind.value_type)}"
+    if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
+        return "number"
+    texts = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary, types.is_string_view)
+    if any(is_text(kind) for is_text in texts):
+        return "text"
+    return "time" if types.is_temporal(kind) else str(kind)

@@ -1,0 +1,147 @@
+"""TFRecord files of `tf.Example`: records with checksums, features as canonical texts.
+
+A record is its length, a checksum of the length, the bytes, and a checksum of them
+(https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details). A record with damaged bytes is set
+aside by its number; after a damaged length nothing more can be found in the file, which is refused. TensorFlow is
+imported when the first file is read, for the message class alone.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from twotower_tf.data import files
+from twotower_tf.data.files import Source
+from twotower_tf.data.lines import Malformed
+from twotower_tf.data.values import as_text
+from twotower_tf.errors import DataError
+
+_BATCH_RECORDS, _BATCH_BYTES = 4096, 16 << 20
+_LONGEST = 1 << 30  # a longer record is a damaged length
+
+Row = dict[str, str | None]
+
+
+def batches(source: Source) -> Iterator[tuple[list[Row], list[Malformed]]]:
+    """The examples of a file: good ones in order, as texts by feature name (None: no value), and the others.
+
+    Several values of one feature are joined by `|`.
+
+    Raises:
+        DataError: for a file that is cut off, damaged beyond a record, or no TFRecord file.
+    """
+    from tensorflow.core.example import example_pb2
+
+    number = 0
+    for payloads, good in _checked(source):
+        rows, bad = [], []
+        for payload, whole in zip(payloads, good, strict=True):
+            number += 1
+            try:
+                if not whole:
+                    raise ValueError("damaged: its checksum does not match")
+                rows.append(_row(example_pb2.Example, payload))
+            except ValueError as error:
+                bad.append(Malformed(source, number, str(error)))
+        yield rows, bad
+
+
+def _row(example: Any, payload: bytes) -> Row:
+    try:
+        features = example.FromString(payload).features.feature
+    except Exception:
+        raise ValueError("no tf.Example") from None
+    row: Row = {}
+    for name, feature in features.items():
+        kind = feature.WhichOneof("kind")
+        values = getattr(feature, kind).value if kind else ()
+        try:
+            if kind == "float_list":
+                texts = [as_text(np.float32(value)) for value in values]
+            else:
+                texts = [as_text(value) for value in values]
+        except UnicodeDecodeError:
+            raise ValueError("not UTF-8") from None
+        row[name] = "|".join(text for text in texts if text) or None
+    return row
+
+
+def _checked(source: Source) -> Iterator[tuple[list[bytes], list[bool]]]:
+    """Batches of payloads, and whether each is whole."""
+    done = 0
+    try:
+        with files.open_bytes(source.path) as file:
+            while frames := _frames(file, source, done):
+                lengths, length_sums, payloads, sums = zip(*frames, strict=True)
+                sound = masked_crc32c(lengths) == np.array(length_sums, np.uint32)
+                if not sound.all():
+                    number = done + int(np.argmin(sound)) + 1
+                    raise DataError(
+                        f"{source.name} record {number}: the length is damaged, so that no later record can be found; "
+                        "write the file again"
+                    )
+                yield list(payloads), (masked_crc32c(payloads) == np.array(sums, np.uint32)).tolist()
+                done += len(frames)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{source.name}: cannot be read: {error}") from None
+
+
+def _frames(file: IO[bytes], source: Source, done: int) -> list[tuple[bytes, int, bytes, int]]:
+    """The next records as they stand: length, its checksum, bytes, their checksum."""
+    frames: list[tuple[bytes, int, bytes, int]] = []
+    size = 0
+    while len(frames) < _BATCH_RECORDS and size < _BATCH_BYTES:
+        header = file.read(12)
+        if not header:
+            break
+        length, length_sum = struct.unpack("<QI", header) if len(header) == 12 else (0, 0)
+        if length > _LONGEST:
+            # told as a damaged length, with the records before it
+            frames.append((header[:8], length_sum ^ 1, b"", 0))
+            break
+        body = file.read(length + 4)
+        if len(header) < 12 or len(body) < length + 4:
+            number = done + len(frames) + 1
+            kind = "cut off in" if number > 1 else "no TFRecord file, or cut off in"
+            raise DataError(f"{source.name}: {kind} record {number}; write the file again")
+        frames.append((header[:8], length_sum, body[:-4], struct.unpack("<I", body[-4:])[0]))
+        size += length
+    return frames
+
+
+def _table() -> npt.NDArray[np.uint32]:
+    remainders = np.arange(256, dtype=np.uint32)
+    for _ in range(8):
+        remainders = np.where(remainders & 1, (remainders >> 1) ^ np.uint32(0x82F63B78), remainders >> 1)
+    return remainders
+
+
+_TABLE = _table()
+
+
+def masked_crc32c(texts: Sequence[bytes]) -> npt.NDArray[np.uint32]:
+    """`[len(texts)]` uint32: TFRecord's masked CRC-32C (Castagnoli, RFC 3720) of each text.
+
+    All texts advance by a byte at a time: one NumPy step per position.
+    """
+    lengths = np.array([len(text) for text in texts])
+    order = np.argsort(-lengths, kind="stable")
+    data = np.frombuffer(b"".join(texts), np.uint8)
+    starts = (np.cumsum(lengths) - lengths)[order]
+    ends = lengths[order]
+    state = np.full(len(texts), 0xFFFFFFFF, np.uint32)
+    for position in range(int(ends[0]) if len(ends) else 0):
+        active = int(np.searchsorted(-ends, -position, side="left"))
+        now = state[:active]
+        state[:active] = _TABLE[(now ^ data[starts[:active] + position]) & 0xFF] ^ (now >> np.uint32(8))
+    state = ~state
+    masked = ((state >> np.uint32(15)) | (state << np.uint32(17))) + np.uint32(0xA282EAD8)
+    result = np.empty_like(masked)
+    result[order] = masked
+    return result
