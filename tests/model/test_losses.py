@@ -3,10 +3,11 @@
 import math
 
 import numpy as np
+import pytest
 import tensorflow as tf
-import tf_keras as keras
 
-from twotower_tf.model.losses import CosineLogit, InBatchLogits, final_sigmoid
+from twotower_tf.model import softmax
+from twotower_tf.model.losses import CosineLogit, InBatchSoftmaxLoss, final_sigmoid, in_batch_top_k
 
 
 def unit(rng, rows, dim):
@@ -49,64 +50,106 @@ def test_final_sigmoid_starts_as_the_probability_and_cannot_turn_the_ranking_ove
 
 
 def reference(users, items, rows, log_q, temperature):
+    """Per row: the loss, and how many others score higher; float64, one row at a time."""
     logits = users.astype(np.float64) @ items.astype(np.float64).T / temperature - log_q[np.newaxis, :]
+    losses, ranks = [], []
     for i in range(len(rows)):
-        for j in range(len(rows)):
-            if i != j and rows[i] == rows[j]:
-                logits[i, j] = -np.inf
-    return logits
+        others = [logits[i, j] for j in range(len(rows)) if rows[j] != rows[i]]
+        everything = np.array([logits[i, i], *others])
+        peak = everything.max()
+        losses.append(peak + np.log(np.exp(everything - peak).sum()) - logits[i, i])
+        ranks.append(sum(other > logits[i, i] for other in others))
+    return np.mean(losses), ranks
 
 
-def in_batch_loss(layer, users, items, rows, log_q):
-    logits = layer(users, items, item_row=tf.constant(rows[:, None]), log_q=tf.constant(log_q[:, None]))
-    labels = tf.range(len(rows))
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)(labels, logits)
+def in_batch(layer, users, items, rows, log_q):
+    """The layer's added loss and its ranks."""
+    ranks = layer(users, items, item_row=tf.constant(rows[:, None]), log_q=tf.constant(log_q[:, None]))
+    return layer.losses[0], ranks.numpy()[:, 0].tolist()
 
 
-def test_in_batch_softmax_equals_numpy():
-    rng = np.random.default_rng(2)
-    for temperature in (0.05, 1.0):
-        users, items = unit(rng, 9, 6), unit(rng, 9, 6)
-        rows = rng.integers(0, 6, 9).astype(np.int32)
-        log_q = np.log(rng.uniform(0.01, 0.9, 9)).astype(np.float32)
-        got = in_batch_loss(InBatchLogits(temperature, False, True), users, items, rows, log_q)
-        logits = reference(users, items, rows, log_q, temperature)
-        peak = logits.max(axis=1, keepdims=True)
-        log_sum = np.log(np.exp(logits - peak).sum(axis=1)) + peak[:, 0]
-        expected = float(np.mean(log_sum - np.diag(logits)))
-        assert abs(float(got) - expected) < 1e-5 * max(1.0, abs(expected))
+@pytest.mark.parametrize("batch", [1, 9, 40])
+@pytest.mark.parametrize("temperature", [0.05, 1.0])
+def test_in_batch_softmax_equals_numpy(batch, temperature, monkeypatch):
+    # Blocks of three or four rows, the last one not full.
+    monkeypatch.setattr(softmax, "_BLOCK_ELEMENTS", 3 * batch + 1)
+    rng = np.random.default_rng(batch)
+    users, items = unit(rng, batch, 6), unit(rng, batch, 6)
+    rows = rng.integers(0, 6, batch).astype(np.int32)
+    log_q = np.log(rng.uniform(0.01, 0.9, batch)).astype(np.float32)
+    loss, ranks = in_batch(InBatchSoftmaxLoss(temperature, False, True), users, items, rows, log_q)
+    expected, expected_ranks = reference(users, items, rows, log_q, temperature)
+    assert abs(float(loss) - expected) < 1e-5 * max(1.0, abs(expected))
+    assert ranks == expected_ranks
+
+
+def test_in_batch_softmax_has_the_gradient_of_finite_differences(monkeypatch):
+    monkeypatch.setattr(softmax, "_BLOCK_ELEMENTS", 2 * 7)
+    rng = np.random.default_rng(4)
+    users, items = rng.normal(size=(7, 3)), rng.normal(size=(7, 3))
+    rows = np.array([0, 1, 2, 1, 3, 4, 1], np.int32)
+    weights = rng.uniform(0.1, 1.0, 7)
+
+    def loss(u, v):
+        total = 0.0
+        for b in range(7):
+            scores = [u[b] @ v[j] for j in range(7) if j == b or rows[j] != rows[b]]
+            total += weights[b] * (np.log(np.exp(scores).sum()) - u[b] @ v[b])
+        return total
+
+    given = [tf.constant(x, tf.float32) for x in (users, items)]
+    with tf.GradientTape() as tape:
+        tape.watch(given)
+        got, _ = softmax.in_batch_softmax(*given, tf.constant(rows), tf.constant(weights, tf.float32))
+        tripled = 3.0 * got
+    assert abs(float(got) - loss(users, items)) < 1e-5
+    gradients = tape.gradient(tripled, given)
+    for which, gradient in enumerate(gradients):
+        for place in np.ndindex(7, 3):
+            moved = [[users.copy(), items.copy()] for _ in range(2)]
+            for sign, pair in zip((1, -1), moved, strict=True):
+                pair[which][place] += sign * 1e-6
+            slope = (loss(*moved[0]) - loss(*moved[1])) / 2e-6
+            assert abs(float(gradient[place]) - 3.0 * slope) < 1e-5
 
 
 def test_the_correction_favours_popular_items():
     # Two items, equally near. The popular one is in three of four batches' places: as a negative it is met three times
     # as often, so its logit must come down by ln 3 against the rare one's: a softmax over [-ln .75, -ln .25] gives the
-    # popular positive exp(-ln .75) / (exp(-ln .75) + exp(-ln .25)) = 1/4, a loss of ln 4, the rare one 3/4.
+    # popular positive exp(-ln .75) / (exp(-ln .75) + exp(-ln .25)) = 1/4, a loss of ln 4, the rare one 3/4, ln 4/3.
+    # Its gradient pulls the popular positive harder (3/4) than the rare one (1/4), which repairs that the popular
+    # item is pushed away as a negative three times as often.
     same = np.array([[1.0, 0.0], [1.0, 0.0]], np.float32)
     rows = np.array([0, 1], np.int32)
     log_q = np.log(np.array([0.75, 0.25], np.float32))
-    layer = InBatchLogits(1.0, False, True)
-    logits = layer(same, same, item_row=tf.constant(rows[:, None]), log_q=tf.constant(log_q[:, None]))
-    np.testing.assert_allclose(tf.nn.softmax(logits).numpy(), [[0.25, 0.75], [0.25, 0.75]], atol=1e-6)
-    # Its gradient pulls the popular positive harder (3/4) than the rare one (1/4), which repairs that the popular
-    # item is pushed away as a negative three times as often.
-    uncorrected = InBatchLogits(1.0, False, False)
-    logits = uncorrected(same, same, item_row=tf.constant(rows[:, None]), log_q=tf.constant(log_q[:, None]))
-    np.testing.assert_allclose(tf.nn.softmax(logits).numpy(), [[0.5, 0.5], [0.5, 0.5]], atol=1e-6)
+    users = tf.concat([same, tf.ones([2, 1])], axis=1)
+    for popular, row in ((True, 0), (False, 1)):
+        weights = tf.one_hot(row, 2)
+        items = tf.concat([same, -log_q[:, None]], axis=1)
+        loss, _ = softmax.in_batch_softmax(users, items, tf.constant(rows), weights)
+        assert abs(float(loss) - (math.log(4) if popular else math.log(4 / 3))) < 1e-6
+    loss, _ = in_batch(InBatchSoftmaxLoss(1.0, False, True), same, same, rows, log_q)
+    assert abs(float(loss) - (math.log(4) + math.log(4 / 3)) / 2) < 1e-6
+    loss, _ = in_batch(InBatchSoftmaxLoss(1.0, False, False), same, same, rows, log_q)
+    assert abs(float(loss) - math.log(2)) < 1e-6
 
 
 def test_a_learned_temperature_follows_its_gradient_and_a_fixed_one_has_none():
     rng = np.random.default_rng(3)
     users, items = unit(rng, 6, 4), unit(rng, 6, 4)
     rows, log_q = np.arange(6, dtype=np.int32), np.full(6, -2.0, np.float32)
-    fixed, learned = InBatchLogits(0.1, False, True), InBatchLogits(0.1, True, True)
+    fixed, learned = InBatchSoftmaxLoss(0.1, False, True), InBatchSoftmaxLoss(0.1, True, True)
     with tf.GradientTape() as tape:
-        loss = in_batch_loss(learned, users, items, rows, log_q)
+        loss, _ = in_batch(learned, users, items, rows, log_q)
     gradient = float(tape.gradient(loss, learned.log_temperature))
-    step = 1e-3
-    losses = []
-    for sign in (1, -1):
-        moved = InBatchLogits(0.1 * math.exp(sign * step), False, True)
-        losses.append(float(in_batch_loss(moved, users, items, rows, log_q)))
-    assert abs(gradient - (losses[0] - losses[1]) / (2 * step)) < 1e-2 * abs(gradient)
-    in_batch_loss(fixed, users, items, rows, log_q)
+    step = 1e-4
+    losses = [reference(users, items, rows, log_q, 0.1 * math.exp(sign * step))[0] for sign in (1, -1)]
+    assert abs(gradient - (losses[0] - losses[1]) / (2 * step)) < 1e-3 * abs(gradient)
+    in_batch(fixed, users, items, rows, log_q)
     assert fixed.trainable_weights == [] and len(learned.trainable_weights) == 1
+
+
+def test_top_k_counts_rows_that_fewer_than_k_others_beat():
+    metric = in_batch_top_k(2)
+    metric.update_state(tf.zeros([4], tf.int32), tf.constant([[0], [1], [2], [5]]))
+    assert float(metric.result()) == 0.5 and metric.name == "in_batch_top_2"

@@ -8,10 +8,10 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from twotower_tf.model.softmax import in_batch_softmax
+
 # 2·atanh(cosine) is infinite at ±1 and its slope 2/(1 - cosine²) with it; at 0.999 they are 7.6 and 1000.
 COSINE_BOUND = 0.999
-
-_IMPOSSIBLE = -1e9  # a masked logit: its probability underflows to zero in float32
 
 
 class CosineLogit(keras.layers.Layer):
@@ -48,13 +48,13 @@ def final_sigmoid() -> keras.layers.Layer:
     )
 
 
-class InBatchLogits(keras.layers.Layer):
-    """Logits of each user with every item of the batch, for a softmax over the batch.
+class InBatchSoftmaxLoss(keras.layers.Layer):
+    """Softmax cross-entropy of each user's own item among the batch's items, added to the model's loss.
 
-    logit(u, i) = cosine(u, i) / temperature - log q(i), where q(i) is the probability that item i is in the batch
+    z(u, i) = cosine(u, i) / temperature - log q(i), where q(i) is the probability that item i is in the batch
     as a row's item: the sampled-softmax correction of Bengio and Senécal (2008), for batches Yi et al., "Sampling-
     Bias-Corrected Neural Modeling for Large Corpus Item Recommendations" (RecSys 2019), equation 3. A row whose item
-    equals the user's own positive is no negative: its logit is masked (an accidental hit).
+    equals the user's own positive is no negative: it is left out of the softmax (an accidental hit).
     """
 
     def __init__(self, temperature: float, learn_temperature: bool, correct: bool, **kwargs: Any) -> None:
@@ -74,7 +74,7 @@ class InBatchLogits(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, user_vectors: tf.Tensor, item_vectors: tf.Tensor, item_row: Any, log_q: Any) -> tf.Tensor:
-        """Computes the logits.
+        """Adds the mean loss of the batch's rows.
 
         Args:
             user_vectors: `[batch, dim]` float32, unit length.
@@ -83,7 +83,7 @@ class InBatchLogits(keras.layers.Layer):
             log_q: `[batch, 1]` float32, natural log of the items' sampling probabilities.
 
         Returns:
-            float32 `[batch, batch]`; the positives are the diagonal.
+            int32 `[batch, 1]`: how many of the batch's other items score higher than the row's own.
         """
         users = user_vectors * tf.exp(-self.log_temperature)
         items = item_vectors
@@ -91,12 +91,22 @@ class InBatchLogits(keras.layers.Layer):
             # As one more dimension of the product: nothing of the logits' size is made twice.
             users = tf.concat([users, tf.ones_like(log_q)], axis=1)
             items = tf.concat([items, -log_q], axis=1)
-        logits = tf.matmul(users, items, transpose_b=True)
-        same = tf.equal(item_row, tf.transpose(item_row))
-        accidental = tf.linalg.set_diag(same, tf.zeros_like(item_row[:, 0], tf.bool))
-        return tf.where(accidental, _IMPOSSIBLE, logits)
+        batch = tf.shape(item_row)[0]
+        weights = tf.fill([batch], 1.0 / tf.cast(tf.maximum(batch, 1), tf.float32))
+        loss, ranks = in_batch_softmax(users, items, item_row[:, 0], weights)
+        self.add_loss(loss)
+        return ranks[:, tf.newaxis]
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         own = {name: getattr(self, name) for name in ("temperature", "learn_temperature", "correct")}
         return {**super().get_config(), **own}
+
+
+def in_batch_top_k(k: int) -> keras.metrics.Metric:
+    """The share of rows whose own item is among the k best of the batch, from the ranks."""
+
+    def hit(_: tf.Tensor, ranks: tf.Tensor) -> tf.Tensor:
+        return tf.cast(tf.reshape(ranks, [-1]) < k, tf.float32)
+
+    return keras.metrics.MeanMetricWrapper(hit, name=f"in_batch_top_{k}")

@@ -37,8 +37,8 @@ def build(config: ExperimentConfig) -> TwoTower:
     """Builds and compiles nothing but the graph of layers.
 
     Inputs are the encoded tensors, named as `batch_names` says; with an in-batch loss also `item_row` and `log_q`.
-    The output is `[batch, candidates, 1]` click probabilities for `CosineLogitBCE`, and `[batch, batch]` logits for
-    `InBatchSoftmax`.
+    The output is `[batch, candidates, 1]` click probabilities for `CosineLogitBCE`, and for `InBatchSoftmax`, whose
+    loss a layer adds, `[batch, 1]` ranks of the rows' own items in the batch.
     """
     placed, tables = embeddings.plan(config), embeddings.tables(config)
     inputs: dict[str, Any] = {}
@@ -52,7 +52,9 @@ def build(config: ExperimentConfig) -> TwoTower:
         inputs[ITEM_ROW] = keras.Input(type_spec=tf.TensorSpec([None, 1], tf.int32), name=ITEM_ROW)
         inputs[LOG_Q] = keras.Input(type_spec=tf.TensorSpec([None, 1], tf.float32), name=LOG_Q)
         loss = config.loss
-        layer = losses.InBatchLogits(loss.temperature, loss.learn_temperature, loss.correct, name="in_batch_logits")
+        layer = losses.InBatchSoftmaxLoss(
+            loss.temperature, loss.learn_temperature, loss.correct, name="in_batch_softmax"
+        )
         output = layer(vectors["user"], vectors["item"], item_row=inputs[ITEM_ROW], log_q=inputs[LOG_Q])
     else:
         logit = losses.CosineLogit(name="cosine_logit")(vectors["user"], vectors["item"])

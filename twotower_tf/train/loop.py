@@ -17,6 +17,7 @@ from twotower_tf.data.prepared import Prepared
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.model import two_tower
 from twotower_tf.model.embeddings import tables
+from twotower_tf.model.losses import in_batch_top_k
 from twotower_tf.model.optimizers import LazyAdam
 from twotower_tf.model.two_tower import TwoTower
 from twotower_tf.progress import Progress, silent
@@ -109,14 +110,7 @@ def compile_model(config: ExperimentConfig, steps_per_epoch: int) -> TwoTower:
     adam = config.train.optimizer
     optimizer = LazyAdam(rate, beta_1=adam.beta_1, beta_2=adam.beta_2, epsilon=adam.epsilon)
     if isinstance(config.loss, InBatchSoftmax):
-        model.compile(
-            optimizer,
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            weighted_metrics=[
-                keras.metrics.SparseCategoricalAccuracy("in_batch_accuracy"),
-                keras.metrics.SparseTopKCategoricalAccuracy(10, "in_batch_top_10"),
-            ],
-        )
+        model.compile(optimizer, weighted_metrics=[in_batch_top_k(1), in_batch_top_k(10)])
     else:
         model.compile(
             optimizer,
