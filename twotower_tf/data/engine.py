@@ -1,19 +1,36 @@
-"""The DuckDB of one preparation: where it keeps its tables, what it may use, how it is asked."""
+"""What runs a preparation's SQL: DuckDB, where it keeps its tables and what it may use; or a cluster that is asked alike."""
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
 from twotower_tf.data.values import literal
 from twotower_tf.errors import ConfigError
 
+if TYPE_CHECKING:
+    from twotower_tf.data.files import Source
+    from twotower_tf.data.tables import Table
+
 Connection = duckdb.DuckDBPyConnection
+
+
+class Cluster(abc.ABC):
+    """Stands for a DuckDB connection in the steps; what is large goes through files that its workers write."""
+
+    @abc.abstractmethod
+    def read_table(self, name: str, sources: Sequence[Source], wanted: Callable[[str], bool]) -> Table:
+        """Does what `tables.read` does, file by file."""
+
+    @abc.abstractmethod
+    def write_parts(self, query: str, directory: Path) -> int:
+        """Writes a query's result as `part-NNNNN.parquet` files in order (at least one); returns its rows."""
 
 
 @contextlib.contextmanager

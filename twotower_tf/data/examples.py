@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from twotower_tf.artifacts import PreparedPaths
 from twotower_tf.data import judge, shards
+from twotower_tf.data.engine import Cluster
 from twotower_tf.data.roles import Inputs
 from twotower_tf.data.values import quoted
 
@@ -56,6 +57,10 @@ def write(
         threads: parts written at once, at most two; 0 takes one per core.
         told: receives the parts written and their number.
     """
+    if isinstance(connection, Cluster):
+        for code, split in enumerate(judge.SPLITS):
+            connection.write_parts(_of_split(inputs, code), paths.examples(split))
+        return
     carried, joined = values(inputs)
     rows = part_rows(_KEY_COLUMNS + len(carried) + len(joined))
     for split in judge.SPLITS:
@@ -66,8 +71,7 @@ def write(
         parts = []
         for code, split in enumerate(judge.SPLITS):
             told(code, len(judge.SPLITS))
-            query = f"SELECT * EXCLUDE (rank) FROM ({_sorted(inputs)} WHERE p.split = {code}) ORDER BY rank"
-            for number, table in enumerate(shards.tables(connection, query, rows)):
+            for number, table in enumerate(shards.tables(connection, _of_split(inputs, code), rows)):
                 shards.write_part(table, paths.examples(split), number)
     workers = min(_WRITERS, threads or os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool:
@@ -120,6 +124,11 @@ def _sorted(inputs: Inputs) -> str:
     selected = "".join(f", {_selected(columns)}" for columns in (carried, joined) if columns)
     events = "JOIN events AS e ON e.rowid = p.place " if carried else ""
     return f"SELECT p.rowid AS rank, {KEYS}{selected} FROM placed AS p {events}{_joins(inputs)}"
+
+
+def _of_split(inputs: Inputs, code: int) -> str:
+    """SQL of a split's examples in their order."""
+    return f"SELECT * EXCLUDE (rank) FROM ({_sorted(inputs)} WHERE p.split = {code}) ORDER BY rank"
 
 
 def _parts(connection: duckdb.DuckDBPyConnection, rows: int) -> list[_Part]:
