@@ -79,6 +79,7 @@ class Inputs:
         user_from_table: user columns that only the user table has.
         item_from_events: item columns whose values the events carry (the id excepted, which the catalogue has).
         item_from_table: item columns that only the item table has.
+        item_as_of: those of them whose values are taken as of the event; the others are the catalogue's.
     """
 
     events: Table
@@ -88,6 +89,7 @@ class Inputs:
     user_from_table: tuple[FeatureColumn, ...]
     item_from_events: tuple[FeatureColumn, ...]
     item_from_table: tuple[FeatureColumn, ...]
+    item_as_of: tuple[FeatureColumn, ...] = ()
 
 
 def mentioned(predicate: str, names: Iterable[str]) -> set[str]:
@@ -119,12 +121,18 @@ def load(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig) -> Inp
             f"{quarantine.told(first)}: {first['reason']}"
         )
     items = tables.read(connection, "item_table", sources["items"], lambda name: True) if data.items else None
-    user_columns = {data.user_id, data.timestamp, *(column.name for column in feature_sources(config, "user"))}
+    user_columns = {
+        data.user_id,
+        data.users_time,
+        data.timestamp,
+        *(column.name for column in feature_sources(config, "user")),
+    }
     users = tables.read(connection, "user_table", sources["users"], user_columns.__contains__) if data.users else None
     _check_named(config, events, items, users)
     from_events, from_table = _divide(config, "user", events, users)
     item_from_events, item_from_table = _divide(config, "item", events, items)
-    return Inputs(events, items, users, from_events, from_table, item_from_events, item_from_table)
+    as_of = item_from_table if data.items_time else ()
+    return Inputs(events, items, users, from_events, from_table, item_from_events, item_from_table, as_of)
 
 
 def _named_columns(config: ExperimentConfig) -> set[str]:
@@ -158,6 +166,10 @@ def _check_named(config: ExperimentConfig, events: Table, items: Table | None, u
         raise _missing("data.item_id", data.item_id, items)
     if users is not None and data.user_id not in users.known:
         raise _missing("data.user_id", data.user_id, users)
+    for field, table in (("items_time", items), ("users_time", users)):
+        name = getattr(data, field)
+        if name and table is not None and name not in table.known:
+            raise _missing(f"data.{field}", name, table)
     if data.item_name and data.item_name not in events.known and (items is None or data.item_name not in items.known):
         raise _missing("data.item_name", data.item_name, items or events)
     for column in feature_sources(config, "item"):

@@ -47,8 +47,8 @@ class Table:
         columns: those that were read, by their name in the files.
         known: every column name of the files.
         malformed: records set aside.
-        starts: place of each file's first row, and the number of rows at the end.
         lacking: columns that some of the files have not, and the first such file.
+        starts: place of each file's first row, and the number of rows at the end.
     """
 
     name: str
@@ -56,8 +56,8 @@ class Table:
     columns: dict[str, Column]
     known: list[str]
     malformed: list[lines.Malformed] = field(default_factory=list)
-    starts: list[int] = field(default_factory=list)
     lacking: dict[str, Source] = field(default_factory=dict)
+    starts: list[int] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
@@ -98,7 +98,7 @@ def _select(names: Sequence[str], wanted: Wanted, partition: Sequence[str]) -> d
     return {name: Column(f"c{position}", _PLAIN) for position, name in enumerate(chosen)}
 
 
-def lacking(sources: Sequence[Source], names: Sequence[Collection[str] | None]) -> dict[str, Source]:
+def lacking_columns(sources: Sequence[Source], names: Sequence[Collection[str] | None]) -> dict[str, Source]:
     """Columns that not every file has (None: a file without content), with the first that lacks it."""
     present = [(source, has) for source, has in zip(sources, names, strict=True) if has is not None]
     known = dict.fromkeys(name for _, has in present for name in has)
@@ -215,7 +215,7 @@ def _scan_delimited(
         suspects = [at for at in positions if sources[at].path in swallowed and _repairable(sources[at], names)]
         if suspects:
             return suspects
-    lacking = lacking(sources, [header[0] if header else None for header in heads])
+    lacking = lacking_columns(sources, [header[0] if header else None for header in heads])
     return Table(name, sources, columns, [*known, *partition], malformed, lacking=lacking)
 
 
@@ -361,7 +361,11 @@ def _read_parquet(connection: duckdb.DuckDBPyConnection, name: str, sources: Seq
     kinds = {row[0]: row[1] for row in connection.execute(f"DESCRIBE {name}").fetchall()}
     columns = {key: replace(column, kind=kinds[column.identifier]) for key, column in columns.items()}
     return Table(
-        name, sources, columns, [*known, *partition], lacking=lacking(sources, [schema.names for schema in schemas])
+        name,
+        sources,
+        columns,
+        [*known, *partition],
+        lacking=lacking_columns(sources, [schema.names for schema in schemas]),
     )
 
 
