@@ -1,4 +1,4 @@
-"""What runs a preparation's SQL: DuckDB, where it keeps its tables and what it may use; or a cluster that is asked alike."""
+"""What runs a preparation's SQL: DuckDB within its memory and directory, or a cluster that is asked alike."""
 
 from __future__ import annotations
 

@@ -1,0 +1,420 @@
+"""What the preparation's steps take for DuckDB, and is Spark.
+
+A step's SQL goes one of three ways:
+
+- A query that looks at each row of one table alone runs in DuckDB, at the executors, part by part (`tasks`). Sums and
+  counts over such rows are taken part by part and combined.
+- A window over all rows (numbering, running sums) runs in DuckDB on range-partitioned, sorted parts, to each of which
+  the total of the parts before it is added.
+- Everything else (joins, groups, windows per key, sorting) is turned into Spark's SQL.
+
+Tables are directories of Parquet parts on storage that the driver and every executor reach. The driver sees aggregates,
+bad rows and streams of files, never a table. A DuckDB in the driver holds the same tables without rows: it checks each
+statement and knows the types.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import DataFrame, SparkSession
+from sqlglot import exp
+
+from twotower_tf.data import engine, tables
+from twotower_tf.data.files import Source
+from twotower_tf.data.spark import lower, plan, tasks
+from twotower_tf.data.spark.tasks import Failure, Local, Part, Query
+from twotower_tf.data.tables import Table
+from twotower_tf.data.values import literal, quoted
+
+
+class Answer:
+    """The rows of a small result."""
+
+    def __init__(self, rows: list[tuple[Any, ...]]) -> None:
+        self._rows = rows
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        """All rows."""
+        return self._rows
+
+
+class Relation:
+    """A query that is answered when it is read."""
+
+    def __init__(self, connection: SparkConnection, query: str) -> None:
+        self._connection, self._query = connection, query
+
+    def to_arrow_reader(self, rows: int) -> pa.RecordBatchReader:
+        """The result in order, streamed from the files that the executors write."""
+        return self._connection.stream(self._query, rows)
+
+    def to_arrow_table(self) -> pa.Table:
+        """The result's schema, as a table without rows: of any size only streams are read."""
+        return self._connection.schema(self._query).empty_table()
+
+
+@contextmanager
+def open_spark(session: SparkSession, work: Path, memory_limit: str) -> Iterator[SparkConnection]:
+    """The Spark engine in a session; tables live in the new directory `work`, which is removed afterwards."""
+    work.mkdir()
+    try:
+        with engine.open_engine(work / "driver", memory_limit, 0) as shadow:
+            connection = SparkConnection(session, work, memory_limit, shadow)
+            try:
+                yield connection
+            finally:
+                connection.close()
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+class SparkConnection(engine.Cluster):
+    """One preparation on Spark, asked as DuckDB is."""
+
+    def __init__(self, session: SparkSession, work: Path, memory_limit: str, shadow: engine.Connection) -> None:
+        self._session = session
+        self._work = work = work.absolute()  # executors may run in another directory
+        self._local = Local(str(work), memory_limit)
+        self._shadow = shadow  # the same tables, without rows
+        self._parts: dict[str, list[Part]] = {}
+        self._raw: set[str] = set()
+        self._views: set[str] = set()
+        self._numbers = itertools.count()
+
+    def close(self) -> None:
+        """Forgets the views of the session."""
+        for view in self._views:
+            self._session.catalog.dropTempView(view)
+
+    # --- what DuckDB's connection offers ---------------------------------------------------------------------------
+
+    def execute(self, sql: str) -> Answer:
+        """Runs statements; the answer is the last one's."""
+        answer = Answer([])
+        for statement in plan.statements(sql):
+            answer = self._execute(statement)
+        return answer
+
+    def sql(self, query: str) -> Relation:
+        """A query whose result may be large."""
+        return Relation(self, query)
+
+    def _execute(self, statement: plan.Statement) -> Answer:
+        tree = statement.tree
+        if isinstance(tree, exp.Create):
+            name = str(tree.this.name)
+            self._shadow.execute(f"CREATE TABLE {name} AS {statement.query} WITH NO DATA")
+            self._parts[name] = self._materialize(tree.expression, statement.query)
+            return Answer([])
+        if isinstance(tree, exp.Delete):
+            self._delete(tree, statement.text)
+            return Answer([])
+        if isinstance(tree, exp.Drop):
+            self._shadow.execute(statement.text)
+            self._forget(str(tree.this.name))
+            return Answer([])
+        if isinstance(tree, exp.Query):
+            self._shadow.execute(f"DESCRIBE {statement.text}")
+            return Answer(self._fetch(tree, statement.text))
+        raise NotImplementedError(statement.text)
+
+    def _delete(self, tree: exp.Delete, text: str) -> None:
+        name, condition = str(tree.this.name), tree.args["where"].this
+        self._shadow.execute(text)
+        kept = f"SELECT * FROM {name} WHERE NOT coalesce({plan.duckdb_sql(condition)}, false)"
+        parts = self._on_parts(name, kept)
+        self._forget(name)
+        self._parts[name] = parts
+
+    def _forget(self, name: str) -> None:
+        if f"{name}_numbered" in self._parts:
+            self._forget(f"{name}_numbered")
+        for part in self._parts.pop(name):
+            Path(part.path).unlink(missing_ok=True)
+        self._drop_view(name)
+
+    def _drop_view(self, name: str) -> None:
+        if name in self._views:
+            self._session.catalog.dropTempView(name)
+            self._views.discard(name)
+
+    # --- small results ----------------------------------------------------------------------------------------------
+
+    def _fetch(self, tree: exp.Expression, text: str) -> list[tuple[Any, ...]]:
+        combine = plan.combiners(tree)
+        name = plan.only_table(tree) if combine else plan.base_table(tree, ordered=True)
+        if name not in self._parts or not isinstance(tree, exp.Select):
+            return [tuple(row) for row in self._frame(tree).collect()]
+        if combine:
+            rows = [row for part in self._on_parts(name, text) for row in self._read([part])]
+            columns = zip(*rows, strict=True)
+            present = [[value for value in column if value is not None] for column in columns]
+            return [tuple(how(values) if values else None for how, values in zip(combine, present, strict=True))]
+        ordered, keys, limit = lower.with_order_keys(tree)
+        parts = self._on_parts(name, plan.duckdb_sql(ordered) if keys else text)
+        return self._read(parts, keys, limit)
+
+    def _read(self, parts: Sequence[Part], order: Sequence[str] = (), limit: str = "") -> list[tuple[Any, ...]]:
+        paths = ", ".join(literal(part.path) for part in parts)
+        hidden = f" EXCLUDE ({', '.join(key.split()[0] for key in order)})" if order else ""
+        by = f" ORDER BY {', '.join(order)}" if order else ""
+        found = self._shadow.execute(f"SELECT *{hidden} FROM read_parquet([{paths}]){by} {limit}").fetchall()
+        self._remove(parts)
+        return found
+
+    # --- tables ------------------------------------------------------------------------------------------------------
+
+    def _new_name(self) -> str:
+        return f"made_{next(self._numbers)}"
+
+    def _materialize(self, tree: exp.Expression, text: str) -> list[Part]:
+        """The parts of a query's result."""
+        name = plan.base_table(tree)
+        if name in self._parts:
+            return self._on_parts(name, text)
+        return self._write(self._frame(tree))
+
+    def _keep(self, tree: exp.Expression) -> str:
+        """Gives a query's result a name."""
+        name = self._new_name()
+        self._parts[name] = self._materialize(tree, plan.duckdb_sql(tree))
+        return name
+
+    def _write(self, frame: DataFrame) -> list[Part]:
+        """Writes a result in Spark's own order of partitions."""
+        directory = self._work / self._new_name()
+        frame.write.parquet(str(directory))
+        return [Part(str(path), pq.read_metadata(path).num_rows) for path in sorted(directory.glob("part-*.parquet"))]
+
+    def _on_parts(
+        self,
+        name: str,
+        sql: str | Callable[[int], str],
+        directory: Path | None = None,
+        parts: Sequence[Part] | None = None,
+        numbered: bool = False,
+    ) -> list[Part]:
+        """Runs DuckDB's SQL on every part of a table; the results are parts in the same order."""
+        parts = self._parts[name] if parts is None else parts
+        directory = self._work / self._new_name() if directory is None else directory
+        starts = itertools.accumulate((part.rows for part in parts), initial=0)
+        queries = []
+        for index, (part, start) in enumerate(zip(parts, starts, strict=False)):
+            text = sql if isinstance(sql, str) else sql(index)
+            output = str(directory / f"part-{index:05d}.parquet")
+            queries.append(Query(name, part, start, text, numbered or "rowid" in text.lower(), output))
+        local = self._local
+        found = self._spread(lambda query: tasks.answer(local, query), queries)
+        return [Part(query.output, rows) for query, rows in zip(queries, found, strict=True)]
+
+    def _spread(self, task: Callable[[Any], Any], arguments: Sequence[Any]) -> list[Any]:
+        """Runs a task per argument at the executors; what comes back is small.
+
+        Raises:
+            the first failure, in the order of the arguments.
+        """
+        numbered = list(enumerate(arguments))
+        rows = self._session.sparkContext.parallelize(range(len(numbered)), max(1, len(numbered)))
+        found: list[Any] = rows.map(lambda index: task(numbered[index][1])).collect()
+        for each in found:
+            if isinstance(each, Failure):
+                raise each.error()
+        return found
+
+    def _remove(self, parts: Sequence[Part]) -> None:
+        for part in parts:
+            Path(part.path).unlink(missing_ok=True)
+
+    # --- Spark's SQL -------------------------------------------------------------------------------------------------
+
+    def _frame(self, tree: exp.Expression) -> DataFrame:
+        """A query as a Spark frame, after what DuckDB has to do for it first."""
+        lowered = lower.lower(tree, self)
+        for table in list(lowered.find_all(exp.Table)):
+            if table.name in self._parts:
+                if _shows_rowid(table):
+                    table.set("alias", exp.TableAlias(this=exp.to_identifier(table.alias_or_name)))
+                    table.set("this", exp.to_identifier(self._numbered(table.name)))
+                self._view(table.name)
+        return self._session.sql(plan.spark_sql(lowered))
+
+    def _view(self, name: str) -> None:
+        if name not in self._views:
+            paths = [part.path for part in self._parts[name]]
+            self._session.read.parquet(*paths).createOrReplaceTempView(name)
+            self._views.add(name)
+
+    def _numbered(self, name: str) -> str:
+        """A table with its `rowid` as a column."""
+        numbered = f"{name}_numbered"
+        if numbered not in self._parts:
+            self._parts[numbered] = self._on_parts(name, f"SELECT * FROM {name}", numbered=True)
+        return numbered
+
+    # what `lower` asks for
+
+    def is_raw(self, name: str) -> bool:
+        """Whether a table is an input table, of which Spark sees values made by DuckDB only."""
+        return name in self._raw
+
+    def is_null_on_null(self, expression: exp.Expression, name: str) -> bool:
+        """Whether an expression over a table's columns is NULL where all of them are: an outer join keeps it so."""
+        kinds = self._shadow.execute(f"DESCRIBE {name}").fetchall()
+        nulls = ", ".join(f"CAST(NULL AS {kind}) AS {quoted(column)}" for column, kind, *_ in kinds)
+        bare = expression.transform(lambda node: exp.column(node.this.copy()) if isinstance(node, exp.Column) else node)
+        sql = f"SELECT ({plan.duckdb_sql(bare)}) IS NULL FROM (SELECT CAST(NULL AS BIGINT) AS rowid, {nulls})"
+        try:
+            return bool(self._shadow.execute(sql).fetchall()[0][0])
+        except duckdb.Error:
+            return False
+
+    def kind(self, expression: exp.Expression, name: str) -> str:
+        """DuckDB's type of an expression over a table."""
+        bare = expression.transform(lambda node: exp.column(node.this.copy()) if isinstance(node, exp.Column) else node)
+        found = self._shadow.execute(f"DESCRIBE SELECT {plan.duckdb_sql(bare)} FROM {name}").fetchall()
+        return str(found[0][1])
+
+    def local(self, tree: exp.Expression) -> str:
+        """Answers a query part by part and gives the result a name."""
+        return self._keep(tree)
+
+    def files(self, pattern: str, *, numbered: bool) -> str:
+        """A view of Parquet files, with `file_row_number` where that is asked for."""
+        name = self._new_name()
+        frame = self._session.read.parquet(pattern)
+        if numbered:
+            frame = frame.selectExpr("*", "_metadata.row_index AS file_row_number")
+        frame.createOrReplaceTempView(name)
+        self._views.add(name)
+        return name
+
+    def running(self, tree: exp.Select, totals: Sequence[exp.Expression], final: Callable[[Sequence[int]], str]) -> str:
+        """Answers a query with windows over all rows.
+
+        Args:
+            tree: the query of the windows' rows, sorted in their order.
+            totals: per window, the aggregate over a part that later parts add.
+            final: gives, for the totals of the parts before, the SQL for one part of the table `sorted`.
+
+        Returns:
+            the name of the result.
+        """
+        parts = self._write(self._frame(tree))
+        asked = ", ".join(f"CAST(coalesce({plan.duckdb_sql(total)}, 0) AS BIGINT)" for total in totals)
+        sums = [self._read([part])[0] for part in self._on_parts("sorted", f"SELECT {asked} FROM sorted", parts=parts)]
+        before = list(itertools.accumulate(sums, lambda a, b: tuple(map(sum, zip(a, b, strict=True)))))
+        before = [(0,) * len(totals), *before]
+        name = self._new_name()
+        self._parts[name] = self._on_parts("sorted", lambda index: final(before[index]), parts=parts)
+        self._remove(parts)
+        return name
+
+    # --- large results -----------------------------------------------------------------------------------------------
+
+    def schema(self, query: str) -> pa.Schema:
+        """The schema that DuckDB gives a query's result."""
+        return self._shadow.sql(f"SELECT * FROM ({query}) LIMIT 0").to_arrow_table().schema
+
+    def _sorted_parts(self, query: str) -> tuple[list[Part], str]:
+        """A query's result in order, and the SQL list that gives its columns DuckDB's names and types."""
+        kinds = [(name, kind) for name, kind, *_ in self._shadow.execute(f"DESCRIBE {query}").fetchall()]
+        frame = self._frame(plan.parse(query)).toDF(*[f"o{index}" for index in range(len(kinds))])
+        select = [f"CAST(o{index} AS {kind}) AS {quoted(name)}" for index, (name, kind) in enumerate(kinds)]
+        return self._write(frame), ", ".join(select)
+
+    def stream(self, query: str, rows: int) -> pa.RecordBatchReader:
+        """A query's result in order, from the executors' files; they go with the preparation's work directory."""
+        parts, select = self._sorted_parts(query)
+        paths = ", ".join(literal(part.path) for part in parts)
+        # a cursor: the steps ask for more while they read
+        return self._shadow.cursor().sql(f"SELECT {select} FROM read_parquet([{paths}])").to_arrow_reader(rows)
+
+    def write_parts(self, query: str, directory: Path) -> int:
+        """Writes `part-NNNNN.parquet` files of a query's result in order, by the executors."""
+        directory.mkdir(parents=True)
+        parts, select = self._sorted_parts(query)
+        total = sum(part.rows for part in parts)
+        chosen = [part for part in parts if part.rows] or parts[:1]
+        self._on_parts("result", f"SELECT {select} FROM result", directory, chosen)
+        self._remove(parts)
+        return total
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def read_table(self, name: str, sources: Sequence[Source], wanted: tables.Wanted) -> Table:
+        """Reads input files, one task each, with the readers of the DuckDB engine."""
+        local, directory = self._local, self._work / f"{name}_input"
+
+        def read(pair: tuple[int, Source]) -> tasks.Read | Failure:
+            return tasks.read(local, pair[1], wanted, str(directory / f"{pair[0]:05d}"))
+
+        absolute = [replace(source, path=source.path.absolute()) for source in sources]
+        found: list[tasks.Read] = self._spread(read, list(enumerate(absolute)))
+        table = self._merge(name, found, wanted)
+        body = ", ".join(f"{column.identifier} {column.kind}" for column in table.columns.values())
+        self._shadow.execute(f"CREATE TABLE {name} (source INTEGER{', ' if body else ''}{body})")
+        self._raw.add(name)
+        self._parts[name] = [
+            Part(part.path, part.rows, _select(position, each, table))
+            for position, each in enumerate(found)
+            for part in each.parts
+        ]
+        return table
+
+    def _merge(self, name: str, found: Sequence[tasks.Read], wanted: tables.Wanted) -> Table:
+        sources = [each.source for each in found]
+        schemas = [each.schema for each in found if each.schema is not None]
+        if schemas:
+            tables.check_types(sources, schemas, wanted)
+        keys = {key for source in sources for key, _ in source.partition}
+        known = list(dict.fromkeys(column for each in found for column in each.known))
+        known = [column for column in known if column not in keys] + [column for column in known if column in keys]
+        chosen = [column for column in known if any(column in each.columns for each in found)]
+        kinds = {
+            column: self._common_kind([each.columns[column].kind for each in found if column in each.columns])
+            for column in chosen
+        }
+        columns = {column: tables.Column(f"c{index}", kinds[column]) for index, column in enumerate(chosen)}
+        malformed = [record for each in found for record in each.malformed]
+        sizes = [sum(part.rows for part in each.parts) for each in found]
+        starts = [0, *itertools.accumulate(sizes)]
+        return Table(
+            name,
+            sources,
+            columns,
+            known,
+            malformed,
+            tables.lacking_columns(sources, [each.known or None for each in found]),
+            starts,
+        )
+
+    def _common_kind(self, kinds: Sequence[str]) -> str:
+        """The type that DuckDB gives a column whose files have several."""
+        union = " UNION ALL ".join(f"SELECT CAST(NULL AS {kind}) AS value" for kind in dict.fromkeys(kinds))
+        return str(self._shadow.execute(f"DESCRIBE {union}").fetchall()[0][1])
+
+
+def _shows_rowid(table: exp.Table) -> bool:
+    select = table.find_ancestor(exp.Select)
+    return select is not None and any(
+        column.name == "rowid" and column.table in (table.alias_or_name, "") for column in select.find_all(exp.Column)
+    )
+
+
+def _select(position: int, read: tasks.Read, table: Table) -> str:
+    """SQL list that gives the input table's columns from one file's."""
+    found = [f"CAST({position} AS INTEGER) AS source"]
+    for name, column in table.columns.items():
+        value = read.columns[name].identifier if name in read.columns else "NULL"
+        found.append(f"CAST({value} AS {column.kind}) AS {column.identifier}")
+    return ", ".join(found)

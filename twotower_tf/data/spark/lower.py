@@ -1,0 +1,231 @@
+"""What DuckDB answers before Spark: rewriting a query until only relational work is left in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from sqlglot import exp
+
+from twotower_tf.data.spark import plan
+
+# types that mean the same to both engines; others pass through Spark as text
+_PLAIN = frozenset({"BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "FLOAT", "DOUBLE", "VARCHAR"})
+
+
+class Engine(Protocol):
+    """What the rewriting needs done."""
+
+    def is_raw(self, name: str) -> bool:
+        """Whether a table is an input table."""
+
+    def is_null_on_null(self, expression: exp.Expression, name: str) -> bool:
+        """Whether an expression is NULL where all columns are."""
+
+    def kind(self, expression: exp.Expression, name: str) -> str:
+        """DuckDB's type of an expression."""
+
+    def local(self, tree: exp.Expression) -> str:
+        """Answers a query row by row; the result's name."""
+
+    def files(self, pattern: str, *, numbered: bool) -> str:
+        """A view of Parquet files."""
+
+    def running(self, tree: exp.Select, totals: Sequence[exp.Expression], final: Callable[[Sequence[int]], str]) -> str:
+        """Answers a query with windows over all rows; the result's name."""
+
+
+def lower(tree: exp.Expression, engine: Engine) -> exp.Expression:
+    """A query that Spark answers, made from one of DuckDB's."""
+    root = exp.Subquery(this=tree.copy())  # so that the root can be replaced as any other node
+    _read_files(root, engine)
+    for select in list(plan.selects(root)):
+        if select.parent is None:
+            continue  # went with one that was replaced
+        name = plan.base_table(select)
+        if name and engine.is_raw(name):
+            _replace(select, engine.local(select.copy()))
+            continue
+        for join in select.args.get("joins") or ():
+            if join.method == "ASOF":
+                _as_of(join)
+        for table in _own_tables(select):
+            if engine.is_raw(table.name):
+                _push_down(select, table, engine)
+        if plan.global_windows(select):
+            _run(select, root, engine)
+    found: exp.Expression = root.this
+    found.pop()
+    return found
+
+
+def with_order_keys(tree: exp.Select) -> tuple[exp.Expression, list[str], str]:
+    """A query that also gives the keys it is sorted by; those keys with their directions, and its LIMIT."""
+    found = tree.copy()
+    order, limit = found.args.get("order"), found.args.get("limit")
+    keys = []
+    for index, key in enumerate(order.expressions if order else ()):
+        found.select(exp.alias_(key.this.copy(), f"order_{index}"), copy=False)
+        keys.append(f"order_{index}{' DESC' if key.args.get('desc') else ''}")
+    return found, keys, plan.duckdb_sql(limit) if limit else ""
+
+
+def _replace(select: exp.Select, name: str) -> None:
+    select.replace(exp.select("*").from_(name))
+
+
+def _own_tables(select: exp.Select) -> list[exp.Table]:
+    """The tables that a SELECT itself reads."""
+    return [table for table in select.find_all(exp.Table) if table.find_ancestor(exp.Select) is select]
+
+
+def _read_files(root: exp.Expression, engine: Engine) -> None:
+    for table in list(root.find_all(exp.Table)):
+        function = table.this
+        if not isinstance(function, exp.Func):
+            continue
+        pattern, *options = function.expressions if isinstance(function, exp.ReadParquet) else (None,)
+        if pattern is None or not isinstance(pattern, exp.Literal):
+            raise NotImplementedError(f"a table function: {plan.duckdb_sql(table)}")
+        view = exp.to_table(engine.files(pattern.this, numbered=bool(options)))
+        view.set("alias", table.args.get("alias"))
+        table.replace(view)
+
+
+def _as_of(join: exp.Join) -> None:
+    """Makes an ASOF join an ordinary one: a row holds from its time until that of the key's next row."""
+    alias = join.this.alias_or_name
+    since: exp.Expression | None = None
+    keys = []
+    for condition in join.args["on"].flatten():
+        for column in condition.find_all(exp.Column):
+            if column.table == alias:
+                if isinstance(condition, exp.GTE):
+                    since = column
+                elif isinstance(condition, exp.EQ):
+                    keys.append(exp.column(column.this.copy()))
+    if since is None or not keys:
+        raise NotImplementedError(f"a join: {plan.duckdb_sql(join)}")
+    event = next(each.this for each in join.args["on"].flatten() if isinstance(each, exp.GTE))
+    time = exp.column(since.this.copy())
+    following = exp.Window(
+        this=exp.Lead(this=time.copy()), partition_by=keys, order=exp.Order(expressions=[exp.Ordered(this=time.copy())])
+    )
+    held = exp.select("*", exp.alias_(following, "until")).from_(join.this.name)
+    held = held.where(exp.Not(this=exp.Is(this=time.copy(), expression=exp.null())))
+    until = exp.column("until", table=alias)
+    ended = exp.or_(exp.Is(this=until.copy(), expression=exp.null()), exp.LT(this=event.copy(), expression=until))
+    join.set("on", exp.and_(join.args["on"].copy(), ended))
+    join.set("method", None)
+    join.set("this", held.subquery(alias))
+
+
+# --- values of input tables in joins --------------------------------------------------------------------------------
+
+
+def _push_down(select: exp.Select, table: exp.Table, engine: Engine) -> None:
+    """Has DuckDB make a query's values of an input table before the join."""
+    alias, name = table.alias_or_name, table.name
+    alone = len(_own_tables(select)) == 1
+    made: dict[str, exp.Expression] = {}
+
+    def owned(node: exp.Expression) -> bool:
+        columns = list(node.find_all(exp.Column))
+        return bool(columns) and all(column.table == alias or (alone and not column.table) for column in columns)
+
+    def visit(node: exp.Expression) -> None:
+        if (
+            isinstance(node, exp.Condition)
+            and owned(node)
+            and not isinstance(node, exp.AggFunc | exp.Window | exp.Filter)
+        ):
+            if not node.find(exp.AggFunc, exp.Window) and engine.is_null_on_null(node, name):
+                value = node.copy()
+                key = plan.duckdb_sql(value)
+                made.setdefault(key, value)
+                node.replace(exp.column(f"v{list(made).index(key)}", table=alias))
+                return
+        for child in list(node.iter_expressions()):
+            if not isinstance(child, exp.Select | exp.Table):
+                visit(child)
+
+    for part in [*select.expressions, *(select.args.get("joins") or ()), *_clauses(select)]:
+        visit(part)
+    values = []
+    for index, value in enumerate(made.values()):
+        if engine.kind(value, name) not in _PLAIN:
+            value = exp.cast(value.copy(), "VARCHAR")
+        values.append(exp.alias_(_unqualified(value), f"v{index}"))
+    result = exp.to_table(engine.local(exp.select(*values).from_(name)))
+    result.set("alias", exp.TableAlias(this=exp.to_identifier(alias)))
+    table.replace(result)
+
+
+def _clauses(select: exp.Select) -> list[exp.Expression]:
+    return [select.args[name] for name in ("where", "group", "having", "order") if select.args.get(name)]
+
+
+def _unqualified(tree: exp.Expression) -> exp.Expression:
+    return tree.transform(lambda node: exp.column(node.this.copy()) if isinstance(node, exp.Column) else node)
+
+
+# --- windows over all rows --------------------------------------------------------------------------------------------
+
+
+def _run(select: exp.Select, root: exp.Subquery, engine: Engine) -> None:
+    """Replaces a SELECT with windows over all rows by its answer."""
+    windows = plan.global_windows(select)
+    orders = {plan.duckdb_sql(window.args["order"]) for window in windows}
+    if len(orders) != 1 or select.args.get("order") or select.args.get("group"):
+        raise NotImplementedError(f"windows over all rows in several orders: {plan.duckdb_sql(select)}")
+    order = windows[0].args["order"].copy()
+    totals = [plan.window_total(window) for window in windows]
+    columns: dict[str, exp.Column] = {}
+
+    def renamed(node: exp.Expression) -> exp.Expression:
+        if not isinstance(node, exp.Column):
+            return node
+        key = plan.duckdb_sql(node)
+        columns.setdefault(key, node.copy())
+        return exp.column(f"w{list(columns).index(key)}")
+
+    selected = []
+    for position, item in enumerate(select.expressions):
+        named = exp.alias_(item.unalias().copy(), item.alias_or_name or f"column_{position}")
+        holder = exp.select(named)
+        for window in list(holder.find_all(exp.Window)):
+            if not window.args.get("partition_by"):
+                index = [plan.duckdb_sql(each) for each in windows].index(plan.duckdb_sql(window))
+                window.replace(exp.paren(exp.Add(this=window.copy(), expression=exp.column(f"before_{index}"))))
+        selected.append(holder.expressions[0])
+    selected = [
+        item.transform(lambda node: node if node.name.startswith("before_") else renamed(node)) for item in selected
+    ]
+    totals = [total.transform(renamed) for total in totals]
+    rows = select.copy()
+    rows.set("expressions", [exp.alias_(column, f"w{index}") for index, column in enumerate(columns.values())])
+    rows.set("order", order)
+    rows = _with_earlier(rows, select, root)
+    sql = f"SELECT {', '.join(plan.duckdb_sql(item) for item in selected)} FROM sorted"
+
+    def final(before: Sequence[int]) -> str:
+        text = sql
+        for index, total in enumerate(before):
+            text = text.replace(f"before_{index}", str(total))
+        return text
+
+    _replace(select, engine.running(rows, totals, final))
+
+
+def _with_earlier(rows: exp.Select, select: exp.Select, root: exp.Subquery) -> exp.Select:
+    """`rows` with the common table expressions that its SELECT sees."""
+    whole = root.this
+    own = whole.ctes if isinstance(whole, exp.Query) else []
+    if select is whole or not own:
+        return rows
+    around = select.find_ancestor(exp.CTE)
+    for cte in own:
+        if cte is around:
+            break
+        rows = rows.with_(cte.alias, cte.this.copy(), copy=False)
+    return rows
