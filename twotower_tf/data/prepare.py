@@ -1,8 +1,8 @@
-"""Raw tables to `prepared/`: one pass of SQL steps on DuckDB, out of core, published by one rename.
+"""Raw tables to `prepared/`: one pass of SQL steps, on DuckDB out of core or on Spark, published by one rename.
 
 The steps' order: read, judge every row, number users and items, split, histories, training rows, catalogue, statistics,
 manifest. Every step is a table or a stream in DuckDB; the same input and configuration give the same bytes, whatever
-the number of threads.
+the number of threads. On Spark the same steps give the same rows, with `examples/` cut into parts in another way.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ from twotower_tf.data import (
     splits,
     statistics,
 )
-from twotower_tf.data.engine import one, open_engine
+from twotower_tf.data.engine import Cluster, one, open_engine
 from twotower_tf.data.roles import FeatureColumn, Inputs
+from twotower_tf.data.spark.session import SparkOptions, open_session
 from twotower_tf.data.values import literal, quoted
 from twotower_tf.errors import DataError
 from twotower_tf.progress import Progress, silent
@@ -47,6 +48,7 @@ def prepare(
     *,
     memory_limit: str = "4GB",
     threads: int = 0,
+    spark: SparkOptions | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Writes `prepared/` of a run directory and returns its manifest.
@@ -56,14 +58,19 @@ def prepare(
         run_dir: the run directory; an earlier `prepared/` there is replaced at the end, as a whole.
         memory_limit: what DuckDB may hold in memory, e.g. "4GB"; beyond it, it spills below the run directory.
         threads: of DuckDB; 0 takes one per core.
+        spark: where Spark runs, which then does the work; `memory_limit` is that of each of its tasks. The run
+            directory and the input files are then on storage that every executor reaches under the same path.
         progress: told of each step.
 
     Raises:
         DataError: for input that cannot be used.
-        ConfigError: for a `memory_limit` that is no size.
+        ConfigError: for a `memory_limit` that is no size, or where Spark cannot be started.
     """
     with artifacts.atomic_directory(RunPaths(Path(run_dir)).prepared, replace=True) as temporary:
-        with open_engine(temporary / "work", memory_limit, threads) as connection:
+        work = temporary / "work"
+        with (
+            open_session(spark, work, memory_limit) if spark else open_engine(work, memory_limit, threads)
+        ) as connection:
             return _prepare(connection, config, temporary, threads, progress)
 
 
@@ -199,7 +206,7 @@ def _manifest(
     sources = [source for table in (inputs.events, inputs.items, inputs.users) if table for source in table.sources]
     return {
         "schema_version": SCHEMA_VERSION,
-        "engine": "duckdb",
+        "engine": "spark" if isinstance(connection, Cluster) else "duckdb",
         "config_fingerprint": configuration.fingerprint(config),
         "rows": rows,
         "tables": tables,

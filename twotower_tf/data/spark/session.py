@@ -11,12 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twotower_tf.errors import ConfigError
-
-if TYPE_CHECKING:
-    from twotower_tf.data.spark.connection import SparkConnection
 
 # of SQL alone; the session's own copy, so that a notebook's session keeps its settings
 _SETTINGS: Mapping[str, str] = MappingProxyType(
@@ -67,8 +64,8 @@ def _java() -> bool:
 
 
 @contextlib.contextmanager
-def open_session(options: SparkOptions, work: Path, memory_limit: str) -> Iterator[SparkConnection]:
-    """The Spark engine with its tables in the new directory `work`, which is removed afterwards.
+def open_session(options: SparkOptions, work: Path, memory_limit: str) -> Iterator[Any]:
+    """A `SparkConnection`, for the steps a DuckDB; its tables in the new directory `work`, which is removed afterwards.
 
     A Spark context that runs already is used and left running; else one is started and stopped.
 
