@@ -99,7 +99,7 @@ def values(inputs: Inputs) -> tuple[dict[str, str], dict[str, str]]:
     events = inputs.events.columns
     carried = {f"user.{column.name}": column.sql(events[column.name], "e") for column in inputs.user_from_events}
     carried |= {f"item.{column.name}": column.sql(events[column.name], "e") for column in inputs.item_from_events}
-    joined = {}
+    joined: dict[str, str] = {}
     if inputs.users is not None:
         users = inputs.users.columns
         joined |= {f"user.{column.name}": column.sql(users[column.name], "t") for column in inputs.user_from_table}

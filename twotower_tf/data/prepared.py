@@ -63,9 +63,9 @@ class Prepared:
     def num_users(self) -> int:
         return int(self.manifest["users"])
 
-    def items(self) -> pa.Table:
-        """The catalogue; row i is the item with `item_row` i."""
-        return pq.read_table(self.paths.items)
+    def items(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The catalogue, by default all of its columns; row i is the item with `item_row` i."""
+        return pq.read_table(self.paths.items, columns=None if columns is None else list(columns))
 
     def item_ids(self) -> npt.NDArray[np.object_]:
         """[num_items] str: the items' ids, by row."""
@@ -111,6 +111,10 @@ class Prepared:
         for path in self.parts(split):
             with pq.ParquetFile(path) as file:
                 yield from file.iter_batches(batch_size=rows, columns=None if columns is None else list(columns))
+
+    def coded_part(self, path: Path, columns: Sequence[str]) -> pa.Table:
+        """Columns of one of `parts`, texts as dictionaries: each distinct value stands once."""
+        return pq.read_table(path, columns=list(columns), read_dictionary=list(columns), use_threads=False)
 
     def sequence(self, which: str) -> npt.NDArray[np.int32]:
         """int32, memory-mapped: item rows of positives, user by user in time order; `train` or `seen`."""

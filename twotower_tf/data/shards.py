@@ -6,7 +6,6 @@ bytes a function of the rows alone.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -68,19 +67,18 @@ def write_array(
     if not length:
         np.save(path, np.empty(0, dtype))
         return
-    with array_file(path, dtype, (length,)) as file:
+    with start_array(path, dtype, (length,)) as file:
         for table in tables(connection, query):
             file.write(np.ascontiguousarray(table.column(0).to_numpy(), dtype).data)
 
 
-@contextlib.contextmanager
-def array_file(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> Iterator[IO[bytes]]:
-    """A `.npy` file with its header written; the block writes the values, in order.
+def start_array(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> IO[bytes]:
+    """Opens a `.npy` file and writes its header; the values follow, in order.
 
     Written and not mapped: the pages of a mapped file count as the process's memory.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        yield file
+    file = path.open("wb")
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file

@@ -12,7 +12,7 @@ import pyarrow as pa
 from twotower_tf.config import ExperimentConfig, History, feature_name
 from twotower_tf.data.prepared import Prepared
 from twotower_tf.features.arrays import EncodedData
-from twotower_tf.features.encode import arrow_to_array
+from twotower_tf.features.distinct import arrow_to_array
 from twotower_tf.features.inputs import Input, history_target, pad, side_inputs
 
 Arrays = dict[str, npt.NDArray[Any]]

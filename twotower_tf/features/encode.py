@@ -1,54 +1,59 @@
 """Prepared raw rows to encoded arrays, in bulk: what the training loop reads.
 
 The encoding is `Side.encode`, the very operations of the exported towers. Arrays are plain `.npy` files that several
-workers can map and read by row ranges.
+workers can map and read by row ranges. Parts are encoded side by side and written in order; memory is that of a few
+parts, whatever the log's length.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import tensorflow as tf
 
 from twotower_tf import artifacts
 from twotower_tf import config as configuration
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.data.prepared import Prepared
-from twotower_tf.features.encoder import Side
-from twotower_tf.features.inputs import Input, SideName, objects, pad, split_texts
+from twotower_tf.features.array_writer import ArrayWriter
+from twotower_tf.features.distinct import Encoder, code
 from twotower_tf.progress import Progress, silent
 
 SCHEMA_VERSION = 1
 SPLITS = ("train", "valid", "test")
-_ROWS_PER_BATCH = 65_536
+_CATALOGUE_ROWS = 1 << 18
+_WORKERS = 2
+
+S = TypeVar("S")
+T = TypeVar("T")
+Arrays = dict[str, np.ndarray]
 
 
-def encode(config: ExperimentConfig, prepared: Prepared, progress: Progress = silent) -> None:
+def encode(config: ExperimentConfig, prepared: Prepared, progress: Progress = silent, threads: int = 0) -> None:
     """Writes `prepared/encoded/`: the catalogue, and each split's rows, as arrays.
 
     Item features that the log itself carries are encoded row by row as well, as they were at the event's time.
+
+    Args:
+        config: the experiment.
+        prepared: what to encode.
+        progress: told of rows.
+        threads: parts encoded at once, at most two; 0 takes one per core.
     """
     root = prepared.paths.encoded_items.parent
-    with artifacts.atomic_directory(root, replace=True) as staging:
+    workers = min(_WORKERS, threads or os.cpu_count() or 1)
+    with artifacts.atomic_directory(root, replace=True) as staging, ThreadPoolExecutor(workers) as pool:
         total = prepared.num_items + sum(prepared.num_rows(split) for split in SPLITS)
         done = 0
-        item, user = (Encoder(config, prepared.statistics, side) for side in ("item", "user"))
-        catalogue = prepared.items()
-        done += item.write(staging / "items", "", catalogue.to_batches(_ROWS_PER_BATCH), catalogue.num_rows)
-        progress("encode", done, total)
-        carried = event_item_columns(config, prepared)
-        for split in SPLITS:
-            rows = prepared.num_rows(split)
-            for batch_rows in _write_split(staging / split, config, prepared, split, user, item, catalogue, carried):
-                done += batch_rows
-                progress("encode", done, total)
-            if not rows:
-                (staging / split).mkdir(exist_ok=True)
+        for rows in _Run(config, prepared, staging, pool, workers).steps():
+            done += rows
+            progress("encode", done, total)
         fingerprint = configuration.fingerprint(config, configuration.PREPARED)
         document = {"schema_version": SCHEMA_VERSION, "config_fingerprint": fingerprint}
         artifacts.write_json(staging / "manifest.json", document)
@@ -59,121 +64,82 @@ def event_item_columns(config: ExperimentConfig, prepared: Prepared) -> list[str
     return [name for name in prepared.manifest["item_columns_in_events"] if name != config.data.item_id]
 
 
-def _write_split(
-    directory: Path,
-    config: ExperimentConfig,
-    prepared: Prepared,
-    split: str,
-    user: Encoder,
-    item: Encoder,
-    catalogue: pa.Table,
-    carried: list[str],
-) -> Iterable[int]:
-    """Encodes one split batch by batch; yields the rows of each."""
-    total = prepared.num_rows(split)
-    writers = [ArrayWriter(directory, f"user.{name}", total) for name in user.names]
-    item_writers = [ArrayWriter(directory, f"item.{name}", total) for name in item.names] if carried else []
-    time_column = config.data.timestamp
-    for batch in prepared.raw_batches(split, _ROWS_PER_BATCH):
-        columns = {name.removeprefix("user."): batch[name] for name in batch.schema.names if name.startswith("user.")}
-        if time_column:
-            columns.setdefault(time_column, batch["timestamp"])
-        for writer, array in zip(writers, user.encode(columns, batch.num_rows), strict=True):
-            writer.append(array)
-        if carried:
-            rows = catalogue.take(batch["item_row"])
-            values = {name: rows[name].combine_chunks() for name in rows.schema.names}
-            values.update({name: batch[f"item.{name}"] for name in carried})
-            for writer, array in zip(item_writers, item.encode(values, batch.num_rows), strict=True):
-                writer.append(array)
-        yield batch.num_rows
-    for writer in (*writers, *item_writers):
-        writer.close()
+class _Run:
+    """One encoding of a preparation."""
 
-
-class Encoder:
-    """`Side.encode` for Arrow columns."""
-
-    def __init__(self, config: ExperimentConfig, statistics: Mapping[str, Any], side: SideName) -> None:
-        self._side = Side(config, statistics, side)
-        # A history's ids are looked up from the catalogue when batches are built: they are not stored row by row.
-        self._histories = {each.name for each in self._side.inputs if each.keep_last}
-        self.names = [name for name in self._side.layout.names() if name not in self._histories]
-        self._encode = tf.function(self._side.encode, input_signature=[self._side.signature()], autograph=False)
-
-    def encode(self, columns: Mapping[str, pa.Array], rows: int) -> list[np.ndarray]:
-        """Arrow columns by source name to encoded arrays, in the order of `names`."""
-        raw = {
-            each.name: objects([b""] * rows).reshape(rows, 1)
-            if each.name in self._histories
-            else arrow_to_array(each, columns[each.name])
-            for each in self._side.inputs
+    def __init__(
+        self, config: ExperimentConfig, prepared: Prepared, staging: Path, pool: ThreadPoolExecutor, workers: int
+    ) -> None:
+        self._prepared = prepared
+        self._staging = staging
+        self._pool, self._workers = pool, workers
+        self._item, self._user = (Encoder(config, prepared.statistics, side) for side in ("item", "user"))
+        self._carried = event_item_columns(config, prepared)
+        self._time = config.data.timestamp
+        self._catalogue = prepared.items(list(self._item.inputs))
+        # Crosses of a column of the log with one of the catalogue need the latter's values row by row.
+        self._coded = {
+            name: code(self._catalogue[name]) for name in self._item.inputs if self._carried and self._mixed(name)
         }
-        encoded = self._encode({name: tf.constant(value) for name, value in raw.items()})
-        return [encoded[name].numpy() for name in self.names]
+        self._items: Arrays = {}
 
-    def write(self, directory: Path, prefix: str, batches: Iterable[pa.RecordBatch], total: int) -> int:
-        """Encodes batches into `directory`; returns the number of rows."""
-        writers = [ArrayWriter(directory, f"{prefix}{name}", total) for name in self.names]
-        done = 0
-        for batch in batches:
-            columns = {name: batch[name] for name in batch.schema.names}
-            for writer, array in zip(writers, self.encode(columns, batch.num_rows), strict=True):
-                writer.append(array)
-            done += batch.num_rows
-        for writer in writers:
+    def _mixed(self, name: str) -> bool:
+        """Whether a column of the catalogue stands in one feature with a column of the log."""
+        features = [each for group in self._item.groups.values() for each in group if each.type == "Cross"]
+        return name not in self._carried and any(
+            name in each.columns and not set(each.columns).isdisjoint(self._carried) for each in features
+        )
+
+    def steps(self) -> Iterator[int]:
+        """Encodes everything; yields the rows of each step."""
+        total = self._prepared.num_items
+        starts = range(0, total, _CATALOGUE_ROWS)
+        yield from self._write(self._staging / "items", total, starts, self._encode_items)
+        self._items = {
+            path.stem: np.load(path, mmap_mode="r") for path in sorted((self._staging / "items").glob("*.npy"))
+        }
+        for split in SPLITS:
+            (self._staging / split).mkdir(exist_ok=True)
+            parts = self._prepared.parts(split)
+            yield from self._write(self._staging / split, self._prepared.num_rows(split), parts, self._encode_part)
+
+    def _write(self, directory: Path, total: int, jobs: Iterable[S], encode: Callable[[S], Arrays]) -> Iterator[int]:
+        writers: dict[str, ArrayWriter] = {}
+        for arrays in in_order(self._pool, encode, jobs, self._workers):
+            for name, array in arrays.items():
+                if len(array):
+                    writer = writers.setdefault(name, ArrayWriter(directory / f"{name}.npy", total))
+                    writer.append(array)
+            yield len(next(iter(arrays.values()), ()))
+        for writer in writers.values():
             writer.close()
-        return done
+
+    def _encode_items(self, start: int) -> Arrays:
+        rows = self._catalogue.slice(start, _CATALOGUE_ROWS)
+        return self._item.encode({name: rows[name] for name in self._item.inputs})
+
+    def _encode_part(self, path: Path) -> Arrays:
+        names = {name: "timestamp" if name == self._time else f"user.{name}" for name in self._user.inputs}
+        wanted = [*names.values(), "item_row", *(f"item.{name}" for name in self._carried)]
+        part = self._prepared.coded_part(path, list(dict.fromkeys(wanted)))
+        users = self._user.encode({name: part[column] for name, column in names.items()})
+        arrays = {f"user.{name}": array for name, array in users.items()}
+        if self._carried:
+            items = part["item_row"].to_numpy()
+            columns = {name: part[f"item.{name}"] for name in self._carried}
+            for name, (codes, values) in self._coded.items():
+                columns[name] = pa.DictionaryArray.from_arrays(pa.array(codes[items]), values)
+            known = {name: array[items] for name, array in self._items.items()}
+            arrays |= {f"item.{name}": array for name, array in self._item.encode(columns, known).items()}
+        return arrays
 
 
-def arrow_to_array(spec: Input, column: pa.Array) -> Any:
-    """An Arrow column as the raw NumPy array of an input; null is no value."""
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    if spec.kind == "number":
-        return pc.fill_null(column.cast(pa.float64()), float("nan")).to_numpy(zero_copy_only=False).astype(np.float32)
-    if spec.kind == "time":
-        return pc.fill_null(column.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
-    if spec.kind == "text":
-        return pc.fill_null(column.cast(pa.binary()), b"").to_numpy(zero_copy_only=False)
-    coded = column.dictionary_encode()
-    texts = [
-        [part.encode() for part in split_texts(text or "", spec.separator)] for text in coded.dictionary.to_pylist()
-    ]
-    distinct = pad([*texts, []], spec)  # the last row, of no value, answers for nulls
-    return distinct[pc.fill_null(coded.indices, len(texts)).to_numpy(zero_copy_only=False)]
-
-
-class ArrayWriter:
-    """Writes one `.npy` file row block by row block; a growing second dimension is padded with -1."""
-
-    def __init__(self, directory: Path, name: str, rows: int) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        self._path = directory / f"{name}.npy"
-        self._rows = rows
-        self._blocks: np.memmap | None = None
-        self._done = 0
-
-    def append(self, block: np.ndarray) -> None:
-        """Adds rows `[n, width]`."""
-        if self._blocks is None or block.shape[1] > self._blocks.shape[1]:
-            self._widen(block)
-        assert self._blocks is not None
-        self._blocks[self._done : self._done + len(block), : block.shape[1]] = block
-        self._done += len(block)
-
-    def _widen(self, block: np.ndarray) -> None:
-        before = self._blocks
-        wider = self._path.with_suffix(".wider")
-        shape = (self._rows, block.shape[1])
-        self._blocks = np.lib.format.open_memmap(wider, "w+", block.dtype, shape)
-        if block.dtype == np.int32:
-            self._blocks[:] = -1
-        if before is not None:
-            self._blocks[: self._done, : before.shape[1]] = before[: self._done]
-        wider.replace(self._path)
-
-    def close(self) -> None:
-        """Flushes the file."""
-        if self._blocks is not None:
-            self._blocks.flush()
+def in_order(pool: ThreadPoolExecutor, work: Callable[[S], T], jobs: Iterable[S], ahead: int) -> Iterator[T]:
+    """`pool.map` that holds the results of no more than `ahead` jobs."""
+    pending: deque[Future[T]] = deque()
+    for job in jobs:
+        pending.append(pool.submit(work, job))
+        if len(pending) > ahead:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()

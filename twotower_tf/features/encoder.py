@@ -106,14 +106,22 @@ class Side:
         """
         encoded: dict[str, tf.Tensor] = {}
         if self.layout.single:
-            ids = [columns.bucket_ids(each, self._columns[feature_name(each)], raw) for each in self.layout.single]
-            encoded[IDS] = tf.concat(ids, axis=1)
+            encoded[IDS] = tf.concat([self.encode_feature(each, raw) for each in self.layout.single], axis=1)
         if self.layout.numeric:
-            encoded[NUMERIC] = tf.stack([self._standardize(each, raw) for each in self.layout.numeric], axis=1)
+            encoded[NUMERIC] = tf.concat([self.encode_feature(each, raw) for each in self.layout.numeric], axis=1)
         for each in self.layout.multivalued:
-            name = feature_name(each)
-            encoded[name] = columns.bucket_ids(each, self._columns[name], raw)
+            encoded[feature_name(each)] = self.encode_feature(each, raw)
         return encoded
+
+    def encode_feature(self, feature: Any, raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """One feature's part of `encode`, from the inputs that it reads.
+
+        Returns:
+            Its columns: int32 `[batch, 1]` of `ids`, float32 `[batch, 1]` of `numeric`, or int32 `[batch, T]`.
+        """
+        if isinstance(feature, Numeric):
+            return self._standardize(feature, raw)[:, tf.newaxis]
+        return columns.bucket_ids(feature, self._columns[feature_name(feature)], raw)
 
     def _standardize(self, feature: Numeric, raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
         value = raw[feature.column]
