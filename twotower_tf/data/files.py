@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import IO, Literal
 
 from twotower_tf import artifacts
-from twotower_tf.config import DataConfig
+from twotower_tf.config import DataConfig, DateSplit
+from twotower_tf.data import days
 from twotower_tf.errors import DataError
 
 DELIMITERS: Mapping[str, str] = {".csv": ",", ".tsv": "\t"}
@@ -105,12 +106,17 @@ def find(root: Path, pattern: str, field: str, columns: Sequence[str] = (), deli
 def find_table(data: DataConfig, table: Literal["events", "items", "users"]) -> list[Source]:
     """The files of one of the configuration's tables; none where it has no such table.
 
+    Of a log in `dt=` directories a `DateSplit` takes those inside its window only.
+
     Raises:
         DataError: see `find`.
     """
     names = {"events": data.columns, "items": data.item_columns, "users": data.user_columns}[table]
     pattern: str = getattr(data, table)
-    return find(Path(data.root), pattern, f"data.{table}", names, data.delimiter) if pattern else []
+    if not pattern:
+        return []
+    sources = find(Path(data.root), pattern, f"data.{table}", names, data.delimiter)
+    return days.inside(data.split, sources) if table == "events" and isinstance(data.split, DateSplit) else sources
 
 
 def _engine(kind: str) -> str:

@@ -1,15 +1,18 @@
 """Every row of the log is used, excluded by rule, or quarantined: which, and why.
 
 A row is judged in this order: ids, time, label, split, then `exclude`. The first fault is the reason, and a malformed
-row is quarantined even where `exclude` would drop it.
+row is quarantined even where `exclude` would drop it. A time more than a day after now is none: it would be the newest
+of its user, and the last of the log.
 """
 
 from __future__ import annotations
 
+import time
+
 import duckdb
 
-from twotower_tf.config import ExperimentConfig, GivenSplit, LeaveLastOut, TimeSplit
-from twotower_tf.data import quarantine, roles, timestamps
+from twotower_tf.config import DateSplit, ExperimentConfig, GivenSplit, LeaveLastOut, TimeSplit
+from twotower_tf.data import days, quarantine, roles, timestamps
 from twotower_tf.data.engine import one, reason
 from twotower_tf.data.roles import Inputs
 from twotower_tf.data.tables import Table
@@ -54,9 +57,14 @@ def judge(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, input
         label, wrong = _label(connection, table, data.label)
         reasons += wrong
     given = "CAST(NULL AS VARCHAR)"
+    outside = "false"
     if isinstance(data.split, GivenSplit):
         given, wrong = _given(connection, table, data.split.column)
         reasons += wrong
+    elif isinstance(data.split, DateSplit):
+        given, wrong = _days(connection, data.split, table, ts if data.timestamp else "")
+        reasons += wrong
+        outside = "__given IS NULL"
     mentioned = roles.mentioned(f"{data.positive} {data.exclude}", table.columns)
     columns = typed(connection, table, sorted(mentioned))
     named = "".join(f", {expression} AS {quoted(name)}" for name, expression in columns.items())
@@ -69,7 +77,7 @@ def judge(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, input
         CREATE TABLE judged AS
         SELECT __place AS place, __user AS user_id, __item AS item_id, __ts AS ts,
                CAST(CASE WHEN __label = 1 AND {positive} THEN 1 ELSE 0 END AS TINYINT) AS label,
-               __given AS given, __reason AS reason, __reason IS NULL AND {excluded} AS excluded
+               __given AS given, __reason AS reason, __reason IS NULL AND ({outside} OR {excluded}) AS excluded
         FROM (
             SELECT rowid AS __place, {user} AS __user, {item} AS __item, {ts} AS __ts, {label} AS __label,
                    {given} AS __given, CASE {reasons} END AS __reason{named}
@@ -128,10 +136,41 @@ def _time(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, table
         example=lambda condition: _example(connection, table, name, condition),
     )
     text = text_of(table, name)
-    wrong = f"WHEN {text} IS NOT NULL AND {clock.seconds} IS NULL THEN 'time ''' || {text} || ''' is not {clock.form}' "
-    if isinstance(config.data.split, TimeSplit | LeaveLastOut):
+    wrong = (
+        f"WHEN {text} IS NOT NULL AND {clock.seconds} IS NULL THEN 'time ''' || {text} || ''' is not {clock.form}' "
+        f"WHEN {clock.seconds} > {_newest()} THEN 'time ''' || {text} || ''' lies in the future' "
+    )
+    if isinstance(config.data.split, TimeSplit | LeaveLastOut | DateSplit):
         wrong += f"WHEN {text} IS NULL THEN {literal(f'no time: column {name!r} is empty')} "
     return clock.seconds, wrong
+
+
+def _newest() -> int:
+    """The latest time that an event can have: now, and a day for clocks and calendars that are ahead."""
+    return int(time.time()) + days.SECONDS
+
+
+def _days(connection: duckdb.DuckDBPyConnection, split: DateSplit, table: Table, seconds: str) -> tuple[str, str]:
+    """SQL of a row's split by its day, and of what is wrong with the day; `seconds` is "" in a log without times."""
+    if not seconds and days.PARTITION not in table.columns:
+        raise DataError(
+            f"data.split: DateSplit needs the event's time, or directories dt=YYYYMMDD/; "
+            f"{table.sources[0].name} has neither; name data.timestamp"
+        )
+    wrong = ""
+    if seconds:
+        day = days.of_time(f"({seconds})")
+        (newest,) = one(connection, f"SELECT max({seconds}) FILTER ({seconds} <= {_newest()}) FROM {table.name}")
+    else:
+        text = text_of(table, days.PARTITION)
+        day = days.of_partition(text)
+        wrong = f"WHEN ({day}) IS NULL THEN coalesce('dt ''' || {text} || ''' is not YYYYMMDD', 'no day: no dt') "
+        (last,) = one(connection, f"SELECT max({day}) FROM {table.name}")
+        newest = None if last is None else last * days.SECONDS
+    window = days.window(split, table.sources, newest)
+    if window is None:
+        raise DataError("data.split: no event has a day")
+    return window.sql(f"({day})"), wrong
 
 
 def _label(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> tuple[str, str]:

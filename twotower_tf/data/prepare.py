@@ -17,10 +17,11 @@ import pyarrow.parquet as pq
 from twotower_tf import artifacts
 from twotower_tf import config as configuration
 from twotower_tf.artifacts import PreparedPaths, RunPaths
-from twotower_tf.config import ExperimentConfig
+from twotower_tf.config import DateSplit, ExperimentConfig
 from twotower_tf.data import (
     as_of,
     catalogue,
+    days,
     examples,
     files,
     history,
@@ -90,7 +91,7 @@ def _prepare(
     judge.judge(connection, config, inputs)
     tables, rejected = _side_tables(connection, config, inputs)
     quarantined = _quarantine(connection, inputs, rejected, paths.quarantine)
-    rows = _account(connection, inputs, quarantined)
+    rows = _account(connection, config, inputs, quarantined)
     step()
     catalogue.number(connection, inputs)
     splits.assign(connection, config)
@@ -143,20 +144,26 @@ def _quarantine(
     return of_log
 
 
-def _account(connection: duckdb.DuckDBPyConnection, inputs: Inputs, quarantined: int) -> dict[str, Any]:
+def _account(
+    connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs, quarantined: int
+) -> dict[str, Any]:
     """The rows of the log by what became of them: read = used + excluded + quarantined."""
-    used, excluded = one(
-        connection, "SELECT count(*) FILTER (reason IS NULL AND NOT excluded), count(*) FILTER (excluded) FROM judged"
+    by_days = "given IS NULL" if isinstance(config.data.split, DateSplit) else "false"
+    used, outside, excluded = one(
+        connection,
+        f"SELECT count(*) FILTER (reason IS NULL AND NOT excluded), count(*) FILTER (excluded AND {by_days}), "
+        f"count(*) FILTER (excluded AND NOT ({by_days})) FROM judged",
     )
     if not used:
+        days_told = f"{outside} {days.EXCLUDED}, " if outside else ""
         raise DataError(
             f"data.events: {inputs.events.sources[0].name}: no row can be used: {excluded} excluded by data.exclude, "
-            f"{quarantined} malformed"
+            f"{days_told}{quarantined} malformed"
         )
     return {
         "read": inputs.events.rows + len(inputs.events.malformed),
         "used": used,
-        "excluded": {"exclude": excluded} if excluded else {},
+        "excluded": {reason: n for reason, n in (("exclude", excluded), (days.EXCLUDED, outside)) if n},
         "quarantined": quarantined,
     }
 

@@ -12,6 +12,7 @@ import duckdb
 
 from twotower_tf.config import (
     Bucketized,
+    DateSplit,
     ExperimentConfig,
     GivenSplit,
     History,
@@ -21,7 +22,7 @@ from twotower_tf.config import (
     Weekday,
     feature_columns,
 )
-from twotower_tf.data import files, quarantine, tables
+from twotower_tf.data import days, files, quarantine, tables
 from twotower_tf.data.tables import Column, Table
 from twotower_tf.data.values import number_sql, text_sql
 from twotower_tf.errors import DataError, unknown_name
@@ -140,6 +141,8 @@ def _named_columns(config: ExperimentConfig) -> set[str]:
     names = {data.user_id, data.item_id, data.timestamp, data.label, data.item_name}
     if isinstance(data.split, GivenSplit):
         names.add(data.split.column)
+    if isinstance(data.split, DateSplit) and not data.timestamp:
+        names.add(days.PARTITION)
     for side in SIDES:
         names |= {column.name for column in feature_sources(config, side)}
     return names - {""}

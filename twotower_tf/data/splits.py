@@ -3,6 +3,8 @@
 `TimeSplit`: the log is cut at two times; rows at one time are never parted. Of all possible cuts those are taken whose
 shares of rows come nearest to the fractions (the larger share where two are equally near); training is never empty.
 
+`DateSplit`: by whole days (see `days`); the rows outside its window are excluded before.
+
 `LeaveLastOut`: a user's positives in order of (time, place in the log): the last is test, the one before validation,
 for users with at least three. Labelled negatives follow the same two moments: those before the user's validation
 positive train, those from it to the test positive validate, later ones test; the negatives of other users train.
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import duckdb
 
-from twotower_tf.config import ExperimentConfig, GivenSplit, LeaveLastOut, RandomSplit, TimeSplit
+from twotower_tf.config import DateSplit, ExperimentConfig, GivenSplit, LeaveLastOut, RandomSplit, TimeSplit
 from twotower_tf.data.engine import one
 from twotower_tf.errors import DataError
 
@@ -33,7 +35,7 @@ def assign(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig) -> N
         expression = _time(connection, split)
     elif isinstance(split, LeaveLastOut):
         before, source, expression = _leave_last_out()
-    elif isinstance(split, GivenSplit):
+    elif isinstance(split, GivenSplit | DateSplit):
         expression = "CASE k.given WHEN 'train' THEN 0 WHEN 'valid' THEN 1 ELSE 2 END"
     else:
         expression = _random(split, config.seed)
