@@ -1,4 +1,3 @@
-import time
 
 import numpy as np
 import pyarrow as pa
@@ -108,18 +107,3 @@ def test_damage_is_named_by_line(tmp_path, monkeypatch, content, message, bytes_
 def test_missing_file(tmp_path):
     with pytest.raises(ArtifactError, match="t.tsv: cannot be read: No such file or directory"):
         tsv.read_tsv(tmp_path / "t.tsv")
-
-
-def test_faster_than_a_loop_over_rows(tmp_path):
-    """Wide margin, because the machine is shared: the benchmark states the real factor."""
-    vectors = np.random.default_rng(0).normal(size=(20_000, 64)).astype(np.float32)
-    ids = [f"i{row}" for row in range(len(vectors))]
-    start = time.perf_counter()
-    tsv.write_tsv(tmp_path / "t.tsv", ids, vectors)
-    ours = (time.perf_counter() - start) / len(vectors)
-    start = time.perf_counter()
-    with (tmp_path / "loop.tsv").open("w") as file:
-        for name, vector in zip(ids[:2000], vectors, strict=False):
-            file.write(name + "\t" + ",".join(str(value) for value in vector) + "\n")
-    loop = (time.perf_counter() - start) / 2000
-    assert loop > 2 * ours

@@ -102,6 +102,7 @@ class TrainConfig:
         monitor: validation metric that chooses the best epoch, "NAME@K"; "" keeps the last epoch.
         patience: epochs without a better `monitor` before training stops; 0 never stops early.
         evaluate_every: epochs between two validations.
+        steps_per_execution: steps between two returns to Python: its share of a short step's time becomes small.
     """
 
     batch_size: Positive = 4096
@@ -113,6 +114,7 @@ class TrainConfig:
     monitor: Annotated[str, Field(pattern=r"^((recall|hit_rate|ndcg|mrr)@[1-9][0-9]*)?$")] = "recall@20"
     patience: NonNegative = 0
     evaluate_every: Positive = 1
+    steps_per_execution: Positive = 10
 
 
 @config_class

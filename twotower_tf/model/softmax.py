@@ -13,7 +13,7 @@ _BLOCK_ELEMENTS = 1 << 20
 _IMPOSSIBLE = -1e9  # a masked logit: its probability underflows to zero in float32
 
 
-@tf.custom_gradient
+@tf.custom_gradient  # type: ignore[untyped-decorator]
 def in_batch_softmax(
     users: tf.Tensor, items: tf.Tensor, item_rows: tf.Tensor, weights: tf.Tensor
 ) -> tuple[tuple[tf.Tensor, tf.Tensor], Callable[..., Any]]:

@@ -19,18 +19,23 @@ class TwoTower(keras.Model):
     """A functional model whose layers `user_vector` and `ad_vector` are its towers' ends.
 
     Attributes:
-        input_ready: when the last step had its batch, in epoch seconds; the rest of the step is computation.
+        input_wait: seconds that steps have waited for their batches so far.
+        step_end: when the last step was done, in epoch seconds.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.input_ready = tf.Variable(0.0, trainable=False, dtype=tf.float64)
+        self.input_wait = tf.Variable(0.0, trainable=False, dtype=tf.float64)
+        self.step_end = tf.Variable(0.0, trainable=False, dtype=tf.float64)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """Keras's own step, which notes first when its input was there."""
+        """Keras's own step, with a clock: what passes between a step's end and the next batch is waiting."""
         with tf.control_dependencies(tf.nest.flatten(data)):
-            self.input_ready.assign(tf.timestamp())
-        return super().train_step(data)  # type: ignore[no-any-return]
+            self.input_wait.assign_add(tf.maximum(tf.timestamp() - self.step_end, 0.0))
+        results = super().train_step(data)
+        with tf.control_dependencies([*tf.nest.flatten(results), self.optimizer.iterations.read_value()]):
+            self.step_end.assign(tf.timestamp())
+        return results  # type: ignore[no-any-return]
 
 
 def build(config: ExperimentConfig) -> TwoTower:

@@ -28,7 +28,7 @@ _PROJECTED_ITEMS = 10_000  # what the projector shows fluently
 
 
 class Clock(keras.callbacks.Callback):
-    """Times the steps after the first ten; evaluation, between them, is outside the clock."""
+    """Times the steps after the first ten; evaluation, between epochs, is outside the clock."""
 
     FIGURES = ("examples_per_second", "step_ms", "input_bound_fraction")
 
@@ -37,21 +37,32 @@ class Clock(keras.callbacks.Callback):
         self._supports_tf_logs = True
         self._batch_size = batch_size
         self._begin = 0.0
+        self._waited = 0.0
+        self._last = -1
+        self._seen = 0
+        self._steps: list[int] = []
         self._durations: list[float] = []
         self._waits: list[float] = []
-        self._steps = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Steps are counted from 0 again."""
+        self._last = -1
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """Notes the time."""
+        """Notes the time; what Python did since the last step is no waiting for input."""
         self._begin = time.time()
+        self._waited = float(self.model.input_wait)
+        self.model.step_end.assign(self._begin)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Notes how long the step took, and how much of it passed until its input was there."""
-        self._steps += 1
-        if self._steps <= _WARM_UP_STEPS:
+        """Notes how long the steps since took, one or several, and how much of it they waited."""
+        steps, self._last = batch - self._last, batch
+        self._seen += steps
+        if self._seen - steps < _WARM_UP_STEPS:
             return
+        self._steps.append(steps)
         self._durations.append(time.time() - self._begin)
-        self._waits.append(max(0.0, float(self.model.input_ready) - self._begin))
+        self._waits.append(float(self.model.input_wait) - self._waited)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Adds the figures so far to the epoch's scalars."""
@@ -64,9 +75,9 @@ class Clock(keras.callbacks.Callback):
             return dict.fromkeys(self.FIGURES, 0.0)
         total = sum(self._durations)
         return {
-            "examples_per_second": self._batch_size * len(self._durations) / total,
-            "step_ms": 1000.0 * float(np.median(self._durations)),
-            "input_bound_fraction": sum(self._waits) / total,
+            "examples_per_second": self._batch_size * sum(self._steps) / total,
+            "step_ms": 1000.0 * float(np.median(np.divide(self._durations, self._steps))),
+            "input_bound_fraction": min(1.0, sum(self._waits) / total),
         }
 
 
@@ -140,17 +151,21 @@ class Keep(keras.callbacks.Callback):
 class ShowProgress(keras.callbacks.Callback):
     """Tells how many steps are done."""
 
-    def __init__(self, progress: Progress, steps: int, first_epoch: int, epochs: int) -> None:
+    def __init__(self, progress: Progress, steps: int, epochs: int) -> None:
         super().__init__()
         self._supports_tf_logs = True
         self._progress = progress
-        self._done = first_epoch * steps
+        self._steps = steps
         self._total = epochs * steps
+        self._done = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Steps are counted from 0 again."""
+        self._done = epoch * self._steps
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Counts."""
-        self._done += 1
-        self._progress("train", self._done, self._total)
+        self._progress("train", self._done + batch + 1, self._total)
 
 
 class Histograms(keras.callbacks.Callback):

@@ -77,7 +77,7 @@ def train(
             steps_per_epoch=batches.steps,
             verbose=0,
             callbacks=[
-                own.ShowProgress(progress, batches.steps, first, last),
+                own.ShowProgress(progress, batches.steps, last),
                 own.Clock(config.train.batch_size),
                 own.StopOnNaN(),
                 own.Validation(validate, config.train.evaluate_every, last),
@@ -110,7 +110,11 @@ def compile_model(config: ExperimentConfig, steps_per_epoch: int) -> TwoTower:
     adam = config.train.optimizer
     optimizer = LazyAdam(rate, beta_1=adam.beta_1, beta_2=adam.beta_2, epsilon=adam.epsilon)
     if isinstance(config.loss, InBatchSoftmax):
-        model.compile(optimizer, weighted_metrics=[in_batch_top_k(1), in_batch_top_k(10)])
+        model.compile(
+            optimizer,
+            weighted_metrics=[in_batch_top_k(1), in_batch_top_k(10)],
+            steps_per_execution=config.train.steps_per_execution,
+        )
     else:
         model.compile(
             optimizer,
@@ -121,6 +125,7 @@ def compile_model(config: ExperimentConfig, steps_per_epoch: int) -> TwoTower:
                 keras.metrics.Precision(name="precision"),
                 keras.metrics.Recall(name="recall"),
             ],
+            steps_per_execution=config.train.steps_per_execution,
         )
     return model
 
