@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from absl import flags
 from absl.flags import FlagValues
+
+from twotower_tf.errors import ConfigError
+
+if TYPE_CHECKING:
+    from twotower_tf.data.spark.session import SparkOptions
 
 
 def config(values: FlagValues, help: str = "configuration file: a .py with get_config(), or a config.json") -> None:
@@ -43,9 +50,43 @@ def overwrite(values: FlagValues) -> None:
 
 def preparation(values: FlagValues) -> None:
     """How `prepare` uses the machine."""
-    flags.DEFINE_enum("engine", "duckdb", ["duckdb"], "what reads and joins the tables", flag_values=values)
-    flags.DEFINE_string("memory_limit", "4GB", "memory DuckDB may use before it spills to disk", flag_values=values)
+    flags.DEFINE_enum("engine", "duckdb", ["duckdb", "spark"], "what reads and joins the tables", flag_values=values)
+    flags.DEFINE_string(
+        "memory_limit",
+        "4GB",
+        "memory DuckDB may use before it spills to disk; with --engine=spark, in each task",
+        flag_values=values,
+    )
     flags.DEFINE_integer("threads", 0, "threads DuckDB may use; 0: all cores", lower_bound=0, flag_values=values)
+    flags.DEFINE_string(
+        "spark_master",
+        "",
+        "where Spark runs: local[*], spark://HOST:PORT, ...; by default what spark-submit says",
+        flag_values=values,
+    )
+    flags.DEFINE_multi_string(
+        "spark_conf", [], "a setting of Spark, e.g. --spark_conf spark.executor.memory=8g", flag_values=values
+    )
+
+
+def spark(values: FlagValues) -> SparkOptions | None:
+    """Where Spark runs, with `--engine=spark`.
+
+    Raises:
+        ConfigError: for a flag of Spark's with another engine, or a `--spark_conf` that is no NAME=VALUE.
+    """
+    from twotower_tf.data.spark.session import SparkOptions
+
+    if values.engine != "spark":
+        for flag in ("spark_master", "spark_conf"):
+            if getattr(values, flag):
+                raise ConfigError(f"--{flag}: needs --engine=spark; came --engine={values.engine}")
+        return None
+    pairs = [setting.partition("=") for setting in values.spark_conf]
+    for setting, (name, equals, _) in zip(values.spark_conf, pairs, strict=True):
+        if not name or not equals:
+            raise ConfigError(f"--spark_conf: {setting!r} is not NAME=VALUE, such as spark.executor.memory=8g")
+    return SparkOptions(values.spark_master, {name: value for name, _, value in pairs})
 
 
 def publication(values: FlagValues) -> None:

@@ -30,10 +30,11 @@ def run(values: FlagValues) -> None:
     from twotower_tf.cli import progress, stages
 
     config, run_dir = configuration.load(values.config, values.set), Path(values.run_dir)
+    spark = options.spark(values)
     stages.adopt(run_dir, config, overwrite=values.overwrite)
     with progress.shown() as show:
         runner = stages.Runner(config, run_dir, show, print)
-        manifest = runner.prepare(memory_limit=values.memory_limit, threads=values.threads)
+        manifest = runner.prepare(memory_limit=values.memory_limit, threads=values.threads, spark=spark)
     print(told(manifest))
 
 

@@ -32,12 +32,13 @@ def run(values: FlagValues) -> None:
     from twotower_tf.export import publish
 
     config, run_dir = configuration.load(values.config, values.set), Path(values.run_dir)
+    spark = options.spark(values)
     publish.check_root(Path(values.export_dir))  # now, not after hours of training
     publish.choose_version(Path(values.export_dir), values.version)
     stages.adopt(run_dir, config, overwrite=values.overwrite)
     with progress.shown() as show:
         runner = stages.Runner(config, run_dir, show, print)
-        manifest = runner.prepare(skip=True, memory_limit=values.memory_limit, threads=values.threads)
+        manifest = runner.prepare(skip=True, memory_limit=values.memory_limit, threads=values.threads, spark=spark)
         print(prepare.told(manifest))
         print(train.told(runner.train(skip=True)))
         held_out = [split for split in ("test", "valid") if manifest["splits"][split]["positives"]]

@@ -18,6 +18,7 @@ from twotower_tf import config as configuration
 from twotower_tf.artifacts import PreparedPaths, RunPaths
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.data import files, roles
+from twotower_tf.data.spark.session import SparkOptions
 from twotower_tf.errors import ArtifactError, ConfigError
 from twotower_tf.progress import Progress
 
@@ -196,7 +197,9 @@ class Runner:
             document["after"] = Stages(self.run_dir).fact(STAGES[STAGES.index(stage) - 1], "key")
         return artifacts.fingerprint(document)
 
-    def prepare(self, *, skip: bool = False, memory_limit: str = "4GB", threads: int = 0) -> dict[str, Any]:
+    def prepare(
+        self, *, skip: bool = False, memory_limit: str = "4GB", threads: int = 0, spark: SparkOptions | None = None
+    ) -> dict[str, Any]:
         """Prepares and encodes the data. `skip`: not where that is done already."""
         from twotower_tf.data import prepare
         from twotower_tf.data.prepared import Prepared
@@ -210,7 +213,7 @@ class Runner:
         stages.begin("prepare", key)
         forget_figures(RunPaths(self.run_dir))
         manifest: dict[str, Any] = prepare.prepare(
-            self.config, self.run_dir, memory_limit=memory_limit, threads=threads, progress=self.progress
+            self.config, self.run_dir, memory_limit=memory_limit, threads=threads, spark=spark, progress=self.progress
         )
         encode.encode(self.config, Prepared.open(self.run_dir), self.progress)
         stages.finish("prepare")

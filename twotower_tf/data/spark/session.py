@@ -63,6 +63,28 @@ def _java() -> bool:
     return bool(shutil.which("java") or (home and (Path(home) / "bin" / "java").is_file()))
 
 
+def start(options: SparkOptions) -> Any:
+    """The `SparkSession` with these options; where a Spark context runs already, its session.
+
+    Raises:
+        ConfigError: where Spark is not installed, or cannot be started.
+    """
+    check_installed()
+    from pyspark.sql import SparkSession
+
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # Spark's own default knows none of our packages
+    builder: Any = SparkSession.builder.appName("twotower prepare")
+    if options.master:
+        builder = builder.master(options.master)
+    for name, value in options.conf.items():
+        builder = builder.config(name, value)
+    try:
+        return builder.getOrCreate()
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"--spark_master={options.master}: Spark cannot be started: {reason}") from None
+
+
 @contextlib.contextmanager
 def open_session(options: SparkOptions, work: Path, memory_limit: str) -> Iterator[Any]:
     """A `SparkConnection`, for the steps a DuckDB; its tables in the new directory `work`, which is removed afterwards.
@@ -74,22 +96,11 @@ def open_session(options: SparkOptions, work: Path, memory_limit: str) -> Iterat
     """
     check_installed()
     from pyspark import SparkContext
-    from pyspark.sql import SparkSession
 
     from twotower_tf.data.spark.connection import open_spark
 
     ours = SparkContext._active_spark_context is None
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # Spark's own default knows none of our packages
-    builder: Any = SparkSession.builder.appName("twotower prepare")
-    if ours and options.master:
-        builder = builder.master(options.master)
-    for name, value in options.conf.items():
-        builder = builder.config(name, value)
-    try:
-        base = builder.getOrCreate()
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"--spark_master={options.master}: Spark cannot be started: {reason}") from None
+    base = start(options)
     try:
         session = base.newSession()
         for name, value in _SETTINGS.items():
