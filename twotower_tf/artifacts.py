@@ -83,6 +83,11 @@ class PreparedPaths:
         return self.root / "statistics.json"
 
     @property
+    def columns(self) -> Path:
+        """What is in the feature columns, and what hashing does to it."""
+        return self.root / "columns.json"
+
+    @property
     def quarantine(self) -> Path:
         return self.root / "quarantine.jsonl"
 

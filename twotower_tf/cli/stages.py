@@ -203,7 +203,7 @@ class Runner:
         """Prepares and encodes the data. `skip`: not where that is done already."""
         from twotower_tf.data import prepare
         from twotower_tf.data.prepared import Prepared
-        from twotower_tf.features import encode
+        from twotower_tf.features import audit, encode
 
         stages, key = Stages(self.run_dir), self.key("prepare", inputs=_input_files(self.config))
         encoded = PreparedPaths(RunPaths(self.run_dir).prepared).encoded_items
@@ -215,7 +215,9 @@ class Runner:
         manifest: dict[str, Any] = prepare.prepare(
             self.config, self.run_dir, memory_limit=memory_limit, threads=threads, spark=spark, progress=self.progress
         )
-        encode.encode(self.config, Prepared.open(self.run_dir), self.progress)
+        prepared = Prepared.open(self.run_dir)
+        encode.encode(self.config, prepared, self.progress)
+        audit.audit(self.config, prepared, memory_limit=memory_limit, threads=threads, progress=self.progress)
         stages.finish("prepare")
         return manifest
 

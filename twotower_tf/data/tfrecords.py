@@ -142,6 +142,6 @@ def masked_crc32c(texts: Sequence[bytes]) -> npt.NDArray[np.uint32]:
         state[:active] = _TABLE[(now ^ data[starts[:active] + position]) & 0xFF] ^ (now >> np.uint32(8))
     state = ~state
     masked = ((state >> np.uint32(15)) | (state << np.uint32(17))) + np.uint32(0xA282EAD8)
-    result = np.empty_like(masked)
+    result: npt.NDArray[np.uint32] = np.empty(len(texts), np.uint32)
     result[order] = masked
     return result
