@@ -9,6 +9,8 @@ BIN := .venv/bin
 PYTHON ?=
 EXTRAS := serve,dev
 STAMP := .venv/.installed
+# Spark is 400 MB and needs Java: the tests and checks have it, the quickstart does without.
+SPARK_STAMP := .venv/.installed-spark
 
 .PHONY: help quickstart test test-fast lint benchmark quality clean constraints
 
@@ -21,16 +23,20 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 
+$(SPARK_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[spark]'
+	@touch $@
+
 quickstart: $(STAMP)  ## a synthetic log to recommendations, in under two minutes
 	$(BIN)/twotower quickstart
 
-test: $(STAMP)  ## every test but the quality figures
+test: $(SPARK_STAMP)  ## every test but the quality figures
 	$(BIN)/python -m pytest
 
-test-fast: $(STAMP)  ## the tests that need no TensorFlow, in seconds
-	$(BIN)/python -m pytest tests/test_*.py tests/cli tests/data tests/index
+test-fast: $(STAMP)  ## the tests that need neither TensorFlow nor Spark, in seconds
+	$(BIN)/python -m pytest tests/test_*.py tests/cli tests/data tests/index --ignore=tests/data/test_spark.py
 
-lint: $(STAMP)  ## ruff, mypy --strict, codespell, house-keeping tests
+lint: $(SPARK_STAMP)  ## ruff, mypy --strict, codespell, house-keeping tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
