@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from sqlglot import exp
+from sqlglot.errors import SqlglotError
 
 from twotower_tf.data import engine, tables
 from twotower_tf.data.files import Source
@@ -35,6 +36,9 @@ from twotower_tf.data.spark import lower, plan, tasks
 from twotower_tf.data.spark.tasks import Failure, Local, Part, Query
 from twotower_tf.data.tables import Table
 from twotower_tf.data.values import literal, quoted
+
+_TASKS_PER_CORE = 8
+_ROWS = "CAST(coalesce(COUNT(*), 0) AS BIGINT)"  # of a part: known without asking
 
 
 class Answer:
@@ -100,8 +104,13 @@ class SparkConnection(engine.Cluster):
 
     def execute(self, sql: str) -> Answer:
         """Runs statements; the answer is the last one's."""
+        try:
+            statements = plan.statements(sql)
+        except SqlglotError:
+            self._shadow.execute(f"EXPLAIN {sql}")  # where DuckDB cannot read it either, it says why
+            raise duckdb.NotSupportedException("DuckDB knows this SQL, the Spark engine's parser does not") from None
         answer = Answer([])
-        for statement in plan.statements(sql):
+        for statement in statements:
             answer = self._execute(statement)
         return answer
 
@@ -223,9 +232,9 @@ class SparkConnection(engine.Cluster):
         Raises:
             the first failure, in the order of the arguments.
         """
-        numbered = list(enumerate(arguments))
-        rows = self._session.sparkContext.parallelize(range(len(numbered)), max(1, len(numbered)))
-        found: list[Any] = rows.map(lambda index: task(numbered[index][1])).collect()
+        context = self._session.sparkContext
+        waves = min(len(arguments), _TASKS_PER_CORE * context.defaultParallelism)  # small parts share a task
+        found: list[Any] = context.parallelize(arguments, max(1, waves)).map(task).collect()
         for each in found:
             if isinstance(each, Failure):
                 raise each.error()
@@ -311,7 +320,11 @@ class SparkConnection(engine.Cluster):
         """
         parts = self._write(self._frame(tree))
         asked = ", ".join(f"CAST(coalesce({plan.duckdb_sql(total)}, 0) AS BIGINT)" for total in totals)
-        sums = [self._read([part])[0] for part in self._on_parts("sorted", f"SELECT {asked} FROM sorted", parts=parts)]
+        if asked == _ROWS:
+            sums: list[tuple[Any, ...]] = [(part.rows,) for part in parts]
+        else:
+            answers = self._on_parts("sorted", f"SELECT {asked} FROM sorted", parts=parts)
+            sums = [self._read([answer])[0] for answer in answers]
         before = list(itertools.accumulate(sums, lambda a, b: tuple(map(sum, zip(a, b, strict=True)))))
         before = [(0,) * len(totals), *before]
         name = self._new_name()
