@@ -23,20 +23,32 @@ from twotower_tf.data.engine import one
 _MEMBERS = {"train": "split = 0", "seen": "split <= 1"}
 
 
-def count_positives(connection: duckdb.DuckDBPyConnection) -> None:
-    """Creates `user_counts`: user_row, user_id, the user's positives and their first positions in both arrays."""
-    counts = ", ".join(
-        f"count(*) FILTER (label = 1 AND {member}) AS {which}_count" for which, member in _MEMBERS.items()
-    )
+def count_positives(connection: duckdb.DuckDBPyConnection, past: str = "") -> None:
+    """Creates `positives` and `user_counts`.
+
+    `positives` has user_row, item_row, ts, place and split of what can be in a history. `user_counts` has user_row,
+    user_id, the user's positives and their first positions in both arrays.
+
+    Args:
+        connection: with `split_keys` and `users`.
+        past: a table like `positives` of an earlier run, whose rows stand before all others, or "".
+    """
+    counts = ", ".join(f"count(*) FILTER ({member}) AS {which}_count" for which, member in _MEMBERS.items())
+    known = ", ".join(f"coalesce({which}_count, 0) AS {which}_count" for which in _MEMBERS)
     starts = ", ".join(
         f"CAST(sum({which}_count) OVER (ORDER BY user_row) AS BIGINT) - {which}_count AS {which}_start"
         for which in _MEMBERS
     )
+    columns = "user_row, item_row, ts, place, split"
     connection.execute(
         f"""
+        CREATE TABLE positives AS
+        SELECT {columns} FROM split_keys WHERE label = 1 AND split <= 1
+        {f"UNION ALL SELECT {columns} FROM {past}" if past else ""};
         CREATE TABLE user_counts AS
-        WITH counts AS (SELECT user_row, {counts} FROM split_keys GROUP BY user_row)
-        SELECT user_row, user_id, train_count, seen_count, {starts} FROM users JOIN counts USING (user_row)
+        WITH counts AS (SELECT user_row, {counts} FROM positives GROUP BY user_row),
+        every AS (SELECT user_row, user_id, {known} FROM users LEFT JOIN counts USING (user_row))
+        SELECT user_row, user_id, train_count, seen_count, {starts} FROM every
         """
     )
 
@@ -48,7 +60,7 @@ def write_sequences(connection: duckdb.DuckDBPyConnection, root: Path) -> None:
         positives, users = one(connection, f"SELECT CAST(sum({which}_count) AS BIGINT), count(*) FROM user_counts")
         shards.write_array(
             connection,
-            f"SELECT item_row FROM split_keys WHERE label = 1 AND {member} ORDER BY user_row, ts NULLS LAST, place",
+            f"SELECT item_row FROM positives WHERE {member} ORDER BY user_row, ts NULLS LAST, place",
             paths.sequences(which),
             np.int32,
             positives,
@@ -69,26 +81,39 @@ def place_histories(connection: duckdb.DuckDBPyConnection, timed: bool, versions
     The columns: those of `split_keys`, `history_start`, `history_end`, and for each of `versions` ("user", "item"; with
     times or not) the place of the table's row that holds at the event (`user_at`, `item_at`).
     """
-    end = {}
-    for which, member in _MEMBERS.items():
-        # up to and including the row's time, less the row's time itself: strictly before, whatever the ties
-        counted = f"count(*) FILTER (WHERE label = 1 AND {member})"
-        before = f"{counted} OVER (PARTITION BY user_row ORDER BY ts) - {counted} OVER (PARTITION BY user_row, ts)"
-        end[which] = f"CASE WHEN ts IS NULL THEN 0 ELSE {before} END" if timed else f"{which}_count"
     at = "".join(f", {side}_versions.place AS {side}_at" for side in versions)
     joins = " ".join(as_of.join(side, timed=dated) for side, dated in versions.items())
+    lengths = {which: f"{which}_count" for which in _MEMBERS}
+    if timed:
+        _count_before(connection)
+        lengths = {which: f"coalesce({which}_before, 0)" for which in _MEMBERS}
+        joins += " ASOF LEFT JOIN met ON met.of_user = k.user_row AND k.ts >= met.since"
     connection.execute(
         f"""
         CREATE TABLE placed AS
-        WITH ends AS (
-            SELECT place, user_row, item_row, label, ts, split, train_start, seen_start,
-                   {end["train"]} AS train_end, {end["seen"]} AS seen_end
-            FROM split_keys JOIN user_counts USING (user_row)
-        )
         SELECT k.place, k.user_row, k.item_row, k.label, k.ts, k.split,
                CASE WHEN k.split = 2 THEN seen_start ELSE train_start END AS history_start,
-               CASE WHEN k.split = 2 THEN seen_start + seen_end ELSE train_start + train_end END AS history_end{at}
-        FROM ends AS k {joins}
+               CASE WHEN k.split = 2 THEN seen_start + {lengths["seen"]}
+                    ELSE train_start + {lengths["train"]} END AS history_end{at}
+        FROM split_keys AS k JOIN user_counts AS u ON u.user_row = k.user_row {joins}
         ORDER BY k.split, k.ts NULLS LAST, k.place
+        """
+    )
+
+
+def _count_before(connection: duckdb.DuckDBPyConnection) -> None:
+    """Creates `met`: how many positives a user has from a time on, until the next of the user's rows there.
+
+    They count from the second after their own: strictly before, whatever the ties.
+    """
+    counts = ", ".join(f"count(*) FILTER ({member}) AS {which}" for which, member in _MEMBERS.items())
+    before = ", ".join(
+        f"CAST(sum({which}) OVER (PARTITION BY user_row ORDER BY ts) AS BIGINT) AS {which}_before" for which in _MEMBERS
+    )
+    connection.execute(
+        f"""
+        CREATE TABLE met AS
+        WITH moments AS (SELECT user_row, ts, {counts} FROM positives WHERE ts IS NOT NULL GROUP BY user_row, ts)
+        SELECT user_row AS of_user, ts + 1 AS since, {before} FROM moments
         """
     )

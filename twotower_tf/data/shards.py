@@ -48,6 +48,7 @@ def write_part(table: pa.Table, directory: Path, number: int) -> None:
         directory / f"part-{number:05d}.parquet",
         row_group_size=max(1, table.num_rows),
         dictionary_pagesize_limit=_DICTIONARY_BYTES,
+        write_statistics=False,  # of texts they cost as much as the writing
     )
 
 
