@@ -24,7 +24,6 @@ import pyarrow as pa
 import tensorflow as tf
 import tf_keras as keras
 
-from twotower_tf import config as configuration
 from twotower_tf.config import DataConfig, ExperimentConfig, Hash, Labelled, ModelConfig, SamplingConfig, TrainConfig
 from twotower_tf.data.prepare import prepare
 from twotower_tf.data.prepared import Prepared
