@@ -8,6 +8,7 @@ of its user, and the last of the log.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 
 import duckdb
 
@@ -65,11 +66,9 @@ def judge(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, input
         given, wrong = _days(connection, data.split, table, ts if data.timestamp else "")
         reasons += wrong
         outside = "__given IS NULL"
-    mentioned = roles.mentioned(f"{data.positive} {data.exclude}", table.columns)
-    columns = typed(connection, table, sorted(mentioned))
-    named = "".join(f", {expression} AS {quoted(name)}" for name, expression in columns.items())
+    named = _mentioned(connection, config, table)
     for field, predicate in (("data.positive", data.positive), ("data.exclude", data.exclude)):
-        _check_predicate(connection, f"SELECT {named[2:]} FROM events" if named else "SELECT 1", field, predicate)
+        _check_predicate(connection, named, field, predicate)
     positive = f"coalesce(CAST(({data.positive}) AS BOOLEAN), false)" if data.positive else "true"
     excluded = f"coalesce(CAST(({data.exclude}) AS BOOLEAN), false)" if data.exclude else "false"
     connection.execute(
@@ -85,6 +84,46 @@ def judge(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, input
         )
         """
     )
+
+
+def _mentioned(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, table: Table) -> str:
+    """SQL of the columns that the predicates name, typed by their values: `, EXPRESSION AS NAME` each."""
+    names = roles.mentioned(f"{config.data.positive} {config.data.exclude}", table.columns)
+    columns = typed(connection, table, sorted(names))
+    return "".join(f", {expression} AS {quoted(name)}" for name, expression in columns.items())
+
+
+def faults(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs) -> Iterator[str]:
+    """Everything for which `judge` or `check_numbers` would refuse the tables, one line each."""
+    data, table = config.data, inputs.events
+    seconds = ""
+
+    def read_time() -> None:
+        nonlocal seconds
+        seconds, _ = _time(connection, config, table)
+
+    def read_days(split: DateSplit) -> None:
+        if seconds or not data.timestamp:
+            _days(connection, split, table, seconds)
+
+    checks: list[Callable[[], object]] = [lambda: check_numbers(connection, inputs)]
+    if data.timestamp:
+        checks.append(read_time)
+    if data.label:
+        checks.append(lambda: _label(connection, table, data.label))
+    split = data.split
+    if isinstance(split, GivenSplit):
+        checks.append(lambda: _given(connection, table, split.column))
+    elif isinstance(split, DateSplit):
+        checks.append(lambda: read_days(split))
+    named = _mentioned(connection, config, table)
+    checks.append(lambda: _check_predicate(connection, named, "data.positive", data.positive))
+    checks.append(lambda: _check_predicate(connection, named, "data.exclude", data.exclude))
+    for check in checks:
+        try:
+            check()
+        except DataError as error:
+            yield str(error)
 
 
 def check_numbers(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> None:
@@ -227,10 +266,11 @@ def typed(connection: duckdb.DuckDBPyConnection, table: Table, names: list[str],
     return found
 
 
-def _check_predicate(connection: duckdb.DuckDBPyConnection, relation: str, field: str, predicate: str) -> None:
+def _check_predicate(connection: duckdb.DuckDBPyConnection, named: str, field: str, predicate: str) -> None:
     """Runs a predicate by itself, so that what is wrong with it is told with its field."""
     if not predicate:
         return
+    relation = f"SELECT {named[2:]} FROM events" if named else "SELECT 1"
     try:
         connection.execute(
             f"SELECT count(*) FROM (SELECT CAST(({predicate}) AS BOOLEAN) AS held FROM ({relation})) WHERE held"

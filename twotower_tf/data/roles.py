@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -100,19 +100,31 @@ def mentioned(predicate: str, names: Iterable[str]) -> set[str]:
     return {name for name in names if name.lower() in words or (not name.isidentifier() and name.lower() in lowered)}
 
 
-def load(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig) -> Inputs:
+def event_columns(config: ExperimentConfig) -> tables.Wanted:
+    """Tells of a column's name whether the log is read for it."""
+    named = _named_columns(config)
+    predicates = f"{config.data.positive} {config.data.exclude}"
+    return lambda name: name in named or bool(mentioned(predicates, [name]))
+
+
+def load(
+    connection: duckdb.DuckDBPyConnection,
+    config: ExperimentConfig,
+    sources: Mapping[str, Sequence[files.Source]] | None = None,
+) -> Inputs:
     """Reads the tables and checks that every column the configuration names is there.
+
+    Args:
+        connection: where they are read into.
+        config: the experiment.
+        sources: files by table, where they are not the configuration's own.
 
     Raises:
         DataError: for a missing or unreadable file, an empty event log, or a missing column.
     """
     data, root = config.data, Path(config.data.root)
-    sources = {name: files.find_table(data, name) for name in TABLES}
-    named = _named_columns(config)
-    predicates = f"{data.positive} {data.exclude}"
-    events = tables.read(
-        connection, "events", sources["events"], lambda name: name in named or bool(mentioned(predicates, [name]))
-    )
+    sources = sources or {name: files.find_table(data, name) for name in TABLES}
+    events = tables.read(connection, "events", sources["events"], event_columns(config))
     if not events.rows and not events.malformed:
         raise DataError(f"data.events: {root / data.events}: no rows")
     if not events.rows:
@@ -129,7 +141,8 @@ def load(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig) -> Inp
         *(column.name for column in feature_sources(config, "user")),
     }
     users = tables.read(connection, "user_table", sources["users"], user_columns.__contains__) if data.users else None
-    _check_named(config, events, items, users)
+    for misfit in misfits(config, events, items, users):
+        raise DataError(misfit)
     from_events, from_table = _divide(config, "user", events, users)
     item_from_events, item_from_table = _divide(config, "item", events, items)
     as_of = item_from_table if data.items_time else ()
@@ -148,37 +161,50 @@ def _named_columns(config: ExperimentConfig) -> set[str]:
     return names - {""}
 
 
-def _missing(field: str, name: str, table: Table) -> DataError:
-    return DataError(f"{field}: {unknown_name(f'column in {table.sources[0].name}', name, table.known)}")
-
-
-def _check_named(config: ExperimentConfig, events: Table, items: Table | None, users: Table | None) -> None:
+def misfits(config: ExperimentConfig, events: Table, items: Table | None, users: Table | None) -> Iterator[str]:
+    """What the configuration names and the tables do not have, one line each."""
     data = config.data
-    required = {"data.user_id": data.user_id, "data.item_id": data.item_id}
-    required |= {"data.timestamp": data.timestamp, "data.label": data.label}
-    if isinstance(data.split, GivenSplit):
-        required["data.split.column"] = data.split.column
-    for field, name in required.items():
-        if name and name not in events.known:
-            raise _missing(field, name, events)
-        if name in events.lacking:
-            raise DataError(
-                f"{field}: {events.lacking[name].name} has no column {name!r}, unlike other files of data.events"
-            )
+    for field, name in required(config).items():
+        if name not in events.known:
+            yield _missing(field, name, events)
+        elif name in events.lacking:
+            yield f"{field}: {events.lacking[name].name} has no column {name!r}, unlike other files of data.events"
     if items is not None and data.item_id not in items.known:
-        raise _missing("data.item_id", data.item_id, items)
+        yield _missing("data.item_id", data.item_id, items)
     if users is not None and data.user_id not in users.known:
-        raise _missing("data.user_id", data.user_id, users)
+        yield _missing("data.user_id", data.user_id, users)
     for field, table in (("items_time", items), ("users_time", users)):
         name = getattr(data, field)
         if name and table is not None and name not in table.known:
-            raise _missing(f"data.{field}", name, table)
+            yield _missing(f"data.{field}", name, table)
     if data.item_name and data.item_name not in events.known and (items is None or data.item_name not in items.known):
-        raise _missing("data.item_name", data.item_name, items or events)
+        yield _missing("data.item_name", data.item_name, items or events)
     for column in feature_sources(config, "item"):
         meaning = {"item_id": data.item_id, "item_name": data.item_name}.get(column.name)
         if column.name in RESERVED and column.name != meaning:
-            raise DataError(f"item_features: column {column.name!r} has the name of a catalogue column; rename it")
+            yield f"item_features: column {column.name!r} has the name of a catalogue column; rename it"
+    for side, table in zip(SIDES, (users, items), strict=True):
+        for column in feature_sources(config, side):
+            if (side == "item" and column.name == data.item_id) or column.name in events.known:
+                continue
+            if table is None or column.name not in table.known:
+                both = events.known + (table.known if table else [])
+                where = events.sources[0].name + (f" and {table.sources[0].name}" if table else "")
+                yield f"{side}_features: {unknown_name(f'column in {where}', column.name, both)}"
+
+
+def required(config: ExperimentConfig) -> dict[str, str]:
+    """The columns that every file of the log must have, by the field that names them."""
+    data = config.data
+    names = {"data.user_id": data.user_id, "data.item_id": data.item_id}
+    names |= {"data.timestamp": data.timestamp, "data.label": data.label}
+    if isinstance(data.split, GivenSplit):
+        names["data.split.column"] = data.split.column
+    return {field: name for field, name in names.items() if name}
+
+
+def _missing(field: str, name: str, table: Table) -> str:
+    return f"{field}: {unknown_name(f'column in {table.sources[0].name}', name, table.known)}"
 
 
 def _divide(
@@ -191,10 +217,6 @@ def _divide(
             continue  # the catalogue has it
         if column.name in events.known:
             in_events.append(column)
-        elif table is not None and column.name in table.known:
+        elif table is not None:
             in_table.append(column)
-        else:
-            both = events.known + (table.known if table else [])
-            where = events.sources[0].name + (f" and {table.sources[0].name}" if table else "")
-            raise DataError(f"{side}_features: {unknown_name(f'column in {where}', column.name, both)}")
     return tuple(in_events), tuple(in_table)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 import glob
 import itertools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -375,6 +375,14 @@ def check_types(sources: Sequence[Source], schemas: Sequence[pa.Schema], wanted:
     Raises:
         DataError: naming the file, the column and both types.
     """
+    for _, misfit in type_misfits(sources, schemas, wanted):
+        raise DataError(misfit)
+
+
+def type_misfits(
+    sources: Sequence[Source], schemas: Sequence[pa.Schema], wanted: Wanted
+) -> Iterator[tuple[Source, str]]:
+    """The files that have another type for a column than the first one that has it, and a line for each column."""
     first: dict[str, tuple[str, pa.DataType, Source]] = {}
     for source, schema in zip(sources, schemas, strict=True):
         for each in schema:
@@ -382,9 +390,10 @@ def check_types(sources: Sequence[Source], schemas: Sequence[pa.Schema], wanted:
                 continue
             kind, known, where = first.setdefault(each.name, (_family(each.type), each.type, source))
             if _family(each.type) != kind:
-                raise DataError(
+                yield (
+                    source,
                     f"{source.name}: column {each.name!r} is {each.type}, but {known} in {where.name}; "
-                    "files of one table have one type for a column"
+                    "files of one table have one type for a column",
                 )
 
 
