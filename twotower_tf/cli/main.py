@@ -23,6 +23,8 @@ COMMANDS = {
     "quickstart": "a synthetic log through all stages to recommendations, in under two minutes",
     "synth": "writes a synthetic ads log with a planted, known preference structure",
     "dataset": "turns a publisher's raw files (MovieLens, gowalla, Avazu, ...) into tables",
+    "init": "proposes a commented configuration for your own tables",
+    "validate": "checks every input file against a configuration before anything runs",
     "run": "prepare, train, evaluate, export in one go; picks up where it was interrupted",
     "prepare": "events to training shards, catalogue and statistics",
     "train": "trains the two towers",

@@ -44,6 +44,7 @@ class Source:
         columns: names of the columns of a delimited file without a header line.
         delimiter: between the fields of a delimited file; "" is told by suffix and header.
         original: the file as it was found, where `path` is a copy without its broken records.
+        numbers: lines (rows, records) of the file as it was found, where `path` has only some of them.
     """
 
     path: Path
@@ -53,6 +54,11 @@ class Source:
     columns: tuple[str, ...] = ()
     delimiter: str = ""
     original: Path | None = None
+    numbers: tuple[int, ...] = dataclasses.field(default=(), compare=False, repr=False)
+
+    def number(self, place: int) -> int:
+        """The line (row, record) of the file as it was found that stands in `path` at `place`, both from 1."""
+        return self.numbers[place - 1] if self.numbers else place
 
 
 def suffix(path: Path) -> str:

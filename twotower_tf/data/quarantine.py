@@ -53,7 +53,8 @@ def entries(
         of_file += [(_place(record, bad.get(record.record)), record.reason) for record in broken]
         of_file.sort(key=lambda pair: pair[0].line)
         found += [
-            {"file": source.name, "line": place.line, "reason": reason, "text": place.text} for place, reason in of_file
+            {"file": source.name, "line": source.number(place.line), "reason": reason, "text": place.text}
+            for place, reason in of_file
         ]
     return found
 
@@ -78,7 +79,7 @@ def _record_entries(
     numbers = [number for number in range(1, rows + len(malformed) + 1) if number not in malformed]
     entries = _row_entries(connection, table, index, reasons, "record", numbers.__getitem__)
     entries += [
-        {"file": source.name, "record": record.record, "reason": record.reason, "text": record.text}
+        {"file": source.name, "record": source.number(record.record), "reason": record.reason, "text": record.text}
         for record in broken
     ]
     return sorted(entries, key=lambda entry: int(entry["record"]))
@@ -93,7 +94,7 @@ def _row_entries(
     number: Callable[[int], int],
 ) -> list[dict[str, Any]]:
     """Entries of rows that have a number, under `key`, and no line; their text is what was read of them."""
-    start = table.starts[index]
+    source, start = table.sources[index], table.starts[index]
     names = list(table.columns)
     fields = ", ".join(f"CAST({column.identifier} AS VARCHAR)" for column in table.columns.values())
     found = []
@@ -108,7 +109,7 @@ def _row_entries(
             position = place - start
             text = json.dumps(dict(zip(names, values, strict=True)), ensure_ascii=False)
             found.append(
-                {"file": table.sources[index].name, key: number(position), "reason": reasons[position], "text": text}
+                {"file": source.name, key: source.number(number(position)), "reason": reasons[position], "text": text}
             )
     return found
 

@@ -143,8 +143,8 @@ def load(
     users = tables.read(connection, "user_table", sources["users"], user_columns.__contains__) if data.users else None
     for misfit in misfits(config, events, items, users):
         raise DataError(misfit)
-    from_events, from_table = _divide(config, "user", events, users)
-    item_from_events, item_from_table = _divide(config, "item", events, items)
+    from_events, from_table = divide(config, "user", events, users)
+    item_from_events, item_from_table = divide(config, "item", events, items)
     as_of = item_from_table if data.items_time else ()
     return Inputs(events, items, users, from_events, from_table, item_from_events, item_from_table, as_of)
 
@@ -207,7 +207,7 @@ def _missing(field: str, name: str, table: Table) -> str:
     return f"{field}: {unknown_name(f'column in {table.sources[0].name}', name, table.known)}"
 
 
-def _divide(
+def divide(
     config: ExperimentConfig, side: Side, events: Table, table: Table | None
 ) -> tuple[tuple[FeatureColumn, ...], tuple[FeatureColumn, ...]]:
     """A side's source columns that the events carry, and those that only the side's table has."""

@@ -77,8 +77,8 @@ def _checked(source: Source) -> Iterator[tuple[list[bytes], list[bool]]]:
     done = 0
     try:
         with files.open_bytes(source.path) as file:
-            while frames := _frames(file, source, done):
-                lengths, length_sums, payloads, sums = zip(*frames, strict=True)
+            while batch := frames(file, source, done):
+                lengths, length_sums, payloads, sums = zip(*batch, strict=True)
                 sound = masked_crc32c(lengths) == np.array(length_sums, np.uint32)
                 if not sound.all():
                     number = done + int(np.argmin(sound)) + 1
@@ -87,32 +87,36 @@ def _checked(source: Source) -> Iterator[tuple[list[bytes], list[bool]]]:
                         "write the file again"
                     )
                 yield list(payloads), (masked_crc32c(payloads) == np.array(sums, np.uint32)).tolist()
-                done += len(frames)
+                done += len(batch)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{source.name}: cannot be read: {error}") from None
 
 
-def _frames(file: IO[bytes], source: Source, done: int) -> list[tuple[bytes, int, bytes, int]]:
-    """The next records as they stand: length, its checksum, bytes, their checksum."""
-    frames: list[tuple[bytes, int, bytes, int]] = []
+def frames(file: IO[bytes], source: Source, done: int) -> list[tuple[bytes, int, bytes, int]]:
+    """The next records as they stand: length, its checksum, bytes, their checksum.
+
+    Raises:
+        DataError: where the file ends in a record; `done` records came before.
+    """
+    found: list[tuple[bytes, int, bytes, int]] = []
     size = 0
-    while len(frames) < _BATCH_RECORDS and size < _BATCH_BYTES:
+    while len(found) < _BATCH_RECORDS and size < _BATCH_BYTES:
         header = file.read(12)
         if not header:
             break
         length, length_sum = struct.unpack("<QI", header) if len(header) == 12 else (0, 0)
         if length > _LONGEST:
             # told as a damaged length, with the records before it
-            frames.append((header[:8], length_sum ^ 1, b"", 0))
+            found.append((header[:8], length_sum ^ 1, b"", 0))
             break
         body = file.read(length + 4)
         if len(header) < 12 or len(body) < length + 4:
-            number = done + len(frames) + 1
+            number = done + len(found) + 1
             kind = "cut off in" if number > 1 else "no TFRecord file, or cut off in"
             raise DataError(f"{source.name}: {kind} record {number}; write the file again")
-        frames.append((header[:8], length_sum, body[:-4], struct.unpack("<I", body[-4:])[0]))
+        found.append((header[:8], length_sum, body[:-4], struct.unpack("<I", body[-4:])[0]))
         size += length
-    return frames
+    return found
 
 
 def _table() -> npt.NDArray[np.uint32]:

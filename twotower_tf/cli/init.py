@@ -1,0 +1,69 @@
+"""Reads your own tables and writes a commented configuration that runs: roles, types, buckets, what is left out.
+
+--events is a file, a glob or a directory, as in DataConfig.events; --items and --users are tables with one row per id.
+Where a guess is wrong, say which column it is, or edit the file.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+
+from absl import flags
+from absl.flags import FlagValues
+
+from twotower_tf.errors import ConfigError
+
+REQUIRED = ("events", "output")
+_ROLES = {
+    "user_id": "column of the user's id",
+    "item_id": "column of the item's id",
+    "timestamp": "column of the event's time",
+    "label": "column of 0 and 1",
+}
+
+
+def define(values: FlagValues) -> None:
+    """The command's flags."""
+    flags.DEFINE_string("events", None, "the event log: a file, a glob or a directory", flag_values=values)
+    flags.DEFINE_string("items", "", "a table with one row per item", flag_values=values)
+    flags.DEFINE_string("users", "", "a table with one row per user", flag_values=values)
+    flags.DEFINE_string("output", None, "the configuration file to write, e.g. configs/shop.py", flag_values=values)
+    for role, meaning in _ROLES.items():
+        flags.DEFINE_string(role, "", f"{meaning}; by default it is guessed", flag_values=values)
+    flags.DEFINE_string("memory_limit", "4GB", "memory DuckDB may use before it spills to disk", flag_values=values)
+
+
+def run(values: FlagValues) -> None:
+    """Writes the configuration, and prints the roles."""
+    from twotower_tf import artifacts
+    from twotower_tf import config as configuration
+    from twotower_tf.data import proposal
+    from twotower_tf.data.engine import open_engine
+
+    output = Path(values.output)
+    if output.suffix != ".py":
+        raise ConfigError(f"--output: {output}: the name of a Python file is expected, e.g. configs/shop.py")
+    if output.exists():
+        raise ConfigError(f"--output: {output} exists already; choose another name or remove it")
+    given = {role: getattr(values, role) for role in _ROLES}
+    paths = {"events": values.events, "items": values.items, "users": values.users}
+    with tempfile.TemporaryDirectory() as directory:
+        with open_engine(Path(directory) / "work", values.memory_limit, 0) as connection:
+            found = proposal.propose(connection, paths, given)
+        name = re.sub(r"[^A-Za-z0-9_.-]", "_", output.stem)
+        text = proposal.render(found, name, str(output))
+        draft = Path(directory) / output.name
+        draft.write_text(text, encoding="utf-8")
+        configuration.load(draft)
+    artifacts.write_text(output, text)
+    for role, what in (("user_id", found.roles.user), ("item_id", found.roles.item)):
+        print(f"{role} = {what.column}: {what.why}")
+    for role, what in (("timestamp", found.roles.time), ("label", found.roles.label)):
+        print(f"{role} = {what.column or 'none'}: {what.why}")
+    for side, lines in found.lines.items():
+        print(f"{side}_features: {', '.join(line.code for line in lines)}")
+    if found.left_out:
+        print(f"left out: {', '.join(found.left_out)}")
+    print(output)

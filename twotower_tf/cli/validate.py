@@ -1,0 +1,50 @@
+"""Reads every input file's shape and a sample of its rows against the configuration, before anything runs.
+
+Every problem is one line with its file and line or column, all of them at once; exit status 2 if there is any.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from absl.flags import FlagValues
+
+from twotower_tf.cli import options
+from twotower_tf.errors import DataError
+
+REQUIRED = ("config",)
+
+
+def define(values: FlagValues) -> None:
+    """The command's flags."""
+    options.config(values)
+
+
+def run(values: FlagValues) -> None:
+    """Prints the problems, or what was looked at.
+
+    Raises:
+        DataError: telling how many problems there are.
+    """
+    from twotower_tf import config as configuration
+    from twotower_tf.cli import progress
+    from twotower_tf.data import validate
+    from twotower_tf.data.engine import open_engine
+
+    config = configuration.load(values.config, values.set)
+    with tempfile.TemporaryDirectory() as directory:
+        small = Path(directory) / "samples"
+        small.mkdir()
+        with progress.shown() as show, open_engine(Path(directory) / "work", "2GB", 0) as connection:
+            report = validate.validate(connection, config, small, show)
+    for problem in report.problems:
+        print(problem)
+    for note in report.notes:
+        print(f"note: {note}")
+    if report.problems:
+        count = len(report.problems)
+        raise DataError(f"{values.config}: {count} problem{'s' if count > 1 else ''}, above")
+    looked = [f"{name}: {report.files[name]} files, {rows:,} rows looked at" for name, rows in report.rows.items()]
+    print("\n".join(looked).replace(" 1 files", " 1 file"))
+    print(f"{values.config}: no problem")

@@ -1,0 +1,360 @@
+"""A commented configuration from a person's own tables: `twotower init`."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import duckdb
+
+from twotower_tf.data import buckets, files, guess, profile, tables
+from twotower_tf.data.files import Source
+from twotower_tf.data.guess import Roles
+from twotower_tf.data.profile import Profile, TableProfile
+from twotower_tf.data.roles import RESERVED, TABLES
+from twotower_tf.errors import DataError
+
+_LOOKED_AT = 1 << 30  # bytes of the log: enough to guess from
+_MOST_BUCKETS = 10_000_000
+_NUMBER_WORDS = frozenset(
+    "age price cost amount count num number qty quantity score rate ctr cvr size length duration days hours minutes "
+    "seconds year distance income salary weight height views clicks impressions rank".split()
+)
+_AFTER_WORDS = frozenset(
+    "rating stars dwell watch revenue purchase purchased bought converted conversion liked order ordered clicked click "
+    "label played skipped feedback review payout".split()
+)
+_BEFORE_WORDS = frozenset("past prior history avg mean last previous".split())
+
+
+@dataclass(frozen=True)
+class Line:
+    """One feature of the configuration, with what is known of its column."""
+
+    code: str
+    comment: str
+
+
+@dataclass
+class Proposal:
+    """What the configuration will say.
+
+    Attributes:
+        root: directory that the paths are relative to.
+        paths: of the tables, by field.
+        roles: of the event log's columns.
+        lines: the features of each side.
+        left_out: columns that are no features, and why.
+        notes: what a person should know first.
+        split: the split, as code, and why.
+        batch_size: of the training.
+    """
+
+    root: str
+    paths: dict[str, str]
+    roles: Roles
+    lines: dict[str, list[Line]] = field(default_factory=lambda: {"item": [], "user": []})
+    left_out: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    split: Line = Line("", "")
+    batch_size: int = 1024
+
+
+def propose(connection: duckdb.DuckDBPyConnection, paths: Mapping[str, str], given: Mapping[str, str]) -> Proposal:
+    """Looks at the tables and decides.
+
+    Args:
+        connection: where they are read into.
+        paths: of `events`, and of `items` and `users` where there are such, as a person writes them.
+        given: columns that are settled, by role.
+
+    Raises:
+        DataError: for tables that cannot be read or have no columns for the ids.
+    """
+    root, relative = common_root(paths)
+    profiles: dict[str, TableProfile] = {}
+    notes = []
+    for name in TABLES:
+        if not paths.get(name):
+            continue
+        sources = files.find(Path(root), relative[name], f"--{name}")
+        some = _some(sources) if name == "events" else sources
+        if len(some) < len(sources):
+            notes.append(f"Figures are of {len(some)} of the {len(sources)} files of the events.")
+        table = tables.read(connection, f"init_{name}", some, lambda column: True)
+        if not table.rows:
+            raise DataError(f"--{name}: {paths[name]}: no rows")
+        profiles[name] = profile.measure(connection, table)
+    events, items, users = (profiles.get(name) for name in TABLES)
+    assert events is not None
+    roles = guess.guess(connection, events, items, users, given)
+    proposal = Proposal(root, relative, roles, notes=notes)
+    for side, table_profile, role in (("items", items, roles.item), ("users", users, roles.user)):
+        if table_profile is not None and role.column not in table_profile.columns:
+            proposal.notes.append(
+                f"{relative.pop(side)} has no column {role.column!r} by which it could be joined: it is left out. "
+                "Give the id one name in both tables."
+            )
+            items, users = (None, users) if side == "items" else (items, None)
+    _features(connection, proposal, events, items, users)
+    _choose_split(proposal, events)
+    return proposal
+
+
+def common_root(paths: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """The directory that holds all tables, and the paths below it."""
+    given = {name: path for name, path in paths.items() if path}
+    fixed = []
+    for path in given.values():
+        parts = Path(path).parts
+        plain = next((at for at, part in enumerate(parts) if re.search(r"[*?\[]|^[^=]+=", part)), len(parts))
+        fixed.append(Path(*parts[: min(plain, len(parts) - 1)]))
+    common = fixed[0]
+    while any(common not in (each, *each.parents) for each in fixed):
+        if common == common.parent:
+            raise DataError("--items, --users: write all paths in one way, absolute or relative to one directory")
+        common = common.parent
+    return str(common), {name: str(Path(path).relative_to(common)) for name, path in given.items()}
+
+
+def _some(sources: Sequence[Source]) -> list[Source]:
+    """Files from all over the log, not much more of it than is needed."""
+    total = sum(source.path.stat().st_size for source in sources)
+    every = max(1, -(-total // _LOOKED_AT))
+    return list(sources[::every])
+
+
+def _features(
+    connection: duckdb.DuckDBPyConnection,
+    proposal: Proposal,
+    events: TableProfile,
+    items: TableProfile | None,
+    users: TableProfile | None,
+) -> None:
+    roles = proposal.roles
+    add = proposal.lines
+    item, user = (events.columns[role.column] for role in (roles.item, roles.user))
+    add["item"].append(_hash(item, "the item itself"))
+    add["user"].append(_hash(user, f"the user{guess.dominant(user)}"))
+    ids = {roles.item.column, roles.user.column}
+    for side, table in (("item", items), ("user", users)):
+        for name, column in table.columns.items() if table else ():
+            if name in ids or name in events.columns:
+                continue
+            reason = _unfit(column, table, roles) if table else ""
+            if reason:
+                proposal.left_out[name] = reason
+            else:
+                add[side].append(_line(column))
+    for name, column in events.columns.items():
+        if name in ids or name in (roles.time.column, roles.label.column):
+            continue
+        reason = _unfit(column, events, roles) or _leaks(connection, events, column, roles)
+        if reason:
+            proposal.left_out[name] = reason
+            continue
+        in_items = items is not None and name in items.columns
+        told = profile.predicts(connection, events.table, roles.item.column, name)
+        about_item = (in_items or told > 0.8) and name not in RESERVED
+        why = f"; the item tells it in {guess.percent(told)} of the cases" if about_item and not in_items else ""
+        add["item" if about_item else "user"].append(_line(column, why))
+    moment = events.moments.get(roles.time.column)
+    if moment is not None and not moment.places:
+        if moment.hours > 1:
+            add["user"].append(Line(f"Hour({_quoted(roles.time.column)})", "of the event, UTC"))
+        if moment.weekdays > 1:
+            add["user"].append(Line(f"Weekday({_quoted(roles.time.column)})", "of the event, UTC"))
+    if roles.time.column and user.present > 1.5 * user.distinct:
+        add["user"].append(
+            Line(f"History(of={_quoted(roles.item.column)}, length=50)", "what the user liked before the event")
+        )
+
+
+def _unfit(column: Profile, table: TableProfile | None, roles: Roles) -> str:
+    """Why a column is no feature whatever it means; "" where it may be one."""
+    moment = table.moments.get(column.name) if table else None
+    if not column.present:
+        return "no value in any row"
+    if column.distinct < 2 and column.missing < 0.01:
+        return f"always {column.top[0][0]!r}"
+    if column.name in RESERVED:
+        return "its name is that of a column of the catalogue: rename it to use it"
+    if moment is not None and not moment.places and not _is_number(column):
+        return "a time"
+    if column.separator:
+        return ""
+    if column.name == roles.title.column:
+        return "shown as the item's name"
+    if column.unique and not _is_real(column):
+        return f"{guess.told(column)}: almost every row has its own, as ids of events and free texts do"
+    if column.length > 60:
+        return f"free text of {column.length:.0f} characters on average"
+    return ""
+
+
+def _leaks(connection: duckdb.DuckDBPyConnection, events: TableProfile, column: Profile, roles: Roles) -> str:
+    """Why a column is likely known only after the event; "" where nothing says so."""
+    if _AFTER_WORDS & set(column.tokens) and not _BEFORE_WORDS & set(column.tokens):
+        if not any(re.fullmatch(r"\d+|d|h|\d+[dh]", token) for token in column.tokens):
+            return "by its name known only after the event"
+    if roles.label.column:
+        told = profile.predicts(connection, events.table, column.name, roles.label.column)
+        if told > 0.9 and column.distinct < 0.5 * column.present:
+            return (
+                f"it tells the label ({guess.percent(told)} of the cases that chance does not), so it is made after it"
+            )
+    return ""
+
+
+def _is_real(column: Profile) -> bool:
+    return column.numbers == column.present and column.integers < column.present
+
+
+def _is_number(column: Profile) -> bool:
+    """Whether a column is a quantity, and not a code in digits."""
+    if column.numbers < column.present or column.distinct < 3:
+        return False
+    return _is_real(column) or (bool(_NUMBER_WORDS & set(column.tokens)) and "id" not in column.tokens)
+
+
+def _line(column: Profile, why: str = "") -> Line:
+    name = _quoted(column.name)
+    if column.separator:
+        size = _buckets(column.elements)
+        code = f"Tags({name}, buckets={size}, separator={_quoted(column.separator)})"
+        return Line(code, f"{column.elements:,} values, several in one text{_missing(column)}{why}")
+    if not _is_number(column):
+        return _hash(column, why.removeprefix("; "))
+    spread = f"{column.low:g} to {column.high:g}, half below {column.median:g}{_missing(column)}{why}"
+    if not _is_real(column):
+        return Line(f"Bucketized({name}, buckets=20)", spread)
+    skewed = column.low >= 0 and column.tail > 10 * max(column.median, 1e-9)
+    return Line(f"Numeric({name}" + (', transform="log1p")' if skewed else ")"), spread)
+
+
+def _hash(column: Profile, why: str = "") -> Line:
+    size = _buckets(column.distinct)
+    share = buckets.expected_sharing(column.distinct, int(size.replace("_", "")))
+    about = "" if column.exact else "about "
+    shared = f", {guess.percent(share)} share a bucket" if share > 2 * buckets.TARGET else ""
+    comment = f"{about}{column.distinct:,} values{_missing(column)}{shared}"
+    if column.top and column.top[0][1] >= 0.01 and "alone" not in why:
+        comment += f"; {column.top[0][0]!r} has {guess.percent(column.top[0][1])}"
+    return Line(f"Hash({_quoted(column.name)}, buckets={size})", f"{comment}; {why}" if why else comment)
+
+
+def _buckets(distinct: int) -> str:
+    return f"{min(_MOST_BUCKETS, buckets.suggested(distinct)):_}"
+
+
+def _missing(column: Profile) -> str:
+    return f", {guess.percent(column.missing)} missing" if column.missing else ""
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _choose_split(proposal: Proposal, events: TableProfile) -> None:
+    roles, rows = proposal.roles, events.table.rows
+    moment = events.moments.get(roles.time.column)
+    user = events.columns[roles.user.column]
+    if moment is None:
+        line = Line("RandomSplit(valid_fraction=0.1, test_fraction=0.1)", "without times only chance can part the log")
+    elif moment.places:
+        line = Line("LeaveLastOut()", "places are of each user: their last event is test, the one before it validation")
+    else:
+        line = Line("TimeSplit(valid_fraction=0.1, test_fraction=0.1)", "the last tenth of the log is test")
+    proposal.split = line
+    while proposal.batch_size > 16 and proposal.batch_size * 20 > rows:
+        proposal.batch_size //= 2
+    if user.present < 2 * user.distinct:
+        proposal.notes.append("Most users have a single event: there is little to learn of each, and no history.")
+
+
+# --- as a file ----------------------------------------------------------------------------------------------------
+
+
+def render(proposal: Proposal, name: str, where: str) -> str:
+    """The configuration file: `name` of the experiment, `where` it will stand."""
+    roles = proposal.roles
+    classes = {re.match(r"\w+", line.code).group() for side in proposal.lines.values() for line in side}  # type: ignore[union-attr]
+    classes |= {"DataConfig", "ExperimentConfig", "InBatch", "InBatchSoftmax", "SamplingConfig", "TrainConfig"}
+    classes.add(proposal.split.code.partition("(")[0])
+    data = [("root", _quoted(proposal.root), "relative to where you run twotower")]
+    data += [(table, _quoted(path), "") for table, path in proposal.paths.items()]
+    data += [("user_id", _quoted(roles.user.column), roles.user.why)]
+    data += [("item_id", _quoted(roles.item.column), roles.item.why)]
+    data += [("timestamp", _quoted(roles.time.column), roles.time.why)]
+    data += [("label", _quoted(roles.label.column), roles.label.why)]
+    if roles.title.column:
+        data += [("item_name", _quoted(roles.title.column), roles.title.why)]
+    data += [("split", proposal.split.code, proposal.split.comment)]
+    notes = [
+        *proposal.notes,
+        "Everything below is a guess from the data, to be read once. Change what you know better.",
+    ]
+    lines = [
+        f'"""Proposed by `twotower init` from {_plain(", ".join(proposal.paths.values()))}.',
+        "",
+        f"twotower validate --config={where}",
+        f"twotower run --config={where} --run_dir=runs/{name} --export_dir=export/{name}",
+        "",
+        *(_wrapped(_plain(note), "") for note in notes),
+        '"""',
+        "",
+        "from twotower_tf.config import (",
+        *(f"    {cls}," for cls in sorted(classes)),
+        ")",
+        "",
+        "",
+        "def get_config() -> ExperimentConfig:",
+        '    """The experiment."""',
+        "    return ExperimentConfig(",
+        f"        name={_quoted(name)},",
+        "        data=DataConfig(",
+        *_commented((f"            {key}={value},", comment) for key, value, comment in data),
+        "        ),",
+    ]
+    for side in ("item", "user"):
+        lines += [f"        {side}_features=("]
+        lines += _commented((f"            {line.code},", line.comment) for line in proposal.lines[side])
+        lines += ["        ),"]
+    if proposal.left_out:
+        lines += ["        # Columns that are no features:"]
+        lines += [_wrapped(f"{column}: {reason}", "        #   ") for column, reason in proposal.left_out.items()]
+    lines += [
+        "        sampling=SamplingConfig(negatives=(InBatch(),)),",
+        "        loss=InBatchSoftmax(),",
+        f"        train=TrainConfig(batch_size={proposal.batch_size}, epochs=5),",
+        "    )",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    """Text that may stand in a docstring."""
+    return text.replace("\\", "/").replace('"""', "'''")
+
+
+def _commented(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """Lines with their comments behind them, or above where both are too long for one line."""
+    found = []
+    for code, comment in pairs:
+        clean = " ".join(comment.split())
+        if not clean:
+            found.append(code)
+        elif len(code) + len(clean) + 4 <= 120:
+            found.append(f"{code}  # {clean}")
+        else:
+            indent = code[: len(code) - len(code.lstrip())]
+            found += [_wrapped(clean, f"{indent}# "), code]
+    return found
+
+
+def _wrapped(text: str, prefix: str) -> str:
+    return "\n".join(textwrap.wrap(" ".join(text.split()), 118, initial_indent=prefix, subsequent_indent=prefix))
