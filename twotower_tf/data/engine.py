@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,9 @@ from twotower_tf.errors import ConfigError
 if TYPE_CHECKING:
     from twotower_tf.data.files import Source
     from twotower_tf.data.tables import Table
+
+# DuckDB's part of the memory limit: parts on their way to files, Python and the allocators' slack need the rest
+_SHARE = 0.5
 
 Connection = duckdb.DuckDBPyConnection
 
@@ -37,16 +41,19 @@ class Cluster(abc.ABC):
 def open_engine(work: Path, memory_limit: str, threads: int) -> Iterator[Connection]:
     """A DuckDB in memory; what does not fit goes to the new directory `work`, which is removed afterwards.
 
+    Args:
+        work: the directory.
+        memory_limit: of the whole process, near enough, e.g. "4GB".
+        threads: of DuckDB; 0 takes one per core.
+
     Raises:
         ConfigError: for a `memory_limit` that is no size.
     """
     work.mkdir()
     connection = duckdb.connect()  # tables in memory spill too, and are written three times faster than a file
     try:
-        try:
-            connection.execute(f"SET memory_limit = {literal(memory_limit)}")
-        except duckdb.Error:
-            raise ConfigError(f"--memory_limit: {memory_limit!r} is no size; write it as 4GB or 500MB") from None
+        share = int(size(memory_limit) * _SHARE)
+        connection.execute(f"SET memory_limit = '{share}B'")
         connection.execute(f"SET temp_directory = {literal(str(work / 'spill'))}")
         connection.execute("SET preserve_insertion_order = true")  # a row's place is its rowid
         connection.execute("SET TimeZone = 'UTC'")
@@ -59,10 +66,29 @@ def open_engine(work: Path, memory_limit: str, threads: int) -> Iterator[Connect
         shutil.rmtree(work, ignore_errors=True)
 
 
+def size(text: str) -> int:
+    """Bytes of a size such as 4GB, 500MB or 2GiB.
+
+    Raises:
+        ConfigError: where it is none.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?)?b\s*", text.lower())
+    if not found or float(found[1]) <= 0:
+        raise ConfigError(f"--memory_limit: {text!r} is no size; write it as 4GB or 500MB")
+    unit = found[2] or ""
+    return int(float(found[1]) * (1024 if unit.endswith("i") else 1000) ** " kmgt".index(unit[:1] or " "))
+
+
 def one(connection: Connection, query: str) -> tuple[Any, ...]:
     """The only row of a query's result."""
     (row,) = connection.execute(query).fetchall()
     return tuple(row)
+
+
+def drop(connection: Connection, table: str) -> None:
+    """Frees a table that no later step reads; a cluster's are files, removed at the end."""
+    if not isinstance(connection, Cluster):
+        connection.execute(f"DROP TABLE {table}")
 
 
 def reason(error: Exception) -> str:

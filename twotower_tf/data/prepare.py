@@ -32,7 +32,7 @@ from twotower_tf.data import (
     splits,
     statistics,
 )
-from twotower_tf.data.engine import Cluster, one, open_engine
+from twotower_tf.data.engine import Cluster, drop, one, open_engine
 from twotower_tf.data.roles import FeatureColumn, Inputs
 from twotower_tf.data.spark.session import SparkOptions, open_session
 from twotower_tf.data.values import literal, quoted
@@ -57,7 +57,8 @@ def prepare(
     Args:
         config: the experiment.
         run_dir: the run directory; an earlier `prepared/` there is replaced at the end, as a whole.
-        memory_limit: what DuckDB may hold in memory, e.g. "4GB"; beyond it, it spills below the run directory.
+        memory_limit: near which the process's memory stays, e.g. "4GB"; beyond it, DuckDB spills below the run
+            directory.
         threads: of DuckDB; 0 takes one per core.
         spark: where Spark runs, which then does the work; `memory_limit` is that of each of its tasks. The run
             directory and the input files are then on storage that every executor reaches under the same path.
@@ -94,7 +95,9 @@ def _prepare(
     rows = _account(connection, config, inputs, quarantined)
     step()
     catalogue.number(connection, inputs)
+    drop(connection, "judged")
     splits.assign(connection, config)
+    drop(connection, "keys")
     step()
     history.count_positives(connection)
     history.write_sequences(connection, root)
@@ -102,6 +105,7 @@ def _prepare(
     history.place_histories(connection, bool(config.data.timestamp), _versions(connection, config, inputs))
     step()
     examples.write(connection, inputs, paths, threads)
+    drop(connection, "placed")
     step()
     shards.write_table(connection, catalogue.items_query(connection, config, inputs), paths.items)
     shards.write_table(connection, "SELECT user_id, train_count FROM user_counts ORDER BY user_row", paths.users)
