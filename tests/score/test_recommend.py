@@ -2,6 +2,7 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 
@@ -202,3 +203,41 @@ def test_tower_of_another_version_is_refused(export_dir, tmp_path):
     artifacts.write_json(tmp_path / "8" / "manifest.json", seal({**document, "version": 8}))
     with pytest.raises(ArtifactError, match="the user tower answers as version 7, the manifest is of 8; export again"):
         Recommender(Bundle.open(tmp_path)).recommend([{}], 1)
+
+
+def test_a_data_frame_is_answered_as_its_rows_are(recommender, export_dir):
+    users = pd.DataFrame(
+        {
+            "user_id": ["u000003", None, "u000004"],
+            "age": pd.array([31, pd.NA, 52], dtype="Int64"),
+            "country": pd.Series(["DE", np.nan, "US"], index=["a", "b", "a"]).to_numpy(),
+            "timestamp": pd.to_datetime(["2025-01-09T12:00:00Z", None, "2025-01-08"], utc=True, format="ISO8601"),
+            "history": [["i00001", "i00002"], None, []],
+        },
+        index=["a", "b", "a"],
+    )
+    rows = [
+        {
+            "user_id": "u000003",
+            "age": 31,
+            "country": "DE",
+            "timestamp": "2025-01-09T12:00:00Z",
+            "history": ["i00001", "i00002"],
+        },
+        {},
+        {"user_id": "u000004", "age": 52, "country": "US", "timestamp": "2025-01-08T00:00:00Z"},
+    ]
+    got = recommender.recommend_frame(users, 4)
+    assert got["user"].tolist() == ["a"] * 4 + ["b"] * 4 + ["a"] * 4
+    assert got["rank"].tolist() == [1, 2, 3, 4] * 3
+    expected = recommender.recommend(rows, 4)
+    assert got["item_id"].tolist() == [item for answer in expected for item in answer["item_ids"]]
+    np.testing.assert_allclose(got["score"], [score for answer in expected for score in answer["scores"]], atol=1e-6)
+    titles = {item["item_id"]: item["item_name"] for item in Bundle.open(export_dir).items.to_pylist()}
+    assert got["item_name"].tolist() == [titles[item] for item in got["item_id"]]
+    assert set(got["model_version"]) == {7}
+
+
+def test_an_unknown_column_of_a_data_frame_is_told(recommender):
+    with pytest.raises(DataError, match="unknown feature 'contry'; did you mean 'country'"):
+        recommender.recommend_frame(pd.DataFrame({"contry": ["DE"]}), 3)

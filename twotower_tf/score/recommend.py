@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,9 @@ from twotower_tf.errors import ArtifactError, DataError
 from twotower_tf.features.argument_names import argument_names
 from twotower_tf.features.inputs import rows_to_arrays, side_inputs
 from twotower_tf.index.bundle import Bundle
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Floats = npt.NDArray[np.float32]
 
@@ -68,6 +71,34 @@ class Recommender:
             {"user": dict(row), "item_ids": ids, "scores": scores, "model_version": version}
             for row, (ids, scores) in zip(rows, found, strict=True)
         ]
+
+    def recommend_frame(self, users: pd.DataFrame, k: int) -> pd.DataFrame:
+        """The k best items for each row of a data frame.
+
+        Args:
+            users: one row per user, one column per feature; a feature without a column, NaN, None and NA are no value.
+            k: items asked for, at least 1.
+
+        Returns:
+            One row per answer: `user`, the row's index label in `users`; `rank`, from 1; `item_id`; `item_name`;
+            `score`, the cosine similarity; `model_version`.
+
+        Raises:
+            DataError: as `recommend` says.
+        """
+        import pandas as pd
+
+        rows = users.astype(object).where(users.notna(), None).to_dict("records")
+        catalogue = self.bundle.items
+        names = dict(zip(catalogue["item_id"].to_pylist(), catalogue["item_name"].to_pylist(), strict=True))
+        answers = [
+            (label, rank, item, names[item], score, answer["model_version"])
+            for label, answer in zip(users.index, self.recommend(rows, k), strict=True)
+            for rank, (item, score) in enumerate(zip(answer["item_ids"], answer["scores"], strict=True), 1)
+        ]
+        columns = ["user", "rank", "item_id", "item_name", "score", "model_version"]
+        frame: pd.DataFrame = pd.DataFrame(answers, columns=columns)
+        return frame
 
     def similar(self, item_id: Any, k: int) -> dict[str, Any]:
         """The k items whose vectors are nearest to an item's, without the item itself.
