@@ -164,8 +164,9 @@ def _named_columns(config: ExperimentConfig) -> set[str]:
 def misfits(config: ExperimentConfig, events: Table, items: Table | None, users: Table | None) -> Iterator[str]:
     """What the configuration names and the tables do not have, one line each."""
     data = config.data
+    told = {name for name in required(config).values() if name not in events.known}
     for field, name in required(config).items():
-        if name not in events.known:
+        if name in told:
             yield _missing(field, name, events)
         elif name in events.lacking:
             yield f"{field}: {events.lacking[name].name} has no column {name!r}, unlike other files of data.events"
@@ -185,7 +186,7 @@ def misfits(config: ExperimentConfig, events: Table, items: Table | None, users:
             yield f"item_features: column {column.name!r} has the name of a catalogue column; rename it"
     for side, table in zip(SIDES, (users, items), strict=True):
         for column in feature_sources(config, side):
-            if (side == "item" and column.name == data.item_id) or column.name in events.known:
+            if (side == "item" and column.name == data.item_id) or column.name in (*events.known, *told):
                 continue
             if table is None or column.name not in table.known:
                 both = events.known + (table.known if table else [])

@@ -87,10 +87,9 @@ def _shapes(config: ExperimentConfig, name: str, sources: list[Source], report: 
     if sources[0].suffix in files.PARQUET:
         schemas = [pq.read_schema(source.path) for source in sources]
         wanted = roles.event_columns(config) if name == "events" else lambda column: True
-        for source, misfit in tables.type_misfits(sources, schemas, wanted):
-            report.problems.append(misfit)
-            if source in sources:
-                sources.remove(source)
+        misfits = list(tables.type_misfits(sources, schemas, wanted))
+        report.problems += [misfit for _, misfit in misfits]
+        sources[:] = [source for source in sources if source not in {at_fault for at_fault, _ in misfits}]
         return
     if sources[0].suffix not in files.DELIMITERS:
         return
