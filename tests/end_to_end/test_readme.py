@@ -3,8 +3,10 @@
 import json
 import re
 import shlex
+import textwrap
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from tests.end_to_end.conftest import command
@@ -16,9 +18,9 @@ STEPS = STEPS.split("## From your own log")[1].split("\n## ")[0]
 def test_a_stranger_gets_recommendations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert command("synth", "--output=data/shop", "--events=24000", "--users=500", "--items=200").status == 0
-    (block,) = re.findall(r"```python\n(.*?)```", STEPS, re.DOTALL)
+    config, python = (textwrap.dedent(block) for block in re.findall(r"```python\n(.*?)```", STEPS, re.DOTALL))
     Path("configs").mkdir()
-    Path("configs/shop.py").write_text("\n".join(line[3:] for line in block.splitlines()), encoding="utf-8")
+    Path("configs/shop.py").write_text(config, encoding="utf-8")
     lines = re.findall(r"^ *(twotower .*)$", STEPS, re.MULTILINE) + re.findall(r"`(twotower run .*?)`", STEPS)
     run, recommend, similar, verify = (
         shlex.split(next(line for line in lines if line.split()[1] == name))[1:]
@@ -32,3 +34,10 @@ def test_a_stranger_gets_recommendations(tmp_path: Path, monkeypatch: pytest.Mon
     similar = [word.replace("--item=i7", f"--item={answer['item_ids'][0]}") for word in similar]
     assert json.loads(command(*similar).out)["item"] == answer["item_ids"][0]
     assert command(*verify).status == 0
+    names = {"users": pd.DataFrame({"user_id": ["u1", "u2"], "country": ["PL", None]})}
+    exec(python, names)  # what it names stands in `names` afterwards
+    frame = names["recommender"].recommend_frame(names["users"], k=10)
+    assert (
+        frame["item_id"][:3].tolist()
+        == names["recommender"].recommend([{"user_id": "u1", "country": "PL"}], 3)[0]["item_ids"]
+    )
