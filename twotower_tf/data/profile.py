@@ -157,7 +157,7 @@ def _column(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> P
                 f"SELECT count(DISTINCT part) FROM (SELECT trim(unnest(string_split({text}, {literal(mark)}))) AS part "
                 f"FROM {table.name}) WHERE part <> ''",
             )
-            if elements < row[1]:  # fewer than whole texts: they come again in other company
+            if elements <= row[1]:  # no more than whole texts: they come again in other company
                 separator = mark
                 break
     low, high, median, tail, length = (float(value) if value is not None else 0.0 for value in row[5:10])
