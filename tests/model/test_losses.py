@@ -72,7 +72,7 @@ def in_batch(layer, users, items, rows, log_q):
 @pytest.mark.parametrize("temperature", [0.05, 1.0])
 def test_in_batch_softmax_equals_numpy(batch, temperature, monkeypatch):
     # Blocks of three or four rows, the last one not full.
-    monkeypatch.setattr(softmax, "_BLOCK_ELEMENTS", 3 * batch + 1)
+    monkeypatch.setattr(softmax, "BLOCK_ELEMENTS", 3 * batch + 1)
     rng = np.random.default_rng(batch)
     users, items = unit(rng, batch, 6), unit(rng, batch, 6)
     rows = rng.integers(0, 6, batch).astype(np.int32)
@@ -84,7 +84,7 @@ def test_in_batch_softmax_equals_numpy(batch, temperature, monkeypatch):
 
 
 def test_in_batch_softmax_has_the_gradient_of_finite_differences(monkeypatch):
-    monkeypatch.setattr(softmax, "_BLOCK_ELEMENTS", 2 * 7)
+    monkeypatch.setattr(softmax, "BLOCK_ELEMENTS", 2 * 7)
     rng = np.random.default_rng(4)
     users, items = rng.normal(size=(7, 3)), rng.normal(size=(7, 3))
     rows = np.array([0, 1, 2, 1, 3, 4, 1], np.int32)

@@ -238,7 +238,7 @@ class Runner:
         stages.begin("train", key)
         forget_figures(paths)
         report: dict[str, Any] = loop.train(
-            self.config, self.run_dir, resume=resume, validate=validate, progress=self.progress
+            self.config, self.run_dir, resume=resume, validate=validate, progress=self.progress, tell=self.tell
         )
         stages.finish("train")
         return report

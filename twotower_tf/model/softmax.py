@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 # Logits of one block of rows, in elements: 4 MB, which stays in a core's cache while it is read several times.
-_BLOCK_ELEMENTS = 1 << 20
+BLOCK_ELEMENTS = 1 << 20
 
 _IMPOSSIBLE = -1e9  # a masked logit: its probability underflows to zero in float32
 
@@ -35,7 +35,7 @@ def in_batch_softmax(
         the loss to `users` and `items`.
     """
     batch, dim = tf.shape(users)[0], users.shape[1]
-    size = tf.maximum(1, _BLOCK_ELEMENTS // tf.maximum(batch, 1))
+    size = tf.maximum(1, BLOCK_ELEMENTS // tf.maximum(batch, 1))
     blocks = (batch + size - 1) // size
 
     def block(step: Any, loss: Any, grad_items: Any, grad_users: Any, ranks: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from twotower_tf.model.optimizers import LazyAdam
 from twotower_tf.model.two_tower import TwoTower
 from twotower_tf.progress import Progress, silent
 from twotower_tf.train import callbacks as own
+from twotower_tf.train import memory
 from twotower_tf.train.batches import Batches
 from twotower_tf.train.checkpoint import Checkpoints
 from twotower_tf.train.vectors import item_vectors
@@ -36,6 +38,7 @@ def train(
     resume: bool = False,
     validate: own.Validate | None = None,
     progress: Progress = silent,
+    tell: Callable[[str], object] = lambda line: None,
 ) -> dict[str, Any]:
     """Trains a prepared run and writes `checkpoints/`, `logs/` and `train.json`.
 
@@ -45,13 +48,15 @@ def train(
         resume: goes on after the last finished epoch; with nothing to resume, from the beginning.
         validate: judges the model after an epoch; its figures choose the best epoch by `train.monitor`.
         progress: told the steps done.
+        tell: told the memory plan, line by line, before memory is taken.
 
     Returns:
         The content of `train.json`.
 
     Raises:
         ArtifactError: where the run is not prepared, or a checkpoint is of another configuration.
-        ConfigError, DataError: for a batch larger than the data, no positive, or a loss that is no number.
+        ConfigError, DataError: for a model larger than the memory, a batch larger than the data, no positive, or a
+            loss that is no number.
     """
     run_dir = Path(run_dir)
     paths = RunPaths(run_dir)
@@ -59,6 +64,10 @@ def train(
     prepared = Prepared.open(run_dir)
     encoded = EncodedData.open(config, prepared)
     batches = Batches(config, prepared, encoded)
+    needed = memory.plan(config, prepared.num_rows("train"))
+    for line in needed.lines():
+        tell(line)
+    memory.require(needed, memory.available())
     model = compile_model(config, batches.steps)
     checkpoints = Checkpoints(config, run_dir)
     keep = own.Keep(checkpoints, config.train.monitor if validate else "", config.train.patience)
@@ -88,7 +97,7 @@ def train(
         )
     checkpoints.restore_best(model)
     own.write_projector(paths.logs, item_vectors(model, encoded), prepared.items())
-    document = _report(config, keep.state, batches)
+    document = _report(config, keep.state, batches, needed)
     artifacts.write_json(paths.train, document)
     return document
 
@@ -130,7 +139,9 @@ def compile_model(config: ExperimentConfig, steps_per_epoch: int) -> TwoTower:
     return model
 
 
-def _report(config: ExperimentConfig, state: dict[str, Any], batches: Batches) -> dict[str, Any]:
+def _report(
+    config: ExperimentConfig, state: dict[str, Any], batches: Batches, needed: memory.MemoryPlan
+) -> dict[str, Any]:
     last = state["history"][-1]  # the clock's figures as they were when the last epoch ended, resumed or not
     return {
         "schema_version": SCHEMA_VERSION,
@@ -142,6 +153,7 @@ def _report(config: ExperimentConfig, state: dict[str, Any], batches: Batches) -
         "best": state["best"],
         "stopped_early": state["stopped"],
         "table_rows": {name: table.rows for name, table in tables(config).items()},
+        "planned_bytes": needed.total,
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "history": state["history"],
     }

@@ -1,0 +1,85 @@
+"""The memory plan against arithmetic by hand, and against a training that ran."""
+
+import json
+
+import pytest
+
+from twotower_tf.artifacts import RunPaths
+from twotower_tf.config import (
+    CosineLogitBCE,
+    DataConfig,
+    ExperimentConfig,
+    Hash,
+    ModelConfig,
+    Numeric,
+    SamplingConfig,
+    TrainConfig,
+    Uniform,
+)
+from twotower_tf.errors import ConfigError
+from twotower_tf.train import memory
+
+CONFIG = ExperimentConfig(
+    name="t",
+    data=DataConfig(),
+    item_features=(Hash("ad", buckets=1_000), Numeric("price")),
+    user_features=(Hash("user", buckets=2_000), Hash("city", buckets=500, embedding_dim=4)),
+    model=ModelConfig(embedding_dim=8, vector_dim=6, item_hidden=(10,), user_hidden=()),
+    loss=CosineLogitBCE(),
+    sampling=SamplingConfig((Uniform(per_positive=3),)),
+    train=TrainConfig(batch_size=100, monitor=""),
+)
+
+
+def test_the_plan_is_what_one_computes_by_hand():
+    plan = memory.plan(CONFIG, train_rows=1_000)
+    assert dict(plan.tables) == {
+        "item_embedding_8": 1_000 * 8 * 4,
+        "user_embedding_4": 500 * 4 * 4,
+        "user_embedding_8": 2_000 * 8 * 4,
+    }
+    # Item tower: 8 + 1 inputs to 10 to 6, with biases; user tower: 8 + 4 inputs to 6.
+    weights = 10 * 10 + 11 * 6 + 13 * 6
+    assert plan.dense == 2 * 4 * weights
+    assert plan.optimizer == 2 * (104_000 + 4 * weights)
+    # A hundred users of 12 + 6 numbers, four hundred items of 9 + 10 + 6, and a hundred times a hundred logits.
+    assert plan.activations == 6 * 4 * (100 * 18 + 400 * 25 + 10_000)
+    assert plan.data == 57_000
+    assert plan.total == 104_000 + plan.optimizer + plan.dense + plan.activations + plan.data + plan.runtime
+
+
+def test_a_model_that_can_not_fit_is_refused_with_advice():
+    config = ExperimentConfig(
+        name="t",
+        data=DataConfig(),
+        item_features=(Hash("ad", buckets=50_000_000),),
+        user_features=(Hash("user", buckets=1_000),),
+        model=ModelConfig(embedding_dim=16),
+    )
+    plan = memory.plan(config, train_rows=0)
+    memory.require(plan, plan.total)
+    with pytest.raises(ConfigError) as error:
+        memory.require(plan, 4_000_000_000)
+    assert str(error.value) == (
+        "training needs about 10.7 GB of memory and 4.0 GB is available; the largest table, item_embedding_16, takes "
+        "3.2 GB and its optimizer state 6.4 GB: lower buckets= or embedding_dim= of its features, or train.batch_size"
+    )
+
+
+def test_what_is_available_is_no_more_than_the_machine_has():
+    total = next(line for line in open("/proc/meminfo") if line.startswith("MemTotal"))
+    assert 0 < memory.available() <= int(total.split()[1]) * 1024
+
+
+def test_sizes_are_told_in_readable_units():
+    assert [memory.told(size) for size in (900, 12_300_000, 4_560_000_000)] == ["0.9 kB", "12.3 MB", "4.6 GB"]
+
+
+def test_a_training_tells_its_plan(trained):
+    run_dir, config = trained
+    report = json.loads(RunPaths(run_dir).train.read_text())
+    rows = json.loads((RunPaths(run_dir).prepared / "manifest.json").read_text())["splits"]["train"]["rows"]
+    assert report["planned_bytes"] == memory.plan(config, rows).total
+    lines = memory.plan(config, rows).lines()
+    assert lines[0].split() == ["memory:", "table", "item_embedding_4", "0.3", "kB"]
+    assert lines[-1].startswith("memory: in all")

@@ -1,0 +1,141 @@
+"""How much memory a training will take, said before it takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from twotower_tf.config import ExperimentConfig, Uniform
+from twotower_tf.errors import ConfigError
+from twotower_tf.features.encoder import Layout
+from twotower_tf.features.inputs import SideName
+from twotower_tf.model import embeddings
+from twotower_tf.model.softmax import BLOCK_ELEMENTS
+
+FLOAT = 4
+MOMENTS = 2  # Adam keeps two numbers per weight
+# Bytes per training row that stay in memory: the keys (33), the epoch's order and the rows it is made from (16), and
+# the user's positives (8). Encoded features are mapped from disk: they are the page cache's, not the process's.
+ROW_BYTES = 57
+# TensorFlow and the libraries beside it once loaded, its compiled step, TensorBoard's writers.
+RUNTIME_BYTES = 900 << 20
+# Copies of an activation that live at once: forward, backward, and an operation's scratch.
+COPIES = 6
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes by use.
+
+    Attributes:
+        tables: of each physical embedding table.
+        optimizer: the moments of all weights.
+        dense: the towers' weights and their gradients.
+        activations: of one step, at most.
+        data: the training rows' keys.
+        runtime: of an empty process.
+    """
+
+    tables: Mapping[str, int]
+    optimizer: int
+    dense: int
+    activations: int
+    data: int
+    runtime: int = RUNTIME_BYTES
+
+    @property
+    def total(self) -> int:
+        return sum(self.tables.values()) + self.optimizer + self.dense + self.activations + self.data + self.runtime
+
+    def lines(self) -> list[str]:
+        """What a person reads before training begins."""
+        parts = {f"table {name}": size for name, size in self.tables.items()}
+        parts |= {"optimizer state": self.optimizer, "towers": self.dense, "activations": self.activations}
+        parts |= {"training rows": self.data, "runtime": self.runtime, "in all": self.total}
+        return [f"memory: {name:<28} {told(size):>9}" for name, size in parts.items()]
+
+
+def plan(config: ExperimentConfig, train_rows: int) -> MemoryPlan:
+    """Computes the plan from the configuration alone.
+
+    Args:
+        config: the experiment.
+        train_rows: rows of the training split.
+    """
+    placed = embeddings.plan(config)
+    rows: dict[str, int] = {}
+    dims: dict[str, int] = {}
+    for place in placed.values():
+        rows[place.table] = max(rows.get(place.table, 0), place.offset + place.buckets)
+        dims[place.table] = place.dim
+    tables = {name: count * dims[name] * FLOAT for name, count in sorted(rows.items())}
+    sides: tuple[SideName, ...] = ("user", "item")
+    weights = sum(_weights(_widths(config, side, placed)) for side in sides)
+    return MemoryPlan(
+        tables=tables,
+        optimizer=MOMENTS * (sum(tables.values()) + weights * FLOAT),
+        dense=2 * weights * FLOAT,
+        activations=COPIES * FLOAT * _activations(config, placed),
+        data=ROW_BYTES * train_rows,
+    )
+
+
+def require(needed: MemoryPlan, available: int) -> None:
+    """Refuses a training that can not fit.
+
+    Raises:
+        ConfigError: with what is needed, what there is, and the largest table.
+    """
+    if needed.total <= available:
+        return
+    largest = max(needed.tables, key=lambda name: needed.tables[name])
+    raise ConfigError(
+        f"training needs about {told(needed.total)} of memory and {told(available)} is available; the largest table, "
+        f"{largest}, takes {told(needed.tables[largest])} and its optimizer state {told(2 * needed.tables[largest])}: "
+        "lower buckets= or embedding_dim= of its features, or train.batch_size"
+    )
+
+
+def available() -> int:
+    """Bytes that a process may still take: what the machine has free, within what its control group allows."""
+    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    free = int(fields["MemAvailable"].split()[0]) << 10
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
+    except OSError:
+        return free
+    return free if limit == "max" else min(free, int(limit) - int(used))
+
+
+def told(size: int) -> str:
+    """Bytes as a person says them."""
+    for unit, step in (("GB", 10**9), ("MB", 10**6)):
+        if size >= step:
+            return f"{size / step:.1f} {unit}"
+    return f"{size / 1000:.1f} kB"
+
+
+def _widths(
+    config: ExperimentConfig, side: SideName, placed: Mapping[embeddings.Key, embeddings.Placement]
+) -> list[int]:
+    """The tower's layers: features, hidden ones, the vector."""
+    layout = Layout(config, side)
+    embedded = sum(place.dim for (owner, _), place in placed.items() if owner == side)
+    numbers = sum(each.embedding_dim or 1 for each in layout.numeric)
+    hidden = config.model.user_hidden if side == "user" else config.model.item_hidden
+    return [embedded + numbers, *hidden, config.model.vector_dim]
+
+
+def _weights(widths: list[int]) -> int:
+    return sum((before + 1) * after for before, after in zip(widths, widths[1:], strict=False))
+
+
+def _activations(config: ExperimentConfig, placed: Mapping[embeddings.Key, embeddings.Placement]) -> int:
+    """Numbers that one step's batch makes: each side's layers, and one block of the batch's logits."""
+    batch = config.train.batch_size
+    drawn = sum(each.per_positive for each in config.sampling.negatives if isinstance(each, Uniform))
+    users = batch * sum(_widths(config, "user", placed))
+    items = batch * (1 + drawn) * sum(_widths(config, "item", placed))
+    return users + items + min(batch * batch, BLOCK_ELEMENTS)
