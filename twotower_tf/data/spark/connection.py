@@ -4,9 +4,9 @@ A step's SQL goes one of three ways:
 
 - A query that looks at each row of one table alone runs in DuckDB, at the executors, part by part (`tasks`). Sums and
   counts over such rows are taken part by part and combined.
-- A window over all rows (numbering, running sums) runs in DuckDB on range-partitioned, sorted parts, to each of which
-  the total of the parts before it is added.
-- Everything else (joins, groups, windows per key, sorting) is turned into Spark's SQL.
+- Numbering and running counts, over all rows or per key, run in DuckDB on sorted ranges of the rows; what other ranges
+  add is added (`windows`).
+- Everything else (joins, groups, sorting, other windows) is turned into Spark's SQL (`lower`).
 
 Tables are directories of Parquet parts on storage that the driver and every executor reach. The driver sees aggregates,
 bad rows and streams of files, never a table. A DuckDB in the driver holds the same tables without rows: it checks each
@@ -32,13 +32,13 @@ from sqlglot.errors import SqlglotError
 
 from twotower_tf.data import engine, tables
 from twotower_tf.data.files import Source
-from twotower_tf.data.spark import lower, plan, tasks
+from twotower_tf.data.spark import as_of_joins, lower, plan, tasks, windows
 from twotower_tf.data.spark.tasks import Failure, Local, Part, Query
 from twotower_tf.data.tables import Table
 from twotower_tf.data.values import literal, quoted
 
 _TASKS_PER_CORE = 8
-_ROWS = "CAST(coalesce(COUNT(*), 0) AS BIGINT)"  # of a part: known without asking
+_MADE = "made_"  # names of tables that DuckDB would not have
 
 
 class Answer:
@@ -108,7 +108,7 @@ class SparkConnection(engine.Cluster):
             statements = plan.statements(sql)
         except SqlglotError:
             self._shadow.execute(f"EXPLAIN {sql}")  # where DuckDB cannot read it either, it says why
-            raise duckdb.NotSupportedException("DuckDB knows this SQL, the Spark engine's parser does not") from None
+            raise duckdb.NotSupportedError("DuckDB knows this SQL, the Spark engine's parser does not") from None
         answer = Answer([])
         for statement in statements:
             answer = self._execute(statement)
@@ -130,7 +130,7 @@ class SparkConnection(engine.Cluster):
             return Answer([])
         if isinstance(tree, exp.Drop):
             self._shadow.execute(statement.text)
-            self._forget(str(tree.this.name))
+            self._forget(str(plan.only_table(tree)))
             return Answer([])
         if isinstance(tree, exp.Query):
             self._shadow.execute(f"DESCRIBE {statement.text}")
@@ -184,7 +184,7 @@ class SparkConnection(engine.Cluster):
     # --- tables ------------------------------------------------------------------------------------------------------
 
     def _new_name(self) -> str:
-        return f"made_{next(self._numbers)}"
+        return f"{_MADE}{next(self._numbers)}"
 
     def _materialize(self, tree: exp.Expression, text: str) -> list[Part]:
         """The parts of a query's result."""
@@ -307,29 +307,35 @@ class SparkConnection(engine.Cluster):
         self._views.add(name)
         return name
 
-    def running(self, tree: exp.Select, totals: Sequence[exp.Expression], final: Callable[[Sequence[int]], str]) -> str:
-        """Answers a query with windows over all rows.
+    def columns(self, name: str) -> list[str]:
+        """A table's columns."""
+        if name.startswith(_MADE):
+            return list(pq.read_schema(self._parts[name][0].path).names)
+        return [row[0] for row in self._shadow.execute(f"DESCRIBE {name}").fetchall()]
 
-        Args:
-            tree: the query of the windows' rows, sorted in their order.
-            totals: per window, the aggregate over a part that later parts add.
-            final: gives, for the totals of the parts before, the SQL for one part of the table `sorted`.
-
-        Returns:
-            the name of the result.
-        """
-        parts = self._write(self._frame(tree))
-        asked = ", ".join(f"CAST(coalesce({plan.duckdb_sql(total)}, 0) AS BIGINT)" for total in totals)
-        if asked == _ROWS:
-            sums: list[tuple[Any, ...]] = [(part.rows,) for part in parts]
-        else:
-            answers = self._on_parts("sorted", f"SELECT {asked} FROM sorted", parts=parts)
-            sums = [self._read([answer])[0] for answer in answers]
-        before = list(itertools.accumulate(sums, lambda a, b: tuple(map(sum, zip(a, b, strict=True)))))
-        before = [(0,) * len(totals), *before]
+    def as_of(self, query: as_of_joins.AsOf) -> str:
+        """Answers an ASOF join part by part; the result's name."""
+        written = self._write(self._frame(query.rows))
+        parts = [part for part in written if part.rows] or written[:1]
+        edges: list[Any] = [self._read([part])[0] for part in self._on_parts("sorted", as_of_joins.EDGES, parts=parts)]
+        final = query.final(edges, [part.path for part in parts])
         name = self._new_name()
-        self._parts[name] = self._on_parts("sorted", lambda index: final(before[index]), parts=parts)
-        self._remove(parts)
+        self._parts[name] = self._on_parts("sorted", final.__getitem__, parts=parts)
+        self._remove(written)
+        return name
+
+    def running(self, query: windows.Running) -> str:
+        """Answers a query with windows part by part; the result's name."""
+        written = self._write(self._frame(query.rows))
+        parts = [part for part in written if part.rows] or written[:1]
+        if query.totals == ("COUNT(*)",) and not query.key:  # the files tell
+            edges: list[tuple[Any, ...]] = [(None, None, part.rows, part.rows) for part in parts]
+        else:
+            edges = [self._read([answer])[0] for answer in self._on_parts("sorted", query.edges(), parts=parts)]
+        final = query.final(edges)
+        name = self._new_name()
+        self._parts[name] = self._on_parts("sorted", final.__getitem__, parts=parts)
+        self._remove(written)
         return name
 
     # --- large results -----------------------------------------------------------------------------------------------

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Sequence
 from typing import Protocol
 
 from sqlglot import exp
 
-from twotower_tf.data.spark import plan
+from twotower_tf.data.spark import as_of_joins, plan, windows
 
 # types that mean the same to both engines; others pass through Spark as text
 _PLAIN = frozenset({"BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "FLOAT", "DOUBLE", "VARCHAR"})
@@ -31,8 +32,14 @@ class Engine(Protocol):
     def files(self, pattern: str, *, numbered: bool) -> str:
         """A view of Parquet files."""
 
-    def running(self, tree: exp.Select, totals: Sequence[exp.Expression], final: Callable[[Sequence[int]], str]) -> str:
-        """Answers a query with windows over all rows; the result's name."""
+    def columns(self, name: str) -> Sequence[str]:
+        """A table's columns."""
+
+    def as_of(self, query: as_of_joins.AsOf) -> str:
+        """Answers an ASOF join part by part; the result's name."""
+
+    def running(self, query: windows.Running) -> str:
+        """Answers a query with windows part by part; the result's name."""
 
 
 def lower(tree: exp.Expression, engine: Engine) -> exp.Expression:
@@ -46,14 +53,18 @@ def lower(tree: exp.Expression, engine: Engine) -> exp.Expression:
         if name and engine.is_raw(name):
             _replace(select, engine.local(select.copy()))
             continue
-        for join in select.args.get("joins") or ():
-            if join.method == "ASOF":
-                _as_of(join)
+        while (index := as_of_joins.first_join(select)) is not None:
+            join, rest = as_of_joins.take(select, index, engine.columns)
+            rest.args["from_"].this.replace(exp.alias_(exp.to_table(engine.as_of(join)), "joined", table=True))
+            select.replace(rest)
+            select = rest
         for table in _own_tables(select):
             if engine.is_raw(table.name):
                 _push_down(select, table, engine)
-        if plan.global_windows(select):
-            _run(select, root, engine)
+        parts = windows.running(select)
+        if parts is not None:
+            rows = _with_earlier(parts.rows, select, root)
+            _replace(select, engine.running(dataclasses.replace(parts, rows=rows)))
     found: exp.Expression = root.this
     found.pop()
     return found
@@ -90,34 +101,6 @@ def _read_files(root: exp.Expression, engine: Engine) -> None:
         view = exp.to_table(engine.files(pattern.this, numbered=bool(options)))
         view.set("alias", table.args.get("alias"))
         table.replace(view)
-
-
-def _as_of(join: exp.Join) -> None:
-    """Makes an ASOF join an ordinary one: a row holds from its time until that of the key's next row."""
-    alias = join.this.alias_or_name
-    since: exp.Expression | None = None
-    keys = []
-    for condition in join.args["on"].flatten():
-        for column in condition.find_all(exp.Column):
-            if column.table == alias:
-                if isinstance(condition, exp.GTE):
-                    since = column
-                elif isinstance(condition, exp.EQ):
-                    keys.append(exp.column(column.this.copy()))
-    if since is None or not keys:
-        raise NotImplementedError(f"a join: {plan.duckdb_sql(join)}")
-    event = next(each.this for each in join.args["on"].flatten() if isinstance(each, exp.GTE))
-    time = exp.column(since.this.copy())
-    following = exp.Window(
-        this=exp.Lead(this=time.copy()), partition_by=keys, order=exp.Order(expressions=[exp.Ordered(this=time.copy())])
-    )
-    held = exp.select("*", exp.alias_(following, "until")).from_(join.this.name)
-    held = held.where(exp.Not(this=exp.Is(this=time.copy(), expression=exp.null())))
-    until = exp.column("until", table=alias)
-    ended = exp.or_(exp.Is(this=until.copy(), expression=exp.null()), exp.LT(this=event.copy(), expression=until))
-    join.set("on", exp.and_(join.args["on"].copy(), ended))
-    join.set("method", None)
-    join.set("this", held.subquery(alias))
 
 
 # --- values of input tables in joins --------------------------------------------------------------------------------
@@ -169,52 +152,7 @@ def _unqualified(tree: exp.Expression) -> exp.Expression:
     return tree.transform(lambda node: exp.column(node.this.copy()) if isinstance(node, exp.Column) else node)
 
 
-# --- windows over all rows --------------------------------------------------------------------------------------------
-
-
-def _run(select: exp.Select, root: exp.Subquery, engine: Engine) -> None:
-    """Replaces a SELECT with windows over all rows by its answer."""
-    windows = plan.global_windows(select)
-    orders = {plan.duckdb_sql(window.args["order"]) for window in windows}
-    if len(orders) != 1 or select.args.get("order") or select.args.get("group"):
-        raise NotImplementedError(f"windows over all rows in several orders: {plan.duckdb_sql(select)}")
-    order = windows[0].args["order"].copy()
-    totals = [plan.window_total(window) for window in windows]
-    columns: dict[str, exp.Column] = {}
-
-    def renamed(node: exp.Expression) -> exp.Expression:
-        if not isinstance(node, exp.Column):
-            return node
-        key = plan.duckdb_sql(node)
-        columns.setdefault(key, node.copy())
-        return exp.column(f"w{list(columns).index(key)}")
-
-    selected = []
-    for position, item in enumerate(select.expressions):
-        named = exp.alias_(item.unalias().copy(), item.alias_or_name or f"column_{position}")
-        holder = exp.select(named)
-        for window in list(holder.find_all(exp.Window)):
-            if not window.args.get("partition_by"):
-                index = [plan.duckdb_sql(each) for each in windows].index(plan.duckdb_sql(window))
-                window.replace(exp.paren(exp.Add(this=window.copy(), expression=exp.column(f"before_{index}"))))
-        selected.append(holder.expressions[0])
-    selected = [
-        item.transform(lambda node: node if node.name.startswith("before_") else renamed(node)) for item in selected
-    ]
-    totals = [total.transform(renamed) for total in totals]
-    rows = select.copy()
-    rows.set("expressions", [exp.alias_(column, f"w{index}") for index, column in enumerate(columns.values())])
-    rows.set("order", order)
-    rows = _with_earlier(rows, select, root)
-    sql = f"SELECT {', '.join(plan.duckdb_sql(item) for item in selected)} FROM sorted"
-
-    def final(before: Sequence[int]) -> str:
-        text = sql
-        for index, total in enumerate(before):
-            text = text.replace(f"before_{index}", str(total))
-        return text
-
-    _replace(select, engine.running(rows, totals, final))
+# --- windows --------------------------------------------------------------------------------------------------------
 
 
 def _with_earlier(rows: exp.Select, select: exp.Select, root: exp.Subquery) -> exp.Select:

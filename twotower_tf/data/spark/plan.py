@@ -122,9 +122,6 @@ def combiners(tree: exp.Expression) -> list[Callable[..., Any]] | None:
     return found
 
 
-# --- windows over everything --------------------------------------------------------------------------------------
-
-
 def selects(tree: exp.Expression) -> Iterator[exp.Select]:
     """The SELECTs of a query, inner ones before outer ones, in the order in which they are written."""
     found = list(tree.find_all(exp.Select))
@@ -133,22 +130,3 @@ def selects(tree: exp.Expression) -> Iterator[exp.Select]:
 
 def _depth(node: exp.Expression) -> int:
     return 0 if node.parent is None else 1 + _depth(cast(exp.Expression, node.parent))
-
-
-def global_windows(select: exp.Select) -> list[exp.Window]:
-    """The windows of a SELECT that span all rows: Spark would move them all to one task."""
-    return [
-        window
-        for selected in select.expressions
-        for window in selected.find_all(exp.Window)
-        if not window.args.get("partition_by")
-    ]
-
-
-def window_total(window: exp.Window) -> exp.Expression:
-    """The aggregate that a running window reaches after a part's last row."""
-    if isinstance(window.this, exp.RowNumber):
-        return exp.Count(this=exp.Star())
-    if isinstance(window.this, exp.Sum | exp.Count):
-        return window.this.copy()
-    raise NotImplementedError(f"a window over all rows: {window.sql(dialect='duckdb')}")

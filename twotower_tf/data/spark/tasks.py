@@ -113,7 +113,7 @@ def _write(connection: duckdb.DuckDBPyConnection, sql: str, output: Path) -> int
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.parent / f".{output.name}-{uuid.uuid4().hex}"
     try:
-        shards.write_table(connection, sql, temporary)
+        shards.write_table(connection, f"SELECT * FROM ({sql})", temporary)  # which names columns apart
         os.replace(temporary, output)
     finally:
         temporary.unlink(missing_ok=True)
