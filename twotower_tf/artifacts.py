@@ -103,6 +103,11 @@ class PreparedPaths:
         """Where each user's part of the sequence begins, by user row, and the sequence's length at the end."""
         return self.root / "sequences" / f"{which}_users.npy"
 
+    @property
+    def positives(self) -> Path:
+        """Parquet files with every positive, user by user in time order: what a later run `--since` continues."""
+        return self.root / "positives"
+
     def encoded(self, split: str) -> Path:
         """Directory of shards with the split's rows as arrays."""
         return self.root / "encoded" / split

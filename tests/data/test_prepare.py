@@ -257,6 +257,7 @@ def test_bytes_depend_on_input_and_config_only(tmp_path: Path) -> None:
         "manifest.json", "items.parquet", "users.parquet", "statistics.json", "quarantine.jsonl",
         "examples/train/part-00000.parquet", "examples/valid/part-00000.parquet", "examples/test/part-00000.parquet",
         "sequences/train.npy", "sequences/seen.npy", "sequences/train_users.npy", "sequences/seen_users.npy",
+        "positives/part-00000.parquet",
     }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ event.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import duckdb
@@ -101,18 +102,17 @@ def latest(
     return TableCounts(table.rows + malformed, used, table.rows - used - bad, bad + malformed), rejected
 
 
-def number(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> None:
-    """Creates `users` and `items` (id, row) and `keys`: the used events by row numbers."""
+def number(connection: duckdb.DuckDBPyConnection, inputs: Inputs, *, continued: bool = False) -> None:
+    """Creates `users` and `items` (id, row) and `keys`: the used events by row numbers.
+
+    `continued`: those of `earlier_users` and `earlier_items` keep their numbers, and new ones follow.
+    """
     used = "FROM judged WHERE reason IS NULL AND NOT excluded"
     more = " UNION SELECT id AS item_id FROM item_latest" if inputs.items is not None else ""
+    _number(connection, "user", f"SELECT DISTINCT user_id {used}", continued)
+    _number(connection, "item", f"SELECT DISTINCT item_id {used}{more}", continued)
     connection.execute(
-        f"""
-        CREATE TABLE users AS
-        SELECT user_id, CAST(row_number() OVER (ORDER BY user_id) - 1 AS INTEGER) AS user_row
-        FROM (SELECT DISTINCT user_id {used});
-        CREATE TABLE items AS
-        SELECT item_id, CAST(row_number() OVER (ORDER BY item_id) - 1 AS INTEGER) AS item_row
-        FROM (SELECT DISTINCT item_id {used}{more});
+        """
         CREATE TABLE keys AS
         SELECT place, user_row, item_row, ts, label, given
         FROM judged JOIN users USING (user_id) JOIN items USING (item_id)
@@ -121,8 +121,28 @@ def number(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> None:
     )
 
 
-def items_query(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs) -> str:
-    """Creates `item_events` (each item's latest used event) and gives the SQL of `items.parquet`."""
+def _number(connection: duckdb.DuckDBPyConnection, side: str, ids: str, continued: bool) -> None:
+    first, earlier, fresh = 0, "", f"({ids})"
+    if continued:
+        (first,) = one(connection, f"SELECT count(*) FROM earlier_{side}s")
+        earlier = f"SELECT {side}_id, {side}_row FROM earlier_{side}s UNION ALL"
+        fresh = f"(SELECT n.{side}_id FROM ({ids}) AS n ANTI JOIN earlier_{side}s AS g ON g.{side}_id = n.{side}_id)"
+    connection.execute(
+        f"CREATE TABLE {side}s AS {earlier} SELECT {side}_id, "
+        f"CAST({first} + row_number() OVER (ORDER BY {side}_id) - 1 AS INTEGER) AS {side}_row FROM {fresh}"
+    )
+
+
+def items_query(
+    connection: duckdb.DuckDBPyConnection,
+    config: ExperimentConfig,
+    inputs: Inputs,
+    earlier: Mapping[str, str] | None = None,
+) -> str:
+    """Creates `item_events` (each item's latest used event) and gives the SQL of `items.parquet`.
+
+    `earlier` has SQL of the values of `earlier_items` (`g`), for items of which neither table nor log has a row.
+    """
     data = config.data
     connection.execute(
         """
@@ -132,7 +152,7 @@ def items_query(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig,
         FROM split_keys AS k JOIN latest ON k.item_row = latest.item_row AND k.ts IS NOT DISTINCT FROM latest.ts
         GROUP BY k.item_row;
         CREATE TABLE item_counts AS
-        SELECT item_row, count(*) AS train_count FROM split_keys WHERE split = 0 AND label = 1 GROUP BY item_row
+        SELECT item_row, count(*) AS train_count FROM positives WHERE split = 0 GROUP BY item_row
         """
     )
     table, events = inputs.items, inputs.events
@@ -152,11 +172,17 @@ def items_query(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig,
     if table is not None:
         others = [column for column in from_table if column not in values and column not in (data.item_id, *RESERVED)]
         values |= judge.typed(connection, table, others, "t")  # for filters
+    if earlier is not None:
+        known = "last.place IS NULL AND l.id IS NULL" if table is not None else "last.place IS NULL"
+        values |= {column: f"CASE WHEN {known} THEN {earlier.get(column, 'NULL')} ELSE {expression} END"
+                   for column, expression in values.items() if column != "item_id"}  # fmt: skip
     values["train_count"] = "coalesce(c.train_count, 0)"
     joins = "LEFT JOIN item_events AS last ON last.item_row = i.item_row LEFT JOIN events AS e ON e.rowid = last.place "
     joins += "LEFT JOIN item_counts AS c ON c.item_row = i.item_row "
     if table is not None:
         joins += "LEFT JOIN item_latest AS l ON l.id = i.item_id LEFT JOIN item_table AS t ON t.rowid = l.place"
+    if earlier is not None:
+        joins += " LEFT JOIN earlier_items AS g ON g.item_row = i.item_row"
     selected = ", ".join(f"{expression} AS {quoted(column)}" for column, expression in values.items())
     return f"SELECT {selected} FROM items AS i {joins} ORDER BY i.item_row"
 

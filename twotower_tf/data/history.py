@@ -53,9 +53,16 @@ def count_positives(connection: duckdb.DuckDBPyConnection, past: str = "") -> No
     )
 
 
-def write_sequences(connection: duckdb.DuckDBPyConnection, root: Path) -> None:
-    """Writes the arrays and, per user, where each one's part begins."""
+def write_sequences(connection: duckdb.DuckDBPyConnection, root: Path, past: str = "") -> None:
+    """Writes the arrays and, per user, where each one's part begins; and all positives, for a run that continues."""
     paths = PreparedPaths(root)
+    continued = f" UNION ALL SELECT user_row, item_row, ts, place FROM {past}" if past else ""
+    shards.write_parts(
+        connection,
+        "SELECT user_row, item_row, ts AS timestamp FROM (SELECT user_row, item_row, ts, place FROM split_keys "
+        f"WHERE label = 1{continued}) ORDER BY user_row, ts NULLS LAST, place",
+        paths.positives,
+    )
     for which, member in _MEMBERS.items():
         positives, users = one(connection, f"SELECT CAST(sum({which}_count) AS BIGINT), count(*) FROM user_counts")
         shards.write_array(

@@ -34,9 +34,10 @@ from twotower_tf.data import (
 )
 from twotower_tf.data.engine import Cluster, drop, one, open_engine
 from twotower_tf.data.roles import FeatureColumn, Inputs
+from twotower_tf.data.since import Earlier, basis, open_earlier
 from twotower_tf.data.spark.session import SparkOptions, open_session
 from twotower_tf.data.values import literal, quoted
-from twotower_tf.errors import DataError
+from twotower_tf.errors import ConfigError, DataError
 from twotower_tf.progress import Progress, silent
 
 SCHEMA_VERSION = 1
@@ -50,6 +51,7 @@ def prepare(
     memory_limit: str = "4GB",
     threads: int = 0,
     spark: SparkOptions | None = None,
+    since: Path | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Writes `prepared/` of a run directory and returns its manifest.
@@ -62,22 +64,32 @@ def prepare(
         threads: of DuckDB; 0 takes one per core.
         spark: where Spark runs, which then does the work; `memory_limit` is that of each of its tasks. The run
             directory and the input files are then on storage that every executor reaches under the same path.
+        since: an earlier run directory that this one continues with new files (`data.since` says how), or None.
         progress: told of each step.
 
     Raises:
+        ArtifactError: where `since` has no finished preparation.
         DataError: for input that cannot be used.
         ConfigError: for a `memory_limit` that is no size, or where Spark cannot be started.
     """
+    if spark and since:
+        raise ConfigError("--since: needs --engine=duckdb; came --engine=spark")
+    earlier = open_earlier(Path(since), config, Path(run_dir), SCHEMA_VERSION) if since else None
     with artifacts.atomic_directory(RunPaths(Path(run_dir)).prepared, replace=True) as temporary:
         work = temporary / "work"
         with (
             open_session(spark, work, memory_limit) if spark else open_engine(work, memory_limit, threads)
         ) as connection:
-            return _prepare(connection, config, temporary, threads, progress)
+            return _prepare(connection, config, temporary, threads, progress, earlier)
 
 
 def _prepare(
-    connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, root: Path, threads: int, progress: Progress
+    connection: duckdb.DuckDBPyConnection,
+    config: ExperimentConfig,
+    root: Path,
+    threads: int,
+    progress: Progress,
+    earlier: Earlier | None,
 ) -> dict[str, Any]:
     paths = PreparedPaths(root)
     steps = iter(range(_STEPS + 1))
@@ -86,7 +98,11 @@ def _prepare(
         progress("prepare", next(steps), _STEPS)
 
     step()
-    inputs = roles.load(connection, config)
+    past, known = "", None
+    if earlier:
+        earlier.load(connection)
+        past, known = "past", earlier.catalogue_columns(connection)
+    inputs = roles.load(connection, config, _sources(config, earlier) if earlier else None)
     step()
     judge.check_numbers(connection, inputs)
     judge.judge(connection, config, inputs)
@@ -94,27 +110,37 @@ def _prepare(
     quarantined = _quarantine(connection, inputs, rejected, paths.quarantine)
     rows = _account(connection, config, inputs, quarantined)
     step()
-    catalogue.number(connection, inputs)
+    catalogue.number(connection, inputs, continued=earlier is not None)
     drop(connection, "judged")
     splits.assign(connection, config)
     drop(connection, "keys")
     step()
-    history.count_positives(connection)
-    history.write_sequences(connection, root)
+    history.count_positives(connection, past)
+    history.write_sequences(connection, root, past)
     step()
     history.place_histories(connection, bool(config.data.timestamp), _versions(connection, config, inputs))
     step()
     examples.write(connection, inputs, paths, threads)
     drop(connection, "placed")
     step()
-    shards.write_table(connection, catalogue.items_query(connection, config, inputs), paths.items)
+    shards.write_table(connection, catalogue.items_query(connection, config, inputs, known), paths.items)
     shards.write_table(connection, "SELECT user_id, train_count FROM user_counts ORDER BY user_row", paths.users)
     step()
-    artifacts.write_json(paths.statistics, statistics.compute(connection, config, _training_rows(inputs, paths)))
+    if earlier:
+        earlier.reuse_statistics(paths)
+    else:
+        artifacts.write_json(paths.statistics, statistics.compute(connection, config, _training_rows(inputs, paths)))
     manifest = _manifest(connection, config, inputs, rows, tables, paths)
+    manifest |= {"basis": basis(config), "since": {"inputs": earlier.inputs} if earlier else None}
     artifacts.write_json(paths.manifest, manifest)
     step()
     return manifest
+
+
+def _sources(config: ExperimentConfig, earlier: Earlier) -> dict[str, list[files.Source]]:
+    """The files of every table, of the log those that are new."""
+    found: dict[str, list[files.Source]] = {name: files.find_table(config.data, name) for name in roles.TABLES}
+    return found | {"events": earlier.unread(found["events"])}
 
 
 def _side_tables(

@@ -16,6 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from twotower_tf.data.engine import Cluster
+
 PART_ROWS = 1 << 20
 _BATCH = 1 << 16
 _DICTIONARY_BYTES = 1 << 26
@@ -50,6 +52,19 @@ def write_part(table: pa.Table, directory: Path, number: int) -> None:
         dictionary_pagesize_limit=_DICTIONARY_BYTES,
         write_statistics=False,  # of texts they cost as much as the writing
     )
+
+
+def write_parts(connection: duckdb.DuckDBPyConnection, query: str, directory: Path) -> None:
+    """Writes a query's rows in order as `part-NNNNN.parquet` files, at least one."""
+    if isinstance(connection, Cluster):
+        connection.write_parts(query, directory)
+        return
+    directory.mkdir(parents=True)
+    number = -1
+    for number, table in enumerate(tables(connection, query)):
+        write_part(table, directory, number)
+    if number < 0:
+        write_part(connection.sql(f"SELECT * FROM ({query}) LIMIT 0").to_arrow_table(), directory, 0)
 
 
 def write_table(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:

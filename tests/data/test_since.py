@@ -1,0 +1,196 @@
+"""A day prepared on top of earlier ones against all days prepared at once."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tests.data.test_prepare import rows_of, tree, write_csv
+from twotower_tf.config import (
+    DataConfig,
+    ExperimentConfig,
+    GivenSplit,
+    Hash,
+    History,
+    Numeric,
+    TimeSplit,
+)
+from twotower_tf.data.prepare import prepare
+from twotower_tf.data.prepared import Prepared
+from twotower_tf.errors import ArtifactError, ConfigError, DataError
+
+Row = dict[str, Any]
+DAY = 86_400
+
+
+def day_of(seed: int, day: int, rows: int = 150, **fixed: Any) -> list[Row]:
+    """Few users and items, some of them new on each day; equal times abound."""
+    chance = random.Random(seed * 100 + day)
+    return [
+        {
+            "user": f"u{chance.randrange(8) * 3 % (7 + day)}",
+            "item": f"i{chance.randrange(12 + 2 * day) * 7 % (12 + 2 * day)}",
+            "time": day * DAY + chance.randrange(10),
+            "label": int(chance.random() < 0.6),
+            "site": chance.choice(["a", "b", "", f"day{day}"]),
+            "price": chance.choice([1, 2.5, None, day]),
+            "split": "train",
+            **fixed,
+        }
+        for _ in range(rows)
+    ]
+
+
+def experiment(root: Path, **data: Any) -> ExperimentConfig:
+    fields: dict[str, Any] = {"user_id": "user", "item_id": "item", "timestamp": "time", "label": "label"}
+    return ExperimentConfig(
+        name="test",
+        data=DataConfig(root=str(root), **(fields | {"split": GivenSplit(), "events": "events"} | data)),
+        item_features=(Hash("item", buckets=10), Hash("site", buckets=10)),
+        user_features=(Hash("user", buckets=10), Numeric("price"), History(of="item")),
+    )
+
+
+def seen_by(prepared: Prepared, split: str) -> list[Any]:
+    """A split's rows by ids: values and histories."""
+    users, items = prepared.user_ids(), prepared.item_ids()
+    sequence = prepared.sequence("seen" if split == "test" else "train")
+    found = []
+    for row in rows_of(prepared, split):
+        history = [items[item] for item in sequence[row.pop("history_start") : row.pop("history_end")]]
+        row["user"], row["item"] = users[row.pop("user_row")], items[row.pop("item_row")]
+        found.append((row, history))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_new_day_is_as_if_all_days_were_prepared_at_once(tmp_path: Path, seed: int) -> None:
+    new = [
+        {**row, "split": split}
+        for row, split in zip(
+            day_of(seed, 6), random.Random(seed).choices(["train", "valid", "test"], k=150), strict=True
+        )
+    ]
+    for root, days in (("all", range(1, 7)), ("some", range(1, 6))):
+        for day in days:
+            write_csv(tmp_path / root / f"events/dt=2024010{day}/part.csv", new if day == 6 else day_of(seed, day))
+    prepare(experiment(tmp_path / "all"), tmp_path / "run-all")
+    prepare(experiment(tmp_path / "some"), tmp_path / "run-some")
+    write_csv(tmp_path / "some" / "events/dt=20240106/part.csv", new)
+    manifest = prepare(experiment(tmp_path / "some"), tmp_path / "run-new", since=tmp_path / "run-some")
+    whole, earlier, day = (Prepared.open(tmp_path / run) for run in ("run-all", "run-some", "run-new"))
+
+    assert manifest["rows"] == {"read": 150, "used": 150, "excluded": {}, "quarantined": 0}
+    for split in ("train", "valid", "test"):
+        expected = [found for found in seen_by(whole, split) if found[0]["timestamp"] >= 6 * DAY]
+        assert seen_by(day, split) == expected and expected
+        assert len(expected) == manifest["splits"][split]["rows"]
+
+    # numbers stay, new ones follow, each generation by id
+    users, items = day.user_ids().tolist(), day.item_ids().tolist()
+    old_users, old_items = earlier.user_ids().tolist(), earlier.item_ids().tolist()
+    assert users[: len(old_users)] == old_users and items[: len(old_items)] == old_items
+    assert items[len(old_items) :] == sorted(set(whole.item_ids()) - set(old_items)) != []
+    assert users[len(old_users) :] == sorted(set(whole.user_ids()) - set(old_users)) != []
+
+    # counts and what users have seen go on; the catalogue has the latest values; statistics are the earlier ones
+    assert dict(zip(items, day.train_count(), strict=True)) == dict(
+        zip(whole.item_ids(), whole.train_count(), strict=True)
+    )
+    for which in ("train", "seen"):
+        assert positives(day, which) == positives(whole, which)
+    catalogue = {row["item_id"]: row for row in day.items().to_pylist()}
+    assert catalogue == {row["item_id"]: row for row in whole.items().to_pylist()}
+    assert day.statistics == earlier.statistics
+    assert day.statistics != whole.statistics
+
+
+def positives(prepared: Prepared, which: str) -> dict[str, list[str]]:
+    items, bounds, sequence = prepared.item_ids(), prepared.sequence_users(which), prepared.sequence(which)
+    return {
+        user: [items[item] for item in sequence[bounds[row] : bounds[row + 1]]]
+        for row, user in enumerate(prepared.user_ids())
+    }
+
+
+def test_days_can_be_chained_and_held_out_positives_become_the_past(tmp_path: Path) -> None:
+    log = {day: day_of(5, day) for day in (1, 2, 3)}
+    for day, rows in log.items():
+        write_csv(tmp_path / "log" / f"events/dt=2024010{day}/part.csv", rows)
+        since = tmp_path / f"run{day - 1}" if day > 1 else None
+        config = experiment(tmp_path / "log", split=TimeSplit(valid_fraction=0.2, test_fraction=0.2))
+        prepare(config, tmp_path / f"run{day}", since=since)
+    last = Prepared.open(tmp_path / "run3")
+    assert [entry["path"] for entry in last.manifest["inputs"]] == ["events/dt=20240103/part.csv"]
+    cuts = sorted(row["timestamp"] for row in rows_of(last, "train"))
+    for row, history in seen_by(last, "train"):
+        earlier = [
+            (other["time"], other["item"])
+            for day in (1, 2, 3)
+            for other in log[day]
+            if other["user"] == row["user"] and other["label"] and other["time"] < row["timestamp"]
+        ]
+        # stable: among equal times the order of the log
+        assert history == [item for _, item in sorted(earlier, key=lambda pair: pair[0])]
+    assert cuts[0] >= 3 * DAY
+    total = sum(row["label"] for rows in (log[1], log[2]) for row in rows)
+    assert int(last.train_count().sum()) == total + last.manifest["splits"]["train"]["positives"]
+
+
+def test_item_tables_are_read_anew_and_absent_items_keep_their_values(tmp_path: Path) -> None:
+    write_csv(tmp_path / "events/1.csv", [{"user": "a", "item": "x", "time": 1}, {"user": "a", "item": "y", "time": 2}])
+    write_csv(
+        tmp_path / "items.csv", [{"item": "x", "site": "old", "price": 1}, {"item": "y", "site": "why", "price": 2}]
+    )
+    data = {"label": "", "items": "items.csv", "split": TimeSplit(0, 0)}
+    config = ExperimentConfig(
+        name="test",
+        data=experiment(tmp_path, **data).data,
+        item_features=(Hash("item", buckets=10), Hash("site", buckets=10)),
+        user_features=(Hash("user", buckets=10),),
+    )
+    prepare(config, tmp_path / "one")
+    write_csv(tmp_path / "events/2.csv", [{"user": "b", "item": "a", "time": 3}])
+    write_csv(
+        tmp_path / "items.csv", [{"item": "x", "site": "new", "price": 9}, {"item": "cold", "site": "", "price": 4}]
+    )
+    prepare(config, tmp_path / "two", since=tmp_path / "one")
+    columns = ["item_id", "item_name", "item", "site", "price", "train_count"]
+    assert pq.read_table(tmp_path / "two/prepared/items.parquet", columns=columns).to_pylist() == [
+        dict(zip(columns, row, strict=True))
+        for row in (
+            ("x", "x", "x", "new", 9, 1), ("y", "y", "y", "why", 2, 1),
+            ("a", "a", "a", None, None, 1), ("cold", "cold", "cold", None, 4, 0),
+        )
+    ]  # fmt: skip
+    prepared = Prepared.open(tmp_path / "two")
+    assert prepared.user_ids().tolist() == ["a", "b"]
+    assert np.diff(prepared.sequence_users("train")).tolist() == [2, 1]
+
+
+def test_what_cannot_be_continued_is_refused(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    write_csv(log / "events/1.csv", day_of(1, 1))
+    prepare(experiment(log), tmp_path / "one")
+    before = tree(tmp_path / "one")
+    with pytest.raises(DataError, match="has read all of 1 files; there is nothing new to prepare"):
+        prepare(experiment(log), tmp_path / "two", since=tmp_path / "one")
+    write_csv(log / "events/2.csv", day_of(1, 2))
+    with pytest.raises(ConfigError, match="--since: .*one is --run_dir too; name the run that is continued"):
+        prepare(experiment(log), tmp_path / "one", since=tmp_path / "one")
+    with pytest.raises(ArtifactError, match="--since: .*none: no finished preparation there; run `twotower prepare`"):
+        prepare(experiment(log), tmp_path / "two", since=tmp_path / "none")
+    with pytest.raises(ConfigError, match=r"prepared with another configuration \(data\); only data.root, data.events"):
+        prepare(experiment(log, positive="price > 1"), tmp_path / "two", since=tmp_path / "one")
+    write_csv(log / "events/1.csv", day_of(9, 1))
+    with pytest.raises(
+        DataError, match=r"events/1.csv: has changed since .*one read it; prepare again without --since"
+    ):
+        prepare(experiment(log), tmp_path / "two", since=tmp_path / "one")
+    assert tree(tmp_path / "one") == before
+    assert not (tmp_path / "two" / "prepared").exists()
