@@ -54,10 +54,16 @@ def preparation(values: FlagValues) -> None:
     flags.DEFINE_string(
         "memory_limit",
         "4GB",
-        "memory DuckDB may use before it spills to disk; with --engine=spark, in each task",
+        "memory of the whole command, near enough; beyond it, it spills to disk; with --engine=spark, of each task",
         flag_values=values,
     )
     flags.DEFINE_integer("threads", 0, "threads DuckDB may use; 0: all cores", lower_bound=0, flag_values=values)
+    flags.DEFINE_string(
+        "since",
+        "",
+        "an earlier run directory that this one continues: only event files that it has not read become rows",
+        flag_values=values,
+    )
     flags.DEFINE_string(
         "spark_master",
         "",

@@ -34,7 +34,9 @@ def run(values: FlagValues) -> None:
     stages.adopt(run_dir, config, overwrite=values.overwrite)
     with progress.shown() as show:
         runner = stages.Runner(config, run_dir, show, print)
-        manifest = runner.prepare(memory_limit=values.memory_limit, threads=values.threads, spark=spark)
+        manifest = runner.prepare(
+            memory_limit=values.memory_limit, threads=values.threads, spark=spark, since=values.since
+        )
     print(told(manifest))
 
 

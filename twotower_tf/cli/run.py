@@ -38,7 +38,9 @@ def run(values: FlagValues) -> None:
     stages.adopt(run_dir, config, overwrite=values.overwrite)
     with progress.shown() as show:
         runner = stages.Runner(config, run_dir, show, print)
-        manifest = runner.prepare(skip=True, memory_limit=values.memory_limit, threads=values.threads, spark=spark)
+        manifest = runner.prepare(
+            skip=True, memory_limit=values.memory_limit, threads=values.threads, spark=spark, since=values.since
+        )
         print(prepare.told(manifest))
         print(train.told(runner.train(skip=True)))
         held_out = [split for split in ("test", "valid") if manifest["splits"][split]["positives"]]

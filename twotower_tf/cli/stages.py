@@ -198,14 +198,21 @@ class Runner:
         return artifacts.fingerprint(document)
 
     def prepare(
-        self, *, skip: bool = False, memory_limit: str = "4GB", threads: int = 0, spark: SparkOptions | None = None
+        self,
+        *,
+        skip: bool = False,
+        memory_limit: str = "4GB",
+        threads: int = 0,
+        spark: SparkOptions | None = None,
+        since: str = "",
     ) -> dict[str, Any]:
         """Prepares and encodes the data. `skip`: not where that is done already."""
         from twotower_tf.data import prepare
         from twotower_tf.data.prepared import Prepared
         from twotower_tf.features import audit, encode
 
-        stages, key = Stages(self.run_dir), self.key("prepare", inputs=_input_files(self.config))
+        stages = Stages(self.run_dir)
+        key = self.key("prepare", inputs=_input_files(self.config), **_continued(since))
         encoded = PreparedPaths(RunPaths(self.run_dir).prepared).encoded_items
         if skip and stages.is_done("prepare", key) and encoded.exists():
             self.tell("prepare: up to date")
@@ -213,10 +220,16 @@ class Runner:
         stages.begin("prepare", key)
         forget_figures(RunPaths(self.run_dir))
         manifest: dict[str, Any] = prepare.prepare(
-            self.config, self.run_dir, memory_limit=memory_limit, threads=threads, spark=spark, progress=self.progress
+            self.config,
+            self.run_dir,
+            memory_limit=memory_limit,
+            threads=threads,
+            spark=spark,
+            since=Path(since) if since else None,
+            progress=self.progress,
         )
         prepared = Prepared.open(self.run_dir)
-        encode.encode(self.config, prepared, self.progress)
+        encode.encode(self.config, prepared, self.progress, threads)
         audit.audit(self.config, prepared, memory_limit=memory_limit, threads=threads, progress=self.progress)
         stages.finish("prepare")
         return manifest
@@ -281,6 +294,12 @@ class Runner:
         )
         stages.finish("export", version=int(bundle.name))
         return bundle
+
+
+def _continued(since: str) -> dict[str, Any]:
+    """What a preparation depends on besides, where it continues another; nothing where it does not."""
+    manifest = PreparedPaths(RunPaths(Path(since)).prepared).manifest
+    return {"since": artifacts.sha256_file(manifest) if manifest.is_file() else since} if since else {}
 
 
 def _input_files(config: ExperimentConfig) -> list[tuple[str, int, int]]:
