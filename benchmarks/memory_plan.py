@@ -1,0 +1,69 @@
+"""The memory plan beside what training really takes: the peak resident memory of a process of its own.
+
+    python benchmarks/memory_plan.py [--events=200000] [--buckets=100000,4000000]
+
+Avazu-shaped rows, the eleven hash columns of the textbook model; one JSON line per size of the largest columns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import multiprocessing
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import avazu_log
+
+from twotower_tf.config import Hash, InBatch, InBatchSoftmax, SamplingConfig, TrainConfig
+
+
+def train(root: Path, run_dir: Path, buckets: int) -> dict[str, Any]:
+    """Prepares and trains one epoch; the content of train.json."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    from twotower_tf.data.prepare import prepare
+    from twotower_tf.data.prepared import Prepared
+    from twotower_tf.features.encode import encode
+    from twotower_tf.train import loop
+
+    config = avazu_log.config(root)
+    config = dataclasses.replace(
+        config,
+        item_features=tuple(Hash(each.column, buckets=buckets) for each in config.item_features),
+        loss=InBatchSoftmax(),
+        sampling=SamplingConfig((InBatch(),)),
+        train=TrainConfig(batch_size=1024, epochs=1, monitor=""),
+    )
+    prepare(config, run_dir)
+    encode(config, Prepared.open(run_dir))
+    return loop.train(config, run_dir)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--events", type=int, default=200_000)
+    parser.add_argument("--buckets", default="100000,4000000")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        avazu_log.write(root / "events.csv", options.events)
+        for buckets in map(int, options.buckets.split(",")):
+            # A process of its own: a peak is a process's, and it never falls.
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                report = pool.apply(train, (root, root / f"run-{buckets}", buckets))
+            line = {
+                "benchmark": "memory_plan",
+                "ours": report["planned_bytes"],
+                "peer": report["peak_rss_bytes"],
+                "ratio": round(report["planned_bytes"] / report["peak_rss_bytes"], 3),
+                "unit": "bytes, predicted and measured",
+                "setting": f"{sum(report['table_rows'].values()):,} table rows of 16 dimensions, batch 1,024",
+            }
+            print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()
