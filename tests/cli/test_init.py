@@ -141,16 +141,6 @@ def test_what_is_left_out_is_said_with_its_reason(proposed: tuple[ExperimentConf
         assert f"        #   {line}\n" in text
 
 
-def test_the_proposal_runs_as_it_is(
-    proposed: tuple[ExperimentConfig, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["validate", f"--config={tmp_path}/shop.py"]) == 0
-    run = ["run", f"--config={tmp_path}/shop.py", f"--run_dir={tmp_path}/run", f"--export_dir={tmp_path}/export"]
-    status = main(run)
-    assert status == 0, capsys.readouterr().err
-    assert (tmp_path / "run" / "metrics.json").exists() and (tmp_path / "run" / "prepared" / "columns.json").exists()
-
-
 def test_a_person_may_settle_roles(tmp_path: Path) -> None:
     shop(tmp_path)
     given = ["--user_id=channel", "--item_id=shelf", "--label=", "--timestamp=dt"]

@@ -227,32 +227,6 @@ def test_rows_of_large_parquet_files_keep_their_numbers(good: Path, capsys: pyte
     assert out == ["log/a.parquet row 2: label '5' is not 0 or 1", "log/a.parquet row 29998: label '6' is not 0 or 1"]
 
 
-def test_records_of_tfrecords(good: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tf = pytest.importorskip("tensorflow")
-    for file in (good / "log").iterdir():
-        file.unlink()
-
-    def example(user: str, click: int) -> bytes:
-        features = {
-            name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[user.encode()]))
-            for name in ("user_id", "item_id")
-        }
-        features |= {
-            name: tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-            for name, value in (("timestamp", 5), ("click", click), ("age", 3))
-        }
-        return bytes(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
-
-    with tf.io.TFRecordWriter(str(good / "log" / "a.tfrecord")) as writer:
-        for user, click in (("a", 1), ("b", 4), ("", 1), ("c", 1)):
-            writer.write(example(user, click))
-    _, out, _ = validate(good, capsys)
-    assert out == [
-        "log/a.tfrecord record 2: label '4' is not 0 or 1",
-        "log/a.tfrecord record 3: no user id: column 'user_id' is empty",
-    ]
-
-
 def test_the_configuration_itself_is_told_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "small.py").write_text("def get_config():\n    return 3\n")
     assert main(["validate", f"--config={tmp_path}/small.py"]) == 2

@@ -8,6 +8,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
@@ -16,6 +17,7 @@ from twotower_tf.config import DataConfig, ExperimentConfig, Hash, Numeric, Rand
 from twotower_tf.data.prepare import prepare
 from twotower_tf.data.prepared import Prepared
 from twotower_tf.data.tfrecords import masked_crc32c
+from twotower_tf.data.validate import validate
 from twotower_tf.errors import DataError
 
 
@@ -185,3 +187,18 @@ def test_the_checksum_is_the_published_one() -> None:
     plain = [0x8A9136AA, 0x62A8AB43, 0x46DD794E, 0x113FDB5C, 0]
     masked = [((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF for crc in plain]
     assert masked_crc32c(texts).tolist() == masked
+
+
+def test_a_sample_of_records_is_validated(tmp_path: Path) -> None:
+    records = [
+        example(user=user, item="i", time=5, label=label, likes="x", age=1.5, dt="d")
+        for user, label in (("a", 1), ("b", 4), ("", 1), ("c", 1))
+    ]
+    write(tmp_path / "events.tfrecord.gz", [*records, *good(9000)])
+    (tmp_path / "samples").mkdir()
+    report = validate(duckdb.connect(), experiment(tmp_path, "events.tfrecord.gz"), tmp_path / "samples")
+    assert report.problems == [
+        "events.tfrecord.gz record 2: label '4' is not 0 or 1",
+        "events.tfrecord.gz record 3: no user id: column 'user' is empty",
+    ]
+    assert report.rows == {"events": 4096}
