@@ -8,6 +8,7 @@ training uses, so that the buckets are TensorFlow's own. Memory is one byte per 
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,11 +70,17 @@ def audit(
     artifacts.remove_unfinished(run_dir, "columns")
     work = run_dir / f"{artifacts.UNFINISHED}columns-work"
     sources = [source for side in ("user", "item") for source in _sources(config, prepared, side)]
-    with open_engine(work, memory_limit, threads) as connection:
-        connection.execute("SET preserve_insertion_order = false")  # no result depends on it
+    work.mkdir()
+    try:
         for done, source in enumerate(sources):
             progress("columns", done, len(sources))
-            document[source.side][source.name] = _describe(connection, source, config, prepared, work)
+            with open_engine(work / "engine", memory_limit, threads) as connection:
+                found, top = _count(connection, source, work / "values.parquet")
+            # DuckDB has given its memory back before the buckets take theirs
+            found["features"] = _hash(source, config, prepared, work / "values.parquet", found, top)
+            document[source.side][source.name] = found
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
     progress("columns", len(sources), len(sources))
     artifacts.write_json(prepared.paths.columns, document)
     return document
@@ -133,11 +140,10 @@ def _relation(prepared: Prepared, side: SideName, names: Sequence[str]) -> str:
     return f"SELECT {selected}, coalesce(w.n, 0) AS n FROM {items} AS i LEFT JOIN {weights} AS w ON w.item_row = i.row"
 
 
-def _describe(
-    connection: duckdb.DuckDBPyConnection, source: Source, config: ExperimentConfig, prepared: Prepared, work: Path
-) -> dict[str, Any]:
+def _count(connection: duckdb.DuckDBPyConnection, source: Source, path: Path) -> tuple[dict[str, Any], pa.Table]:
+    """Writes the distinct values and their rows to `path`; what is known of them, and the most frequent 1 %."""
+    connection.execute("SET preserve_insertion_order = false")  # no result depends on it
     names = [f"v{position}" for position in range(len(source.columns))]
-    path = work / "values.parquet"
     present = " AND ".join(f"{name} IS NOT NULL" for name in names)
     values = source.relation
     if source.separator:
@@ -168,18 +174,24 @@ def _describe(
             for *value, n in listed
         ],
         "values_covering": {str(share): covering(per_value, how_many, share) for share in COVERED},
-        "features": {},
     }
+    return found, _most_frequent(connection, counted, names, per_value, how_many)
+
+
+def _hash(
+    source: Source, config: ExperimentConfig, prepared: Prepared, path: Path, counted: Mapping[str, Any], top: pa.Table
+) -> dict[str, Any]:
+    """What each categorical feature makes of the values."""
     statistics = prepared.statistics[source.side]
+    found: dict[str, Any] = {}
     for feature in source.features:
         if isinstance(feature, Numeric):
             continue
         hashing = Hashing(config, feature, statistics)
         if isinstance(feature, Bucketized):
-            found["features"][feature_name(feature)] = _bucketized(hashing, path)
+            found[feature_name(feature)] = _bucketized(hashing, path)
         else:
-            top = _most_frequent(connection, counted, names, per_value, how_many)
-            found["features"][feature_name(feature)] = _hashed(hashing, path, distinct, top)
+            found[feature_name(feature)] = _hashed(hashing, path, counted["values"]["distinct"], top)
     return found
 
 
