@@ -13,6 +13,7 @@ from twotower_tf import config as configuration
 from twotower_tf.cli.main import main
 from twotower_tf.config import (
     Bucketized,
+    EvaluationConfig,
     ExperimentConfig,
     Hash,
     History,
@@ -255,6 +256,8 @@ def test_avazu_as_published(tmp_path: Path) -> None:
     assert "no column has a usual name for an item's id" in flat and "1,202 values in 20,000 rows. Check it" in flat
     assert "read as YYMMDDHH: 2014-10-21 00:00 to 2014-10-30 23:00, UTC" in flat
     assert "id: 20,000 values in 20,000 rows: almost every row has its own" in flat
+    assert config.evaluation == EvaluationConfig(query="event", exclude_seen=False)
+    assert "'a99f214a' is many users at once" in flat
     assert [feature.column for feature in config.item_features] == ["C14", "C15", "C16", "C17", "C18", "C19", "C21"]
     assert main(["validate", f"--config={tmp_path}/avazu.py"]) == 0
     assert prepare(config, tmp_path / "run")["rows"]["used"] == 20_000

@@ -51,6 +51,7 @@ class Proposal:
         notes: what a person should know first.
         split: the split, as code, and why.
         batch_size: of the training.
+        evaluation: how the model is judged where the default does not fit, as code, and why.
     """
 
     root: str
@@ -61,6 +62,7 @@ class Proposal:
     notes: list[str] = field(default_factory=list)
     split: Line = Line("", "")
     batch_size: int = 1024
+    evaluation: Line = Line("", "")
 
 
 def propose(connection: duckdb.DuckDBPyConnection, paths: Mapping[str, str], given: Mapping[str, str]) -> Proposal:
@@ -271,6 +273,11 @@ def _choose_split(proposal: Proposal, events: TableProfile) -> None:
     proposal.split = line
     while proposal.batch_size > 16 and proposal.batch_size * 20 > rows:
         proposal.batch_size //= 2
+    if user.top and user.top[0][1] > 0.3:
+        proposal.evaluation = Line(
+            'EvaluationConfig(query="event", exclude_seen=False)',
+            f"{user.top[0][0]!r} is many users at once: what it has seen tells nothing of the next one",
+        )
     if user.present < 2 * user.distinct:
         proposal.notes.append("Most users have a single event: there is little to learn of each, and no history.")
 
@@ -280,10 +287,10 @@ def _choose_split(proposal: Proposal, events: TableProfile) -> None:
 
 def render(proposal: Proposal, name: str, where: str) -> str:
     """The configuration file: `name` of the experiment, `where` it will stand."""
-    roles = proposal.roles
+    roles, evaluation = proposal.roles, proposal.evaluation.code
     classes = {re.match(r"\w+", line.code).group() for side in proposal.lines.values() for line in side}  # type: ignore[union-attr]
     classes |= {"DataConfig", "ExperimentConfig", "InBatch", "InBatchSoftmax", "SamplingConfig", "TrainConfig"}
-    classes.add(proposal.split.code.partition("(")[0])
+    classes |= {line.code.partition("(")[0] for line in (proposal.split, proposal.evaluation) if line.code}
     data = [("root", _quoted(proposal.root), "relative to where you run twotower")]
     data += [(table, _quoted(path), "") for table, path in proposal.paths.items()]
     data += [("user_id", _quoted(roles.user.column), roles.user.why)]
@@ -330,6 +337,9 @@ def render(proposal: Proposal, name: str, where: str) -> str:
         "        sampling=SamplingConfig(negatives=(InBatch(),)),",
         "        loss=InBatchSoftmax(),",
         f"        train=TrainConfig(batch_size={proposal.batch_size}, epochs=5),",
+        *_commented(
+            [(f"        evaluation={proposal.evaluation.code},", proposal.evaluation.comment)] * bool(evaluation)
+        ),
         "    )",
         "",
     ]
