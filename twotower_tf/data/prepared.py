@@ -106,6 +106,17 @@ class Prepared:
             arrays[name] = np.asarray(column.to_numpy(), dtype=KEYS[name])
         return arrays
 
+    def rejections(self) -> dict[str, npt.NDArray[Any]]:
+        """Training rows with label 0, in the order of time: what was shown and not taken, for use as hard negatives.
+
+        Returns:
+            `user_row` int32, `item_row` int32 and `timestamp` int64 (0 where unknown), each `[rejections]`.
+        """
+        names = ["user_row", "item_row", "timestamp"]
+        columns = self.columns("train", [*names, "label"])
+        rejected = columns["label"] == 0
+        return {name: columns[name][rejected] for name in names}
+
     def raw_batches(self, split: str, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """The split's rows in order, at most `rows` at a time; a batch never spans two parts."""
         for path in self.parts(split):
