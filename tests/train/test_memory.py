@@ -45,7 +45,8 @@ def test_the_plan_is_what_one_computes_by_hand():
     # A hundred users of 12 + 6 numbers, four hundred items of 9 + 10 + 6, and a hundred times a hundred logits.
     assert plan.activations == 6 * 4 * (100 * 18 + 400 * 25 + 10_000)
     assert plan.data == 57_000
-    assert plan.total == 104_000 + plan.optimizer + plan.dense + plan.activations + plan.data + plan.runtime
+    assert plan.restore == 64_000
+    assert plan.total == 168_000 + plan.optimizer + plan.dense + plan.activations + plan.data + plan.runtime
 
 
 def test_a_model_that_can_not_fit_is_refused_with_advice():
@@ -61,7 +62,7 @@ def test_a_model_that_can_not_fit_is_refused_with_advice():
     with pytest.raises(ConfigError) as error:
         memory.require(plan, 4_000_000_000)
     assert str(error.value) == (
-        "training needs about 10.7 GB of memory and 4.0 GB is available; the largest table, item_embedding_16, takes "
+        "training needs about 13.9 GB of memory and 4.0 GB is available; the largest table, item_embedding_16, takes "
         "3.2 GB and its optimizer state 6.4 GB: lower buckets= or embedding_dim= of its features, or train.batch_size"
     )
 

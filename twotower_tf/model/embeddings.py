@@ -13,6 +13,8 @@ from twotower_tf.config import ExperimentConfig, History, Numeric, feature_name
 from twotower_tf.features import columns
 from twotower_tf.features.inputs import SideName, side_features
 
+_DRAWN_AT_ONCE = 1 << 24  # random numbers, 64 MB
+
 Key = tuple[SideName, str]  # a feature: side and name
 
 
@@ -91,8 +93,13 @@ class EmbeddingTable(keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         """Creates the table; the scale keeps a sum of a few embeddings near unit size."""
-        initializer = keras.initializers.RandomUniform(-(self.dim**-0.5), self.dim**-0.5)
-        self.table = self.add_weight(name="table", shape=(self.rows, self.dim), initializer=initializer)
+        self.table = self.add_weight(name="table", shape=(self.rows, self.dim), initializer="zeros")
+        scale = self.dim**-0.5
+        size = max(1, _DRAWN_AT_ONCE // self.dim)
+        with tf.init_scope():  # part by part: a table drawn at once would take its own size in scratch, twice
+            for start in range(0, self.rows, size):
+                stop = min(self.rows, start + size)
+                self.table[start:stop].assign(tf.random.uniform((stop - start, self.dim), -scale, scale))
         super().build(input_shape)
 
     def call(self, ids: tf.Tensor, offsets: Sequence[int], mean: bool = False) -> tf.Tensor:

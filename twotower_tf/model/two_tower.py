@@ -25,8 +25,8 @@ class TwoTower(keras.Model):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.input_wait = tf.Variable(0.0, trainable=False, dtype=tf.float64)
-        self.step_end = tf.Variable(0.0, trainable=False, dtype=tf.float64)
+        self.input_wait = tf.Variable(0.0, trainable=False, dtype=tf.float64, name="input_wait")
+        self.step_end = tf.Variable(0.0, trainable=False, dtype=tf.float64, name="step_end")
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Keras's own step, with a clock: what passes between a step's end and the next batch is waiting."""

@@ -34,8 +34,8 @@ class Checkpoints:
         document = {"schema_version": SCHEMA_VERSION, "config_fingerprint": self._fingerprint, **state}
         for name in (_BEST, _LATEST) if best else (_LATEST,):
             with artifacts.atomic_directory(self._root / name, replace=True) as staging:
-                tracked = {"model": model} if name == _BEST else {"model": model, "optimizer": optimizer}
-                tf.train.Checkpoint(**tracked).write(str(staging / "state"))
+                moments = {} if name == _BEST else {"optimizer": optimizer}
+                tf.train.Checkpoint(weights=_weights(model), **moments).write(str(staging / "state"))
                 artifacts.write_json(staging / "state.json", document)
 
     def clear(self) -> None:
@@ -48,7 +48,7 @@ class Checkpoints:
             return None
         optimizer.build(model.trainable_variables)
         state = self._check(_LATEST)
-        checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer)
+        checkpoint = tf.train.Checkpoint(weights=_weights(model), optimizer=optimizer)
         checkpoint.read(str(self._root / _LATEST / "state")).assert_existing_objects_matched()
         return state
 
@@ -59,9 +59,7 @@ class Checkpoints:
             ArtifactError: where there is none, or it is of another configuration.
         """
         state = self._check(_BEST)
-        tf.train.Checkpoint(model=model).read(
-            str(self._root / _BEST / "state")
-        ).expect_partial().assert_existing_objects_matched()
+        tf.train.Checkpoint(weights=_weights(model)).read(str(self._root / _BEST / "state")).assert_consumed()
         return state
 
     def _check(self, name: str) -> dict[str, Any]:
@@ -72,6 +70,11 @@ class Checkpoints:
         if state["config_fingerprint"] != self._fingerprint:
             raise ArtifactError(f"{path}: of another configuration than the run's config.json; train again")
         return state
+
+
+def _weights(model: TwoTower) -> dict[str, tf.Variable]:
+    """The weights by name. The model itself would bring its optimizer along, twice its own size."""
+    return {weight.name: weight for weight in model.weights}
 
 
 def load_model(config: ExperimentConfig, run_dir: Path) -> TwoTower:

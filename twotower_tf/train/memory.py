@@ -34,6 +34,7 @@ class MemoryPlan:
         dense: the towers' weights and their gradients.
         activations: of one step, at most.
         data: the training rows' keys.
+        restore: the largest table once more, while the best epoch's is read back.
         runtime: of an empty process.
     """
 
@@ -45,14 +46,24 @@ class MemoryPlan:
     runtime: int = RUNTIME_BYTES
 
     @property
+    def restore(self) -> int:
+        return max(self.tables.values(), default=0)
+
+    @property
     def total(self) -> int:
-        return sum(self.tables.values()) + self.optimizer + self.dense + self.activations + self.data + self.runtime
+        working = self.optimizer + self.dense + self.activations + self.data + self.restore
+        return sum(self.tables.values()) + working + self.runtime
 
     def lines(self) -> list[str]:
         """What a person reads before training begins."""
         parts = {f"table {name}": size for name, size in self.tables.items()}
         parts |= {"optimizer state": self.optimizer, "towers": self.dense, "activations": self.activations}
-        parts |= {"training rows": self.data, "runtime": self.runtime, "in all": self.total}
+        parts |= {
+            "reading back": self.restore,
+            "training rows": self.data,
+            "runtime": self.runtime,
+            "in all": self.total,
+        }
         return [f"memory: {name:<28} {told(size):>9}" for name, size in parts.items()]
 
 
