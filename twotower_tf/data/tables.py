@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 import glob
 import itertools
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from twotower_tf.data import files, lines, repair, tfrecords
+from twotower_tf.data import files, lines, repair, schema_misfits, tfrecords
 from twotower_tf.data.engine import Cluster
 from twotower_tf.data.files import Source
 from twotower_tf.data.values import literal, quoted, text_sql
@@ -375,38 +375,5 @@ def check_types(sources: Sequence[Source], schemas: Sequence[pa.Schema], wanted:
     Raises:
         DataError: naming the file, the column and both types.
     """
-    for _, misfit in type_misfits(sources, schemas, wanted):
+    for _, misfit in schema_misfits.type_misfits(sources, schemas, wanted):
         raise DataError(misfit)
-
-
-def type_misfits(
-    sources: Sequence[Source], schemas: Sequence[pa.Schema], wanted: Wanted
-) -> Iterator[tuple[Source, str]]:
-    """The files that have another type for a column than the first one that has it, and a line for each column."""
-    first: dict[str, tuple[str, pa.DataType, Source]] = {}
-    for source, schema in zip(sources, schemas, strict=True):
-        for each in schema:
-            if not wanted(each.name) or pa.types.is_null(each.type):
-                continue
-            kind, known, where = first.setdefault(each.name, (_family(each.type), each.type, source))
-            if _family(each.type) != kind:
-                yield (
-                    source,
-                    f"{source.name}: column {each.name!r} is {each.type}, but {known} in {where.name}; "
-                    "files of one table have one type for a column",
-                )
-
-
-def _family(kind: pa.DataType) -> str:
-    """Types that DuckDB brings together without a change of what is read."""
-    types = pa.types
-    if types.is_dictionary(kind):
-        return _family(kind.value_type)
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        return f"list of {_family(kind.value_type)}"
-    if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
-        return "number"
-    texts = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary, types.is_string_view)
-    if any(is_text(kind) for is_text in texts):
-        return "text"
-    return "time" if types.is_temporal(kind) else str(kind)

@@ -15,7 +15,7 @@ import duckdb
 import pyarrow.parquet as pq
 
 from twotower_tf.config import ExperimentConfig
-from twotower_tf.data import catalogue, files, judge, quarantine, roles, sample, tables
+from twotower_tf.data import catalogue, files, judge, quarantine, roles, sample, schema_misfits, tables
 from twotower_tf.data.files import Source
 from twotower_tf.data.roles import Inputs
 from twotower_tf.errors import DataError
@@ -87,7 +87,7 @@ def _shapes(config: ExperimentConfig, name: str, sources: list[Source], report: 
     if sources[0].suffix in files.PARQUET:
         schemas = [pq.read_schema(source.path) for source in sources]
         wanted = roles.event_columns(config) if name == "events" else lambda column: True
-        misfits = list(tables.type_misfits(sources, schemas, wanted))
+        misfits = list(schema_misfits.type_misfits(sources, schemas, wanted))
         report.problems += [misfit for _, misfit in misfits]
         sources[:] = [source for source in sources if source not in {at_fault for at_fault, _ in misfits}]
         return
