@@ -55,9 +55,10 @@ def config(tmp_path: Path) -> Path:
 
 def test_killed_between_and_within_its_steps(tmp_path: Path, config: Path) -> None:
     assert start(config, tmp_path / "whole", 10_000).wait() == 0
-    for last in (1, 4, 6, 8, 9, 12):  # the last two while it encodes
+    for last in (1, 4, 8, 14, 18, 21, 24):  # at a step, among the parts of the examples, among those of the encoding
         assert start(config, tmp_path / "run", last).wait() == -signal.SIGKILL
-        assert last > 8 or not (tmp_path / "run" / "prepared").exists()
+        assert not (tmp_path / "run" / "prepared" / "encoded").exists()
+    assert (tmp_path / "run" / "prepared" / "manifest.json").exists()  # the last one fell while it encoded
     assert start(config, tmp_path / "run", 10_000).wait() == 0
     found = tree(tmp_path / "run")
     assert found == tree(tmp_path / "whole")

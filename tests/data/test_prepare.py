@@ -31,6 +31,7 @@ from twotower_tf.config import (
     Tags,
     TimeSplit,
 )
+from twotower_tf.data import engine
 from twotower_tf.data.prepare import prepare
 from twotower_tf.data.prepared import Prepared
 from twotower_tf.errors import ArtifactError, ConfigError, DataError
@@ -441,3 +442,16 @@ def test_open_refuses_what_is_not_there_or_of_another_version(tmp_path: Path) ->
 def test_memory_limit_must_be_a_size(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--memory_limit: 'plenty' is no size; write it as 4GB or 500MB"):
         prepare(experiment(tmp_path), tmp_path / "run", memory_limit="plenty")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("4GB", 4e9), ("500MB", 5e8), ("2 GiB", 2**31), ("1.5gb", 1.5e9), ("64KB", 64e3), ("9TB", 9e12)]
+)
+def test_sizes(text: str, size: float) -> None:
+    assert engine.size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "4", "0GB", "-1GB", "4XB", "GB", "80%"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(ConfigError, match="--memory_limit: .* is no size; write it as 4GB or 500MB"):
+        engine.size(text)

@@ -82,7 +82,7 @@ def write(
             shards.write_part(table, paths.examples(judge.SPLITS[part.split]), part.number)
 
         for done, _ in enumerate(pool.map(write_part, parts)):
-            told(done, len(parts))
+            told(done + 1, len(parts))
     for split in judge.SPLITS:
         if not any(paths.examples(split).iterdir()):
             empty = connection.sql(f"SELECT * EXCLUDE (rank) FROM ({_sorted(inputs)}) LIMIT 0").to_arrow_table()

@@ -120,7 +120,7 @@ def _prepare(
     step()
     history.place_histories(connection, bool(config.data.timestamp), _versions(connection, config, inputs))
     step()
-    examples.write(connection, inputs, paths, threads)
+    examples.write(connection, inputs, paths, threads, lambda done, total: progress("examples", done, total))
     drop(connection, "placed")
     step()
     shards.write_table(connection, catalogue.items_query(connection, config, inputs, known), paths.items)
