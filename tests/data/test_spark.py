@@ -59,6 +59,10 @@ def spark() -> Iterator[SparkOptions]:
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.host": "127.0.0.1",
         "spark.log.level": "ERROR",
+        # so little is run that compiling it takes longer
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        "spark.sql.codegen.wholeStage": "false",
+        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     }
     session = start(SparkOptions("local[2]", conf))
     yield SparkOptions()
@@ -73,6 +77,7 @@ def content(run_dir: Path) -> dict[str, Any]:
     found["quarantine"] = prepared.paths.quarantine.read_text()
     found["items"] = prepared.items()
     found["users"] = pq.read_table(prepared.paths.users)
+    found["positives"] = pq.read_table(prepared.paths.positives)
     for which in ("train", "seen"):
         found[f"sequence {which}"] = prepared.sequence(which).tolist()
         found[f"sequence users {which}"] = prepared.sequence_users(which).tolist()

@@ -15,6 +15,7 @@ statement and knows the types.
 
 from __future__ import annotations
 
+import glob
 import itertools
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -93,6 +94,7 @@ class SparkConnection(engine.Cluster):
         self._parts: dict[str, list[Part]] = {}
         self._raw: set[str] = set()
         self._views: set[str] = set()
+        self._files: dict[tuple[str, bool], str] = {}
         self._numbers = itertools.count()
 
     def close(self) -> None:
@@ -299,13 +301,15 @@ class SparkConnection(engine.Cluster):
 
     def files(self, pattern: str, *, numbered: bool) -> str:
         """A view of Parquet files, with `file_row_number` where that is asked for."""
-        name = self._new_name()
-        frame = self._session.read.parquet(pattern)
-        if numbered:
-            frame = frame.selectExpr("*", "_metadata.row_index AS file_row_number")
-        frame.createOrReplaceTempView(name)
-        self._views.add(name)
-        return name
+        key = (pattern, numbered)
+        if key not in self._files:
+            frame = self._session.read.parquet(*sorted(glob.glob(pattern)))
+            if numbered:
+                frame = frame.selectExpr("*", "_metadata.row_index AS file_row_number")
+            self._files[key] = self._new_name()
+            frame.createOrReplaceTempView(self._files[key])
+            self._views.add(self._files[key])
+        return self._files[key]
 
     def columns(self, name: str) -> list[str]:
         """A table's columns."""

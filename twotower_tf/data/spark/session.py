@@ -74,6 +74,7 @@ def start(options: SparkOptions) -> Any:
 
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # Spark's own default knows none of our packages
     builder: Any = SparkSession.builder.appName("twotower prepare")
+    builder = builder.config("spark.ui.showConsoleProgress", "false")  # ours is shown
     if options.master:
         builder = builder.master(options.master)
     for name, value in options.conf.items():
