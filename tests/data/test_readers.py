@@ -243,6 +243,28 @@ def test_a_header_that_is_named_as_well(tmp_path: Path) -> None:
     assert str(error.value) == "events.csv:1: the file has a header line; its columns need no names of yours"
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "user::item::time::label\na::x::1::1\n",
+            "data.user_id: unknown column in events.csv 'user'; known: user::item::time::label; "
+            "the header is a single column: set data.delimiter",
+        ),
+        (
+            "a,x,1,0\nb,x,2,1\n",
+            "data.user_id: unknown column in events.csv 'user'; known: 0, 1, a, x; if the first line is no header, "
+            "name the columns in data.columns, data.item_columns, data.user_columns",
+        ),
+    ],
+)
+def test_a_header_that_is_none(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "events.csv").write_text(content)
+    with pytest.raises(DataError) as error:
+        prepare(experiment(tmp_path), tmp_path / "run")
+    assert str(error.value) == message
+
+
 def test_names_for_a_file_that_has_its_own(tmp_path: Path) -> None:
     pq.write_table(pa.table(GOOD_TABLE), tmp_path / "events.parquet")
     with pytest.raises(DataError) as error:

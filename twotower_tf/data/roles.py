@@ -205,7 +205,21 @@ def required(config: ExperimentConfig) -> dict[str, str]:
 
 
 def _missing(field: str, name: str, table: Table) -> str:
-    return f"{field}: {unknown_name(f'column in {table.sources[0].name}', name, table.known)}"
+    return f"{field}: {unknown_name(f'column in {table.sources[0].name}', name, table.known)}{_hint(table)}"
+
+
+def _hint(table: Table) -> str:
+    """What a header that names nothing we know is likely to be."""
+    if table.sources[0].suffix not in files.DELIMITERS or table.sources[0].columns:
+        return ""
+    names = [name for name in table.known if not any(name == key for key, _ in table.sources[0].partition)]
+    if len(names) == 1:
+        return "; the header is a single column: set data.delimiter"
+    if any(re.fullmatch(r"-?[0-9.]+", name) for name in names):
+        return (
+            "; if the first line is no header, name the columns in data.columns, data.item_columns, data.user_columns"
+        )
+    return ""
 
 
 def divide(
