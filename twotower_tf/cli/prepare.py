@@ -43,12 +43,19 @@ def run(values: FlagValues) -> None:
 def told(manifest: dict[str, Any]) -> str:
     """What became of the rows, in a few lines."""
     rows = manifest["rows"]
-    dropped = [f"{count:,} {reason}" for reason, count in rows["excluded"].items() if count]
+    rules = {"exclude": "excluded by data.exclude"}
+    dropped = [f"{count:,} {rules.get(reason, reason)}" for reason, count in rows["excluded"].items() if count]
     if rows["quarantined"]:
         dropped.append(f"{rows['quarantined']:,} quarantined (prepared/quarantine.jsonl)")
+    older = [
+        f"\n{name}: {counts['read']:,} read, {counts['duplicates']:,} older ones of the same id"
+        for name, counts in manifest["tables"].items()
+        if counts["duplicates"]
+    ]
     splits = [f"{name} {split['rows']:,}" for name, split in manifest["splits"].items()]
     return (
         f"rows: {rows['read']:,} read, {rows['used']:,} used"
         + (f", not used: {', '.join(dropped)}" if dropped else "")
+        + "".join(older)
         + f"\n{', '.join(splits)}; {manifest['items']:,} items, {manifest['users']:,} users"
     )

@@ -1,0 +1,31 @@
+"""What `twotower prepare` tells of the rows."""
+
+from twotower_tf.cli.prepare import told
+
+SPLITS = {"train": {"rows": 1200}, "valid": {"rows": 30}, "test": {"rows": 4}}
+
+
+def test_all_rows_used() -> None:
+    rows = {"read": 1234, "used": 1234, "excluded": {}, "quarantined": 0}
+    manifest = {"rows": rows, "tables": {}, "splits": SPLITS, "items": 5000, "users": 7}
+    assert told(manifest) == ("rows: 1,234 read, 1,234 used\ntrain 1,200, valid 30, test 4; 5,000 items, 7 users")
+
+
+def test_rows_that_were_not_used_and_tables_with_older_rows() -> None:
+    rows = {
+        "read": 5000,
+        "used": 1234,
+        "excluded": {"exclude": 3000, "outside the days of data.split": 700},
+        "quarantined": 66,
+    }
+    tables = {
+        "items": {"read": 9000, "used": 5000, "duplicates": 4000, "quarantined": 0},
+        "users": {"read": 7, "used": 7, "duplicates": 0, "quarantined": 0},
+    }
+    manifest = {"rows": rows, "tables": tables, "splits": SPLITS, "items": 5000, "users": 7}
+    assert told(manifest) == (
+        "rows: 5,000 read, 1,234 used, not used: 3,000 excluded by data.exclude, "
+        "700 outside the days of data.split, 66 quarantined (prepared/quarantine.jsonl)\n"
+        "items: 9,000 read, 4,000 older ones of the same id\n"
+        "train 1,200, valid 30, test 4; 5,000 items, 7 users"
+    )
