@@ -244,7 +244,8 @@ class Hashing:
         def ids(*parts: tf.Tensor) -> tf.Tensor:
             return columns.bucket_ids(feature, column, dict(zip(names, parts, strict=True)))[:, 0]
 
-        self._ids = tf.function(ids, input_signature=[tf.TensorSpec(shape, dtype)] * len(names), autograph=False)
+        signature = [tf.TensorSpec(shape, dtype)] * len(names)
+        self._ids = tf.function(ids, input_signature=signature, autograph=False).get_concrete_function()
         self._shape = (-1, 1) if multivalued else (-1,)
 
     def __call__(self, parts: Sequence[pa.ChunkedArray | pa.Array]) -> npt.NDArray[np.int32]:
@@ -254,7 +255,7 @@ class Hashing:
 
     def _raw(self, part: pa.ChunkedArray | pa.Array) -> Any:
         if self._number:
-            return part.to_numpy(zero_copy_only=False).astype(np.float32)
+            return tf.constant(part.to_numpy(zero_copy_only=False).astype(np.float32))
         return tf.constant(pc.cast(part, pa.binary()).to_numpy(zero_copy_only=False).reshape(self._shape))
 
 
