@@ -34,7 +34,7 @@ test: $(SPARK_STAMP)  ## every test but the quality figures
 	$(BIN)/python -m pytest
 
 test-fast: $(STAMP)  ## the tests that need neither TensorFlow nor Spark, in seconds
-	$(BIN)/python -m pytest tests/test_*.py tests/cli tests/data tests/index --ignore=tests/data/test_spark.py --ignore=tests/data/test_tfrecords.py
+	$(BIN)/python -m pytest tests/test_*.py tests/cli tests/data tests/index --ignore=tests/data/test_spark.py --ignore=tests/data/test_spark_readers.py --ignore=tests/data/test_tfrecords.py
 
 lint: $(SPARK_STAMP)  ## ruff, mypy --strict, codespell, house-keeping tests
 	$(BIN)/ruff check .
