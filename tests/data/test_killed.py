@@ -47,7 +47,8 @@ def start(config: Path, run_dir: Path, last: int) -> subprocess.Popen[bytes]:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    write_csv(tmp_path / "events.csv", random_log(1, rows=40_000, users=300, items=200, times=3000))
+    log = random_log(1, rows=40_000, users=300, items=200, times=3000)
+    write_csv(tmp_path / "events.csv", sorted(log, key=lambda row: row["time"]))
     path = tmp_path / "config.json"
     path.write_text(configuration.to_json(experiment(tmp_path)), encoding="utf-8")
     return path
@@ -55,7 +56,7 @@ def config(tmp_path: Path) -> Path:
 
 def test_killed_between_and_within_its_steps(tmp_path: Path, config: Path) -> None:
     assert start(config, tmp_path / "whole", 10_000).wait() == 0
-    for last in (1, 4, 8, 14, 18, 21, 24):  # at a step, among the parts of the examples, among those of the encoding
+    for last in (4, 14, 18, 22):  # at a step, among the parts of the examples, among those of the encoding
         assert start(config, tmp_path / "run", last).wait() == -signal.SIGKILL
         assert not (tmp_path / "run" / "prepared" / "encoded").exists()
     assert (tmp_path / "run" / "prepared" / "manifest.json").exists()  # the last one fell while it encoded
