@@ -54,7 +54,7 @@ def spark() -> Iterator[SparkOptions]:
 
     conf = {
         "spark.ui.enabled": "false",
-        "spark.sql.shuffle.partitions": "3",
+        "spark.sql.shuffle.partitions": "2",
         "spark.sql.adaptive.coalescePartitions.enabled": "false",  # little as there is, it is parted
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.host": "127.0.0.1",
@@ -111,7 +111,7 @@ def assert_engines_agree(config: ExperimentConfig, root: Path, spark: SparkOptio
 @pytest.fixture(scope="session")
 def synthetic_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("synthetic") / "log"
-    synthetic.synthesize(root, events=6_000, users=200, items=80, days=5, seed=3)
+    synthetic.synthesize(root, events=3_000, users=100, items=60, days=3, seed=3)
     for path in sorted((root / "events").rglob("*.csv")):
         query = "SELECT *, CASE hash(user_id) % 5 WHEN 0 THEN 'valid' WHEN 1 THEN 'test' ELSE 'train' END AS split"
         duckdb.execute(f"COPY ({query} FROM read_csv('{path}', all_varchar = true)) TO '{path}.new' (HEADER)")
@@ -152,7 +152,7 @@ def test_engines_agree_on_the_synthetic_log(
         ),
     )
     found = assert_engines_agree(config, tmp_path, spark)
-    assert found["manifest"]["rows"]["read"] == 6_000 > found["manifest"]["rows"]["used"]
+    assert found["manifest"]["rows"]["read"] == 3_000 > found["manifest"]["rows"]["used"]
     assert all(found["manifest"]["splits"][name]["positives"] for name in ("train", "valid", "test"))
 
 

@@ -38,7 +38,7 @@ from twotower_tf.data.spark.tasks import Failure, Local, Part, Query
 from twotower_tf.data.tables import Table
 from twotower_tf.data.values import literal, quoted
 
-_TASKS_PER_CORE = 8
+_ROWS_PER_TASK = 50_000
 _MADE = "made_"  # names of tables that DuckDB would not have
 
 
@@ -225,18 +225,18 @@ class SparkConnection(engine.Cluster):
             output = str(directory / f"part-{index:05d}.parquet")
             queries.append(Query(name, part, start, text, numbered or "rowid" in text.lower(), output))
         local = self._local
-        found = self._spread(lambda query: tasks.answer(local, query), queries)
+        share = 1 + sum(part.rows for part in parts) // _ROWS_PER_TASK  # small parts share a task
+        found = self._spread(lambda query: tasks.answer(local, query), queries, min(len(parts), share))
         return [Part(query.output, rows) for query, rows in zip(queries, found, strict=True)]
 
-    def _spread(self, task: Callable[[Any], Any], arguments: Sequence[Any]) -> list[Any]:
-        """Runs a task per argument at the executors; what comes back is small.
+    def _spread(self, task: Callable[[Any], Any], arguments: Sequence[Any], most: int = 0) -> list[Any]:
+        """Runs a task per argument, or `most` for all, at the executors; what comes back is small.
 
         Raises:
             the first failure, in the order of the arguments.
         """
         context = self._session.sparkContext
-        waves = min(len(arguments), _TASKS_PER_CORE * context.defaultParallelism)  # small parts share a task
-        found: list[Any] = context.parallelize(arguments, max(1, waves)).map(task).collect()
+        found: list[Any] = context.parallelize(arguments, most or max(1, len(arguments))).map(task).collect()
         for each in found:
             if isinstance(each, Failure):
                 raise each.error()

@@ -6,6 +6,8 @@ value cannot mean one thing to one engine and another to the other. Nothing here
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import uuid
 from collections.abc import Callable
@@ -93,15 +95,25 @@ class Local:
 
 def answer(local: Local, query: Query) -> int | Failure:
     """Writes the result of a query on one part; returns its rows."""
+    _, connection = _engine(local)
     try:
-        with open_engine(_scratch(local), local.memory_limit, 1) as connection:
-            numbered = f", {query.first} + file_row_number AS rowid" if query.numbered else ""
-            scan = f"read_parquet({literal(query.part.path)}, file_row_number=true)"
-            columns = query.part.select if query.part.select != "*" else "* EXCLUDE (file_row_number)"
-            connection.execute(f'CREATE VIEW "{query.table}" AS SELECT {columns}{numbered} FROM {scan}')
+        numbered = f", {query.first} + file_row_number AS rowid" if query.numbered else ""
+        scan = f"read_parquet({literal(query.part.path)}, file_row_number=true)"
+        columns = query.part.select if query.part.select != "*" else "* EXCLUDE (file_row_number)"
+        connection.execute(f'CREATE VIEW "{query.table}" AS SELECT {columns}{numbered} FROM {scan}')
+        try:
             return _write(connection, query.sql, Path(query.output))
+        finally:
+            connection.execute(f'DROP VIEW "{query.table}"')
     except (duckdb.Error, DataError) as error:
         return Failure(type(error).__name__, str(error))
+
+
+@functools.lru_cache(maxsize=1)
+def _engine(local: Local) -> tuple[contextlib.ExitStack, duckdb.DuckDBPyConnection]:
+    """The DuckDB of this worker process and what keeps it open; to start one takes longer than a small part does."""
+    stack = contextlib.ExitStack()
+    return stack, stack.enter_context(open_engine(_scratch(local), local.memory_limit, 1))
 
 
 def _scratch(local: Local) -> Path:
