@@ -3,6 +3,8 @@
 twotower dataset gowalla --output=data/gowalla
 twotower run --config=configs/gowalla.py --run_dir=runs/gowalla --export_dir=export/gowalla
 
+On two shared cores `run` took 5 min 45 s (2026-11-21); test recall@20 .141, ndcg@20 .113; popularity has .042, .032.
+
 Settings are chosen on the validation part and the test part is scored once. Where the source folder has no
 validation part, `--set train.monitor=` keeps the last epoch.
 """

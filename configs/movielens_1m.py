@@ -3,6 +3,8 @@
 twotower dataset movielens-1m --output=data/movielens-1m
 twotower run --config=configs/movielens_1m.py --run_dir=runs/movielens_1m --export_dir=export/movielens_1m
 
+On two shared cores `run` took 6 min 15 s (2026-11-21); test recall@20 .222, ndcg@20 .096; popularity has .068, .026.
+
 Every rating is a positive, whatever its stars: the task is what a user watches next. With the publisher's
 `ratings.dat` the order comes from its times; with a `ratings.csv` that has places instead of times, from these.
 """
