@@ -15,6 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
+from google.protobuf.message import DecodeError
 
 from twotower_tf.data import files
 from twotower_tf.data.files import Source
@@ -55,7 +56,7 @@ def batches(source: Source) -> Iterator[tuple[list[Row], list[Malformed]]]:
 def _row(example: Any, payload: bytes) -> Row:
     try:
         features = example.FromString(payload).features.feature
-    except Exception:
+    except DecodeError:
         raise ValueError("no tf.Example") from None
     row: Row = {}
     for name, feature in features.items():
