@@ -30,7 +30,7 @@ $(SPARK_STAMP): $(STAMP)
 quickstart: $(STAMP)  ## a synthetic log to recommendations, in under two minutes
 	$(BIN)/twotower quickstart
 
-test: $(SPARK_STAMP)  ## every test but the quality figures
+test: $(SPARK_STAMP)  ## every test but those of `make quality`
 	$(BIN)/python -m pytest
 
 test-fast: $(STAMP)  ## the tests that need neither TensorFlow nor Spark, in seconds
@@ -47,7 +47,7 @@ benchmark: $(STAMP)  ## every script of benchmarks/, one JSON line per claim
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS),bench]'
 	@for script in benchmarks/*.py; do [ -e "$$script" ] || { echo "no benchmarks yet"; break; }; $(BIN)/python "$$script"; done
 
-quality: $(STAMP)  ## trains the shipped configurations on published data and checks their figures
+quality: $(SPARK_STAMP)  ## figures of the shipped configurations on published data, and what else takes minutes
 	$(BIN)/python -m pytest -m quality -s
 
 constraints:  ## solves constraints.txt anew from setup.cfg

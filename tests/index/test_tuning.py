@@ -30,7 +30,9 @@ def test_finds_a_setting_that_reaches_the_target(needed):
     assert tuned.recall == 1.0
     assert tuned.reorder >= 4 and tuned.leaves_to_search >= 0.95 * needed
     reached = [point for point in tuned.curve if point["recall"] == 1.0]
-    assert max(reached, key=lambda point: point["queries_per_second"])["leaves_to_search"] == tuned.leaves_to_search
+    fastest = max(point["queries_per_second"] for point in reached)
+    # Two settings may be equally fast, to the digits that the curve keeps.
+    assert (tuned.leaves_to_search, fastest) in [(p["leaves_to_search"], p["queries_per_second"]) for p in reached]
 
 
 def test_searches_everything_where_nothing_less_is_enough():
