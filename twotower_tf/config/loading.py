@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,6 @@ from twotower_tf.errors import ConfigError
 
 SCHEMA_VERSION = 1
 _ADAPTER = pydantic.TypeAdapter(ExperimentConfig)
-
-GetConfig = Callable[[], ExperimentConfig]
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
