@@ -23,6 +23,7 @@ NonNegative = Annotated[int, Field(ge=0)]
 Buckets = Annotated[int, Field(gt=1, le=MAX_BUCKETS)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 
 CLASSES: dict[str, type] = {}  # every configuration class by name

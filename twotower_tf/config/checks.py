@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from twotower_tf.config.data import DataConfig, DateSplit, LeaveLastOut, RandomSplit, TimeSplit
 from twotower_tf.config.features import Hash, History, Numeric, feature_columns, feature_name
-from twotower_tf.config.training import CosineLogitBCE, InBatchSoftmax
+from twotower_tf.config.losses import CosineLogitBCE, InBatchSoftmax
 from twotower_tf.errors import ConfigError, unknown_name
 
 if TYPE_CHECKING:

@@ -87,7 +87,13 @@ class DataConfig:
         timestamp_format: strptime format of `timestamp`; "" recognises the formats documented in README.
         label: column with 1 for a positive and 0 otherwise; "" makes every event a positive.
         positive: SQL predicate over the event columns that a positive must satisfy as well.
+        rejected: SQL predicate over the event columns: a row without a positive that was refused outright (hidden,
+            disliked), not only passed over.
         exclude: SQL predicate over the event columns; rows that satisfy it are dropped and counted.
+        weight: SQL expression over the event columns, at least 0: how much a row counts in training, e.g.
+            "CASE kind WHEN 'buy' THEN 5 ELSE 1 END"; "" is 1.
+        list_id: column of the list (request, page) in which the item was shown, or "".
+        position: column of the item's place in that list, a number that grows downwards, or "".
         item_name: column of the item table (or the events) with a name to show to people.
         split: how events become training, validation and test.
     """
@@ -108,6 +114,10 @@ class DataConfig:
     timestamp_format: str = ""
     label: str = ""
     positive: str = ""
+    rejected: str = ""
     exclude: str = ""
+    weight: str = ""
+    list_id: str = ""
+    position: str = ""
     item_name: str = ""
     split: Split = TimeSplit()

@@ -10,15 +10,9 @@ from twotower_tf.config import checks
 from twotower_tf.config.base import NonNegative, config_class
 from twotower_tf.config.data import DataConfig
 from twotower_tf.config.features import Feature, ItemFeature
-from twotower_tf.config.training import (
-    CosineLogitBCE,
-    EvaluationConfig,
-    IndexConfig,
-    Loss,
-    ModelConfig,
-    SamplingConfig,
-    TrainConfig,
-)
+from twotower_tf.config.losses import CosineLogitBCE, Loss
+from twotower_tf.config.sampling import SamplingConfig
+from twotower_tf.config.training import EvaluationConfig, IndexConfig, ModelConfig, TrainConfig
 
 
 @config_class

@@ -1,4 +1,4 @@
-"""The towers, the negatives, the loss, the training loop, the evaluation and the index."""
+"""The towers, the training loop, the evaluation and the index."""
 
 from __future__ import annotations
 
@@ -20,64 +20,6 @@ class ModelConfig:
     residual: bool = False
     activation: Literal["relu", "gelu", "tanh", "selu", "swish"] = "relu"
     dropout: Share = 0.0
-
-
-@config_class
-class Uniform:
-    """Negatives drawn from the whole catalogue, every item alike; never one of the user's training positives."""
-
-    per_positive: Positive = 4
-    type: Literal["Uniform"] = "Uniform"
-
-
-@config_class
-class Labelled:
-    """The log's own rows with label 0."""
-
-    type: Literal["Labelled"] = "Labelled"
-
-
-@config_class
-class InBatch:
-    """The other positives of the batch."""
-
-    type: Literal["InBatch"] = "InBatch"
-
-
-Negatives = Annotated[Uniform | Labelled | InBatch, Field(discriminator="type")]
-
-
-@config_class
-class SamplingConfig:
-    """Which negatives a positive meets."""
-
-    negatives: Annotated[tuple[Negatives, ...], Field(min_length=1)] = (Uniform(),)
-
-
-@config_class
-class CosineLogitBCE:
-    """Binary cross-entropy on a sigmoid unit over the bounded logit 2·atanh(cosine)."""
-
-    type: Literal["CosineLogitBCE"] = "CosineLogitBCE"
-
-
-@config_class
-class InBatchSoftmax:
-    """Softmax cross-entropy over the batch's items.
-
-    Attributes:
-        temperature: divides the cosine.
-        learn_temperature: trains it, starting from `temperature`.
-        correct: subtracts the log of each item's sampling probability from its logit.
-    """
-
-    temperature: PositiveFloat = 0.05
-    learn_temperature: bool = False
-    correct: bool = True
-    type: Literal["InBatchSoftmax"] = "InBatchSoftmax"
-
-
-Loss = Annotated[CosineLogitBCE | InBatchSoftmax, Field(discriminator="type")]
 
 
 @config_class

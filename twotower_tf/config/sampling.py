@@ -1,0 +1,166 @@
+"""Which positives are trained on, and which negatives they meet."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from twotower_tf.config.base import Name, NonNegative, NonNegativeFloat, Positive, PositiveFloat, config_class
+
+
+@config_class
+class Uniform:
+    """Negatives drawn from the whole catalogue, every item alike; never one of the user's training positives.
+
+    Attributes:
+        per_positive: draws for each positive.
+        shared: draws `per_positive` items once for the whole batch; every row meets all of them.
+    """
+
+    per_positive: Positive = 4
+    shared: bool = False
+    type: Literal["Uniform"] = "Uniform"
+
+
+@config_class
+class Popularity:
+    """Negatives drawn from the whole catalogue with a probability in proportion to max(count, floor)^alpha.
+
+    Attributes:
+        per_positive: draws for each positive.
+        alpha: 0 draws every item alike, 1 as often as it is a training positive; 0.75 is customary (Mikolov et al.,
+            "Distributed Representations of Words and Phrases", 2013, section 2.2).
+        floor: training positives that an item counts as having at least, so that cold items appear; 0 never draws an
+            item without one.
+        shared: draws `per_positive` items once for the whole batch; every row meets all of them.
+    """
+
+    per_positive: Positive = 4
+    alpha: NonNegativeFloat = 0.75
+    floor: NonNegativeFloat = 1.0
+    shared: bool = False
+    type: Literal["Popularity"] = "Popularity"
+
+
+@config_class
+class SameAttribute:
+    """Hard negatives: items that have the positive's values in some columns of the catalogue.
+
+    Attributes:
+        columns: of the catalogue, e.g. ("site_category",); all of them must agree.
+        per_positive: draws for each positive; a positive without such items gets none.
+    """
+
+    columns: Annotated[tuple[Name, ...], Field(min_length=1)]
+    per_positive: Positive = 1
+    type: Literal["SameAttribute"] = "SameAttribute"
+
+
+@config_class
+class Rejections:
+    """Hard negatives: what the log says the user was shown in training and did not take.
+
+    Attributes:
+        per_positive: draws for each positive; a user without such rows gets none.
+        explicit: takes only the rows that satisfy `data.rejected`, not every impression without a click.
+    """
+
+    per_positive: Positive = 1
+    explicit: bool = False
+    type: Literal["Rejections"] = "Rejections"
+
+
+@config_class
+class SkipAbove:
+    """Hard negatives: what stood above the positive in the same list and was passed over.
+
+    Joachims, "Optimizing Search Engines using Clickthrough Data", 2002, section 3; needs `data.list_id` and
+    `data.position`.
+
+    Attributes:
+        per_positive: draws for each positive; a positive with nothing above it gets none.
+    """
+
+    per_positive: Positive = 1
+    type: Literal["SkipAbove"] = "SkipAbove"
+
+
+@config_class
+class Labelled:
+    """The log's own rows with label 0."""
+
+    type: Literal["Labelled"] = "Labelled"
+
+
+@config_class
+class InBatch:
+    """The other positives of the batch."""
+
+    type: Literal["InBatch"] = "InBatch"
+
+
+@config_class
+class Queue:
+    """Item vectors of the batches before, first in, first out; empty at the start of every epoch.
+
+    Wang et al., "Cross-Batch Negative Sampling for Training Two-Tower Recommenders", SIGIR 2021.
+
+    Attributes:
+        size: vectors kept.
+    """
+
+    size: Positive
+    type: Literal["Queue"] = "Queue"
+
+
+@config_class
+class Mined:
+    """Hard negatives from the model's own ranking, made anew before every epoch but the first.
+
+    Attributes:
+        ranks: first and last place, counted from 1 without the user's training positives. Huang et al.,
+            "Embedding-based Retrieval in Facebook Search", KDD 2020, section 6.1, finds 101 to 500 best.
+        per_positive: draws for each positive; in the first epoch they are drawn like `Uniform`.
+    """
+
+    ranks: tuple[Positive, Positive] = (101, 500)
+    per_positive: Positive = 1
+    type: Literal["Mined"] = "Mined"
+
+
+Negatives = Annotated[
+    Uniform | Popularity | SameAttribute | Rejections | SkipAbove | Labelled | InBatch | Queue | Mined,
+    Field(discriminator="type"),
+]
+
+
+@config_class
+class Downsample:
+    """Keeps a positive of item i with probability min(1, (sqrt(z/t) + 1)·t/z), z being the item's share of positives.
+
+    The rule of word2vec's code for frequent words.
+
+    Attributes:
+        t: share above which items are thinned out.
+    """
+
+    t: PositiveFloat = 1e-3
+    type: Literal["Downsample"] = "Downsample"
+
+
+@config_class
+class SamplingConfig:
+    """Which positives are trained on, and which negatives they meet.
+
+    Attributes:
+        negatives: the kinds, each at most once; shares are stated by `per_positive`.
+        downsample: thins out the positives of hot items.
+        per_user: training positives of one user per epoch at most, drawn anew for each; 0 takes all.
+        recency_half_life: days after which a positive weighs half as much as the newest; 0 weighs all alike.
+    """
+
+    negatives: tuple[Negatives, ...] = (Uniform(),)
+    downsample: Downsample | None = None
+    per_user: NonNegative = 0
+    recency_half_life: NonNegativeFloat = 0.0
