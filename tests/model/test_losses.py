@@ -21,7 +21,8 @@ def test_cosine_logit_is_two_atanh_of_each_pair():
     got = CosineLogit()(users, items).numpy()
     for row in range(5):
         for candidate in range(3):
-            cosine = float(users[row] @ items[3 * row + candidate])
+            place = row if candidate == 0 else 5 + 2 * row + candidate - 1
+            cosine = float(users[row] @ items[place])
             expected = math.log((1 + cosine) / (1 - cosine))
             assert abs(got[row, candidate, 0] - expected) < 1e-5
 
@@ -62,9 +63,14 @@ def reference(users, items, rows, log_q, temperature):
     return np.mean(losses), ranks
 
 
+def same_item(rows):
+    return tf.constant(np.argwhere(rows[:, None] == rows), tf.int32)
+
+
 def in_batch(layer, users, items, rows, log_q):
     """The layer's added loss and its ranks."""
-    ranks = layer(users, items, item_row=tf.constant(rows[:, None]), log_q=tf.constant(log_q[:, None]))
+    ones = np.ones((len(rows), 1), np.float32)
+    ranks = layer(users, items, log_q=tf.constant(log_q[:, None]), hits=same_item(rows), sample_weight=ones)
     return layer.losses[0], ranks.numpy()[:, 0].tolist()
 
 
@@ -100,7 +106,7 @@ def test_in_batch_softmax_has_the_gradient_of_finite_differences(monkeypatch):
     given = [tf.constant(x, tf.float32) for x in (users, items)]
     with tf.GradientTape() as tape:
         tape.watch(given)
-        got, _ = softmax.in_batch_softmax(*given, tf.constant(rows), tf.constant(weights, tf.float32))
+        got, _ = softmax.in_batch_softmax(*given, same_item(rows), tf.constant(weights, tf.float32))
         tripled = 3.0 * got
     assert abs(float(got) - loss(users, items)) < 1e-5
     gradients = tape.gradient(tripled, given)
@@ -126,7 +132,7 @@ def test_the_correction_favours_popular_items():
     for popular, row in ((True, 0), (False, 1)):
         weights = tf.one_hot(row, 2)
         items = tf.concat([same, -log_q[:, None]], axis=1)
-        loss, _ = softmax.in_batch_softmax(users, items, tf.constant(rows), weights)
+        loss, _ = softmax.in_batch_softmax(users, items, same_item(rows), weights)
         assert abs(float(loss) - (math.log(4) if popular else math.log(4 / 3))) < 1e-6
     loss, _ = in_batch(InBatchSoftmaxLoss(1.0, False, True), same, same, rows, log_q)
     assert abs(float(loss) - (math.log(4) + math.log(4 / 3)) / 2) < 1e-6

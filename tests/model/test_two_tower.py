@@ -132,8 +132,10 @@ def test_a_slice_answers_as_the_whole_model_and_holds_only_its_side(loss):
         "item_ids": np.ones((4, 2), np.int32),
         "item_numeric": np.ones((4, 1), np.float32),
         "item_multi_0": np.ones((4, 1), np.int32),
-        "item_row": np.zeros((4, 1), np.int32),
-        "log_q": np.zeros((4, 1), np.float32),
+        "positive_log_q": np.zeros((4, 1), np.float32),
+        "column_log_q": np.zeros((4, 1), np.float32),
+        "hits": np.stack([np.arange(4), np.arange(4)], axis=1).astype(np.int32),
+        "sample_weight": np.ones((4, 1), np.float32),
     }
     given = {name: value for name, value in {**user_batch(4), **items}.items() if name in model.input}
     np.testing.assert_allclose(inside(given).numpy(), vectors, atol=1e-6)

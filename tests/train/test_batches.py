@@ -39,12 +39,13 @@ def test_an_epoch_reads_each_positive_once_in_an_order_of_its_own(trained):
     made, encoded = batches(trained, (InBatch(),), InBatchSoftmax())
     positives = encoded.keys("train")["item_row"][encoded.keys("train")["label"] == 1]
     assert made.examples == len(positives) and made.steps == len(positives) // 128
-    one, again, other = ([x["item_row"][:, 0] for x, _, _ in made.epoch(epoch)] for epoch in (0, 0, 1))
+    one, again, other = ([first_ids(x) for x, _, _ in made.epoch(epoch)] for epoch in (0, 0, 1))
     np.testing.assert_array_equal(np.concatenate(one), np.concatenate(again))
     assert (np.concatenate(one) != np.concatenate(other)).any()
-    for item, count in zip(*np.unique(np.concatenate(one), return_counts=True), strict=True):
-        assert count <= (positives == item).sum()
-    resumed = [x["item_row"][:, 0] for x, _, _ in made.epoch(0, first_step=3)]
+    buckets = encoded.item_batch(positives)["ids"][:, 0]
+    for bucket, count in zip(*np.unique(np.concatenate(one), return_counts=True), strict=True):
+        assert count <= (buckets == bucket).sum()
+    resumed = [first_ids(x) for x, _, _ in made.epoch(0, first_step=3)]
     np.testing.assert_array_equal(np.concatenate(one[3:]), np.concatenate(resumed))
 
 
@@ -59,9 +60,9 @@ def test_negatives_are_fresh_and_never_the_users_positives(trained):
     drawn = []
     for step, (x, y, weight) in enumerate(made.epoch(0)):
         rows = order[step * 128 : (step + 1) * 128]
-        ids = first_ids(x).reshape(128, 4)
-        np.testing.assert_array_equal(ids[:, 0], bucket_of[keys["item_row"][rows]])
-        for row, negatives in zip(rows, ids[:, 1:], strict=True):
+        own_ids, ids = first_ids(x)[:128], first_ids(x)[128:].reshape(128, 3)
+        np.testing.assert_array_equal(own_ids, bucket_of[keys["item_row"][rows]])
+        for row, negatives in zip(rows, ids, strict=True):
             own = {int(bucket_of[item]) for item in liked[int(keys["user_row"][row])]}
             # By catalogue row; two items may share a bucket, so only buckets of positives alone tell.
             alone = own - {
@@ -69,9 +70,9 @@ def test_negatives_are_fresh_and_never_the_users_positives(trained):
             }
             assert not set(negatives.tolist()) & alone
         assert y[:, 0].all() and not y[:, 1:].any() and (weight == 1).all()
-        drawn.append(ids[:, 1:])
+        drawn.append(ids)
     later = next(iter(made.epoch(1)))[0]
-    assert (first_ids(later).reshape(128, 4)[:, 1:] != drawn[0]).any()
+    assert (first_ids(later)[128:].reshape(128, 3) != drawn[0]).any()
 
 
 def test_labelled_rows_are_negatives_by_themselves(trained):
@@ -91,10 +92,13 @@ def test_sampling_probabilities_are_the_items_shares_of_the_positives(trained):
     made, encoded = batches(trained, (InBatch(),), InBatchSoftmax())
     keys = encoded.keys("train")
     positives = keys["item_row"][keys["label"] == 1]
-    x, y, _ = next(iter(made.epoch(0)))
-    for item, log_q in zip(x["item_row"][:, 0], x["log_q"][:, 0], strict=True):
-        assert abs(np.exp(log_q) - (positives == item).sum() / len(positives)) < 1e-7
-    assert y.tolist() == list(range(128))
+    x, y, weight = next(iter(made.epoch(0)))
+    items = keys["item_row"][np.random.default_rng([17, 0, 0]).permutation(np.flatnonzero(keys["label"] == 1))[:128]]
+    for name in ("positive_log_q", "column_log_q"):
+        for item, log_q in zip(items, x[name][:, 0], strict=True):
+            assert abs(np.exp(log_q) - (positives == item).sum() / len(positives)) < 1e-7
+    np.testing.assert_array_equal(x["hits"], [(b, j) for b in range(128) for j in range(128) if items[b] == items[j]])
+    assert y.shape == weight.shape == x["sample_weight"].shape == (128, 1) and y.all() and weight.all()
 
 
 def test_a_batch_larger_than_the_data_is_refused(trained):

@@ -25,15 +25,17 @@ class CosineLogit(keras.layers.Layer):
 
         Args:
             user_vectors: `[batch, dim]` float32, unit length.
-            item_vectors: `[batch * candidates, dim]` float32, unit length; a user's candidates lie together.
+            item_vectors: `[batch * (1 + negatives), dim]` float32, unit length: each user's own item, then the
+                users' negatives, those of one user together.
 
         Returns:
-            float32 `[batch, candidates, 1]`.
+            float32 `[batch, 1 + negatives, 1]`, the own item first.
         """
         batch, dim = tf.shape(user_vectors)[0], user_vectors.shape[1]
-        candidates = tf.math.floordiv(tf.shape(item_vectors)[0], tf.maximum(batch, 1))
-        items = tf.reshape(item_vectors, [batch, candidates, dim])
-        cosine = tf.linalg.matmul(items, user_vectors[:, :, tf.newaxis])
+        negatives = tf.math.floordiv(tf.shape(item_vectors)[0], tf.maximum(batch, 1)) - 1
+        own = tf.reduce_sum(item_vectors[:batch] * user_vectors, axis=1)[:, tf.newaxis, tf.newaxis]
+        drawn = tf.reshape(item_vectors[batch:], [batch, negatives, dim])
+        cosine = tf.concat([own, tf.linalg.matmul(drawn, user_vectors[:, :, tf.newaxis])], axis=1)
         return 2.0 * tf.math.atanh(tf.clip_by_value(cosine, -COSINE_BOUND, COSINE_BOUND))
 
 
@@ -53,8 +55,8 @@ class InBatchSoftmaxLoss(keras.layers.Layer):
 
     z(u, i) = cosine(u, i) / temperature - log q(i), where q(i) is the probability that item i is in the batch
     as a row's item: the sampled-softmax correction of Bengio and Senécal (2008), for batches Yi et al., "Sampling-
-    Bias-Corrected Neural Modeling for Large Corpus Item Recommendations" (RecSys 2019), equation 3. A row whose item
-    equals the user's own positive is no negative: it is left out of the softmax (an accidental hit).
+    Bias-Corrected Neural Modeling for Large Corpus Item Recommendations" (RecSys 2019), equation 3. What is a training
+    positive of the row's user is no negative: it is left out of the softmax (an accidental hit).
     """
 
     def __init__(self, temperature: float, learn_temperature: bool, correct: bool, **kwargs: Any) -> None:
@@ -73,14 +75,17 @@ class InBatchSoftmaxLoss(keras.layers.Layer):
         )
         super().build(input_shape)
 
-    def call(self, user_vectors: tf.Tensor, item_vectors: tf.Tensor, item_row: Any, log_q: Any) -> tf.Tensor:
-        """Adds the mean loss of the batch's rows.
+    def call(
+        self, user_vectors: tf.Tensor, item_vectors: tf.Tensor, log_q: Any, hits: Any, sample_weight: Any
+    ) -> tf.Tensor:
+        """Adds the weighted mean loss of the batch's rows.
 
         Args:
             user_vectors: `[batch, dim]` float32, unit length.
             item_vectors: `[batch, dim]` float32, unit length; row b is the positive of user b.
-            item_row: `[batch, 1]` int32, the items' catalogue rows.
             log_q: `[batch, 1]` float32, natural log of the items' sampling probabilities.
+            hits: `[hits, 2]` int32, (row, column) of what is no negative, the rows' own places too; sorted.
+            sample_weight: `[batch, 1]` float32.
 
         Returns:
             int32 `[batch, 1]`: how many of the batch's other items score higher than the row's own.
@@ -91,9 +96,8 @@ class InBatchSoftmaxLoss(keras.layers.Layer):
             # As one more dimension of the product: nothing of the logits' size is made twice.
             users = tf.concat([users, tf.ones_like(log_q)], axis=1)
             items = tf.concat([items, -log_q], axis=1)
-        batch = tf.shape(item_row)[0]
-        weights = tf.fill([batch], 1.0 / tf.cast(tf.maximum(batch, 1), tf.float32))
-        loss, ranks = in_batch_softmax(users, items, item_row[:, 0], weights)
+        weights = sample_weight[:, 0]
+        loss, ranks = in_batch_softmax(users, items, hits, tf.math.divide_no_nan(weights, tf.reduce_sum(weights)))
         self.add_loss(loss)
         return ranks[:, tf.newaxis]
 

@@ -15,19 +15,18 @@ _IMPOSSIBLE = -1e9  # a masked logit: its probability underflows to zero in floa
 
 @tf.custom_gradient  # type: ignore[untyped-decorator]
 def in_batch_softmax(
-    users: tf.Tensor, items: tf.Tensor, item_rows: tf.Tensor, weights: tf.Tensor
+    users: tf.Tensor, items: tf.Tensor, hits: tf.Tensor, weights: tf.Tensor
 ) -> tuple[tuple[tf.Tensor, tf.Tensor], Callable[..., Any]]:
     """Weighted softmax cross-entropy of each row's own item among the batch's, and the rank it reaches.
 
-    With z(b, j) = users[b] · items[j]: loss = Σ_b weights[b] · (ln Σ_j exp z(b, j) - z(b, b)), where a j whose item is
-    row b's own item, but not row b, is left out of the sum (an accidental hit). Its gradients
-    Σ_b weights[b] · (p(b, j) - [b = j]) · users[b] for items[j], and likewise for users, are made in the same pass,
-    block by block of rows.
+    With z(b, j) = users[b] · items[j]: loss = Σ_b weights[b] · (ln Σ_j exp z(b, j) - z(b, b)), where a hit (b, j) with
+    j != b is left out of the sum. Its gradients Σ_b weights[b] · (p(b, j) - [b = j]) · users[b] for items[j], and
+    likewise for users, are made in the same pass, block by block of rows.
 
     Args:
         users: `[batch, dim]` float32.
         items: `[batch, dim]` float32; row b is the positive of user b.
-        item_rows: `[batch]` int32, the items' catalogue rows.
+        hits: `[hits, 2]` int32, (row, column) of what is no negative, every (b, b) among them, sorted by row.
         weights: `[batch]` float32.
 
     Returns:
@@ -37,14 +36,17 @@ def in_batch_softmax(
     batch, dim = tf.shape(users)[0], users.shape[1]
     size = tf.maximum(1, BLOCK_ELEMENTS // tf.maximum(batch, 1))
     blocks = (batch + size - 1) // size
+    bounds = tf.searchsorted(hits[:, 0], tf.range(batch + 1))
 
     def block(step: Any, loss: Any, grad_items: Any, grad_users: Any, ranks: Any) -> Any:
         rows = tf.range(step * size, tf.minimum((step + 1) * size, batch))
         user, own, weight = users[rows[0] : rows[-1] + 1], items[rows[0] : rows[-1] + 1], tf.gather(weights, rows)
         scores = tf.matmul(user, items, transpose_b=True)
         positive = tf.reduce_sum(user * own, axis=1, keepdims=True)
-        ownership = tf.equal(tf.gather(item_rows, rows)[:, tf.newaxis], item_rows[tf.newaxis, :])
-        scores = tf.where(ownership, _IMPOSSIBLE, scores)  # the row's own place too: it is added back below
+        first, last = bounds[rows[0]], bounds[rows[-1] + 1]
+        places = hits[first:last] - [rows[0], 0]
+        # The row's own place too: it is added back below.
+        scores = tf.tensor_scatter_nd_update(scores, places, tf.fill([last - first], _IMPOSSIBLE))
         peak = tf.maximum(tf.reduce_max(scores, axis=1, keepdims=True), positive)
         others = tf.exp(scores - peak)
         itself = tf.exp(positive - peak)
@@ -75,4 +77,4 @@ def in_batch_softmax(
     def gradient(upstream: tf.Tensor, _: Any) -> tuple[tf.Tensor, tf.Tensor, None, None]:
         return upstream * grad_users, upstream * grad_items, None, None
 
-    return (loss, tf.ensure_shape(ranks.concat(), item_rows.shape)), gradient
+    return (loss, tf.ensure_shape(ranks.concat(), weights.shape)), gradient

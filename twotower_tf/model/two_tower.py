@@ -12,7 +12,17 @@ from twotower_tf.features.encoder import Layout
 from twotower_tf.features.inputs import SideName
 from twotower_tf.model import embeddings, losses, towers
 
-ITEM_ROW, LOG_Q = "item_row", "log_q"
+# Inputs of the losses, beside the encoded ones. A column is a candidate that every row of the batch meets.
+POSITIVE_LOG_Q = "positive_log_q"  # float32 [batch, 1], of the own item under the columns' sampling mixture
+COLUMN_LOG_Q = "column_log_q"  # float32 [columns, 1]
+HITS = "hits"  # int32 [hits, 2], (row, column) of what is no negative, sorted by row
+SAMPLE_WEIGHT = "sample_weight"  # float32 [batch, 1]
+_LOSS_INPUTS = {
+    POSITIVE_LOG_Q: tf.TensorSpec([None, 1], tf.float32),
+    COLUMN_LOG_Q: tf.TensorSpec([None, 1], tf.float32),
+    HITS: tf.TensorSpec([None, 2], tf.int32),
+    SAMPLE_WEIGHT: tf.TensorSpec([None, 1], tf.float32),
+}
 
 
 class TwoTower(keras.Model):
@@ -41,7 +51,7 @@ class TwoTower(keras.Model):
 def build(config: ExperimentConfig) -> TwoTower:
     """Builds and compiles nothing but the graph of layers.
 
-    Inputs are the encoded tensors, named as `batch_names` says; with an in-batch loss also `item_row` and `log_q`.
+    Inputs are the encoded tensors, named as `batch_names` says; with an in-batch loss also those of the loss.
     The output is `[batch, candidates, 1]` click probabilities for `CosineLogitBCE`, and for `InBatchSoftmax`, whose
     loss a layer adds, `[batch, 1]` ranks of the rows' own items in the batch.
     """
@@ -54,13 +64,18 @@ def build(config: ExperimentConfig) -> TwoTower:
         inputs.update({towers.input_name(side, layout, key): tensor for key, tensor in encoded.items()})
         vectors[side] = towers.tower(config, side, encoded, tables, placed)
     if isinstance(config.loss, InBatchSoftmax):
-        inputs[ITEM_ROW] = keras.Input(type_spec=tf.TensorSpec([None, 1], tf.int32), name=ITEM_ROW)
-        inputs[LOG_Q] = keras.Input(type_spec=tf.TensorSpec([None, 1], tf.float32), name=LOG_Q)
+        inputs |= {name: keras.Input(type_spec=spec, name=name) for name, spec in _LOSS_INPUTS.items()}
         loss = config.loss
         layer = losses.InBatchSoftmaxLoss(
             loss.temperature, loss.learn_temperature, loss.correct, name="in_batch_softmax"
         )
-        output = layer(vectors["user"], vectors["item"], item_row=inputs[ITEM_ROW], log_q=inputs[LOG_Q])
+        output = layer(
+            vectors["user"],
+            vectors["item"],
+            log_q=inputs[COLUMN_LOG_Q],
+            hits=inputs[HITS],
+            sample_weight=inputs[SAMPLE_WEIGHT],
+        )
     else:
         logit = losses.CosineLogit(name="cosine_logit")(vectors["user"], vectors["item"])
         output = losses.final_sigmoid()(logit)
@@ -78,7 +93,6 @@ def tower(model: keras.Model, side: SideName) -> keras.Model:
         A model from that side's inputs alone to its unit-length vectors `[batch, vector_dim]`. Weights are shared.
     """
     inputs = {name: tensor for name, tensor in model.input.items() if name.startswith(f"{side}_")}
-    inputs.pop(ITEM_ROW, None)
     return keras.Model(inputs=inputs, outputs=model.get_layer(towers.VECTOR_LAYERS[side]).output, name=f"{side}_tower")
 
 

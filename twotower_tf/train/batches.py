@@ -93,9 +93,10 @@ class Batches:
         x = {self._names["user"][key]: np.ascontiguousarray(value) for key, value in users.items()}
         if self._in_batch:
             items = own
-            x[two_tower.ITEM_ROW] = item_rows[:, np.newaxis]
-            x[two_tower.LOG_Q] = self._log_q[item_rows][:, np.newaxis]
-            y, weight = np.arange(len(rows), dtype=np.int32), np.ones(len(rows), np.float32)
+            log_q = self._log_q[item_rows][:, np.newaxis]
+            y, weight = np.ones((len(rows), 1), np.float32), np.ones((len(rows), 1), np.float32)
+            x |= {two_tower.POSITIVE_LOG_Q: log_q, two_tower.COLUMN_LOG_Q: log_q, two_tower.SAMPLE_WEIGHT: weight}
+            x[two_tower.HITS] = np.argwhere(item_rows[:, np.newaxis] == item_rows).astype(np.int32)
         else:
             items = self._with_negatives(own, rows, item_rows, rng)
             y = np.zeros((len(rows), 1 + self._per_positive, 1), np.float32)
@@ -106,13 +107,13 @@ class Batches:
         return x, y, weight
 
     def _with_negatives(self, own: Batch, rows: np.ndarray, item_rows: np.ndarray, rng: np.random.Generator) -> Batch:
-        """Each row's own item followed by its negatives, flattened to `[batch * candidates]`."""
+        """The rows' own items, then the rows' negatives, those of one row together: `[batch * (1 + negatives)]`."""
         if not self._per_positive:
             return own
         users = self._keys["user_row"][rows]
         drawn = uniform(rng, self._positives, users, item_rows, self._per_positive, self._encoded.num_items)
         negatives = self._encoded.item_batch(drawn.reshape(-1))
-        return {key: _interleave(value, negatives[key], len(rows)) for key, value in own.items()}
+        return {key: _stack(value, negatives[key]) for key, value in own.items()}
 
     def _signature(self) -> Any:
         def spec(value: np.ndarray) -> tf.TensorSpec:
@@ -120,18 +121,17 @@ class Batches:
             return tf.TensorSpec([None, *value.shape[1:]], value.dtype)
 
         x, y, weight = self._example(self._rows[:1], np.random.default_rng(0))
-        fixed = {"user_ids", "user_numeric", "item_ids", "item_numeric", two_tower.ITEM_ROW, two_tower.LOG_Q}
+        ragged = {name for side in self._names.values() for name in side.values() if "_multi_" in name}
         specs = {
-            name: spec(value) if name in fixed else tf.TensorSpec([None, None], tf.int32) for name, value in x.items()
+            name: tf.TensorSpec([None, None], tf.int32) if name in ragged else spec(value) for name, value in x.items()
         }
         return specs, spec(y), spec(weight)
 
 
-def _interleave(own: np.ndarray, negatives: np.ndarray, batch: int) -> np.ndarray:
-    """`[batch, width]` and `[batch * n, width]` to `[batch * (1 + n), width]`, each row's own first."""
-    width = max(own.shape[1], negatives.shape[1])
-    per_row = len(negatives) // max(batch, 1)
-    joined = np.full((batch, 1 + per_row, width), -1, own.dtype)
-    joined[:, 0, : own.shape[1]] = own
-    joined[:, 1:, : negatives.shape[1]] = negatives.reshape(batch, per_row, -1)
-    return joined.reshape(-1, width)
+def _stack(first: np.ndarray, then: np.ndarray) -> np.ndarray:
+    """Rows one below the other; where widths differ, -1 (no value) fills the narrower."""
+    width = max(first.shape[1], then.shape[1])
+    joined = np.full((len(first) + len(then), width), -1, first.dtype)
+    joined[: len(first), : first.shape[1]] = first
+    joined[len(first) :, : then.shape[1]] = then
+    return joined
