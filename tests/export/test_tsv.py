@@ -43,6 +43,30 @@ def test_layout_of_a_line(tmp_path):
     assert (tmp_path / "t.tsv").read_bytes() == "a\t0.5,-0.25,1\nπ,b\t0.1,0.33333334,1e-10\n".encode()
 
 
+def test_whole_numbers_have_no_fraction(tmp_path):
+    vectors = np.array([[0, -0.0, 1, -1], [10, 2**24, 3e9, 0.5], [0.25, 100.5, 1e20, 7]], np.float32)
+    tsv.write_tsv(tmp_path / "t.tsv", ["a", "b", "c"], vectors)
+    assert (tmp_path / "t.tsv").read_text() == ("a\t0,-0,1,-1\nb\t10,16777216,3000000000,0.5\nc\t0.25,100.5,1e+20,7\n")
+
+
+def test_ids_may_hold_commas(tmp_path):
+    ids, vectors = ["a,b,c", "d", ",", "]", "[1,2],"], np.arange(10, dtype=np.float32).reshape(5, 2) / 7
+    tsv.write_tsv(tmp_path / "t.tsv", ids, vectors)
+    read_ids, read = tsv.read_tsv(tmp_path / "t.tsv")
+    assert read_ids.tolist() == ids
+    np.testing.assert_array_equal(read, vectors)
+
+
+def test_blocks_are_read_one_after_the_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(tsv, "_BYTES_PER_READ", 100)
+    vectors = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    tsv.write_tsv(tmp_path / "t.tsv", [f"item {row}" for row in range(50)], vectors)
+    blocks = list(tsv.read_blocks(tmp_path / "t.tsv", threads=2))
+    assert len(blocks) > 10 and all(len(ids) == len(rows) for ids, rows in blocks)
+    assert [text for ids, _ in blocks for text in ids.to_pylist()] == [f"item {row}" for row in range(50)]
+    np.testing.assert_array_equal(np.concatenate([rows for _, rows in blocks]), vectors)
+
+
 def test_blocks_join_without_a_seam(tmp_path, monkeypatch):
     monkeypatch.setattr(tsv, "_VALUES_PER_BLOCK", 12)
     monkeypatch.setattr(tsv, "_BYTES_PER_READ", 37)
@@ -84,6 +108,10 @@ def test_refused_input_leaves_no_file(tmp_path, ids, vectors, message):
         (b"a\t1,2\nb\t1\t2\n", "damaged: line 2: one tab between"),
         (b"a\t1,2\n\t1,2\n", "damaged: line 2: the item id is empty"),
         (b"a\t1,2\nb\t1,2\nc\t1\n", "damaged: line 3: 2 numbers are expected"),
+        (b"a\t1,2\nb\t1,2,3\nc\t1\n", "damaged: line 2: 2 numbers are expected"),
+        (b"a\t1,2\nb\t1\nc\t1,2,3\n", "damaged: line 2: 2 numbers are expected"),
+        (b"a\t1,2\nb,c\t1\n", "damaged: line 2: 2 numbers are expected"),
+        (b"a,b\t1,2\nc\t1\n", "damaged: line 2: 2 numbers are expected"),
         (b"a\t1,2\nb\t1,x\n", "damaged: line 2: one of the values is not a number"),
         (b"a\t1,2\nb\t1,\n", "damaged: line 2: one of the values is not a number"),
         (b"a\t1,2\nb\t1,\xff\n", "damaged: line 2: one of the values is not a number"),
