@@ -150,6 +150,18 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: DataConfig(delimiter='"'),
         """DataConfig.delimiter: string should match pattern '^([^"\\r\\n]|\\\\t)?$'; came '"'""",
     ),
+    "a list without places": (
+        lambda: experiment(data=DataConfig(label="click", list_id="request")),
+        "data.list_id: a place is one in a list; name data.position too",
+    ),
+    "places without a list": (
+        lambda: experiment(data=DataConfig(label="click", position="slot")),
+        "data.position: a place is one in a list; name data.list_id too",
+    ),
+    "rejections among nothing but positives": (
+        lambda: experiment(data=DataConfig(rejected="action = 'hide'")),
+        "data.rejected: every row is a positive, and none of them a rejection; name data.label or data.positive",
+    ),
     "two columns of one name": (
         lambda: experiment(data=DataConfig(label="click", columns=("user_id", "item_id", "user_id"))),
         "data.columns: two columns are named 'user_id'",

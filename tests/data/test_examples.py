@@ -49,10 +49,11 @@ def test_what_was_shown_and_not_taken_is_kept_for_use_as_negatives(tmp_path: Pat
     prepare(experiment(tmp_path, split=TimeSplit(0, 0.2), positive="dwell < 2"), tmp_path / "run")
     prepared = Prepared.open(tmp_path / "run")
     users, items = prepared.user_ids(), prepared.item_ids()
-    kept = prepared.rejections()
+    kept = prepared.columns("train", ["user_row", "item_row", "timestamp", "label"])
     found = [
         (time, users[user], items[item])
-        for user, item, time in zip(kept["user_row"], kept["item_row"], kept["timestamp"], strict=True)
+        for user, item, time, label in zip(*(column.tolist() for column in kept.values()), strict=True)
+        if not label
     ]
     last = max(row["timestamp"] for row in rows_of(prepared, "train"))
     expected = [

@@ -435,7 +435,7 @@ def test_open_refuses_what_is_not_there_or_of_another_version(tmp_path: Path) ->
         Prepared.open(tmp_path)
     (tmp_path / "prepared").mkdir()
     (tmp_path / "prepared" / "manifest.json").write_text('{"schema_version": 99}')
-    with pytest.raises(ArtifactError, match="schema_version 99 is not the 1 that this version of twotower_tf reads"):
+    with pytest.raises(ArtifactError, match="schema_version 99 is not the 2 that this version of twotower_tf reads"):
         Prepared.open(tmp_path)
 
 

@@ -139,6 +139,10 @@ def test_engines_agree_on_the_synthetic_log(
             label="click",
             item_name="title",
             exclude="device_type = 'tablet' AND regexp_matches(user_id, '7$')",
+            rejected="device_type = 'phone' AND placement <> 'top'",
+            weight="CASE placement WHEN 'top' THEN 0.3 WHEN 'feed' THEN 1 ELSE click - 0.5 END",
+            list_id="device_type",
+            position="timestamp",
             split=SPLITS[split],
         ),
         item_features=(
@@ -157,7 +161,11 @@ def test_engines_agree_on_the_synthetic_log(
         ),
     )
     found = assert_engines_agree(config, tmp_path, spark)
-    assert found["manifest"]["rows"]["read"] == 3_000 > found["manifest"]["rows"]["used"]
+    rows = found["manifest"]["rows"]
+    assert rows["read"] == 3_000 == rows["used"] + sum(rows["excluded"].values()) + rows["quarantined"]
+    assert rows["excluded"] and rows["quarantined"]
+    train = found["examples train"]
+    assert [len(set(train[name].to_pylist())) > 1 for name in ("rejected", "weight", "list", "position")] == [True] * 4
     assert all(found["manifest"]["splits"][name]["positives"] for name in ("train", "valid", "test"))
 
 
@@ -187,6 +195,11 @@ def test_engines_agree_on_movielens(tmp_path: Path, movielens: Path, spark: Spar
             item_id="movie_id",
             timestamp="timestamp",
             item_name="title",
+            positive="rating >= 4",
+            rejected="rating <= 2",
+            weight="rating / 3",
+            list_id="user_id",
+            position="rating",
             split=SPLITS[split],
         ),
         item_features=(

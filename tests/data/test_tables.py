@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from twotower_tf.data import files, judge, quarantine, tables
+from twotower_tf.data import expressions, files, quarantine, tables
 from twotower_tf.errors import DataError
 
 
@@ -87,8 +87,8 @@ def test_json_values_are_text_of_their_own_type(tmp_path: Path) -> None:
 def test_types_for_predicates_hold_for_every_value(tmp_path: Path) -> None:
     (tmp_path / "e.csv").write_text("whole,real,zip,mixed,empty\n1,1.5,007,1,\n-20,2,8,x,\n,1e3,9,2,\n")
     connection, table = load(tmp_path, "e.csv")
-    expressions = judge.typed(connection, table, list(table.columns))
-    query = f"SELECT {', '.join(f'typeof({expression})' for expression in expressions.values())} FROM t LIMIT 1"
+    found = expressions.typed(connection, table, list(table.columns))
+    query = f"SELECT {', '.join(f'typeof({expression})' for expression in found.values())} FROM t LIMIT 1"
     assert connection.execute(query).fetchall() == [("BIGINT", "DOUBLE", "VARCHAR", "VARCHAR", "VARCHAR")]
 
 

@@ -31,6 +31,13 @@ def check_data(data: DataConfig) -> None:
             datetime.strptime(split.until.replace("-", ""), "%Y%m%d")
         except ValueError:
             raise ConfigError(f"data.split.until: {split.until!r} is no day; write it as 20260131") from None
+    if data.rejected and not (data.label or data.positive):
+        raise ConfigError(
+            "data.rejected: every row is a positive, and none of them a rejection; name data.label or data.positive"
+        )
+    for field, other in (("list_id", "position"), ("position", "list_id")):
+        if getattr(data, field) and not getattr(data, other):
+            raise ConfigError(f"data.{field}: a place is one in a list; name data.{other} too")
     for field, table in (("columns", "events"), ("item_columns", "items"), ("user_columns", "users")):
         _check_header(data, field, table)
     for field, table in (("items_time", "items"), ("users_time", "users")):

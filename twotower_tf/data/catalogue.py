@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import duckdb
 
 from twotower_tf.config import ExperimentConfig
-from twotower_tf.data import judge, timestamps
+from twotower_tf.data import expressions, judge, timestamps
 from twotower_tf.data.engine import one
 from twotower_tf.data.roles import RESERVED, FeatureColumn, Inputs, feature_sources
 from twotower_tf.data.tables import Table
@@ -57,7 +57,7 @@ def latest(
     Raises:
         DataError: where most times in `since` cannot be read.
     """
-    text = judge.text_of(table, id_column)
+    text = table.text(id_column)
     faults = judge.unusable_id(name, id_column, text)
     ts = "CAST(NULL AS BIGINT)"
     if since:
@@ -65,7 +65,7 @@ def latest(
         clock = timestamps.choose(
             connection, table.name, column.identifier, column.kind, column=since, field=f"data.{name}s_time"
         )
-        ts, time = clock.seconds, judge.text_of(table, since)
+        ts, time = clock.seconds, table.text(since)
         faults += (
             f"WHEN {time} IS NULL THEN {literal(f'no time: column {since!r} is empty')} "
             f"WHEN {ts} IS NULL THEN 'time ''' || {time} || ''' is not {clock.form}' "
@@ -112,9 +112,9 @@ def number(connection: duckdb.DuckDBPyConnection, inputs: Inputs, *, continued: 
     _number(connection, "user", f"SELECT DISTINCT user_id {used}", continued)
     _number(connection, "item", f"SELECT DISTINCT item_id {used}{more}", continued)
     connection.execute(
-        """
+        f"""
         CREATE TABLE keys AS
-        SELECT place, user_row, item_row, ts, label, given
+        SELECT place, user_row, item_row, ts, label, given{"".join(f", {name}" for name in inputs.keys)}
         FROM judged JOIN users USING (user_id) JOIN items USING (item_id)
         WHERE reason IS NULL AND NOT excluded
         """
@@ -161,9 +161,9 @@ def items_query(
     name = "NULL"
     if data.item_name:
         name = (
-            judge.text_of(table, data.item_name, "t")
+            table.text(data.item_name, "t")
             if table and data.item_name in from_table
-            else judge.text_of(events, data.item_name, "e")
+            else events.text(data.item_name, "e")
         )
     values = {"item_id": "i.item_id", "item_name": f"coalesce({name}, i.item_id)"}
     for feature in features.values():
@@ -171,7 +171,7 @@ def items_query(
             values[feature.name] = _feature(feature, data.item_id, table, events)
     if table is not None:
         others = [column for column in from_table if column not in values and column not in (data.item_id, *RESERVED)]
-        values |= judge.typed(connection, table, others, "t")  # for filters
+        values |= expressions.typed(connection, table, others, "t")  # for filters
     if earlier is not None:
         known = "last.place IS NULL AND l.id IS NULL" if table is not None else "last.place IS NULL"
         values |= {column: f"CASE WHEN {known} THEN {earlier.get(column, 'NULL')} ELSE {expression} END"

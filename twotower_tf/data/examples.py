@@ -22,8 +22,7 @@ from twotower_tf.data.engine import Cluster
 from twotower_tf.data.roles import Inputs
 from twotower_tf.data.values import quoted
 
-KEYS = "p.user_row, p.item_row, p.label, p.ts AS timestamp, p.history_start, p.history_end"
-_KEY_COLUMNS = 6
+KEYS = ("user_row", "item_row", "label", "timestamp", "history_start", "history_end")
 _CELLS = 16 << 20  # of one part: rows times columns
 _WRITERS = 2
 _MOST_READ = 4  # ranges may overlap: the log is read this often at most before one sort is cheaper
@@ -62,7 +61,7 @@ def write(
             connection.write_parts(_of_split(inputs, code), paths.examples(split))
         return
     carried, joined = values(inputs)
-    rows = part_rows(_KEY_COLUMNS + len(carried) + len(joined))
+    rows = part_rows(len(KEYS) + len(inputs.keys) + len(carried) + len(joined))
     for split in judge.SPLITS:
         paths.examples(split).mkdir(parents=True)
     parts = _parts(connection, rows)
@@ -109,6 +108,11 @@ def values(inputs: Inputs) -> tuple[dict[str, str], dict[str, str]]:
     return carried, joined
 
 
+def _keys(inputs: Inputs) -> str:
+    names = (*KEYS, *inputs.keys)
+    return ", ".join("p.ts AS timestamp" if name == "timestamp" else f"p.{name}" for name in names)
+
+
 def _joins(inputs: Inputs) -> str:
     joins = "LEFT JOIN user_table AS t ON t.rowid = p.user_at " if inputs.user_from_table else ""
     return joins + ("LEFT JOIN item_table AS i ON i.rowid = p.item_at " if inputs.item_as_of else "")
@@ -123,7 +127,7 @@ def _sorted(inputs: Inputs) -> str:
     carried, joined = values(inputs)
     selected = "".join(f", {_selected(columns)}" for columns in (carried, joined) if columns)
     events = "JOIN events AS e ON e.rowid = p.place " if carried else ""
-    return f"SELECT p.rowid AS rank, {KEYS}{selected} FROM placed AS p {events}{_joins(inputs)}"
+    return f"SELECT p.rowid AS rank, {_keys(inputs)}{selected} FROM placed AS p {events}{_joins(inputs)}"
 
 
 def _of_split(inputs: Inputs, code: int) -> str:
@@ -148,7 +152,7 @@ def _read(connection: duckdb.DuckDBPyConnection, inputs: Inputs, part: _Part) ->
     within = f"WHERE p.rowid BETWEEN {part.first} AND {part.last}"
     selected, order = (f", {_selected(joined)}", " ORDER BY p.rowid") if joined else ("", "")
     table = connection.sql(
-        f"SELECT p.place, {KEYS}{selected} FROM placed AS p {_joins(inputs)}{within}{order}"
+        f"SELECT p.place, {_keys(inputs)}{selected} FROM placed AS p {_joins(inputs)}{within}{order}"
     ).to_arrow_table()
     places = table.column("place").to_numpy() - part.lowest
     table = table.drop_columns(["place"])
@@ -161,4 +165,4 @@ def _read(connection: duckdb.DuckDBPyConnection, inputs: Inputs, part: _Part) ->
         log = log.take(places)
     for position, name in enumerate(log.schema.names):
         table = table.append_column(name, log.column(position))
-    return table.select([*table.schema.names[:_KEY_COLUMNS], *carried, *joined])
+    return table.select([*table.schema.names[: len(KEYS) + len(inputs.keys)], *carried, *joined])

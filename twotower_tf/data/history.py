@@ -10,7 +10,7 @@ nobody's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import duckdb
@@ -82,12 +82,16 @@ def write_sequences(connection: duckdb.DuckDBPyConnection, root: Path, past: str
         )
 
 
-def place_histories(connection: duckdb.DuckDBPyConnection, timed: bool, versions: Mapping[str, bool]) -> None:
+def place_histories(
+    connection: duckdb.DuckDBPyConnection, timed: bool, versions: Mapping[str, bool], keys: Sequence[str]
+) -> None:
     """Creates `placed` from `split_keys`, in the order of split, time and place.
 
-    The columns: those of `split_keys`, `history_start`, `history_end`, and for each of `versions` ("user", "item"; with
-    times or not) the place of the table's row that holds at the event (`user_at`, `item_at`).
+    The columns: those of `split_keys` (of which `keys` are not always there), `history_start`, `history_end`, and for
+    each of `versions` ("user", "item"; with times or not) the place of the table's row that holds at the event
+    (`user_at`, `item_at`).
     """
+    carried = "".join(f", k.{name}" for name in keys)
     at = "".join(f", {side}_versions.place AS {side}_at" for side in versions)
     joins = " ".join(as_of.join(side, timed=dated) for side, dated in versions.items())
     lengths = {which: f"{which}_count" for which in _MEMBERS}
@@ -98,7 +102,7 @@ def place_histories(connection: duckdb.DuckDBPyConnection, timed: bool, versions
     connection.execute(
         f"""
         CREATE TABLE placed AS
-        SELECT k.place, k.user_row, k.item_row, k.label, k.ts, k.split,
+        SELECT k.place, k.user_row, k.item_row, k.label, k.ts, k.split{carried},
                CASE WHEN k.split = 2 THEN seen_start ELSE train_start END AS history_start,
                CASE WHEN k.split = 2 THEN seen_start + {lengths["seen"]}
                     ELSE train_start + {lengths["train"]} END AS history_end{at}

@@ -40,7 +40,7 @@ from twotower_tf.data.values import literal, quoted
 from twotower_tf.errors import ConfigError, DataError
 from twotower_tf.progress import Progress, silent
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _STEPS = 8
 
 
@@ -118,7 +118,8 @@ def _prepare(
     history.count_positives(connection, past)
     history.write_sequences(connection, root, past)
     step()
-    history.place_histories(connection, bool(config.data.timestamp), _versions(connection, config, inputs))
+    versions = _versions(connection, config, inputs)
+    history.place_histories(connection, bool(config.data.timestamp), versions, inputs.keys)
     step()
     examples.write(connection, inputs, paths, threads, lambda done, total: progress("examples", done, total))
     drop(connection, "placed")
@@ -256,6 +257,7 @@ def _manifest(
         "time_range": list(times) if times[0] is not None else None,
         "item_columns_in_events": [column.name for column in (*inputs.item_from_events, *inputs.item_as_of)],
         "columns": _columns(inputs),
+        "keys": [*examples.KEYS, *inputs.keys],
         "inputs": [files.describe(source) for source in sources],
     }
 

@@ -24,6 +24,10 @@ KEYS = {
     "timestamp": np.int64,
     "history_start": np.int64,
     "history_end": np.int64,
+    "rejected": np.bool_,
+    "weight": np.float32,
+    "list": np.int64,
+    "position": np.float64,
 }
 
 
@@ -95,7 +99,13 @@ class Prepared:
         return sorted(self.paths.examples(split).glob("part-*.parquet"))
 
     def columns(self, split: str, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
-        """Key columns of a split as arrays `[num_rows]`; an unknown timestamp is 0."""
+        """Key columns of a split as arrays `[num_rows]`, of `manifest["keys"]`.
+
+        `user_row`, `item_row`, `label` (1 for a positive), `timestamp` (epoch seconds, 0 where unknown),
+        `history_start` and `history_end` (a slice of `sequence`) are always there. Where the configuration names them:
+        `rejected` (bool, on rows with label 0), `weight` (at least 0), `list` (a number per list, -1 for none) and
+        `position` in it (NaN for none).
+        """
         tables = [pq.read_table(path, columns=list(names)) for path in self.parts(split)]
         table = pa.concat_tables(tables)
         arrays: dict[str, npt.NDArray[Any]] = {}
@@ -105,17 +115,6 @@ class Prepared:
                 column = column.fill_null(0)
             arrays[name] = np.asarray(column.to_numpy(), dtype=KEYS[name])
         return arrays
-
-    def rejections(self) -> dict[str, npt.NDArray[Any]]:
-        """Training rows with label 0, in the order of time: what was shown and not taken, for use as hard negatives.
-
-        Returns:
-            `user_row` int32, `item_row` int32 and `timestamp` int64 (0 where unknown), each `[rejections]`.
-        """
-        names = ["user_row", "item_row", "timestamp"]
-        columns = self.columns("train", [*names, "label"])
-        rejected = columns["label"] == 0
-        return {name: columns[name][rejected] for name in names}
 
     def raw_batches(self, split: str, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """The split's rows in order, at most `rows` at a time; a batch never spans two parts."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import duckdb
 
-from twotower_tf.data import judge, timestamps
+from twotower_tf.data import timestamps
 from twotower_tf.data.engine import one
 from twotower_tf.data.tables import Table
 from twotower_tf.data.values import literal
@@ -127,7 +127,7 @@ def measure(connection: duckdb.DuckDBPyConnection, table: Table) -> TableProfile
 
 
 def _column(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> Profile:
-    text = judge.text_of(table, name)
+    text = table.text(name)
     number = f"TRY_CAST({text} AS DOUBLE)"
     finite = f"CASE WHEN isfinite({number}) THEN {number} END"
     exact = table.rows <= _EXACT_UP_TO
@@ -214,7 +214,7 @@ def predicts(connection: duckdb.DuckDBPyConnection, table: Table, cause: str, ef
     known (Goodman and Kruskal's lambda, 1954). A missing value is one of the values. Causes that occur once, which
     would tell anything, are left out.
     """
-    known, told = (f"coalesce({judge.text_of(table, name)}, '')" for name in (cause, effect))
+    known, told = (f"coalesce({table.text(name)}, '')" for name in (cause, effect))
     (right, rows) = one(
         connection,
         f"""
@@ -237,7 +237,7 @@ def predicts(connection: duckdb.DuckDBPyConnection, table: Table, cause: str, ef
 
 def overlap(connection: duckdb.DuckDBPyConnection, events: Table, column: str, table: Table, key: str) -> float:
     """The share of the events' distinct ids that the other table has."""
-    ids, keys = judge.text_of(events, column), judge.text_of(table, key)
+    ids, keys = events.text(column), table.text(key)
     shared, total = one(
         connection,
         f"SELECT count(*) FILTER (id IN (SELECT {keys} FROM {table.name})), count(*) "

@@ -119,6 +119,15 @@ def where(connection: duckdb.DuckDBPyConnection, table: Table, place: int) -> st
     return told(next(entry for entry in entries(connection, table, [(place, "")]) if entry["reason"] == ""))
 
 
+def example(connection: duckdb.DuckDBPyConnection, table: Table, column: str, condition: str) -> str:
+    """The first row that meets a condition, as text: ` e.g. 'VALUE' at FILE:LINE`; "" where none does."""
+    expression = table.columns[column].identifier
+    found = connection.execute(
+        f"SELECT rowid, CAST({expression} AS VARCHAR) FROM {table.name} WHERE {condition} ORDER BY rowid LIMIT 1"
+    ).fetchall()
+    return "".join(f" e.g. {value!r} at {where(connection, table, place)}" for place, value in found)
+
+
 def told(entry: Mapping[str, Any]) -> str:
     """An entry's place in words."""
     key = next((key for key in ("row", "record") if key in entry), "")

@@ -12,6 +12,7 @@ import duckdb
 
 from twotower_tf.config import (
     Bucketized,
+    DataConfig,
     DateSplit,
     ExperimentConfig,
     GivenSplit,
@@ -81,6 +82,7 @@ class Inputs:
         item_from_events: item columns whose values the events carry (the id excepted, which the catalogue has).
         item_from_table: item columns that only the item table has.
         item_as_of: those of them whose values are taken as of the event; the others are the catalogue's.
+        keys: key columns of the examples beside the usual ones.
     """
 
     events: Table
@@ -91,6 +93,7 @@ class Inputs:
     item_from_events: tuple[FeatureColumn, ...]
     item_from_table: tuple[FeatureColumn, ...]
     item_as_of: tuple[FeatureColumn, ...] = ()
+    keys: tuple[str, ...] = ()
 
 
 def mentioned(predicate: str, names: Iterable[str]) -> set[str]:
@@ -100,11 +103,22 @@ def mentioned(predicate: str, names: Iterable[str]) -> set[str]:
     return {name for name in names if name.lower() in words or (not name.isidentifier() and name.lower() in lowered)}
 
 
+def expressions(data: DataConfig) -> str:
+    """The SQL that people wrote over the log's columns."""
+    return " ".join((data.positive, data.rejected, data.exclude, data.weight))
+
+
+def key_columns(data: DataConfig) -> tuple[str, ...]:
+    """The columns beside the usual ones that the configuration gives the examples (see `expressions`)."""
+    named = {"rejected": data.rejected, "weight": data.weight, "list": data.list_id, "position": data.position}
+    return tuple(name for name, value in named.items() if value)
+
+
 def event_columns(config: ExperimentConfig) -> tables.Wanted:
     """Tells of a column's name whether the log is read for it."""
     named = _named_columns(config)
-    predicates = f"{config.data.positive} {config.data.exclude}"
-    return lambda name: name in named or bool(mentioned(predicates, [name]))
+    written = expressions(config.data)
+    return lambda name: name in named or bool(mentioned(written, [name]))
 
 
 def load(
@@ -146,12 +160,13 @@ def load(
     from_events, from_table = divide(config, "user", events, users)
     item_from_events, item_from_table = divide(config, "item", events, items)
     as_of = item_from_table if data.items_time else ()
-    return Inputs(events, items, users, from_events, from_table, item_from_events, item_from_table, as_of)
+    keys = key_columns(data)
+    return Inputs(events, items, users, from_events, from_table, item_from_events, item_from_table, as_of, keys)
 
 
 def _named_columns(config: ExperimentConfig) -> set[str]:
     data = config.data
-    names = {data.user_id, data.item_id, data.timestamp, data.label, data.item_name}
+    names = {data.user_id, data.item_id, data.timestamp, data.label, data.item_name, data.list_id, data.position}
     if isinstance(data.split, GivenSplit):
         names.add(data.split.column)
     if isinstance(data.split, DateSplit) and not data.timestamp:
@@ -199,6 +214,7 @@ def required(config: ExperimentConfig) -> dict[str, str]:
     data = config.data
     names = {"data.user_id": data.user_id, "data.item_id": data.item_id}
     names |= {"data.timestamp": data.timestamp, "data.label": data.label}
+    names |= {"data.list_id": data.list_id, "data.position": data.position}
     if isinstance(data.split, GivenSplit):
         names["data.split.column"] = data.split.column
     return {field: name for field, name in names.items() if name}

@@ -17,6 +17,7 @@ from __future__ import annotations
 import duckdb
 
 from twotower_tf.config import DateSplit, ExperimentConfig, GivenSplit, LeaveLastOut, RandomSplit, TimeSplit
+from twotower_tf.data import roles
 from twotower_tf.data.engine import one
 from twotower_tf.errors import DataError
 
@@ -31,6 +32,7 @@ def assign(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig) -> N
     """
     split = config.data.split
     before, source = "", "keys AS k"
+    carried = "".join(f", k.{name}" for name in roles.key_columns(config.data))
     if isinstance(split, TimeSplit):
         expression = _time(connection, split)
     elif isinstance(split, LeaveLastOut):
@@ -41,7 +43,7 @@ def assign(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig) -> N
         expression = _random(split, config.seed)
     connection.execute(
         f"CREATE TABLE split_keys AS {before} SELECT k.place, k.user_row, k.item_row, k.ts, k.label, "
-        f"CAST({expression} AS TINYINT) AS split FROM {source}"
+        f"CAST({expression} AS TINYINT) AS split{carried} FROM {source}"
     )
     (positives,) = one(connection, "SELECT count(*) FROM split_keys WHERE split = 0 AND label = 1")
     if not positives:

@@ -63,6 +63,11 @@ class Table:
     def rows(self) -> int:
         return self.starts[-1]
 
+    def text(self, name: str, alias: str = "") -> str:
+        """SQL of a column's canonical text; NULL where there is no value."""
+        column = self.columns[name]
+        return text_sql(f"{alias}.{column.identifier}" if alias else column.identifier, column.kind)
+
     def locate(self, place: int) -> tuple[int, int]:
         """The position of a row's file in `sources`, and the row's among the file's good records, from 0."""
         index = bisect.bisect_right(self.starts, place, hi=len(self.sources)) - 1

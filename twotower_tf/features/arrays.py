@@ -18,7 +18,6 @@ Batch = dict[str, np.ndarray]
 
 SCHEMA_VERSION = 1
 NO_VALUE = -1
-_KEYS = ("user_row", "item_row", "label", "timestamp", "history_start", "history_end")
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,9 @@ class EncodedData:
         return cls(config, prepared)
 
     def keys(self, split: str) -> dict[str, np.ndarray]:
-        """`user_row`, `item_row`, `label`, `timestamp`, `history_start`, `history_end` of a split's rows, `[rows]`."""
+        """The key columns of a split's rows, `[rows]`: those of `Prepared.columns` that the preparation has."""
         if split not in self._keys:
-            self._keys[split] = self._prepared.columns(split, list(_KEYS))
+            self._keys[split] = self._prepared.columns(split, self._prepared.manifest["keys"])
         return self._keys[split]
 
     def item_batch(self, item_rows: np.ndarray) -> Batch:
