@@ -53,6 +53,7 @@ def test_files_of_a_version(export_dir):
         "items.parquet",
         "manifest.json",
         "saved_model.pb",
+        "statistics.json",
         "variables/variables.data-00000-of-00001",
         "variables/variables.index",
     ]

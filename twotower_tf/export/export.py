@@ -160,6 +160,7 @@ def _write(run: _Run, staging: Path, version: int, progress: Progress) -> None:
     tsv.write_tsv(staging / bundle.TSV, searcher.items.ids, searcher.items.vectors)
     pq.write_table(run.catalogue, staging / bundle.ITEMS)
     artifacts.write_text(staging / bundle.CONFIG, configuration.to_json(run.config))
+    artifacts.write_json(staging / bundle.STATISTICS, run.prepared.statistics)
     progress("export", 3, _STEPS)
     _save_tower(run, "user", staging, version, searcher)
     progress("export", 4, _STEPS)

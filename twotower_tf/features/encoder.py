@@ -16,6 +16,7 @@ from twotower_tf.features import columns
 from twotower_tf.features.inputs import SideName, side_features, side_inputs
 
 IDS, NUMERIC = "ids", "numeric"
+FROM_ENCODED = "from_encoded"  # the user tower's signature that takes encoded tensors
 
 _DTYPES = {"text": tf.string, "texts": tf.string, "number": tf.float32, "time": tf.int64}
 
@@ -50,6 +51,19 @@ class Layout:
             specs[NUMERIC] = tf.TensorSpec([None, len(self.numeric)], tf.float32)
         specs.update({feature_name(each): tf.TensorSpec([None, None], tf.int32) for each in self.multivalued})
         return specs
+
+    def arguments(self) -> dict[str, str]:
+        """Keys of the encoded tensors to the arguments of `FROM_ENCODED`: `ids`, `numeric`, `values0`, `values1`, ...
+
+        Features may have any name; several values are counted in their order.
+        """
+        counted = {feature_name(each): f"values{number}" for number, each in enumerate(self.multivalued)}
+        return {key: counted.get(key, key) for key in self.names()}
+
+    def argument_specs(self) -> dict[str, tf.TensorSpec]:
+        """`tensor_specs` by argument."""
+        specs = self.tensor_specs()
+        return {name: tf.TensorSpec(specs[key].shape, specs[key].dtype, name) for key, name in self.arguments().items()}
 
 
 class Side:

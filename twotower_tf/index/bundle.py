@@ -24,6 +24,7 @@ SCHEMA_VERSION = 1
 FORMAT = "twotower_tf bundle"
 MANIFEST = "manifest.json"
 CONFIG = "config.json"
+STATISTICS = "statistics.json"
 ITEMS = "items.parquet"
 INDEX = "index"
 ITEM_TOWER = "item_tower"
@@ -115,6 +116,15 @@ class Bundle:
         """The experiment's configuration."""
         path = self.path / CONFIG
         return config.from_json(artifacts.read_text(path, "bundle"), str(path))
+
+    @cached_property
+    def statistics(self) -> dict[str, Any]:
+        """Boundaries, means and deviations by side and feature name, as in the training data.
+
+        Raises:
+            ArtifactError: where an earlier version of twotower_tf exported the bundle without them.
+        """
+        return artifacts.read_json(self.path / STATISTICS, "bundle")
 
     @cached_property
     def items(self) -> pa.Table:
