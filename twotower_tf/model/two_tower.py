@@ -14,6 +14,8 @@ from twotower_tf.model import embeddings, losses, towers
 
 # Inputs of the losses, beside the encoded ones. A column is a candidate that every row of the batch meets.
 POSITIVE_LOG_Q = "positive_log_q"  # float32 [batch, 1], of the own item under the columns' sampling mixture
+NEGATIVE_LOG_Q = "negative_log_q"  # float32 [batch, n], of the row's own negatives under their mixture
+NEGATIVE_WEIGHT = "negative_weight"  # float32 [batch, n], 1, or 0 where there is none
 COLUMN_LOG_Q = "column_log_q"  # float32 [columns, 1]
 HITS = "hits"  # int32 [hits, 2], (row, column) of what is no negative, sorted by row
 SAMPLE_WEIGHT = "sample_weight"  # float32 [batch, 1]

@@ -6,21 +6,50 @@ Everything random is a function of seed, epoch and step, so that a resumed run s
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
-from twotower_tf.config import ExperimentConfig, InBatchSoftmax, Labelled, Uniform
+from twotower_tf.config import CosineLogitBCE, ExperimentConfig
 from twotower_tf.data.prepared import Prepared
-from twotower_tf.errors import ConfigError, DataError
-from twotower_tf.features.arrays import Batch, EncodedData
+from twotower_tf.errors import ConfigError
+from twotower_tf.features.arrays import EncodedData
 from twotower_tf.model import two_tower
-from twotower_tf.sampling.negatives import Positives, uniform
+from twotower_tf.sampling import hits
+from twotower_tf.sampling.pairs import Ints, Items, Mask
+from twotower_tf.sampling.rows import Rows
+from twotower_tf.sampling.samplers import Samplers
 
 Example = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
+Floats = npt.NDArray[np.float32]
 
 _SHUFFLE, _DRAW = 0, 1  # streams of random numbers, apart from each other
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What one step compares, as catalogue rows.
+
+    Attributes:
+        rows: `[batch]` of the training split, with their users and own items.
+        label: `[batch]` float32, 0 for labelled negatives.
+        weight: `[batch]` float32.
+        negatives: `[batch, n]` of the rows' own samplers.
+        present: `[batch, n]`, false where a sampler had nothing: the item there is the row's own.
+        shared: `[shared]` for the whole batch.
+        queued: the batches before's own items that the queue holds, the newest last.
+    """
+
+    rows: Rows
+    label: Floats
+    weight: Floats
+    negatives: Items
+    present: Mask
+    shared: Items
+    queued: Ints
 
 
 class Batches:
@@ -29,28 +58,22 @@ class Batches:
     Attributes:
         examples: training rows read per epoch.
         steps: batches per epoch.
+        samplers: what draws the negatives.
     """
 
     def __init__(self, config: ExperimentConfig, prepared: Prepared, encoded: EncodedData) -> None:
         """Chooses the rows.
 
         Raises:
-            DataError: where there is no training positive.
-            ConfigError: where the batch is larger than the data.
+            DataError: where there is no training positive, or a user's positives leave nothing to draw.
+            ConfigError: where the batch is larger than the data, or draws are asked for that the catalogue cannot give.
         """
         self._config = config
         self._encoded = encoded
         self._keys = encoded.keys("train")
         self._names = {side: two_tower.batch_names(config, side) for side in ("user", "item")}
-        self._in_batch = isinstance(config.loss, InBatchSoftmax)
-        kinds = config.sampling.negatives
-        self._per_positive = next((each.per_positive for each in kinds if isinstance(each, Uniform)), 0)
-        positive = self._keys["label"] == 1
-        if not positive.any():
-            raise DataError("prepared/examples/train: no positive row to train on; check data.label and data.positive")
-        with_negatives = any(isinstance(each, Labelled) for each in kinds)
-        self._rows = np.arange(len(positive)) if with_negatives else np.flatnonzero(positive)
-        self.examples = len(self._rows)
+        self.samplers = Samplers(config, prepared, self._keys)
+        self.examples = self.samplers.selection.size
         size = config.train.batch_size
         if size > self.examples:
             raise ConfigError(
@@ -58,69 +81,99 @@ class Batches:
                 f"lower it, e.g. --set train.batch_size={max(1, self.examples // 4)}"
             )
         self.steps = self.examples // size
-        self._positives = Positives(
-            self._keys["user_row"][positive], self._keys["item_row"][positive], prepared.num_items
-        )
-        counts = np.bincount(self._keys["item_row"][positive], minlength=prepared.num_items)
-        with np.errstate(divide="ignore"):
-            self._log_q = np.log(counts / counts.sum()).astype(np.float32)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Example]:
         """The batches of an epoch (counted from 0), from `first_step` on; the last rows that fill no batch are left."""
+        for step, drawn in self.drawn(epoch, first_step):
+            yield self._example(drawn, np.random.default_rng([self._config.seed, _DRAW, epoch, step, 1]))
+
+    def drawn(self, epoch: int, first_step: int = 0) -> Iterator[tuple[int, Drawn]]:
+        """Step by step what the batches of `epoch` hold, before it is looked up; see `epoch`."""
         seed, size = self._config.seed, self._config.train.batch_size
-        order = np.random.default_rng([seed, _SHUFFLE, epoch]).permutation(self._rows)
+        order = self.samplers.selection.epoch(np.random.default_rng([seed, _SHUFFLE, epoch]))
+        queue = self.samplers.columns.queue
         for step in range(first_step, self.steps):
-            rows = order[step * size : (step + 1) * size]
-            yield self._example(rows, np.random.default_rng([seed, _DRAW, epoch, step]))
+            rng = np.random.default_rng([seed, _DRAW, epoch, step])
+            before = order[max(0, step * size - queue) : step * size]
+            yield step, self._draw(order[step * size : (step + 1) * size], before, rng)
 
     def dataset(self, first_epoch: int) -> tf.data.Dataset:
-        """All batches from an epoch on, without end; the next ones are made while a step runs."""
+        """All batches from an epoch on, without end; the next ones are made while a step runs.
+
+        With mined negatives every epoch but the first waits for its ranking (`train.mining`).
+        """
+        mined = self.samplers.mined
 
         def batches() -> Iterator[Example]:
             epoch = first_epoch
-            while True:
+            while mined is None or mined.wait(epoch):
                 yield from self.epoch(epoch)
                 epoch += 1
 
         dataset = tf.data.Dataset.from_generator(batches, output_signature=self._signature())
+        if mined is not None:
+            options = tf.data.Options()
+            options.threading.private_threadpool_size = 2  # who waits takes no thread from the ranking
+            dataset = dataset.with_options(options)
         return dataset.prefetch(4)
 
-    def _example(self, rows: np.ndarray, rng: np.random.Generator) -> Example:
-        users = self._encoded.user_batch("train", rows, rng)
-        own = self._encoded.event_item_batch("train", rows)
-        label = self._keys["label"][rows].astype(np.float32)
-        item_rows = self._keys["item_row"][rows]
-        x = {self._names["user"][key]: np.ascontiguousarray(value) for key, value in users.items()}
-        if self._in_batch:
-            items = own
-            log_q = self._log_q[item_rows][:, np.newaxis]
-            y, weight = np.ones((len(rows), 1), np.float32), np.ones((len(rows), 1), np.float32)
-            x |= {two_tower.POSITIVE_LOG_Q: log_q, two_tower.COLUMN_LOG_Q: log_q, two_tower.SAMPLE_WEIGHT: weight}
-            x[two_tower.HITS] = np.argwhere(item_rows[:, np.newaxis] == item_rows).astype(np.int32)
-        else:
-            items = self._with_negatives(own, rows, item_rows, rng)
-            y = np.zeros((len(rows), 1 + self._per_positive, 1), np.float32)
-            y[:, 0, 0] = label
-            weight = np.ones(y.shape[:2], np.float32)
-            weight[:, 1:] = label[:, np.newaxis]  # a labelled negative is one already: nothing is drawn for it
-        x.update({self._names["item"][key]: np.ascontiguousarray(value) for key, value in items.items()})
-        return x, y, weight
+    def _draw(self, index: Ints, before: Ints, rng: np.random.Generator) -> Drawn:
+        samplers, items = self.samplers, self._keys["item_row"]
+        rows = Rows(index, self._keys["user_row"][index], items[index])
+        label = self._keys["label"][index].astype(np.float32)
+        negatives: Items = np.repeat(rows.own[:, np.newaxis].astype(np.int32), samplers.rows.draws, axis=1)
+        present = np.zeros(negatives.shape, bool)
+        positive = label == 1  # a labelled negative is one already: nothing is drawn for it
+        if samplers.rows.draws:
+            negatives[positive], present[positive] = samplers.rows.draw(rng, rows.take(positive))
+        weight = np.ones(len(index), np.float32) if samplers.weights is None else samplers.weights[index]
+        return Drawn(rows, label, weight, negatives, present, samplers.columns.draw(rng), items[before])
 
-    def _with_negatives(self, own: Batch, rows: np.ndarray, item_rows: np.ndarray, rng: np.random.Generator) -> Batch:
-        """The rows' own items, then the rows' negatives, those of one row together: `[batch * (1 + negatives)]`."""
-        if not self._per_positive:
-            return own
-        users = self._keys["user_row"][rows]
-        drawn = uniform(rng, self._positives, users, item_rows, self._per_positive, self._encoded.num_items)
-        negatives = self._encoded.item_batch(drawn.reshape(-1))
-        return {key: _stack(value, negatives[key]) for key, value in own.items()}
+    def _example(self, drawn: Drawn, rng: np.random.Generator) -> Example:
+        encoded, index = self._encoded, drawn.rows.index
+        users = encoded.user_batch("train", index, rng)
+        items = encoded.event_item_batch("train", index)
+        more = np.concatenate([drawn.negatives.reshape(-1), drawn.shared])
+        if len(more):
+            catalogue = encoded.item_batch(more)
+            items = {key: _stack(value, catalogue[key]) for key, value in items.items()}
+        x = {self._names["user"][key]: np.ascontiguousarray(value) for key, value in users.items()}
+        x |= {self._names["item"][key]: np.ascontiguousarray(value) for key, value in items.items()}
+        if isinstance(self._config.loss, CosineLogitBCE):
+            y = np.zeros((len(index), 1 + drawn.negatives.shape[1], 1), np.float32)
+            y[:, 0, 0] = drawn.label
+            weight = np.repeat(drawn.weight[:, np.newaxis], y.shape[1], axis=1)
+            weight[:, 1:] *= drawn.present
+            return x, y, weight
+        weight = drawn.weight[:, np.newaxis]
+        return x | self._loss_inputs(drawn) | {two_tower.SAMPLE_WEIGHT: weight}, drawn.label[:, np.newaxis], weight
+
+    def _loss_inputs(self, drawn: Drawn) -> dict[str, np.ndarray]:
+        """What a loss must know of how its candidates were drawn."""
+        samplers, rows = self.samplers, drawn.rows
+        inputs: dict[str, np.ndarray] = {}
+        if samplers.rows.draws:
+            inputs[two_tower.NEGATIVE_WEIGHT] = drawn.present.astype(np.float32)
+            inputs[two_tower.NEGATIVE_LOG_Q] = samplers.rows.log_q(rows, drawn.negatives, drawn.present)
+        if not samplers.columns:
+            return inputs | {two_tower.POSITIVE_LOG_Q: samplers.rows.own_log_q(rows)[:, np.newaxis]}
+        columns = samplers.columns.items(rows.own, drawn.shared, drawn.queued)
+        mixed = len(rows), len(drawn.queued)
+        return inputs | {
+            two_tower.POSITIVE_LOG_Q: samplers.columns.log_q(rows.own, *mixed)[:, np.newaxis],
+            two_tower.COLUMN_LOG_Q: samplers.columns.log_q(columns, *mixed)[:, np.newaxis],
+            two_tower.HITS: hits.accidental(samplers.positives, rows.users, columns),
+        }
 
     def _signature(self) -> Any:
         def spec(value: np.ndarray) -> tf.TensorSpec:
             # Widths of histories and tags differ from batch to batch; columns of ids and numbers do not.
             return tf.TensorSpec([None, *value.shape[1:]], value.dtype)
 
-        x, y, weight = self._example(self._rows[:1], np.random.default_rng(0))
+        order = self.samplers.selection.epoch(np.random.default_rng(0))
+        x, y, weight = self._example(
+            self._draw(order[:1], order[:0], np.random.default_rng(0)), np.random.default_rng(0)
+        )
         ragged = {name for side in self._names.values() for name in side.values() if "_multi_" in name}
         specs = {
             name: tf.TensorSpec([None, None], tf.int32) if name in ragged else spec(value) for name, value in x.items()

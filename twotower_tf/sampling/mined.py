@@ -1,0 +1,146 @@
+"""Hard negatives from the model's own ranking."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import numpy.typing as npt
+
+from twotower_tf.sampling.catalogue import CatalogueSampler
+from twotower_tf.sampling.pairs import Ints, Items, Mask, Pairs, ranges
+from twotower_tf.sampling.rows import Floats, Rows
+
+BLOCK_BYTES = 32 << 20  # of scores held at a time
+
+
+class MinedSampler:
+    """Draws from what the model ranked between two places for the row's user, every item alike.
+
+    Until the first ranking it draws like `Uniform`. An epoch's batches are made while the one before still runs, so
+    whoever makes them waits for the ranking of their epoch.
+
+    Huang et al., "Embedding-based Retrieval in Facebook Search" (KDD 2020), section 6.1.
+    """
+
+    def __init__(
+        self, positives: Pairs, uniform: CatalogueSampler, ranks: tuple[int, int], first_epoch: int = 0
+    ) -> None:
+        """Starts without a ranking.
+
+        Args:
+            positives: of every user.
+            uniform: what draws until there is a ranking.
+            ranks: first and last place, counted from 1 without the user's positives.
+            first_epoch: the epoch that needs no ranking.
+        """
+        self._positives = positives
+        self._uniform = uniform
+        self.ranks = ranks
+        self._pools: Items | None = None  # [users, places], ascending, padded with num_items
+        self._counts = np.zeros(len(positives.counts), np.int64)
+        self._epoch = first_epoch
+        self._closed = False
+        self._changed = threading.Condition()
+
+    # --- the ranking --------------------------------------------------------------------------------------------------
+
+    def refresh(
+        self, users: Ints, user_vectors: npt.NDArray[np.float32], item_vectors: npt.NDArray[np.float32]
+    ) -> None:
+        """Ranks the catalogue anew for every user, block by block; among equal scores any order.
+
+        Args:
+            users: `[n]` user rows, those with a training positive.
+            user_vectors: `[n, dim]` float32.
+            item_vectors: `[num_items, dim]` float32.
+        """
+        first, last = self.ranks
+        num_items = len(item_vectors)
+        width = min(last, num_items) - first + 1
+        pools = np.full((len(self._counts), width), num_items, np.int32)
+        counts = np.zeros(len(self._counts), np.int64)
+        size = max(1, BLOCK_BYTES // (8 * num_items))
+        for start in range(0, len(users), size):
+            block = users[start : start + size]
+            scores = user_vectors[start : start + size] @ item_vectors.T
+            taken = self._positives.counts[block]
+            places = np.repeat(np.arange(len(block)), taken)
+            scores[places, self._positives.items[ranges(self._positives.starts[block], taken)]] = -np.inf
+            pools[block], counts[block] = _between(scores, num_items - taken, first, width)
+        self._pools, self._counts = pools, counts
+
+    def publish(self, epoch: int) -> None:
+        """Lets batches of `epoch` be made."""
+        with self._changed:
+            self._epoch = epoch
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """No further ranking will come: whoever waits for one goes without."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def wait(self, epoch: int) -> bool:
+        """Waits for the ranking of `epoch`; false where none will come."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._epoch >= epoch)
+            return self._epoch >= epoch
+
+    # --- draws --------------------------------------------------------------------------------------------------------
+
+    def available(self, rows: Rows) -> Mask:
+        """See `RowSampler`."""
+        return np.ones(len(rows), bool) if self._pools is None else self._counts[rows.users] > 0
+
+    def draw(self, rng: np.random.Generator, rows: Rows, draws: int) -> Items:
+        """See `RowSampler`."""
+        if self._pools is None:
+            return self._uniform.draw(rng, rows, draws)
+        places = rng.integers(0, self._counts[rows.users][:, np.newaxis], (len(rows), draws))
+        return self._pools[rows.users[:, np.newaxis], places]
+
+    def probability(self, rows: Rows, items: Ints) -> Floats:
+        """See `RowSampler`."""
+        if self._pools is None:
+            return self._uniform.probability(rows, items)
+        counts = self._counts[rows.users][:, np.newaxis]
+        low, high = np.zeros(items.shape, np.int64), np.broadcast_to(counts, items.shape).copy()
+        users = rows.users[:, np.newaxis]
+        last = self._pools.shape[1] - 1
+        for _ in range(int(self._pools.shape[1]).bit_length()):  # a binary search in every user's pool at once
+            middle = (low + high) // 2
+            below = (low < high) & (self._pools[users, np.minimum(middle, last)] < items)
+            low, high = np.where(below, middle + 1, low), np.where(below, high, middle)
+        found = (low < counts) & (self._pools[users, np.minimum(low, last)] == items)
+        shares: Floats = found / np.maximum(counts, 1)
+        return shares
+
+    def own_probability(self, rows: Rows) -> Floats:
+        """As `Uniform` until there is a ranking; then 0: the user's positives are left out of it."""
+        return self._uniform.own_probability(rows) if self._pools is None else np.zeros(len(rows))
+
+
+def _between(
+    scores: npt.NDArray[np.float32], candidates: npt.NDArray[np.int64], first: int, width: int
+) -> tuple[Items, npt.NDArray[np.int64]]:
+    """The columns ranked `first` to `first + width - 1` in each row, ascending; see `refresh`.
+
+    Args:
+        scores: `[n, num_items]`, minus infinity where an item does not take part.
+        candidates: `[n]`, how many do.
+        first: place, from 1.
+        width: places.
+
+    Returns:
+        `[n, width]` int32 padded with num_items, and `[n]` how many there are.
+    """
+    num_items = scores.shape[1]
+    counts = np.clip(candidates - (first - 1), 0, width)
+    cut = num_items - (first - 1)  # ascending order: the best first - 1 stand from here on
+    bounds = [cut - width] if cut == num_items else [cut - width, cut]
+    ordered = np.argpartition(scores, bounds, axis=1)[:, cut - width : cut]
+    # The weakest places of a short ranking are items that take no part.
+    valid = np.take_along_axis(scores, ordered, axis=1) > -np.inf
+    return np.sort(np.where(valid, ordered, num_items), axis=1).astype(np.int32), counts

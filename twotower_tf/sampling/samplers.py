@@ -1,0 +1,105 @@
+"""The samplers that a configuration asks for, made from the training split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from twotower_tf.config import ExperimentConfig, Labelled, Mined, Popularity, Rejections, SameAttribute, SkipAbove
+from twotower_tf.data.prepared import Prepared
+from twotower_tf.errors import ConfigError, DataError, unknown_name
+from twotower_tf.sampling import draws
+from twotower_tf.sampling.attributes import SameAttributeSampler, groups_of
+from twotower_tf.sampling.catalogue import CatalogueSampler, PopularitySampler, UniformSampler
+from twotower_tf.sampling.mined import MinedSampler
+from twotower_tf.sampling.mixture import Columns, Part, RowMixture, SharedPart
+from twotower_tf.sampling.pairs import Pairs
+from twotower_tf.sampling.rejections import RejectionSampler
+from twotower_tf.sampling.rows import RowSampler
+from twotower_tf.sampling.selection import Selection, row_weights
+from twotower_tf.sampling.skipped import SkipAboveSampler
+
+Keys = Mapping[str, npt.NDArray[Any]]
+
+
+class Samplers:
+    """Everything that is drawn for training.
+
+    Attributes:
+        positives: every user's training positives.
+        counts: `[num_items]` training positives of each item, before any thinning.
+        selection: which rows an epoch has.
+        weights: `[rows]` float32 of the training split, or None where all rows count 1.
+        rows: negatives of single rows.
+        columns: candidates of the whole batch.
+        mined: the sampler whose ranking is to be refreshed, where there is one.
+    """
+
+    def __init__(self, config: ExperimentConfig, prepared: Prepared, keys: Keys) -> None:
+        """Counts the training split.
+
+        Args:
+            config: the experiment.
+            prepared: the catalogue.
+            keys: key columns of the training split.
+
+        Raises:
+            DataError: where there is no training positive, or a user has all that could be drawn.
+            ConfigError: for draws that the catalogue cannot give.
+        """
+        users, items, label = keys["user_row"], keys["item_row"], keys["label"]
+        positive = label == 1
+        if not positive.any():
+            raise DataError("prepared/examples/train: no positive row to train on; check data.label and data.positive")
+        num_items = prepared.num_items
+        plan = draws.plan(config)
+        draws.require_items(config, num_items)
+        self.positives = Pairs(users[positive], items[positive], prepared.num_users, num_items)
+        self.counts = np.bincount(items[positive], minlength=num_items)
+        labelled = any(isinstance(each, Labelled) for each in config.sampling.negatives)
+        self.selection = Selection(config.sampling, users, items, label, num_items, labelled=labelled)
+        self.weights = row_weights(keys, config.sampling.recency_half_life)
+        self.mined: MinedSampler | None = None
+        self.rows = RowMixture([Part(each.type, self._own(each, prepared, keys), count) for each, count in plan.own])
+        shared = [SharedPart(each.type, self._catalogue(each), count) for each, count in plan.shared]
+        self.columns = Columns(self.selection.share, plan.in_batch, shared, plan.queue)
+
+    def _catalogue(self, kind: Any) -> CatalogueSampler:
+        if isinstance(kind, Popularity):
+            return PopularitySampler(self.positives, self.counts, kind.alpha, kind.floor)
+        return UniformSampler(self.positives)
+
+    def _own(self, kind: Any, prepared: Prepared, keys: Keys) -> RowSampler:
+        if isinstance(kind, SameAttribute):
+            return SameAttributeSampler(self.positives, attribute_groups(prepared, kind.columns))
+        if isinstance(kind, Rejections):
+            rejected = keys["rejected"] if kind.explicit else keys["label"] != 1
+            return RejectionSampler(self.positives, keys["user_row"][rejected], keys["item_row"][rejected])
+        if isinstance(kind, SkipAbove):
+            names = ("user_row", "item_row", "label", "list", "position")
+            return SkipAboveSampler(self.positives, *(keys[name] for name in names))
+        catalogue = self._catalogue(kind)
+        catalogue.require_left()
+        if isinstance(kind, Mined):
+            self.mined = MinedSampler(self.positives, catalogue, kind.ranks)
+            return self.mined
+        return catalogue
+
+
+def attribute_groups(prepared: Prepared, columns: tuple[str, ...]) -> npt.NDArray[np.int64]:
+    """`[num_items]`: the number of each item's group by its values in columns of the catalogue, -1 for none.
+
+    Raises:
+        ConfigError: for a column that the catalogue does not have.
+    """
+    known = pq.read_schema(prepared.paths.items).names
+    for name in columns:
+        if name not in known:
+            raise ConfigError(
+                f"sampling.negatives: SameAttribute: {unknown_name('column of the catalogue', name, known)}"
+            )
+    return groups_of(prepared.items(columns), columns)
