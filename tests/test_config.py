@@ -29,10 +29,17 @@ from twotower_tf.config import (
     IndexConfig,
     Labelled,
     LeaveLastOut,
+    Mined,
     ModelConfig,
     Numeric,
+    Popularity,
+    Queue,
     RandomSplit,
+    Rejections,
+    SameAttribute,
+    SampledSoftmax,
     SamplingConfig,
+    SkipAbove,
     Tags,
     TimeSplit,
     TrainConfig,
@@ -217,15 +224,82 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "softmax without the batch": (
         lambda: experiment(loss=InBatchSoftmax()),
-        "sampling.negatives: InBatchSoftmax takes its negatives from the batch, (InBatch(),); came ['Uniform']",
+        "sampling.negatives: InBatchSoftmax takes its negatives from the batch, InBatch(), and any others beside; "
+        "came ['Uniform']",
     ),
     "cross-entropy with the batch": (
         lambda: experiment(sampling=SamplingConfig(negatives=(InBatch(),))),
-        "sampling.negatives: CosineLogitBCE takes Uniform() and Labelled(); came InBatch",
+        "sampling.negatives: CosineLogitBCE compares a positive with negatives of its own and with Labelled() rows; "
+        "came InBatch(), which all rows of the batch share",
     ),
     "labelled rows without a label": (
         lambda: experiment(data=DataConfig(), sampling=SamplingConfig(negatives=(Labelled(),))),
-        "sampling.negatives: Labelled() needs data.label, the column with 0 and 1",
+        "sampling.negatives: Labelled() needs rows that are no positives: data.label, the column with 0 and 1, or "
+        "data.positive",
+    ),
+    "no negatives": (
+        lambda: experiment(sampling=SamplingConfig(negatives=())),
+        "sampling.negatives: empty; a positive alone teaches nothing, name a kind such as Uniform()",
+    ),
+    "cross-entropy with shared negatives": (
+        lambda: experiment(sampling=SamplingConfig((Uniform(shared=True),))),
+        "sampling.negatives: CosineLogitBCE compares a positive with negatives of its own and with Labelled() rows; "
+        "came Uniform(shared=True), which all rows of the batch share",
+    ),
+    "a queue for cross-entropy": (
+        lambda: experiment(sampling=SamplingConfig((Uniform(), Queue(size=10)))),
+        "sampling.negatives: CosineLogitBCE compares a positive with negatives of its own and with Labelled() rows; "
+        "came Queue(), which all rows of the batch share",
+    ),
+    "labelled rows for a softmax": (
+        lambda: experiment(loss=InBatchSoftmax(), sampling=SamplingConfig((InBatch(), Labelled()))),
+        "sampling.negatives: InBatchSoftmax compares a positive with its negatives, so a row with label 0 is none by "
+        "itself; use Rejections() in the place of Labelled()",
+    ),
+    "sampled softmax without the catalogue": (
+        lambda: experiment(loss=SampledSoftmax(), sampling=SamplingConfig((InBatch(),))),
+        "sampling.negatives: loss.negatives=800 are drawn by Uniform() or Popularity(), and neither is named; name "
+        "one, or set loss.negatives=0; came ['InBatch']",
+    ),
+    "rejections without a label": (
+        lambda: experiment(data=DataConfig(), sampling=SamplingConfig((Rejections(),))),
+        "sampling.negatives: Rejections() needs rows that are no positives: data.label, the column with 0 and 1, or "
+        "data.positive",
+    ),
+    "explicit rejections without their predicate": (
+        lambda: experiment(sampling=SamplingConfig((Rejections(explicit=True),))),
+        "sampling.negatives: Rejections(explicit=True) needs data.rejected, which says what was refused",
+    ),
+    "skip-above without lists": (
+        lambda: experiment(sampling=SamplingConfig((SkipAbove(),))),
+        "sampling.negatives: SkipAbove() needs data.list_id and data.position, the lists and places shown",
+    ),
+    "mined ranks reversed": (
+        lambda: experiment(sampling=SamplingConfig((Mined(ranks=(500, 101)),))),
+        "sampling.negatives: Mined(ranks=(500, 101)) ends before it begins; write the smaller rank first",
+    ),
+    "an attribute that no item has": (
+        lambda: experiment(sampling=SamplingConfig((SameAttribute(columns=("item_if",)),))),
+        "sampling.negatives: SameAttribute: unknown column of the catalogue 'item_if'; did you mean 'item_id'? "
+        "(without data.items it has the columns of item_features)",
+    ),
+    "an attribute of no name": (
+        lambda: SameAttribute(columns=()),
+        "SameAttribute.columns: tuple should have at least 1 item after validation, not 0; came ()",
+    ),
+    "a negative power of popularity": (
+        lambda: Popularity(alpha=-0.5),
+        "Popularity.alpha: input should be greater than or equal to 0; came -0.5",
+    ),
+    "a queue of nothing": (
+        lambda: Queue(size=0),
+        "Queue.size: input should be greater than 0; came 0",
+    ),
+    "recency without time": (
+        lambda: experiment(
+            data=DataConfig(timestamp="", split=RandomSplit()), sampling=SamplingConfig(recency_half_life=7.0)
+        ),
+        "sampling.recency_half_life: needs the event's time; name its column in data.timestamp",
     ),
     "monitor outside ks": (
         lambda: experiment(train=TrainConfig(monitor="recall@7")),
@@ -268,8 +342,8 @@ BAD_OVERRIDES = {
     "model.residual=maybe": "model.residual: input should be a valid boolean, unable to interpret input; came 'maybe'",
     "evaluation.ks=10": "evaluation.ks: input should be a valid tuple; came '10'",
     "data=DataConfig(label=foo)": "'foo' is neither a number, a text, a list nor a configuration class",
-    "loss=InBatchSoftmax()": "sampling.negatives: InBatchSoftmax takes its negatives from the batch, (InBatch(),); "
-    "came ['Uniform']",
+    "loss=InBatchSoftmax()": "sampling.negatives: InBatchSoftmax takes its negatives from the batch, InBatch(), "
+    "and any others beside; came ['Uniform']",
 }
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from twotower_tf.config.data import DataConfig, DateSplit, LeaveLastOut, RandomSplit, TimeSplit
 from twotower_tf.config.features import Hash, History, Numeric, feature_columns, feature_name
-from twotower_tf.config.losses import CosineLogitBCE, InBatchSoftmax
 from twotower_tf.errors import ConfigError, unknown_name
 
 if TYPE_CHECKING:
@@ -121,18 +120,7 @@ def _check_sharing(where: str, feature: Any, side: str, tables: dict[str, dict[s
 
 
 def check_training(config: ExperimentConfig) -> None:
-    """Refuses losses without their negatives and a monitor that is not measured."""
-    kinds = [negatives.type for negatives in config.sampling.negatives]
-    if len(set(kinds)) != len(kinds):
-        raise ConfigError(f"sampling.negatives: each kind may stand once; came {', '.join(kinds)}")
-    if isinstance(config.loss, InBatchSoftmax) and kinds != ["InBatch"]:
-        raise ConfigError(
-            f"sampling.negatives: InBatchSoftmax takes its negatives from the batch, (InBatch(),); came {kinds}"
-        )
-    if isinstance(config.loss, CosineLogitBCE) and "InBatch" in kinds:
-        raise ConfigError("sampling.negatives: CosineLogitBCE takes Uniform() and Labelled(); came InBatch")
-    if "Labelled" in kinds and not config.data.label:
-        raise ConfigError("sampling.negatives: Labelled() needs data.label, the column with 0 and 1")
+    """Refuses a monitor that is not measured."""
     if config.train.monitor:
         k = int(config.train.monitor.partition("@")[2])
         if k not in config.evaluation.ks:

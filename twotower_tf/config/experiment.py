@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from twotower_tf.config import checks
+from twotower_tf.config import checks, negatives
 from twotower_tf.config.base import NonNegative, config_class
 from twotower_tf.config.data import DataConfig
 from twotower_tf.config.features import Feature, ItemFeature
@@ -40,3 +40,4 @@ class ExperimentConfig:
         checks.check_data(self.data)
         checks.check_features(self)
         checks.check_training(self)
+        negatives.check_sampling(self)

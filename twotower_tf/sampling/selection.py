@@ -48,7 +48,7 @@ class Selection:
         self._rows = np.arange(len(label)) if labelled else self._positives
         self._kept: Floats | None = None
         users, items = users[self._positives], items[self._positives]
-        counts: Floats = np.bincount(items, np.ones(len(items)), num_items)
+        counts: Floats = np.bincount(items, minlength=num_items).astype(np.float64)
         if sampling.downsample is not None:
             self._kept = keep_probability(counts, sampling.downsample.t)[items]
         if sampling.per_user:
@@ -56,7 +56,7 @@ class Selection:
             per_user = np.bincount(users, kept)
             self._kept = kept * np.minimum(1.0, sampling.per_user / np.maximum(per_user, 1e-12))[users]
         if self._kept is not None:
-            counts = np.bincount(items, self._kept, num_items)
+            counts = np.bincount(items, self._kept, num_items).astype(np.float64)
             self._group = users if sampling.per_user else items
         self.size = int(np.floor(counts.sum() + 1e-6)) + len(self._others)
         self.share: Floats = counts / max(counts.sum(), 1e-12)
