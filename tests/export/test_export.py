@@ -41,17 +41,16 @@ def test_files_of_a_version(export_dir):
     assert files == [
         "assets.extra/tf_serving_warmup_requests",
         "config.json",
-        "fingerprint.pb",
         "index/index.json",
         "index/item_ids",
         "index/vectors.npy",
         "item_embeddings.tsv",
-        "item_tower/fingerprint.pb",
         "item_tower/saved_model.pb",
         "item_tower/variables/variables.data-00000-of-00001",
         "item_tower/variables/variables.index",
         "items.parquet",
         "manifest.json",
+        "sample_users.npy",
         "saved_model.pb",
         "statistics.json",
         "variables/variables.data-00000-of-00001",
@@ -232,7 +231,7 @@ def test_large_catalogues_have_no_recommend_signature(trained, tmp_path, monkeyp
         exporting._save_tower(limited, "user", tmp_path, 1, searcher)
     assert saved[0] is None
     assert saved[1].k == K
-    assert saved[2].k == 150
+    assert saved[2].k == 1000 and len(saved[2].items) == 150
 
 
 KILLED = """

@@ -43,7 +43,8 @@ def test_a_moved_bundle_passes_and_says_what_was_checked(copy):
         "version 7: 15 files",
         "user tower: weights of fingerprint",
         "index: 150 items of 8 dimensions",
-        "saved_model.pb: from_examples, recommend, serving_default",
+        "saved_model.pb: from_encoded, from_examples, recommend, serving_default",
+        "item_tower/saved_model.pb: from_examples, serving_default",
         "item tower: gives the vectors of 150 items",
         "8 canaries: signature recommend",
         "4 requests, all answered",
@@ -110,7 +111,7 @@ def test_tower_of_another_training_step(copy, export_dir):
     assert f"{path}/variables: weights of fingerprint" in refusal(copy)
     restate(
         copy,
-        weights_fingerprint={"user": manifests.weights_fingerprint(copy), "item": manifests.weights_fingerprint(path)},
+        weights_fingerprint={"user": manifests.tower_weights(copy)[0], "item": manifests.tower_weights(path)[0]},
     )
     assert f"{path}: its vector for item" in refusal(copy)
 
@@ -127,7 +128,7 @@ def test_missing_signature_and_scalar_output(copy):
     file.write_bytes(model.SerializeToString())
     restate(copy)
     assert refusal(copy) == (
-        f"{file}: has no signature 'recommend'; it has __saved_model_init_op, from_examples, serving_default"
+        f"{file}: has no signature 'recommend'; it has from_encoded, from_examples, serving_default"
     )
 
 

@@ -7,6 +7,7 @@ train/serve skew.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from twotower_tf.artifacts import RunPaths
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.data.prepared import Prepared
 from twotower_tf.errors import ArtifactError, ConfigError, DataError
-from twotower_tf.export import manifest, publish, raw, signatures, tsv, warmup
+from twotower_tf.export import answers, contract, fresh, manifest, publish, raw, signatures, warmup
+from twotower_tf.export import formats as item_formats
 from twotower_tf.export.reload import Tower
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.features.encoder import Side
@@ -32,7 +34,6 @@ from twotower_tf.index import bundle
 from twotower_tf.index.searcher import Searcher
 from twotower_tf.index.tuning import SAMPLES
 from twotower_tf.model import two_tower
-from twotower_tf.model.towers import VECTOR_LAYERS
 from twotower_tf.model.two_tower import TwoTower
 from twotower_tf.progress import Progress, silent
 from twotower_tf.train import checkpoint, vectors
@@ -40,7 +41,6 @@ from twotower_tf.train import checkpoint, vectors
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 
-TOLERANCE = 1e-5  # between the exported towers and the training path; float32 sums in another order differ by 1e-7
 CANARIES, CANARY_K = 8, 10
 WARMUP_BATCHES = (1, 32)
 SECONDS_PER_DAY = 86_400
@@ -56,6 +56,7 @@ def export(
     version: int | None = None,
     keep: int = 0,
     active_days: int = 0,
+    formats: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Path:
     """Publishes a new version of the bundle, by one rename.
@@ -67,6 +68,7 @@ def export(
         version: by default the UTC time, larger than the newest there.
         keep: versions kept, the new one among them; 0 keeps all.
         active_days: only items with an event in the log's last so many days are exported; 0 exports all.
+        formats: of the item vectors beside the TSV: "parquet", "npy".
         progress: told of each step.
 
     Returns:
@@ -74,7 +76,7 @@ def export(
 
     Raises:
         ArtifactError: where `export_dir` is not ours or busy, the version exists, the run is unfinished, vectors are
-            not finite, or the exported towers differ from the trained ones.
+            not finite, or the exported towers differ from the trained ones, or answer otherwise in a fresh process.
         DataError: where no item to export has been trained on.
         ConfigError: for `active_days` of a log without time, or an unusable `version`.
     """
@@ -84,7 +86,7 @@ def export(
         run = _Run.open(config, run_dir, active_days)
         path = export_dir / str(number)
         with artifacts.atomic_directory(path) as staging:
-            _write(run, staging, number, progress)
+            _write(run, staging, number, formats, progress)
         publish.remove_old(export_dir, keep, number)
     progress("export", _STEPS, _STEPS)
     return path
@@ -148,8 +150,8 @@ def _active(config: ExperimentConfig, prepared: Prepared, active_days: int) -> n
     return active
 
 
-def _write(run: _Run, staging: Path, version: int, progress: Progress) -> None:
-    """Fills the version's directory; the manifest comes last."""
+def _write(run: _Run, staging: Path, version: int, formats: Sequence[str], progress: Progress) -> None:
+    """Fills the version's directory; the manifest comes last, and then a fresh process tries it."""
     items = _item_vectors(run, staging / bundle.ITEM_TOWER, version)
     progress("export", 1, _STEPS)
     split, rows = raw.sample_users(run.prepared, SAMPLES)
@@ -157,7 +159,9 @@ def _write(run: _Run, staging: Path, version: int, progress: Progress) -> None:
     searcher = index.build(run.catalogue["item_id"].to_pylist(), items, run.config.index, users)
     searcher.save(staging / bundle.INDEX)
     progress("export", 2, _STEPS)
-    tsv.write_tsv(staging / bundle.TSV, searcher.items.ids, searcher.items.vectors)
+    np.save(staging / bundle.USERS, users)
+    beside = [name for name in item_formats.FORMATS if name == "tsv" or name in formats]
+    item_formats.write(staging, beside, searcher.items)
     pq.write_table(run.catalogue, staging / bundle.ITEMS)
     artifacts.write_text(staging / bundle.CONFIG, configuration.to_json(run.config))
     artifacts.write_json(staging / bundle.STATISTICS, run.prepared.statistics)
@@ -167,14 +171,16 @@ def _write(run: _Run, staging: Path, version: int, progress: Progress) -> None:
     few = slice(max(WARMUP_BATCHES))
     canaries = _try_users(run, staging, searcher, split, rows[few], users[few])
     progress("export", 5, _STEPS)
-    manifest.write(staging, run.config, run.run_dir, version, searcher, canaries, {"canary_k": CANARY_K})
+    extra = {"canaries": canaries, "canary_k": CANARY_K, "formats": beside}
+    manifest.write(staging, manifest.document(staging, run.config, run.run_dir, version, searcher, extra))
+    fresh.check(staging)
 
 
 def _save_tower(run: _Run, side: SideName, path: Path, version: int, searcher: Searcher | None) -> None:
     names = two_tower.batch_names(run.config, side)
     catalogue = None
     if searcher is not None and len(searcher.items) <= run.config.index.recommend_below:
-        catalogue = signatures.Catalogue(searcher.items, min(run.config.index.k, len(searcher.items)))
+        catalogue = signatures.Catalogue(searcher.items, run.config.index.k)
     signatures.save(path, run.side(side), two_tower.tower(run.model, side), names, version, catalogue)
 
 
@@ -182,7 +188,7 @@ def _item_vectors(run: _Run, path: Path, version: int) -> Floats:
     """Saves the item tower, and answers with it, read back, for the catalogue's raw values."""
     _save_tower(run, "item", path, version, None)
     inputs = run.side("item").inputs
-    exported = Tower(path, inputs).vectors(VECTOR_LAYERS["item"], raw.item_arrays(inputs, run.catalogue))
+    exported = Tower(path, inputs).vectors(contract.VECTORS["item"], raw.item_arrays(inputs, run.catalogue))
     ids = run.catalogue["item_id"]
     broken = np.asarray(np.isnan(exported.sum(axis=1)) | np.isinf(exported.sum(axis=1)))
     if broken.any():
@@ -197,11 +203,12 @@ def _item_vectors(run: _Run, path: Path, version: int) -> Floats:
 def _compare(what: str, exported: Floats, trained: Floats, ids: pa.ChunkedArray | None = None) -> None:
     """The guard against train/serve skew."""
     apart = np.abs(exported - trained).max(axis=1, initial=0.0)
-    if (apart > TOLERANCE).any():
-        named = f": {_named(ids, apart > TOLERANCE)}" if ids is not None else ""
+    skewed = apart > contract.TOLERANCE
+    if skewed.any():
+        named = f": {_named(ids, skewed)}" if ids is not None else ""
         raise ArtifactError(
             f"the exported {what} tower differs from the trained one by up to {apart.max():.3g} "
-            f"(at most {TOLERANCE} is rounding) on {int((apart > TOLERANCE).sum())} of {len(apart)} {what}s{named}; "
+            f"(at most {contract.TOLERANCE} is rounding) on {int(skewed.sum())} of {len(apart)} {what}s{named}; "
             "nothing was published; run `twotower prepare` and `twotower train` again"
         )
 
@@ -219,15 +226,11 @@ def _try_users(
     inputs = run.side("user").inputs
     arrays = raw.user_arrays(run.config, run.prepared, run.encoded, split, rows)
     tower = Tower(staging, inputs)
-    found = tower.vectors(VECTOR_LAYERS["user"], arrays)
+    found = tower.vectors(contract.VECTORS["user"], arrays)
     _compare("user", found, trained)
-    names = [name for name in (signatures.SERVING_DEFAULT, signatures.RECOMMEND) if name in tower.signatures]
+    names = [name for name in (contract.SERVING_DEFAULT, contract.RECOMMEND) if name in tower.signatures]
     warmup.write(staging / warmup.WARMUP, names, arrays, WARMUP_BATCHES)
     for signature, request in warmup.read(staging / warmup.WARMUP):
         tower(signature, request)
-    answer = searcher.search(found[:CANARIES], CANARY_K)
     people = raw.to_rows(inputs, {name: array[:CANARIES] for name, array in arrays.items()})
-    return [
-        {"user": user, "item_ids": ids.tolist(), "scores": [float(score) for score in scores]}
-        for user, ids, scores in zip(people, answer.item_ids, answer.scores, strict=True)
-    ]
+    return answers.canaries(searcher, people, found[:CANARIES], CANARY_K)

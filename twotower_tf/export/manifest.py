@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import os
 import platform
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from twotower_tf import config as configuration
 from twotower_tf.artifacts import RunPaths
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.errors import ArtifactError
+from twotower_tf.export import saved_model
+from twotower_tf.features.inputs import SideName
 from twotower_tf.index import bundle
 from twotower_tf.index.searcher import Searcher
 
@@ -25,55 +29,86 @@ _LIBRARIES = ("tensorflow", "tf-keras", "numpy", "pyarrow", "duckdb", "scann", "
 _WEIGHTS, _VALUE = "weights/", "/.ATTRIBUTES/VARIABLE_VALUE"  # of a signature module's checkpoint
 
 
-def write(
+def document(
     staging: Path,
     config: ExperimentConfig,
     run_dir: Path,
     version: int,
     searcher: Searcher,
-    canaries: list[dict[str, Any]],
     extra: Mapping[str, Any],
-) -> None:
-    """Writes the manifest, last: it names every other file of the bundle.
+) -> dict[str, Any]:
+    """What the manifest of a trained run's bundle says.
 
     Args:
-        staging: the bundle's directory; its other files are finished.
+        staging: the bundle's directory; its towers are finished.
         config: the experiment.
         run_dir: may hold metrics.json, whose summary is taken over.
         version: of the bundle.
         searcher: the bundle's index.
-        canaries: users with the answers expected for them.
         extra: more entries.
     """
-    description = searcher.description()
-    document = {
+    weights = {side: tower_weights(path) for side, path in tower_paths(staging).items()}
+    return {
         "schema_version": bundle.SCHEMA_VERSION,
         "format": bundle.FORMAT,
         "version": version,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created": now(),
+        "origin": {"kind": "export"},
         "name": config.name,
         "config_fingerprint": configuration.fingerprint(config),
-        "weights_fingerprint": {
-            "user": weights_fingerprint(staging),
-            "item": weights_fingerprint(staging / bundle.ITEM_TOWER),
+        "weights_fingerprint": {side: digest for side, (digest, _) in weights.items()},
+        "tables": {side: tables for side, (_, tables) in weights.items()},
+        "signatures": {
+            side: list(saved_model.definitions(saved_model.read(path))) for side, path in tower_paths(staging).items()
         },
-        "vectors_fingerprint": searcher.items.fingerprint,
-        "vector_dim": searcher.items.dim,
+        **of_index(searcher),
         "similarity": "cosine",
-        "items": len(searcher.items),
-        "index": {key: description[key] for key in ("kind", "parameters", "recall")},
         "evaluation": evaluation(run_dir),
-        "canaries": canaries,
         "libraries": libraries(),
         **extra,
-        "files": checksums(staging),
     }
+
+
+def of_index(searcher: Searcher) -> dict[str, Any]:
+    """What the manifest says of an index."""
+    description = searcher.description()
+    return {
+        "vectors_fingerprint": searcher.items.fingerprint,
+        "vector_dim": searcher.items.dim,
+        "items": len(searcher.items),
+        "index": {key: description[key] for key in ("kind", "parameters", "recall")},
+    }
+
+
+def now() -> str:
+    """The time, UTC, as manifests state it."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def tower_paths(path: Path) -> dict[SideName, Path]:
+    """Where the towers of a bundle are."""
+    return {"user": path, "item": path / bundle.ITEM_TOWER}
+
+
+def write(staging: Path, content: Mapping[str, Any], known: Mapping[str, str] | None = None) -> None:
+    """Writes the manifest, last: it names every other file of the bundle.
+
+    Args:
+        staging: the bundle's directory; its other files are finished.
+        content: all but the files.
+        known: SHA-256 of files that were just compared with it.
+    """
+    document = {**content, "files": checksums(staging, known or {})}
     artifacts.write_json(staging / bundle.MANIFEST, bundle.seal(document))
 
 
-def checksums(directory: Path) -> dict[str, str]:
-    """SHA-256 of every file but the manifest, by path relative to the bundle."""
-    return {name: artifacts.sha256_file(directory / name) for name in listing(directory)}
+def checksums(directory: Path, known: Mapping[str, str] | None = None) -> dict[str, str]:
+    """SHA-256 of every file but the manifest, by path relative to the bundle; `known` ones are not computed."""
+    found = dict(known or {})
+    names = listing(directory)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        digests = pool.map(lambda name: found.get(name) or artifacts.sha256_file(directory / name), names)
+    return dict(zip(names, digests, strict=True))
 
 
 def listing(directory: Path) -> list[str]:
@@ -82,27 +117,32 @@ def listing(directory: Path) -> list[str]:
     return sorted(name for name in names if name != bundle.MANIFEST)
 
 
-def weights_fingerprint(saved_model: Path) -> str:
-    """A SHA-256 of a tower's weights: names, shapes and values, in order of names.
+def tower_weights(path: Path) -> tuple[str, dict[str, dict[str, Any]]]:
+    """A SHA-256 of a tower's weights (names, shapes and values, in order of names), and the size of each.
 
     Not of files: two exports of the same weights differ in `saved_model.pb`.
+
+    Returns:
+        the digest, and by weight `{"shape": [...], "bytes": n}`.
 
     Raises:
         ArtifactError: where the variables cannot be read.
     """
-    path = saved_model / "variables" / "variables"
+    prefix = path / saved_model.VARIABLES
     digest = hashlib.sha256()
+    sizes: dict[str, dict[str, Any]] = {}
     try:
-        reader = tf.train.load_checkpoint(str(path))
+        reader = tf.train.load_checkpoint(str(prefix))
         for key in sorted(reader.get_variable_to_shape_map()):
             if key.startswith(_WEIGHTS):
                 value = reader.get_tensor(key)
                 name = key.removeprefix(_WEIGHTS).removesuffix(_VALUE)
                 digest.update(f"{name} {value.dtype.name} {list(value.shape)}\n".encode())
                 digest.update(np.ascontiguousarray(value).data)
+                sizes[name] = {"shape": list(value.shape), "bytes": int(value.nbytes)}
     except (tf.errors.OpError, RuntimeError) as error:
-        raise ArtifactError(f"{path}.*: damaged: {str(error).splitlines()[0]}") from None
-    return digest.hexdigest()
+        raise ArtifactError(f"{prefix}.*: damaged: {str(error).splitlines()[0]}") from None
+    return digest.hexdigest(), sizes
 
 
 def evaluation(run_dir: Path) -> dict[str, Any] | None:

@@ -13,17 +13,22 @@ from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
-from tensorflow.core.protobuf import saved_model_pb2
 
-from twotower_tf.export import examples
+from twotower_tf.export import examples, saved_model
+from twotower_tf.export.contract import (
+    FROM_EXAMPLES,
+    ITEM_IDS,
+    MODEL_VERSION,
+    RECOMMEND,
+    SCORES,
+    SERVING_DEFAULT,
+    VECTORS,
+    VERSION_NODE,
+)
 from twotower_tf.features.argument_names import argument_names
-from twotower_tf.features.encoder import Side
+from twotower_tf.features.encoder import FROM_ENCODED, Side
 from twotower_tf.features.inputs import Input
 from twotower_tf.index.items import ItemVectors
-from twotower_tf.model.towers import VECTOR_LAYERS
-
-SERVING_DEFAULT, FROM_EXAMPLES, RECOMMEND = "serving_default", "from_examples", "recommend"
-MODEL_VERSION = "model_version"
 
 _SPARE = 64  # candidates beyond k that are re-scored in double precision
 
@@ -32,7 +37,7 @@ Raw = Mapping[str, tf.Tensor]
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What `recommend` answers from: the items in index row order, and the fixed k."""
+    """What `recommend` answers from: the items in index row order, and k, fewer only where the items are fewer."""
 
     items: ItemVectors
     k: int
@@ -61,20 +66,24 @@ def save(
     kind = side.layout.side
     aliases = argument_names([each.name for each in side.inputs])
 
-    def embed(raw: Raw) -> dict[str, tf.Tensor]:
-        raw = _texts(side.inputs, _checked(side.inputs, raw))
-        encoded = side.encode(raw)
+    def answer(encoded: Raw) -> dict[str, tf.Tensor]:
         vector = tower({names[key]: value for key, value in encoded.items()}, training=False)
         return {
-            VECTOR_LAYERS[kind]: vector,
-            MODEL_VERSION: tf.fill([tf.shape(vector)[0]], tf.constant(version, tf.int64)),
+            VECTORS[kind]: vector,
+            MODEL_VERSION: tf.fill([tf.shape(vector)[0]], tf.constant(version, tf.int64, name=VERSION_NODE)),
         }
+
+    def embed(raw: Raw) -> dict[str, tf.Tensor]:
+        return answer(side.encode(_texts(side.inputs, _checked(side.inputs, raw))))
 
     def serving_default(**arguments: tf.Tensor) -> dict[str, tf.Tensor]:
         return embed({name: arguments[alias] for name, alias in aliases.items()})
 
     def from_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         return embed(_parse(side.inputs, examples))
+
+    def from_encoded(**arguments: tf.Tensor) -> dict[str, tf.Tensor]:
+        return answer({key: arguments[name] for key, name in side.layout.arguments().items()})
 
     by_name = {
         aliases[name]: tf.TensorSpec(spec.shape, spec.dtype, aliases[name]) for name, spec in side.signature().items()
@@ -83,21 +92,30 @@ def save(
         SERVING_DEFAULT: _trace(serving_default, **by_name),
         FROM_EXAMPLES: _trace(from_examples, tf.TensorSpec([None], tf.string, "examples")),
     }
+    if kind == "user":  # for batch scoring, which encodes each distinct value once
+        signatures[FROM_ENCODED] = _trace(from_encoded, **side.layout.argument_specs())
     if catalogue is not None:
+        # Of any number of items, so that a refreshed catalogue fits the same graph.
         module.item_ids = tf.Variable(
-            catalogue.items.ids.astype(str), trainable=False, dtype=tf.string, name="item_ids"
+            catalogue.items.ids.astype(str), trainable=False, dtype=tf.string, name="item_ids", shape=[None]
         )
-        module.item_vectors = tf.Variable(catalogue.items.vectors, trainable=False, name="item_vectors")
+        module.item_vectors = tf.Variable(
+            catalogue.items.vectors, trainable=False, name="item_vectors", shape=[None, catalogue.items.dim]
+        )
 
         def recommend(**arguments: tf.Tensor) -> dict[str, tf.Tensor]:
             answer = serving_default(**arguments)
-            rows, scores = nearest(answer[VECTOR_LAYERS[kind]], module.item_vectors, catalogue.k)
+            rows, scores = nearest(answer[VECTORS[kind]], module.item_vectors, catalogue.k)
             ids = tf.gather(module.item_ids, rows)
-            return {"item_ids": ids, "scores": scores, MODEL_VERSION: answer[MODEL_VERSION]}
+            return {ITEM_IDS: ids, SCORES: scores, MODEL_VERSION: answer[MODEL_VERSION]}
 
         signatures[RECOMMEND] = _trace(recommend, **by_name)
     tf.saved_model.save(module, str(path), signatures=signatures)
-    _rename_inputs(path, {alias: name for name, alias in aliases.items() if alias != name})
+    written = saved_model.read(path)
+    saved_model.rename_inputs(written, {alias: name for name, alias in aliases.items() if alias != name})
+    if catalogue is not None:
+        saved_model.state_answers(written, min(catalogue.k, len(catalogue.items)))
+    saved_model.write(path, written)
 
 
 def _trace(function: Callable[..., Any], *args: tf.TensorSpec, **kwargs: tf.TensorSpec) -> Any:
@@ -153,29 +171,16 @@ def nearest(queries: tf.Tensor, vectors: tf.Tensor, k: int) -> tuple[tf.Tensor, 
     Args:
         queries: `[batch, dim]` float32, unit length.
         vectors: `[items, dim]` float32, unit length.
-        k: at most the number of items.
+        k: answers wanted; all items where there are fewer.
 
     Returns:
         rows int32 `[batch, k]` and scores float32 `[batch, k]`, descending.
     """
-    candidates = min(k + _SPARE, vectors.shape[0])
+    items = tf.shape(vectors)[0]
+    candidates = tf.minimum(k + _SPARE, items)
     rough = tf.matmul(queries, vectors, transpose_b=True)
     rows = tf.sort(tf.math.top_k(rough, candidates).indices, axis=1)
     held = tf.cast(tf.gather(vectors, rows), tf.float64)
     scores = tf.cast(tf.linalg.matvec(held, tf.cast(queries, tf.float64)), tf.float32)
-    best = tf.math.top_k(scores, k)  # equal scores: the earlier candidate, which is the lower row
+    best = tf.math.top_k(scores, tf.minimum(k, items))  # equal scores: the earlier candidate, which is the lower row
     return tf.gather(rows, best.indices, batch_dims=1), best.values
-
-
-def _rename_inputs(path: Path, names: Mapping[str, str]) -> None:
-    """Gives the signatures' inputs the names of their columns where these are no Python names."""
-    if not names:
-        return
-    model = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
-    for signature in model.meta_graphs[0].signature_def.values():
-        for alias, name in names.items():
-            if alias in signature.inputs:
-                signature.inputs[name].CopyFrom(signature.inputs[alias])
-                del signature.inputs[alias]
-    (path / "saved_model.pb").write_bytes(model.SerializeToString(deterministic=True))
-    (path / "fingerprint.pb").unlink(missing_ok=True)  # of the file as it was

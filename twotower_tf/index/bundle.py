@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -29,6 +31,7 @@ ITEMS = "items.parquet"
 INDEX = "index"
 ITEM_TOWER = "item_tower"
 TSV = "item_embeddings.tsv"
+USERS = "sample_users.npy"  # vectors of real users, float32 [users, vector_dim], that recall is measured with
 SEAL = "manifest_fingerprint"
 
 _LIGHT = (CONFIG, ITEMS, f"{INDEX}/{files.INDEX}", f"{INDEX}/{files.ITEM_IDS}")
@@ -96,15 +99,25 @@ class Bundle:
         """
         root = Path(export_dir)
         path = root / str(_choose(root, version))
+        bundle = cls.read(path, check=check)
+        if bundle.version != int(path.name):
+            raise ArtifactError(
+                f"{path}: the manifest is of version {bundle.version}, the directory of {path.name}; "
+                "a version is never renamed"
+            )
+        return bundle
+
+    @classmethod
+    def read(cls, path: Path, *, check: Literal["full", "light"] = "full") -> Bundle:
+        """Reads a version's directory under whatever name: one that is about to be published, by its writer.
+
+        Raises:
+            ArtifactError: as `open` says.
+        """
         manifest = artifacts.read_json(path / MANIFEST, "bundle", SCHEMA_VERSION)
         if manifest.get("format") != FORMAT:
             raise ArtifactError(f"{path / MANIFEST}: format {manifest.get('format')!r} is not {FORMAT!r}")
         _check_manifest(path / MANIFEST, manifest)
-        if manifest["version"] != int(path.name):
-            raise ArtifactError(
-                f"{path}: the manifest is of version {manifest['version']}, the directory of {path.name}; "
-                "a version is never renamed"
-            )
         bundle = cls(path, manifest["version"], manifest, checked=check == "full")
         bundle._check_present()
         bundle.check_files(*() if bundle.checked else _LIGHT)
@@ -147,6 +160,12 @@ class Bundle:
             ArtifactError: where a file of the index is missing or changed.
         """
         return load(self.path / INDEX, threads=threads, check=not self.checked)
+
+    @cached_property
+    def sample_users(self) -> npt.NDArray[np.float32]:
+        """[users, vector_dim] float32: vectors of real users, which recall was measured with."""
+        users: npt.NDArray[np.float32] = np.load(self.path / USERS, allow_pickle=False)
+        return users
 
     def check_files(self, *names: str) -> None:
         """Compares the SHA-256 of the named files, or directories of files, with the manifest; of all by default.
