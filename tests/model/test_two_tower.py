@@ -174,3 +174,32 @@ def test_residual_blocks_add_their_input():
             layer.set_weights([np.zeros_like(weight) for weight in layer.get_weights()])
     vectors = plain(user_batch(3)).numpy()
     np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)
+
+
+def test_a_new_table_is_uniform_and_the_same_for_the_same_seed():
+    rows = 70_000  # of 16 numbers: more than one part
+    drawn = np.concatenate([part for _, part in embeddings.initial_rows(rows, 16, [5, 6])])
+    assert drawn.shape == (rows, 16) and drawn.dtype == np.float32
+    assert -0.25 < drawn.min() < -0.2499 and 0.2499 < drawn.max() < 0.25
+    # A million numbers, uniform between ±1/4: a mean of 0 ± 0.00014, a deviation of 0.25/√3 = 0.14434 ± 0.00006.
+    assert abs(drawn.mean()) < 6e-4 and abs(drawn.std() - 0.14434) < 3e-4
+    assert abs(np.corrcoef(drawn[:, 0], drawn[:, 1])[0, 1]) < 0.02
+    assert len(np.unique(drawn[:, :4].view([("", np.float32)] * 4))) > 69_990
+    table, other = (EmbeddingTable(rows, 16, seed, name="t") for seed in (5, 6))
+    table.build(None)
+    other.build(None)
+    again = EmbeddingTable(rows, 16, 5, name="t")
+    again.build(None)
+    np.testing.assert_array_equal(table.table.numpy(), again.table.numpy())
+    assert np.abs(table.table.numpy() - other.table.numpy()).mean() > 0.1
+    np.testing.assert_array_equal(embeddings.read_rows(table.table, 69_000, 69_003), table.table.numpy()[69_000:69_003])
+
+
+def test_a_bfloat16_table_answers_in_float32():
+    table = EmbeddingTable(10, 3, 1, "bfloat16")
+    got = table(tf.constant([[7, -1]], tf.int32), offsets=[0])
+    assert table.table.dtype == tf.bfloat16 and got.dtype == tf.float32
+    np.testing.assert_array_equal(got[0], [tf.cast(table.table, tf.float32)[7], [0, 0, 0]])
+    mean = table(tf.constant([[7, 2]], tf.int32), offsets=[0], mean=True)
+    expected = tf.reduce_mean(tf.gather(tf.cast(table.table, tf.float32), [7, 2]), axis=0)
+    np.testing.assert_allclose(mean[0], expected, rtol=1e-6)

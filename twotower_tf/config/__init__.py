@@ -66,15 +66,21 @@ from twotower_tf.config.sampling import (
     Uniform,
 )
 from twotower_tf.config.training import (
+    Adagrad,
     Adam,
+    AdamW,
     EvaluationConfig,
     IndexConfig,
+    LazyAdam,
     ModelConfig,
+    RowwiseAdagrad,
     TrainConfig,
 )
 
 __all__ = [
+    "Adagrad",
     "Adam",
+    "AdamW",
     "BilateralSoftmax",
     "Bucketized",
     "CosineContrastive",
@@ -99,6 +105,7 @@ __all__ = [
     "IndexConfig",
     "ItemFeature",
     "Labelled",
+    "LazyAdam",
     "LeaveLastOut",
     "load",
     "load_run",
@@ -115,6 +122,7 @@ __all__ = [
     "Queue",
     "RandomSplit",
     "Rejections",
+    "RowwiseAdagrad",
     "SameAttribute",
     "SampledSoftmax",
     "SamplingConfig",

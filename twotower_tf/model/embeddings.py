@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
@@ -13,7 +15,8 @@ from twotower_tf.config import ExperimentConfig, History, Numeric, feature_name
 from twotower_tf.features import columns
 from twotower_tf.features.inputs import SideName, side_features
 
-_DRAWN_AT_ONCE = 1 << 24  # random numbers, 64 MB
+_DRAWN_AT_ONCE = 1 << 20  # random numbers, 4 MB: they stay in a core's cache until they are written
+_LEVELS = 1 << 16  # different values an initial number can take: four of them cost one 64-bit random number
 
 Key = tuple[SideName, str]  # a feature: side and name
 
@@ -80,26 +83,55 @@ def tables(config: ExperimentConfig) -> dict[str, EmbeddingTable]:
     for placement in plan(config).values():
         rows[placement.table] = max(rows.get(placement.table, 0), placement.offset + placement.buckets)
         dims[placement.table] = placement.dim
-    return {name: EmbeddingTable(rows[name], dims[name], name=name) for name in sorted(rows)}
+    return {
+        name: EmbeddingTable(rows[name], dims[name], config.seed, config.model.table_dtype, name=name)
+        for name in sorted(rows)
+    }
+
+
+def initial_rows(rows: int, dim: int, seed: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """A table's first content, part by part: uniform between ±dim^-0.5, the same for the same arguments.
+
+    The scale keeps a sum of a few embeddings near unit size. A hundred million rows of 16 take seconds.
+
+    Yields:
+        The first row of a part, and float32 `[part, dim]`.
+    """
+    size = max(1, _DRAWN_AT_ONCE // dim)
+    step = np.float32(2.0 * dim**-0.5 / _LEVELS)
+    for start in range(0, rows, size):
+        stop = min(rows, start + size)
+        raw = np.random.SFC64([*seed, start]).random_raw(-(-(stop - start) * dim // 4)).view(np.uint16)
+        part = raw[: (stop - start) * dim].astype(np.float32)
+        part -= np.float32((_LEVELS - 1) / 2)
+        part *= step
+        yield start, part.reshape(-1, dim)
 
 
 class EmbeddingTable(keras.layers.Layer):
     """A table `[rows, dim]` that is read at bucket ids plus each column's offset."""
 
-    def __init__(self, rows: int, dim: int, **kwargs: Any) -> None:
+    def __init__(self, rows: int, dim: int, seed: int = 0, table_dtype: str = "float32", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.rows = rows
         self.dim = dim
+        self.seed = seed
+        self.table_dtype = table_dtype
 
     def build(self, input_shape: Any) -> None:
-        """Creates the table; the scale keeps a sum of a few embeddings near unit size."""
-        self.table = self.add_weight(name="table", shape=(self.rows, self.dim), initializer="zeros")
-        scale = self.dim**-0.5
-        size = max(1, _DRAWN_AT_ONCE // self.dim)
-        with tf.init_scope():  # part by part: a table drawn at once would take its own size in scratch, twice
-            for start in range(0, self.rows, size):
-                stop = min(self.rows, start + size)
-                self.table[start:stop].assign(tf.random.uniform((stop - start, self.dim), -scale, scale))
+        """Creates the table and draws its content."""
+        # Memory that nothing has written to: what is drawn below, or read from a checkpoint, is its first content.
+        # The table is never assigned as a whole: that would take its own size once more.
+        self.table = self.add_weight(
+            name="table",
+            shape=(self.rows, self.dim),
+            dtype=self.table_dtype,
+            initializer=lambda shape, dtype=None, **_: tf.raw_ops.Empty(shape=shape, dtype=dtype),
+            experimental_autocast=False,
+        )
+        with tf.init_scope():
+            for start, part in initial_rows(self.rows, self.dim, [self.seed, zlib.crc32(self.name.encode())]):
+                write_rows(self.table, start, part)
         super().build(input_shape)
 
     def call(self, ids: tf.Tensor, offsets: Sequence[int], mean: bool = False) -> tf.Tensor:
@@ -118,15 +150,28 @@ class EmbeddingTable(keras.layers.Layer):
         present = ids >= 0
         if mean:
             return self._mean(rows, present)
-        return tf.gather(self.table, tf.where(present, rows, 0)) * tf.cast(present, self.compute_dtype)[..., tf.newaxis]
+        embeddings = tf.cast(tf.gather(self.table, tf.where(present, rows, 0)), tf.float32)
+        return embeddings * tf.cast(present, tf.float32)[..., tf.newaxis]
 
     def _mean(self, rows: tf.Tensor, present: tf.Tensor) -> tf.Tensor:
         """Reads each distinct row once: neither the batch's embeddings nor their gradients exist one by one."""
         segments = tf.where(present)[:, 0]
         distinct, places = tf.unique(tf.boolean_mask(rows, present))
-        embeddings = tf.gather(self.table, distinct)
+        embeddings = tf.cast(tf.gather(self.table, distinct), tf.float32)
         return tf.sparse.segment_mean(embeddings, places, segments, num_segments=tf.shape(rows)[0])
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        return {**super().get_config(), "rows": self.rows, "dim": self.dim}
+        own = {name: getattr(self, name) for name in ("rows", "dim", "seed", "table_dtype")}
+        return {**super().get_config(), **own}
+
+
+def write_rows(table: tf.Variable, start: int, part: np.ndarray | tf.Tensor) -> None:
+    """Overwrites rows from `start` on in place; `table[start:stop].assign` would copy the table each time."""
+    rows = tf.range(start, start + len(part))
+    table.scatter_update(tf.IndexedSlices(tf.cast(part, table.dtype), rows))
+
+
+def read_rows(table: tf.Variable, start: int, stop: int) -> tf.Tensor:
+    """Rows of a table; `table[start:stop]` would copy all of it, once rows were written one by one."""
+    return tf.gather(table, tf.range(start, stop))

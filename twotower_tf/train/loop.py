@@ -13,17 +13,17 @@ import tf_keras as keras
 from twotower_tf import artifacts
 from twotower_tf import config as configuration
 from twotower_tf.artifacts import RunPaths
-from twotower_tf.config import ExperimentConfig, InBatchSoftmax
+from twotower_tf.config import CosineLogitBCE, ExperimentConfig
 from twotower_tf.data.prepared import Prepared
 from twotower_tf.features.arrays import EncodedData
-from twotower_tf.model import two_tower
+from twotower_tf.model import optimizers, two_tower
 from twotower_tf.model.embeddings import tables
-from twotower_tf.model.losses import in_batch_top_k
-from twotower_tf.model.optimizers import LazyAdam
+from twotower_tf.model.losses.candidates import in_batch_top_k
+from twotower_tf.model.losses.cosine_logit import WeightedBinaryCrossentropy
 from twotower_tf.model.two_tower import TwoTower
 from twotower_tf.progress import Progress, silent
 from twotower_tf.train import callbacks as own
-from twotower_tf.train import memory
+from twotower_tf.train import memory, mining
 from twotower_tf.train.batches import Batches
 from twotower_tf.train.checkpoint import Checkpoints
 from twotower_tf.train.vectors import item_vectors
@@ -79,22 +79,26 @@ def train(
         keep.state = {name: state[name] for name in keep.state}
     first, last = keep.state["epochs"], config.train.epochs
     if first < last and not keep.state["stopped"]:
-        model.fit(
-            batches.dataset(first),
-            initial_epoch=first,
-            epochs=last,
-            steps_per_epoch=batches.steps,
-            verbose=0,
-            callbacks=[
-                own.ShowProgress(progress, batches.steps, last),
-                own.Clock(config.train.batch_size),
-                own.StopOnNaN(),
-                own.Validation(validate, config.train.evaluate_every, last),
-                keras.callbacks.TensorBoard(paths.logs, write_graph=True, update_freq="epoch"),
-                own.Histograms(paths.logs / "train"),
-                keep,
-            ],
-        )
+        try:
+            model.fit(
+                batches.dataset(first),
+                initial_epoch=first,
+                epochs=last,
+                steps_per_epoch=batches.steps,
+                verbose=0,
+                callbacks=[
+                    *(mining.Mining(each, encoded) for each in (batches.samplers.mined,) if each is not None),
+                    own.ShowProgress(progress, batches.steps, last),
+                    own.Clock(config.train.batch_size),
+                    own.StopOnNaN(),
+                    own.Validation(validate, config.train.evaluate_every, last),
+                    keras.callbacks.TensorBoard(paths.logs, write_graph=True, update_freq="epoch"),
+                    own.Histograms(paths.logs / "train"),
+                    keep,
+                ],
+            )
+        finally:
+            batches.close()
     checkpoints.restore_best(model)
     own.write_projector(paths.logs, item_vectors(model, encoded), prepared.items())
     document = _report(config, keep.state, batches, needed)
@@ -103,37 +107,30 @@ def train(
 
 
 def compile_model(config: ExperimentConfig, steps_per_epoch: int) -> TwoTower:
-    """The model with its loss, metrics and an Adam whose learning rate decays by epochs, as a staircase.
+    """The model with its loss, metrics and optimizer.
 
     Args:
         config: the experiment.
         steps_per_epoch: batches per epoch.
     """
     model = two_tower.build(config)
-    rate = keras.optimizers.schedules.ExponentialDecay(
-        config.train.initial_lr,
-        decay_steps=steps_per_epoch * config.train.lr_decay_epochs,
-        decay_rate=config.train.lr_decay_rate,
-        staircase=True,
-    )
-    adam = config.train.optimizer
-    optimizer = LazyAdam(rate, beta_1=adam.beta_1, beta_2=adam.beta_2, epsilon=adam.epsilon)
-    if isinstance(config.loss, InBatchSoftmax):
+    optimizer = optimizers.make(config.train, steps_per_epoch, config.seed)
+    if isinstance(config.loss, CosineLogitBCE):
         model.compile(
             optimizer,
-            weighted_metrics=[in_batch_top_k(1), in_batch_top_k(10)],
-            steps_per_execution=config.train.steps_per_execution,
-        )
-    else:
-        model.compile(
-            optimizer,
-            keras.losses.BinaryCrossentropy(),
+            WeightedBinaryCrossentropy(),
             weighted_metrics=[
                 keras.metrics.AUC(name="auc"),
                 keras.metrics.BinaryAccuracy("binary_accuracy"),
                 keras.metrics.Precision(name="precision"),
                 keras.metrics.Recall(name="recall"),
             ],
+            steps_per_execution=config.train.steps_per_execution,
+        )
+    else:
+        model.compile(
+            optimizer,
+            weighted_metrics=[in_batch_top_k(1), in_batch_top_k(10)],
             steps_per_execution=config.train.steps_per_execution,
         )
     return model
