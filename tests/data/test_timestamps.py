@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from datetime import date, datetime, timezone
 from typing import Any
 
@@ -85,6 +86,22 @@ CASES: dict[str, tuple[list[Any], str, list[int | None]]] = {
 def test_form_is_recognised_for_the_whole_column(case: str) -> None:
     values, form, seconds = CASES[case]
     assert read(values) == (form, seconds)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_first_rows_decide_nothing_that_the_others_do_not(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = random.Random(seed)
+    kinds = ["20101021", "14102100", "2014102123", "201410212359", "20141021235958", "2014-10-21", "3", "1414540800",
+             "1414540800999", "20101399", "soon", ""]  # fmt: skip
+    values = [chance.choice(chance.sample(kinds, 2)) for _ in range(chance.randrange(4, 9))]
+    found = []
+    for rows in (0, 1, 3):
+        monkeypatch.setattr(timestamps, "_SAMPLE_ROWS", rows)
+        try:
+            found.append(read(values))
+        except DataError as error:
+            found.append(str(error))
+    assert found[0] == found[1] == found[2]
 
 
 def test_a_given_format_settles_doubt() -> None:

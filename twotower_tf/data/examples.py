@@ -153,14 +153,14 @@ def _read(connection: duckdb.DuckDBPyConnection, inputs: Inputs, part: _Part) ->
     selected, order = (f", {_selected(joined)}", " ORDER BY p.rowid") if joined else ("", "")
     table = connection.sql(
         f"SELECT p.place, {_keys(inputs)}{selected} FROM placed AS p {_joins(inputs)}{within}{order}"
-    ).to_arrow_table()
+    ).to_arrow_table(part.last - part.first + 1)  # in one chunk: nothing is copied to make it one
     places = table.column("place").to_numpy() - part.lowest
     table = table.drop_columns(["place"])
     if not carried:
         return table
     log = connection.sql(
         f"SELECT {_selected(carried)} FROM events AS e WHERE e.rowid BETWEEN {part.lowest} AND {part.highest}"
-    ).to_arrow_table()
+    ).to_arrow_table(part.highest - part.lowest + 1)
     if log.num_rows != len(places) or not np.array_equal(places, np.arange(len(places))):
         log = log.take(places)
     for position, name in enumerate(log.schema.names):

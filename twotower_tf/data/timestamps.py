@@ -14,13 +14,16 @@ form in the order below that reads more than half of the column's values.
    5138 as seconds), else epoch seconds. Small and negative integers are seconds: a log without times may give the
    place in the user's order. Fractions of a second are cut off.
 
+The form is found on the column's first rows, and confirmed on all of them: it reads more than half, and too few values
+could be of an earlier form. Where that fails, every form is tried on every row.
+
 Columns that already have a time type are read as such (no offset: UTC). A value that the chosen form does not read,
 or that lies outside the years 1 to 9999, is no time: its row is quarantined.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import duckdb
@@ -29,6 +32,7 @@ from twotower_tf.data.engine import one, reason
 from twotower_tf.data.values import INTEGERS, literal, text_sql
 from twotower_tf.errors import DataError
 
+_ISO_NAME = "ISO 8601"
 _SECONDS = "epoch seconds"
 _MILLISECONDS = "epoch milliseconds"
 _EARLIEST, _LATEST = -62135596800, 253402300799  # the years 1 and 9999
@@ -39,14 +43,15 @@ _ISO = (
     r"([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?( ?(Z|[+-]\d{2}(:?\d{2})?))?)?"
 )
 
-# name: (pattern of the text, strptime format, prefix put before the text)
-_COMPACT: dict[str, tuple[str, str, str]] = {
-    "YYYYMMDD": (r"(19|20)\d{6}", "%Y%m%d", ""),
-    "YYYYMMDDHH": (r"(19|20)\d{8}", "%Y%m%d%H", ""),
-    "YYYYMMDDHHmm": (r"(19|20)\d{10}", "%Y%m%d%H%M", ""),
-    "YYYYMMDDHHmmss": (r"(19|20)\d{12}", "%Y%m%d%H%M%S", ""),
-    "YYMMDDHH": (r"\d{8}", "%Y%m%d%H", "20"),
+# name: (digits after the century, strptime format, the century where the text has none)
+_COMPACT: dict[str, tuple[int, str, str]] = {
+    "YYYYMMDD": (6, "%Y%m%d", ""),
+    "YYYYMMDDHH": (8, "%Y%m%d%H", ""),
+    "YYYYMMDDHHmm": (10, "%Y%m%d%H%M", ""),
+    "YYYYMMDDHHmmss": (12, "%Y%m%d%H%M%S", ""),
+    "YYMMDDHH": (8, "%Y%m%d%H", "20"),
 }
+_SAMPLE_ROWS = 10_000
 
 
 @dataclass(frozen=True)
@@ -67,20 +72,42 @@ def _whole(seconds: str) -> str:
     return f"CASE WHEN {seconds} BETWEEN {_EARLIEST} AND {_LATEST} THEN CAST(floor({seconds}) AS BIGINT) END"
 
 
-def _text_forms(text: str) -> dict[str, str]:
-    """Name -> SQL of seconds, for each form of texts and in order of preference, numbers excepted."""
-    forms = {
-        name: f"CASE WHEN regexp_full_match({text}, '{pattern}') "
-        f"THEN CAST(epoch(try_strptime('{prefix}' || {text}, '{form}')) AS BIGINT) END"
-        for name, (pattern, form, prefix) in _COMPACT.items()
-    }
+@dataclass(frozen=True)
+class _Form:
+    """A way to read a column.
+
+    Attributes:
+        seconds: SQL of the seconds.
+        possible: SQL that holds for every value that the form reads, and costs next to nothing.
+    """
+
+    seconds: str
+    possible: str
+
+
+def _text_forms(text: str) -> dict[str, _Form]:
+    """The forms of texts in order of preference, numbers excepted."""
+    forms = {}
+    for name, (digits, form, century) in _COMPACT.items():
+        pattern = rf"\d{{{digits}}}" if century else rf"(19|20)\d{{{digits}}}"
+        parsed = f"CAST(epoch(try_strptime('{century}' || {text}, '{form}')) AS BIGINT)"
+        length = f"length({text}) = {digits if century else digits + 2}"
+        forms[name] = _Form(
+            f"CASE WHEN regexp_full_match({text}, '{pattern}') THEN {parsed} END",
+            length if century else f"{length} AND ({text} LIKE '19%' OR {text} LIKE '20%')",
+        )
     iso = f"epoch(TRY_CAST({text} AS TIMESTAMPTZ))"
-    forms["ISO 8601"] = f"CASE WHEN regexp_full_match({text}, '{_ISO}') THEN {_whole(iso)} END"
+    forms[_ISO_NAME] = _Form(
+        f"CASE WHEN regexp_full_match({text}, '{_ISO}') THEN {_whole(iso)} END", f"{text} LIKE '____-__-__%'"
+    )
     return forms
 
 
-def _number_forms(number: str) -> dict[str, str]:
-    return {_SECONDS: _whole(number), _MILLISECONDS: _whole(f"({number} / 1000)")}
+def _number_forms(number: str) -> dict[str, _Form]:
+    return {
+        _SECONDS: _Form(_whole(number), "true"),
+        _MILLISECONDS: _Form(_whole(f"({number} / 1000)"), "true"),
+    }
 
 
 def choose(
@@ -98,7 +125,7 @@ def choose(
 
     Args:
         connection: where `relation` lives.
-        relation: SQL of the table that holds the column.
+        relation: the table that holds the column.
         expression: SQL of the column.
         kind: its DuckDB type.
         column: its name, for messages.
@@ -114,32 +141,75 @@ def choose(
     text = f"trim({text_sql(expression, kind)})"
     if form:
         parsed = f"try_strptime({text}, {literal(form)})"
-        candidates = {form: _whole(f"epoch({parsed})")}
+        forms = {form: _Form(_whole(f"epoch({parsed})"), "true")}
     elif kind in INTEGERS or kind in ("VARCHAR",):
-        candidates = _text_forms(text) | _number_forms(f"TRY_CAST({text} AS DOUBLE)")
+        forms = _text_forms(text) | _number_forms(f"TRY_CAST({text} AS DOUBLE)")
     else:
-        candidates = _number_forms(f"TRY_CAST({expression} AS DOUBLE)")
-    counts = [f"count({seconds})" for seconds in candidates.values()]
-    large = f"count(*) FILTER (abs(TRY_CAST({text} AS DOUBLE)) >= {_MILLISECONDS_FROM})"
-    present = f"count(*) FILTER ({text} <> '')"
+        forms = _number_forms(f"TRY_CAST({expression} AS DOUBLE)")
     try:
-        total, millions, *rest = one(connection, f"SELECT {present}, {large}, {', '.join(counts)} FROM {relation}")
+        name = None
+        if len(forms) > 1:
+            name = _look(connection, f"{relation} WHERE rowid < {_SAMPLE_ROWS}", text, forms).chosen()
+        if name is None or not _is_first(connection, relation, text, forms, name):
+            whole = _look(connection, relation, text, forms)
+            name = whole.chosen()
     except duckdb.Error as error:
         if not form:
             raise
         raise DataError(f"data.timestamp_format: {form!r} is no strptime format: {reason(error)}") from None
-    read = dict(zip(candidates, rest, strict=True))
-    if _SECONDS in read:
-        read.pop(_SECONDS if millions * 2 > total else _MILLISECONDS)
-    for name, count in read.items():
-        if count * 2 > total or total == 0:
-            return Clock(name, candidates[name])
-    best = max(read, key=lambda name: read[name])
+    if name is not None:
+        return Clock(name, forms[name].seconds)
+    best = max(whole.read, key=lambda name: whole.read[name])
     advice = "set data.timestamp_format to their strptime form"
     if field != "data.timestamp":
         advice = "write them as ISO 8601 or epoch seconds"
-    unread = example(f"({candidates[best]}) IS NULL AND {text} <> ''")
+    unread = example(f"({forms[best].seconds}) IS NULL AND {text} <> ''")
     raise DataError(
-        f"{field}: column {column!r}: {total - read[best]} of {total} values are no time"
+        f"{field}: column {column!r}: {whole.values - whole.read[best]} of {whole.values} values are no time"
         f"{' in the form ' + form if form else ''}{unread and ';' + unread}; {advice}"
     )
+
+
+@dataclass(frozen=True)
+class _Look:
+    """How many values there are, and how many of them each form reads, in the order of the forms."""
+
+    values: int
+    read: dict[str, int]
+
+    def chosen(self) -> str | None:
+        """The first form that reads more than half of the values; of none, any form does."""
+        return next((name for name, count in self.read.items() if count * 2 > self.values or not self.values), None)
+
+
+def _look(connection: duckdb.DuckDBPyConnection, rows: str, text: str, forms: Mapping[str, _Form]) -> _Look:
+    """Tries every form on every row."""
+    read = ", ".join(f"count({form.seconds})" for form in forms.values())
+    values, large, *counts = one(connection, f"SELECT {_values(text)}, {_large(text)}, {read} FROM {rows}")
+    found = dict(zip(forms, counts, strict=True))
+    if _SECONDS in found:
+        found.pop(_SECONDS if large * 2 > values else _MILLISECONDS)
+    return _Look(values, found)
+
+
+def _is_first(
+    connection: duckdb.DuckDBPyConnection, relation: str, text: str, forms: Mapping[str, _Form], name: str
+) -> bool:
+    """Whether `_look` at every row would choose the form `name`; False is also said where it only may not."""
+    numbers = (_SECONDS, _MILLISECONDS)
+    earlier = [forms[other] for other in list(forms)[: list(forms).index(name)] if other not in numbers]
+    possible = "".join(f", count(*) FILTER ({form.possible})" for form in earlier)
+    large = _large(text) if name in numbers else "0"
+    values, read, above, *others = one(
+        connection, f"SELECT {_values(text)}, count({forms[name].seconds}), {large}{possible} FROM {relation}"
+    )
+    is_kind = name not in numbers or (above * 2 > values) == (name == _MILLISECONDS)
+    return bool(read * 2 > values and is_kind and all(other * 2 <= values for other in others))
+
+
+def _values(text: str) -> str:
+    return f"count(*) FILTER ({text} <> '')"
+
+
+def _large(text: str) -> str:
+    return f"count(*) FILTER (abs(TRY_CAST({text} AS DOUBLE)) >= {_MILLISECONDS_FROM})"

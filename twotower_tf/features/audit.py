@@ -153,14 +153,14 @@ def _count(connection: duckdb.DuckDBPyConnection, source: Source, path: Path) ->
         f"COPY (SELECT {', '.join(names)}, CAST(sum(n) AS BIGINT) AS n FROM ({values}) WHERE {present} GROUP BY ALL) "
         f"TO {literal(str(path))} (FORMAT parquet)"
     )
-    total, missing = one(
-        connection,
-        f"SELECT coalesce(sum(n), 0), coalesce(sum(n) FILTER (NOT ({present})), 0) FROM ({source.relation})",
-    )
+    (total,) = one(connection, f"SELECT coalesce(sum(n), 0) FROM ({source.relation})")
     counted = f"read_parquet({literal(str(path))})"
     levels = connection.execute(f"SELECT n, count(*) FROM {counted} GROUP BY n ORDER BY n DESC").fetchnumpy()
     per_value, how_many = (np.asarray(column, np.int64) for column in levels.values())
     distinct, with_value = int(how_many.sum()), int((per_value * how_many).sum())
+    missing = int(total) - with_value
+    if source.separator:  # a text may hold several values, or none
+        (missing,) = one(connection, f"SELECT coalesce(sum(n), 0) FROM ({source.relation}) WHERE NOT ({present})")
     listed = connection.execute(
         f"SELECT {', '.join(names)}, n FROM {counted} ORDER BY n DESC, {', '.join(names)} LIMIT {_LISTED}"
     ).fetchall()
