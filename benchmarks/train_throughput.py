@@ -29,7 +29,7 @@ from twotower_tf.data.prepare import prepare
 from twotower_tf.data.prepared import Prepared
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.features.encode import encode
-from twotower_tf.model.losses import COSINE_BOUND, final_sigmoid
+from twotower_tf.model.losses.cosine_logit import COSINE_BOUND, final_sigmoid
 from twotower_tf.train.batches import Batches
 from twotower_tf.train.loop import compile_model
 

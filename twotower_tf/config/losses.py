@@ -57,18 +57,18 @@ class SampledSoftmax:
 class BilateralSoftmax:
     """Bilateral softmax loss: one temperature for positives, another for negatives.
 
+    Both are given, not learned: the loss falls without end as the positives' one does.
+
     Attributes:
         negatives: as in `SampledSoftmax`; 0 draws what `sampling.negatives` says.
-        temperature_positive: of the positive's part.
-        temperature_negative: of the negatives' part.
-        learn_temperature: trains both.
+        temperature_positive: divides the positive's cosine.
+        temperature_negative: divides the negatives' cosines.
         correct: subtracts the log of each negative's sampling probability from its logit.
     """
 
     negatives: NonNegative = 800
     temperature_positive: PositiveFloat = 0.1
     temperature_negative: PositiveFloat = 0.1
-    learn_temperature: bool = False
     correct: bool = False
     type: Literal["BilateralSoftmax"] = "BilateralSoftmax"
 

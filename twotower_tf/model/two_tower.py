@@ -7,24 +7,12 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from twotower_tf.config import ExperimentConfig, InBatchSoftmax
+from twotower_tf.config import CosineLogitBCE, ExperimentConfig
 from twotower_tf.features.encoder import Layout
 from twotower_tf.features.inputs import SideName
-from twotower_tf.model import embeddings, losses, towers
-
-# Inputs of the losses, beside the encoded ones. A column is a candidate that every row of the batch meets.
-POSITIVE_LOG_Q = "positive_log_q"  # float32 [batch, 1], of the own item under the columns' sampling mixture
-NEGATIVE_LOG_Q = "negative_log_q"  # float32 [batch, n], of the row's own negatives under their mixture
-NEGATIVE_WEIGHT = "negative_weight"  # float32 [batch, n], 1, or 0 where there is none
-COLUMN_LOG_Q = "column_log_q"  # float32 [columns, 1]
-HITS = "hits"  # int32 [hits, 2], (row, column) of what is no negative, sorted by row
-SAMPLE_WEIGHT = "sample_weight"  # float32 [batch, 1]
-_LOSS_INPUTS = {
-    POSITIVE_LOG_Q: tf.TensorSpec([None, 1], tf.float32),
-    COLUMN_LOG_Q: tf.TensorSpec([None, 1], tf.float32),
-    HITS: tf.TensorSpec([None, 2], tf.int32),
-    SAMPLE_WEIGHT: tf.TensorSpec([None, 1], tf.float32),
-}
+from twotower_tf.model import embeddings, towers
+from twotower_tf.model.losses import candidates, choice
+from twotower_tf.model.losses.cosine_logit import CosineLogit, final_sigmoid
 
 
 class TwoTower(keras.Model):
@@ -53,9 +41,10 @@ class TwoTower(keras.Model):
 def build(config: ExperimentConfig) -> TwoTower:
     """Builds and compiles nothing but the graph of layers.
 
-    Inputs are the encoded tensors, named as `batch_names` says; with an in-batch loss also those of the loss.
-    The output is `[batch, candidates, 1]` click probabilities for `CosineLogitBCE`, and for `InBatchSoftmax`, whose
-    loss a layer adds, `[batch, 1]` ranks of the rows' own items in the batch.
+    Inputs are the encoded tensors, named as `batch_names` says: of items first the rows' own, then the rows' negatives,
+    those of one row together, then what all rows share. For any loss but `CosineLogitBCE` there are those of
+    `choice.inputs` as well, and the loss is a layer that adds itself. The output is `[batch, candidates, 1]` click
+    probabilities for `CosineLogitBCE`, `[batch, 1]` ranks of the rows' own items among their candidates for the others.
     """
     placed, tables = embeddings.plan(config), embeddings.tables(config)
     inputs: dict[str, Any] = {}
@@ -65,22 +54,13 @@ def build(config: ExperimentConfig) -> TwoTower:
         layout = Layout(config, side)
         inputs.update({towers.input_name(side, layout, key): tensor for key, tensor in encoded.items()})
         vectors[side] = towers.tower(config, side, encoded, tables, placed)
-    if isinstance(config.loss, InBatchSoftmax):
-        inputs |= {name: keras.Input(type_spec=spec, name=name) for name, spec in _LOSS_INPUTS.items()}
-        loss = config.loss
-        layer = losses.InBatchSoftmaxLoss(
-            loss.temperature, loss.learn_temperature, loss.correct, name="in_batch_softmax"
-        )
-        output = layer(
-            vectors["user"],
-            vectors["item"],
-            log_q=inputs[COLUMN_LOG_Q],
-            hits=inputs[HITS],
-            sample_weight=inputs[SAMPLE_WEIGHT],
-        )
+    if isinstance(config.loss, CosineLogitBCE):
+        output = final_sigmoid()(CosineLogit(name="cosine_logit")(vectors["user"], vectors["item"]))
     else:
-        logit = losses.CosineLogit(name="cosine_logit")(vectors["user"], vectors["item"])
-        output = losses.final_sigmoid()(logit)
+        compared = {name: keras.Input(type_spec=candidates.SPECS[name], name=name) for name in choice.inputs(config)}
+        pair = {candidates.USERS: vectors["user"], candidates.ITEMS: vectors["item"]}
+        output = choice.layer(config)({**pair, **compared})
+        inputs |= compared
     return TwoTower(inputs=inputs, outputs=output, name="two_tower")
 
 

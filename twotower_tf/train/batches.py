@@ -18,6 +18,7 @@ from twotower_tf.data.prepared import Prepared
 from twotower_tf.errors import ConfigError
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.model import two_tower
+from twotower_tf.model.losses import candidates
 from twotower_tf.sampling import hits
 from twotower_tf.sampling.pairs import Ints, Items, Mask
 from twotower_tf.sampling.rows import Rows
@@ -146,23 +147,23 @@ class Batches:
             weight[:, 1:] *= drawn.present
             return x, y, weight
         weight = drawn.weight[:, np.newaxis]
-        return x | self._loss_inputs(drawn) | {two_tower.SAMPLE_WEIGHT: weight}, drawn.label[:, np.newaxis], weight
+        return x | self._loss_inputs(drawn) | {candidates.SAMPLE_WEIGHT: weight}, drawn.label[:, np.newaxis], weight
 
     def _loss_inputs(self, drawn: Drawn) -> dict[str, np.ndarray]:
         """What a loss must know of how its candidates were drawn."""
         samplers, rows = self.samplers, drawn.rows
         inputs: dict[str, np.ndarray] = {}
         if samplers.rows.draws:
-            inputs[two_tower.NEGATIVE_WEIGHT] = drawn.present.astype(np.float32)
-            inputs[two_tower.NEGATIVE_LOG_Q] = samplers.rows.log_q(rows, drawn.negatives, drawn.present)
+            inputs[candidates.NEGATIVE_WEIGHT] = drawn.present.astype(np.float32)
+            inputs[candidates.NEGATIVE_LOG_Q] = samplers.rows.log_q(rows, drawn.negatives, drawn.present)
         if not samplers.columns:
-            return inputs | {two_tower.POSITIVE_LOG_Q: samplers.rows.own_log_q(rows)[:, np.newaxis]}
+            return inputs | {candidates.POSITIVE_LOG_Q: samplers.rows.own_log_q(rows)[:, np.newaxis]}
         columns = samplers.columns.items(rows.own, drawn.shared, drawn.queued)
         mixed = len(rows), len(drawn.queued)
         return inputs | {
-            two_tower.POSITIVE_LOG_Q: samplers.columns.log_q(rows.own, *mixed)[:, np.newaxis],
-            two_tower.COLUMN_LOG_Q: samplers.columns.log_q(columns, *mixed)[:, np.newaxis],
-            two_tower.HITS: hits.accidental(samplers.positives, rows.users, columns),
+            candidates.POSITIVE_LOG_Q: samplers.columns.log_q(rows.own, *mixed)[:, np.newaxis],
+            candidates.COLUMN_LOG_Q: samplers.columns.log_q(columns, *mixed)[:, np.newaxis],
+            candidates.HITS: hits.accidental(samplers.positives, rows.users, columns),
         }
 
     def _signature(self) -> Any:

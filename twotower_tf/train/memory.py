@@ -11,7 +11,7 @@ from twotower_tf.errors import ConfigError
 from twotower_tf.features.encoder import Layout
 from twotower_tf.features.inputs import SideName
 from twotower_tf.model import embeddings
-from twotower_tf.model.softmax import BLOCK_ELEMENTS
+from twotower_tf.model.losses.blocks import BLOCK_ELEMENTS
 
 FLOAT = 4
 MOMENTS = 2  # Adam keeps two numbers per weight

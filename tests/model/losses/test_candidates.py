@@ -1,0 +1,89 @@
+"""What all losses share: the queue, the masked share, the metric of ranks, the model built around them."""
+
+from collections import deque
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.model.losses import oracle
+from tests.model.losses.oracle import world
+from twotower_tf.model.losses.candidates import in_batch_top_k
+from twotower_tf.model.losses.pairwise import TripletHingeLoss
+from twotower_tf.model.losses.softmax import SoftmaxLoss
+
+
+def stepper(layer, training=True):
+    """A step's loss in a graph, as training runs it."""
+
+    @tf.function(reduce_retracing=True)
+    def step(given):
+        layer(given, training=training)
+        return tf.add_n(layer.losses)
+
+    return lambda w: float(step({name: tf.constant(value) for name, value in w.inputs().items()}))
+
+
+@pytest.mark.parametrize(("queue", "batch"), [(5, 2), (3, 3), (2, 4), (7, 1)])
+def test_the_queue_holds_the_last_items_oldest_first(queue, batch):
+    layer, past = SoftmaxLoss(0.2, False, True, in_batch=True, queue=queue), deque(maxlen=queue)
+    run = stepper(layer)
+    for step in range(5):
+        w = world(step, batch, 1, 2, queue, True)
+        # What the pipeline says: slots are empty until enough batches were seen, and fill from the end.
+        w.column_log_q = np.random.default_rng(step).uniform(-5.0, -1.0, len(w.column_log_q))
+        w.column_log_q[len(w.column_log_q) - queue :][: queue - len(past)] = np.inf
+        w.hits = w.hits[np.isfinite(w.column_log_q[w.hits[:, 1]])]
+        w.past = np.array([*np.full((queue - len(past), oracle.DIM), 9.0), *past])
+        assert abs(run(w) - oracle.total(w, oracle.softmax, 0.2, 1)) < 1e-5
+        past.extend(w.own)
+        np.testing.assert_allclose(layer.past.numpy()[queue - len(past) :], np.array(past), atol=1e-7)
+    kept = layer.past.numpy()
+    stepper(layer, training=False)(w)
+    np.testing.assert_array_equal(layer.past.numpy(), kept)
+
+
+def test_no_gradient_flows_into_the_queue():
+    w = world(3, 3, 0, 0, 4, False)
+    layer = TripletHingeLoss(0.5, queue=4)
+    given = {name: tf.constant(value) for name, value in w.inputs().items()}
+    layer.build({name: value.shape for name, value in given.items()})
+    layer.past.assign(w.past)
+    with tf.GradientTape() as tape:
+        tape.watch(layer.past)
+        layer(given, training=True)
+        loss = layer.losses[0]
+    assert float(loss) > 0.0 and tape.gradient(loss, layer.past) is None
+
+
+@pytest.mark.parametrize("in_batch", [True, False])
+def test_the_masked_share_counts_pairs_but_the_diagonal_and_empty_slots(in_batch):
+    w = world(4, 6, 2, 3, 5, in_batch, hit_share=0.5)
+    w.column_log_q[-5:] = [np.inf, np.inf, -1.0, -2.0, -3.0]
+    w.hits = w.hits[np.isfinite(w.column_log_q[w.hits[:, 1]])]
+    layer = SoftmaxLoss(0.2, False, True, in_batch=in_batch, queue=5)
+    stepper(layer)(w)
+    pairs = [
+        (row, column)
+        for row in range(6)
+        for column in range(len(w.column_log_q))
+        if np.isfinite(w.column_log_q[column]) and not (in_batch and row == column)
+    ]
+    masked = {tuple(pair) for pair in w.hits.tolist()} & set(pairs)
+    (metric,) = layer.metrics
+    assert metric.name == "masked_share" and 0.2 < len(masked) / len(pairs) < 0.8
+    assert abs(float(metric.result()) - len(masked) / len(pairs)) < 1e-6
+
+
+def test_there_is_no_masked_share_without_columns():
+    layer = SoftmaxLoss(0.2, False, True)
+    stepper(layer)(world(4, 6, 2))
+    assert layer.metrics == []
+
+
+def test_top_k_counts_rows_that_fewer_than_k_others_beat():
+    metric = in_batch_top_k(2)
+    metric.update_state(tf.zeros([4, 1]), tf.constant([[0], [1], [2], [5]]))
+    assert float(metric.result()) == 0.5 and metric.name == "in_batch_top_2"
+    metric.update_state(tf.zeros([2, 1]), tf.constant([[0], [7]]), sample_weight=tf.constant([[6.0], [0.0]]))
+    assert abs(float(metric.result()) - (2 + 6) / (4 + 6)) < 1e-6

@@ -1,0 +1,70 @@
+"""Logits and their loss against NumPy and hand-computed numbers."""
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from twotower_tf.model.losses.cosine_logit import CosineLogit, WeightedBinaryCrossentropy, final_sigmoid
+
+
+def unit(rng, rows, dim):
+    x = rng.normal(size=(rows, dim))
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_cosine_logit_is_two_atanh_of_each_pair():
+    rng = np.random.default_rng(1)
+    users, items = unit(rng, 5, 8), unit(rng, 15, 8)
+    got = CosineLogit()(users, items).numpy()
+    for row in range(5):
+        for candidate in range(3):
+            place = row if candidate == 0 else 5 + 2 * row + candidate - 1
+            cosine = float(users[row] @ items[place])
+            expected = math.log((1 + cosine) / (1 - cosine))
+            assert abs(got[row, candidate, 0] - expected) < 1e-5
+
+
+def test_cosine_logit_is_bounded_where_it_would_be_infinite():
+    one = np.array([[1.0, 0.0]], np.float32)
+    got = CosineLogit()(tf.constant(one), tf.constant(np.concatenate([one, -one]))).numpy().reshape(-1)
+    np.testing.assert_allclose(got, [7.6004025, -7.6004025], atol=1e-3)  # ln(1.999 / 0.001)
+
+
+def test_cosine_logit_has_a_finite_slope_everywhere():
+    one = tf.Variable([[1.0, 0.0]])
+    with tf.GradientTape() as tape:
+        logit = CosineLogit()(one, tf.constant([[1.0, 0.0]]))
+    assert np.isfinite(tape.gradient(logit, one).numpy()).all()
+
+
+def test_final_sigmoid_starts_as_the_probability_and_cannot_turn_the_ranking_over():
+    layer = final_sigmoid()
+    cosines = np.array([-0.5, 0.0, 0.8], np.float32)
+    probability = layer(2 * np.arctanh(cosines)[:, np.newaxis]).numpy()[:, 0]
+    np.testing.assert_allclose(probability, [0.25, 0.5, 0.9], atol=1e-6)  # (1 + cosine) / 2
+    layer.kernel.assign([[-3.0]])
+    layer.kernel.assign(layer.kernel_constraint(layer.kernel))
+    assert layer.kernel.numpy()[0, 0] == 0.0
+
+
+def test_the_loss_is_the_mean_by_weight():
+    rng = np.random.default_rng(2)
+    for shape in ((1, 1), (3, 1), (4, 5)):
+        y = (rng.random((*shape, 1)) < 0.5).astype(np.float32)
+        p = rng.uniform(0.02, 0.98, (*shape, 1)).astype(np.float32)
+        weight = (rng.uniform(0.1, 3.0, shape) * (rng.random(shape) < 0.7)).astype(np.float32)
+        weight[0, 0] = 1.0
+        entropy = -np.where(y == 1, np.log(p), np.log(1 - p)).astype(np.float64)[..., 0]
+        loss = WeightedBinaryCrossentropy()
+        assert abs(float(loss(y, p, sample_weight=weight)) - (weight * entropy).sum() / weight.sum()) < 1e-5
+        assert abs(float(loss(y, p)) - entropy.mean()) < 1e-5
+        assert float(loss(y, p, sample_weight=0 * weight)) == 0.0
+
+
+def test_the_loss_has_the_gradient_of_finite_differences():
+    # d/dp of -ln p is -1/p, of -ln(1 - p) 1/(1 - p), each times its share of the weights.
+    y, p = tf.constant([[[1.0], [0.0], [0.0]]]), tf.Variable([[[0.25], [0.5], [0.9]]])
+    with tf.GradientTape() as tape:
+        loss = WeightedBinaryCrossentropy()(y, p, sample_weight=tf.constant([[3.0, 1.0, 0.0]]))
+    np.testing.assert_allclose(tape.gradient(loss, p).numpy().reshape(-1), [-0.75 * 4, 0.25 * 2, 0.0], atol=1e-5)

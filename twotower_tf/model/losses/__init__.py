@@ -1,0 +1,1 @@
+"""What a model learns from its vectors: one layer per loss of the configuration."""

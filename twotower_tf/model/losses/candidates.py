@@ -1,0 +1,196 @@
+"""What a row's own item is compared with, and what all losses over it share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+from twotower_tf.model.losses.blocks import IMPOSSIBLE, Grid
+
+# Inputs of the losses, beside the encoded ones. A column is a candidate that every row of the batch meets: the own
+# items of the batch (where its positives are negatives of each other), items drawn for all rows, the queue.
+POSITIVE_LOG_Q = "positive_log_q"  # float32 [batch, 1], of the own item under the columns' sampling mixture
+NEGATIVE_LOG_Q = "negative_log_q"  # float32 [batch, n], of the row's own negatives under their mixture
+NEGATIVE_WEIGHT = "negative_weight"  # float32 [batch, n], 1, or 0 where there is none
+COLUMN_LOG_Q = "column_log_q"  # float32 [columns, 1], +inf for an empty slot of the queue
+HITS = "hits"  # int32 [hits, 2], (row, column) of what is no negative, sorted by row; names no empty slot
+SAMPLE_WEIGHT = "sample_weight"  # float32 [batch, 1]
+
+USERS, ITEMS = "user_vectors", "item_vectors"
+
+SPECS = {
+    POSITIVE_LOG_Q: tf.TensorSpec([None, 1], tf.float32),
+    NEGATIVE_LOG_Q: tf.TensorSpec([None, None], tf.float32),
+    NEGATIVE_WEIGHT: tf.TensorSpec([None, None], tf.float32),
+    COLUMN_LOG_Q: tf.TensorSpec([None, 1], tf.float32),
+    HITS: tf.TensorSpec([None, 2], tf.int32),
+    SAMPLE_WEIGHT: tf.TensorSpec([None, 1], tf.float32),
+}
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """A batch taken apart. Vectors are of unit length, so that products are cosines.
+
+    Attributes:
+        users: `[batch, dim]` float32.
+        own: `[batch, dim]` float32, the rows' own items.
+        positive: `[batch]` float32, cosines of the own items.
+        positive_log_q: `[batch]` float32.
+        negatives: `[batch, n]` float32, cosines of the rows' own negatives.
+        negatives_log_q: `[batch, n]` float32.
+        present: `[batch, n]` bool, whether there is such a negative.
+        columns: `[columns, dim]` float32.
+        columns_log_q: `[columns]` float32, +inf where there is none.
+        hits: `[hits, 2]` int32 (row, column).
+        counts: `[batch]` float32, negatives that the row meets.
+        weights: `[batch]` float32, of the rows, 1 in all (or 0, where no row weighs anything).
+    """
+
+    users: tf.Tensor
+    own: tf.Tensor
+    positive: tf.Tensor
+    positive_log_q: tf.Tensor
+    negatives: tf.Tensor
+    negatives_log_q: tf.Tensor
+    present: tf.Tensor
+    columns: tf.Tensor
+    columns_log_q: tf.Tensor
+    hits: tf.Tensor
+    counts: tf.Tensor
+    weights: tf.Tensor
+
+    def grid(self, scale: tf.Tensor | float, correct: bool, own: tf.Tensor, weights: tf.Tensor) -> Grid:
+        """The rows and the columns, whose logits are scale · cosine - log q, or without log q.
+
+        Args:
+            scale: 1 / temperature.
+            correct: subtracts log q.
+            own: `[batch]` logits of the own items.
+            weights: `[batch]`.
+        """
+        there = tf.math.is_finite(self.columns_log_q)
+        bias = -self.columns_log_q if correct else tf.zeros_like(self.columns_log_q)
+        return Grid(
+            users=self.users * scale,
+            columns=self.columns,
+            bias=tf.where(there, bias, IMPOSSIBLE),
+            hits=self.hits,
+            own=own,
+            weights=weights,
+        )
+
+
+class CandidateLoss(keras.layers.Layer):
+    """Adds a loss over the rows' candidates to the model's, and gives the rows' ranks.
+
+    The loss is the mean of the rows' losses weighted by `sample_weight`: Σ w·L / Σ w, so that weights ten times as
+    large teach the same. Hits, empty slots of the queue and negatives of weight 0 enter no sum and no count.
+
+    The queue is Wang et al., "Cross-Batch Negative Sampling for Training Two-Tower Recommenders" (SIGIR 2021): item
+    vectors of the batches before, oldest first, as they were, without a gradient.
+    """
+
+    def __init__(self, in_batch: bool = False, queue: int = 0, **kwargs: Any) -> None:
+        """Says what the columns are.
+
+        Args:
+            in_batch: the batch's own items are the first of them.
+            queue: slots of the queue, which is the last of them.
+            kwargs: of the layer.
+        """
+        super().__init__(**kwargs)
+        self.in_batch = in_batch
+        self.queue = queue
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the queue."""
+        if self.queue:
+            shape = (self.queue, input_shape[ITEMS][-1])
+            self.past = self.add_weight(name="queue", shape=shape, initializer="zeros", trainable=False)
+        super().build(input_shape)
+
+    def call(self, inputs: dict[str, tf.Tensor], training: bool | None = None) -> tf.Tensor:
+        """Compares; in training, the queue then takes in the batch's own items.
+
+        Args:
+            inputs: `user_vectors` `[batch, dim]` and `item_vectors` `[batch * (1 + n) + shared, dim]`, float32 of unit
+                length: the rows' own items, then the rows' negatives, those of one row together, then the shared
+                ones. Beside them what `SPECS` names: `sample_weight` and `positive_log_q` always, `negative_log_q`
+                and `negative_weight` where rows have their own negatives, `column_log_q` and `hits` where there are
+                columns.
+            training: whether this is a training step.
+
+        Returns:
+            int32 `[batch, 1]`: how many of the row's candidates have a higher logit than its own item.
+        """
+        candidates = self._take_apart(inputs)
+        loss, ranks = self.compare(candidates)
+        self.add_loss(loss)
+        if HITS in inputs:
+            self.add_metric(self._masked_share(candidates), name="masked_share")
+        if self.queue and training:
+            self.past.assign(tf.concat([self.past, tf.stop_gradient(candidates.own)], axis=0)[-self.queue :])
+        return ranks[:, tf.newaxis]
+
+    def compare(self, candidates: Candidates) -> tuple[tf.Tensor, tf.Tensor]:
+        """The loss `[]` and the ranks int32 `[batch]`."""
+        raise NotImplementedError
+
+    def _take_apart(self, inputs: dict[str, tf.Tensor]) -> Candidates:
+        users, items = inputs[USERS], inputs[ITEMS]
+        batch, dim = tf.shape(users)[0], users.shape[1]
+        nothing = tf.zeros([batch, 0])
+        present = inputs.get(NEGATIVE_WEIGHT, nothing) > 0.0
+        drawn = tf.shape(present)[1]
+        own, items = items[:batch], items[batch:]
+        negatives = tf.reshape(items[: batch * drawn], [batch, drawn, dim])
+        columns = [items[batch * drawn :]]
+        if self.in_batch:
+            columns.insert(0, own)
+        if self.queue:
+            columns.append(tf.stop_gradient(tf.identity(self.past)))
+        hits = inputs.get(HITS, tf.zeros([0, 2], tf.int32))
+        columns_log_q = inputs.get(COLUMN_LOG_Q, tf.zeros([0, 1]))[:, 0]
+        bounds = tf.searchsorted(hits[:, 0], tf.range(batch + 1))
+        there = tf.math.count_nonzero(tf.math.is_finite(columns_log_q), dtype=tf.int32)
+        met = there - (bounds[1:] - bounds[:-1]) + tf.math.count_nonzero(present, axis=1, dtype=tf.int32)
+        weights = inputs[SAMPLE_WEIGHT][:, 0]
+        return Candidates(
+            users=users,
+            own=own,
+            positive=tf.reduce_sum(users * own, axis=1),
+            positive_log_q=inputs[POSITIVE_LOG_Q][:, 0],
+            negatives=tf.squeeze(tf.matmul(negatives, users[:, :, tf.newaxis]), axis=2),
+            negatives_log_q=inputs.get(NEGATIVE_LOG_Q, nothing),
+            present=present,
+            columns=tf.concat(columns, axis=0),
+            columns_log_q=columns_log_q,
+            hits=hits,
+            counts=tf.cast(met, tf.float32),
+            weights=tf.math.divide_no_nan(weights, tf.reduce_sum(weights)),
+        )
+
+    def _masked_share(self, candidates: Candidates) -> tf.Tensor:
+        """The share of (row, column) pairs that are hits; a row and its own item, and empty slots, are no pairs."""
+        batch = tf.cast(tf.shape(candidates.users)[0], tf.float32)
+        there = tf.reduce_sum(tf.cast(tf.math.is_finite(candidates.columns_log_q), tf.float32))
+        itself = batch if self.in_batch else 0.0
+        hits = tf.cast(tf.shape(candidates.hits)[0], tf.float32)
+        return tf.math.divide_no_nan(hits - itself, batch * there - itself)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {**super().get_config(), "in_batch": self.in_batch, "queue": self.queue}
+
+
+def in_batch_top_k(k: int) -> keras.metrics.Metric:
+    """The share of rows whose own item is among the k best of its candidates, from the ranks."""
+
+    def hit(_: tf.Tensor, ranks: tf.Tensor) -> tf.Tensor:
+        return tf.cast(ranks < k, tf.float32)
+
+    return keras.metrics.MeanMetricWrapper(hit, name=f"in_batch_top_{k}")

@@ -1,0 +1,59 @@
+"""Binary cross-entropy on a bounded logit of the cosine."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+import tf_keras as keras
+
+# 2·atanh(cosine) is infinite at ±1 and its slope 2/(1 - cosine²) with it; at 0.999 they are 7.6 and 1000.
+COSINE_BOUND = 0.999
+
+
+class CosineLogit(keras.layers.Layer):
+    """The bounded logit 2·atanh(cosine) = ln((1 + c) / (1 - c)) of each user with each of its candidates.
+
+    It is the inverse of p = (c + 1) / 2 under the sigmoid: sigmoid(logit) = (c + 1) / 2 while |c| <= 0.999.
+    """
+
+    def call(self, user_vectors: tf.Tensor, item_vectors: tf.Tensor) -> tf.Tensor:
+        """Pairs candidates with users.
+
+        Args:
+            user_vectors: `[batch, dim]` float32, unit length.
+            item_vectors: `[batch * (1 + negatives), dim]` float32, unit length: each user's own item, then the
+                users' negatives, those of one user together.
+
+        Returns:
+            float32 `[batch, 1 + negatives, 1]`, the own item first.
+        """
+        batch, dim = tf.shape(user_vectors)[0], user_vectors.shape[1]
+        negatives = tf.math.floordiv(tf.shape(item_vectors)[0], tf.maximum(batch, 1)) - 1
+        own = tf.reduce_sum(item_vectors[:batch] * user_vectors, axis=1)[:, tf.newaxis, tf.newaxis]
+        drawn = tf.reshape(item_vectors[batch:], [batch, negatives, dim])
+        cosine = tf.concat([own, tf.linalg.matmul(drawn, user_vectors[:, :, tf.newaxis])], axis=1)
+        return 2.0 * tf.math.atanh(tf.clip_by_value(cosine, -COSINE_BOUND, COSINE_BOUND))
+
+
+def final_sigmoid() -> keras.layers.Layer:
+    """The one sigmoid unit over the cosine logit.
+
+    Its weight starts at one and stays positive: with a negative weight, nearer vectors would mean less likely clicks,
+    and every ranking by dot product would be upside down.
+    """
+    return keras.layers.Dense(
+        1, "sigmoid", kernel_initializer="ones", kernel_constraint=keras.constraints.NonNeg(), name="final_sigmoid"
+    )
+
+
+class WeightedBinaryCrossentropy(keras.losses.Loss):
+    """Σ w·(-y·ln p - (1 - y)·ln(1 - p)) / Σ w over rows and their candidates; 0 where nothing weighs anything.
+
+    Divided by the weights, not by the number of candidates as in Keras: negatives that a sampler could not give, whose
+    weight is 0, do not thin out the loss of those it gave.
+    """
+
+    def __call__(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None) -> tf.Tensor:
+        """`[batch, candidates, 1]` labels and probabilities, `[batch, candidates]` weights, to a scalar."""
+        entropy = keras.losses.binary_crossentropy(y_true, y_pred)
+        weight = tf.ones_like(entropy) if sample_weight is None else tf.cast(sample_weight, entropy.dtype)
+        return tf.math.divide_no_nan(tf.reduce_sum(weight * entropy), tf.reduce_sum(weight))

@@ -1,0 +1,109 @@
+"""Losses that weigh a row's candidates by a softmax."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+from twotower_tf.model.losses import blocks
+from twotower_tf.model.losses.blocks import IMPOSSIBLE
+from twotower_tf.model.losses.candidates import CandidateLoss, Candidates
+
+
+def add_log_temperature(layer: keras.layers.Layer, temperature: float, learn: bool) -> tf.Variable:
+    """A weight of the layer: the temperature's logarithm, which keeps it positive."""
+    return layer.add_weight(
+        name="log_temperature",
+        shape=(),
+        initializer=keras.initializers.Constant(math.log(temperature)),
+        trainable=learn,
+    )
+
+
+class SoftmaxLoss(CandidateLoss):
+    """Softmax cross-entropy of each row's own item among its candidates.
+
+    L = -ln(exp z⁺ / (exp z⁺ + Σ_j exp z_j)) with z_j = cosine_j / temperature - ln q_j, where j runs over the columns
+    and the row's own negatives and q_j is the probability with which the sampler that drew j draws it: the correction
+    of Bengio and Senécal, "Adaptive Importance Sampling to Accelerate Training of a Neural Probabilistic Language
+    Model" (2008), and of Jean et al., "On Using Very Large Target Vocabulary for Neural Machine Translation" (2015),
+    section 3; with the batch's own items as candidates, Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large
+    Corpus Item Recommendations" (RecSys 2019), equation 3. What is drawn more often is met more often as a negative,
+    and each time pushed away less. A row without a negative has no loss.
+    """
+
+    def __init__(self, temperature: float, learn_temperature: bool, correct: bool, **kwargs: Any) -> None:
+        """Takes the fields of the configuration's `InBatchSoftmax` and `SampledSoftmax`; see `CandidateLoss`."""
+        super().__init__(**kwargs)
+        self.temperature = temperature
+        self.learn_temperature = learn_temperature
+        self.correct = correct
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the temperature."""
+        self.log_temperature = add_log_temperature(self, self.temperature, self.learn_temperature)
+        super().build(input_shape)
+
+    def compare(self, candidates: Candidates) -> tuple[tf.Tensor, tf.Tensor]:
+        """See `CandidateLoss.compare`."""
+        scale = tf.exp(-self.log_temperature)
+        own, negatives = candidates.positive * scale, candidates.negatives * scale
+        if self.correct:
+            own, negatives = own - candidates.positive_log_q, negatives - candidates.negatives_log_q
+        negatives = tf.where(candidates.present, negatives, IMPOSSIBLE)
+        reference = tf.reduce_logsumexp(tf.concat([own[:, tf.newaxis], negatives], axis=1), axis=1)
+        grid = candidates.grid(scale, self.correct, own, candidates.weights)
+        loss, ranks = blocks.log_sum_exp(grid, reference, positive=own)
+        return loss, ranks + higher(negatives, own)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        own = {name: getattr(self, name) for name in ("temperature", "learn_temperature", "correct")}
+        return {**super().get_config(), **own}
+
+
+class BilateralSoftmaxLoss(CandidateLoss):
+    """Bilateral softmax loss: a temperature for the positive, another for the negatives.
+
+    L = -cosine⁺ / τ₁ + ln Σ_j exp(cosine_j / τ₂ - ln q_j), where j runs over the negatives alone; Wu et al., "BSL:
+    Understanding and Improving Softmax Loss for Recommendation" (ICDE 2024), section 5, in the form of its authors'
+    code, one positive at a time: theirs is this one times τ₁ / τ₂. The larger τ₁ is against τ₂, the less a row trusts
+    its positive. With τ₁ = τ₂ it is that paper's softmax loss, which differs from `SoftmaxLoss` in that the positive is
+    not among what it is compared with. A row without a negative has no loss.
+
+    The temperatures are given, not learned: the loss falls without end as τ₁ does, so nothing would hold it.
+    """
+
+    def __init__(self, temperature_positive: float, temperature_negative: float, correct: bool, **kwargs: Any) -> None:
+        """Takes the fields of the configuration's `BilateralSoftmax`; see `CandidateLoss`."""
+        super().__init__(**kwargs)
+        self.temperature_positive = temperature_positive
+        self.temperature_negative = temperature_negative
+        self.correct = correct
+
+    def compare(self, candidates: Candidates) -> tuple[tf.Tensor, tf.Tensor]:
+        """See `CandidateLoss.compare`; own items are ranked at the negatives' temperature."""
+        scale = 1.0 / self.temperature_negative
+        own, negatives = candidates.positive * scale, candidates.negatives * scale
+        if self.correct:
+            own, negatives = own - candidates.positive_log_q, negatives - candidates.negatives_log_q
+        negatives = tf.where(candidates.present, negatives, IMPOSSIBLE)
+        none = tf.fill(tf.shape(own[:, tf.newaxis]), IMPOSSIBLE)
+        reference = tf.reduce_logsumexp(tf.concat([none, negatives], axis=1), axis=1)
+        weights = tf.where(candidates.counts > 0.0, candidates.weights, 0.0)
+        grid = candidates.grid(scale, self.correct, own, weights)
+        loss, ranks = blocks.log_sum_exp(grid, reference, positive=candidates.positive / self.temperature_positive)
+        return loss, ranks + higher(negatives, own)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        own = {name: getattr(self, name) for name in ("temperature_positive", "temperature_negative", "correct")}
+        return {**super().get_config(), **own}
+
+
+def higher(negatives: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
+    """How many of `[batch, n]` are higher than `[batch]`, int32 `[batch]`."""
+    return tf.math.count_nonzero(negatives > own[:, tf.newaxis], axis=1, dtype=tf.int32)
