@@ -14,7 +14,7 @@ from twotower_tf import artifacts
 from twotower_tf.errors import ArtifactError, ConfigError
 from twotower_tf.index import bundle
 
-_OURS = ("README.md", "serving")  # beside versions, hidden files and unfinished work
+_OURS = ("README.md", "serving", "blocklist.txt")  # beside versions, hidden files and unfinished work
 _LARGEST = 2**63 - 1  # a server reads a version as int64
 
 

@@ -1,0 +1,182 @@
+"""An index over a changed catalogue, made from the index before it.
+
+A ScaNN index on disk is tables with one row per item (vector, partition, codes) beside what was trained (partition
+centres, code book). So an item that stays brings its rows along, in whatever order; a new vector's rows are computed
+by ScaNN with the trained parts; an item that left is no more. ScaNN's own upsert and delete in memory move other items'
+rows about, and kill the process where partitions spill.
+
+The trained parts grow old. The recall is measured again; a search that misses the target is widened, and where that is
+not enough, or much has changed since the training, the index is built anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from twotower_tf.config import IndexConfig
+from twotower_tf.index import build, files, native, tuning
+from twotower_tf.index.exact import ExactSearcher
+from twotower_tf.index.items import ItemVectors, write_ids
+from twotower_tf.index.scann_searcher import ScannSearcher
+from twotower_tf.index.searcher import Searcher
+
+NEW = -1  # in `origin`: the item's vector is not in the index before
+
+_STALE = 0.3  # share of items new or changed since the training, above which the index is built anew
+_WIDER = (1.0, 1.25, 1.6, 2.0)  # factors of the tuned setting that are tried
+_CHECKED = 256  # users that recall is measured with: its error is below 0.003 where it is 0.95
+_SCANN, _ASSETS = "scann", "scann_assets.pbtxt"
+_ASSET = re.compile(r'assets\s*\{\s*asset_type:\s*(\w+)\s*asset_path:\s*"([^"]*)"\s*\}\s*')
+_DATASET = "DATASET_NPY"
+_DERIVED = frozenset({"TOKENIZATION_NPY", "AH_DATASET_NPY", "AH_DATASET_SOAR_NPY", "BF16_DATASET_NPY"})
+_TRAINED = frozenset({"AH_CENTERS", "PARTITIONER"})
+_ROWS = 1 << 16
+
+Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True)
+class Updated:
+    """A changed index.
+
+    Attributes:
+        searcher: over the new items; saved.
+        rebuilt: its trained parts are new.
+    """
+
+    searcher: Searcher
+    rebuilt: bool
+
+
+def update(
+    old: Searcher,
+    directory: Path,
+    items: ItemVectors,
+    origin: Rows,
+    target: Path,
+    index: IndexConfig,
+    users: Floats,
+    threads: int = 0,
+) -> Updated:
+    """Makes and saves the index of a changed catalogue.
+
+    Args:
+        old: the index before.
+        directory: its files.
+        items: the new catalogue.
+        origin: [num_items] row of `old` with the same vector, or NEW.
+        target: directory to write.
+        index: kind and target recall.
+        users: [users, vector_dim] float32, real user vectors that recall is measured with.
+        threads: for building and answering; 0 is one per core.
+
+    Raises:
+        DataError: as `build.build` says.
+    """
+    if isinstance(old, ScannSearcher) and build.chosen_kind(len(items), index) == old.kind:
+        known = assets(directory / _SCANN)
+        changed = old.parameters.changed_since + _changes(old, origin)
+        if changed <= _STALE * old.parameters.trained_on and set(known) <= {_DATASET} | _DERIVED | _TRAINED:
+            _splice(directory, known, items, origin, target)
+            searcher = _checked(old, changed, items, target, users, threads)
+            if searcher is not None:
+                files.finish(target, items, searcher.description())
+                return Updated(searcher, False)
+            shutil.rmtree(target)
+    built = build.build(items.ids, items.vectors, index, users, threads)
+    built.save(target)
+    return Updated(built, True)
+
+
+def _changes(old: Searcher, origin: Rows) -> int:
+    """Items that came, changed or left."""
+    stay = int(np.count_nonzero(origin != NEW))
+    return len(origin) - stay + len(old.items) - stay
+
+
+def assets(directory: Path) -> dict[str, str]:
+    """The files of a serialized ScaNN index by kind."""
+    return dict(_ASSET.findall((directory / _ASSETS).read_text(encoding="utf-8")))
+
+
+def _splice(directory: Path, known: dict[str, str], items: ItemVectors, origin: Rows, target: Path) -> None:
+    """Writes the rows of the items that stay, and those of new ones, beside the trained parts."""
+    shutil.copytree(directory, target, ignore=shutil.ignore_patterns(_SCANN, files.INDEX, files.ITEM_IDS))
+    old, after = directory / _SCANN, target / _SCANN
+    derived = [name for kind, name in known.items() if kind in _DERIVED]
+    shutil.copytree(old, after, ignore=shutil.ignore_patterns(*derived, known[_DATASET]))
+    np.save(after / known[_DATASET], items.vectors)
+    size = len(np.load(old / known[_DATASET], mmap_mode="r", allow_pickle=False))
+    new = np.flatnonzero(origin == NEW)
+    with tempfile.TemporaryDirectory(dir=target, prefix="part-") as work:
+        part = Path(work)
+        if len(new):
+            _derive(old, known, items.vectors[new], part)
+        for name in derived:
+            _splice_rows(old / name, size, part / name, origin, new, after / name)
+
+
+def _derive(old: Path, known: dict[str, str], vectors: Floats, part: Path) -> None:
+    """Has ScaNN compute the derived tables of vectors with the trained parts of an index."""
+    source = part / "source"
+    kept = {kind: name for kind, name in known.items() if kind not in _DERIVED}
+    derived = [name for name in known.values() if name not in kept.values()]
+    shutil.copytree(old, source, ignore=shutil.ignore_patterns(*derived, known[_DATASET]))
+    stated = [f'assets {{\n  asset_type: {kind}\n  asset_path: "{name}"\n}}\n' for kind, name in kept.items()]
+    (source / _ASSETS).write_text("".join(stated), encoding="utf-8")
+    np.save(source / known[_DATASET], np.ascontiguousarray(vectors))
+    native.library().load_searcher(str(source), assets_backcompat_shim=False).serialize(str(part), relative_path=True)
+
+
+def _splice_rows(old: Path, size: int, part: Path, origin: Rows, new: Rows, target: Path) -> None:
+    """One table of `size` rows: those of the old one by `origin`, those of the part for the `new` ones.
+
+    A flat table (partitions, two per item where they spill) has rows all the same.
+    """
+    before = np.load(old, mmap_mode="r", allow_pickle=False)
+    width = before.size // size
+    shape = (len(origin) * width,) if before.ndim == 1 else (len(origin), width)
+    after = np.lib.format.open_memmap(target, mode="w+", dtype=before.dtype, shape=shape)
+    source, result = before.reshape(size, width), after.reshape(len(origin), width)
+    for start in range(0, len(origin), _ROWS):
+        result[start : start + _ROWS] = source[np.maximum(origin[start : start + _ROWS], 0)]
+    if len(new):
+        result[new] = np.load(part, allow_pickle=False).reshape(len(new), width)
+    after.flush()
+
+
+def _checked(
+    old: ScannSearcher, changed: int, items: ItemVectors, target: Path, users: Floats, threads: int
+) -> Searcher | None:
+    """The index, with the tuned setting as it was or wider; None where no wider setting reaches the target."""
+    write_ids(target / files.ITEM_IDS, items.ids)
+    k = min(int(old.recall["k"]), len(items))
+    asked = users[:: max(1, len(users) // _CHECKED)] if len(users) else items.vectors[:: max(1, len(items) // _CHECKED)]
+    truth = ExactSearcher(items, threads).search(asked, k).scores
+    wanted = min(float(old.recall["target"]), float(old.recall["measured"]))
+    for factor in _WIDER:
+        parameters = _wider({**dataclasses.asdict(old.parameters), "changed_since": changed}, factor, len(items))
+        recall = {**old.recall, "k": k, "queries": len(asked)}
+        document: dict[str, Any] = {"parameters": parameters, "recall": recall}
+        searcher = ScannSearcher.read(target, document, threads)
+        found = tuning.recall_of(searcher.search(asked, k).scores, truth).astype(np.float64)
+        recall["measured"] = round(float(found.mean()), 6)
+        error = float(found.std()) / math.sqrt(len(found))
+        if recall["measured"] + error >= wanted:  # below it only as far as the choice of users goes
+            return searcher
+    return None
+
+
+def _wider(parameters: dict[str, Any], factor: float, size: int) -> dict[str, Any]:
+    leaves = min(int(parameters["leaves"]), math.ceil(parameters["leaves_to_search"] * factor))
+    return {**parameters, "leaves_to_search": leaves, "reorder": min(size, math.ceil(parameters["reorder"] * factor))}
