@@ -30,9 +30,13 @@ def test_finds_a_setting_that_reaches_the_target(needed):
     assert tuned.recall == 1.0
     assert tuned.reorder >= 4 and tuned.leaves_to_search >= 0.95 * needed
     reached = [point for point in tuned.curve if point["recall"] == 1.0]
-    fastest = max(point["queries_per_second"] for point in reached)
-    # Two settings may be equally fast, to the digits that the curve keeps.
-    assert (tuned.leaves_to_search, fastest) in [(p["leaves_to_search"], p["queries_per_second"]) for p in reached]
+    cheapest = min(point["microseconds"] for point in reached)
+    assert tuned.microseconds == cheapest
+    assert {"leaves_to_search": tuned.leaves_to_search, "reorder": tuned.reorder} in [
+        {name: point[name] for name in ("leaves_to_search", "reorder")}
+        for point in reached
+        if point["microseconds"] == cheapest
+    ]
 
 
 def test_searches_everything_where_nothing_less_is_enough():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +39,7 @@ def build(
         ConfigError: where ScaNN is asked for by name and cannot be had.
     """
     items = ItemVectors(ids, vectors)
-    if index.kind == "exact" or (index.kind == "auto" and not _scann_pays(len(items), index)):
+    if chosen_kind(len(items), index) == "exact":
         return ExactSearcher(items, threads)
     queries = np.empty((0, items.dim), np.float32) if sample_queries is None else np.asarray(sample_queries, np.float32)
     if not len(queries):
@@ -47,5 +48,9 @@ def build(
     return ScannSearcher.build(items, index.k, index.target_recall, queries, threads)
 
 
-def _scann_pays(size: int, index: IndexConfig) -> bool:
-    return size > max(index.exact_below, MIN_ITEMS - 1) and importlib.util.find_spec("scann") is not None
+def chosen_kind(size: int, index: IndexConfig) -> Literal["exact", "scann"]:
+    """The kind of index that a catalogue of `size` items gets."""
+    if index.kind != "auto":
+        return index.kind
+    pays = size > max(index.exact_below, MIN_ITEMS - 1) and importlib.util.find_spec("scann") is not None
+    return "scann" if pays else "exact"

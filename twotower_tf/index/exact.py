@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from twotower_tf.index import files, topk
+from twotower_tf.index.allowed import Allowed, Excluded
 from twotower_tf.index.items import ItemVectors
-from twotower_tf.index.searcher import Neighbours, check_queries
+from twotower_tf.index.searcher import Answers, Neighbours, check_queries
 
 _BLOCK_BYTES = 32 << 20  # of scores held by one thread
 _RESCORED = 1 << 14  # candidates re-scored at a time
@@ -43,32 +44,59 @@ class ExactSearcher:
     def search(self, queries: npt.ArrayLike, k: int) -> Neighbours:
         """See `Searcher.search`."""
         table = check_queries(queries, k, self.items.dim)
-        k = min(k, len(self.items))
-        block = max(1, _BLOCK_BYTES // (4 * len(self.items)))
-        parts = [table[start : start + block] for start in range(0, len(table), block)]
-        rows = np.empty((len(table), k), np.int32)
-        scores = np.empty((len(table), k), np.float32)
+        rows, scores = self._best(table, min(k, len(self.items)), self.items.vectors, None)
+        return Neighbours(rows, scores, self.items)
 
-        def answer(number: int) -> None:
-            place = slice(number * block, number * block + len(parts[number]))
-            rows[place], scores[place] = self._search_block(parts[number], k)
+    def effort(self, k: int) -> float:
+        """See `Searcher.effort`."""
+        return float(len(self.items))
 
-        if len(parts) > 1 and self.threads > 1:
+    def scan(self, queries: npt.ArrayLike, k: int, allowed: Allowed, excluded: Excluded) -> Answers:
+        """See `Searcher.scan`."""
+        table = check_queries(queries, k, self.items.dim)
+        k = min(k, len(allowed))
+        if not k:
+            nothing = np.zeros(len(table) + 1, np.int64)
+            return Answers(nothing, np.empty(0, np.int32), np.empty(0, np.float32), self.items)
+        places, scores = self._best(table, k, allowed.vectors(self.items), excluded.within(allowed))
+        return Answers.first(k, scores > -np.inf, allowed.rows[places].astype(np.int32), scores, self.items)
+
+    def _best(
+        self, queries: Floats, k: int, vectors: Floats, excluded: Excluded | None
+    ) -> tuple[npt.NDArray[np.int32], Floats]:
+        """Rows of `vectors` and their scores [num_queries, k], best first; at the end excluded ones, of score -inf."""
+        block = max(1, _BLOCK_BYTES // (4 * len(vectors)))
+        starts = range(0, len(queries), block)
+        rows = np.empty((len(queries), k), np.int32)
+        scores = np.empty((len(queries), k), np.float32)
+
+        def answer(start: int) -> None:
+            place = slice(start, start + block)
+            gone = excluded.take(place) if excluded is not None else None
+            rows[place], scores[place] = self._best_of_block(queries[place], k, vectors, gone)
+
+        if len(starts) > 1 and self.threads > 1:
             with ThreadPoolExecutor(self.threads) as pool:
-                list(pool.map(answer, range(len(parts))))
+                list(pool.map(answer, starts))
         else:
-            for number in range(len(parts)):
-                answer(number)
-        return Neighbours(rows, self.items.ids[rows], scores)
+            for start in starts:
+                answer(start)
+        return rows, scores
 
-    def _search_block(self, queries: Floats, k: int) -> tuple[npt.NDArray[np.int32], Floats]:
-        vectors = self.items.vectors
-        number, row = topk.candidates(queries @ vectors.T, k, self._slack)
+    def _best_of_block(
+        self, queries: Floats, k: int, vectors: Floats, excluded: Excluded | None
+    ) -> tuple[npt.NDArray[np.int32], Floats]:
+        rough = queries @ vectors.T
+        if excluded is not None:
+            rough[excluded.queries, excluded.rows] = -np.inf
+        number, row = topk.candidates(rough, k, self._slack)
         scores = np.empty(len(row), np.float32)
         for start in range(0, len(row), _RESCORED):
             part = slice(start, start + _RESCORED)
             asked, held = queries[number[part]].astype(np.float64), vectors[row[part]].astype(np.float64)
             scores[part] = np.einsum("ij,ij->i", asked, held)
+        if excluded is not None:
+            scores[np.isneginf(rough[number, row])] = -np.inf
         return topk.arrange(number, row, scores, len(queries), k)
 
     def description(self) -> dict[str, Any]:

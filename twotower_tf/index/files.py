@@ -16,7 +16,7 @@ from twotower_tf import artifacts
 from twotower_tf.errors import ArtifactError
 from twotower_tf.index.items import ItemVectors, read_ids, write_ids
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 KINDS = ("exact", "scann")
 INDEX = "index.json"
 ITEM_IDS = "item_ids"

@@ -8,28 +8,25 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from twotower_tf.errors import ArtifactError, ConfigError
-from twotower_tf.index import files, topk, tuning
+from twotower_tf.index import curve, files, native, shapes, topk, tuning
+from twotower_tf.index.allowed import Allowed, Excluded
 from twotower_tf.index.exact import ExactSearcher
 from twotower_tf.index.items import ItemVectors
-from twotower_tf.index.searcher import Neighbours, check_queries
-
-if TYPE_CHECKING:
-    from types import ModuleType
+from twotower_tf.index.searcher import Answers, Neighbours, check_queries
 
 MIN_ITEMS = 16  # a quantizer block has 16 centres, each wants a training point
 
 _ASSETS = "scann"
 _DATASET = "scann/dataset.npy"  # ScaNN's own float32 copy, row by row the vectors as given
-_TRAINING_SAMPLE = 250_000
-_DIMENSIONS_PER_BLOCK = 2
-_ANISOTROPIC_THRESHOLD = 0.2
-_PARALLEL_BATCH = 64  # queries that a ScaNN thread takes at a time
+_CURVE = "recall_curve.svg"
+# In items scored exactly, among many: a quantized one, one re-scored out of order, and a partition's centre.
+_QUANTIZED, _REORDERED, _CENTRE = 0.5, 32.0, 1.0
 
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int32]
@@ -46,14 +43,18 @@ class ScannParameters:
         k: the number of answers that leaves_to_search and reorder were tuned for.
         dimensions_per_block: of the quantizer.
         anisotropic_threshold: of the quantizer's loss.
+        trained_on: items that partitions and quantizer were trained for.
+        changed_since: items added, changed or deleted since.
     """
 
     leaves: int
     leaves_to_search: int
     reorder: int
     k: int
-    dimensions_per_block: int = _DIMENSIONS_PER_BLOCK
-    anisotropic_threshold: float = _ANISOTROPIC_THRESHOLD
+    dimensions_per_block: int
+    anisotropic_threshold: float
+    trained_on: int
+    changed_since: int = 0
 
 
 class ScannSearcher:
@@ -62,7 +63,12 @@ class ScannSearcher:
     kind = "scann"
 
     def __init__(
-        self, items: ItemVectors, native: Any, parameters: ScannParameters, recall: dict[str, Any], threads: int = 0
+        self,
+        items: ItemVectors,
+        native: Any,
+        parameters: ScannParameters,
+        recall: dict[str, Any],
+        threads: int = 0,
     ) -> None:
         """Keeps a built index; `build` and `read` make one.
 
@@ -70,7 +76,7 @@ class ScannSearcher:
             items: what is searched.
             native: ScaNN's searcher over the same rows.
             parameters: how it is searched.
-            recall: {"k", "target", "measured", "queries", "curve"} of the tuning.
+            recall: {"k", "target", "measured", "queries", "curve", "shapes"} of the tuning.
             threads: that answer one call at most; 0 is one per core.
         """
         self.items = items
@@ -102,7 +108,7 @@ class ScannSearcher:
                 f"{len(items)}; use kind='exact' or 'auto'"
             )
         try:
-            scann = _library()
+            native.library()
         except ImportError as error:
             raise ConfigError(
                 f"index.kind: scann is asked for and cannot be imported ({error}); pip install scann (Linux), "
@@ -110,35 +116,53 @@ class ScannSearcher:
             ) from None
         k = min(k, len(items))
         queries = check_queries(sample_queries, k, items.dim)[: tuning.SAMPLES]
-        leaves = max(1, round(float(np.sqrt(len(items)))))
-        native = _build_native(scann, items.vectors, k, leaves, topk.available_threads(threads))
-        untuned = cls(items, native, ScannParameters(leaves, leaves, len(items), k), {}, threads)
-        truth = untuned._exact.search(queries, k).scores
-        tuned = tuning.tune(
-            lambda leaves_to_search, reorder: untuned._ask(queries, k, leaves_to_search, reorder)[1],
+        threads = topk.available_threads(threads)
+        shape, tried = shapes.choose(items.vectors, queries, k, target_recall, threads)
+        built = native.build(items.vectors, k, shape, threads)
+        truth = ExactSearcher(items, threads).search(queries, k).scores
+        found = tuning.tune(
+            lambda leaves, reorder: native.ask(built, queries, k, leaves, reorder, threads)[1],
             truth,
             len(items),
-            leaves,
+            shape.leaves,
             target_recall,
         )
-        parameters = ScannParameters(leaves, tuned.leaves_to_search, tuned.reorder, k)
-        recall = {"k": k, "target": target_recall, "queries": len(queries), "curve": tuned.curve}
-        built = cls(items, native, parameters, recall, threads)
+        parameters = ScannParameters(
+            leaves=shape.leaves,
+            leaves_to_search=found.leaves_to_search,
+            reorder=found.reorder,
+            k=k,
+            dimensions_per_block=shape.dimensions_per_block,
+            anisotropic_threshold=shape.anisotropic_threshold,
+            trained_on=len(items),
+        )
+        recall = {"k": k, "target": target_recall, "queries": len(queries), "curve": found.curve, "shapes": tried}
+        searcher = cls(items, built, parameters, recall, threads)
         # Of the answers as they are given, short ones completed: with few leaves that is more than ScaNN's own.
-        answered = tuning.recall_of(built.search(queries, k).scores, truth)
+        answered = tuning.recall_of(searcher.search(queries, k).scores, truth)
         recall["measured"] = round(float(answered.mean(dtype=np.float64)), 6)
-        return built
+        return searcher
 
     def search(self, queries: npt.ArrayLike, k: int) -> Neighbours:
         """See `Searcher.search`."""
         table = check_queries(queries, k, self.items.dim)
         k = min(k, len(self.items))
-        rows, scores = self._ask(table, k, *self._setting(k))
-        short = np.flatnonzero(np.isneginf(scores).any(axis=1))
+        rows, scores = native.ask(self._native, table, k, *self._setting(k), self._exact.threads)
+        short = np.flatnonzero(np.isneginf(scores[:, -1])) if len(table) else np.empty(0, np.int64)
         if len(short):
             exact = self._exact.search(table[short], k)
             rows[short], scores[short] = exact.rows, exact.scores
-        return Neighbours(rows, self.items.ids[rows], scores)
+        return Neighbours(rows, scores, self.items)
+
+    def effort(self, k: int) -> float:
+        """See `Searcher.effort`: fitted to a million vectors of 64 dimensions."""
+        leaves, reorder = self._setting(min(k, len(self.items)))
+        scanned = len(self.items) * leaves / self.parameters.leaves
+        return _QUANTIZED * scanned + _REORDERED * reorder + _CENTRE * self.parameters.leaves
+
+    def scan(self, queries: npt.ArrayLike, k: int, allowed: Allowed, excluded: Excluded) -> Answers:
+        """See `Searcher.scan`."""
+        return self._exact.scan(queries, k, allowed, excluded)
 
     def _setting(self, k: int) -> tuple[int, int]:
         """The tuned setting, widened in proportion for more answers than it was tuned for."""
@@ -146,27 +170,16 @@ class ScannSearcher:
         leaves = min(tuned.leaves, int(np.ceil(tuned.leaves_to_search * factor)))
         return leaves, min(len(self.items), max(k, int(np.ceil(tuned.reorder * factor))))
 
-    def _ask(self, queries: Floats, k: int, leaves_to_search: int, reorder: int) -> tuple[Rows, Floats]:
-        """ScaNN's answer in our order: best first, ties by row; score -inf where a neighbour is missing."""
-        if not len(queries):
-            return np.empty((0, k), np.int32), np.empty((0, k), np.float32)
-        if len(queries) > _PARALLEL_BATCH and self._exact.threads > 1:
-            found = self._native.search_batched_parallel(queries, k, reorder, leaves_to_search, _PARALLEL_BATCH)
-        else:
-            found = self._native.search_batched(queries, k, reorder, leaves_to_search)
-        rows, scores = found[0].astype(np.int32), np.where(np.isnan(found[1]), np.float32(-np.inf), found[1])
-        order = np.lexsort((rows, -scores), axis=1)
-        return np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
-
     def description(self) -> dict[str, Any]:
         """See `Searcher.description`."""
         parameters = asdict(self.parameters)
         return {**files.describe(self.kind, self.items), "parameters": parameters, "recall": self.recall}
 
     def save(self, directory: Path) -> None:
-        """Writes ScaNN's files under scann/ with relative paths, item_ids, then index.json."""
+        """Writes ScaNN's files under scann/ with relative paths, a plot of the recall, item_ids, index.json."""
         (directory / _ASSETS).mkdir(parents=True, exist_ok=True)
         self._native.serialize(str(directory / _ASSETS), relative_path=True)
+        (directory / _CURVE).write_text(curve.draw(self.recall, asdict(self.parameters)), encoding="utf-8")
         files.finish(directory, self.items, self.description())
 
     @classmethod
@@ -177,31 +190,11 @@ class ScannSearcher:
             ArtifactError: where ScaNN is not installed.
         """
         try:
-            scann = _library()
+            scann = native.library()
         except ImportError as error:
             raise ArtifactError(
                 f"{directory}: an index of kind scann needs the package scann, which cannot be imported ({error})"
             ) from None
         items = files.restore(directory, np.load(directory / _DATASET, mmap_mode="r", allow_pickle=False))
-        native = scann.load_searcher(str(directory / _ASSETS), assets_backcompat_shim=False)
-        return cls(items, native, ScannParameters(**document["parameters"]), document["recall"], threads)
-
-
-def _library() -> ModuleType:
-    """ScaNN, imported late: it brings TensorFlow's library with it."""
-    from scann import scann_ops_pybind  # type: ignore[import-untyped,unused-ignore]
-
-    module: ModuleType = scann_ops_pybind
-    return module
-
-
-def _build_native(scann: Any, vectors: Floats, k: int, leaves: int, threads: int) -> Any:
-    sample = min(len(vectors), _TRAINING_SAMPLE)
-    builder = scann.builder(vectors, k, "dot_product").set_n_training_threads(threads)
-    builder = builder.tree(leaves, leaves, training_sample_size=sample)
-    builder = builder.score_ah(
-        min(_DIMENSIONS_PER_BLOCK, vectors.shape[1]),
-        anisotropic_quantization_threshold=_ANISOTROPIC_THRESHOLD,
-        training_sample_size=sample,
-    )
-    return builder.reorder(k).build()
+        held = scann.load_searcher(str(directory / _ASSETS), assets_backcompat_shim=False)
+        return cls(items, held, ScannParameters(**document["parameters"]), document["recall"], threads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twotower_tf.errors import DataError
+from twotower_tf.index.allowed import Allowed, Excluded, Mask
 from twotower_tf.index.items import Ids, ItemVectors
 
 
@@ -19,13 +21,49 @@ class Neighbours:
 
     Attributes:
         rows: [num_queries, k'] int32, rows of the index, distinct within a query.
-        item_ids: [num_queries, k'] object (text).
         scores: [num_queries, k'] float32, cosine similarity in [-1, 1], descending; equal scores by row.
+        items: what was searched.
     """
 
     rows: npt.NDArray[np.int32]
-    item_ids: Ids
     scores: npt.NDArray[np.float32]
+    items: ItemVectors
+
+    @cached_property
+    def item_ids(self) -> Ids:
+        """[num_queries, k'] object (text)."""
+        return self.items.ids[self.rows]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The nearest items that each query may have, nearest first; not every query has equally many.
+
+    Attributes:
+        offsets: [num_queries + 1] int64; the answers to query q stand from `offsets[q]` to `offsets[q + 1]`.
+        rows: [offsets[-1]] int32, rows of the index.
+        scores: [offsets[-1]] float32, cosine similarity in [-1, 1].
+        items: what was searched.
+    """
+
+    offsets: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int32]
+    scores: npt.NDArray[np.float32]
+    items: ItemVectors
+
+    @cached_property
+    def item_ids(self) -> Ids:
+        """[offsets[-1]] object (text)."""
+        return self.items.ids[self.rows]
+
+    @classmethod
+    def first(
+        cls, k: int, kept: Mask, rows: npt.NDArray[np.int32], scores: npt.NDArray[np.float32], items: ItemVectors
+    ) -> Answers:
+        """The first k of each row of a table [num_queries, width] that are kept."""
+        taken = kept & (np.cumsum(kept, axis=1, dtype=np.int32) <= k)
+        offsets = np.concatenate(([0], np.cumsum(np.count_nonzero(taken, axis=1), dtype=np.int64)))
+        return cls(offsets, rows[taken], scores[taken], items)
 
 
 class Searcher(Protocol):
@@ -51,6 +89,25 @@ class Searcher(Protocol):
 
         Raises:
             DataError: for queries of another dimension or with NaN or infinity, or k below 1.
+        """
+
+    def effort(self, k: int) -> float:
+        """What a search for k items costs, in items whose score is computed exactly."""
+
+    def scan(self, queries: npt.ArrayLike, k: int, allowed: Allowed, excluded: Excluded) -> Answers:
+        """Finds k items for every query among those it may have, by scoring all of those: exact, whatever the kind.
+
+        Args:
+            queries: [num_queries, vector_dim] float32, unit length.
+            k: at least 1.
+            allowed: items for every query.
+            excluded: items that single queries may not have.
+
+        Returns:
+            k items per query, all that it may have where those are fewer.
+
+        Raises:
+            DataError: as `search` says.
         """
 
     def description(self) -> dict[str, Any]:

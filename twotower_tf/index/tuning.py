@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 SAMPLES = 1_000  # queries measured at most
-_REORDER_STEPS = (1, 2, 4, 8, 16, 32)  # candidates re-scored exactly, in units of k
+_REORDER_STEPS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 11, 16, 23, 32)  # candidates re-scored exactly, in units of k
+_DEARER = 1.25  # a setting this much dearer than the cheapest ends the search: noise alone does not
+_HOPELESS = 0.05  # of what is missing, gained by twice the leaves
 _SAME_SCORE = 1e-6  # float32 rounding of a cosine
 
 Floats = npt.NDArray[np.float32]
@@ -26,12 +28,14 @@ class Tuned:
         leaves_to_search: partitions searched for each query.
         reorder: candidates whose score is computed exactly.
         recall: measured recall@k over all sample queries.
-        curve: every setting tried: leaves_to_search, reorder, recall, queries_per_second.
+        microseconds: of one core, for one query of many.
+        curve: every setting tried: leaves_to_search, reorder, recall, microseconds.
     """
 
     leaves_to_search: int
     reorder: int
     recall: float
+    microseconds: float
     curve: list[dict[str, Any]]
 
 
@@ -52,10 +56,10 @@ def recall_of(scores: Floats, truth: Floats) -> Floats:
 
 
 def tune(search: Search, truth: Floats, size: int, leaves: int, target: float) -> Tuned:
-    """Chooses the fastest setting whose recall reaches the target on both halves of the sample.
+    """Chooses the cheapest setting whose recall reaches the target beyond the luck of the sample.
 
-    For a growing number of re-scored candidates the fewest leaves that reach the target are found by bisection (recall
-    grows with both), until more candidates make it slower. Asking both halves keeps the luck of one sample out.
+    For a growing number of re-scored candidates the fewest leaves that reach the target are found, doubling them and
+    then bisecting (recall grows with both), until more candidates only make it dearer.
 
     Args:
         search: searches the sample with a setting.
@@ -64,50 +68,67 @@ def tune(search: Search, truth: Floats, size: int, leaves: int, target: float) -
         leaves: number of partitions.
         target: recall@k to reach, in (0, 1].
     """
+    curve = _Curve(search, truth, target)
+    cheapest = np.inf
     k = truth.shape[1]
-    fastest = 0.0
-    curve: dict[tuple[int, int], dict[str, Any]] = {}
-
-    def reaches(leaves_to_search: int, reorder: int) -> bool:
-        key = (leaves_to_search, reorder)
-        if key not in curve:
-            curve[key] = _measure(search, truth, *key)
-        return bool(curve[key]["worse_half"] >= target)
-
-    for step in _REORDER_STEPS:
-        reorder = min(size, step * k)
-        if not reaches(leaves, reorder):
+    for reorder in sorted({min(size, round(step * k)) for step in _REORDER_STEPS}):
+        found = _fewest_leaves(curve, reorder, leaves)
+        if found is None:
             continue
-        low, high = 0, leaves  # low misses the target, high reaches it
-        while high - low > max(1, high // 16):
-            middle = max(low + 1, int(np.sqrt(max(low, 1) * high)))
-            if middle >= high:
-                break
-            low, high = (low, middle) if reaches(middle, reorder) else (middle, high)
-        speed = curve[high, reorder]["queries_per_second"]
-        if reorder == size or speed < fastest:
+        cost = curve.points[found, reorder]["microseconds"]
+        if cost > _DEARER * cheapest:
             break
-        fastest = speed
-    reached = [point for point in curve.values() if point["worse_half"] >= target]
+        cheapest = min(cheapest, cost)
+    reached = [point for point in curve.points.values() if point["surely"] >= target]
     if not reached:  # everything is searched and re-scored: exact, but for rounding
-        reaches(leaves, size)
-        reached = [curve[leaves, size]]
-    best = max(reached, key=lambda point: point["queries_per_second"])
-    ordered = sorted(curve.values(), key=lambda point: (point["reorder"], point["leaves_to_search"]))
-    shown = [{name: value for name, value in point.items() if name != "worse_half"} for point in ordered]
-    return Tuned(best["leaves_to_search"], best["reorder"], best["recall"], shown)
+        reached = [curve.measure(leaves, size)]
+    best = min(reached, key=lambda point: float(point["microseconds"]))
+    ordered = sorted(curve.points.values(), key=lambda point: (point["reorder"], point["leaves_to_search"]))
+    shown = [{name: value for name, value in point.items() if name != "surely"} for point in ordered]
+    return Tuned(best["leaves_to_search"], best["reorder"], best["recall"], best["microseconds"], shown)
 
 
-def _measure(search: Search, truth: Floats, leaves_to_search: int, reorder: int) -> dict[str, Any]:
-    started = time.perf_counter()
-    scores = search(leaves_to_search, reorder)
-    seconds = max(time.perf_counter() - started, 1e-9)
-    recalls = recall_of(scores, truth)
-    halves = [half.mean() for half in (recalls[::2], recalls[1::2]) if len(half)]
-    return {
-        "leaves_to_search": leaves_to_search,
-        "reorder": reorder,
-        "recall": round(float(recalls.mean(dtype=np.float64)), 6),
-        "queries_per_second": round(len(truth) / seconds, 1),
-        "worse_half": float(min(halves)),
-    }
+def _fewest_leaves(curve: _Curve, reorder: int, leaves: int) -> int | None:
+    """The fewest leaves that reach the target, within a sixteenth; None where it is out of reach."""
+    low, high, before = 0, 1, 0.0
+    while not curve.reaches(high, reorder):
+        recall = curve.points[high, reorder]["surely"]
+        hopeless = recall - before < _HOPELESS * (curve.target - recall)  # quantization limits it, not leaves
+        if high == leaves or (before and hopeless):
+            return None
+        low, high, before = high, min(leaves, 2 * high), recall
+    while high - low > max(1, high // 16):
+        middle = (low + high) // 2
+        low, high = (low, middle) if curve.reaches(middle, reorder) else (middle, high)
+    return high
+
+
+class _Curve:
+    """The settings measured so far, by (leaves_to_search, reorder)."""
+
+    def __init__(self, search: Search, truth: Floats, target: float) -> None:
+        self.points: dict[tuple[int, int], dict[str, Any]] = {}
+        self.target = target
+        self._search = search
+        self._truth = truth
+
+    def reaches(self, leaves_to_search: int, reorder: int) -> bool:
+        return bool(self.measure(leaves_to_search, reorder)["surely"] >= self.target)
+
+    def measure(self, leaves_to_search: int, reorder: int) -> dict[str, Any]:
+        key = (leaves_to_search, reorder)
+        if key not in self.points:
+            # Time of the processor, not of the clock: other work on the machine must not choose the setting.
+            started = time.process_time()
+            scores = self._search(leaves_to_search, reorder)
+            seconds = time.process_time() - started
+            recalls = recall_of(scores, self._truth).astype(np.float64)
+            mean, error = recalls.mean(), recalls.std() / np.sqrt(len(recalls))
+            self.points[key] = {
+                "leaves_to_search": leaves_to_search,
+                "reorder": reorder,
+                "recall": round(float(mean), 6),
+                "microseconds": round(1e6 * seconds / len(recalls), 2),
+                "surely": float(mean - error),
+            }
+        return self.points[key]

@@ -1,0 +1,79 @@
+"""ScaNN itself: imported late, built from a shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_TRAINING_SAMPLE = 250_000
+# Of the partitions' centres: they, too, are quantized by the error that a dot product sees (Guo et al., 2020).
+_CENTRE_LOSS = 2.5
+_PARALLEL_BATCH = 64  # queries that a ScaNN thread takes at a time
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What an index is trained with.
+
+    Attributes:
+        leaves: partitions of the items.
+        anisotropic_threshold: of the quantizer's loss; a larger one weighs the error along a vector more.
+        dimensions_per_block: of the quantizer.
+    """
+
+    leaves: int
+    anisotropic_threshold: float
+    dimensions_per_block: int
+
+
+def library() -> ModuleType:
+    """ScaNN, imported late: it brings TensorFlow's library with it.
+
+    Raises:
+        ImportError: where it is not installed, or does not fit the TensorFlow beside it.
+    """
+    from scann import scann_ops_pybind  # type: ignore[import-untyped,unused-ignore]
+
+    module: ModuleType = scann_ops_pybind
+    return module
+
+
+def build(vectors: Floats, k: int, shape: Shape, threads: int) -> Any:
+    """ScaNN's searcher over vectors [num_items, vector_dim] float32 that were checked."""
+    sample = min(len(vectors), _TRAINING_SAMPLE)
+    builder = library().builder(vectors, k, "dot_product").set_n_training_threads(threads)
+    builder = builder.tree(shape.leaves, shape.leaves, training_sample_size=sample, avq=_CENTRE_LOSS)
+    builder = builder.score_ah(
+        min(shape.dimensions_per_block, vectors.shape[1]),
+        anisotropic_quantization_threshold=shape.anisotropic_threshold,
+        training_sample_size=sample,
+    )
+    return builder.reorder(k).build()
+
+
+def ask(
+    searcher: Any, queries: Floats, k: int, leaves_to_search: int, reorder: int, threads: int
+) -> tuple[npt.NDArray[np.int32], Floats]:
+    """ScaNN's rows and scores [num_queries, k], best first, ties by row; at the end score -inf where one is missing."""
+    if not len(queries):
+        return np.empty((0, k), np.int32), np.empty((0, k), np.float32)
+    if len(queries) > _PARALLEL_BATCH and threads > 1:
+        found = searcher.search_batched_parallel(queries, k, reorder, leaves_to_search, _PARALLEL_BATCH)
+    else:
+        found = searcher.search_batched(queries, k, reorder, leaves_to_search)
+    rows, scores = found[0].astype(np.int32), np.where(np.isnan(found[1]), np.float32(-np.inf), found[1])
+    # ScaNN sorts by score; only where two are equal, rows may be out of order.
+    above, below = scores[:, :-1], scores[:, 1:]
+    disorder = (below > above) | ((below == above) & (rows[:, 1:] < rows[:, :-1]))
+    mixed = np.flatnonzero(disorder.any(axis=1))
+    if len(mixed):
+        order = np.lexsort((rows[mixed], -scores[mixed]), axis=1)
+        rows[mixed] = np.take_along_axis(rows[mixed], order, axis=1)
+        scores[mixed] = np.take_along_axis(scores[mixed], order, axis=1)
+    return rows, scores
