@@ -64,6 +64,11 @@ def preparation(values: FlagValues) -> None:
         "an earlier run directory that this one continues: only event files that it has not read become rows",
         flag_values=values,
     )
+    spark_flags(values)
+
+
+def spark_flags(values: FlagValues) -> None:
+    """Where Spark runs."""
     flags.DEFINE_string(
         "spark_master",
         "",
@@ -95,12 +100,24 @@ def spark(values: FlagValues) -> SparkOptions | None:
     return SparkOptions(values.spark_master, {name: value for name, _, value in pairs})
 
 
-def publication(values: FlagValues) -> None:
-    """How `export` publishes."""
+def new_version(values: FlagValues) -> None:
+    """`--version` and `--keep` of a version that is published."""
     flags.DEFINE_integer(
         "version", None, "version to publish; by default the UTC time, and larger than the newest", flag_values=values
     )
     flags.DEFINE_integer("keep", 0, "versions to keep; 0 keeps all", lower_bound=0, flag_values=values)
+
+
+def publication(values: FlagValues) -> None:
+    """How `export` publishes."""
+    new_version(values)
+    flags.DEFINE_multi_enum(
+        "format",
+        ["tsv"],
+        ["tsv", "parquet", "npy"],
+        "files of the item vectors; item_embeddings.tsv is always among them",
+        flag_values=values,
+    )
     flags.DEFINE_integer(
         "active_days",
         0,
@@ -113,3 +130,19 @@ def publication(values: FlagValues) -> None:
 def top_k(values: FlagValues, default: int = 10) -> None:
     """`--k`."""
     flags.DEFINE_integer("k", default, "answers wanted", lower_bound=1, flag_values=values)
+
+
+def gate(values: FlagValues) -> None:
+    """`--filter` and `--blocklist`: which items may be answered."""
+    flags.DEFINE_string(
+        "filter",
+        "",
+        "a SQL expression over the catalogue's columns that every answer satisfies, e.g. \"country = 'DE'\"",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "blocklist",
+        None,
+        "file of item ids, one a line, that nobody may get; by default blocklist.txt in the export directory",
+        flag_values=values,
+    )

@@ -25,6 +25,7 @@ def define(values: FlagValues) -> None:
     flags.DEFINE_multi_string("user", [], "a user as a JSON object", flag_values=values)
     options.top_k(values)
     flags.DEFINE_multi_string("exclude", [], "id of an item not to answer", flag_values=values)
+    options.gate(values)
     options.version(values)
 
 
@@ -37,7 +38,8 @@ def run(values: FlagValues) -> None:
 
     bundle = Bundle.open(values.export_dir, values.version)
     exclude = [list(values.exclude)] * len(users) if values.exclude else None
-    answers = Recommender(bundle).recommend(users, values.k, exclude=exclude)
+    recommender = Recommender(bundle, blocklist=values.blocklist)
+    answers = recommender.recommend(users, values.k, exclude=exclude, filter=values.filter)
     for answer in answers:
         print(json.dumps(answer, ensure_ascii=False))
         if sys.stdout.isatty():

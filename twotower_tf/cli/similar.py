@@ -18,6 +18,7 @@ def define(values: FlagValues) -> None:
     options.export_dir(values)
     flags.DEFINE_multi_string("item", [], "an item's id", flag_values=values)
     options.top_k(values)
+    options.gate(values)
     options.version(values)
 
 
@@ -28,9 +29,9 @@ def run(values: FlagValues) -> None:
     from twotower_tf.score.recommend import Recommender
 
     bundle = Bundle.open(values.export_dir, values.version)
-    recommender = Recommender(bundle)
+    recommender = Recommender(bundle, blocklist=values.blocklist)
     for item in values.item:
-        answer = recommender.similar(item, values.k)
+        answer = recommender.similar(item, values.k, values.filter)
         print(json.dumps(answer, ensure_ascii=False))
         if sys.stdout.isatty():
             print(listing(bundle, answer))

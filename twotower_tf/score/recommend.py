@@ -1,8 +1,12 @@
-"""The items for a user, and the items like an item, from one bundle."""
+"""The items for a user, and the items like an item, from one bundle.
+
+What is blocked in the export root's `blocklist.txt` is never answered, from the moment the file says so.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +17,12 @@ from twotower_tf.data.values import as_text
 from twotower_tf.errors import ArtifactError, DataError
 from twotower_tf.features.argument_names import argument_names
 from twotower_tf.features.inputs import rows_to_arrays, side_inputs
+from twotower_tf.index import asking
+from twotower_tf.index.allowed import Excluded
+from twotower_tf.index.blocklist import BLOCKLIST
 from twotower_tf.index.bundle import Bundle
+from twotower_tf.index.gate import Gate
+from twotower_tf.index.searcher import Answers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,12 +40,17 @@ class Recommender:
         inputs: of the user tower.
     """
 
-    def __init__(self, bundle: Bundle, threads: int = 0) -> None:
+    def __init__(self, bundle: Bundle, threads: int = 0, blocklist: str | Path | None = None) -> None:
         """Loads the user tower and the index.
 
         Args:
             bundle: opened, so its files are checked.
             threads: that search at once; 0 is one per core.
+            blocklist: a file of item ids that nobody may get, one a line, read again whenever it has changed; by
+                default `blocklist.txt` in the export root.
+
+        Raises:
+            DataError: where the blocklist given is not there, or one cannot be read.
         """
         self.bundle = bundle
         self.inputs = side_inputs(bundle.config, "user")
@@ -44,9 +58,17 @@ class Recommender:
         self._model = tf.saved_model.load(str(bundle.path))  # held: its signatures do not keep the weights alive
         self._tower = self._model.signatures["serving_default"]
         self._searcher = bundle.searcher(threads)
+        if blocklist is not None and not Path(blocklist).is_file():
+            raise DataError(f"blocklist {blocklist}: no such file")
+        listed = Path(blocklist) if blocklist is not None else bundle.path.parent / BLOCKLIST
+        self._gate = Gate(bundle.items, self._searcher.items, listed)
 
     def recommend(
-        self, rows: Sequence[Mapping[str, Any]], k: int, exclude: Sequence[Sequence[Any]] | None = None
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        k: int,
+        exclude: Sequence[Iterable[Any]] | None = None,
+        filter: str = "",
     ) -> list[dict[str, Any]]:
         """The k best items for each user.
 
@@ -54,30 +76,32 @@ class Recommender:
             rows: one mapping of feature values per user; an absent feature is no value.
             k: items asked for, at least 1.
             exclude: per user, ids of items not to answer; ids outside the catalogue are passed over.
+            filter: a boolean SQL expression over the columns of `bundle.items` that every answer satisfies; "" is none.
 
         Returns:
             `{"user": the row, "item_ids": [...], "scores": [...], "model_version": V}` per user, best first. A list is
-            shorter than k only where the catalogue, or the index, has no more items that are not excluded.
+            shorter than k only where no more items pass that are neither excluded nor blocked.
 
         Raises:
-            DataError: for an unknown feature (listing the known ones), a value of the wrong type, an unusable k, or
-                lists to exclude for another number of users.
+            DataError: for an unknown feature (listing the known ones), a value of the wrong type, an unusable k,
+                lists to exclude for another number of users, or a filter that cannot be used.
         """
         _check_k(k)
         excluded = self._excluded(rows, exclude)
-        found = self._search(self.vectors(rows), k, excluded)
-        version = self.bundle.version
+        allowed = self._gate.allowed(filter)
+        found = asking.search(self._searcher, self.vectors(rows), k, excluded, allowed)
         return [
-            {"user": dict(row), "item_ids": ids, "scores": scores, "model_version": version}
-            for row, (ids, scores) in zip(rows, found, strict=True)
+            {"user": dict(row), "item_ids": ids, "scores": scores, "model_version": self.bundle.version}
+            for row, (ids, scores) in zip(rows, _lists(found), strict=True)
         ]
 
-    def recommend_frame(self, users: pd.DataFrame, k: int) -> pd.DataFrame:
+    def recommend_frame(self, users: pd.DataFrame, k: int, filter: str = "") -> pd.DataFrame:
         """The k best items for each row of a data frame.
 
         Args:
             users: one row per user, one column per feature; a feature without a column, NaN, None and NA are no value.
             k: items asked for, at least 1.
+            filter: as of `recommend`.
 
         Returns:
             One row per answer: `user`, the row's index label in `users`; `rank`, from 1; `item_id`; `item_name`;
@@ -93,28 +117,36 @@ class Recommender:
         names = dict(zip(catalogue["item_id"].to_pylist(), catalogue["item_name"].to_pylist(), strict=True))
         answers = [
             (label, rank, item, names[item], score, answer["model_version"])
-            for label, answer in zip(users.index, self.recommend(rows, k), strict=True)
+            for label, answer in zip(users.index, self.recommend(rows, k, filter=filter), strict=True)
             for rank, (item, score) in enumerate(zip(answer["item_ids"], answer["scores"], strict=True), 1)
         ]
         columns = ["user", "rank", "item_id", "item_name", "score", "model_version"]
         frame: pd.DataFrame = pd.DataFrame(answers, columns=columns)
         return frame
 
-    def similar(self, item_id: Any, k: int) -> dict[str, Any]:
+    def similar(self, item_id: Any, k: int, filter: str = "") -> dict[str, Any]:
         """The k items whose vectors are nearest to an item's, without the item itself.
+
+        Args:
+            item_id: of the catalogue; it may be blocked, or not pass the filter, itself.
+            k: items asked for, at least 1.
+            filter: as of `recommend`.
 
         Returns:
             `{"item": id, "item_ids": [...], "scores": [...], "model_version": V}`.
 
         Raises:
-            DataError: for an item outside the catalogue or an unusable k.
+            DataError: for an item outside the catalogue, an unusable k, or a filter that cannot be used.
         """
         _check_k(k)
         item = as_text(item_id)
         row = self._searcher.items.row(item)
         if row is None:
             raise DataError(f"item {item!r}: not among the {self.bundle.manifest['items']} items of {self.bundle.path}")
-        ((ids, scores),) = self._search(self._searcher.items.vectors[[row]], k, [np.array([row])])
+        itself = Excluded(np.array([0]), np.array([row]), 1)
+        allowed = self._gate.allowed(filter)
+        found = asking.search(self._searcher, self._searcher.items.vectors[[row]], k, itself, allowed)
+        ((ids, scores),) = _lists(found)
         return {"item": item, "item_ids": ids, "scores": scores, "model_version": self.bundle.version}
 
     def vectors(self, rows: Sequence[Mapping[str, Any]]) -> Floats:
@@ -137,40 +169,24 @@ class Recommender:
             )
         return np.asarray(answer["user_vector"].numpy(), np.float32)
 
-    def _excluded(
-        self, rows: Sequence[Mapping[str, Any]], exclude: Sequence[Sequence[Any]] | None
-    ) -> list[npt.NDArray[np.int64]]:
+    def _excluded(self, rows: Sequence[Mapping[str, Any]], exclude: Sequence[Iterable[Any]] | None) -> Excluded | None:
         """Index rows not to answer, per user."""
         if exclude is None:
-            return [np.empty(0, np.int64)] * len(rows)
+            return None
         if len(exclude) != len(rows):
             raise DataError(f"exclude: one list per user is expected; came {len(exclude)} for {len(rows)} users")
         for ids in exclude:
             if isinstance(ids, str | bytes) or not isinstance(ids, Sequence | set | frozenset):
                 raise DataError(f"exclude: a list of item ids per user is expected; came {ids!r}")
-        row_of = self._searcher.items.row
-        known = [{row_of(as_text(item)) for item in ids} - {None} for ids in exclude]
-        return [np.array(sorted(found), np.int64) for found in known]  # type: ignore[type-var]
+        return Excluded.of([[as_text(item) for item in ids] for ids in exclude], self._searcher.items)
 
-    def _search(
-        self, vectors: Floats, k: int, excluded: Sequence[npt.NDArray[np.int64]]
-    ) -> list[tuple[list[str], list[float]]]:
-        """The k nearest rows that are not excluded: as many more are fetched as could fall away."""
-        answers: list[tuple[list[str], list[float]]] = [([], [])] * len(vectors)
-        fetch = np.array([k + _next_power_of_two(len(rows)) for rows in excluded], np.int64)
-        for size in np.unique(fetch):  # users with a long list do not make the search of the others longer
-            asked = np.flatnonzero(fetch == size)
-            found = self._searcher.search(vectors[asked], int(size))
-            for place, user in enumerate(asked):
-                kept = np.flatnonzero(~np.isin(found.rows[place], excluded[int(user)]))[:k]
-                answers[user] = (found.item_ids[place][kept].tolist(), found.scores[place][kept].tolist())
-        return answers
+
+def _lists(answers: Answers) -> Iterator[tuple[list[str], list[float]]]:
+    """Ids and scores of each query."""
+    for start, end in zip(answers.offsets[:-1], answers.offsets[1:], strict=True):
+        yield answers.item_ids[start:end].tolist(), answers.scores[start:end].tolist()
 
 
 def _check_k(k: int) -> None:
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise DataError(f"k: a whole number of at least 1 is expected; came {k!r}")
-
-
-def _next_power_of_two(size: int) -> int:
-    return 1 << (size - 1).bit_length() if size else 0
