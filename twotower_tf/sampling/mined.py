@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import numpy.typing as npt
 
@@ -17,31 +15,24 @@ BLOCK_BYTES = 32 << 20  # of scores held at a time
 class MinedSampler:
     """Draws from what the model ranked between two places for the row's user, every item alike.
 
-    Until the first ranking it draws like `Uniform`. An epoch's batches are made while the one before still runs, so
-    whoever makes them waits for the ranking of their epoch.
+    Until the first ranking it draws like `Uniform`.
 
     Huang et al., "Embedding-based Retrieval in Facebook Search" (KDD 2020), section 6.1.
     """
 
-    def __init__(
-        self, positives: Pairs, uniform: CatalogueSampler, ranks: tuple[int, int], first_epoch: int = 0
-    ) -> None:
+    def __init__(self, positives: Pairs, uniform: CatalogueSampler, ranks: tuple[int, int]) -> None:
         """Starts without a ranking.
 
         Args:
             positives: of every user.
             uniform: what draws until there is a ranking.
             ranks: first and last place, counted from 1 without the user's positives.
-            first_epoch: the epoch that needs no ranking.
         """
         self._positives = positives
         self._uniform = uniform
         self.ranks = ranks
         self._pools: Items | None = None  # [users, places], ascending, padded with num_items
         self._counts = np.zeros(len(positives.counts), np.int64)
-        self._epoch = first_epoch
-        self._closed = False
-        self._changed = threading.Condition()
 
     # --- the ranking --------------------------------------------------------------------------------------------------
 
@@ -69,24 +60,6 @@ class MinedSampler:
             scores[places, self._positives.items[ranges(self._positives.starts[block], taken)]] = -np.inf
             pools[block], counts[block] = _between(scores, num_items - taken, first, width)
         self._pools, self._counts = pools, counts
-
-    def publish(self, epoch: int) -> None:
-        """Lets batches of `epoch` be made."""
-        with self._changed:
-            self._epoch = epoch
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        """No further ranking will come: whoever waits for one goes without."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-
-    def wait(self, epoch: int) -> bool:
-        """Waits for the ranking of `epoch`; false where none will come."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._epoch >= epoch)
-            return self._epoch >= epoch
 
     # --- draws --------------------------------------------------------------------------------------------------------
 

@@ -59,6 +59,7 @@ class Batches:
     Attributes:
         examples: training rows read per epoch.
         steps: batches per epoch.
+        batch_size: rows of each.
         samplers: what draws the negatives.
     """
 
@@ -75,7 +76,7 @@ class Batches:
         self._names = {side: two_tower.batch_names(config, side) for side in ("user", "item")}
         self.samplers = Samplers(config, prepared, self._keys)
         self.examples = self.samplers.selection.size
-        size = config.train.batch_size
+        self.batch_size = size = config.train.batch_size
         if size > self.examples:
             raise ConfigError(
                 f"train.batch_size: {size:,} is more than the {self.examples:,} training rows; "
@@ -90,7 +91,7 @@ class Batches:
 
     def drawn(self, epoch: int, first_step: int = 0) -> Iterator[tuple[int, Drawn]]:
         """Step by step what the batches of `epoch` hold, before it is looked up; see `epoch`."""
-        seed, size = self._config.seed, self._config.train.batch_size
+        seed, size = self._config.seed, self.batch_size
         order = self.samplers.selection.epoch(np.random.default_rng([seed, _SHUFFLE, epoch]))
         queue = self.samplers.columns.queue
         for step in range(first_step, self.steps):
@@ -98,24 +99,19 @@ class Batches:
             before = order[max(0, step * size - queue) : step * size]
             yield step, self._draw(order[step * size : (step + 1) * size], before, rng)
 
-    def dataset(self, first_epoch: int) -> tf.data.Dataset:
-        """All batches from an epoch on, without end; the next ones are made while a step runs.
+    def dataset(self, first_epoch: int, first_step: int = 0) -> tf.data.Dataset:
+        """All batches from a step of an epoch on, without end; the next ones are made while a step runs.
 
-        With mined negatives every epoch but the first waits for its ranking (`train.mining`).
+        Mined negatives are of the ranking that there is when a batch is made: see `train.mining`.
         """
-        mined = self.samplers.mined
 
         def batches() -> Iterator[Example]:
-            epoch = first_epoch
-            while mined is None or mined.wait(epoch):
-                yield from self.epoch(epoch)
-                epoch += 1
+            epoch, step = first_epoch, first_step
+            while True:
+                yield from self.epoch(epoch, step)
+                epoch, step = epoch + 1, 0
 
         dataset = tf.data.Dataset.from_generator(batches, output_signature=self._signature())
-        if mined is not None:
-            options = tf.data.Options()
-            options.threading.private_threadpool_size = 2  # who waits takes no thread from the ranking
-            dataset = dataset.with_options(options)
         return dataset.prefetch(4)
 
     def _draw(self, index: Ints, before: Ints, rng: np.random.Generator) -> Drawn:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +15,8 @@ from twotower_tf.model import two_tower
 from twotower_tf.model.two_tower import TwoTower
 
 _ROWS_PER_BATCH = 8192
+# Towers that were asked before, with their traced function: between epochs they are asked again and again.
+_asked: WeakKeyDictionary[TwoTower, dict[str, tuple[Any, Any]]] = WeakKeyDictionary()
 
 
 def item_vectors(model: TwoTower, encoded: EncodedData, rows: np.ndarray | None = None) -> np.ndarray:
@@ -29,12 +33,20 @@ def user_vectors(model: TwoTower, encoded: EncodedData, split: str, rows: np.nda
 def _vectors(
     model: TwoTower, encoded: EncodedData, side: SideName, rows: np.ndarray, read: Callable[[np.ndarray], Batch]
 ) -> np.ndarray:
-    tower = two_tower.tower(model, side)
+    tower, answer = _answer(model, side)
     names = two_tower.batch_names(encoded.config, side)
-    answer = tf.function(tower, reduce_retracing=True)
     vectors = np.empty((len(rows), tower.output_shape[-1]), np.float32)
     for start in range(0, len(rows), _ROWS_PER_BATCH):
         part = rows[start : start + _ROWS_PER_BATCH]
         batch = {names[key]: tf.constant(np.ascontiguousarray(value)) for key, value in read(part).items()}
         vectors[start : start + len(part)] = answer(batch, training=False)
     return vectors
+
+
+def _answer(model: TwoTower, side: SideName) -> tuple[Any, Any]:
+    """One side's tower and its traced function."""
+    towers = _asked.setdefault(model, {})
+    if side not in towers:
+        tower = two_tower.tower(model, side)
+        towers[side] = tower, tf.function(tower, reduce_retracing=True)
+    return towers[side]
