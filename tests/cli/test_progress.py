@@ -35,8 +35,8 @@ def test_lines_come_every_ten_seconds_and_at_the_end(clock: Clock) -> None:
             show("train", done, 30)
             clock.now += 1.0
     assert stream.getvalue().splitlines() == [
-        "train: 10 of 30 (33%), 10.0 s",
-        "train: 20 of 30 (67%), 20.0 s",
+        "train: 10 of 30 (33%), 10.0 s, 1/s, 20 s left",
+        "train: 20 of 30 (67%), 20.0 s, 1/s, 10 s left",
         "train: 30 of 30 (100%), 30.0 s",
     ]
 
@@ -62,7 +62,18 @@ def test_an_unknown_total_shows_the_count(clock: Clock) -> None:
         show("read", 0, 0)
         clock.now += 11.0
         show("read", 1234, 0)
-    assert stream.getvalue() == "read: 1,234, 11.0 s\n"
+    assert stream.getvalue() == "read: 1,234, 11.0 s, 112/s\n"
+
+
+def test_what_was_done_before_is_no_part_of_the_rate(clock: Clock) -> None:
+    stream = io.StringIO()
+    with progress.shown(stream, note=lambda: "1.20 GB per worker") as show:
+        show("score", 1_000_000, 3_000_000)
+        clock.now += 10.0
+        show("score", 2_000_000, 3_000_000)
+    assert stream.getvalue() == (
+        "score: 2,000,000 of 3,000,000 (67%), 10.0 s, 100,000/s, 10 s left, 1.20 GB per worker\n"
+    )
 
 
 def test_a_terminal_gets_one_bar_per_stage() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NoReturn, TextIO
 
 from tqdm import tqdm
@@ -14,12 +14,19 @@ from twotower_tf.progress import Progress
 
 SECONDS_BETWEEN_LINES = 10.0
 
+Note = Callable[[], str]
+
 
 @contextlib.contextmanager
-def shown(stream: TextIO | None = None) -> Iterator[Progress]:
-    """A `Progress` for the length of a block; on leaving it the last stage is closed."""
+def shown(stream: TextIO | None = None, note: Note = lambda: "") -> Iterator[Progress]:
+    """A `Progress` for the length of a block; on leaving it the last stage is closed.
+
+    Args:
+        stream: standard error by default.
+        note: what else there is to say at the moment, e.g. the memory in use.
+    """
     stream = stream or sys.stderr
-    display: Bars | Lines = Bars(stream) if stream.isatty() else Lines(stream)
+    display: Bars | Lines = Bars(stream, note) if stream.isatty() else Lines(stream, note)
     try:
         yield display
     finally:
@@ -29,8 +36,8 @@ def shown(stream: TextIO | None = None) -> Iterator[Progress]:
 class Bars:
     """One tqdm bar per stage."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO, note: Note = lambda: "") -> None:
+        self._stream, self._note = stream, note
         self._bar: tqdm[NoReturn] | None = None
         self._stage = ""
 
@@ -42,6 +49,8 @@ class Bars:
             self._bar = tqdm(desc=stage, file=self._stream, unit="", unit_scale=True)
         bar = self._bar
         bar.total = total or None
+        if text := self._note():
+            bar.set_postfix_str(text, refresh=False)
         bar.update(done - bar.n)
 
     def close(self) -> None:
@@ -52,22 +61,27 @@ class Bars:
 
 
 class Lines:
-    """A plain line at most every ten seconds, and one when a stage is done."""
+    """A plain line at most every ten seconds, and one when a stage is done: units, rate, time left."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO, note: Note = lambda: "") -> None:
+        self._stream, self._note = stream, note
         self._stage = ""
         self._started = self._told = 0.0
+        self._before = 0  # units that were done when the stage began to be shown
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Tells how far `stage` is, if it is time to."""
         now = time.monotonic()
         if stage != self._stage:
-            self._stage, self._started, self._told = stage, now, now
+            self._stage, self._started, self._told, self._before = stage, now, now, done
         finished = total > 0 and done >= total
         if finished or now - self._told >= SECONDS_BETWEEN_LINES:
             share = f" of {total:,} ({done / total:.0%})" if total else ""
-            print(f"{stage}: {done:,}{share}, {now - self._started:.1f} s", file=self._stream, flush=True)
+            text = f"{stage}: {done:,}{share}, {now - self._started:.1f} s"
+            rate = (done - self._before) / max(now - self._started, 1e-9)
+            if not finished and rate > 0:
+                text += f", {rate:,.0f}/s" + (f", {(total - done) / rate:,.0f} s left" if total else "")
+            print(", ".join(filter(None, [text, self._note()])), file=self._stream, flush=True)
             self._told = now
         if finished:
             self._stage = ""

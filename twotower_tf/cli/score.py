@@ -1,0 +1,139 @@
+"""The best items for every user of a table, from a bundle: streamed, in parallel, resumable, in bounded memory.
+
+Answers go to OUTPUT/part-*.parquet (user_id, item_ids, scores, model_version). Killed at any moment, the same command
+continues; every row of the table is answered once. Rows that cannot be answered are in OUTPUT/_quarantine.jsonl:
+    twotower score --export_dir=export/shop --users=data/shop/users --output=answers/today --k=50
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+from absl.flags import FlagValues
+
+from twotower_tf.cli import options, progress
+
+if TYPE_CHECKING:
+    from twotower_tf.score.crew import State
+
+REQUIRED = ("export_dir", "output")
+
+
+def define(values: FlagValues) -> None:
+    """The command's flags."""
+    options.export_dir(values)
+    flags.DEFINE_string("users", "", "file, glob or directory of users, with the model's columns", flag_values=values)
+    flags.DEFINE_string(
+        "users_from_events",
+        "",
+        "a run directory: all users of its log, with latest features and history, instead of --users",
+        flag_values=values,
+    )
+    flags.DEFINE_string("output", None, "directory of the answers", flag_values=values)
+    options.top_k(values)
+    flags.DEFINE_enum("format", "parquet", ["parquet", "tsv"], "of the answers", flag_values=values)
+    flags.DEFINE_bool("vectors_only", False, "writes user vectors instead of answers", flag_values=values)
+    flags.DEFINE_string(
+        "filter", "", "SQL predicate over the catalogue: items that may be answered", flag_values=values
+    )
+    flags.DEFINE_string(
+        "exclude",
+        "",
+        "file, glob or directory of pairs of user and item that are not answered; an event log is one",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "exclude_seen", False, "with --users_from_events: leaves out what a user has had", flag_values=values
+    )
+    flags.DEFINE_list("absent", [], "feature columns that the users may lack, e.g. history", flag_values=values)
+    flags.DEFINE_integer(
+        "at", None, "epoch seconds of the answers, where users have no such column; by default now", flag_values=values
+    )
+    options.version(values)
+    flags.DEFINE_bool(
+        "resume", True, "continues an interrupted scoring; --resume=false starts over", flag_values=values
+    )
+    flags.DEFINE_integer("workers", 0, "processes; 0: as cores and memory allow", lower_bound=0, flag_values=values)
+    flags.DEFINE_integer("threads", 0, "of each process; 0: cores by workers", lower_bound=0, flag_values=values)
+    flags.DEFINE_string(
+        "memory_limit", "", "of all workers, e.g. 8GB; by default half of the machine's", flag_values=values
+    )
+    flags.DEFINE_enum("engine", "local", ["local", "spark"], "what runs the workers", flag_values=values)
+    options.spark_flags(values)
+
+
+def run(values: FlagValues) -> None:
+    """Scores every user."""
+    from twotower_tf.score.planning import Options
+
+    wanted = Options(
+        export_dir=Path(values.export_dir),
+        output=Path(values.output),
+        users=values.users,
+        users_from_events=values.users_from_events,
+        version=values.version,
+        k=values.k,
+        vectors_only=values.vectors_only,
+        format=values.format,
+        filter=values.filter,
+        exclude=values.exclude,
+        exclude_seen=values.exclude_seen,
+        absent=tuple(values.absent),
+        at=values.at,
+        workers=values.workers,
+        threads=values.threads,
+        memory_limit=values.memory_limit,
+    )
+    spark = options.spark(values)
+    if spark is not None:
+        from twotower_tf.score.spark import score_on_spark
+
+        summary = score_on_spark(wanted, spark)
+    else:
+        from twotower_tf.score.score import score
+
+        note = _Memory()
+        with progress.shown(note=note) as shown:
+            summary = score(wanted, resume=values.resume, progress=shown, tell=_tell, watch=note.watch)
+    print(told(summary, values.output))
+    print(json.dumps(summary))
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+class _Memory:
+    """The workers' memory, for the progress."""
+
+    def __init__(self) -> None:
+        self._peak = 0
+
+    def watch(self, state: State) -> None:
+        """Remembers it."""
+        self._peak = state.peak
+
+    def __call__(self) -> str:
+        return f"{self._peak / 1e9:.2f} GB per worker" if self._peak else ""
+
+
+def told(summary: dict[str, Any], output: str) -> str:
+    """A summary in words."""
+    lines = [
+        f"{summary['users']:,} users in {output}, {summary['quarantined']:,} rows quarantined, "
+        f"{summary['seconds']:.1f} s: {summary['users_per_second']:,.0f} users/s, "
+        f"{summary['users_per_second_per_core']:,.0f} per core",
+    ]
+    if summary.get("scores"):
+        scores = summary["scores"]
+        lines.append(
+            f"{summary['answers']:,} answers with {summary['distinct_items']:,} of {summary['items']:,} items; scores "
+            f"{scores['min']:.3f} to {scores['max']:.3f}, median {scores['0.5']:.3f}"
+        )
+    if summary.get("restarts"):
+        lines.append(f"{len(summary['restarts'])} workers died and were replaced; _summary.json says over what")
+    return "\n".join(lines)

@@ -1,0 +1,138 @@
+"""Items that single users must not get, from a table of pairs (an event log is one) as large as it may be.
+
+The pairs are sorted once, out of core, into arrays that the workers map: users by a hash of their id, items by their
+row of the index. A second hash tells users of one hash apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from twotower_tf import artifacts
+from twotower_tf.config import DataConfig
+from twotower_tf.data import files, shards, tables
+from twotower_tf.data.engine import one, open_engine
+from twotower_tf.data.files import Source
+from twotower_tf.data.values import text_sql
+from twotower_tf.errors import DataError, unknown_name
+from twotower_tf.index.allowed import Excluded
+from twotower_tf.index.items import Ids
+
+_HASHES = "hash({0}), hash({0} || chr(1))"
+_FILES = ("users", "checks", "offsets", "rows")
+
+
+def find(data: DataConfig, pattern: str) -> list[Source]:
+    """The files of the table of pairs."""
+    return files.find(Path(), pattern, "--exclude", (), data.delimiter)
+
+
+def build(
+    directory: Path, sources: Sequence[Source], data: DataConfig, ids: Ids, memory_limit: str, threads: int
+) -> None:
+    """Writes the sorted pairs into the new directory `directory`, by rename.
+
+    Args:
+        directory: to be made.
+        sources: files with a column of user ids and one of item ids, named as in the configuration.
+        data: says the names.
+        ids: of the index's items, in row order; pairs with others are passed over.
+        memory_limit: of the sorting; what does not fit is spilled.
+        threads: of the sorting.
+
+    Raises:
+        DataError: for a missing column or a file that cannot be read.
+    """
+    with (
+        artifacts.atomic_directory(directory) as staging,
+        open_engine(staging / "engine", memory_limit, threads) as connection,
+    ):
+        wanted = {data.user_id, data.item_id}
+        table = tables.read(connection, "pairs", sources, wanted.__contains__)
+        for field, name in (("data.user_id", data.user_id), ("data.item_id", data.item_id)):
+            if name not in table.known:
+                where = f"column in {sources[0].name}"
+                raise DataError(f"--exclude: {field}: {unknown_name(where, name, table.known)}")
+        _sort(connection, table, data, ids)
+        _write(connection, staging)
+
+
+def _sort(connection: duckdb.DuckDBPyConnection, table: tables.Table, data: DataConfig, ids: Ids) -> None:
+    connection.register("known_items", pa.table({"id": pa.array(ids, pa.string()), "row": np.arange(len(ids))}))
+    pair = (table.columns[name] for name in (data.user_id, data.item_id))
+    user, item = (text_sql(column.identifier, column.kind) for column in pair)
+    first, second = _HASHES.format("u").split(", ", 1)
+    connection.execute(
+        f"""
+        CREATE TABLE sorted AS
+        SELECT DISTINCT {first} AS hashed, {second} AS checked, CAST(row AS INTEGER) AS row
+        FROM (SELECT {user} AS u, {item} AS i FROM pairs) JOIN known_items ON id = i
+        WHERE u IS NOT NULL ORDER BY hashed, checked, row
+        """
+    )
+
+
+def _write(connection: duckdb.DuckDBPyConnection, staging: Path) -> None:
+    (pairs,) = one(connection, "SELECT count(*) FROM sorted")
+    users = "SELECT hashed, checked, count(*) AS items FROM sorted GROUP BY hashed, checked ORDER BY hashed, checked"
+    (count,) = one(connection, f"SELECT count(*) FROM ({users})")
+    ends = f"SELECT CAST(sum(items) OVER (ORDER BY hashed, checked) AS BIGINT) AS stop FROM ({users})"
+    ends = f"SELECT stop FROM (SELECT CAST(0 AS BIGINT) AS stop UNION ALL {ends}) ORDER BY stop"
+    shards.write_array(connection, f"SELECT hashed FROM ({users})", staging / "users.npy", np.uint64, count)
+    shards.write_array(connection, f"SELECT checked FROM ({users})", staging / "checks.npy", np.uint64, count)
+    shards.write_array(connection, ends, staging / "offsets.npy", np.int64, count + 1)
+    shards.write_array(connection, "SELECT row FROM sorted", staging / "rows.npy", np.int32, pairs)
+
+
+class Exclusions:
+    """The sorted pairs, mapped."""
+
+    def __init__(self, directory: Path) -> None:
+        """Maps what `build` wrote."""
+        users, checks, offsets, rows = (np.load(directory / f"{name}.npy", mmap_mode="r") for name in _FILES)
+        self._users, self._checks, self._offsets, self._rows = users, checks, offsets, rows
+        self._connection = duckdb.connect(config={"threads": 1})
+
+    def of(self, ids: pa.Array) -> Excluded:
+        """Index rows that users `[n]` must not get."""
+        self._connection.register("asked", pa.table({"u": ids}))
+        found = self._connection.sql(f"SELECT {_HASHES.format('u')} FROM asked").to_arrow_table()
+        hashed, checked = (column.fill_null(0).to_numpy().astype(np.uint64) for column in found.columns)
+        place = np.searchsorted(self._users, hashed)
+        last = max(0, len(self._users) - 1)
+        known = np.zeros(len(ids), np.bool_)
+        if len(self._users):
+            known = np.asarray(self._users[np.minimum(place, last)] == hashed)
+            # of users with one hash, the one whose second hash agrees; there are hardly ever two
+            while (other := known & (np.asarray(self._checks[np.minimum(place, last)]) != checked)).any():
+                place[other] += 1
+                known &= ~other | ((place <= last) & (self._users[np.minimum(place, last)] == hashed))
+        queries = np.flatnonzero(known)
+        starts, ends = self._offsets[place[queries]], self._offsets[place[queries] + 1]
+        return Excluded(*_ranges(queries, starts, ends, self._rows), len(ids))
+
+
+def of_lists(lists: pa.Array) -> Excluded:
+    """Index rows `[n]` lists of int32, null for none, as a table carries them."""
+    lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+    rows = lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
+    return Excluded(np.repeat(np.arange(len(lists)), lengths), rows, len(lists))
+
+
+def _ranges(
+    queries: npt.NDArray[np.int64],
+    starts: npt.NDArray[np.int64],
+    ends: npt.NDArray[np.int64],
+    rows: npt.NDArray[np.int32],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The rows of ranges, and whose they are."""
+    counts = ends - starts
+    before = np.cumsum(counts) - counts
+    places = np.arange(int(counts.sum())) + np.repeat(starts - before, counts)
+    return np.repeat(queries, counts), np.asarray(rows[places], np.int64)

@@ -1,0 +1,72 @@
+"""What workers have to know, and what they note of a finished unit. Imports no TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from twotower_tf.data.files import Source
+from twotower_tf.data.timestamps import Clock
+from twotower_tf.score import reading
+from twotower_tf.score.columns import Column
+from twotower_tf.score.reading import Bad, Rows
+from twotower_tf.score.tables import Format
+from twotower_tf.score.tally import Tally
+from twotower_tf.score.units import Unit
+
+ALLOWED, EXCLUDED, USERS = "allowed.npy", "excluded", "users"  # in the journal's directory, while it is needed
+SEEN = "seen_rows"  # column of lists of index rows, in tables that are built from a log
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker has to know.
+
+    Attributes:
+        export_dir: of the bundle.
+        version: of the bundle.
+        output: directory; workers write below it.
+        journal: its journal's directory.
+        sources: files of users.
+        user_id: column of their ids.
+        columns: feature columns that the files have.
+        clocks: how times are read, by column.
+        at: epoch seconds for times that the files have not.
+        k: answers per user; 0 gives vectors.
+        format: of the parts.
+        seen: whether the files list seen items.
+        memory_limit: of a reader that is not streaming, e.g. "500MB".
+        threads: of one worker.
+    """
+
+    export_dir: str
+    version: int
+    output: str
+    journal: str
+    sources: tuple[Source, ...]
+    user_id: str
+    columns: tuple[Column, ...]
+    clocks: Mapping[str, Clock]
+    at: Mapping[str, int]
+    k: int
+    format: Format
+    seen: bool
+    memory_limit: str
+    threads: int
+    wanted: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        names = [self.user_id, *(each.name for each in self.columns), *([SEEN] if self.seen else [])]
+        object.__setattr__(self, "wanted", tuple(dict.fromkeys(names)))
+
+    def open(self, unit: Unit, rows: int) -> Any:
+        """Opens a unit for reading, `rows` at a time."""
+        work = Path(self.journal)
+        return reading.opened(self.sources[unit.file], unit, self.wanted, rows, work, self.memory_limit)
+
+
+def note(unit: Unit, part: str, tally: Tally, rows: Rows, bad: Sequence[Bad], source: Source) -> dict[str, Any]:
+    """What is kept of a finished unit."""
+    return {"unit": unit.number, "file": source.name, "part": part, **tally.note(), "quarantined": rows.entries(bad)}

@@ -1,0 +1,97 @@
+"""Rows of a user table to rows of the output: the one computation of local workers and Spark executors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from twotower_tf.index import asking
+from twotower_tf.index.allowed import Allowed, Excluded
+from twotower_tf.index.bundle import Bundle
+from twotower_tf.index.searcher import Searcher
+from twotower_tf.score import exclusions
+from twotower_tf.score.exclusions import Exclusions
+from twotower_tf.score.job import ALLOWED, EXCLUDED, SEEN, Job
+from twotower_tf.score.judge import Judge, Users, column
+from twotower_tf.score.reading import Bad, Rows
+from twotower_tf.score.tables import Layout
+from twotower_tf.score.tally import Tally
+from twotower_tf.score.tower import STEP, UserTower
+
+Floats = npt.NDArray[np.float32]
+
+
+class Scorer:
+    """Answers users.
+
+    Attributes:
+        layout: of the output.
+    """
+
+    def __init__(self, job: Job, bundle: Bundle) -> None:
+        """Loads the bundle's tower and index, and what restricts the answers."""
+        self._job = job
+        self._tower = UserTower(bundle)
+        self._judge = Judge(job.user_id, job.columns, job.clocks)
+        self._searcher: Searcher | None = bundle.searcher(job.threads) if job.k else None
+        journal = Path(job.journal)
+        allowed, excluded = journal / ALLOWED, journal / EXCLUDED
+        self._allowed = Allowed(np.load(allowed)) if allowed.is_file() else None
+        self._excluded = Exclusions(excluded) if excluded.is_dir() else None
+        self._items = bundle.manifest["items"] if job.k else 0
+        ids = self._searcher.items.ids if self._searcher is not None else None
+        self.layout = Layout(bundle.version, job.format, job.k or bundle.manifest["vector_dim"], ids)
+
+    def tally(self) -> Tally:
+        """An empty count of answers."""
+        return Tally(self._items)
+
+    def tables(self, rows: Rows, tally: Tally, bad: list[Bad]) -> Iterator[pa.Table]:
+        """Answers an open unit, table by table; counts answers in `tally` and puts rows without one into `bad`."""
+        place = 0
+        for table in rows.batches:
+            yield self.table(table, place, tally, bad)
+            place += table.num_rows
+
+    def table(self, raw: pa.Table, place: int, tally: Tally, bad: list[Bad]) -> pa.Table:
+        """Answers rows whose first has this place in its unit, which is a multiple of the tower's step."""
+        users, found = self._judge.judge(raw, place)
+        bad += found
+        seconds = {name: pa.array(np.full(len(users), at, np.int64)) for name, at in self._job.at.items()}
+        vectors = self._tower.vectors({**users.columns, **seconds}, len(users))
+        everyone = users.good.all()
+        ids = users.ids if everyone else users.ids.filter(pa.array(users.good))
+        if self._searcher is None:
+            tally.add(len(ids), np.empty(0, np.int32), np.empty(0, np.float32))
+            return self.layout.vectors(ids, vectors if everyone else vectors[users.good])
+        parts = [
+            self._search(vectors[start : start + STEP], self._gone(users, raw, slice(start, start + STEP)))
+            for start in range(0, len(users), STEP)
+        ]
+        counts, rows, scores = (np.concatenate(each) for each in zip(*parts, strict=True))
+        if not everyone:
+            kept = np.repeat(users.good, counts)
+            counts, rows, scores = counts[users.good], rows[kept], scores[kept]
+        tally.add(len(ids), rows, scores)
+        return self.layout.answers(ids, np.concatenate(([0], np.cumsum(counts))), rows, scores)
+
+    def _gone(self, users: Users, raw: pa.Table, part: slice) -> Excluded | None:
+        """Items that these users must not get."""
+        if self._excluded is not None:
+            return self._excluded.of(users.ids[part])
+        return exclusions.of_lists(column(raw, SEEN)[part]) if self._job.seen else None
+
+    def _search(
+        self, vectors: Floats, gone: Excluded | None
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], Floats]:
+        """Counts, rows and scores of the answers to a step's users."""
+        assert self._searcher is not None
+        if gone is None and self._allowed is None:
+            found = self._searcher.search(vectors, self._job.k)
+            return np.full(len(vectors), found.rows.shape[1]), found.rows.reshape(-1), found.scores.reshape(-1)
+        answers = asking.search(self._searcher, vectors, self._job.k, gone, self._allowed)
+        return np.diff(answers.offsets), answers.rows, answers.scores

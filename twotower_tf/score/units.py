@@ -1,0 +1,155 @@
+"""Units of work: ranges of rows of the input files, known before work starts.
+
+Each unit becomes one output file, so a unit's bounds depend on the files alone and never on workers or memory. Parquet
+is cut between row groups; delimited text and JSON lines after a line that ends a record; TFRecords after a record. A
+compressed file is one unit: only its beginning can be found.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from twotower_tf.data import files
+from twotower_tf.data.files import Source
+from twotower_tf.data.repair import LONGEST
+from twotower_tf.errors import DataError
+
+ROWS = 1 << 18  # of a Parquet unit, at least, where the file has as many
+BYTES = 32 << 20  # of a text unit
+_QUOTE, _NEWLINE = ord('"'), ord("\n")
+_FRAME = 16  # bytes of a TFRecord beside its payload
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A range of an input file.
+
+    Attributes:
+        number: place among all units.
+        file: position of the file among the sources.
+        start: first row group (Parquet) or byte.
+        stop: the end of the range.
+        first: rows, lines or records of the file before it.
+        rows: rows, lines or records in it; 0 where they are not known.
+        whole: whether it is the file from its first byte to its last, header included.
+    """
+
+    number: int
+    file: int
+    start: int
+    stop: int
+    first: int
+    rows: int
+    whole: bool = False
+
+
+Range = tuple[int, int, int, int]  # start, stop, first, rows
+
+
+def plan(sources: Sequence[Source]) -> list[Unit]:
+    """Cuts the files, in their order.
+
+    Raises:
+        DataError: for a file that cannot be read.
+    """
+    units: list[Unit] = []
+    for position, source in enumerate(sources):
+        try:
+            ranges = list(_ranges(source))
+        except OSError as error:
+            raise DataError(f"{source.name}: cannot be read: {error.strerror or error}") from None
+        whole = len(ranges) == 1 and source.suffix not in files.PARQUET
+        units += [Unit(len(units) + number, position, *each, whole) for number, each in enumerate(ranges)]
+    return units
+
+
+def _ranges(source: Source) -> Iterator[Range]:
+    size = source.path.stat().st_size
+    if source.suffix in files.PARQUET:
+        return _row_groups(source)
+    if source.path.name.lower().endswith(".gz"):
+        return iter([(0, size, 0, 0)])
+    if source.suffix in files.TFRECORDS:
+        return _records(source.path, size)
+    return _lines(source, size)
+
+
+def _row_groups(source: Source) -> Iterator[Range]:
+    try:
+        metadata = pq.read_metadata(source.path)
+    except Exception as error:
+        raise DataError(f"{source.name}: cannot be read as Parquet: {' '.join(str(error).split())[:200]}") from None
+    start, rows, first = 0, 0, 0
+    for group in range(metadata.num_row_groups):
+        rows += metadata.row_group(group).num_rows
+        if rows >= ROWS or (group + 1 == metadata.num_row_groups and rows):
+            yield start, group + 1, first, rows
+            start, first, rows = group + 1, first + rows, 0
+
+
+def _lines(source: Source, size: int) -> Iterator[Range]:
+    """Cuts where a line ends and no quoted field is open.
+
+    An even number of quotes since the unit's start says that none is. A stray quote makes the numbers odd for good:
+    after a record's longest length the next line end is taken.
+    """
+    quoted = source.suffix in files.DELIMITERS
+    with source.path.open("rb") as file:
+        start, first = 0, 0
+        if quoted and not source.columns:
+            start, first = len(file.readline()), 1
+        if size <= BYTES or start == size:
+            text = file.read()
+            lines = text.count(b"\n") + (not text.endswith(b"\n") and bool(text))
+            if lines:
+                yield 0, size, first, lines
+            return
+        while start < size:
+            stop, lines = _next_cut(file, start, quoted)
+            yield start, stop, first, lines
+            start, first = stop, first + lines
+
+
+def _next_cut(file: IO[bytes], start: int, quoted: bool) -> tuple[int, int]:
+    """The end of a unit that begins at byte `start`, and its lines."""
+    file.seek(start)
+    body = np.frombuffer(file.read(BYTES), np.uint8)
+    stop, lines = start + len(body), int(np.count_nonzero(body == _NEWLINE))
+    odd = int(np.count_nonzero(body == _QUOTE)) & 1 if quoted else 0
+    last = body[-1:]
+    while len(window := np.frombuffer(file.read(LONGEST), np.uint8)):
+        ends = np.flatnonzero(window == _NEWLINE)
+        if len(ends):
+            open_quotes = (odd + np.cumsum(window == _QUOTE)[ends]) & 1 if quoted else np.zeros(len(ends), np.int64)
+            closed = np.flatnonzero(open_quotes == 0)
+            chosen = int(closed[0]) if len(closed) else 0
+            return stop + int(ends[chosen]) + 1, lines + chosen + 1
+        odd ^= int(np.count_nonzero(window == _QUOTE)) & 1 if quoted else 0
+        stop, last = stop + len(window), window[-1:]
+    return stop, lines + int(bool(len(last)) and int(last[0]) != _NEWLINE)
+
+
+def _records(path: Path, size: int) -> Iterator[Range]:
+    """Walks the lengths of a TFRecord file; where one is damaged the rest is one unit, whose reader tells of it."""
+    with path.open("rb") as file:
+        start = position = first = rows = 0
+        while position < size:
+            header = file.read(8)
+            length = struct.unpack("<Q", header)[0] if len(header) == 8 else size
+            position += length + _FRAME
+            rows += 1
+            if position >= size:
+                break
+            if position - start >= BYTES:
+                yield start, position, first, rows
+                start, first, rows = position, first + rows, 0
+            file.seek(position)
+        if start < size:
+            yield start, size, first, rows
