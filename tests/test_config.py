@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from twotower_tf import config as configuration
 from twotower_tf.config import (
     Adam,
+    BilateralSoftmax,
     Bucketized,
+    CosineContrastive,
     CosineLogitBCE,
     Cross,
     DataConfig,
@@ -32,6 +34,7 @@ from twotower_tf.config import (
     Mined,
     ModelConfig,
     Numeric,
+    PairwiseLogistic,
     Popularity,
     Queue,
     RandomSplit,
@@ -43,6 +46,7 @@ from twotower_tf.config import (
     Tags,
     TimeSplit,
     TrainConfig,
+    TripletHinge,
     Uniform,
     Weekday,
 )
@@ -294,6 +298,42 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     "a queue of nothing": (
         lambda: Queue(size=0),
         "Queue.size: input should be greater than 0; came 0",
+    ),
+    "a temperature of 0": (
+        lambda: InBatchSoftmax(temperature=0.0),
+        "InBatchSoftmax.temperature: input should be greater than 0; came 0.0",
+    ),
+    "a temperature below 0": (
+        lambda: SampledSoftmax(temperature=-0.1),
+        "SampledSoftmax.temperature: input should be greater than 0; came -0.1",
+    ),
+    "a positives' temperature of 0": (
+        lambda: BilateralSoftmax(temperature_positive=0.0),
+        "BilateralSoftmax.temperature_positive: input should be greater than 0; came 0.0",
+    ),
+    "a negatives' temperature of 0": (
+        lambda: BilateralSoftmax(temperature_negative=0.0),
+        "BilateralSoftmax.temperature_negative: input should be greater than 0; came 0.0",
+    ),
+    "a pairwise temperature that is no number": (
+        lambda: PairwiseLogistic(temperature=float("nan")),
+        "PairwiseLogistic.temperature: input should be a finite number; came nan",
+    ),
+    "fewer negatives than none": (
+        lambda: SampledSoftmax(negatives=-1),
+        "SampledSoftmax.negatives: input should be greater than or equal to 0; came -1",
+    ),
+    "a margin that no cosine reaches": (
+        lambda: CosineContrastive(margin=1.5),
+        "CosineContrastive.margin: input should be less than or equal to 1; came 1.5",
+    ),
+    "negatives that attract": (
+        lambda: CosineContrastive(negative_weight=-1.0),
+        "CosineContrastive.negative_weight: input should be greater than or equal to 0; came -1.0",
+    ),
+    "a triplet without a margin": (
+        lambda: TripletHinge(margin=0.0),
+        "TripletHinge.margin: input should be greater than 0; came 0.0",
     ),
     "recency without time": (
         lambda: experiment(
@@ -560,6 +600,15 @@ losses = st.one_of(
         lambda temperature, learn: (InBatchSoftmax(temperature, learn), (InBatch(),)),
         st.floats(1e-6, 10),
         st.booleans(),
+    ),
+    st.sampled_from(
+        [
+            (SampledSoftmax(negatives=50), (Uniform(2), Popularity(shared=True))),
+            (BilateralSoftmax(negatives=0, temperature_positive=0.2), (Uniform(2), Queue(size=7))),
+            (CosineContrastive(margin=-0.5, negative_weight=3.0), (InBatch(), Queue(size=7))),
+            (PairwiseLogistic(temperature=0.3, learn_temperature=True), (Uniform(shared=True),)),
+            (TripletHinge(margin=1.5), (Mined(ranks=(5, 9)), InBatch())),
+        ]
     ),
 )
 experiments = st.builds(

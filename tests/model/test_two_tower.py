@@ -6,7 +6,9 @@ import tensorflow as tf
 import tf_keras as keras
 
 from twotower_tf.config import (
+    BilateralSoftmax,
     Bucketized,
+    CosineContrastive,
     CosineLogitBCE,
     DataConfig,
     ExperimentConfig,
@@ -14,19 +16,40 @@ from twotower_tf.config import (
     History,
     InBatch,
     InBatchSoftmax,
+    Mined,
     ModelConfig,
     Numeric,
+    PairwiseLogistic,
+    Popularity,
+    Queue,
+    SampledSoftmax,
     SamplingConfig,
     Tags,
+    TripletHinge,
     Uniform,
 )
 from twotower_tf.model import embeddings, two_tower
 from twotower_tf.model.embeddings import EmbeddingTable, Placement
+from twotower_tf.model.losses.candidates import in_batch_top_k
 from twotower_tf.model.towers import UnitLength
+from twotower_tf.sampling import draws
+
+BOTH = {
+    "bce": (CosineLogitBCE(), (Uniform(),)),
+    "softmax": (InBatchSoftmax(), (InBatch(),)),
+}
+LOSSES = {
+    "in-batch": (InBatchSoftmax(learn_temperature=True), (InBatch(), Uniform(2), Queue(size=5))),
+    "sampled": (SampledSoftmax(negatives=7), (Uniform(), Popularity())),
+    "bilateral": (BilateralSoftmax(negatives=0), (Uniform(3),)),
+    "contrastive": (CosineContrastive(margin=-0.9), (InBatch(), Queue(size=9))),
+    "pairwise": (PairwiseLogistic(learn_temperature=True), (Uniform(2), Queue(size=3))),
+    "triplet": (TripletHinge(margin=1.5), (Uniform(2, shared=True), Mined())),
+}
 
 
 def experiment(loss="bce", **model):
-    in_batch = loss == "softmax"
+    chosen, negatives = {**BOTH, **LOSSES}[loss]
     return ExperimentConfig(
         name="t",
         data=DataConfig(timestamp="ts"),
@@ -45,8 +68,8 @@ def experiment(loss="bce", **model):
             History(of="item_id", length=5),
         ),
         model=ModelConfig(embedding_dim=8, vector_dim=6, item_hidden=(16,), user_hidden=(16, 16), **model),
-        loss=InBatchSoftmax() if in_batch else CosineLogitBCE(),
-        sampling=SamplingConfig((InBatch(),) if in_batch else (Uniform(),)),
+        loss=chosen,
+        sampling=SamplingConfig(negatives),
     )
 
 
@@ -203,3 +226,51 @@ def test_a_bfloat16_table_answers_in_float32():
     mean = table(tf.constant([[7, 2]], tf.int32), offsets=[0], mean=True)
     expected = tf.reduce_mean(tf.gather(tf.cast(table.table, tf.float32), [7, 2]), axis=0)
     np.testing.assert_allclose(mean[0], expected, rtol=1e-6)
+
+
+def training_batch(config, rows, seed):
+    """A step's inputs with everything that the configuration's loss takes; queues are full."""
+    rng, plan = np.random.default_rng(seed), draws.plan(config)
+    n, columns = plan.per_row, plan.columns(rows)
+    items = rows * (1 + n) + plan.for_all
+    x = {
+        **user_batch(rows),
+        "item_ids": rng.integers(0, 20, (items, 2)).astype(np.int32),
+        "item_numeric": rng.normal(size=(items, 1)).astype(np.float32),
+        "item_multi_0": rng.integers(0, 11, (items, 2)).astype(np.int32),
+        "positive_log_q": np.full((rows, 1), -3.0, np.float32),
+        "sample_weight": np.ones((rows, 1), np.float32),
+    }
+    if n:
+        x |= {"negative_log_q": np.full((rows, n), -2.0, np.float32), "negative_weight": np.ones((rows, n), np.float32)}
+    if columns:
+        x["column_log_q"] = np.full((columns, 1), -3.0, np.float32)
+        x["hits"] = np.stack([np.arange(rows if plan.in_batch else 0)] * 2, axis=1).astype(np.int32)
+    return x, np.ones((rows, 1), np.float32), np.ones((rows, 1), np.float32)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_trains_and_leaves_its_weights_out_of_the_towers(loss):
+    model = two_tower.build(experiment(loss))
+    model.compile(keras.optimizers.SGD(0.05), weighted_metrics=[in_batch_top_k(1)])
+    batch = training_batch(experiment(loss), 4, 1)
+    steps = tf.data.Dataset.from_tensors(batch).repeat()
+    history = model.fit(steps, steps_per_epoch=1, epochs=6, verbose=0).history
+    assert history["loss"][-1] < history["loss"][1] and 0.0 <= history["in_batch_top_1"][-1] <= 1.0
+    assert ("masked_share" in history) == (loss != "bilateral")
+    names = [weight.name for weight in model.weights]
+    assert len(set(names)) == len(names)
+    own = {"in-batch": ["log_temperature", "queue"], "sampled": ["log_temperature"], "contrastive": ["queue"]}
+    own |= {"pairwise": ["log_temperature", "queue"]}
+    assert sorted(name for name in names if name.startswith("loss/")) == [
+        f"loss/{name}:0" for name in own.get(loss, [])
+    ]
+    towers = {side: two_tower.tower(model, side) for side in ("user", "item")}
+    for tower in towers.values():
+        assert not any(weight.name.startswith("loss/") for weight in tower.weights)
+    if "queue" in own.get(loss, []):
+        items = {name: value[:4] for name, value in batch[0].items() if name.startswith("item_")}
+        now = towers["item"](items).numpy()
+        model.fit(steps, steps_per_epoch=1, verbose=0)
+        queue = model.get_layer("loss").past.numpy()
+        np.testing.assert_allclose(queue[-4:], now[-len(queue) :], atol=1e-6)
