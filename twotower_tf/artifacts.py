@@ -56,6 +56,10 @@ class RunPaths:
     def report(self) -> Path:
         return self.root / "report.html"
 
+    @property
+    def samples(self) -> Path:
+        return self.root / "samples.html"
+
 
 @dataclass(frozen=True)
 class PreparedPaths:
@@ -69,7 +73,7 @@ class PreparedPaths:
 
     @property
     def items(self) -> Path:
-        """The catalogue, one row per item in row order: item_id, raw feature values, train_count."""
+        """The catalogue, one row per item in row order: item_id, raw values, train_count, last_event."""
         return self.root / "items.parquet"
 
     @property

@@ -28,12 +28,17 @@ COMMANDS = {
     "run": "prepare, train, evaluate, export in one go; picks up where it was interrupted",
     "prepare": "events to training shards, catalogue and statistics",
     "train": "trains the two towers",
+    "samples": "what the samplers really draw: figures and a page, samples.html",
     "evaluate": "ranks the whole catalogue for held-out events: metrics.json and report.html",
     "export": "publishes a new version of the bundle: towers, item vectors, index",
+    "refresh": "publishes new and changed items through the pinned item tower, without training",
     "recommend": "the best items for a user, from a bundle",
+    "score": "the best items for every user of a table: streamed, in parallel, resumable",
     "similar": "the nearest items of an item, from a bundle",
     "verify": "checks a bundle: checksums, fingerprints, canaries, signatures",
     "versions": "lists the versions of an export directory",
+    "rollback": "makes an earlier version the newest again",
+    "publish": "item vectors, and user vectors, to Redis, with an atomic version switch",
     "doctor": "versions, CPU, memory, what is installed, what is missing",
 }
 # What the machine, not the program, refuses.

@@ -71,6 +71,21 @@ def cosines(histogram: Mapping[str, Sequence[float]]) -> str:
         return _svg(figure)
 
 
+def steps(series: Mapping[str, Sequence[float]], edges: Sequence[float], label: str, bins: Sequence[str] = ()) -> str:
+    """One outline per kind: the share of its draws in each bin, named by `bins` or else by the edges."""
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": label}):
+        figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+        axes = figure.add_subplot()
+        for place, (name, shares) in enumerate(series.items()):
+            color = COLORS["model"] if place == 0 else None  # the positives stand out
+            axes.stairs(shares, edges, label=name, color=color, fill=place == 0, alpha=0.35 if place == 0 else 1.0)
+        axes.set(xlabel=label, ylabel="share of draws")
+        if bins:
+            axes.set_xticks([place + 0.5 for place in range(len(bins))], bins, rotation=40, ha="right", fontsize=8)
+        axes.legend(frameon=False)
+        return _svg(figure)
+
+
 def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
