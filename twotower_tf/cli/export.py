@@ -13,6 +13,7 @@ from absl.flags import FlagValues
 from twotower_tf.cli import options
 
 REQUIRED = ("run_dir", "export_dir")
+_SHOWN = 10  # weights listed
 
 
 def define(values: FlagValues) -> None:
@@ -31,6 +32,36 @@ def run(values: FlagValues) -> None:
     config = configuration.load_run(run_dir)
     with progress.shown() as show:
         bundle = stages.Runner(config, run_dir, show, print).export(
-            Path(values.export_dir), version=values.version, keep=values.keep, active_days=values.active_days
+            Path(values.export_dir),
+            version=values.version,
+            keep=values.keep,
+            active_days=values.active_days,
+            formats=values.format,
         )
+    print(tables(bundle))
     print(bundle)
+
+
+def tables(path: Path) -> str:
+    """Both towers' weights by size, from a version's manifest."""
+    from twotower_tf.cli import table
+    from twotower_tf.index.bundle import Bundle
+
+    weights = Bundle.read(path, check="light").manifest["tables"]
+    sizes = [(side, name, each["shape"], each["bytes"]) for side in weights for name, each in weights[side].items()]
+    largest = sorted(sizes, key=lambda each: each[3], reverse=True)
+    rows = [
+        [side, name, " x ".join(f"{length:,}" for length in shape), _megabytes(size)]
+        for side, name, shape, size in largest[:_SHOWN]
+    ]
+    if len(largest) > _SHOWN:
+        rest = largest[_SHOWN:]
+        rows.append(["", f"{len(rest)} smaller ones", "", _megabytes(sum(size for *_, size in rest))])
+    total = ", ".join(
+        f"{side} tower {_megabytes(sum(each['bytes'] for each in weights[side].values()))}" for side in weights
+    )
+    return f"{table.text(['tower', 'weights', 'shape', 'MB'], rows, right=(3,))}\nin all: {total} MB"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.3f}"

@@ -54,5 +54,6 @@ def run(values: FlagValues) -> None:
             version=values.version,
             keep=values.keep,
             active_days=values.active_days,
+            formats=values.format,
         )
     print(bundle)

@@ -234,7 +234,7 @@ class Runner:
         stages.finish("prepare")
         return manifest
 
-    def train(self, *, skip: bool = False, resume: bool = False) -> dict[str, Any]:
+    def train(self, *, skip: bool = False, resume: bool = False, warm_start: str = "") -> dict[str, Any]:
         """Trains. `skip`: not where that is done already, and an interrupted training goes on."""
         from twotower_tf.data.prepared import Prepared
         from twotower_tf.evaluate.validation import validator
@@ -251,7 +251,13 @@ class Runner:
         stages.begin("train", key)
         forget_figures(paths)
         report: dict[str, Any] = loop.train(
-            self.config, self.run_dir, resume=resume, validate=validate, progress=self.progress, tell=self.tell
+            self.config,
+            self.run_dir,
+            resume=resume,
+            warm_start=_model_directory(Path(warm_start)) if warm_start else None,
+            validate=validate,
+            progress=self.progress,
+            tell=self.tell,
         )
         stages.finish("train")
         return report
@@ -270,13 +276,20 @@ class Runner:
         return report
 
     def export(
-        self, export_dir: Path, *, skip: bool = False, version: int | None = None, keep: int = 0, active_days: int = 0
+        self,
+        export_dir: Path,
+        *,
+        skip: bool = False,
+        version: int | None = None,
+        keep: int = 0,
+        active_days: int = 0,
+        formats: Sequence[str] = (),
     ) -> Path:
         """Publishes a version; its directory is the result. `skip`: not where that is done already."""
         from twotower_tf.export import export
 
         stages = Stages(self.run_dir)
-        place = {"export_dir": str(export_dir.resolve()), "active_days": active_days}
+        place = {"export_dir": str(export_dir.resolve()), "active_days": active_days, "formats": sorted(formats)}
         key = self.key("export", **place)
         published = export_dir / str(stages.fact("export", "version"))
         if skip and version is None and stages.is_done("export", key) and published.is_dir():
@@ -290,10 +303,19 @@ class Runner:
             version=version,
             keep=keep,
             active_days=active_days,
+            formats=formats,
             progress=self.progress,
         )
         stages.finish("export", version=int(bundle.name))
         return bundle
+
+
+def _model_directory(path: Path) -> Path:
+    """The newest version where `path` is an export root; else `path`."""
+    from twotower_tf.index import bundle
+
+    found = bundle.versions(path)
+    return path / str(found[-1]) if found else path
 
 
 def _continued(since: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from twotower_tf import artifacts
@@ -139,14 +140,12 @@ def _exported_rows(config: ExperimentConfig, prepared: Prepared, active_days: in
 
 
 def _active(config: ExperimentConfig, prepared: Prepared, active_days: int) -> npt.NDArray[np.bool_]:
-    """Which items have an event in the last days of the log, whatever the split."""
+    """Which items have an event in the last days of the log, whatever the split, or of the runs that it continues."""
     if not config.data.timestamp:
         raise ConfigError("--active_days: the log has no time; data.timestamp names none")
-    splits = [prepared.columns(split, ["item_row", "timestamp"]) for split in ("train", "valid", "test")]
-    last = max(int(columns["timestamp"].max(initial=0)) for columns in splits)
-    active = np.zeros(prepared.num_items, np.bool_)
-    for columns in splits:
-        active[columns["item_row"][columns["timestamp"] > last - active_days * SECONDS_PER_DAY]] = True
+    times = prepared.items(["last_event"])["last_event"]
+    oldest = (pc.max(times).as_py() or 0) - active_days * SECONDS_PER_DAY
+    active: npt.NDArray[np.bool_] = pc.fill_null(pc.greater(times, oldest), False).to_numpy()
     return active
 
 

@@ -75,6 +75,20 @@ def choose_version(export_dir: Path, version: int | None) -> int:
     return version
 
 
+def choose_newest(export_dir: Path, version: int | None) -> int:
+    """The version to publish where it has to be the newest.
+
+    Raises:
+        ConfigError: for a number that no server reads as a version, or one that is not the largest.
+        ArtifactError: where the version exists.
+    """
+    chosen = choose_version(export_dir, version)
+    newest = max(bundle.versions(export_dir), default=0)
+    if chosen < newest:
+        raise ConfigError(f"--version: {chosen} is smaller than the newest, {newest}; a server would go on with that")
+    return chosen
+
+
 def remove_old(export_dir: Path, keep: int, published: int) -> list[int]:
     """Removes all but the `keep` newest versions, never the one just published; 0 keeps all.
 

@@ -100,13 +100,13 @@ def state_answers(model: Any, k: int) -> None:
         outputs[name].tensor_shape.dim[1].size = k
 
 
-def replace_catalogue(path: Path, items: ItemVectors) -> None:
-    """Writes the variables of directory `path` again, with other items for `recommend`; the files may be links.
+def copy_variables(source: Path, target: Path, items: ItemVectors) -> None:
+    """Writes the variables of a user tower into another directory, with other items for `recommend`.
 
     Raises:
-        ArtifactError: where the variables cannot be read.
+        ArtifactError: where they cannot be read.
     """
-    prefix = path / VARIABLES
+    prefix = source / VARIABLES
     try:
         reader = tf.train.load_checkpoint(str(prefix))
         values = {key: reader.get_tensor(key) for key in reader.get_variable_to_shape_map()}
@@ -114,10 +114,11 @@ def replace_catalogue(path: Path, items: ItemVectors) -> None:
         raise ArtifactError(f"{prefix}.*: damaged: {str(error).splitlines()[0]}") from None
     values[contract.EMBEDDED_IDS + _VALUE] = items.ids.astype(str)
     values[contract.EMBEDDED_VECTORS + _VALUE] = items.vectors
-    for file in prefix.parent.iterdir():
-        file.unlink()
+    (target / VARIABLES).parent.mkdir(parents=True)
     keys = sorted(values)
     tf.raw_ops.SaveV2(
-        prefix=str(prefix), tensor_names=keys, shape_and_slices=[""] * len(keys), tensors=[values[key] for key in keys]
+        prefix=str(target / VARIABLES),
+        tensor_names=keys,
+        shape_and_slices=[""] * len(keys),
+        tensors=[values[key] for key in keys],
     )
-    # SaveV2 writes one shard, named as tf.saved_model.save names it.

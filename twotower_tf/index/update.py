@@ -95,7 +95,7 @@ def update(
             shutil.rmtree(target)
     built = build.build(items.ids, items.vectors, index, users, threads)
     built.save(target)
-    return Updated(built, True)
+    return Updated(built, built.kind != ExactSearcher.kind or built.kind != old.kind)
 
 
 def _changes(old: Searcher, origin: Rows) -> int:

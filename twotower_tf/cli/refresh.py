@@ -1,0 +1,62 @@
+"""Publishes a version with new and changed items, through the newest version's own item tower: no training.
+
+A row of the table says all of its item; only items with new or changed feature values are embedded:
+    twotower refresh --export_dir=export/ads --items=items.csv --delete=gone.txt
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from absl import flags
+from absl.flags import FlagValues
+
+from twotower_tf.cli import options
+
+REQUIRED = ("export_dir",)
+
+
+def define(values: FlagValues) -> None:
+    """The command's flags."""
+    options.export_dir(values)
+    flags.DEFINE_string("items", None, "table of items, as data.items: file, directory or glob", flag_values=values)
+    flags.DEFINE_enum(
+        "mode",
+        "upsert",
+        ["upsert", "replace"],
+        "upsert: items that the table does not have stay; replace: they leave",
+        flag_values=values,
+    )
+    flags.DEFINE_string("delete", None, "file with ids of items that leave, one a line", flag_values=values)
+    flags.DEFINE_float(
+        "max_removed",
+        0.5,
+        "share of the catalogue that may leave at once; more is refused",
+        lower_bound=0.0,
+        upper_bound=1.0,
+        flag_values=values,
+    )
+    flags.DEFINE_string("memory_limit", "4GB", "memory of reading the table", flag_values=values)
+    options.new_version(values)
+
+
+def run(values: FlagValues) -> None:
+    """Refreshes, and prints what has changed and the version's directory."""
+    from twotower_tf.cli import progress
+    from twotower_tf.export import refresh
+
+    with progress.shown() as show:
+        done = refresh.refresh(
+            Path(values.export_dir),
+            Path(values.items) if values.items else None,
+            mode=values.mode,
+            delete=Path(values.delete) if values.delete else None,
+            version=values.version,
+            keep=values.keep,
+            max_removed=values.max_removed,
+            memory_limit=values.memory_limit,
+            progress=show,
+        )
+    for line in refresh.told(done):
+        print(line)
+    print(done.path)

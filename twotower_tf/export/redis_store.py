@@ -1,0 +1,262 @@
+"""Item vectors, and user vectors, in Redis: written beside the version that is served, switched by one transaction.
+
+Keys, below a prefix (the export directory's name by default):
+
+- `PREFIX:current`: the version that is served, in decimal text.
+- `PREFIX:VERSION:items`, `PREFIX:VERSION:users`: hashes of id to vector, float32 in little-endian bytes.
+- `PREFIX:VERSION:meta`: a hash of version, vector_dim, similarity, dtype, items, users, published (UTC).
+
+A reader asks `GET PREFIX:current` and then `HGET PREFIX:VERSION:items ID`. A version is written under a name of its
+own, counted, compared by sample, and then appears by MULTI/EXEC together with the pointer: who is killed before leaves
+the pointer where it was, and keys that expire. The versions before stay for a grace period, then Redis drops them.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from twotower_tf.errors import ArtifactError, ConfigError, DataError, unknown_name
+from twotower_tf.export.manifest import now
+from twotower_tf.index.bundle import Bundle
+from twotower_tf.progress import Progress, silent
+
+if TYPE_CHECKING:
+    import redis
+
+Floats = npt.NDArray[np.float32]
+Vectors = Iterator[tuple[Sequence[str], Floats]]
+
+ITEMS, USERS, META, CURRENT = "items", "users", "meta", "current"
+USER_ID, USER_VECTOR, MODEL_VERSION = "user_id", "vector", "model_version"
+
+_ROWS = 1000  # vectors per command
+_COMMANDS = 16  # per round trip
+_ABANDONED = 3600  # seconds without a write after which an unfinished version is dropped
+_COMPARED = 100  # vectors read back before the switch
+_NORM = 1e-3
+_NO_END = -1  # TTL's answer for a key that does not expire
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is in Redis now: key prefix, version, numbers of vectors."""
+
+    prefix: str
+    version: int
+    items: int
+    users: int
+
+
+def publish(
+    bundle: Bundle,
+    url: str,
+    *,
+    prefix: str = "",
+    users: Path | None = None,
+    grace_seconds: int = 600,
+    keep: int = 0,
+    progress: Progress = silent,
+) -> Published:
+    """Writes a version's vectors and makes it the one that is served.
+
+    Args:
+        bundle: the version, every file of it checked.
+        url: `redis://[[user]:password@]host[:port][/database]`, `rediss://` for TLS, `unix://path`.
+        prefix: of the keys; the export directory's name by default.
+        users: Parquet file, or directory of such, with `user_id`, `vector` and perhaps `model_version`.
+        grace_seconds: that versions which are served no more stay.
+        keep: of these, so many newest ones stay without end.
+        progress: told of the vectors written.
+
+    Raises:
+        ConfigError: where redis-py is not installed, or the URL is none.
+        DataError: for user vectors that cannot be used.
+        ArtifactError: where Redis cannot be reached, refuses, or holds something else than was written.
+    """
+    prefix = prefix or bundle.path.resolve().parent.name
+    client = _client(url)
+    import redis
+
+    try:
+        return _publish(client, bundle, prefix, users, grace_seconds, keep, progress)
+    except redis.RedisError as error:
+        raise ArtifactError(f"--redis_url: {_plain(url)}: {error}; {prefix}:{CURRENT} names what it named") from None
+    finally:
+        client.close()
+
+
+def _client(url: str) -> redis.Redis:
+    try:
+        import redis
+    except ImportError:
+        raise ConfigError("--redis_url: needs the package redis; pip install 'twotower-tf[redis]'") from None
+    try:
+        client: redis.Redis = redis.Redis.from_url(url, socket_timeout=60, socket_connect_timeout=10)
+    except ValueError as error:
+        raise ConfigError(f"--redis_url: {_plain(url)}: {error}") from None
+    return client
+
+
+def _plain(url: str) -> str:
+    """The URL without its password."""
+    scheme, mark, rest = url.partition("://")
+    return f"{scheme}{mark}{rest.rpartition('@')[2]}"
+
+
+def _publish(
+    client: Any, bundle: Bundle, prefix: str, users: Path | None, grace_seconds: int, keep: int, progress: Progress
+) -> Published:
+    items = bundle.searcher().items
+    dim = items.dim
+    mine = f"{prefix}:{bundle.version}:writing-{uuid.uuid4().hex[:12]}"
+    names = {ITEMS: f"{mine}:{ITEMS}"} | ({} if users is None else {USERS: f"{mine}:{USERS}"})
+    blocks = _item_blocks(items.ids, items.vectors)
+    written = {ITEMS: _write(client, names[ITEMS], blocks, lambda done: progress("publish items", done, len(items)))}
+    if users is not None:
+        blocks = _user_blocks(users, bundle, dim)
+        written[USERS] = _write(client, names[USERS], blocks, lambda done: progress("publish users", done, 0))
+    facts = {
+        "version": bundle.version,
+        "vector_dim": dim,
+        "similarity": bundle.manifest["similarity"],
+        "dtype": "<f4",
+        ITEMS: written[ITEMS],
+        USERS: written.get(USERS, 0),
+        "published": now(),
+    }
+    _compare(client, names[ITEMS], items.ids, items.vectors)
+    _switch(client, prefix, bundle.version, names, facts, grace_seconds, keep)
+    return Published(prefix, bundle.version, written[ITEMS], written.get(USERS, 0))
+
+
+def _item_blocks(ids: npt.NDArray[Any], vectors: Floats) -> Vectors:
+    for start in range(0, len(ids), _ROWS):
+        yield ids[start : start + _ROWS].tolist(), vectors[start : start + _ROWS]
+
+
+def _parts(path: Path) -> list[Path]:
+    found = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    found = [part for part in found if part.is_file()]
+    if not found:
+        raise DataError(f"--users: {path}: no such file, or no *.parquet in it")
+    return found
+
+
+def _user_blocks(path: Path, bundle: Bundle, dim: int) -> Vectors:
+    """User vectors of Parquet files, checked."""
+    for part in _parts(path):
+        try:
+            file = pq.ParquetFile(part)
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"--users: {part}: cannot be read: {error}") from None
+        with file:
+            names = file.schema_arrow.names
+            for column in (USER_ID, USER_VECTOR):
+                if column not in names:
+                    raise DataError(
+                        f"--users: {unknown_name(f'column in {part}', column, names)}; "
+                        "twotower score --vectors_only writes such files"
+                    )
+            wanted = [name for name in (USER_ID, USER_VECTOR, MODEL_VERSION) if name in names]
+            for batch in file.iter_batches(batch_size=_ROWS, columns=wanted):
+                yield _user_block(part, batch, bundle, dim)
+
+
+def _user_block(part: Path, batch: pa.RecordBatch, bundle: Bundle, dim: int) -> tuple[Sequence[str], Floats]:
+    ids = batch[USER_ID].cast(pa.string()).to_pylist()
+    if MODEL_VERSION in batch.schema.names:
+        others = sorted(set(batch[MODEL_VERSION].to_pylist()) - {bundle.version})
+        if others:
+            raise DataError(
+                f"--users: {part}: vectors of version {others[0]}, not of {bundle.version}; score them again"
+            )
+    values = batch[USER_VECTOR].flatten().cast(pa.float32())
+    if len(values) != len(ids) * dim or values.null_count:
+        raise DataError(f"--users: {part}: column {USER_VECTOR!r}: {dim} numbers per row are expected")
+    vectors = np.ascontiguousarray(values.to_numpy(zero_copy_only=False).reshape(-1, dim))
+    bad = ~(np.abs(np.linalg.norm(vectors, axis=1) - 1) <= _NORM)
+    if bad.any():
+        raise DataError(f"--users: {part}: user {ids[int(np.argmax(bad))]!r}: its vector is not of unit length")
+    if not all(ids):
+        raise DataError(f"--users: {part}: a user without an id")
+    return ids, vectors
+
+
+def _write(client: Any, key: str, blocks: Vectors, step: Callable[[int], None]) -> int:
+    """Writes vectors into a hash, some commands per round trip; returns how many ids it holds."""
+    done, waiting = 0, 0
+    pipe = client.pipeline(transaction=False)
+    for ids, vectors in blocks:
+        rows = np.ascontiguousarray(vectors, "<f4")
+        pipe.hset(key, mapping={name: row.tobytes() for name, row in zip(ids, rows, strict=True)})
+        pipe.expire(key, _ABANDONED)
+        done, waiting = done + len(ids), waiting + 1
+        if waiting == _COMMANDS:
+            pipe.execute()
+            waiting = 0
+            step(done)
+    pipe.execute()
+    step(done)
+    held = client.hlen(key)
+    if not held:
+        raise DataError("--users: there is no row")
+    if held != done:
+        raise ArtifactError(f"redis: {key} holds {held} vectors of {done}; an id stands twice, or writes were lost")
+    return int(held)
+
+
+def _compare(client: Any, key: str, ids: npt.NDArray[Any], vectors: Floats) -> None:
+    rows = np.unique(np.linspace(0, len(ids) - 1, _COMPARED).astype(np.int64))
+    came = client.hmget(key, ids[rows].tolist())
+    for row, value in zip(rows, came, strict=True):
+        if value != vectors[row].astype("<f4").tobytes():
+            raise ArtifactError(f"redis: {key}: item {ids[row]!r} is not as it was written")
+
+
+def _switch(
+    client: Any, prefix: str, version: int, names: dict[str, str], facts: dict[str, Any], grace_seconds: int, keep: int
+) -> None:
+    """One transaction: the new version's keys get their names, the pointer names it, others get an end."""
+    others = [other for other in _versions(client, prefix) if other != version]
+    kept = sorted(others)[-keep:] if keep else []
+    ends = [
+        key
+        for key in (
+            f"{prefix}:{other}:{kind}" for other in others if other not in kept for kind in (ITEMS, USERS, META)
+        )
+        if client.ttl(key) == _NO_END
+    ]
+    with client.pipeline(transaction=True) as pipe:
+        for kind in (ITEMS, USERS):
+            final = f"{prefix}:{version}:{kind}"
+            if kind in names:
+                pipe.rename(names[kind], final)
+                pipe.persist(final)
+            else:
+                pipe.unlink(final)
+        pipe.delete(f"{prefix}:{version}:{META}")
+        pipe.hset(f"{prefix}:{version}:{META}", mapping=facts)
+        pipe.set(f"{prefix}:{CURRENT}", version)
+        for key in ends:
+            pipe.expire(key, grace_seconds)
+        pipe.execute()
+
+
+def _versions(client: Any, prefix: str) -> list[int]:
+    """Versions below a prefix, by the hashes that describe them."""
+    pattern = "".join(f"[{mark}]" if mark in "*?[]^-\\" else mark for mark in prefix)
+    found = []
+    for key in client.scan_iter(match=f"{pattern}:*:{META}", count=1000):
+        version = key.decode()[len(prefix) + 1 : -len(META) - 1]
+        if version.isdecimal():
+            found.append(int(version))
+    return found

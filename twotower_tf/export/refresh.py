@@ -1,0 +1,235 @@
+"""A new version with another catalogue and the same model: no training, and neither the log nor the run is needed.
+
+Only items whose feature values are new or changed go through the item tower, the newest version's own. Their vectors
+join those that stay, the index is changed accordingly, canaries are asked anew, and the version is tried in a fresh
+process before it appears.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from twotower_tf import artifacts
+from twotower_tf.data import quarantine
+from twotower_tf.data.roles import feature_sources
+from twotower_tf.errors import ArtifactError, ConfigError, DataError
+from twotower_tf.export import (
+    answers,
+    contract,
+    formats,
+    fresh,
+    manifest,
+    publish,
+    saved_model,
+    succession,
+    warmup,
+)
+from twotower_tf.export.changes import Changes, Listing, Mode, merge, read_ids, read_items
+from twotower_tf.export.reload import Tower
+from twotower_tf.features.distinct import arrow_to_array
+from twotower_tf.features.inputs import rows_to_arrays, side_inputs
+from twotower_tf.index import bundle as bundles
+from twotower_tf.index.bundle import Bundle
+from twotower_tf.index.items import ItemVectors
+from twotower_tf.index.searcher import Searcher
+from twotower_tf.index.update import NEW, update
+from twotower_tf.progress import Progress, silent
+
+QUARANTINE = "refresh_quarantine.jsonl"
+_VECTORS = ("item_embeddings.tsv", "item_embeddings.parquet", "item_embeddings.npy")
+_NAMED, _STEPS = 3, 6
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """What came of a refresh.
+
+    Attributes:
+        path: the new version's directory; the newest one's where nothing has changed.
+        published: whether it is new.
+        changes: of the catalogue.
+        listing: what was read, or None without a table.
+        index: "kept", "updated" or "rebuilt".
+    """
+
+    path: Path
+    published: bool
+    changes: Changes
+    listing: Listing | None
+    index: str
+
+
+def refresh(
+    export_dir: Path,
+    items: Path | None = None,
+    *,
+    mode: Mode = "upsert",
+    delete: Path | None = None,
+    version: int | None = None,
+    keep: int = 0,
+    max_removed: float = 0.5,
+    memory_limit: str = "4GB",
+    progress: Progress = silent,
+) -> Refreshed:
+    """Publishes a version with the items of a table, by one rename.
+
+    Args:
+        export_dir: the export root.
+        items: table of items, as in DataConfig.items; a row says all of its item.
+        mode: "upsert": items that the table does not have stay; "replace": they leave.
+        delete: file of ids, one a line, that leave.
+        version: by default the UTC time, larger than the newest there.
+        keep: versions kept, the new one among them; 0 keeps all.
+        max_removed: share of the catalogue that may leave at once.
+        memory_limit: of reading the table.
+        progress: told of each step.
+
+    Raises:
+        ArtifactError: where there is no version, the newest is damaged, somebody else is writing there, a vector is not
+            finite, or a fresh process finds the new version to answer otherwise.
+        DataError: where the table or the ids cannot be used, or too much would leave.
+        ConfigError: for an unusable `version`, or where neither table nor ids are given.
+    """
+    if items is None and delete is None:
+        raise ConfigError("refresh: --items or --delete is needed: what is new, or what leaves")
+    if items is None and mode == "replace":
+        raise ConfigError("--mode=replace needs --items: the whole catalogue")
+    export_dir = Path(export_dir)
+    with publish.exclusive(export_dir):
+        bundle = Bundle.open(export_dir)
+        number = publish.choose_newest(export_dir, version)
+        progress("refresh", 1, _STEPS)
+        listing = None if items is None else read_items(bundle.config, Path(items), bundle.items.schema, memory_limit)
+        features = {column.name for column in feature_sources(bundle.config, "item")}
+        deletes = [] if delete is None else read_ids(Path(delete))
+        changes = merge(bundle.items, None if listing is None else listing.items, deletes, mode, features)
+        _check_removed(bundle, changes, max_removed)
+        progress("refresh", 2, _STEPS)
+        if not changes.any:
+            progress("refresh", _STEPS, _STEPS)
+            return Refreshed(bundle.path, False, changes, listing, "kept")
+        path = export_dir / str(number)
+        with artifacts.atomic_directory(path) as staging:
+            index = _write(bundle, staging, number, changes, listing, progress)
+        publish.remove_old(export_dir, keep, number)
+    progress("refresh", _STEPS, _STEPS)
+    return Refreshed(path, True, changes, listing, index)
+
+
+def _check_removed(bundle: Bundle, changes: Changes, max_removed: float) -> None:
+    count = bundle.manifest["items"]
+    if changes.removed > max_removed * count:
+        raise DataError(
+            f"{changes.removed} of {count} items would leave, more than --max_removed={max_removed:g} of them; "
+            "is the table whole? --mode=upsert keeps items that it does not have"
+        )
+
+
+def _write(
+    bundle: Bundle, staging: Path, version: int, changes: Changes, listing: Listing | None, progress: Progress
+) -> str:
+    """Fills the version's directory; the manifest comes last, and then a fresh process tries it."""
+    searcher = bundle.searcher()
+    same_vectors = len(changes.origin) == len(searcher.items) and bool((changes.origin >= 0).all())
+    in_graph = contract.RECOMMEND in bundle.manifest["signatures"]["user"]
+    anew = [bundles.ITEMS, QUARANTINE]
+    if not same_vectors:
+        anew += [bundles.INDEX, *_VECTORS]
+    known = succession.inherit(bundle, staging, version, anew + (["variables"] if in_graph else []))
+    if listing is not None and listing.quarantine:
+        quarantine.write(staging / QUARANTINE, listing.quarantine)
+    pq.write_table(changes.catalogue, staging / bundles.ITEMS)
+    how = "kept"
+    if not same_vectors:
+        items = _vectors(bundle, searcher.items, changes)
+        progress("refresh", 3, _STEPS)
+        done = update(
+            searcher, bundle.path / bundles.INDEX, items, changes.origin, staging / bundles.INDEX, bundle.config.index,
+            bundle.sample_users,
+        )  # fmt: skip
+        searcher, how = done.searcher, "rebuilt" if done.rebuilt else "updated"
+        formats.write(staging, bundle.manifest["formats"], items)
+    progress("refresh", 4, _STEPS)
+    if in_graph:
+        _embed_catalogue(bundle, staging, searcher.items)
+    content = _content(bundle, staging, version, changes, searcher, how)
+    manifest.write(staging, content, known)
+    progress("refresh", 5, _STEPS)
+    fresh.check(staging)
+    return how
+
+
+def _vectors(bundle: Bundle, old: ItemVectors, changes: Changes) -> ItemVectors:
+    """The vectors that stay, and those of new and changed items as the bundle's item tower gives them."""
+    new = np.flatnonzero(changes.origin == NEW)
+    vectors = np.ascontiguousarray(old.vectors[np.maximum(changes.origin, 0)])
+    ids = changes.catalogue["item_id"].to_numpy().astype(object)
+    if len(new):
+        inputs = side_inputs(bundle.config, "item")
+        rows = changes.catalogue.take(pa.array(new))
+        arrays = {each.name: arrow_to_array(each, rows[each.name]) for each in inputs}
+        vectors[new] = Tower(bundle.path / bundles.ITEM_TOWER, inputs).vectors(contract.VECTORS["item"], arrays)
+        broken = new[~np.isfinite(vectors[new]).all(axis=1)]
+        if len(broken):
+            named = ", ".join(repr(ids[row]) for row in broken[:_NAMED]) + (", ..." if len(broken) > _NAMED else "")
+            raise ArtifactError(f"the item tower's vectors of {len(broken)} items are not finite: {named}")
+    return ItemVectors(ids, vectors)
+
+
+def _embed_catalogue(bundle: Bundle, staging: Path, items: ItemVectors) -> None:
+    """Gives the user tower the new catalogue for its `recommend`."""
+    saved_model.copy_variables(bundle.path, staging, items)
+    model = saved_model.read(staging)
+    saved_model.state_answers(model, min(bundle.config.index.k, len(items)))
+    saved_model.write(staging, model)
+
+
+def _content(
+    bundle: Bundle, staging: Path, version: int, changes: Changes, searcher: Searcher, how: str
+) -> dict[str, Any]:
+    """The manifest's content; the user tower is run for it, on the canaries' users and on the warm-up requests."""
+    inputs = side_inputs(bundle.config, "user")
+    tower = Tower(staging, inputs)
+    for signature, request in warmup.read(staging / warmup.WARMUP):
+        tower(signature, request)
+    people = [canary["user"] for canary in bundle.manifest["canaries"]]
+    found = tower.vectors(contract.VECTORS["user"], rows_to_arrays(inputs, people))
+    origin = {
+        "kind": "refresh",
+        "added": changes.added,
+        "changed": changes.changed,
+        "restated": changes.restated,
+        "removed": changes.removed,
+        "index": how,
+    }
+    canaries = answers.canaries(searcher, people, found, bundle.manifest["canary_k"])
+    return succession.document(bundle, version, origin, canaries=canaries, **manifest.of_index(searcher))
+
+
+def told(done: Refreshed) -> Collection[str]:
+    """What came of a refresh, in lines for people."""
+    changes = done.changes
+    counts = [
+        (changes.added, "new"), (changes.changed, "changed"), (changes.removed, "gone"),
+        (changes.restated, "with other columns only"),
+    ]  # fmt: skip
+    lines = ["items: " + ", ".join(f"{count:,} {what}" for count, what in counts)]
+    if done.listing is not None and done.listing.quarantine:
+        where = done.path / QUARANTINE if done.published else "nowhere: nothing was published"
+        lines.append(f"{len(done.listing.quarantine):,} of {done.listing.read:,} rows set aside: {where}")
+    for name, count in (done.listing.unfit if done.listing else {}).items():
+        lines.append(f"column {name!r}: {count:,} values do not have its type and are none now")
+    if changes.unknown:
+        lines.append(f"{changes.unknown:,} ids to delete were not in the catalogue")
+    lines.append(f"index: {done.index}" if done.published else "nothing has changed; no version was published")
+    return lines

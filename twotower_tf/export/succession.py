@@ -1,0 +1,70 @@
+"""A version that is made from another one, without the run that trained it: by refresh and by rollback.
+
+Files that are the same in both are hard links where the file system has them: a version is never changed, so neither
+is what they share. Its SavedModels answer with the new version; their weights are not read.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from twotower_tf.export import manifest, saved_model
+from twotower_tf.index.bundle import MANIFEST, Bundle
+
+_ANEW = (MANIFEST, saved_model.FILE, f"item_tower/{saved_model.FILE}")
+
+
+def inherit(bundle: Bundle, staging: Path, version: int, without: Sequence[str] = ()) -> dict[str, str]:
+    """Fills a new version's directory with another one's files.
+
+    Args:
+        bundle: the other version, every file of it checked.
+        staging: the new directory, empty.
+        version: the new number.
+        without: files, or directories of files, that the caller writes.
+
+    Returns:
+        SHA-256 of the files that are the same.
+
+    Raises:
+        ArtifactError: where the towers cannot be made to answer as `version`.
+    """
+    same: dict[str, str] = {}
+    for name, digest in bundle.manifest["files"].items():
+        if name in _ANEW or any(name == other or name.startswith(f"{other}/") for other in without):
+            continue
+        _link(bundle.path / name, staging / name)
+        same[name] = digest
+    for path in manifest.tower_paths(bundle.path).values():
+        model = saved_model.read(path)
+        saved_model.state_version(model, version, path)
+        target = staging / path.relative_to(bundle.path)
+        target.mkdir(parents=True, exist_ok=True)
+        saved_model.write(target, model)
+    return same
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # no hard links there
+        shutil.copyfile(source, target)
+
+
+def document(bundle: Bundle, version: int, origin: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """The manifest's content: the other version's, with the number, the time and what else is new."""
+    content = {
+        **bundle.manifest,
+        "version": version,
+        "created": manifest.now(),
+        "origin": {**origin, "version": bundle.version},
+        "libraries": manifest.libraries(),
+        **changes,
+    }
+    del content["files"]
+    return content
