@@ -1,5 +1,6 @@
 """The memory plan against arithmetic by hand, and against a training that ran."""
 
+import dataclasses
 import json
 
 import pytest
@@ -10,8 +11,12 @@ from twotower_tf.config import (
     DataConfig,
     ExperimentConfig,
     Hash,
+    InBatch,
+    InBatchSoftmax,
     ModelConfig,
     Numeric,
+    Popularity,
+    Queue,
     SamplingConfig,
     TrainConfig,
     Uniform,
@@ -42,11 +47,22 @@ def test_the_plan_is_what_one_computes_by_hand():
     weights = 10 * 10 + 11 * 6 + 13 * 6
     assert plan.dense == 2 * 4 * weights
     assert plan.optimizer == 2 * (104_000 + 4 * weights)
-    # A hundred users of 12 + 6 numbers, four hundred items of 9 + 10 + 6, and a hundred times a hundred logits.
-    assert plan.activations == 6 * 4 * (100 * 18 + 400 * 25 + 10_000)
+    # A hundred users of 12 + 6 numbers, four hundred items of 9 + 10 + 6.
+    assert plan.activations == 6 * 4 * (100 * 18 + 400 * 25)
     assert plan.data == 57_000
     assert plan.restore == 64_000
     assert plan.total == 168_000 + plan.optimizer + plan.dense + plan.activations + plan.data + plan.runtime
+
+
+def test_what_a_batch_compares_is_planned():
+    sampling = SamplingConfig((InBatch(), Uniform(per_positive=2), Popularity(per_positive=50, shared=True), Queue(30)))
+    config = dataclasses.replace(CONFIG, loss=InBatchSoftmax(), sampling=sampling)
+    # 100 users and 100 + 200 + 50 items of the sizes above; each user meets 100 + 50 + 30 columns of 6 numbers.
+    scores = 180 * 6 + 100 * 180
+    assert memory.plan(config, 1).activations == 6 * 4 * (100 * 18 + 350 * 25 + scores)
+    large = dataclasses.replace(config, sampling=SamplingConfig((InBatch(), Queue(2_000_000))))
+    # One row's scores at a time: a block can not be smaller.
+    assert memory.plan(large, 1).activations == 6 * 4 * (100 * 18 + 100 * 25 + 7 * 2_000_100)
 
 
 def test_a_model_that_can_not_fit_is_refused_with_advice():

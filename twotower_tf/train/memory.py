@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from twotower_tf.config import ExperimentConfig, Uniform
+from twotower_tf.config import ExperimentConfig
 from twotower_tf.errors import ConfigError
 from twotower_tf.features.encoder import Layout
 from twotower_tf.features.inputs import SideName
 from twotower_tf.model import embeddings
 from twotower_tf.model.losses.blocks import BLOCK_ELEMENTS
+from twotower_tf.sampling import draws
 
 FLOAT = 4
 MOMENTS = 2  # Adam keeps two numbers per weight
@@ -144,9 +145,10 @@ def _weights(widths: list[int]) -> int:
 
 
 def _activations(config: ExperimentConfig, placed: Mapping[embeddings.Key, embeddings.Placement]) -> int:
-    """Numbers that one step's batch makes: each side's layers, and one block of the batch's logits."""
+    """Numbers that one step's batch makes: each side's layers, and one block of the rows' scores."""
     batch = config.train.batch_size
-    drawn = sum(each.per_positive for each in config.sampling.negatives if isinstance(each, Uniform))
+    drawn = draws.plan(config)
     users = batch * sum(_widths(config, "user", placed))
-    items = batch * (1 + drawn) * sum(_widths(config, "item", placed))
-    return users + items + min(batch * batch, BLOCK_ELEMENTS)
+    items = (batch * (1 + drawn.per_row) + drawn.for_all) * sum(_widths(config, "item", placed))
+    columns = drawn.columns(batch)
+    return users + items + columns * config.model.vector_dim + min(batch * columns, max(columns, BLOCK_ELEMENTS))

@@ -13,21 +13,21 @@ from twotower_tf.model.losses.pairwise import TripletHingeLoss
 from twotower_tf.model.losses.softmax import SoftmaxLoss
 
 
-def stepper(layer, training=True):
-    """A step's loss in a graph, as training runs it."""
+def stepper(layer, training=True, graph=False):
+    """A step's loss; in a graph, as training runs it, or at once."""
 
-    @tf.function(reduce_retracing=True)
     def step(given):
         layer(given, training=training)
         return tf.add_n(layer.losses)
 
-    return lambda w: float(step({name: tf.constant(value) for name, value in w.inputs().items()}))
+    run = tf.function(step, reduce_retracing=True) if graph else step
+    return lambda w: float(run({name: tf.constant(value) for name, value in w.inputs().items()}))
 
 
-@pytest.mark.parametrize(("queue", "batch"), [(5, 2), (3, 3), (2, 4), (7, 1)])
-def test_the_queue_holds_the_last_items_oldest_first(queue, batch):
+@pytest.mark.parametrize(("queue", "batch", "graph"), [(5, 2, True), (3, 3, False), (2, 4, False), (7, 1, False)])
+def test_the_queue_holds_the_last_items_oldest_first(queue, batch, graph):
     layer, past = SoftmaxLoss(0.2, False, True, in_batch=True, queue=queue), deque(maxlen=queue)
-    run = stepper(layer)
+    run = stepper(layer, graph=graph)
     for step in range(5):
         w = world(step, batch, 1, 2, queue, True)
         # What the pipeline says: slots are empty until enough batches were seen, and fill from the end.
