@@ -1,5 +1,6 @@
 """What a step is given: a shuffle of the rows, labels at their places, negatives that are none of the positives."""
 
+import collections
 import dataclasses
 
 import numpy as np
@@ -10,6 +11,12 @@ from twotower_tf.config import (
     InBatch,
     InBatchSoftmax,
     Labelled,
+    Mined,
+    Popularity,
+    Queue,
+    Rejections,
+    SameAttribute,
+    SampledSoftmax,
     SamplingConfig,
     TrainConfig,
     Uniform,
@@ -20,10 +27,13 @@ from twotower_tf.features.arrays import EncodedData
 from twotower_tf.train.batches import Batches
 
 
-def batches(trained, negatives, loss, batch_size=128):
+def batches(trained, negatives, loss, batch_size=128, sampling=None):
     run_dir, config = trained
     config = dataclasses.replace(
-        config, sampling=SamplingConfig(negatives), loss=loss, train=TrainConfig(batch_size=batch_size, monitor="")
+        config,
+        sampling=SamplingConfig(negatives, **(sampling or {})),
+        loss=loss,
+        train=TrainConfig(batch_size=batch_size, monitor=""),
     )
     prepared = Prepared.open(run_dir)
     encoded = EncodedData.open(config, prepared)
@@ -111,3 +121,115 @@ def test_a_batch_larger_than_the_data_is_refused(trained):
     message = str(error.value)
     assert message.startswith("train.batch_size: 1,000,000 is more than the ")
     assert "training rows; lower it, e.g. --set train.batch_size=" in message
+
+
+def everything(trained, loss, kinds, batch_size=128):
+    made, encoded = batches(trained, kinds, loss, batch_size)
+    keys = encoded.keys("train")
+    positive = keys["label"] == 1
+    liked = set(zip(keys["user_row"][positive].tolist(), keys["item_row"][positive].tolist(), strict=True))
+    order = np.random.default_rng([17, 0, 0]).permutation(np.flatnonzero(positive))
+    return made, encoded, keys, liked, order
+
+
+def test_a_batch_of_all_kinds_lies_as_agreed(trained):
+    """Own items, the rows' negatives row by row, the shared ones; columns: own, shared, queue, oldest first."""
+    kinds = (
+        Queue(size=300),
+        Popularity(per_positive=3),
+        InBatch(),
+        Uniform(per_positive=50, shared=True),
+        SameAttribute(("category",), per_positive=2),
+    )
+    made, encoded, keys, liked, order = everything(trained, InBatchSoftmax(), kinds)
+    counts = np.bincount(keys["item_row"][keys["label"] == 1], minlength=encoded.num_items)
+    queue = collections.deque([-1] * 300, maxlen=300)  # as the graph keeps its vectors: the newest at the end
+    bucket_of = encoded.item_batch(np.arange(encoded.num_items))["ids"]
+    for (x, y, weight), (step, drawn) in zip(made.epoch(0), made.drawn(0), strict=True):
+        rows = order[step * 128 : (step + 1) * 128]
+        users, own = keys["user_row"][rows], keys["item_row"][rows]
+        items = np.concatenate([own, drawn.negatives.ravel(), drawn.shared])
+        assert drawn.negatives.shape == (128, 5) and drawn.shared.shape == (50,)
+        np.testing.assert_array_equal(x["item_ids"], bucket_of[items])
+        columns = np.concatenate([own, drawn.shared, queue]).astype(int)
+        expected = [[b, c] for b in range(128) for c in range(478) if (int(users[b]), int(columns[c])) in liked]
+        np.testing.assert_array_equal(x["hits"], expected)
+        filled = min(300, step * 128)
+        q = ((128 + filled) * counts[columns] / counts.sum() + 50 / encoded.num_items) / (128 + filled + 50)
+        q[columns == -1] = np.inf
+        np.testing.assert_allclose(np.exp(x["column_log_q"][:, 0]), q, rtol=1e-5)
+        np.testing.assert_allclose(x["positive_log_q"], x["column_log_q"][:128])
+        np.testing.assert_array_equal(x["negative_weight"], drawn.present)
+        assert drawn.present[:, :3].all() and not drawn.present[:, 3:].all() and drawn.present[:, 3:].any()
+        for user, negatives, present in zip(users, drawn.negatives, drawn.present, strict=True):
+            assert not {(int(user), int(item)) for item in negatives[present]} & liked
+        assert y.all() and weight.all()
+        queue.extend(own)
+
+
+def test_log_q_of_a_rows_own_negatives_by_hand(trained):
+    made, encoded, keys, liked, order = everything(
+        trained,
+        SampledSoftmax(negatives=0),
+        (Uniform(per_positive=3), Popularity(per_positive=1, alpha=0.5, floor=2.0)),
+    )
+    counts = np.bincount(keys["item_row"][keys["label"] == 1], minlength=encoded.num_items)
+    weights = np.maximum(counts, 2.0) ** 0.5
+    x, *_ = next(made.epoch(0))
+    _, drawn = next(made.drawn(0))
+    assert "column_log_q" not in x and "hits" not in x
+    for place, row in enumerate(order[:128]):
+        user, own = int(keys["user_row"][row]), int(keys["item_row"][row])
+        allowed = [item for item in range(encoded.num_items) if (user, item) not in liked]
+        mass = weights[allowed].sum()
+        for item, log_q in zip(drawn.negatives[place], x["negative_log_q"][place], strict=True):
+            q = (3 / len(allowed) + weights[item] / mass) / 4
+            assert abs(np.exp(log_q) / q - 1) < 1e-5
+        q = (3 / (len(allowed) + 1) + weights[own] / (mass + weights[own])) / 4
+        assert abs(np.exp(x["positive_log_q"][place, 0]) / q - 1) < 1e-5
+
+
+def test_shared_negatives_of_a_sampled_softmax_are_shared_out(trained):
+    made, _, *_ = everything(
+        trained, SampledSoftmax(negatives=100), (Uniform(per_positive=2), Popularity(1), Rejections())
+    )
+    parts = [(part.kind, part.draws) for part in made.samplers.columns.parts]
+    assert parts == [("Uniform", 67), ("Popularity", 33)]
+    assert [part.kind for part in made.samplers.rows.parts] == ["Rejections"]
+
+
+def test_rows_weigh_by_recency(trained):
+    run_dir, config = trained
+    made, encoded = batches(trained, (InBatch(),), InBatchSoftmax(), sampling={"recency_half_life": 2.0})
+    times = encoded.keys("train")["timestamp"]
+    x, _, weight = next(made.epoch(0))
+    _, drawn = next(made.drawn(0))
+    age = (times.max() - times[drawn.rows.index]) / 86_400
+    np.testing.assert_allclose(weight[:, 0], 0.5 ** (age / 2), rtol=1e-5)
+    np.testing.assert_array_equal(x["sample_weight"], weight)
+    assert weight.min() < 0.9
+
+
+def test_what_the_catalogue_cannot_give_is_refused(trained):
+    items = Prepared.open(trained[0]).num_items
+    with pytest.raises(ConfigError) as error:
+        batches(trained, (Uniform(per_positive=5000),), CosineLogitBCE())
+    assert str(error.value) == (
+        f"sampling.negatives: Uniform(per_positive=5000) draws more than the catalogue's {items} items; lower it"
+    )
+    with pytest.raises(ConfigError) as error:
+        batches(trained, (Uniform(),), SampledSoftmax())
+    assert str(error.value) == (
+        f"loss.negatives: 800 is more than the catalogue's {items} items; lower it, "
+        f"e.g. --set loss.negatives={items // 4}"
+    )
+    with pytest.raises(ConfigError) as error:
+        batches(trained, (Mined(ranks=(101, 500)),), CosineLogitBCE())
+    assert str(error.value) == (
+        f"sampling.negatives: Mined(ranks=(101, 500)) goes beyond the catalogue's {items} items; lower the ranks"
+    )
+    with pytest.raises(ConfigError) as error:
+        batches(trained, (SameAttribute(("categry",)),), CosineLogitBCE())
+    assert str(error.value) == (
+        "sampling.negatives: SameAttribute: unknown column of the catalogue 'categry'; did you mean 'category'?"
+    )
