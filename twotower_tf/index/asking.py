@@ -51,7 +51,7 @@ def search(
     gone = excluded if excluded is not None else Excluded(nobody, nobody, len(table))
     open_to_all = allowed if allowed is not None else Allowed(np.ones(size, np.bool_))
     wanted = np.minimum(k, len(open_to_all) - gone.within(open_to_all).counts)
-    fetch = _fetch(k + gone.counts, len(open_to_all) / size)
+    fetch = _fetch(k, gone.counts, len(open_to_all) / size)
     parts: list[tuple[Rows, Answers]] = []
     pending = np.arange(len(table))
     while len(pending):
@@ -66,13 +66,17 @@ def search(
     return _merged(parts, len(table), searcher)
 
 
-def _fetch(needed: Rows, share: float) -> Rows:
-    """How many items to fetch, so that `needed` are left of a share that is allowed; powers of two make few groups."""
+def _fetch(k: int, gone: Rows, share: float) -> Rows:
+    """How many items to fetch, so that k are left of what is not excluded and of a share that is allowed.
+
+    Powers of two, so that there are few groups of queries; just k where nothing falls away.
+    """
     if share <= 0:
-        return np.full(len(needed), np.iinfo(np.int32).max, np.int64)
-    expected = needed / share
+        return np.full(len(gone), np.iinfo(np.int32).max, np.int64)
+    expected = (k + gone) / share
     spare = _DEVIATIONS * np.sqrt(expected * (1 - share)) / share
-    return np.left_shift(1, np.ceil(np.log2(expected + spare)).astype(np.int64), dtype=np.int64)
+    rounded = np.left_shift(1, np.ceil(np.log2(expected + spare)).astype(np.int64), dtype=np.int64)
+    return np.where(expected + spare > k, rounded, k)
 
 
 def _fetched(

@@ -101,6 +101,8 @@ class Filters:
                     raise DataError(self._unknown(column))
             elif kind not in _CLASSES:
                 raise DataError(f"filter: {_refused(kind)}: {_shown(predicate)}")
+            elif name == "row":  # what SQL makes of (), and of values with commas between them
+                raise DataError(f"filter: one boolean expression is expected; came {_shown(predicate)}")
             elif kind == "FUNCTION" and (name not in FUNCTIONS or node.get("schema")):
                 raise DataError(f"filter: {unknown_name('function', name, FUNCTIONS)}")
 
