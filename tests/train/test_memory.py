@@ -9,14 +9,17 @@ from twotower_tf.artifacts import RunPaths
 from twotower_tf.config import (
     CosineLogitBCE,
     DataConfig,
+    Downsample,
     ExperimentConfig,
     Hash,
     InBatch,
     InBatchSoftmax,
+    Mined,
     ModelConfig,
     Numeric,
     Popularity,
     Queue,
+    Rejections,
     SamplingConfig,
     TrainConfig,
     Uniform,
@@ -49,7 +52,7 @@ def test_the_plan_is_what_one_computes_by_hand():
     assert plan.optimizer == 2 * (104_000 + 4 * weights)
     # A hundred users of 12 + 6 numbers, four hundred items of 9 + 10 + 6.
     assert plan.activations == 6 * 4 * (100 * 18 + 400 * 25)
-    assert plan.data == 57_000
+    assert plan.data == 61_000
     assert plan.restore == 64_000
     assert plan.total == 168_000 + plan.optimizer + plan.dense + plan.activations + plan.data + plan.runtime
 
@@ -63,6 +66,13 @@ def test_what_a_batch_compares_is_planned():
     large = dataclasses.replace(config, sampling=SamplingConfig((InBatch(), Queue(2_000_000))))
     # One row's scores at a time: a block can not be smaller.
     assert memory.plan(large, 1).activations == 6 * 4 * (100 * 18 + 100 * 25 + 7 * 2_000_100)
+
+
+def test_samplers_count():
+    sampling = SamplingConfig((Mined(ranks=(11, 20)), Rejections()), downsample=Downsample(), recency_half_life=3.0)
+    config = dataclasses.replace(CONFIG, data=DataConfig(label="click"), sampling=sampling)
+    # A row: 61, and 12 as a rejection, 44 for thinning, 4 for its weight; a user: ten mined items of 4 bytes, twice.
+    assert memory.plan(config, train_rows=1_000, users=50).data == 121_000 + 50 * 80
 
 
 def test_a_model_that_can_not_fit_is_refused_with_advice():

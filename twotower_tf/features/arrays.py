@@ -53,6 +53,7 @@ class EncodedData:
         self._items = _load(prepared.paths.encoded_items, "")
         self._splits = {split: _load(prepared.paths.encoded(split), "") for split in ("train", "valid", "test")}
         self._keys: dict[str, dict[str, np.ndarray]] = {}
+        self._sequences: dict[str, np.ndarray] = {}
         self._histories = [_lookup(config, each) for each in config.user_features if isinstance(each, History)]
         self.num_items = prepared.num_items
 
@@ -89,7 +90,7 @@ class EncodedData:
         for history in self._histories:
             items = self.history_items(split, rows, history.length, rng)
             ids = self._items["ids"][:, history.column]
-            batch[history.name] = np.where(items >= 0, ids[items], NO_VALUE).astype(np.int32)
+            batch[history.name] = np.where(items >= 0, ids[items], np.int32(NO_VALUE))
         return batch
 
     def history_items(
@@ -98,7 +99,7 @@ class EncodedData:
         """Catalogue rows of the histories, int32 `[n, longest]` (at least 1), oldest first, padded with -1."""
         keys = self.keys(split)
         start, end = keys["history_start"][rows], keys["history_end"][rows]
-        sequence = self._prepared.sequence("seen" if split == "test" else "train")
+        sequence = self._sequence("seen" if split == "test" else "train")
         if not self._ordered and split == "train":
             return self._others(sequence, start, end, keys["item_row"][rows], length, rng)
         first = np.maximum(start, end - length)
@@ -108,6 +109,12 @@ class EncodedData:
         if not len(sequence):
             return np.full(positions.shape, NO_VALUE, np.int32)
         return np.where(present, sequence[np.where(present, positions, 0)], NO_VALUE).astype(np.int32)
+
+    def _sequence(self, which: str) -> np.ndarray:
+        """`Prepared.sequence`, mapped once."""
+        if which not in self._sequences:
+            self._sequences[which] = np.asarray(self._prepared.sequence(which))
+        return self._sequences[which]
 
     def _others(
         self,
@@ -119,20 +126,22 @@ class EncodedData:
         rng: np.random.Generator | None,
     ) -> np.ndarray:
         """A run of the user's items, from a random place on and around, without the row's own item."""
-        size = end - start
+        size = (end - start).astype(np.int32)
         taken = np.minimum(size, length + 1)
-        offset = np.zeros_like(size) if rng is None else rng.integers(0, np.maximum(size, 1))
+        offset = np.zeros_like(size) if rng is None else rng.integers(0, np.maximum(size, 1), dtype=np.int32)
         width = max(1, int(np.max(taken, initial=0)))
-        steps = np.arange(width)
-        positions = start[:, np.newaxis] + (offset[:, np.newaxis] + steps) % np.maximum(size, 1)[:, np.newaxis]
+        steps = np.arange(width, dtype=np.int32)
+        places = offset[:, np.newaxis] + steps  # less than twice the size, where they count
+        places -= size[:, np.newaxis] * (places >= size[:, np.newaxis])
         present = steps < taken[:, np.newaxis]
         if not len(sequence):
             return np.full((len(own), 1), NO_VALUE, np.int32)
-        items = np.where(present, sequence[np.where(present, positions, 0)], NO_VALUE)
-        items = np.where(items == own[:, np.newaxis], NO_VALUE, items)
+        items = sequence[np.where(present, start[:, np.newaxis] + places, 0)]
+        kept = present & (items != own[:, np.newaxis])
         # Values first, padding after; a run that did not meet the own item is one too long.
-        order = np.argsort(items == NO_VALUE, axis=1, kind="stable")
-        return np.take_along_axis(items, order, axis=1)[:, : max(1, min(width, length))].astype(np.int32)
+        others = np.full(items.shape, NO_VALUE, np.int32)
+        others[steps < kept.sum(axis=1, dtype=np.int32)[:, np.newaxis]] = items[kept]
+        return others[:, : max(1, min(width, length))]
 
 
 def _lookup(config: ExperimentConfig, history: History) -> _History:

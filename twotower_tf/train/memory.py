@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from twotower_tf.config import ExperimentConfig
+from twotower_tf.config import ExperimentConfig, Mined
 from twotower_tf.errors import ConfigError
 from twotower_tf.features.encoder import Layout
 from twotower_tf.features.inputs import SideName
@@ -17,8 +18,11 @@ from twotower_tf.sampling import draws
 FLOAT = 4
 MOMENTS = 2  # Adam keeps two numbers per weight
 # Bytes per training row that stay in memory: the keys (33), the epoch's order and the rows it is made from (16), and
-# the user's positives (8). Encoded features are mapped from disk: they are the page cache's, not the process's.
-ROW_BYTES = 57
+# the user's positives (12). Encoded features are mapped from disk: they are the page cache's, not the process's.
+ROW_BYTES = 61
+# What kinds of negatives keep besides of the training rows: the log's rejections; lists and places.
+KIND_ROW_BYTES = {"Rejections": 12, "SkipAbove": 61}
+THINNING_ROW_BYTES = 44  # while an epoch's positives are chosen
 # TensorFlow and the libraries beside it once loaded, its compiled step, TensorBoard's writers.
 RUNTIME_BYTES = 900 << 20
 # Copies of an activation that live at once: forward, backward, and an operation's scratch.
@@ -34,7 +38,7 @@ class MemoryPlan:
         optimizer: the moments of all weights.
         dense: the towers' weights and their gradients.
         activations: of one step, at most.
-        data: the training rows' keys.
+        data: the training rows' keys, and what samplers keep of them.
         restore: the largest table once more, while the best epoch's is read back.
         runtime: of an empty process.
     """
@@ -68,12 +72,13 @@ class MemoryPlan:
         return [f"memory: {name:<28} {told(size):>9}" for name, size in parts.items()]
 
 
-def plan(config: ExperimentConfig, train_rows: int) -> MemoryPlan:
+def plan(config: ExperimentConfig, train_rows: int, users: int = 0) -> MemoryPlan:
     """Computes the plan from the configuration alone.
 
     Args:
         config: the experiment.
         train_rows: rows of the training split.
+        users: of the log, for whom negatives may be mined.
     """
     placed = embeddings.plan(config)
     rows: dict[str, int] = {}
@@ -89,8 +94,20 @@ def plan(config: ExperimentConfig, train_rows: int) -> MemoryPlan:
         optimizer=MOMENTS * (sum(tables.values()) + weights * FLOAT),
         dense=2 * weights * FLOAT,
         activations=COPIES * FLOAT * _activations(config, placed),
-        data=ROW_BYTES * train_rows,
+        data=_row_bytes(config) * train_rows + sum(_pool_bytes(each) for each in config.sampling.negatives) * users,
     )
+
+
+def _row_bytes(config: ExperimentConfig) -> int:
+    sampling = config.sampling
+    kinds = sum(KIND_ROW_BYTES.get(each.type, 0) for each in sampling.negatives)
+    thinning = THINNING_ROW_BYTES if sampling.downsample is not None or sampling.per_user else 0
+    return ROW_BYTES + kinds + thinning + FLOAT * bool(config.data.weight or sampling.recency_half_life)
+
+
+def _pool_bytes(kind: Any) -> int:
+    """A user's mined items, before and while they are ranked anew."""
+    return 2 * FLOAT * (kind.ranks[1] - kind.ranks[0] + 1) if isinstance(kind, Mined) else 0
 
 
 def require(needed: MemoryPlan, available: int) -> None:
