@@ -53,6 +53,7 @@ def test_scalars_show_loss_validation_and_speed(board):
     found = until(tags, lambda tags: "epoch_recall@20" in json.dumps(tags))
     shown = {tag for run in found.values() for tag in run}
     expected = {"epoch_loss", "epoch_in_batch_top_10", "epoch_examples_per_second", "epoch_input_bound_fraction"}
+    expected.add("epoch_masked_share")
     assert expected | {"epoch_recall@20"} <= shown
 
 
