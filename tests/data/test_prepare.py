@@ -336,13 +336,13 @@ def test_item_and_user_tables(tmp_path: Path) -> None:
     prepared = Prepared.open(tmp_path / "run")
     # price: the events carry it, so examples have it as of the event; the catalogue keeps the table's, and for an
     # item that the table does not know, the latest event's
-    columns = ["item_id", "item_name", "item", "tags", "price", "title", "stock", "code", "train_count"]
+    columns = ["item_id", "item_name", "item", "tags", "price", "title", "stock", "code", "train_count", "last_event"]
     assert prepared.items().column_names == columns
     assert [tuple(row.values()) for row in prepared.items().to_pylist()] == [
-        ("7", "Seven", "7", "z", 3.0, "Seven", 4, "07", 2),
-        ("8", "8", "8", None, 2.0, None, None, "08", 1),
-        ("cold", "Cold", "cold", "q", 4.0, "Cold", 5, "1", 0),
-        ("new", "new", "new", None, 2.0, None, None, None, 1),
+        ("7", "Seven", "7", "z", 3.0, "Seven", 4, "07", 2, 3),
+        ("8", "8", "8", None, 2.0, None, None, "08", 1, 2),
+        ("cold", "Cold", "cold", "q", 4.0, "Cold", 5, "1", 0, None),
+        ("new", "new", "new", None, 2.0, None, None, None, 1, 4),
     ]
     assert prepared.user_ids().tolist() == ["a", "b"]
     assert [(row["user.age"], row["item.price"]) for row in rows_of(prepared, "train")] == [

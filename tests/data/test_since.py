@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tests.data.engines import assert_engines_agree
 from tests.data.test_prepare import rows_of, tree, write_csv
 from twotower_tf.config import (
     DataConfig,
@@ -22,6 +23,7 @@ from twotower_tf.config import (
 )
 from twotower_tf.data.prepare import prepare
 from twotower_tf.data.prepared import Prepared
+from twotower_tf.data.spark.session import SparkOptions
 from twotower_tf.errors import ArtifactError, ConfigError, DataError
 
 Row = dict[str, Any]
@@ -171,6 +173,20 @@ def test_item_tables_are_read_anew_and_absent_items_keep_their_values(tmp_path: 
     prepared = Prepared.open(tmp_path / "two")
     assert prepared.user_ids().tolist() == ["a", "b"]
     assert np.diff(prepared.sequence_users("train")).tolist() == [2, 1]
+
+
+def test_engines_continue_alike(tmp_path: Path, spark: SparkOptions) -> None:
+    for day in (1, 2):
+        write_csv(tmp_path / f"events/dt=2024010{day}/part.csv", day_of(3, day))
+    items = [{"item": f"i{number}", "site": "s", "stock": number} for number in range(15)]
+    write_csv(tmp_path / "items.csv", items)
+    config = experiment(tmp_path, items="items.csv", split=TimeSplit(0.1, 0.2), weight="price")
+    prepare(config, tmp_path / "one")
+    write_csv(tmp_path / "events/dt=20240103/part.csv", day_of(3, 3))
+    write_csv(tmp_path / "items.csv", [{**row, "stock": f"about {row['stock']}"} for row in items[3:]])
+    found = assert_engines_agree(config, tmp_path, spark, since=tmp_path / "one")
+    assert found["manifest"]["rows"]["read"] == 150 > found["manifest"]["rows"]["used"]
+    assert found["items"]["stock"].to_pylist()[:4] == ["0", "1", "about 10", "about 11"]
 
 
 def test_what_cannot_be_continued_is_refused(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ import pytest
 from tests.export.trained import K
 from twotower_tf import artifacts
 from twotower_tf import config as configuration
+from twotower_tf.config import DataConfig, ExperimentConfig, Hash, TimeSplit
+from twotower_tf.data.prepare import prepare
 from twotower_tf.data.prepared import Prepared
 from twotower_tf.errors import ArtifactError, ConfigError, DataError
 from twotower_tf.export import export as exporting
@@ -209,6 +211,31 @@ def test_active_days_and_keep(trained, tmp_path):
     assert opened.searcher().items.ids.tolist() == expected
     assert opened.manifest["evaluation"] == {"split": "test", "users": 3, "metrics": {"recall@20": 0.5}}
     assert opened.manifest["items"] == len(expected)
+
+
+def test_active_days_know_the_runs_that_are_continued(tmp_path):
+    """An item seen only by the earlier run, and only without a click, is active as long as its days last."""
+    events = tmp_path / "events"
+    events.mkdir()
+    config = ExperimentConfig(
+        name="days",
+        data=DataConfig(root=str(tmp_path), events="events", label="click", split=TimeSplit(0, 0)),
+        item_features=(Hash("item_id", buckets=10),),
+        user_features=(Hash("user_id", buckets=10),),
+    )
+    days = {
+        "1.csv": ["u,old,86400,1", "u,shown,172800,0", "u,both,86400,1"],
+        "2.csv": ["u,both,259200,1", "u,new,259200,1", "u,old,3600,0"],
+    }
+    since = None
+    for name, rows in days.items():
+        (events / name).write_text("\n".join(["user_id,item_id,timestamp,click", *rows]))
+        prepare(config, tmp_path / name, since=since)
+        since = tmp_path / name
+    prepared = Prepared.open(since)
+    ids = prepared.item_ids()
+    found = {days: {ids[row] for row in exporting._exported_rows(config, prepared, days)} for days in (1, 2, 3)}
+    assert found == {1: {"both", "new"}, 2: {"both", "new", "shown"}, 3: {"both", "new", "shown", "old"}}
 
 
 def bundle_of(config, run_dir, tmp_path):

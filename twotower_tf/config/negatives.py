@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from twotower_tf.config.experiment import ExperimentConfig
 
 _WHERE = "sampling.negatives"
-_OF_THE_CATALOGUE = ("item_id", "item_name", "train_count")  # columns that every catalogue has
+_OF_THE_CATALOGUE = ("item_id", "item_name", "train_count", "last_event")  # columns that every catalogue has
 
 
 def check_sampling(config: ExperimentConfig) -> None:

@@ -2,8 +2,8 @@
 
 The catalogue keeps every item of the item table and every item of a used event. A column of the item table has the
 value of the item's latest row there (by `items_time`, or the event's time column where the table has it, then by
-place); a column that only the events carry has the value of the item's latest used event. Users are those with a used
-event.
+place); a column that only the events carry has the value of the item's latest used event, whose time is `last_event`.
+Users are those with a used event.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from twotower_tf.config import ExperimentConfig
 from twotower_tf.data import expressions, judge, timestamps
 from twotower_tf.data.engine import one
 from twotower_tf.data.roles import RESERVED, FeatureColumn, Inputs, feature_sources
-from twotower_tf.data.tables import Table
-from twotower_tf.data.values import literal, quoted
+from twotower_tf.data.tables import Column, Table
+from twotower_tf.data.values import literal, quoted, text_sql
 from twotower_tf.errors import DataError
 
 
@@ -137,26 +137,17 @@ def items_query(
     connection: duckdb.DuckDBPyConnection,
     config: ExperimentConfig,
     inputs: Inputs,
-    earlier: Mapping[str, str] | None = None,
+    earlier: Mapping[str, Column] | None = None,
 ) -> str:
     """Creates `item_events` (each item's latest used event) and gives the SQL of `items.parquet`.
 
-    `earlier` has SQL of the values of `earlier_items` (`g`), for items of which neither table nor log has a row.
+    `earlier` has the columns of `earlier_items` (`g`): its values stay where neither table nor log has a newer one.
     """
+    _describe_items(connection)
     data = config.data
-    connection.execute(
-        """
-        CREATE TABLE item_events AS
-        WITH latest AS (SELECT item_row, max(ts) AS ts FROM split_keys GROUP BY item_row)
-        SELECT k.item_row, max(k.place) AS place
-        FROM split_keys AS k JOIN latest ON k.item_row = latest.item_row AND k.ts IS NOT DISTINCT FROM latest.ts
-        GROUP BY k.item_row;
-        CREATE TABLE item_counts AS
-        SELECT item_row, count(*) AS train_count FROM positives WHERE split = 0 GROUP BY item_row
-        """
-    )
     table, events = inputs.items, inputs.events
     from_table = table.columns if table is not None else {}
+    kinds: dict[str, str] = {}
     features = {column.name: column for column in feature_sources(config, "item")}
     name = "NULL"
     if data.item_name:
@@ -171,12 +162,19 @@ def items_query(
             values[feature.name] = _feature(feature, data.item_id, table, events)
     if table is not None:
         others = [column for column in from_table if column not in values and column not in (data.item_id, *RESERVED)]
-        values |= expressions.typed(connection, table, others, "t")  # for filters
+        kinds = expressions.value_kinds(connection, table, others)  # for filters
+        if earlier is not None:
+            kinds |= {name: "VARCHAR" for name, kind in kinds.items() if _clashes(earlier.get(name), kind)}
+        values |= {name: expressions.of_kind(table, name, kind, "t") for name, kind in kinds.items()}
     if earlier is not None:
-        known = "last.place IS NULL AND l.id IS NULL" if table is not None else "last.place IS NULL"
-        values |= {column: f"CASE WHEN {known} THEN {earlier.get(column, 'NULL')} ELSE {expression} END"
-                   for column, expression in values.items() if column != "item_id"}  # fmt: skip
+        for name in list(values)[1:]:
+            before, now = _before(earlier.get(name), kinds.get(name, "")), values[name]
+            column = data.item_name if name == "item_name" else name
+            silent = [] if column in from_table and column not in events.columns else ["last.place IS NULL"]
+            silent += ["l.id IS NULL"] if table is not None else []
+            values[name] = f"CASE WHEN {' AND '.join(silent)} THEN coalesce({before}, {now}) ELSE {now} END"
     values["train_count"] = "coalesce(c.train_count, 0)"
+    values["last_event"] = "last.ts" if earlier is None else "greatest(last.ts, g.last_event)"
     joins = "LEFT JOIN item_events AS last ON last.item_row = i.item_row LEFT JOIN events AS e ON e.rowid = last.place "
     joins += "LEFT JOIN item_counts AS c ON c.item_row = i.item_row "
     if table is not None:
@@ -185,6 +183,33 @@ def items_query(
         joins += " LEFT JOIN earlier_items AS g ON g.item_row = i.item_row"
     selected = ", ".join(f"{expression} AS {quoted(column)}" for column, expression in values.items())
     return f"SELECT {selected} FROM items AS i {joins} ORDER BY i.item_row"
+
+
+def _describe_items(connection: duckdb.DuckDBPyConnection) -> None:
+    """Creates `item_events` and `item_counts`: each item's latest used event, and its training positives."""
+    connection.execute(
+        """
+        CREATE TABLE item_events AS
+        WITH latest AS (SELECT item_row, max(ts) AS ts FROM split_keys GROUP BY item_row)
+        SELECT k.item_row, max(k.place) AS place, max(k.ts) AS ts
+        FROM split_keys AS k JOIN latest ON k.item_row = latest.item_row AND k.ts IS NOT DISTINCT FROM latest.ts
+        GROUP BY k.item_row;
+        CREATE TABLE item_counts AS
+        SELECT item_row, count(*) AS train_count FROM positives WHERE split = 0 GROUP BY item_row
+        """
+    )
+
+
+def _clashes(earlier: Column | None, kind: str) -> bool:
+    """Whether a column's values had a type that does not go with the one they have now."""
+    return earlier is not None and earlier.kind != kind and {earlier.kind, kind} != {"BIGINT", "DOUBLE"}
+
+
+def _before(earlier: Column | None, kind: str) -> str:
+    """SQL of a column's earlier value, as text where `kind` is."""
+    if earlier is None:
+        return "NULL"
+    return text_sql(f"g.{earlier.identifier}", earlier.kind) if kind == "VARCHAR" else f"g.{earlier.identifier}"
 
 
 def _feature(feature: FeatureColumn, item_id: str, table: Table | None, events: Table) -> str:

@@ -146,14 +146,28 @@ class Expressions:
 
 
 def typed(connection: duckdb.DuckDBPyConnection, table: Table, names: Sequence[str], alias: str = "") -> dict[str, str]:
-    """SQL of columns with the type that all of their values have; for people's predicates over text tables.
+    """SQL of columns with the type that all of their values have; for people's predicates over text tables."""
+    return {name: of_kind(table, name, kind, alias) for name, kind in value_kinds(connection, table, names).items()}
+
+
+def of_kind(table: Table, name: str, kind: str, alias: str = "") -> str:
+    """SQL of a column with a type of `value_kinds`, or VARCHAR."""
+    if kind == "VARCHAR":
+        return table.text(name, alias)
+    column = table.columns[name]
+    if column.kind == "VARCHAR":
+        return f"CAST({table.text(name, alias)} AS {kind})"
+    return f"{alias}.{column.identifier}" if alias else column.identifier
+
+
+def value_kinds(connection: duckdb.DuckDBPyConnection, table: Table, names: Sequence[str]) -> dict[str, str]:
+    """The type that all values of a column have.
 
     A text column is BIGINT where every value is an integer in its plain form (no leading zero or sign +), DOUBLE where
-    every value is a number, and text otherwise.
+    every value is a number, and VARCHAR otherwise, or where it has no value.
     """
-    texts = [name for name in names if table.columns[name].kind == "VARCHAR"]
-    prefix = f"{alias}." if alias else ""
-    found = {name: prefix + table.columns[name].identifier for name in names}
+    found = {name: table.columns[name].kind for name in names}
+    texts = [name for name in names if found[name] == "VARCHAR"]
     if not texts:
         return found
     counts = []
@@ -165,7 +179,6 @@ def typed(connection: duckdb.DuckDBPyConnection, table: Table, names: Sequence[s
     row = one(connection, f"SELECT {', '.join(counts)} FROM {table.name}")
     for position, name in enumerate(texts):
         present, integers, numbers = row[3 * position : 3 * position + 3]
-        kind = "BIGINT" if integers == present else "DOUBLE" if numbers == present else "VARCHAR"
-        text = table.text(name, alias)
-        found[name] = text if kind == "VARCHAR" or not present else f"CAST({text} AS {kind})"
+        if present:
+            found[name] = "BIGINT" if integers == present else "DOUBLE" if numbers == present else "VARCHAR"
     return found

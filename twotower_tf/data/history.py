@@ -59,7 +59,7 @@ def write_sequences(connection: duckdb.DuckDBPyConnection, root: Path, past: str
     continued = f" UNION ALL SELECT user_row, item_row, ts, place FROM {past}" if past else ""
     shards.write_parts(
         connection,
-        "SELECT user_row, item_row, ts AS timestamp FROM (SELECT user_row, item_row, ts, place FROM split_keys "
+        "SELECT user_row, item_row, ts AS timestamp, place FROM (SELECT user_row, item_row, ts, place FROM split_keys "
         f"WHERE label = 1{continued}) ORDER BY user_row, ts NULLS LAST, place",
         paths.positives,
     )

@@ -37,7 +37,7 @@ from twotower_tf.data.roles import FeatureColumn, Inputs
 from twotower_tf.data.since import Earlier, basis, open_earlier
 from twotower_tf.data.spark.session import SparkOptions, open_session
 from twotower_tf.data.values import literal, quoted
-from twotower_tf.errors import ConfigError, DataError
+from twotower_tf.errors import DataError
 from twotower_tf.progress import Progress, silent
 
 SCHEMA_VERSION = 2
@@ -72,8 +72,6 @@ def prepare(
         DataError: for input that cannot be used.
         ConfigError: for a `memory_limit` that is no size, or where Spark cannot be started.
     """
-    if spark and since:
-        raise ConfigError("--since: needs --engine=duckdb; came --engine=spark")
     earlier = open_earlier(Path(since), config, Path(run_dir), SCHEMA_VERSION) if since else None
     with artifacts.atomic_directory(RunPaths(Path(run_dir)).prepared, replace=True) as temporary:
         work = temporary / "work"
@@ -101,7 +99,7 @@ def _prepare(
     past, known = "", None
     if earlier:
         earlier.load(connection)
-        past, known = "past", earlier.catalogue_columns(connection)
+        past, known = "past", earlier.catalogue_columns()
     inputs = roles.load(connection, config, _sources(config, earlier) if earlier else None)
     step()
     judge.check_numbers(connection, inputs)

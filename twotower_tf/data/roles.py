@@ -31,7 +31,7 @@ from twotower_tf.errors import DataError, unknown_name
 Side = Literal["user", "item"]
 SIDES: tuple[Side, ...] = ("user", "item")
 TABLES: tuple[Literal["events", "items", "users"], ...] = ("events", "items", "users")
-RESERVED = ("item_id", "item_name", "train_count")
+RESERVED = ("item_id", "item_name", "train_count", "last_event")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A preparation that continues an earlier one: only files that it has not read become rows.
 
 What is reused: the statistics, as they are; the numbers of users and items (new ones follow, ordered by id among
-themselves, so that rows are ordered by id within each generation); the catalogue's values of items of which nothing new
+themselves, so that rows are ordered by id within each generation); the catalogue's values of which nothing new
 is known; the counts of positives, which go on. Whatever the earlier run did with its rows, to this one they are the
 past: all its positives, held-out ones too, stand in the histories, in the counts and in what a user has seen, and none
 becomes a row again. The split's rule is applied to the new rows alone. So a run over days 1 to 5 and one over day 6
@@ -27,6 +27,7 @@ from twotower_tf.artifacts import PreparedPaths, RunPaths
 from twotower_tf.config import ExperimentConfig, to_json
 from twotower_tf.data import files
 from twotower_tf.data.files import Source
+from twotower_tf.data.tables import Column
 from twotower_tf.data.values import literal, quoted
 from twotower_tf.errors import ArtifactError, ConfigError, DataError
 
@@ -98,8 +99,7 @@ class Earlier:
             SELECT * EXCLUDE (file_row_number), CAST(file_row_number AS INTEGER) AS item_row
             FROM read_parquet({literal(str(paths.items))}, file_row_number=true);
             CREATE TABLE past AS
-            SELECT user_row, item_row, timestamp AS ts, row_number() OVER () - {_BEFORE_ALL} AS place,
-                   CAST(0 AS TINYINT) AS split
+            SELECT user_row, item_row, timestamp AS ts, place - {_ROWS} AS place, CAST(0 AS TINYINT) AS split
             FROM read_parquet({past})
             """
         )
@@ -108,13 +108,14 @@ class Earlier:
         """Takes over the boundaries, means and deviations."""
         shutil.copyfile(self.paths.statistics, paths.statistics)
 
-    def catalogue_columns(self, connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
-        """SQL of the earlier catalogue's values (`g`), by column."""
-        names = [row[0] for row in connection.execute("DESCRIBE earlier_items").fetchall()]
-        return {name: f"g.{quoted(name)}" for name in names if name != "item_row"}
+    def catalogue_columns(self) -> dict[str, Column]:
+        """The columns of `earlier_items`, by name."""
+        with duckdb.connect() as connection:
+            found = connection.execute(f"DESCRIBE SELECT * FROM read_parquet({literal(str(self.paths.items))})")
+            return {name: Column(quoted(name), kind) for name, kind, *_ in found.fetchall()}
 
 
-_BEFORE_ALL = 1 << 60  # the places of the past, in their order, come before those of any log
+_ROWS = 1 << 40  # more than any log has: the places of the past, in their order, come before those of the log
 
 
 def open_earlier(run_dir: Path, config: ExperimentConfig, into: Path, schema_version: int) -> Earlier:

@@ -7,7 +7,7 @@ train/serve skew.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,7 @@ def export(
     active_days: int = 0,
     formats: Sequence[str] = (),
     progress: Progress = silent,
+    tell: Callable[[str], object] = lambda line: None,
 ) -> Path:
     """Publishes a new version of the bundle, by one rename.
 
@@ -71,6 +72,7 @@ def export(
         active_days: only items with an event in the log's last so many days are exported; 0 exports all.
         formats: of the item vectors beside the TSV: "parquet", "npy".
         progress: told of each step.
+        tell: told, a line each, what the index will take, before it does, and what is odd about its vectors.
 
     Returns:
         The version's directory.
@@ -87,7 +89,7 @@ def export(
         run = _Run.open(config, run_dir, active_days)
         path = export_dir / str(number)
         with artifacts.atomic_directory(path) as staging:
-            _write(run, staging, number, formats, progress)
+            _write(run, staging, number, formats, progress, tell)
         publish.remove_old(export_dir, keep, number)
     progress("export", _STEPS, _STEPS)
     return path
@@ -149,13 +151,20 @@ def _active(config: ExperimentConfig, prepared: Prepared, active_days: int) -> n
     return active
 
 
-def _write(run: _Run, staging: Path, version: int, formats: Sequence[str], progress: Progress) -> None:
+def _write(
+    run: _Run,
+    staging: Path,
+    version: int,
+    formats: Sequence[str],
+    progress: Progress,
+    tell: Callable[[str], object],
+) -> None:
     """Fills the version's directory; the manifest comes last, and then a fresh process tries it."""
     items = _item_vectors(run, staging / bundle.ITEM_TOWER, version)
     progress("export", 1, _STEPS)
     split, rows = raw.sample_users(run.prepared, SAMPLES)
     users = vectors.user_vectors(run.model, run.encoded, split, rows)
-    searcher = index.build(run.catalogue["item_id"].to_pylist(), items, run.config.index, users)
+    searcher = index.build(run.catalogue["item_id"].to_pylist(), items, run.config.index, users, tell=tell)
     searcher.save(staging / bundle.INDEX)
     progress("export", 2, _STEPS)
     np.save(staging / bundle.USERS, users)

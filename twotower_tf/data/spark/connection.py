@@ -39,6 +39,7 @@ from twotower_tf.data.tables import Table
 from twotower_tf.data.values import literal, quoted
 
 _ROWS_PER_TASK = 50_000
+_DRIVER_ROWS = 10_000
 _MADE = "made_"  # names of tables that DuckDB would not have
 
 
@@ -99,6 +100,7 @@ class SparkConnection(engine.Cluster):
 
     def close(self) -> None:
         """Forgets the views of the session."""
+        tasks.close_engine(self._local)
         for view in self._views:
             self._session.catalog.dropTempView(view)
 
@@ -224,9 +226,12 @@ class SparkConnection(engine.Cluster):
             text = sql if isinstance(sql, str) else sql(index)
             output = str(directory / f"part-{index:05d}.parquet")
             queries.append(Query(name, part, start, text, numbered or "rowid" in text.lower(), output))
-        local = self._local
-        share = 1 + sum(part.rows for part in parts) // _ROWS_PER_TASK  # small parts share a task
-        found = self._spread(lambda query: tasks.answer(local, query), queries, min(len(parts), share))
+        local, rows = self._local, sum(part.rows for part in parts)
+        if rows <= _DRIVER_ROWS:  # a task would take longer to start
+            found = _raised([tasks.answer(local, query) for query in queries])
+        else:
+            share = 1 + rows // _ROWS_PER_TASK  # small parts share a task
+            found = self._spread(lambda query: tasks.answer(local, query), queries, min(len(parts), share))
         return [Part(query.output, rows) for query, rows in zip(queries, found, strict=True)]
 
     def _spread(self, task: Callable[[Any], Any], arguments: Sequence[Any], most: int = 0) -> list[Any]:
@@ -236,11 +241,7 @@ class SparkConnection(engine.Cluster):
             the first failure, in the order of the arguments.
         """
         context = self._session.sparkContext
-        found: list[Any] = context.parallelize(arguments, most or max(1, len(arguments))).map(task).collect()
-        for each in found:
-            if isinstance(each, Failure):
-                raise each.error()
-        return found
+        return _raised(context.parallelize(arguments, most or max(1, len(arguments))).map(task).collect())
 
     def _remove(self, parts: Sequence[Part]) -> None:
         for part in parts:
@@ -425,6 +426,14 @@ class SparkConnection(engine.Cluster):
         """The type that DuckDB gives a column whose files have several."""
         union = " UNION ALL ".join(f"SELECT CAST(NULL AS {kind}) AS value" for kind in dict.fromkeys(kinds))
         return str(self._shadow.execute(f"DESCRIBE {union}").fetchall()[0][1])
+
+
+def _raised(found: list[Any]) -> list[Any]:
+    """What tasks gave back; the first failure is raised."""
+    for each in found:
+        if isinstance(each, Failure):
+            raise each.error()
+    return found
 
 
 def _shows_rowid(table: exp.Table) -> bool:

@@ -116,6 +116,13 @@ def _engine(local: Local) -> tuple[contextlib.ExitStack, duckdb.DuckDBPyConnecti
     return stack, stack.enter_context(open_engine(_scratch(local), local.memory_limit, 1))
 
 
+def close_engine(local: Local) -> None:
+    """Closes the DuckDB of this process, where there is one."""
+    if _engine.cache_info().currsize:
+        _engine(local)[0].close()
+        _engine.cache_clear()
+
+
 def _scratch(local: Local) -> Path:
     return Path(local.work) / f"task-{uuid.uuid4().hex}"
 
