@@ -18,24 +18,22 @@ def accidental(positives: Pairs, users: Ints, columns: Ints) -> Items:
         columns: `[columns]` catalogue rows; -1 is no item.
 
     Returns:
-        `[hits, 2]` int32 (row, column), sorted by row, then column.
+        `[hits, 2]` int32 (row, column), sorted by row.
     """
+    order = np.argsort(columns, kind="stable")
+    items, first, repeats = np.unique(columns[order], return_index=True, return_counts=True)
+    real = items >= 0
+    # By catalogue row: where an item's columns begin in `order`, and how many there are.
+    begin, times = np.zeros(positives.num_items, np.int32), np.zeros(positives.num_items, np.int32)
+    begin[items[real]], times[items[real]] = first[real], repeats[real]
     known, user_of = np.unique(users, return_inverse=True)
     counts = positives.counts[known]
-    items = positives.items[ranges(positives.starts[known], counts)]
-    asked = np.zeros(positives.num_items, bool)
-    asked[columns[columns >= 0]] = True
-    at = np.flatnonzero(asked[items])
-    owner, items = np.repeat(np.arange(len(known)), counts)[at], items[at]
-    order = np.argsort(columns, kind="stable")
-    first = np.searchsorted(columns[order], items)
-    repeats = np.searchsorted(columns[order], items, side="right") - first
-    met = order[ranges(first, repeats)]  # columns, user by user
-    owner = np.repeat(owner, repeats)
-    within = np.argsort(owner * max(len(columns), 1) + met)
-    met, per_user = met[within].astype(np.int32), np.bincount(owner, minlength=len(known))
-    starts = (np.cumsum(per_user) - per_user)[user_of]
-    found = np.empty((int(per_user[user_of].sum()), 2), np.int32)
-    found[:, 0] = np.repeat(np.arange(len(users), dtype=np.int32), per_user[user_of])
-    found[:, 1] = met[ranges(starts, per_user[user_of])]
+    liked = positives.items[ranges(positives.starts[known], counts)]
+    per_item = times[liked]
+    met = order[ranges(begin[liked], per_item)].astype(np.int32)  # columns, user by user
+    ends = np.append(0, np.cumsum(per_item))[np.append(0, np.cumsum(counts))]
+    per_row = np.diff(ends)[user_of]
+    found = np.empty((int(per_row.sum()), 2), np.int32)
+    found[:, 0] = np.repeat(np.arange(len(users), dtype=np.int32), per_row)
+    found[:, 1] = met[ranges(ends[:-1][user_of], per_row)]
     return found

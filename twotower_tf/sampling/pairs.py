@@ -18,6 +18,7 @@ class Pairs:
     Attributes:
         num_items: rows of the catalogue.
         starts: `[owners + 1]` int64, where each owner's part of `items` begins.
+        counts: `[owners]` int64, items of each owner.
         items: `[pairs]` int32 catalogue rows, ascending within an owner.
     """
 
@@ -33,15 +34,11 @@ class Pairs:
         self.num_items = num_items
         self._keys = np.unique(owners.astype(np.int64) * num_items + items)
         self.starts = np.searchsorted(self._keys, np.arange(num_owners + 1, dtype=np.int64) * num_items)
+        self.counts = np.diff(self.starts)
         self.items = (self._keys % max(num_items, 1)).astype(np.int32)
 
     def __len__(self) -> int:
         return len(self.items)
-
-    @property
-    def counts(self) -> npt.NDArray[np.int64]:
-        """`[owners]` int64: items of each owner."""
-        return np.diff(self.starts)
 
     def owners(self) -> npt.NDArray[np.int64]:
         """`[pairs]` int64: the owner of every entry of `items`."""
