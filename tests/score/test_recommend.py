@@ -150,6 +150,51 @@ def test_nothing_left_is_an_empty_list(recommender, tsv):
     assert answer["item_ids"] == answer["scores"] == []
 
 
+def test_filters_against_brute_force(recommender, tsv, people, export_dir):
+    ids, vectors = tsv
+    items = Bundle.open(export_dir).items.to_pandas().set_index("item_id").loc[ids]
+    scores = (recommender.vectors(people).astype(np.float64) @ vectors.T.astype(np.float64)).astype(np.float32)
+    category = items["category"].iloc[0]
+    for predicate, passes in (
+        (f"category = '{category}' and price > 5", ((items["category"] == category) & (items["price"] > 5)).to_numpy()),
+        ("price is not null", items["price"].notna().to_numpy()),
+        ("item_id = 'nobody'", np.zeros(150, bool)),
+    ):
+        exclude = [list(np.array(ids)[:40])] * len(people)
+        for answer, score in zip(recommender.recommend(people, 20, exclude, predicate), scores, strict=True):
+            best = [row for row in np.argsort(-score, kind="stable") if passes[row] and row >= 40][:20]
+            assert answer["item_ids"] == [ids[row] for row in best]
+    found = recommender.similar("i00042", 150, filter=f"category = '{category}'")["item_ids"]
+    assert set(found) == set(items.index[items["category"] == category]) - {"i00042"}
+    frame = recommender.recommend_frame(pd.DataFrame([{}]), 150, filter=f"category = '{category}'")
+    assert set(frame["item_id"]) == set(items.index[items["category"] == category])
+
+
+def test_a_filter_with_an_unknown_column_is_told(recommender):
+    with pytest.raises(DataError, match="filter: unknown column 'categry'; did you mean 'category'?"):
+        recommender.recommend([{}], 3, filter="categry = 'x'")
+
+
+def test_an_item_is_blocked_from_the_next_request_on(export_dir, people, tmp_path):
+    """No version is published, nothing is loaded again: the operator writes a line, and the item is gone."""
+    root = tmp_path / "root"
+    shutil.copytree(export_dir, root)
+    recommender = Recommender(Bundle.open(root))
+    before = recommender.recommend(people, 150)
+    blocked = [answer["item_ids"][0] for answer in before[:3]]
+    (root / "blocklist.txt").write_text("\n".join(blocked))
+    for old, new in zip(before, recommender.recommend(people, 150), strict=True):
+        assert new["item_ids"] == [item for item in old["item_ids"] if item not in blocked]
+    assert not set(recommender.similar(blocked[0], 149)["item_ids"]) & set(blocked)
+    (root / "blocklist.txt").unlink()
+    assert recommender.recommend(people, 150) == before
+    (tmp_path / "mine.txt").write_text(blocked[0])
+    mine = Recommender(Bundle.open(root), blocklist=tmp_path / "mine.txt").recommend(people[:1], 150)
+    assert mine[0]["item_ids"] == before[0]["item_ids"][1:]
+    with pytest.raises(DataError, match=r"blocklist .*/typo.txt: no such file"):
+        Recommender(Bundle.open(root), blocklist=tmp_path / "typo.txt")
+
+
 def test_nobody_asks(recommender):
     assert recommender.recommend([], 5) == []
     assert recommender.vectors([]).shape == (0, 8)

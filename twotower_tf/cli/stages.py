@@ -305,6 +305,7 @@ class Runner:
             active_days=active_days,
             formats=formats,
             progress=self.progress,
+            tell=self.tell,
         )
         stages.finish("export", version=int(bundle.name))
         return bundle

@@ -77,6 +77,19 @@ class ItemVectors:
         return self._rows.get(item_id)
 
 
+def twins(vectors: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Rows of vectors [num_items, vector_dim] float32 that equal an earlier row, and the first row that each equals."""
+    factors = np.random.default_rng(0).integers(0, 2**64, vectors.shape[1], np.uint64) | np.uint64(1)
+    keys = np.empty(len(vectors), np.uint64)
+    for start in range(0, len(vectors), 1 << 16):
+        part = np.ascontiguousarray(vectors[start : start + (1 << 16)]) + np.float32(0)  # -0 is 0
+        keys[start : start + (1 << 16)] = part.view(np.uint32).astype(np.uint64) @ factors
+    _, first, place = np.unique(keys, return_index=True, return_inverse=True)
+    rows = np.flatnonzero(first[place] != np.arange(len(keys)))
+    rows = rows[(vectors[rows] == vectors[first[place[rows]]]).all(axis=1)]
+    return rows, first[place[rows]]
+
+
 def fingerprint(ids: Sequence[str] | Ids, vectors: npt.NDArray[np.float32]) -> str:
     """A hexadecimal SHA-256 of item ids and vectors [num_items, vector_dim] float32 in row order."""
     digest = hashlib.sha256(f"{len(ids)} {vectors.shape[1]}\n".encode())

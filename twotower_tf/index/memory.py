@@ -44,16 +44,11 @@ def estimate(size: int, dim: int, kind: Literal["exact", "scann"], threads: int)
     vectors, ids, scores = size * dim * _FLOAT, size * _ID_BYTES, threads * _SCORES
     if kind == "exact":
         return Estimate(size, dim, kind, build=vectors + ids, answer=vectors + ids + scores)
-    quantized = size * (dim // 4 + 12)  # half a byte for two dimensions; partition and place of each item
+    quantized = size * (dim // 2 + 12)  # half a byte for each dimension; partition and place of each item
     training = _TRAINING_COPIES * min(size, _TRAINING_SAMPLE) * dim * _FLOAT + SAMPLES * dim * _FLOAT
-    # ScaNN keeps a copy of the vectors. A loaded index has that one and the file's pages, which may leave memory.
-    return Estimate(
-        size,
-        dim,
-        kind,
-        build=2 * vectors + quantized + ids + training + scores,
-        answer=2 * vectors + quantized + ids + scores,
-    )
+    # ScaNN keeps a copy of the vectors. A loaded index has that one; what is mapped of the file may leave memory.
+    answer = vectors + quantized + ids + scores
+    return Estimate(size, dim, kind, build=answer + vectors + training, answer=answer)
 
 
 def _told(size: int) -> str:
