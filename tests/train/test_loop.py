@@ -10,7 +10,7 @@ import pytest
 import tf_keras as keras
 
 from twotower_tf.artifacts import RunPaths
-from twotower_tf.config import CosineLogitBCE, InBatchSoftmax, SamplingConfig, TrainConfig, Uniform
+from twotower_tf.config import CosineLogitBCE, InBatchSoftmax, RowwiseAdagrad, SamplingConfig, TrainConfig, Uniform
 from twotower_tf.data.prepared import Prepared
 from twotower_tf.errors import ArtifactError, DataError
 from twotower_tf.features.arrays import EncodedData
@@ -54,7 +54,8 @@ def test_the_loss_falls_and_the_figures_are_written(run, loss):
     assert document["epochs"] == document["best_epoch"] == config.train.epochs
     assert 0 < document["step_ms"] and 0 <= document["input_bound_fraction"] <= 1
     assert document["table_rows"] == {"item_embedding_4": 20, "shared_embedding_4": 500, "user_embedding_4": 649}
-    assert {path.name for path in RunPaths(run_dir).checkpoints.iterdir()} == {"latest", "best"}
+    last = f"{config.train.epochs:05d}-000000000"
+    assert [path.name for path in RunPaths(run_dir).checkpoints.iterdir()] == [last]
     assert (RunPaths(run_dir).logs / "projector_config.pbtxt").read_text().count("items.tsv") == 1
     names = (RunPaths(run_dir).logs / "items.tsv").read_text(encoding="utf-8").splitlines()
     assert names[0] == "item_name\titem_id\ttrain_count" and len(names) == 1 + Prepared.open(run_dir).num_items
@@ -125,11 +126,27 @@ def test_vectors_are_unit_length(run):
         np.testing.assert_allclose(np.linalg.norm(got, axis=1), 1.0, atol=1e-5)
 
 
-def test_a_loss_that_is_no_number_ends_training_with_advice():
+def test_a_loss_that_is_no_number_ends_training_at_once_and_keeps_nothing_of_it(run):
+    run_dir, config = run
+    train = dataclasses.replace(
+        config.train, epochs=2, steps_per_execution=1, checkpoint_minutes=1e-6, table_optimizer=RowwiseAdagrad(1e38)
+    )
     with pytest.raises(DataError) as error:
-        callbacks.StopOnNaN().on_epoch_end(2, {"loss": math.nan})
+        loop.train(dataclasses.replace(config, train=train), run_dir)
+    assert str(error.value).startswith("training: ") and "lower train.initial_lr" in str(error.value)
+    for path in RunPaths(run_dir).checkpoints.rglob("weights.npz"):
+        assert all(np.isfinite(value).all() for value in np.load(path).values())
+
+
+def test_a_loss_that_is_no_number_is_told_with_its_step():
+    watch = callbacks.StopOnNaN(first_step=20)
+    watch.on_epoch_begin(2)
+    watch.on_train_batch_end(9, {"loss": 0.5})
+    with pytest.raises(DataError) as error:
+        watch.on_train_batch_end(19, {"loss": math.nan})
     assert str(error.value) == (
-        "training: the loss of epoch 3 is nan; lower train.initial_lr, or give huge numbers transform='log1p'"
+        "training: the loss is nan by step 40 of epoch 3, and no model of it is kept; lower train.initial_lr or "
+        "train.table_optimizer.initial_lr, add train.warmup_steps, or give huge numbers transform='log1p'"
     )
 
 

@@ -22,7 +22,13 @@ def define(values: FlagValues) -> None:
     options.run_dir(values)
     options.config(values, "configuration file; by default RUN_DIR/config.json")
     flags.DEFINE_bool(
-        "resume", False, "goes on after the last finished epoch; with none, from the beginning", flag_values=values
+        "resume", False, "goes on after the last checkpoint; with none, from the beginning", flag_values=values
+    )
+    flags.DEFINE_string(
+        "warm_start",
+        "",
+        "run directory, export directory or one of its versions: begins with the weights of the model there",
+        flag_values=values,
     )
     options.overwrite(values)
 
@@ -39,7 +45,7 @@ def run(values: FlagValues) -> None:
     stages.require_same_data(run_dir, config)
     stages.adopt(run_dir, config, overwrite=values.overwrite, resume=values.resume)
     with progress.shown() as show:
-        report = stages.Runner(config, run_dir, show, print).train(resume=values.resume)
+        report = stages.Runner(config, run_dir, show, print).train(resume=values.resume, warm_start=values.warm_start)
     print(told(report))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.data.prepared import Prepared
+from twotower_tf.errors import DataError
 from twotower_tf.evaluate import protocol
 from twotower_tf.evaluate.ranking import rank
 from twotower_tf.features.arrays import EncodedData
@@ -20,10 +21,19 @@ def validator(
 
     Returns:
         A function from a model to its metrics on them ("recall@20", ...), by the same protocol and ranking as
-        `evaluate`; None where the validation split has no positive to ask for.
+        `evaluate`; None where the validation split has no positive to ask for and `train.monitor` asks for none.
+
+    Raises:
+        DataError: where `train.monitor` has nothing to judge by.
     """
     queries = protocol.queries(prepared, config.evaluation, "valid")
     if not len(queries):
+        if config.train.monitor:
+            raise DataError(
+                "the validation part has no positive that could be asked for, so that "
+                f"train.monitor={config.train.monitor!r} can choose no epoch; give data.split a larger validation "
+                "part, or keep the last epoch with --set train.monitor="
+            )
         return None
 
     def validate(model: TwoTower) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +30,35 @@ class UnitLength(keras.layers.Layer):
         # Both branches of a `where` are differentiated: the unused one must be finite as well.
         unit = x * tf.math.rsqrt(tf.where(too_short, 1.0, square))
         return tf.where(too_short, tf.math.rsqrt(tf.cast(tf.shape(x)[-1], tf.float32)), unit)
+
+
+class Dropout(keras.layers.Layer):
+    """Dropout (Srivastava et al., 2014) whose chance is a function of a seed and of its own count of steps.
+
+    The count is a weight, so that a resumed training drops what it would have dropped.
+    """
+
+    def __init__(self, rate: float, seed: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.rate = rate
+        self.seed = seed
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the count."""
+        self.steps = self.add_weight(name="steps", shape=(), dtype=tf.int64, initializer="zeros", trainable=False)
+        super().build(input_shape)
+
+    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """`[batch, dim]` to the same, where in training a share `rate` is zero and the rest larger for it."""
+        if not training:
+            return x
+        dropped = tf.nn.experimental.stateless_dropout(x, self.rate, seed=tf.stack([self.steps, self.seed]))
+        self.steps.assign_add(1)
+        return dropped
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed}
 
 
 def input_name(side: SideName, layout: Layout, key: str) -> str:
@@ -112,5 +142,6 @@ def _block(config: ExperimentConfig, x: Any, units: int, name: str) -> Any:
         shortcut = x if x.shape[-1] == units else keras.layers.Dense(units, use_bias=False, name=f"{name}_shortcut")(x)
         y = keras.layers.Add(name=f"{name}_residual")([y, shortcut])
     if config.model.dropout:
-        y = keras.layers.Dropout(config.model.dropout, name=f"{name}_dropout")(y)
+        seed = config.seed + zlib.crc32(name.encode())
+        y = Dropout(config.model.dropout, seed, name=f"{name}_dropout")(y)
     return y

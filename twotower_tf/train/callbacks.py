@@ -82,18 +82,35 @@ class Clock(keras.callbacks.Callback):
 
 
 class StopOnNaN(keras.callbacks.Callback):
-    """Ends training with a clear message where the loss is no number: such a model is never kept."""
+    """Ends training with a clear message as soon as the loss is no number: such a model is never kept."""
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Looks at the epoch's loss.
+    def __init__(self, first_step: int = 0) -> None:
+        """`first_step` is where the first epoch begins."""
+        super().__init__()
+        self._supports_tf_logs = True
+        self._first_step = first_step
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Notes the epoch, for the message."""
+        self._epoch = epoch
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Only the first epoch begins anywhere but at its first step."""
+        self._first_step = 0
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Looks at the mean loss of the epoch so far, which stays no number once a step's was none.
 
         Raises:
             DataError: where it is not finite.
         """
-        loss = (logs or {}).get("loss", 0.0)
+        loss = float((logs or {}).get("loss", 0.0))
         if not math.isfinite(loss):
+            step = self._first_step + batch + 1
             raise DataError(
-                f"training: the loss of epoch {epoch + 1} is {loss}; lower train.initial_lr, "
+                f"training: the loss is {loss} by step {step} of epoch {self._epoch + 1}, and no model of it is kept; "
+                "lower train.initial_lr or train.table_optimizer.initial_lr, add train.warmup_steps, "
                 "or give huge numbers transform='log1p'"
             )
 
@@ -115,18 +132,44 @@ class Validation(keras.callbacks.Callback):
 
 
 class Keep(keras.callbacks.Callback):
-    """Saves the state after every epoch, knows the best one, and stops early.
+    """Saves the state after every epoch and within long ones, knows the best epoch, and stops early.
 
     Attributes:
         state: what is saved beside the weights; `restore` puts an earlier one in its place.
     """
 
-    def __init__(self, checkpoints: Checkpoints, monitor: str, patience: int) -> None:
+    def __init__(self, checkpoints: Checkpoints, monitor: str, patience: int, steps: int, minutes: float) -> None:
+        """An epoch has `steps`; `minutes` pass between two checkpoints within it, with infinity there are none."""
         super().__init__()
+        self._supports_tf_logs = True
         self._checkpoints = checkpoints
         self._monitor = f"val_{monitor}" if monitor else ""
         self._patience = patience
-        self.state: dict[str, Any] = {"epochs": 0, "best_epoch": 0, "best": None, "history": [], "stopped": False}
+        self._steps = steps
+        self._seconds = 60.0 * minutes
+        self._saved = time.monotonic()
+        self._interrupted: dict[str, Any] | None = None
+        self._first_step = 0
+        self.state: dict[str, Any] = {
+            "epochs": 0, "step": 0, "best_epoch": 0, "best": None, "history": [], "stopped": False
+        }  # fmt: skip
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on from a checkpoint's state."""
+        self.state = {name: state[name] for name in self.state}
+        self._first_step = self.state["step"]
+        self._interrupted = self.state if self._first_step else None
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Publishes a checkpoint when the last is old enough."""
+        if self._interrupted is not None:
+            self._checkpoints.add_metrics(self.model, self._interrupted)
+            self._interrupted = None
+            if logs is not None:
+                logs.update({metric.name: metric.result() for metric in self.model.metrics})
+        step = self._first_step + batch + 1
+        if step < self._steps and time.monotonic() - self._saved >= self._seconds:
+            self._save({**self.state, "step": step})
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Publishes the checkpoint; an epoch without a validation can not be the best, except where none was."""
@@ -138,21 +181,29 @@ class Keep(keras.callbacks.Callback):
         best_epoch = epoch + 1 if best else state["best_epoch"]
         self.state = {
             "epochs": epoch + 1,
+            "step": 0,
             "best_epoch": best_epoch,
             "best": judged if better else state["best"],
             "history": [*state["history"], {"epoch": epoch + 1, **{k: float(v) for k, v in logs.items()}}],
             "stopped": bool(self._patience and epoch + 1 - best_epoch >= self._patience),
         }
-        self._checkpoints.save(self.model, self.model.optimizer, self.state, best)
+        self._first_step = 0
+        self._save(self.state)
         if self.state["stopped"]:
             self.model.stop_training = True
+
+    def _save(self, state: dict[str, Any]) -> None:
+        self._checkpoints.save(self.model, state)
+        self._saved = time.monotonic()
 
 
 class ShowProgress(keras.callbacks.Callback):
     """Tells how many steps are done."""
 
-    def __init__(self, progress: Progress, steps: int, epochs: int) -> None:
+    def __init__(self, progress: Progress, steps: int, epochs: int, first_step: int = 0) -> None:
+        """`first_step` is where the first epoch begins."""
         super().__init__()
+        self._first_step = first_step
         self._supports_tf_logs = True
         self._progress = progress
         self._steps = steps
@@ -161,7 +212,8 @@ class ShowProgress(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Steps are counted from 0 again."""
-        self._done = epoch * self._steps
+        self._done = epoch * self._steps + self._first_step
+        self._first_step = 0
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Counts."""
@@ -180,7 +232,8 @@ class Histograms(keras.callbacks.Callback):
         with self._writer.as_default():
             for weight in self.model.trainable_weights:
                 step = max(1, weight.shape[0] // _HISTOGRAM_ROWS) if weight.shape.rank else 1
-                tf.summary.histogram(weight.name.partition(":")[0], weight[::step] if step > 1 else weight, epoch)
+                shown = tf.gather(weight, tf.range(0, weight.shape[0], step)) if step > 1 else weight
+                tf.summary.histogram(weight.name.partition(":")[0], tf.cast(shown, tf.float32), epoch)
         self._writer.flush()
 
 

@@ -1,4 +1,4 @@
-"""Training state on disk: one directory per epoch, whole or absent."""
+"""Training state on disk: one directory per moment, whole or absent, so that training may be killed at any time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
-import tf_keras as keras
 
 from twotower_tf import artifacts
 from twotower_tf import config as configuration
@@ -16,65 +15,109 @@ from twotower_tf.config import ExperimentConfig
 from twotower_tf.errors import ArtifactError
 from twotower_tf.model import two_tower
 from twotower_tf.model.two_tower import TwoTower
+from twotower_tf.train import variables
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-_LATEST, _BEST = "latest", "best"
+WEIGHTS, OPTIMIZER, METRICS = "weights.npz", "optimizer.npz", "metrics.npz"
 
 
 class Checkpoints:
-    """`checkpoints/latest` holds everything that training needs to go on, `checkpoints/best` the best epoch."""
+    """`checkpoints/EPOCHS-STEPS`: the state after so many epochs and steps of the next one.
+
+    The newest holds everything that training needs to go on, the one of the best epoch its weights; others go. `state`
+    is what training knows beside numbers; of it, `epochs`, `step` and `best_epoch` name directories.
+    """
 
     def __init__(self, config: ExperimentConfig, run_dir: Path) -> None:
         self._root = RunPaths(run_dir).checkpoints
         self._fingerprint = configuration.fingerprint(config, configuration.TRAINED)
 
-    def save(self, model: TwoTower, optimizer: keras.optimizers.Optimizer, state: dict[str, Any], best: bool) -> None:
-        """Publishes the state after an epoch, as the latest and, where it is, the best."""
+    def save(self, model: TwoTower, state: dict[str, Any]) -> None:
+        """Publishes a state, then removes what it replaces.
+
+        Raises:
+            DataError: where a weight is not finite; nothing is published or removed then.
+        """
+        path = self._path(state["epochs"], state["step"])
         document = {"schema_version": SCHEMA_VERSION, "config_fingerprint": self._fingerprint, **state}
-        for name in (_BEST, _LATEST) if best else (_LATEST,):
-            with artifacts.atomic_directory(self._root / name, replace=True) as staging:
-                moments = {} if name == _BEST else {"optimizer": optimizer}
-                tf.train.Checkpoint(weights=_weights(model), **moments).write(str(staging / "state"))
-                artifacts.write_json(staging / "state.json", document)
+        with artifacts.atomic_directory(path, replace=True) as staging:
+            variables.write(staging / WEIGHTS, _weights(model))
+            variables.write(staging / OPTIMIZER, variables.numbered(model.optimizer.variables))
+            if state["step"]:
+                variables.write(staging / METRICS, _metrics(model))
+            artifacts.write_json(staging / "state.json", document)
+        best = self._path(state["best_epoch"], 0)
+        for other in self._all():
+            if other not in (path, best):
+                shutil.rmtree(other)
+        if best != path and best.is_dir():
+            (best / OPTIMIZER).unlink(missing_ok=True)  # as much again as the weights, or twice
 
     def clear(self) -> None:
         """Forgets an earlier training."""
         shutil.rmtree(self._root, ignore_errors=True)
 
-    def resume(self, model: TwoTower, optimizer: keras.optimizers.Optimizer) -> dict[str, Any] | None:
-        """Restores the latest state and returns what `save` was given, or None where there is none."""
-        if not (self._root / _LATEST).is_dir():
+    def resume(self, model: TwoTower) -> dict[str, Any] | None:
+        """Restores the newest weights and optimizer, and returns what `save` was given; None where there is nothing."""
+        if not self._all():
             return None
-        optimizer.build(model.trainable_variables)
-        state = self._check(_LATEST)
-        checkpoint = tf.train.Checkpoint(weights=_weights(model), optimizer=optimizer)
-        checkpoint.read(str(self._root / _LATEST / "state")).assert_existing_objects_matched()
+        state, path = self._newest()
+        model.optimizer.build(model.trainable_variables)
+        variables.read(path / WEIGHTS, _weights(model))
+        variables.read(path / OPTIMIZER, variables.numbered(model.optimizer.variables))
         return state
 
-    def restore_best(self, model: TwoTower) -> dict[str, Any]:
-        """Restores the best epoch's weights and returns its state.
+    def add_metrics(self, model: TwoTower, state: dict[str, Any]) -> None:
+        """Adds to the metrics of an epoch what they had counted before it was interrupted: all of them are sums."""
+        now = {name: variable.numpy() for name, variable in _metrics(model).items()}
+        variables.read(self._path(state["epochs"], state["step"]) / METRICS, _metrics(model))
+        for name, variable in _metrics(model).items():
+            variable.assign_add(now[name])
+
+    def best_weights(self) -> Path:
+        """The file with the best epoch's weights, as `variables.read` takes it.
 
         Raises:
             ArtifactError: where there is none, or it is of another configuration.
         """
-        state = self._check(_BEST)
-        tf.train.Checkpoint(weights=_weights(model)).read(str(self._root / _BEST / "state")).assert_consumed()
-        return state
-
-    def _check(self, name: str) -> dict[str, Any]:
-        path = self._root / name / "state.json"
-        if not path.is_file():
+        if not self._all():
             raise ArtifactError(f"{self._root}: no trained model; run `twotower train` first")
+        state, _ = self._newest()
+        if not state["best_epoch"]:
+            raise ArtifactError(f"{self._root}: no epoch is finished; run `twotower train --resume` first")
+        return self._path(state["best_epoch"], 0) / WEIGHTS
+
+    def restore_best(self, model: TwoTower) -> None:
+        """Restores the best epoch's weights.
+
+        Raises:
+            ArtifactError: see `best_weights`.
+        """
+        variables.read(self.best_weights(), _weights(model))
+
+    def _newest(self) -> tuple[dict[str, Any], Path]:
+        newest = self._all()[-1]
+        path = newest / "state.json"
         state = artifacts.read_json(path, "checkpoint", SCHEMA_VERSION)
         if state["config_fingerprint"] != self._fingerprint:
             raise ArtifactError(f"{path}: of another configuration than the run's config.json; train again")
-        return state
+        return state, newest
+
+    def _all(self) -> list[Path]:
+        return sorted(path for path in self._root.glob("[0-9]*-[0-9]*") if path.is_dir())
+
+    def _path(self, epochs: int, step: int) -> Path:
+        return self._root / f"{epochs:05d}-{step:09d}"
 
 
 def _weights(model: TwoTower) -> dict[str, tf.Variable]:
-    """The weights by name. The model itself would bring its optimizer along, twice its own size."""
-    return {weight.name: weight for weight in model.weights}
+    """What the layers hold; the model itself has a clock besides."""
+    return variables.names(weight for layer in model.layers for weight in layer.weights)
+
+
+def _metrics(model: TwoTower) -> dict[str, tf.Variable]:
+    return variables.numbered(variable for metric in model.metrics for variable in metric.variables)
 
 
 def load_model(config: ExperimentConfig, run_dir: Path) -> TwoTower:

@@ -1,7 +1,8 @@
-"""Training: `keras.Model.fit` over batches of encoded rows, restartable after every epoch."""
+"""Training: `keras.Model.fit` over batches of encoded rows, restartable at any moment."""
 
 from __future__ import annotations
 
+import math
 import resource
 import shutil
 from collections.abc import Callable
@@ -23,9 +24,10 @@ from twotower_tf.model.losses.cosine_logit import WeightedBinaryCrossentropy
 from twotower_tf.model.two_tower import TwoTower
 from twotower_tf.progress import Progress, silent
 from twotower_tf.train import callbacks as own
-from twotower_tf.train import memory, mining
+from twotower_tf.train import memory, mining, warm
 from twotower_tf.train.batches import Batches
 from twotower_tf.train.checkpoint import Checkpoints
+from twotower_tf.train.sampling_view import SamplingView
 from twotower_tf.train.vectors import item_vectors
 
 SCHEMA_VERSION = 1
@@ -36,6 +38,7 @@ def train(
     run_dir: Path,
     *,
     resume: bool = False,
+    warm_start: Path | None = None,
     validate: own.Validate | None = None,
     progress: Progress = silent,
     tell: Callable[[str], object] = lambda line: None,
@@ -45,7 +48,8 @@ def train(
     Args:
         config: the run's resolved configuration.
         run_dir: a prepared run directory.
-        resume: goes on after the last finished epoch; with nothing to resume, from the beginning.
+        resume: goes on after the last checkpoint; with nothing to resume, from the beginning.
+        warm_start: a run directory or a bundle's version whose weights the first epoch begins with, see `warm`.
         validate: judges the model after an epoch; its figures choose the best epoch by `train.monitor`.
         progress: told the steps done.
         tell: told the memory plan, line by line, before memory is taken.
@@ -64,46 +68,68 @@ def train(
     prepared = Prepared.open(run_dir)
     encoded = EncodedData.open(config, prepared)
     batches = Batches(config, prepared, encoded)
-    needed = memory.plan(config, prepared.num_rows("train"))
+    needed = memory.plan(config, prepared.num_rows("train"), prepared.num_users)
     for line in needed.lines():
         tell(line)
     memory.require(needed, memory.available())
     model = compile_model(config, batches.steps)
     checkpoints = Checkpoints(config, run_dir)
-    keep = own.Keep(checkpoints, config.train.monitor if validate else "", config.train.patience)
-    state = checkpoints.resume(model, model.optimizer) if resume else None
+    # Mined negatives are ranked by the weights that an epoch begins with: within it they cannot be had again.
+    minutes = math.inf if batches.samplers.mined is not None else config.train.checkpoint_minutes
+    monitor = config.train.monitor if validate else ""
+    keep = own.Keep(checkpoints, monitor, config.train.patience, batches.steps, minutes)
+    state = checkpoints.resume(model) if resume else None
     if state is None:
+        if warm_start is not None:
+            warm.start(config, model, warm_start)
         checkpoints.clear()
         shutil.rmtree(paths.logs, ignore_errors=True)
+        if warm_start is not None:  # so that a resumed training begins with these weights, too
+            model.optimizer.build(model.trainable_variables)
+            checkpoints.save(model, keep.state)
     else:
-        keep.state = {name: state[name] for name in keep.state}
-    first, last = keep.state["epochs"], config.train.epochs
-    if first < last and not keep.state["stopped"]:
-        try:
-            model.fit(
-                batches.dataset(first),
-                initial_epoch=first,
-                epochs=last,
-                steps_per_epoch=batches.steps,
-                verbose=0,
-                callbacks=[
-                    *(mining.Mining(each, encoded) for each in (batches.samplers.mined,) if each is not None),
-                    own.ShowProgress(progress, batches.steps, last),
-                    own.Clock(config.train.batch_size),
-                    own.StopOnNaN(),
-                    own.Validation(validate, config.train.evaluate_every, last),
-                    keras.callbacks.TensorBoard(paths.logs, write_graph=True, update_freq="epoch"),
-                    own.Histograms(paths.logs / "train"),
-                    keep,
-                ],
-            )
-        finally:
-            batches.close()
+        keep.restore(state)
+    _fit(config, model, batches, encoded, keep, validate, progress, paths.logs)
     checkpoints.restore_best(model)
     own.write_projector(paths.logs, item_vectors(model, encoded), prepared.items())
     document = _report(config, keep.state, batches, needed)
     artifacts.write_json(paths.train, document)
     return document
+
+
+def _fit(
+    config: ExperimentConfig,
+    model: TwoTower,
+    batches: Batches,
+    encoded: EncodedData,
+    keep: own.Keep,
+    validate: own.Validate | None,
+    progress: Progress,
+    logs: Path,
+) -> None:
+    """Runs what is left of the epochs: first the rest of an interrupted one, then all others."""
+    last = config.train.epochs
+    while keep.state["epochs"] < last and not keep.state["stopped"]:
+        first, step = keep.state["epochs"], keep.state["step"]
+        if batches.samplers.mined is not None and first:
+            mining.rank(model, encoded, batches.samplers.mined)
+        model.fit(
+            batches.dataset(first, step),
+            initial_epoch=first,
+            epochs=first + 1 if step or batches.samplers.mined is not None else last,
+            steps_per_epoch=batches.steps - step,
+            verbose=0,
+            callbacks=[
+                own.ShowProgress(progress, batches.steps, last, step),
+                own.Clock(config.train.batch_size),
+                own.StopOnNaN(step),
+                own.Validation(validate, config.train.evaluate_every, last),
+                SamplingView(batches, encoded, logs / "train"),
+                keras.callbacks.TensorBoard(logs, write_graph=True, update_freq="epoch"),
+                own.Histograms(logs / "train"),
+                keep,
+            ],
+        )
 
 
 def compile_model(config: ExperimentConfig, steps_per_epoch: int) -> TwoTower:

@@ -1,0 +1,102 @@
+"""Weights on disk: an `.npz` of any size, written and read in parts, so that no table is in memory twice."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from twotower_tf.errors import ArtifactError, DataError
+from twotower_tf.model.embeddings import read_rows, write_rows
+
+_AT_ONCE = 1 << 22  # numbers read or written at once
+
+
+def names(variables: Iterable[tf.Variable]) -> dict[str, tf.Variable]:
+    """Variables by their names in a file."""
+    return {each.name.partition(":")[0]: each for each in variables}
+
+
+def numbered(variables: Iterable[tf.Variable]) -> dict[str, tf.Variable]:
+    """Variables by their place; Keras's own names of optimizer state and metrics are neither lasting nor unique."""
+    return {f"{number:03d}": each for number, each in enumerate(variables)}
+
+
+def write(path: Path, variables: Mapping[str, tf.Variable]) -> None:
+    """Writes variables as NumPy's `.npz`, uncompressed; bfloat16 as the uint16 of the same bits.
+
+    Raises:
+        DataError: where a number is not finite: such a model is never kept.
+    """
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, variable in variables.items():
+            shape = tuple(variable.shape.as_list())
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                descr = np.lib.format.dtype_to_descr(_stored(variable))
+                header = {"descr": descr, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                for start, stop in _parts(shape):
+                    part = np.asarray((read_rows(variable, start, stop) if shape else variable).numpy())
+                    if not np.isfinite(np.sum(part, dtype=np.float64)):  # one number that is none makes the sum none
+                        raise DataError(
+                            f"training: {variable.name.partition(':')[0]} holds numbers that are not finite, and is "
+                            "not kept; lower train.initial_lr or train.table_optimizer.initial_lr, or add "
+                            "train.warmup_steps"
+                        )
+                    file.write(part.tobytes())
+
+
+def read(path: Path, variables: Mapping[str, tf.Variable]) -> None:
+    """Reads what `write` wrote.
+
+    Raises:
+        ArtifactError: where the file is missing or damaged, or lacks a variable or has it of another shape or type.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = set(archive.namelist())
+            for name, variable in variables.items():
+                if f"{name}.npy" not in found:
+                    raise ArtifactError(f"{path}: has no {name}; it is of another model or optimizer")
+                with archive.open(f"{name}.npy") as file:
+                    _read_one(file, f"{path}: {name}", variable)
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file; train again") from None
+    except (zipfile.BadZipFile, EOFError, ValueError) as error:
+        raise ArtifactError(f"{path}: damaged: {error}; train again") from None
+
+
+def _read_one(file: Any, where: str, variable: tf.Variable) -> None:
+    shape = tuple(variable.shape.as_list())
+    np.lib.format.read_magic(file)
+    stored, _, dtype = np.lib.format.read_array_header_1_0(file)
+    if (stored, dtype) != (shape, _stored(variable)):
+        raise ArtifactError(
+            f"{where} is {list(stored)} {dtype} where the model has {list(shape)} {_stored(variable)}; "
+            "it is of another model or optimizer"
+        )
+    for start, stop in _parts(shape):
+        wanted = (stop - start, *shape[1:]) if shape else ()
+        count = int(np.prod(wanted, dtype=np.int64))
+        part = np.frombuffer(file.read(count * dtype.itemsize), dtype).reshape(wanted)
+        value = tf.bitcast(tf.constant(part), variable.dtype) if variable.dtype == tf.bfloat16 else part
+        if shape and (start, stop) != (0, shape[0]):
+            write_rows(variable, start, value)
+        else:
+            variable.assign(value)
+
+
+def _stored(variable: tf.Variable) -> np.dtype[Any]:
+    return np.dtype(np.uint16 if variable.dtype == tf.bfloat16 else variable.dtype.as_numpy_dtype)
+
+
+def _parts(shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    """First row and end of each part."""
+    if not shape:
+        return [(0, 1)]
+    rows = max(1, _AT_ONCE // max(1, int(np.prod(shape[1:], dtype=np.int64))))
+    return [(start, min(shape[0], start + rows)) for start in range(0, shape[0], rows)]
