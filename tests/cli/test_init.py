@@ -13,6 +13,7 @@ from twotower_tf import config as configuration
 from twotower_tf.cli.main import main
 from twotower_tf.config import (
     Bucketized,
+    DateSplit,
     EvaluationConfig,
     ExperimentConfig,
     Hash,
@@ -281,3 +282,42 @@ def test_movielens_as_converted(tmp_path: Path) -> None:
     assert "rating: by its name known only after the event" in (tmp_path / "ml.py").read_text()
     assert main(["validate", f"--config={tmp_path}/ml.py"]) == 0
     assert prepare(config, tmp_path / "run")["rows"]["used"] == 1_000_209
+
+
+def test_days_versions_and_lists_are_seen(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    for day in range(1, 6):
+        rows = 200
+        write(
+            tmp_path / "log" / f"dt=2026030{day}" / "a.csv",
+            {
+                "user_id": [f"u{number}" for number in rng.integers(0, 30, rows)],
+                "item_id": [f"i{number}" for number in rng.integers(0, 20, rows)],
+                "time": [f"2026-03-0{day}T{n * 24 // rows:02d}:{n % 60:02d}:00Z" for n in range(rows)],
+                "click": (rng.random(rows) < 0.4).astype(int).tolist(),
+                "request_id": [f"r{day}-{n // 5}" for n in range(rows)],
+                "slot": [n % 5 for n in range(rows)],
+            },
+        )
+    write(
+        tmp_path / "items.csv",
+        {
+            "item_id": [f"i{n % 20}" for n in range(60)],
+            "valid_from": [f"2026-03-0{1 + n // 20}" for n in range(60)],
+            "price": [round(float(price), 2) for price in rng.uniform(1, 90, 60)],
+        },
+    )
+    flags = [f"--events={tmp_path}/log", f"--items={tmp_path}/items.csv", f"--output={tmp_path}/shop.py"]
+    assert main(["init", *flags]) == 0
+    config = configuration.load(tmp_path / "shop.py")
+    data = config.data
+    assert data.split == DateSplit(train_days=3, valid_days=1, test_days=1)
+    assert (data.items_time, data.users_time) == ("valid_from", "")
+    assert (data.list_id, data.position) == ("request_id", "slot")
+    assert [feature.column for feature in config.item_features] == ["item_id", "price"]
+    assert not {"slot", "request_id", "dt"} & {getattr(feature, "column", "") for feature in config.user_features}
+    manifest = prepare(config, tmp_path / "run")
+    assert {name: split["rows"] for name, split in manifest["splits"].items()} == {
+        "train": 600, "valid": 200, "test": 200,
+    }  # fmt: skip
+    assert manifest["keys"][-2:] == ["list", "position"]

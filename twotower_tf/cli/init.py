@@ -39,7 +39,7 @@ def run(values: FlagValues) -> None:
     """Writes the configuration, and prints the roles."""
     from twotower_tf import artifacts
     from twotower_tf import config as configuration
-    from twotower_tf.data import proposal
+    from twotower_tf.data import proposal, proposal_file
     from twotower_tf.data.engine import open_engine
 
     output = Path(values.output)
@@ -53,7 +53,7 @@ def run(values: FlagValues) -> None:
         with open_engine(Path(directory) / "work", values.memory_limit, 0) as connection:
             found = proposal.propose(connection, paths, given)
         name = re.sub(r"[^A-Za-z0-9_.-]", "_", output.stem)
-        text = proposal.render(found, name, str(output))
+        text = proposal_file.render(found, name, str(output))
         draft = Path(directory) / output.name
         draft.write_text(text, encoding="utf-8")
         configuration.load(draft)

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import re
-import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 
 import duckdb
 
-from twotower_tf.data import buckets, files, guess, profile, tables
+from twotower_tf.data import buckets, days, files, guess, profile, tables
+from twotower_tf.data.engine import one
 from twotower_tf.data.files import Source
 from twotower_tf.data.guess import Roles
 from twotower_tf.data.profile import Profile, TableProfile
 from twotower_tf.data.roles import RESERVED, TABLES
+from twotower_tf.data.values import python_text
 from twotower_tf.errors import DataError
 
 _LOOKED_AT = 1 << 30  # bytes of the log: enough to guess from
 _MOST_BUCKETS = 10_000_000
+_VERSIONED = 0.9  # ids to rows, at most, of a table whose rows hold from a time on
+_FEWEST_DAYS = 4  # of directories, for a split by whole days
 _NUMBER_WORDS = frozenset(
     "age price cost amount count num number qty quantity score rate ctr cvr size length duration days hours minutes "
     "seconds year distance income salary weight height views clicks impressions rank".split()
@@ -27,6 +31,8 @@ _AFTER_WORDS = frozenset(
     "rating stars dwell watch revenue purchase purchased bought converted conversion liked order ordered clicked click "
     "label played skipped feedback review payout".split()
 )
+_LISTS = "requestid listid impressionid searchid queryid pageviewid auctionid serpid request".split()
+_PLACES = "position rank slot pos place displayorder".split()
 _BEFORE_WORDS = frozenset("past prior history avg mean last previous".split())
 
 
@@ -52,6 +58,7 @@ class Proposal:
         split: the split, as code, and why.
         batch_size: of the training.
         evaluation: how the model is judged where the default does not fit, as code, and why.
+        more: further fields of the data, as code, and why.
     """
 
     root: str
@@ -63,6 +70,7 @@ class Proposal:
     split: Line = Line("", "")
     batch_size: int = 1024
     evaluation: Line = Line("", "")
+    more: dict[str, Line] = field(default_factory=dict)
 
 
 def propose(connection: duckdb.DuckDBPyConnection, paths: Mapping[str, str], given: Mapping[str, str]) -> Proposal:
@@ -101,8 +109,10 @@ def propose(connection: duckdb.DuckDBPyConnection, paths: Mapping[str, str], giv
                 "Give the id one name in both tables."
             )
             items, users = (None, users) if side == "items" else (items, None)
+    _tables_in_time(connection, proposal, items, users)
+    _lists(connection, proposal, events)
     _features(connection, proposal, events, items, users)
-    _choose_split(proposal, events)
+    _choose_split(proposal, events, files.find(Path(root), relative["events"], "--events"))
     return proposal
 
 
@@ -129,6 +139,52 @@ def _some(sources: Sequence[Source]) -> list[Source]:
     return list(sources[::every])
 
 
+def _tables_in_time(
+    connection: duckdb.DuckDBPyConnection, proposal: Proposal, items: TableProfile | None, users: TableProfile | None
+) -> None:
+    """A table that has several rows per id, each with a time of its own, is joined as of the event."""
+    roles = proposal.roles
+    for name, table, role in (("items", items, roles.item), ("users", users, roles.user)):
+        if table is None or not roles.time.column:
+            continue
+        key = table.columns[role.column]
+        times = [column for column, moment in table.moments.items() if not moment.places and column != role.column]
+        if len(times) != 1 or key.distinct > _VERSIONED * key.present:
+            continue
+        if _pairs(connection, table, role.column, times[0]) > 0.99:
+            why = f"{key.present:,} rows of {key.distinct:,} ids: an event sees the one that held at its time"
+            proposal.more[f"{name}_time"] = Line(python_text(times[0]), why)
+
+
+def _pairs(connection: duckdb.DuckDBPyConnection, profile: TableProfile, one_column: str, other: str) -> float:
+    """How many different pairs two columns have, as a share of the rows that have both."""
+    first, second = profile.table.text(one_column), profile.table.text(other)
+    pairs, rows = one(
+        connection,
+        f"SELECT count(DISTINCT ({first}, {second})), count(*) FROM {profile.table.name} "
+        f"WHERE {first} IS NOT NULL AND {second} IS NOT NULL",
+    )
+    return pairs / rows if rows else 0.0
+
+
+def _lists(connection: duckdb.DuckDBPyConnection, proposal: Proposal, events: TableProfile) -> None:
+    """A column of lists and one of places in them, where hardly a place stands twice in a list."""
+    roles = proposal.roles
+    taken = {roles.user.column, roles.item.column, roles.time.column, roles.label.column}
+    lists = [name for name in profile.matches(_LISTS, events.columns) if name not in taken]
+    places = [name for name in profile.matches(_PLACES, events.columns) if name not in taken]
+    if not lists or not places:
+        return
+    group, place = events.columns[lists[0]], events.columns[places[0]]
+    if group.distinct * 1.5 > group.present or place.numbers < place.present or not place.present:
+        return
+    if _pairs(connection, events, group.name, place.name) > 0.99:
+        why = f"{group.distinct:,} lists of {group.present / group.distinct:.1f} items; for SkipAbove() negatives"
+        proposal.more["list_id"] = Line(python_text(group.name), why)
+        proposal.more["position"] = Line(python_text(place.name), "the place in the list, from the top")
+        proposal.left_out |= {group.name: "the list (data.list_id)", place.name: "the place in it (data.position)"}
+
+
 def _features(
     connection: duckdb.DuckDBPyConnection,
     proposal: Proposal,
@@ -152,7 +208,7 @@ def _features(
             else:
                 add[side].append(_line(column))
     for name, column in events.columns.items():
-        if name in ids or name in (roles.time.column, roles.label.column):
+        if name in (*ids, roles.time.column, roles.label.column) or name in proposal.left_out:
             continue
         reason = _unfit(column, events, roles) or _leaks(connection, events, column, roles)
         if reason:
@@ -166,12 +222,12 @@ def _features(
     moment = events.moments.get(roles.time.column)
     if moment is not None and not moment.places:
         if moment.hours > 1:
-            add["user"].append(Line(f"Hour({_quoted(roles.time.column)})", "of the event, UTC"))
+            add["user"].append(Line(f"Hour({python_text(roles.time.column)})", "of the event, UTC"))
         if moment.weekdays > 1:
-            add["user"].append(Line(f"Weekday({_quoted(roles.time.column)})", "of the event, UTC"))
+            add["user"].append(Line(f"Weekday({python_text(roles.time.column)})", "of the event, UTC"))
     if roles.time.column and user.present > 1.5 * user.distinct:
         add["user"].append(
-            Line(f"History(of={_quoted(roles.item.column)}, length=50)", "what the user liked before the event")
+            Line(f"History(of={python_text(roles.item.column)}, length=50)", "what the user liked before the event")
         )
 
 
@@ -223,10 +279,10 @@ def _is_number(column: Profile) -> bool:
 
 
 def _line(column: Profile, why: str = "") -> Line:
-    name = _quoted(column.name)
+    name = python_text(column.name)
     if column.separator:
         size = _buckets(column.elements)
-        code = f"Tags({name}, buckets={size}, separator={_quoted(column.separator)})"
+        code = f"Tags({name}, buckets={size}, separator={python_text(column.separator)})"
         return Line(code, f"{column.elements:,} values, several in one text{_missing(column)}{why}")
     if not _is_number(column):
         return _hash(column, why.removeprefix("; "))
@@ -245,7 +301,7 @@ def _hash(column: Profile, why: str = "") -> Line:
     comment = f"{about}{column.distinct:,} values{_missing(column)}{shared}"
     if column.top and column.top[0][1] >= 0.01 and "alone" not in why:
         comment += f"; {column.top[0][0]!r} has {guess.percent(column.top[0][1])}"
-    return Line(f"Hash({_quoted(column.name)}, buckets={size})", f"{comment}; {why}" if why else comment)
+    return Line(f"Hash({python_text(column.name)}, buckets={size})", f"{comment}; {why}" if why else comment)
 
 
 def _buckets(distinct: int) -> str:
@@ -256,15 +312,18 @@ def _missing(column: Profile) -> str:
     return f", {guess.percent(column.missing)} missing" if column.missing else ""
 
 
-def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _choose_split(proposal: Proposal, events: TableProfile) -> None:
+def _choose_split(proposal: Proposal, events: TableProfile, sources: Sequence[Source]) -> None:
     roles, rows = proposal.roles, events.table.rows
+    partitions = {days.parse(dict(source.partition).get(days.PARTITION, "")) for source in sources}
+    span = len(partitions) if None not in partitions else 0
     moment = events.moments.get(roles.time.column)
     user = events.columns[roles.user.column]
-    if moment is None:
+    if span >= _FEWEST_DAYS and (moment is None or not moment.places):
+        line = Line(
+            f"DateSplit(train_days={_days_between(partitions) - 2}, valid_days=1, test_days=1)",
+            f"the directories have {span} days: the last is test, the one before it validation",
+        )
+    elif moment is None:
         line = Line("RandomSplit(valid_fraction=0.1, test_fraction=0.1)", "without times only chance can part the log")
     elif moment.places:
         line = Line("LeaveLastOut()", "places are of each user: their last event is test, the one before it validation")
@@ -282,89 +341,7 @@ def _choose_split(proposal: Proposal, events: TableProfile) -> None:
         proposal.notes.append("Most users have a single event: there is little to learn of each, and no history.")
 
 
-# --- as a file ----------------------------------------------------------------------------------------------------
-
-
-def render(proposal: Proposal, name: str, where: str) -> str:
-    """The configuration file: `name` of the experiment, `where` it will stand."""
-    roles, evaluation = proposal.roles, proposal.evaluation.code
-    classes = {re.match(r"\w+", line.code).group() for side in proposal.lines.values() for line in side}  # type: ignore[union-attr]
-    classes |= {"DataConfig", "ExperimentConfig", "InBatch", "InBatchSoftmax", "SamplingConfig", "TrainConfig"}
-    classes |= {line.code.partition("(")[0] for line in (proposal.split, proposal.evaluation) if line.code}
-    data = [("root", _quoted(proposal.root), "relative to where you run twotower")]
-    data += [(table, _quoted(path), "") for table, path in proposal.paths.items()]
-    data += [("user_id", _quoted(roles.user.column), roles.user.why)]
-    data += [("item_id", _quoted(roles.item.column), roles.item.why)]
-    data += [("timestamp", _quoted(roles.time.column), roles.time.why)]
-    data += [("label", _quoted(roles.label.column), roles.label.why)]
-    if roles.title.column:
-        data += [("item_name", _quoted(roles.title.column), roles.title.why)]
-    data += [("split", proposal.split.code, proposal.split.comment)]
-    notes = [
-        *proposal.notes,
-        "Everything below is a guess from the data, to be read once. Change what you know better.",
-    ]
-    lines = [
-        f'"""Proposed by `twotower init` from {_plain(", ".join(proposal.paths.values()))}.',
-        "",
-        f"twotower validate --config={where}",
-        f"twotower run --config={where} --run_dir=runs/{name} --export_dir=export/{name}",
-        "",
-        *(_wrapped(_plain(note), "") for note in notes),
-        '"""',
-        "",
-        "from twotower_tf.config import (",
-        *(f"    {cls}," for cls in sorted(classes)),
-        ")",
-        "",
-        "",
-        "def get_config() -> ExperimentConfig:",
-        '    """The experiment."""',
-        "    return ExperimentConfig(",
-        f"        name={_quoted(name)},",
-        "        data=DataConfig(",
-        *_commented((f"            {key}={value},", comment) for key, value, comment in data),
-        "        ),",
-    ]
-    for side in ("item", "user"):
-        lines += [f"        {side}_features=("]
-        lines += _commented((f"            {line.code},", line.comment) for line in proposal.lines[side])
-        lines += ["        ),"]
-    if proposal.left_out:
-        lines += ["        # Columns that are no features:"]
-        lines += [_wrapped(f"{column}: {reason}", "        #   ") for column, reason in proposal.left_out.items()]
-    lines += [
-        "        sampling=SamplingConfig(negatives=(InBatch(),)),",
-        "        loss=InBatchSoftmax(),",
-        f"        train=TrainConfig(batch_size={proposal.batch_size}, epochs=5),",
-        *_commented(
-            [(f"        evaluation={proposal.evaluation.code},", proposal.evaluation.comment)] * bool(evaluation)
-        ),
-        "    )",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _plain(text: str) -> str:
-    """Text that may stand in a docstring."""
-    return text.replace("\\", "/").replace('"""', "'''")
-
-
-def _commented(pairs: Iterable[tuple[str, str]]) -> list[str]:
-    """Lines with their comments behind them, or above where both are too long for one line."""
-    found = []
-    for code, comment in pairs:
-        clean = " ".join(comment.split())
-        if not clean:
-            found.append(code)
-        elif len(code) + len(clean) + 4 <= 120:
-            found.append(f"{code}  # {clean}")
-        else:
-            indent = code[: len(code) - len(code.lstrip())]
-            found += [_wrapped(clean, f"{indent}# "), code]
-    return found
-
-
-def _wrapped(text: str, prefix: str) -> str:
-    return "\n".join(textwrap.wrap(" ".join(text.split()), 118, initial_indent=prefix, subsequent_indent=prefix))
+def _days_between(partitions: Collection[date | None]) -> int:
+    """From the first day to the last, both included."""
+    found = sorted(day for day in partitions if day is not None)
+    return (found[-1] - found[0]).days + 1

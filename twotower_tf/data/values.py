@@ -98,3 +98,8 @@ def literal(text: str) -> str:
 def quoted(name: str) -> str:
     """`name` as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def python_text(text: str) -> str:
+    """`text` as a Python string literal."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
