@@ -74,29 +74,32 @@ def present(
         if name not in read:
             raise ConfigError(f"--absent: {unknown_name('user feature column', name, read)}")
     for source, names in known:
-        _require("data.user_id", config.data.user_id, source, names)
-    found = []
+        if config.data.user_id not in names:
+            raise DataError(f"data.user_id: {_lacks(config.data.user_id, source, names)}")
+    found, missing = [], []
     for column in wanted:
         lacking = [(source, names) for source, names in known if column.name not in names]
         if len(lacking) < len(known):
             found.append(column)
-        if not lacking or column.name in absent or (column.role == "time" and len(lacking) == len(known)):
-            continue
-        _require("user_features", column.name, *lacking[0])
+        if lacking and column.name not in absent and not (column.role == "time" and len(lacking) == len(known)):
+            missing.append((column, *lacking[0]))
+    if missing:
+        column, source, names = missing[0]
+        remedy = f"; --absent={','.join(each[0].name for each in missing)} scores without"
+        if any(each[0].role == "history" for each in missing):
+            remedy += ", --users_from_events builds histories from a prepared log"
+        raise DataError(f"user_features: {_lacks(column.name, source, names)}{remedy}")
     return tuple(found)
 
 
-def _require(field: str, name: str, source: Source, names: Collection[str]) -> None:
-    if name in names:
-        return
+def _lacks(name: str, source: Source, names: Collection[str]) -> str:
+    """That a file has no such column, and what is likely to have happened."""
     partition = [key for key, _ in source.partition]
     own = [each for each in names if each not in partition]
-    remedy = f"; --absent={name} scores without it" if field == "user_features" else ""
-    if source.suffix in DELIMITERS and len(own) == 1:
-        remedy = "; the header is a single column: its separator is not the one of data.delimiter"
-        if any(mark in own[0] for mark in ",;|\t"):
-            remedy = f"; its header is the single column {own[0]!r}: the separator has changed"
-    raise DataError(f"{field}: {unknown_name(f'column in {source.name}', name, names)}{remedy}")
+    told = unknown_name(f"column in {source.name}", name, names)
+    if source.suffix in DELIMITERS and len(own) == 1 and any(mark in own[0] for mark in ",;|\t"):
+        return f"{told}; its header is the single column {own[0]!r}: the separator is not the one of data.delimiter"
+    return told
 
 
 def check_types(

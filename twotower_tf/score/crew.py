@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -213,15 +213,17 @@ def _reason(each: _Worker) -> str:
     return f"by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
 
 
+def environment(threads: int) -> dict[str, str]:
+    """What libraries read, when they are loaded, to keep to so many threads."""
+    numbers = {name: str(threads) for name in _THREADS}
+    level = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")
+    return {**numbers, "TF_NUM_INTEROP_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": level, "CUDA_VISIBLE_DEVICES": "-1"}
+
+
 @contextlib.contextmanager
 def _environment(threads: int) -> Iterator[None]:
-    """The environment of a process to start: libraries read their numbers of threads from it when they are loaded."""
-    ours: Mapping[str, str] = {
-        **{name: str(threads) for name in _THREADS},
-        "TF_NUM_INTEROP_THREADS": "1",
-        "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3"),
-        "CUDA_VISIBLE_DEVICES": "-1",
-    }
+    """The environment of a process to start."""
+    ours = environment(threads)
     before = {name: os.environ.get(name) for name in ours}
     os.environ.update(ours)
     try:

@@ -87,7 +87,9 @@ class Journal:
             if path.name == DIRECTORY:
                 for each in path.iterdir():
                     shutil.rmtree(each) if each.is_dir() else each.unlink()
-            elif path.name in (SUMMARY, QUARANTINE) or path.name.startswith("part-"):
+            elif path.name == "_temporary":  # of Spark
+                shutil.rmtree(path)
+            elif path.name in (SUMMARY, QUARANTINE, "_SUCCESS") or path.name.startswith(("part-", ".part-")):
                 path.unlink()
 
     def settled(self) -> dict[str, Any] | None:
@@ -141,7 +143,17 @@ class Journal:
     def finish(self, number: int, note: Mapping[str, Any]) -> None:
         """Notes that a unit is done; its part has been renamed."""
         part = self.output / str(note["part"])
-        artifacts.write_json(self._note(number), {**note, "bytes": part.stat().st_size})
+        self.put(number, {**note, "bytes": part.stat().st_size})
+
+    def put(self, number: int, note: Mapping[str, Any]) -> None:
+        """Writes a unit's note."""
+        artifacts.write_json(self._note(number), note)
+
+    def notes(self, count: int) -> Iterator[dict[str, Any]]:
+        """The notes of all units, in their order."""
+        for number in range(count):
+            if (path := self._note(number)).is_file():
+                yield artifacts.read_json(path, "scoring")
 
     def _note(self, number: int) -> Path:
         return self.directory / f"unit-{number:06d}.json"
@@ -150,8 +162,8 @@ class Journal:
         """Writes the rows of all units that were not answered, in the input's order; returns their number."""
         rows = 0
         with artifacts.atomic_file(self.output / QUARANTINE) as path, path.open("w", encoding="utf-8") as file:
-            for number in range(count):
-                for entry in (self.note(number) or {"quarantined": []})["quarantined"]:
+            for note in self.notes(count):
+                for entry in note["quarantined"]:
                     file.write(json.dumps(entry, ensure_ascii=False) + "\n")
                     rows += 1
         return rows

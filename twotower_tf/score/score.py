@@ -87,7 +87,7 @@ def _run(
 def summarize(planner: Planner, job: Job, units: Sequence[Unit], began: float, before: set[int]) -> dict[str, Any]:
     """What was done, from the notes of the units; `before` are those of an earlier command."""
     journal = planner.journal
-    notes = [note for note in (journal.note(unit.number) for unit in units) if note is not None]
+    notes = list(journal.notes(len(units)))
     items = planner.bundle.manifest["items"] if job.k else 0
     counted = tally.total(notes, items)
     quarantined = journal.write_quarantine(len(units))

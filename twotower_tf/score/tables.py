@@ -90,8 +90,8 @@ class Layout:
         return TsvWriter(path) if self._format == "tsv" else ParquetWriter(path, self.schema, self._rows)
 
     def plain(self, table: pa.Table) -> pa.Table:
-        """The table in the schema's own types, without dictionaries."""
-        return table.cast(self.schema)
+        """The table in types that every reader knows: without dictionaries; of TSV the lines, as `value`."""
+        return pa.table({"value": _lines(table)}) if self._format == "tsv" else table.cast(self.schema)
 
 
 class ParquetWriter:
@@ -141,8 +141,7 @@ class TsvWriter:
         """Adds rows."""
         if not table.num_rows:
             return
-        fields = [_field(column.combine_chunks()) for column in table.columns]
-        lines = pc.binary_join_element_wise(*fields, "\t")
+        lines = _lines(table)
         whole = pc.binary_join(pa.ListArray.from_arrays(pa.array([0, len(lines)], pa.int32()), lines), "\n")
         self._file.write(whole[0].as_py().encode() + b"\n")
 
@@ -152,6 +151,10 @@ class TsvWriter:
 
 
 PartWriter = ParquetWriter | TsvWriter
+
+
+def _lines(table: pa.Table) -> pa.Array:
+    return pc.binary_join_element_wise(*(_field(column.combine_chunks()) for column in table.columns), "\t")
 
 
 def _field(column: pa.Array) -> pa.Array:

@@ -12,6 +12,7 @@ import resource
 import signal
 import threading
 import traceback
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -72,19 +73,28 @@ class Failed:
 
 def main(connection: Connection, job: Job) -> None:
     """Scores what comes over the pipe until it closes."""
+    serve(connection, job, _loaded)
+
+
+def serve(connection: Connection, job: Job, load: Callable[[Job], Any]) -> None:
+    """Loads a scorer, and scores with it what comes over the pipe until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and closes the pipe
     outcome = Outbox(connection)
     try:
         pa.set_cpu_count(job.threads)
-        logging.getLogger("tensorflow").setLevel(logging.ERROR)
-        from twotower_tf.index.bundle import Bundle
-        from twotower_tf.score.scorer import Scorer
-
-        scorer = Scorer(job, Bundle.open(job.export_dir, job.version, check="light"))
+        scorer = load(job)
         outcome.send(Ready())
         _Pipeline(job, scorer, outcome).run(connection)
     except BaseException as error:
         outcome.fail(error)
+
+
+def _loaded(job: Job) -> Any:
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    from twotower_tf.index.bundle import Bundle
+    from twotower_tf.score.scorer import Scorer
+
+    return Scorer(job, Bundle.open(job.export_dir, job.version, check="light"))
 
 
 class Outbox:

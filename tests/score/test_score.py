@@ -1,0 +1,235 @@
+"""The whole command: killed at any moment it continues, and the output is the one of an undisturbed run."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.score import fakes
+from tests.score.people import delimited, parquet, people
+from twotower_tf.cli.main import main
+from twotower_tf.errors import DataError
+from twotower_tf.score import crew, units, worker
+from twotower_tf.score.planning import Options
+from twotower_tf.score.score import score
+
+ROOT = Path(__file__).resolve().parents[2]
+# Scores with fake workers; `argv` is export_dir, users, output.
+SCRIPT = """
+import sys
+from pathlib import Path
+from tests.score import fakes
+from twotower_tf.score import planning, units, worker
+from twotower_tf.score.score import score
+
+worker.main, units.ROWS, planning.LARGEST = fakes.main, 500, 256
+planning.SMALLEST = 64
+export_dir, users, output = sys.argv[1:]
+score(planning.Options(export_dir=Path(export_dir), output=Path(output), users=users, workers=2, k=5, at=0))
+"""
+
+
+def tree(output):
+    """Every file of the output but the journal, and the summary's figures that no clock decides."""
+    found = {
+        path.name: path.read_bytes() for path in output.iterdir() if path.is_file() and path.name != "_summary.json"
+    }
+    summary = json.loads((output / "_summary.json").read_text())
+    kept = ("users", "quarantined", "answers", "scores", "distinct_items", "files")
+    return {**found, "summary": {name: summary.get(name) for name in kept}}
+
+
+@pytest.fixture
+def users(tmp_path):
+    """Six units, with a row in each that has no id."""
+    rows = people(3000)
+    for number in range(250, 3000, 500):
+        rows[number]["user_id"] = None
+    parquet(tmp_path / "users.parquet", rows, row_group_size=250)
+    return tmp_path / "users.parquet"
+
+
+@pytest.fixture
+def faked(monkeypatch):
+    monkeypatch.setattr(worker, "main", fakes.main)
+    monkeypatch.setattr(units, "ROWS", 500)
+    monkeypatch.setattr("twotower_tf.score.planning.LARGEST", 256)
+    monkeypatch.setattr("twotower_tf.score.planning.SMALLEST", 64)
+    monkeypatch.setattr(crew, "SMALLEST", 64)
+
+
+@pytest.fixture
+def whole(tmp_path, export_dir, users, faked):
+    options = Options(export_dir=export_dir, output=tmp_path / "whole", users=str(users), workers=2, k=5, at=0)
+    summary = score(options)
+    assert (summary["users"], summary["quarantined"], summary["files"]) == (2994, 6, 6)
+    return tree(tmp_path / "whole")
+
+
+def start(export_dir, users, output, **environment):
+    command = [sys.executable, "-c", SCRIPT, str(export_dir), str(users), str(output)]
+    return subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, stderr=subprocess.DEVNULL
+    )
+
+
+def test_every_row_is_answered_once_and_in_order(tmp_path, users, whole):
+    parts = sorted(name for name in whole if name.startswith("part-"))
+    assert parts == [f"part-{number:06d}.parquet" for number in range(6)]
+    found = pq.read_table(tmp_path / "whole")  # what is no part has a name that readers pass over
+    wanted = [each for each in pq.read_table(users)["user_id"].to_pylist() if each is not None]
+    assert found["user_id"].to_pylist() == wanted
+    lines = [json.loads(line) for line in whole["_quarantine.jsonl"].decode().splitlines()]
+    assert [line["row"] for line in lines] == [251, 751, 1251, 1751, 2251, 2751]
+    assert lines[0]["file"].endswith("/users.parquet")
+    assert {line["reason"] for line in lines} == {"no user id: column 'user_id' is empty"}
+    assert json.loads(lines[0]["text"])["user_id"] is None
+
+
+def test_workers_that_die_are_replaced_and_told(tmp_path, export_dir, users, whole, monkeypatch):
+    """Two are killed, one runs out of memory; their units go on with fewer rows at a time."""
+    tokens = tmp_path / "tokens"
+    tokens.mkdir()
+    for name in ("kill-1", "kill-2", "memory-3"):
+        (tokens / name).touch()
+    monkeypatch.setenv(fakes.TOKENS, str(tokens))
+    told = []
+    summary = score(
+        Options(export_dir=export_dir, output=tmp_path / "out", users=str(users), workers=2, k=5, at=0),
+        tell=told.append,
+    )
+    assert tree(tmp_path / "out") == whole
+    assert len(summary["restarts"]) == len(told) == 3
+    whys = sorted(restart["why"] for restart in summary["restarts"])
+    killed = "killed, as the kernel does when memory runs out"
+    assert whys == [killed, killed, "out of memory: 4 GB wanted"]
+    assert {restart["rows_at_a_time"] for restart in summary["restarts"]} == {64}
+    assert all(line.endswith("another one goes on, 64 rows at a time") for line in told)
+    assert {restart["where"].partition(", ")[2] for restart in summary["restarts"]} <= {
+        f"rows {first:,} to {first + 499:,}" for first in range(1, 3000, 500)
+    }
+
+
+def test_a_unit_that_nobody_survives_is_told(tmp_path, export_dir, users, faked, monkeypatch):
+    tokens = tmp_path / "tokens"
+    tokens.mkdir()
+    for number in range(40):
+        (tokens / f"kill-{number}").touch()
+    monkeypatch.setenv(fakes.TOKENS, str(tokens))
+    with pytest.raises(DataError) as raised:
+        score(Options(export_dir=export_dir, output=tmp_path / "out", users=str(users), workers=1, k=5, at=0))
+    assert str(raised.value).endswith(
+        "4 workers died over it, the last with 64 rows at a time: killed, as the kernel does when memory runs out; "
+        "give them more memory: fewer --workers"
+    )
+    assert "users.parquet, rows 1 to 500: " in str(raised.value)
+
+
+def test_the_parent_killed(tmp_path, export_dir, users, whole):
+    _killed_at_random(tmp_path, export_dir, users, whole, moments=3)
+
+
+@pytest.mark.quality
+def test_the_parent_and_its_workers_killed_at_twenty_moments(tmp_path, export_dir, users, whole):
+    _killed_at_random(tmp_path, export_dir, users, whole, moments=20)
+
+
+def _killed_at_random(tmp_path, export_dir, users, whole, moments):
+    """The parent falls at random moments; some of its workers a little before."""
+    rng = random.Random(moments)
+    tokens = tmp_path / "tokens"
+    tokens.mkdir()
+    output = tmp_path / "out"
+    for moment in range(moments):
+        if moment % 2:
+            (tokens / f"kill-{moment}").touch()
+        process = start(export_dir, users, output, **{fakes.SECONDS: "0.1", fakes.TOKENS: str(tokens)})
+        deadline = time.monotonic() + 60
+        begun = rng.randint(0, 2)  # wait until so many more units are noted, then a little longer
+        notes = len(list(output.glob("_journal/unit-*.json")))
+        while process.poll() is None and time.monotonic() < deadline:
+            if len(list(output.glob("_journal/unit-*.json"))) >= min(6, notes + begun):
+                break
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.5))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert start(export_dir, users, output).wait() == 0
+    assert tree(output) == whole
+    assert not list(output.glob("*.tmp-*")) and not list(output.glob(".tmp-*"))
+
+
+def test_another_command_is_refused(tmp_path, export_dir, users, whole):
+    common = {"export_dir": export_dir, "output": tmp_path / "whole", "users": str(users), "workers": 1}
+    before = tree(tmp_path / "whole")
+    for change, told in (
+        ({"k": 6}, "was begun with k 5, not 6"),
+        ({"k": 5, "format": "tsv"}, "was begun with format 'parquet', not 'tsv'"),
+        ({"k": 5, "filter": "price > 1"}, "was begun with filter '', not 'price > 1'"),
+        ({"k": 5, "at": 60}, "was begun with at 0, not 60"),
+    ):
+        with pytest.raises(DataError) as raised:
+            score(Options(**{**common, **change}))
+        assert str(raised.value) == (
+            f"{tmp_path / 'whole'}: {told}; choose another --output, or start over with --resume=false"
+        )
+    os.utime(users, (1, 1))
+    with pytest.raises(DataError, match="was begun with other input files: .*users.parquet has changed since; choose"):
+        score(Options(**common, k=5))
+    assert tree(tmp_path / "whole") == before
+    summary = score(Options(**common, k=6), resume=False)
+    assert summary["users"] == 2994 and tree(tmp_path / "whole") != before
+
+
+def test_the_same_command_again_does_nothing(tmp_path, export_dir, users, whole):
+    output = tmp_path / "whole"
+    stamps = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
+    score(Options(export_dir=export_dir, output=output, users=str(users), workers=2, k=5))
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == stamps
+    (output / "part-000002.parquet").unlink()
+    summary = score(Options(export_dir=export_dir, output=output, users=str(users), workers=2, k=5))
+    assert (summary["files"], summary["files_before"]) == (6, 5)
+    assert tree(output) == whole
+
+
+def test_a_directory_of_somebody_else_is_left_alone(tmp_path, export_dir, users, faked):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").touch()
+    with pytest.raises(DataError, match="holds 'thesis.txt', which is no part of a scoring; choose an empty or new"):
+        score(Options(export_dir=export_dir, output=tmp_path / "mine", users=str(users)))
+    with pytest.raises(DataError, match="is a file; --output names a directory to write"):
+        score(Options(export_dir=export_dir, output=users, users=str(users)))
+
+
+def test_two_scorings_into_one_directory(tmp_path, export_dir, users, faked):
+    process = start(export_dir, users, tmp_path / "out", **{fakes.SECONDS: "0.5"})
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "out" / "_journal" / "plan.json").is_file() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    with pytest.raises(DataError, match="another scoring is writing there; wait until it has ended"):
+        score(Options(export_dir=export_dir, output=tmp_path / "out", users=str(users), k=5, at=0))
+    process.kill()
+    process.wait()
+
+
+def test_the_command_with_real_workers(tmp_path, export_dir, capsys):
+    delimited(tmp_path / "users.csv", people(300))
+    flags = [f"--export_dir={export_dir}", f"--users={tmp_path}/users.csv", f"--output={tmp_path}/out", "--k=3"]
+    assert main(["score", *flags, "--format=tsv", "--workers=1"]) == 0
+    out, err = capsys.readouterr()
+    lines = [line.split("\t") for line in (tmp_path / "out" / "part-000000.tsv").read_text().splitlines()]
+    assert [line[0] for line in lines] == [f"u{number:06d}" for number in range(300)]
+    assert all(len(line[1].split(",")) == len(line[2].split(",")) == 3 and line[3] == "7" for line in lines)
+    summary = json.loads(out.splitlines()[-1])
+    assert summary == json.loads((tmp_path / "out" / "_summary.json").read_text())
+    assert summary["users"] == 300 and summary["answers"] == 900 and summary["restarts"] == []
+    assert 2e8 < summary["peak_worker_bytes"] < 2e9
+    assert out.startswith(f"300 users in {tmp_path}/out, 0 rows quarantined, ")
+    assert "score: 300 of 300 (100%)" in err and "GB per worker" in err
