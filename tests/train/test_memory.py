@@ -7,6 +7,7 @@ import pytest
 
 from twotower_tf.artifacts import RunPaths
 from twotower_tf.config import (
+    Adagrad,
     CosineLogitBCE,
     DataConfig,
     Downsample,
@@ -14,6 +15,7 @@ from twotower_tf.config import (
     Hash,
     InBatch,
     InBatchSoftmax,
+    LazyAdam,
     Mined,
     ModelConfig,
     Numeric,
@@ -49,12 +51,11 @@ def test_the_plan_is_what_one_computes_by_hand():
     # Item tower: 8 + 1 inputs to 10 to 6, with biases; user tower: 8 + 4 inputs to 6.
     weights = 10 * 10 + 11 * 6 + 13 * 6
     assert plan.dense == 2 * 4 * weights
-    assert plan.optimizer == 2 * (104_000 + 4 * weights)
+    assert plan.optimizer == 4 * (1_000 + 500 + 2_000) + 2 * 4 * weights  # a number per row of the tables
     # A hundred users of 12 + 6 numbers, four hundred items of 9 + 10 + 6.
     assert plan.activations == 6 * 4 * (100 * 18 + 400 * 25)
     assert plan.data == 61_000
-    assert plan.restore == 64_000
-    assert plan.total == 168_000 + plan.optimizer + plan.dense + plan.activations + plan.data + plan.runtime
+    assert plan.total == 104_000 + plan.optimizer + plan.dense + plan.activations + plan.data + plan.runtime
 
 
 def test_what_a_batch_compares_is_planned():
@@ -88,9 +89,26 @@ def test_a_model_that_can_not_fit_is_refused_with_advice():
     with pytest.raises(ConfigError) as error:
         memory.require(plan, 4_000_000_000)
     assert str(error.value) == (
-        "training needs about 13.9 GB of memory and 4.0 GB is available; the largest table, item_embedding_16, takes "
-        "3.2 GB and its optimizer state 6.4 GB: lower buckets= or embedding_dim= of its features, or train.batch_size"
+        "training needs about 4.5 GB of memory and 4.0 GB is available; the largest table, item_embedding_16, takes "
+        "3.2 GB and its optimizer state 200.0 MB: lower buckets= or embedding_dim= of its features, or "
+        "train.batch_size, or --set model.table_dtype=bfloat16"
     )
+
+
+def test_other_optimizers_and_types_of_tables_are_counted():
+    def planned(rule, dtype="float32"):
+        config = dataclasses.replace(
+            CONFIG,
+            model=dataclasses.replace(CONFIG.model, table_dtype=dtype),
+            train=dataclasses.replace(CONFIG.train, table_optimizer=rule),
+        )
+        return memory.plan(config, train_rows=0)
+
+    # The tables hold 1,000 x 8, 500 x 4 and 2,000 x 8 numbers: 26,000.
+    assert sum(planned(Adagrad()).table_optimizer.values()) == 4 * 26_000
+    assert sum(planned(LazyAdam()).table_optimizer.values()) == 8 * 26_000
+    half = planned(LazyAdam(), "bfloat16")
+    assert sum(half.tables.values()) == 2 * 26_000 and sum(half.table_optimizer.values()) == 8 * 26_000
 
 
 def test_what_is_available_is_no_more_than_the_machine_has():

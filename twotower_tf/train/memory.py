@@ -13,9 +13,11 @@ from twotower_tf.features.encoder import Layout
 from twotower_tf.features.inputs import SideName
 from twotower_tf.model import embeddings
 from twotower_tf.model.losses.blocks import BLOCK_ELEMENTS
+from twotower_tf.model.optimizers import slot_numbers
 from twotower_tf.sampling import draws
 
 FLOAT = 4
+BYTES = {"float32": 4, "bfloat16": 2}
 MOMENTS = 2  # Adam keeps two numbers per weight
 # Bytes per training row that stay in memory: the keys (33), the epoch's order and the rows it is made from (16), and
 # the user's positives (12). Encoded features are mapped from disk: they are the page cache's, not the process's.
@@ -35,15 +37,16 @@ class MemoryPlan:
 
     Attributes:
         tables: of each physical embedding table.
-        optimizer: the moments of all weights.
+        optimizer: state of all weights.
+        table_optimizer: what the optimizer keeps beside each table, which `optimizer` includes.
         dense: the towers' weights and their gradients.
         activations: of one step, at most.
         data: the training rows' keys, and what samplers keep of them.
-        restore: the largest table once more, while the best epoch's is read back.
         runtime: of an empty process.
     """
 
     tables: Mapping[str, int]
+    table_optimizer: Mapping[str, int]
     optimizer: int
     dense: int
     activations: int
@@ -51,24 +54,15 @@ class MemoryPlan:
     runtime: int = RUNTIME_BYTES
 
     @property
-    def restore(self) -> int:
-        return max(self.tables.values(), default=0)
-
-    @property
     def total(self) -> int:
-        working = self.optimizer + self.dense + self.activations + self.data + self.restore
+        working = self.optimizer + self.dense + self.activations + self.data
         return sum(self.tables.values()) + working + self.runtime
 
     def lines(self) -> list[str]:
         """What a person reads before training begins."""
         parts = {f"table {name}": size for name, size in self.tables.items()}
         parts |= {"optimizer state": self.optimizer, "towers": self.dense, "activations": self.activations}
-        parts |= {
-            "reading back": self.restore,
-            "training rows": self.data,
-            "runtime": self.runtime,
-            "in all": self.total,
-        }
+        parts |= {"training rows": self.data, "runtime": self.runtime, "in all": self.total}
         return [f"memory: {name:<28} {told(size):>9}" for name, size in parts.items()]
 
 
@@ -86,12 +80,16 @@ def plan(config: ExperimentConfig, train_rows: int, users: int = 0) -> MemoryPla
     for place in placed.values():
         rows[place.table] = max(rows.get(place.table, 0), place.offset + place.buckets)
         dims[place.table] = place.dim
-    tables = {name: count * dims[name] * FLOAT for name, count in sorted(rows.items())}
+    size = BYTES[config.model.table_dtype]
+    tables = {name: count * dims[name] * size for name, count in sorted(rows.items())}
+    rule = config.train.table_optimizer
+    beside = {name: count * slot_numbers(rule, dims[name]) * FLOAT for name, count in sorted(rows.items())}
     sides: tuple[SideName, ...] = ("user", "item")
     weights = sum(_weights(_widths(config, side, placed)) for side in sides)
     return MemoryPlan(
         tables=tables,
-        optimizer=MOMENTS * (sum(tables.values()) + weights * FLOAT),
+        table_optimizer=beside,
+        optimizer=sum(beside.values()) + MOMENTS * weights * FLOAT,
         dense=2 * weights * FLOAT,
         activations=COPIES * FLOAT * _activations(config, placed),
         data=_row_bytes(config) * train_rows + sum(_pool_bytes(each) for each in config.sampling.negatives) * users,
@@ -121,8 +119,9 @@ def require(needed: MemoryPlan, available: int) -> None:
     largest = max(needed.tables, key=lambda name: needed.tables[name])
     raise ConfigError(
         f"training needs about {told(needed.total)} of memory and {told(available)} is available; the largest table, "
-        f"{largest}, takes {told(needed.tables[largest])} and its optimizer state {told(2 * needed.tables[largest])}: "
-        "lower buckets= or embedding_dim= of its features, or train.batch_size"
+        f"{largest}, takes {told(needed.tables[largest])} and its optimizer state "
+        f"{told(needed.table_optimizer[largest])}: lower buckets= or embedding_dim= of its features, or "
+        "train.batch_size, or --set model.table_dtype=bfloat16"
     )
 
 
