@@ -33,15 +33,16 @@ def progress(stage, done, total):
     if next(reports) == last:
         os.kill(os.getpid(), signal.SIGKILL)
 
-prepare(config, run_dir, progress=progress)
+since = Path(sys.argv[4]) if len(sys.argv) > 4 else None
+prepare(config, run_dir, since=since, progress=progress)
 if last >= 0:
     from twotower_tf.features.encode import encode
     encode(config, Prepared.open(run_dir), progress)
 """
 
 
-def start(config: Path, run_dir: Path, last: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", SCRIPT, str(config), str(run_dir), str(last)]
+def start(config: Path, run_dir: Path, last: int, *since: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", SCRIPT, str(config), str(run_dir), str(last), *since]
     return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
 
 
@@ -81,3 +82,21 @@ def test_killed_at_any_moment(tmp_path: Path, config: Path) -> None:
         assert not published.exists() or tree(tmp_path / "run") == expected or list(published.parent.glob(".tmp-*"))
     assert start(config, tmp_path / "run", -1).wait() == 0
     assert tree(tmp_path / "run") == expected
+
+
+def test_killed_while_it_continues_an_earlier_run(tmp_path: Path) -> None:
+    log = sorted(random_log(2, rows=20_000, users=300, items=200, times=3000), key=lambda row: row["time"])
+    write_csv(tmp_path / "log" / "1.csv", log[:10_000])
+    path = tmp_path / "config.json"
+    path.write_text(configuration.to_json(experiment(tmp_path, events="log")), encoding="utf-8")
+    assert start(path, tmp_path / "earlier", -1).wait() == 0
+    before = tree(tmp_path / "earlier")
+    write_csv(tmp_path / "log" / "2.csv", log[10_000:])
+    since = str(tmp_path / "earlier")
+    assert start(path, tmp_path / "whole", -1, since).wait() == 0
+    for last in (2, 9):
+        assert start(path, tmp_path / "run", last, since).wait() == -signal.SIGKILL
+        assert not (tmp_path / "run" / "prepared").exists()
+    assert start(path, tmp_path / "run", -1, since).wait() == 0
+    assert tree(tmp_path / "run") == tree(tmp_path / "whole")
+    assert tree(tmp_path / "earlier") == before

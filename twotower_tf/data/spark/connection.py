@@ -33,7 +33,7 @@ from sqlglot.errors import SqlglotError
 
 from twotower_tf.data import engine, tables
 from twotower_tf.data.files import Source
-from twotower_tf.data.spark import as_of_joins, lower, plan, tasks, windows
+from twotower_tf.data.spark import as_of_joins, lower, merge, plan, tasks, windows
 from twotower_tf.data.spark.tasks import Failure, Local, Part, Query
 from twotower_tf.data.tables import Table
 from twotower_tf.data.values import literal, quoted
@@ -384,48 +384,12 @@ class SparkConnection(engine.Cluster):
 
         absolute = [replace(source, path=source.path.absolute()) for source in sources]
         found: list[tasks.Read] = self._spread(read, list(enumerate(absolute)))
-        table = self._merge(name, found, wanted)
+        table = merge.merged(name, found, wanted, self._shadow)
         body = ", ".join(f"{column.identifier} {column.kind}" for column in table.columns.values())
         self._shadow.execute(f"CREATE TABLE {name} (source INTEGER{', ' if body else ''}{body})")
         self._raw.add(name)
-        self._parts[name] = [
-            Part(part.path, part.rows, _select(position, each, table))
-            for position, each in enumerate(found)
-            for part in each.parts
-        ]
+        self._parts[name] = merge.parts(found, table)
         return table
-
-    def _merge(self, name: str, found: Sequence[tasks.Read], wanted: tables.Wanted) -> Table:
-        sources = [each.source for each in found]
-        schemas = [each.schema for each in found if each.schema is not None]
-        if schemas:
-            tables.check_types(sources, schemas, wanted)
-        keys = {key for source in sources for key, _ in source.partition}
-        known = list(dict.fromkeys(column for each in found for column in each.known))
-        known = [column for column in known if column not in keys] + [column for column in known if column in keys]
-        chosen = [column for column in known if any(column in each.columns for each in found)]
-        kinds = {
-            column: self._common_kind([each.columns[column].kind for each in found if column in each.columns])
-            for column in chosen
-        }
-        columns = {column: tables.Column(f"c{index}", kinds[column]) for index, column in enumerate(chosen)}
-        malformed = [record for each in found for record in each.malformed]
-        sizes = [sum(part.rows for part in each.parts) for each in found]
-        starts = [0, *itertools.accumulate(sizes)]
-        return Table(
-            name,
-            sources,
-            columns,
-            known,
-            malformed,
-            tables.lacking_columns(sources, [each.known or None for each in found]),
-            starts,
-        )
-
-    def _common_kind(self, kinds: Sequence[str]) -> str:
-        """The type that DuckDB gives a column whose files have several."""
-        union = " UNION ALL ".join(f"SELECT CAST(NULL AS {kind}) AS value" for kind in dict.fromkeys(kinds))
-        return str(self._shadow.execute(f"DESCRIBE {union}").fetchall()[0][1])
 
 
 def _raised(found: list[Any]) -> list[Any]:
@@ -441,12 +405,3 @@ def _shows_rowid(table: exp.Table) -> bool:
     return select is not None and any(
         column.name == "rowid" and column.table in (table.alias_or_name, "") for column in select.find_all(exp.Column)
     )
-
-
-def _select(position: int, read: tasks.Read, table: Table) -> str:
-    """SQL list that gives the input table's columns from one file's."""
-    found = [f"CAST({position} AS INTEGER) AS source"]
-    for name, column in table.columns.items():
-        value = read.columns[name].identifier if name in read.columns else "NULL"
-        found.append(f"CAST({value} AS {column.kind}) AS {column.identifier}")
-    return ", ".join(found)
