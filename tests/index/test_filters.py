@@ -51,7 +51,10 @@ def test_what_passes(filters, predicate, passes):
 @pytest.mark.parametrize(
     ("predicate", "message"),
     [
-        ("contry = 'DE'", "filter: unknown column 'contry'; did you mean 'country'?"),
+        (
+            "contry = 'DE'",
+            "filter: unknown column 'contry'; did you mean 'country'? known: country, flag, in_stock, item_id, ",
+        ),
         ("zzz", "unknown column 'zzz'; known: country, flag, in_stock, item_id, price, tags, year"),
         ("rowid = 1", "filter: unknown column 'rowid'; known: country, flag"),
         ("other.country = 'DE'", "filter: unknown column 'other'; known: "),

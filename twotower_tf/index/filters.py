@@ -108,7 +108,7 @@ class Filters:
 
     def _unknown(self, column: str) -> str:
         near = unknown_name("column", column, self.columns)
-        told = "" if "; known: " in near else f"; known: {', '.join(sorted(self.columns))}"
+        told = "" if "; known: " in near else f" known: {', '.join(sorted(self.columns))}"
         return f"filter: {near}{told}"
 
     def _evaluate(self, predicate: str) -> Mask:
