@@ -85,10 +85,10 @@ def present(
             missing.append((column, *lacking[0]))
     if missing:
         column, source, names = missing[0]
-        remedy = f"; --absent={','.join(each[0].name for each in missing)} scores without"
+        remedy = f"--absent={','.join(each[0].name for each in missing)} scores without"
         if any(each[0].role == "history" for each in missing):
-            remedy += ", --users_from_events builds histories from a prepared log"
-        raise DataError(f"user_features: {_lacks(column.name, source, names)}{remedy}")
+            remedy += "; --users_from_events builds histories from a prepared log"
+        raise DataError(f"user_features: {_lacks(column.name, source, names)} ({remedy})")
     return tuple(found)
 
 

@@ -95,6 +95,8 @@ class Options:
             raise ConfigError("--users: either a table of users or --users_from_events is needed, and not both")
         if not 1 <= self.k <= _MAX_K:
             raise ConfigError(f"--k: from 1 to {_MAX_K} is expected; came {self.k}")
+        if self.memory_limit:
+            engine.size(self.memory_limit)
         if self.exclude_seen and not self.users_from_events:
             raise ConfigError("--exclude_seen: needs --users_from_events; a table of pairs goes with --exclude")
         if self.vectors_only and (self.filter or self.exclude or self.exclude_seen):
