@@ -58,6 +58,7 @@ def test_the_ranking_is_the_models(run):
         assert set(drawn[0].tolist()) == set(best.tolist())
 
 
+@pytest.mark.quality
 def test_a_stopped_training_goes_on_to_the_same_end(run, tmp_path_factory):
     run_dir, config = run
     other = tmp_path_factory.mktemp("undisturbed")

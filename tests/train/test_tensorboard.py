@@ -54,6 +54,7 @@ def test_scalars_show_loss_validation_and_speed(board):
     shown = {tag for run in found.values() for tag in run}
     expected = {"epoch_loss", "epoch_in_batch_top_10", "epoch_examples_per_second", "epoch_input_bound_fraction"}
     expected.add("epoch_masked_share")
+    expected |= {"sampling/cold_share/InBatch", "sampling/popularity_50/positives", "sampling/cosine_mean/InBatch"}
     assert expected | {"epoch_recall@20"} <= shown
 
 
@@ -64,6 +65,7 @@ def test_histograms_show_every_weight(board):
     found = until(tags, lambda tags: "shared_embedding_4" in json.dumps(tags))
     shown = {tag for run in found.values() for tag in run}
     assert {"shared_embedding_4/table", "user_projection/kernel", "item_hidden_1/bias"} <= shown
+    assert {"sampling/popularity/InBatch", "sampling/cosine/positives"} <= shown
 
 
 def test_the_graph_names_both_vector_layers(board):

@@ -194,7 +194,7 @@ def _with_cosines(kinds: dict[str, Kind], model: Any, encoded: EncodedData, look
 
 
 class SamplingView(keras.callbacks.Callback):
-    """After every epoch, writes what its samplers drew to TensorBoard, and the masked share to the epoch's figures."""
+    """Writes what an epoch's samplers drew to TensorBoard."""
 
     def __init__(self, batches: Batches, encoded: EncodedData, logs: Path) -> None:
         super().__init__()
@@ -202,11 +202,9 @@ class SamplingView(keras.callbacks.Callback):
         self._encoded = encoded
         self._writer = tf.summary.create_file_writer(str(logs))
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Looks at some steps of the epoch with the model as it is now."""
         view = look(self._batches, self._encoded, self.model, epoch=epoch)
-        if logs is not None and view.masked_share is not None:
-            logs["masked_share"] = view.masked_share
         with self._writer.as_default():
             for name, figures in view.figures().items():
                 for figure in ("missing_share", "cold_share", "popularity_50", "cosine_mean"):
