@@ -76,6 +76,13 @@ def test_manifest_says_what_is_there(export_dir, trained):
     assert manifest["index"]["kind"] == "exact" and manifest["index"]["recall"]["measured"] == 1.0
     assert manifest["evaluation"] is None
     assert manifest["libraries"]["tensorflow"].startswith("2.20.")
+    assert manifest["origin"] == {"kind": "export"} and manifest["formats"] == ["tsv"]
+    assert manifest["signatures"]["user"] == ["from_encoded", "from_examples", "recommend", "serving_default"]
+    tables = manifest["tables"]  # an id's table has a row per bucket and one for no value at most; float32
+    assert {each["bytes"] for each in tables["item"].values()} >= {500 * 4 * 4, 20 * 4 * 4}
+    assert all(
+        each["bytes"] == 4 * np.prod(each["shape"], initial=1) for side in tables.values() for each in side.values()
+    )
     everything = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
     del everything["manifest.json"]
     assert manifest["files"] == {

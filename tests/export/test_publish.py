@@ -46,7 +46,7 @@ def test_version_as_asked(tmp_path):
 def test_missing_empty_and_own_directories_are_taken(tmp_path):
     own = tmp_path / "own"
     fake_version(own, 1)
-    for name in ("README.md", ".gitignore", ".tmp-2-abc"):
+    for name in ("README.md", "blocklist.txt", ".gitignore", ".tmp-2-abc"):
         (own / name).write_text("")
     (own / "serving").mkdir()
     (tmp_path / "empty").mkdir()

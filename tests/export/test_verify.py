@@ -1,5 +1,6 @@
 import json
 import shutil
+import types
 
 import numpy as np
 import pyarrow as pa
@@ -11,9 +12,12 @@ from tensorflow.core.protobuf import saved_model_pb2
 from twotower_tf import artifacts
 from twotower_tf.errors import ArtifactError
 from twotower_tf.export import manifest as manifests
-from twotower_tf.export import tsv, warmup
+from twotower_tf.export import formats, fresh, tsv, warmup
+from twotower_tf.export import verify as verifying
 from twotower_tf.export.verify import verify
-from twotower_tf.index.bundle import seal
+from twotower_tf.index.bundle import Bundle, seal
+from twotower_tf.index.exact import ExactSearcher
+from twotower_tf.index.items import ItemVectors
 
 
 @pytest.fixture
@@ -114,6 +118,93 @@ def test_tower_of_another_training_step(copy, export_dir):
         weights_fingerprint={"user": manifests.tower_weights(copy)[0], "item": manifests.tower_weights(path)[0]},
     )
     assert f"{path}: its vector for item" in refusal(copy)
+
+
+@pytest.fixture(scope="module")
+def one_step_later(export_dir, tmp_path_factory):
+    """The index of the same run after one more step of training: every weight moved by the rate, as Adam's first."""
+    bundle = Bundle.open(export_dir)
+    tower = tf.saved_model.load(str(bundle.path / "item_tower"))
+    generator = np.random.default_rng(0)
+    for weight in tower.weights.values():
+        weight.assign_add((1e-3 * generator.choice([-1, 1], weight.shape)).astype(weight.dtype.as_numpy_dtype))
+    items = bundle.items
+    answer = tower.signatures["serving_default"](
+        item_id=tf.constant(items["item_id"].to_pylist()),
+        category=tf.constant([text or "" for text in items["category"].to_pylist()]),
+        price=tf.constant(
+            [float("nan") if price is None else price for price in items["price"].to_pylist()], tf.float32
+        ),
+    )
+    place = tmp_path_factory.mktemp("later")
+    found = ItemVectors(items["item_id"].to_pylist(), answer["ad_vector"].numpy())
+    ExactSearcher(found).save(place / "index")
+    return place / "index", found
+
+
+def test_towers_and_an_index_that_are_one_training_step_apart(copy, one_step_later):
+    """First as one who copies files, then as one who mends checksums, then as one who mends every fingerprint."""
+    index, items = one_step_later
+    shutil.rmtree(copy / "index")
+    shutil.copytree(index, copy / "index")
+    for check in ("full", "light"):
+        with pytest.raises(ArtifactError, match=r"/7/index/[a-z_.]+: damaged: its sha256 is"):
+            Bundle.open(copy.parent, check=check)
+    restate(copy)
+    stated = json.loads((copy / "manifest.json").read_text())["vectors_fingerprint"]
+    assert stated != items.fingerprint
+    for check in ("full", "light"):
+        with pytest.raises(ArtifactError) as raised:
+            Bundle.open(copy.parent, check=check)
+        assert str(raised.value) == (
+            f"{copy}/index: the index has fingerprint {items.fingerprint}, manifest.json states vectors_fingerprint "
+            f"{stated}; they are of different models"
+        )
+    tsv.write_tsv(copy / "item_embeddings.tsv", items.ids, items.vectors)
+    restate(copy, vectors_fingerprint=items.fingerprint)
+    assert f"{copy}/item_tower: its vector for item 'i0" in refusal(copy)
+    with pytest.raises(ArtifactError, match="tried in a fresh process: .*item_tower: its vector for item 'i0"):
+        fresh.check(copy)
+
+
+def test_a_recall_that_is_no_longer_as_stated(copy, monkeypatch):
+    """An approximate index: every answer but the first is lost."""
+    bundle = Bundle.open(copy.parent)
+    real = bundle.searcher()
+
+    class Worse:
+        kind, items = "scann", real.items
+
+        def search(self, queries, k):
+            found = real.search(queries, k)
+            return types.SimpleNamespace(scores=np.where(np.arange(k) < 1, found.scores, -np.inf).astype(np.float32))
+
+    bundle.manifest["index"]["recall"] = {"k": 10, "measured": 0.95}
+    with pytest.raises(ArtifactError, match="/7/index: recall@10 of .* users is 0.1000, the manifest states 0.9500"):
+        list(verifying._recall(bundle, Worse()))
+    bundle.manifest["index"]["recall"]["measured"] = 0.104
+    (said,) = verifying._recall(bundle, Worse())
+    assert said.endswith(" users 0.1000, stated 0.1040")
+
+
+def test_other_formats_are_what_other_programs_read(copy):
+    items = Bundle.open(copy.parent).searcher().items
+    formats.write(copy, ["parquet", "npy"], items)
+    table = pq.read_table(copy / "item_embeddings.parquet")
+    assert table["item_id"].to_pylist() == items.ids.tolist()
+    np.testing.assert_array_equal(np.stack(table["vector"].to_pylist()).astype(np.float32), items.vectors)
+    np.testing.assert_array_equal(np.load(copy / "item_embeddings.npy"), items.vectors)
+    restate(copy, formats=["tsv", "parquet", "npy"])
+    assert "item_embeddings.parquet: the same items and vectors" in verify(copy.parent)
+    np.save(copy / "item_embeddings.npy", items.vectors[::-1])
+    restate(copy)
+    assert refusal(copy) == f"{copy}/item_embeddings.npy: other vectors than the index holds"
+    np.save(copy / "item_embeddings.npy", items.vectors)
+    pq.write_table(
+        table.set_column(0, "item_id", [table["item_id"].to_pylist()[::-1]]), copy / "item_embeddings.parquet"
+    )
+    restate(copy)
+    assert refusal(copy) == f"{copy}/item_embeddings.parquet: other items or vectors than the index holds"
 
 
 def test_missing_signature_and_scalar_output(copy):

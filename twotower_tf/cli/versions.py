@@ -1,4 +1,4 @@
-"""Lists the versions of an export directory with their evaluation summary, oldest first."""
+"""Lists the versions of an export directory, oldest first: where each comes from, its evaluation summary."""
 
 from __future__ import annotations
 
@@ -38,13 +38,15 @@ def run(values: FlagValues) -> None:
         [
             str(summary["version"]),
             summary["created"],
+            summary["origin"],
             f"{summary['items']:,}",
             summary["index"],
             *(f"{summary['metrics'][name]:.4f}" if name in summary["metrics"] else "" for name in shown),
         ]
         for summary in summaries
     ]
-    print(table.text(["version", "created", "items", "index", *shown], rows, right=(2, *range(4, 4 + len(shown)))))
+    header = ["version", "created", "origin", "items", "index", *shown]
+    print(table.text(header, rows, right=(3, *range(5, len(header)))))
 
 
 def _summary(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -52,6 +54,7 @@ def _summary(manifest: dict[str, Any]) -> dict[str, Any]:
     return {
         "version": manifest["version"],
         "created": manifest["created"],
+        "origin": " of ".join(str(manifest["origin"][key]) for key in ("kind", "version") if key in manifest["origin"]),
         "items": manifest["items"],
         "index": manifest["index"]["kind"],
         "metrics": evaluation.get("metrics", {}),
