@@ -49,18 +49,18 @@ def search(
     size = len(searcher.items)
     nobody = np.empty(0, np.int64)
     gone = excluded if excluded is not None else Excluded(nobody, nobody, len(table))
-    open_to_all = allowed if allowed is not None else Allowed(np.ones(size, np.bool_))
-    wanted = np.minimum(k, len(open_to_all) - gone.within(open_to_all).counts)
-    fetch = _fetch(k, gone.counts, len(open_to_all) / size)
+    passing = size if allowed is None else len(allowed)
+    wanted = np.minimum(k, passing - (gone if allowed is None else gone.within(allowed)).counts)
+    fetch = _fetch(k, gone.counts, passing / size)
     parts: list[tuple[Rows, Answers]] = []
     pending = np.arange(len(table))
     while len(pending):
         over = fetch[pending].astype(np.float64) >= size
         for level in np.unique(fetch[pending]):
-            over |= (fetch[pending] == level) & (searcher.effort(int(level)) >= len(open_to_all))
+            over |= (fetch[pending] == level) & (searcher.effort(int(level)) >= passing)
         scanned = pending[over]
         if len(scanned):
-            parts.append((scanned, searcher.scan(table[scanned], k, open_to_all, gone.take(scanned))))
+            parts.append((scanned, searcher.scan(table[scanned], k, gone.take(scanned), allowed)))
         pending = _fetched(searcher, table, k, pending[~over], fetch, gone, allowed, wanted, parts)
         fetch[pending] *= _MORE
     return _merged(parts, len(table), searcher)
@@ -69,14 +69,15 @@ def search(
 def _fetch(k: int, gone: Rows, share: float) -> Rows:
     """How many items to fetch, so that k are left of what is not excluded and of a share that is allowed.
 
-    Powers of two, so that there are few groups of queries; just k where nothing falls away.
+    Rounded up to a quarter of a power of two, so that there are few groups of queries; just k where nothing falls away.
     """
     if share <= 0:
         return np.full(len(gone), np.iinfo(np.int32).max, np.int64)
     expected = (k + gone) / share
     spare = _DEVIATIONS * np.sqrt(expected * (1 - share)) / share
-    rounded = np.left_shift(1, np.ceil(np.log2(expected + spare)).astype(np.int64), dtype=np.int64)
-    return np.where(expected + spare > k, rounded, k)
+    needed = np.minimum(expected + spare, np.iinfo(np.int32).max)
+    step = 2.0 ** np.maximum(np.floor(np.log2(needed)) - 2, 0)
+    return np.where(needed > k, np.ceil(needed / step) * step, k).astype(np.int64)
 
 
 def _fetched(

@@ -51,15 +51,18 @@ class ExactSearcher:
         """See `Searcher.effort`."""
         return float(len(self.items))
 
-    def scan(self, queries: npt.ArrayLike, k: int, allowed: Allowed, excluded: Excluded) -> Answers:
+    def scan(self, queries: npt.ArrayLike, k: int, excluded: Excluded, allowed: Allowed | None = None) -> Answers:
         """See `Searcher.scan`."""
         table = check_queries(queries, k, self.items.dim)
-        k = min(k, len(allowed))
-        if not k:
-            nothing = np.zeros(len(table) + 1, np.int64)
-            return Answers(nothing, np.empty(0, np.int32), np.empty(0, np.float32), self.items)
-        places, scores = self._best(table, k, allowed.vectors(self.items), excluded.within(allowed))
-        return Answers.first(k, scores > -np.inf, allowed.rows[places].astype(np.int32), scores, self.items)
+        if allowed is None:
+            rows, scores = self._best(table, min(k, len(self.items)), self.items.vectors, excluded)
+        elif len(allowed):
+            vectors, places = allowed.vectors(self.items), excluded.within(allowed)
+            rows, scores = self._best(table, min(k, len(allowed)), vectors, places)
+            rows = allowed.rows[rows].astype(np.int32)
+        else:
+            rows, scores = np.empty((len(table), 0), np.int32), np.empty((len(table), 0), np.float32)
+        return Answers.first(k, scores > -np.inf, rows, scores, self.items)
 
     def _best(
         self, queries: Floats, k: int, vectors: Floats, excluded: Excluded | None

@@ -10,7 +10,7 @@ from twotower_tf.index.tuning import SAMPLES
 _FLOAT = 4
 _ID_BYTES = 160  # of an id of about twenty characters: text, its place in the array and in the lookup table
 _SCORES = 64 << 20  # blocks of scores of exact search, and the masks beside them, for each thread
-_TRAINING_COPIES = 2  # ScaNN's sample, once as it is and once less its partition's centre
+_TRAINING_COPIES = 3  # of ScaNN's sample: as it is, less its partition's centre, and what is made of them
 _TRAINING_SAMPLE = 250_000
 
 

@@ -160,9 +160,9 @@ class ScannSearcher:
         scanned = len(self.items) * leaves / self.parameters.leaves
         return _QUANTIZED * scanned + _REORDERED * reorder + _CENTRE * self.parameters.leaves
 
-    def scan(self, queries: npt.ArrayLike, k: int, allowed: Allowed, excluded: Excluded) -> Answers:
+    def scan(self, queries: npt.ArrayLike, k: int, excluded: Excluded, allowed: Allowed | None = None) -> Answers:
         """See `Searcher.scan`."""
-        return self._exact.scan(queries, k, allowed, excluded)
+        return self._exact.scan(queries, k, excluded, allowed)
 
     def _setting(self, k: int) -> tuple[int, int]:
         """The tuned setting, widened in proportion for more answers than it was tuned for."""

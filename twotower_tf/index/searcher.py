@@ -94,14 +94,14 @@ class Searcher(Protocol):
     def effort(self, k: int) -> float:
         """What a search for k items costs, in items whose score is computed exactly."""
 
-    def scan(self, queries: npt.ArrayLike, k: int, allowed: Allowed, excluded: Excluded) -> Answers:
+    def scan(self, queries: npt.ArrayLike, k: int, excluded: Excluded, allowed: Allowed | None = None) -> Answers:
         """Finds k items for every query among those it may have, by scoring all of those: exact, whatever the kind.
 
         Args:
             queries: [num_queries, vector_dim] float32, unit length.
             k: at least 1.
-            allowed: items for every query.
             excluded: items that single queries may not have.
+            allowed: the items that any query may have; by default all.
 
         Returns:
             k items per query, all that it may have where those are fewer.
