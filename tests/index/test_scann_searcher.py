@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import sys
 
 import numpy as np
@@ -88,6 +89,17 @@ class TestScannSearcher(SearcherContract):
         names = {path.name for path in (tmp_path / "index").rglob("*")}
         assert not [name for name in names if name.endswith((".pkl", ".pickle"))]
         assert str(tmp_path) not in (tmp_path / "index/scann/scann_assets.pbtxt").read_text()
+
+
+@pytest.mark.parametrize(("level", "silent"), [("3", True), ("0", False)])
+def test_training_is_silent_where_silence_is_asked_for(monkeypatch, capfd, level, silent):
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", level)
+    vectors = unit(np.random.default_rng(1), 200, 4)
+    native.build(vectors, 5, native.Shape(10, 0.2, 1), threads=1)
+    os.write(2, b"still heard\n")
+    error = capfd.readouterr().err
+    assert ("PartitionerFactory" not in error) == silent
+    assert error.endswith("still heard\n")
 
 
 def test_auto_is_exact_for_small_catalogues_and_scann_for_large_ones():

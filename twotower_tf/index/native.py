@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -13,6 +19,7 @@ _TRAINING_SAMPLE = 250_000
 # Of the partitions' centres: they, too, are quantized by the error that a dot product sees (Guo et al., 2020).
 _CENTRE_LOSS = 2.5
 _PARALLEL_BATCH = 64  # queries that a ScaNN thread takes at a time
+_CHATTER = re.compile(rb"[IW]\d{4} \d\d:|WARNING: All log messages before absl::InitializeLog")
 
 Floats = npt.NDArray[np.float32]
 
@@ -54,7 +61,31 @@ def build(vectors: Floats, k: int, shape: Shape, threads: int) -> Any:
         anisotropic_quantization_threshold=shape.anisotropic_threshold,
         training_sample_size=sample,
     )
-    return builder.reorder(k).build()
+    with _quiet():
+        return builder.reorder(k).build()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Does for ScaNN what TF_CPP_MIN_LOG_LEVEL=2 asks for, and ScaNN does not heed: no lines on how training goes.
+
+    They are written by C++, so the file behind stderr is changed; whatever else comes is passed on.
+    """
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") < "2":
+        yield
+        return
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as caught:
+        original = os.dup(2)
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(original, 2)
+            os.close(original)
+            caught.seek(0)
+            passed = [line for line in caught if not _CHATTER.match(line)]
+            os.write(2, b"".join(passed))
 
 
 def ask(
