@@ -7,10 +7,21 @@ import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras as keras
 
 from twotower_tf.artifacts import RunPaths
-from twotower_tf.config import CosineLogitBCE, InBatchSoftmax, RowwiseAdagrad, SamplingConfig, TrainConfig, Uniform
+from twotower_tf.config import (
+    Adagrad,
+    AdamW,
+    CosineLogitBCE,
+    InBatchSoftmax,
+    LazyAdam,
+    RowwiseAdagrad,
+    SamplingConfig,
+    TrainConfig,
+    Uniform,
+)
 from twotower_tf.data.prepared import Prepared
 from twotower_tf.errors import ArtifactError, DataError
 from twotower_tf.features.arrays import EncodedData
@@ -170,3 +181,27 @@ def test_keras_itself_can_train_the_model(trained):
     before = model.get_layer("user_projection").kernel.numpy()
     model.fit(batches.dataset(0), steps_per_epoch=3, verbose=0)
     assert np.abs(model.get_layer("user_projection").kernel.numpy() - before).max() > 0
+
+
+@pytest.mark.parametrize("rule", [RowwiseAdagrad(weight_decay=0.1), Adagrad(), LazyAdam()], ids=lambda each: each.type)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_no_operation_of_a_step_touches_a_whole_table(rule, dtype, trained):
+    run_dir, config = trained
+    config = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, table_dtype=dtype),
+        train=dataclasses.replace(config.train, optimizer=AdamW(), table_optimizer=rule),
+    )
+    batches = loop.Batches(config, Prepared.open(run_dir), EncodedData.open(config, Prepared.open(run_dir)))
+    model = loop.compile_model(config, batches.steps)
+    model.optimizer.build(model.trainable_variables)
+    step = tf.function(model.train_step).get_concrete_function(next(iter(batches.dataset(0))))
+    large = [
+        each for each in (*model.variables, *model.optimizer.variables) if each.shape.rank and "/table" in each.name
+    ]
+    assert len(large) == 3 * (3 if rule.type == "LazyAdam" else 2)
+    handles = {id(each.handle) for each in large}
+    inner = [placeholder for outer, placeholder in step.graph.captures if id(outer) in handles]
+    assert len(inner) == len(large)
+    used = {op.type for handle in inner for op in handle.consumers()}
+    assert used <= {"ResourceGather", "ResourceScatterUpdate", "ResourceScatterSub"}
