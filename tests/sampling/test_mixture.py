@@ -68,18 +68,25 @@ def stated(made, row, allowed, present):
     return logs
 
 
+def own_log_q(made, row):
+    drawn, present = made.draw(np.random.default_rng(0), row)
+    return made.own_log_q(row, made.log_q(row, drawn, present), present)
+
+
 def test_the_own_items_probability_is_as_if_it_were_allowed():
-    uniform = UniformSampler(KNOWN)
     row = one_row(KNOWN, 3)
-    assert len(KNOWN.of(3)) == 8
-    made = RowMixture(
-        [Part("Uniform", uniform, 3), Part("Rejections", RejectionSampler(KNOWN, *[np.array([3])] * 2), 1)]
-    )
-    assert not KNOWN.contain(np.array([3]), np.array([3]))[0]
+    rejected = np.array([3, 3]), np.array([57, 58])
+    assert len(KNOWN.of(3)) == 8 and not KNOWN.contain(*rejected).any()
     # 3 of 4 draws are uniform over the 52 allowed and the own one; a positive is never a rejection.
-    np.testing.assert_allclose(made.own_log_q(row), np.log(0.75 / 53), rtol=1e-6)
-    only = RowMixture([Part("Rejections", RejectionSampler(KNOWN, *[np.array([3])] * 2), 1)])
-    assert only.own_log_q(row).tolist() == [0.0]
+    both = RowMixture(
+        [Part("Uniform", UniformSampler(KNOWN), 3), Part("Rejections", RejectionSampler(KNOWN, *rejected), 1)]
+    )
+    np.testing.assert_allclose(own_log_q(both, row), np.log(0.75 / 53), rtol=1e-6)
+    # Of rejections alone it could never be one: it counts as they do, each half of the draws.
+    alone = RowMixture([Part("Rejections", RejectionSampler(KNOWN, *rejected), 4)])
+    np.testing.assert_allclose(own_log_q(alone, row), np.log(0.5), rtol=1e-6)
+    # And without any negative there is nothing to compare with.
+    assert own_log_q(alone, one_row(KNOWN, 4)).tolist() == [0.0]
 
 
 def columns(in_batch=True, queue=0, parts=()):

@@ -84,16 +84,22 @@ class RowMixture:
         q /= np.maximum(present.sum(axis=1, keepdims=True), 1)
         return np.log(np.where(present, q, 1.0)).astype(np.float32)
 
-    def own_log_q(self, rows: Rows) -> LogQ:
+    def own_log_q(self, rows: Rows, log_q: LogQ, present: Mask) -> LogQ:
         """Ln q of the rows' own items, were they allowed like any other, `[batch]`.
 
-        Where no sampler could ever give a positive, 0: its logit stands as it is.
+        Where no sampler could ever give a positive, as with rejections alone, that of the row's negatives on average,
+        so that the positive is one among them.
+
+        Args:
+            rows: as for `draw`.
+            log_q: of the rows' negatives.
+            present: of `draw`.
         """
-        q, made = np.zeros(len(rows)), np.zeros(len(rows))
+        q, made = np.zeros(len(rows)), np.maximum(present.sum(axis=1), 1)
         for part in self.parts:
             q += part.draws * part.sampler.own_probability(rows)
-            made += part.draws * part.sampler.available(rows)
-        q /= np.maximum(made, 1)
+        others = np.where(present, np.exp(log_q.astype(np.float64)), 0.0).sum(axis=1)
+        q = np.where(q > 0, q, others) / made
         return np.log(np.where(q > 0, q, 1.0)).astype(np.float32)
 
 

@@ -149,11 +149,13 @@ class Batches:
         """What a loss must know of how its candidates were drawn."""
         samplers, rows = self.samplers, drawn.rows
         inputs: dict[str, np.ndarray] = {}
+        log_q = samplers.rows.log_q(rows, drawn.negatives, drawn.present)
         if samplers.rows.draws:
             inputs[candidates.NEGATIVE_WEIGHT] = drawn.present.astype(np.float32)
-            inputs[candidates.NEGATIVE_LOG_Q] = samplers.rows.log_q(rows, drawn.negatives, drawn.present)
+            inputs[candidates.NEGATIVE_LOG_Q] = log_q
         if not samplers.columns:
-            return inputs | {candidates.POSITIVE_LOG_Q: samplers.rows.own_log_q(rows)[:, np.newaxis]}
+            own = samplers.rows.own_log_q(rows, log_q, drawn.present)
+            return inputs | {candidates.POSITIVE_LOG_Q: own[:, np.newaxis]}
         columns = samplers.columns.items(rows.own, drawn.shared, drawn.queued)
         mixed = len(rows), len(drawn.queued)
         return inputs | {
