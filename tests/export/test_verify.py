@@ -11,8 +11,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from twotower_tf import artifacts
 from twotower_tf.errors import ArtifactError
-from twotower_tf.export import manifest as manifests
 from twotower_tf.export import formats, fresh, tsv, warmup
+from twotower_tf.export import manifest as manifests
 from twotower_tf.export import verify as verifying
 from twotower_tf.export.verify import verify
 from twotower_tf.index.bundle import Bundle, seal
