@@ -55,7 +55,6 @@ COSTS = {  # leaves (of 400 items), threshold, dimensions: microseconds
 
 
 def test_the_cheapest_shape_is_found_one_parameter_after_the_other(monkeypatch):
-    monkeypatch.setattr(shapes, "_TRIED_ABOVE", 0)
     monkeypatch.setattr(shapes, "_SAMPLE", 400)
     asked = []
 
@@ -72,7 +71,6 @@ def test_the_cheapest_shape_is_found_one_parameter_after_the_other(monkeypatch):
 
 def test_shapes_are_tried_on_a_sample_and_reach_the_target(monkeypatch):
     pytest.importorskip("scann", reason="ScaNN is not installed here")
-    monkeypatch.setattr(shapes, "_TRIED_ABOVE", 0)
     monkeypatch.setattr(shapes, "_SAMPLE", 300)
     vectors = unit(np.random.default_rng(0), 900, 8)
     built = build([str(row) for row in range(900)], vectors, IndexConfig(kind="scann", k=5), vectors[:100], threads=2)

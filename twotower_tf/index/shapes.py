@@ -13,8 +13,7 @@ from twotower_tf.index.exact import ExactSearcher
 from twotower_tf.index.items import ItemVectors
 from twotower_tf.index.native import Shape
 
-_TRIED_ABOVE = 10_000  # items; below, shapes differ by less than the clock tells
-_SAMPLE = 100_000  # items tried with
+_SAMPLE = 100_000  # items tried with; for no more than these, a search is so cheap that trying costs more than it saves
 _LEAVES = (2.0, 1.0, 4.0)  # partitions, in units of the square root of the number of items
 _THRESHOLDS = (0.2, 0.3, 0.4)
 _DIMENSIONS = (1, 2)
@@ -36,16 +35,14 @@ def choose(vectors: Floats, queries: Floats, k: int, target: float, threads: int
 
     Returns:
         The shape for all items, and what was tried: each shape with the cost and setting found, on the sample; up to
-        10,000 items the usual shape, untried.
+        100,000 items the usual shape, untried.
     """
-    size = len(vectors)
-    factor = _LEAVES[0]
+    size, factor = len(vectors), _LEAVES[0]
     best = Shape(_leaves(factor, min(size, _SAMPLE)), _THRESHOLDS[0], _DIMENSIONS[0])
-    if size <= _TRIED_ABOVE:
+    if size <= _SAMPLE:
         return best, []
-    if size > _SAMPLE:
-        rows = np.sort(np.random.default_rng(_SEED).choice(size, _SAMPLE, replace=False))
-        vectors = np.ascontiguousarray(vectors[rows])
+    rows = np.sort(np.random.default_rng(_SEED).choice(size, _SAMPLE, replace=False))
+    vectors = np.ascontiguousarray(vectors[rows])
     trial = _Trial(vectors, queries, min(k, len(vectors)), target, threads)
     for other in _LEAVES[1:]:
         tried = trial.better(replace(best, leaves=_leaves(other, len(vectors))), best)

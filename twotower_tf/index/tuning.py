@@ -13,6 +13,7 @@ import numpy.typing as npt
 SAMPLES = 1_000  # queries measured at most
 _REORDER_STEPS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 11, 16, 23, 32)  # candidates re-scored exactly, in units of k
 _DEARER = 1.25  # a setting this much dearer than the cheapest ends the search: noise alone does not
+_REPEATS = 2
 _HOPELESS = 0.05  # of what is missing, gained by twice the leaves
 _SAME_SCORE = 1e-6  # float32 rounding of a cosine
 
@@ -118,12 +119,11 @@ class _Curve:
     def measure(self, leaves_to_search: int, reorder: int) -> dict[str, Any]:
         key = (leaves_to_search, reorder)
         if key not in self.points:
-            # Time of the processor, not of the clock: other work on the machine must not choose the setting.
-            started = time.process_time()
-            scores = self._search(leaves_to_search, reorder)
-            seconds = time.process_time() - started
+            scores, seconds = self._timed(leaves_to_search, reorder)
             recalls = recall_of(scores, self._truth).astype(np.float64)
             mean, error = recalls.mean(), recalls.std() / np.sqrt(len(recalls))
+            if mean - error >= self.target:  # a setting that may be chosen is timed with care
+                seconds = min(seconds, *(self._timed(leaves_to_search, reorder)[1] for _ in range(_REPEATS)))
             self.points[key] = {
                 "leaves_to_search": leaves_to_search,
                 "reorder": reorder,
@@ -132,3 +132,9 @@ class _Curve:
                 "surely": float(mean - error),
             }
         return self.points[key]
+
+    def _timed(self, leaves_to_search: int, reorder: int) -> tuple[Floats, float]:
+        """Scores, and seconds of the processor: other work on the machine must not choose the setting."""
+        started = time.process_time()
+        scores = self._search(leaves_to_search, reorder)
+        return scores, time.process_time() - started
