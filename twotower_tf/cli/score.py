@@ -37,9 +37,7 @@ def define(values: FlagValues) -> None:
     options.top_k(values)
     flags.DEFINE_enum("format", "parquet", ["parquet", "tsv"], "of the answers", flag_values=values)
     flags.DEFINE_bool("vectors_only", False, "writes user vectors instead of answers", flag_values=values)
-    flags.DEFINE_string(
-        "filter", "", "SQL predicate over the catalogue: items that may be answered", flag_values=values
-    )
+    options.gate(values)
     flags.DEFINE_string(
         "exclude",
         "",
@@ -80,6 +78,7 @@ def run(values: FlagValues) -> None:
         vectors_only=values.vectors_only,
         format=values.format,
         filter=values.filter,
+        blocklist=values.blocklist,
         exclude=values.exclude,
         exclude_seen=values.exclude_seen,
         absent=tuple(values.absent),

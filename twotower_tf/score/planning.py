@@ -59,6 +59,7 @@ class Options:
         vectors_only: user vectors instead of answers.
         format: of the output.
         filter: SQL predicate over the catalogue: items that may be answered.
+        blocklist: file of items that nobody may get; None is that of the export root.
         exclude: file, glob or directory of pairs of user and item that are not answered.
         exclude_seen: leaves out what a user of the log has had; with users_from_events.
         absent: feature columns that the users may lack.
@@ -77,6 +78,7 @@ class Options:
     vectors_only: bool = False
     format: Format = "parquet"
     filter: str = ""
+    blocklist: str | None = None
     exclude: str = ""
     exclude_seen: bool = False
     absent: tuple[str, ...] = ()
@@ -208,7 +210,8 @@ class Planner:
         if self.options.vectors_only:
             return None
         items = ItemVectors.trusted(self._ids, np.empty((len(self._ids), 0), np.float32))
-        gate = Gate(self.bundle.items, items, Path(self.options.export_dir) / BLOCKLIST)
+        blocklist = self.options.blocklist or Path(self.options.export_dir) / BLOCKLIST
+        gate = Gate(self.bundle.items, items, Path(blocklist))
         allowed = gate.allowed(self.options.filter)
         return None if allowed is None else allowed.mask
 
