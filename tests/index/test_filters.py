@@ -106,6 +106,47 @@ def test_every_row_of_a_large_catalogue_has_its_own_answer():
     np.testing.assert_array_equal(found, (price > 0.5) & np.isin(shop, [1, 4]))
 
 
+def both(left, right):
+    return False if left is False or right is False else None if left is None or right is None else True
+
+
+def either(left, right):
+    return True if left is True or right is True else None if left is None or right is None else False
+
+
+def random_filter(rng, depth):
+    """A predicate, and a Python function of a row that says what it is: True, False or None."""
+    if depth == 0 or rng.random() < 0.2:
+        number, letter = int(rng.integers(0, 5)), str(rng.choice(["x", "y"]))
+        return [
+            (f"a = {number}", lambda row: None if row["a"] is None else row["a"] == number),
+            (f"b > 0.{number}", lambda row: None if row["b"] is None else row["b"] > number / 10),
+            (f"c = '{letter}'", lambda row: row["c"] == letter if row["c"] else None),
+            ("a is null", lambda row: row["a"] is None),
+            ("c in ('x', 'q')", lambda row: row["c"] in ("x", "q") if row["c"] else None),
+        ][rng.integers(0, 5)]
+    (one, first), (other, second) = random_filter(rng, depth - 1), random_filter(rng, depth - 1)
+    return [
+        (f"not ({one})", lambda row: None if first(row) is None else not first(row)),
+        (f"({one}) and ({other})", lambda row: both(first(row), second(row))),
+        (f"({one}) or ({other})", lambda row: either(first(row), second(row))),
+    ][rng.integers(0, 3)]
+
+
+def test_random_filters_against_three_valued_logic_in_python():
+    rng = np.random.default_rng(0)
+    rows = [
+        {"a": int(a) if a < 5 else None, "b": float(b) if b < 1.5 else None, "c": c if c != "none" else None}
+        for a, b, c in zip(
+            rng.integers(0, 7, 60), rng.normal(size=60).round(1), rng.choice(["x", "y", "", "none"], 60), strict=True
+        )
+    ]
+    filters = Filters(pa.Table.from_pylist(rows))
+    for _ in range(150):
+        predicate, passes = random_filter(rng, 4)
+        assert filters.mask(predicate).tolist() == [passes(row) is True for row in rows], predicate
+
+
 def test_a_filter_is_evaluated_once(filters):
     first = filters.mask("country = 'DE'")
     assert filters.mask("country = 'DE'") is first

@@ -5,10 +5,12 @@ Whatever is wrong with the input is told here, before anything is written.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -42,6 +44,7 @@ LARGEST = 1 << 16  # rows at a time
 _TABLE_BYTES = 64 << 20  # of one table on its way through a worker
 _WORKER_BYTES = 700 << 20  # of a worker beside its index: TensorFlow, tables on their way
 _SAMPLE = 10_000  # rows that are looked at before work starts
+_LOOKED_AT = 1 << 22  # bytes of a text
 _MAX_K = 1000
 
 
@@ -167,13 +170,13 @@ class Planner:
         """Looks at every file's head, and at the first rows."""
         if not sources:
             raise DataError(f"--users: {self.options.users}: no rows")
-        every = units.plan(sources[:1])
-        if not every:
-            raise DataError(f"--users: {sources[0].name}: no rows")
         user_id = self._config.data.user_id
         wanted = [user_id, *(each.name for each in columns.features(self._config))]
-        work = Path(os.environ.get("TMPDIR", "/tmp"))
-        with reading.opened(sources[0], every[0], wanted, _SAMPLE, work, "1GB") as rows:
+        with (
+            tempfile.TemporaryDirectory(prefix="twotower-") as work,
+            _beginning(sources[0], Path(work)) as (source, unit),
+            reading.opened(source, unit, wanted, _SAMPLE, Path(work), "1GB") as rows,
+        ):
             known = [(sources[0], rows.known), *self._heads(sources[1:])]
             present = columns.present(self._config, known, self.options.absent)
             if sources[0].suffix in files.PARQUET:
@@ -211,7 +214,7 @@ class Planner:
             return None
         items = ItemVectors.trusted(self._ids, np.empty((len(self._ids), 0), np.float32))
         blocklist = self.options.blocklist or Path(self.options.export_dir) / BLOCKLIST
-        gate = Gate(self.bundle.items, items, Path(blocklist))
+        gate = Gate(lambda: self.bundle.items, items, Path(blocklist))
         allowed = gate.allowed(self.options.filter)
         return None if allowed is None else allowed.mask
 
@@ -334,6 +337,29 @@ class Planner:
         width += 0 if self.options.vectors_only else self.options.k * 16
         rows = 1 << ((_TABLE_BYTES // width).bit_length() - 1)
         return max(SMALLEST, min(LARGEST, int(rows)))
+
+
+@contextlib.contextmanager
+def _beginning(source: Source, work: Path) -> Iterator[tuple[Source, Unit]]:
+    """A unit to look at: the first of a Parquet or TFRecord file; of a text, a copy of its first lines.
+
+    Raises:
+        DataError: where there is no row.
+    """
+    if source.suffix in files.PARQUET or source.suffix in files.TFRECORDS:
+        found = units.plan([source])[:1]
+    else:
+        with files.open_bytes(source.path) as file:
+            text = file.read(_LOOKED_AT)
+            text = text[: text.rfind(b"\n") + 1] if file.read(1) else text
+        copy = work / f"beginning{source.suffix}"
+        copy.write_bytes(text)
+        looked_at = dataclasses.replace(source, path=copy)
+        found = units.plan([looked_at])[:1]
+        source = looked_at
+    if not found:
+        raise DataError(f"--users: {source.name}: no rows")
+    yield source, dataclasses.replace(found[0], whole=source.suffix not in files.PARQUET)
 
 
 def _schema(source: Source) -> pa.Schema:

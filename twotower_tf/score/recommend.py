@@ -61,7 +61,7 @@ class Recommender:
         if blocklist is not None and not Path(blocklist).is_file():
             raise DataError(f"blocklist {blocklist}: no such file")
         listed = Path(blocklist) if blocklist is not None else bundle.path.parent / BLOCKLIST
-        self._gate = Gate(bundle.items, self._searcher.items, listed)
+        self._gate = Gate(lambda: bundle.items, self._searcher.items, listed)
 
     def recommend(
         self,
