@@ -193,7 +193,7 @@ def test_too_much_at_once_is_refused(root, rows, tmp_path):
 
 
 def test_what_is_no_refresh(root, tmp_path):
-    with pytest.raises(ConfigError, match="refresh: --items or --delete is needed"):
+    with pytest.raises(ConfigError, match="^--items or --delete is needed: what is new, or what leaves$"):
         refresh(root)
     with pytest.raises(ConfigError, match="--mode=replace needs --items: the whole catalogue"):
         refresh(root, mode="replace", delete=tmp_path / "ids")

@@ -101,7 +101,7 @@ def refresh(
         ConfigError: for an unusable `version`, or where neither table nor ids are given.
     """
     if items is None and delete is None:
-        raise ConfigError("refresh: --items or --delete is needed: what is new, or what leaves")
+        raise ConfigError("--items or --delete is needed: what is new, or what leaves")
     if items is None and mode == "replace":
         raise ConfigError("--mode=replace needs --items: the whole catalogue")
     export_dir = Path(export_dir)

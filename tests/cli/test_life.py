@@ -1,0 +1,60 @@
+"""refresh, rollback, versions and publish at the command line: what they print, and how they refuse."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from twotower_tf.cli.main import main
+
+
+@pytest.fixture(scope="module")
+def root(export_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("life") / "tiny"
+    shutil.copytree(export_dir, place)
+    return place
+
+
+def out(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    assert main(list(arguments)) == 0, capsys.readouterr().err
+    return capsys.readouterr().out.splitlines()
+
+
+def test_a_bundle_is_refreshed_listed_and_rolled_back(
+    root: Path, trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = (Path(trained[1].data.root) / "items.csv").read_text().splitlines()
+    items = tmp_path / "items.csv"
+    items.write_text("\n".join([lines[0], lines[1].replace("i00000", "brandnew")]) + "\n")
+    (tmp_path / "gone.txt").write_text("i00001\n")
+    flags = (f"--export_dir={root}", f"--items={items}", f"--delete={tmp_path}/gone.txt")
+    assert out(capsys, "refresh", *flags, "--version=8") == [
+        "items: 1 new, 0 changed, 1 gone, 0 with other columns only", "index: updated", f"{root}/8",
+    ]  # fmt: skip
+    assert out(capsys, "rollback", f"--export_dir={root}", "--to=7", "--version=9", "--keep=2") == [f"{root}/9"]
+    listed = [json.loads(line) for line in out(capsys, "versions", f"--export_dir={root}")]
+    assert [(each["version"], each["origin"], each["items"]) for each in listed] == [
+        (8, "refresh of 7", 150), (9, "rollback of 7", 150),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("refresh --export_dir={root}", "--items or --delete is needed: what is new, or what leaves"),
+        ("refresh --export_dir={root} --items=x --mode=merge", "--mode=merge: value should be one of <upsert|replace>"),
+        ("refresh --export_dir={root} --items={root}/x.csv", "--items: no such file: {root}/x.csv"),
+        ("refresh --export_dir={root} --items=x --max_removed=2", "--max_removed=2: 2.0 is not a number in the range"),
+        ("rollback --export_dir={root}", "--to is required: the earlier version"),
+        ("rollback --export_dir={root} --to=3", "{root}: no version 3 of ours; there: "),
+        ("publish --export_dir={root}", "--redis_url is required: redis://host:port/database"),
+        ("publish --export_dir={root} --redis_url=localhost", "--redis_url: localhost: Redis URL must specify"),
+        ("export --run_dir=x --export_dir=y --format=csv", "--format=csv: value should be one of <tsv|parquet|npy>"),
+    ],
+)  # fmt: skip
+def test_refusals(root: Path, line: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(line.format(root=root).split()) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith(f"twotower {line.split()[0]}: {message.format(root=root)}"), said.err
