@@ -64,7 +64,7 @@ def test_manifest_says_what_is_there(export_dir, trained):
     path, (_, config) = export_dir / "7", trained
     manifest = json.loads((path / "manifest.json").read_text())
     stated = {
-        "schema_version": 1,
+        "schema_version": 2,
         "format": "twotower_tf bundle",
         "version": 7,
         "vector_dim": 8,

@@ -34,7 +34,7 @@ def write_bundle(root, version, angle=0.0, **changes):
         file.relative_to(path).as_posix(): artifacts.sha256_file(file) for file in path.rglob("*") if file.is_file()
     }
     manifest = {
-        "schema_version": 1,
+        "schema_version": 2,
         "format": "twotower_tf bundle",
         "version": version,
         "items": 3,
@@ -107,7 +107,7 @@ def test_a_damaged_manifest_is_not_passed_over_for_an_older_version(tmp_path):
     (path / "manifest.json").write_text('{"schema_version": 1, "for')
     with pytest.raises(ArtifactError, match=r"/9/manifest.json: damaged: "):
         Bundle.open(tmp_path)
-    (path / "manifest.json").write_text('{"schema_version": 1, "format": "twotower_tf bundle", "version": 9}')
+    (path / "manifest.json").write_text('{"schema_version": 2, "format": "twotower_tf bundle", "version": 9}')
     with pytest.raises(ArtifactError, match="manifest.json: damaged: 'items' is missing or not int"):
         Bundle.open(tmp_path)
 
@@ -172,8 +172,8 @@ def test_what_is_no_export_directory_is_said(tmp_path):
 
 
 def test_a_bundle_of_another_schema_version_is_refused(tmp_path):
-    write_bundle(tmp_path, 9, schema_version=2)
-    with pytest.raises(ArtifactError, match="schema_version 2 is not the 1 that this version of twotower_tf reads"):
+    write_bundle(tmp_path, 9, schema_version=1)
+    with pytest.raises(ArtifactError, match="schema_version 1 is not the 2 that this version of twotower_tf reads"):
         Bundle.open(tmp_path)
 
 

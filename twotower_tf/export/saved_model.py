@@ -88,8 +88,7 @@ def state_version(model: Any, version: int, where: Path) -> None:
                 found += 1
     if not found:
         raise ArtifactError(
-            f"{where / FILE}: its version cannot be stated anew: it was exported by an earlier version of twotower_tf; "
-            "export the run again"
+            f"{where / FILE}: its version cannot be stated anew: no constant {contract.VERSION_NODE!r} is in its graph"
         )
 
 

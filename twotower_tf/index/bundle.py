@@ -22,7 +22,7 @@ from twotower_tf.index import files
 from twotower_tf.index.load import load
 from twotower_tf.index.searcher import Searcher
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FORMAT = "twotower_tf bundle"
 MANIFEST = "manifest.json"
 CONFIG = "config.json"
