@@ -1,43 +1,57 @@
-"""Examples per second of training, beside the textbook model: one `DenseFeatures` per column, Adam, `keras.Model.fit`.
+"""Examples per second of training, beside the textbook model and TensorFlow Recommenders, on the same rows.
 
-    python benchmarks/train_throughput.py [--events=500000] [--steps=150]
+    python benchmarks/train_throughput.py [--events=300000] [--rounds=7] [--settings=1024x1,8192x1,1024x10,1024x100]
+                                          [--retrieval=1024,4096]
 
-Both train the same model on the same rows: eleven hash columns of 16 dimensions, towers of 128-64-32, the log's own
-labels, binary cross-entropy on the cosine logit, the same metrics. The textbook reads batches of strings from memory,
-ours the prepared arrays. One JSON line per table size and batch size.
+Textbook: one `DenseFeatures` per column, Adam, `keras.Model.fit`. Both train the same model: eleven hash columns of 16
+dimensions, towers of 128-64-32, the log's own labels, binary cross-entropy on the cosine logit, the same metrics. The
+textbook reads batches of strings from memory, ours the prepared arrays.
+
+Retrieval: in-batch softmax between 64 dimensions of a user and an item, on pairs with gowalla's numbers of users and
+places. TensorFlow Recommenders' basic retrieval (two `Embedding`s of integers, `tasks.Retrieval`, Adagrad) has no
+towers and no correction; ours also has a projection, unit length, the logQ correction, accidental hits and ranks.
+
+The two of a pair live in processes of their own and take turns, so that a busy machine slows both; the ratio is the
+median of the rounds' ratios. One JSON line per comparison. `matmul_share`: floating-point operations of the towers' and
+the loss's matrix products per second of ours, as a share of what one large product of the same type reaches here.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import tempfile
 import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from typing import Any
 
 import avazu_log
 import numpy as np
-import pyarrow as pa
-import tensorflow as tf
-import tf_keras as keras
 
-from twotower_tf.config import DataConfig, ExperimentConfig, Hash, Labelled, ModelConfig, SamplingConfig, TrainConfig
-from twotower_tf.data.prepare import prepare
-from twotower_tf.data.prepared import Prepared
-from twotower_tf.features.arrays import EncodedData
-from twotower_tf.features.encode import encode
-from twotower_tf.model.losses.cosine_logit import COSINE_BOUND, final_sigmoid
-from twotower_tf.train.batches import Batches
-from twotower_tf.train.loop import compile_model
+from twotower_tf.config import (
+    DataConfig,
+    ExperimentConfig,
+    Hash,
+    InBatch,
+    InBatchSoftmax,
+    Labelled,
+    ModelConfig,
+    RandomSplit,
+    SamplingConfig,
+    TrainConfig,
+)
 
 ITEM = {name: 10_000 for name in ("adid", "site_id", "site_domain", "site_category", "app_id", "app_domain")}
 ITEM["app_category"] = 1_000
 USER = {"device_id": 1_000, "device_ip": 10_000, "device_type": 10, "device_conn_type": 10}
 DIM, HIDDEN, VECTOR = 16, (128, 64), 32
-METRICS = (keras.metrics.AUC, keras.metrics.BinaryAccuracy, keras.metrics.Precision, keras.metrics.Recall)
+USERS, PLACES, WIDTH = 29_858, 40_981, 64
+
+Fit = Callable[[int], None]  # trains so many steps
 
 
 def experiment(root: Path, scale: int, batch_size: int) -> ExperimentConfig:
@@ -56,25 +70,47 @@ def experiment(root: Path, scale: int, batch_size: int) -> ExperimentConfig:
     )  # fmt: skip
 
 
-def timed_fit(model: keras.Model, dataset: tf.data.Dataset, steps: int, batch_size: int) -> float:
-    """Examples per second of the second of two runs of `steps`."""
-    model.fit(dataset, steps_per_epoch=min(20, steps), verbose=0)
-    begin = time.perf_counter()
-    model.fit(dataset, steps_per_epoch=steps, verbose=0)
-    return steps * batch_size / (time.perf_counter() - begin)
+def retrieval(root: Path, batch_size: int) -> ExperimentConfig:
+    """One user and one item column, no hidden layers, in-batch softmax."""
+    return ExperimentConfig(
+        name="retrieval",
+        data=DataConfig(root=str(root), events="pairs.parquet", timestamp="", split=RandomSplit(0.05, 0.05)),
+        item_features=(Hash("item_id", buckets=400_000),),
+        user_features=(Hash("user_id", buckets=300_000),),
+        model=ModelConfig(embedding_dim=WIDTH, vector_dim=WIDTH, item_hidden=(), user_hidden=()),
+        sampling=SamplingConfig(negatives=(InBatch(),)),
+        loss=InBatchSoftmax(temperature=0.1),
+        train=TrainConfig(batch_size=batch_size, monitor=""),
+    )
 
 
-def ours(root: Path, run_dir: Path, scale: int, batch_size: int, steps: int) -> float:
+def ours(config: ExperimentConfig, run_dir: Path) -> Fit:
     """Ours, from the prepared arrays."""
-    config = experiment(root, scale, batch_size)
+    from twotower_tf.data.prepared import Prepared
+    from twotower_tf.features.arrays import EncodedData
+    from twotower_tf.features.encode import encode
+    from twotower_tf.train.batches import Batches
+    from twotower_tf.train.loop import compile_model
+
     prepared = Prepared.open(run_dir)
     encode(config, prepared)
     batches = Batches(config, prepared, EncodedData.open(config, prepared))
-    return timed_fit(compile_model(config, batches.steps), batches.dataset(0), steps, batch_size)
+    model, dataset = compile_model(config, batches.steps), batches.dataset(0)
+    return lambda steps: model.fit(dataset, steps_per_epoch=steps, verbose=0)
 
 
-def textbook(rows: pa.Table, scale: int, batch_size: int, steps: int) -> float:
+def textbook(run_dir: Path, scale: int, batch_size: int) -> Fit:
     """The usual way, from strings in memory."""
+    import pyarrow as pa
+    import tensorflow as tf
+    import tf_keras as keras
+
+    from twotower_tf.data.prepared import Prepared
+    from twotower_tf.model.losses.cosine_logit import COSINE_BOUND, final_sigmoid
+
+    rows = pa.Table.from_batches(Prepared.open(run_dir).raw_batches("train", 100_000))
+    items = Prepared.open(run_dir).item_ids()
+    rows = rows.append_column("item.adid", pa.array(items[rows["item_row"].to_numpy()], pa.string()))
     inputs = {name: keras.Input([], dtype=tf.string, name=name) for name in (*ITEM, *USER)}
     vectors = []
     for columns in (USER, ITEM):
@@ -90,49 +126,167 @@ def textbook(rows: pa.Table, scale: int, batch_size: int, steps: int) -> float:
     cosine = keras.layers.Dot(axes=1)(vectors)
     logit = keras.layers.Lambda(lambda c: 2 * tf.math.atanh(tf.clip_by_value(c, -COSINE_BOUND, COSINE_BOUND)))(cosine)
     model = keras.Model(inputs, final_sigmoid()(logit))
-    model.compile(keras.optimizers.Adam(1e-3), "binary_crossentropy", metrics=[metric() for metric in METRICS])
+    metrics = (keras.metrics.AUC, keras.metrics.BinaryAccuracy, keras.metrics.Precision, keras.metrics.Recall)
+    model.compile(keras.optimizers.Adam(1e-3), "binary_crossentropy", metrics=[metric() for metric in metrics])
     x = {
         name: tf.constant(rows[f"{side}.{name}"].to_pylist())
         for side, names in (("user", USER), ("item", ITEM))
         for name in names
     }
     y = tf.constant(rows["label"].to_numpy().astype(np.float32))
-    dataset = (
-        tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size, drop_remainder=True).cache().repeat().prefetch(2)
-    )
-    return timed_fit(model, dataset, steps, batch_size)
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size, drop_remainder=True)
+    dataset = dataset.cache().repeat().prefetch(2)
+    return lambda steps: model.fit(dataset, steps_per_epoch=steps, verbose=0)
+
+
+def recommenders(root: Path, batch_size: int) -> Fit:
+    """TensorFlow Recommenders' basic retrieval."""
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    import pyarrow.parquet as pq
+    import tensorflow as tf
+    import tensorflow_recommenders as tfrs
+    import tf_keras as keras
+
+    class Retrieval(tfrs.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.user, self.item = keras.layers.Embedding(USERS, WIDTH), keras.layers.Embedding(PLACES, WIDTH)
+            self.task = tfrs.tasks.Retrieval()
+
+        def compute_loss(self, features: Any, training: bool = False) -> Any:
+            return self.task(self.user(features["user"]), self.item(features["item"]))
+
+    table = pq.read_table(root / "pairs.parquet")
+    pairs = {
+        name: tf.constant([int(text[1:]) for text in table[f"{name}_id"].to_pylist()], tf.int32)
+        for name in ("user", "item")
+    }
+    dataset = tf.data.Dataset.from_tensor_slices(pairs).batch(batch_size, drop_remainder=True)
+    dataset = dataset.cache().repeat().prefetch(2)
+    model = Retrieval()
+    model.compile(optimizer=keras.optimizers.Adagrad(0.1))
+    return lambda steps: model.fit(dataset, steps_per_epoch=steps, verbose=0)
+
+
+def serve(connection: Connection, make: Callable[..., Fit], *arguments: Any) -> None:
+    """Trains as many steps as it is told, and answers with the seconds."""
+    fit = make(*arguments)
+    while steps := connection.recv():
+        begin = time.perf_counter()
+        fit(steps)
+        connection.send(time.perf_counter() - begin)
+
+
+class Contender:
+    """One of a pair, in a process of its own."""
+
+    def __init__(self, make: Callable[..., Fit], *arguments: Any) -> None:
+        self._mine, theirs = multiprocessing.Pipe()
+        self._process = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs, make, *arguments))
+        self._process.start()
+
+    def seconds(self, steps: int) -> float:
+        """How long so many steps take."""
+        self._mine.send(steps)
+        return float(self._mine.recv())
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._mine.send(0)
+        self._process.join()
+
+
+def compare(one: Contender, other: Contender, steps: tuple[int, int], rounds: int) -> tuple[float, float, float]:
+    """Steps per second of both, and their ratio: medians over rounds of turns."""
+    for contender in (one, other):
+        contender.seconds(20)  # tracing and first touches of memory
+    speeds = np.array([[steps[0] / one.seconds(steps[0]), steps[1] / other.seconds(steps[1])] for _ in range(rounds)])
+    one.close()
+    other.close()
+    return float(np.median(speeds[:, 0])), float(np.median(speeds[:, 1])), float(np.median(speeds[:, 0] / speeds[:, 1]))
+
+
+def peak(make: str = "float32") -> float:
+    """Floating-point operations per second of a large matrix product."""
+    import tensorflow as tf
+
+    size = 2048
+    a = tf.cast(tf.random.normal((size, size)), make)
+    best = 0.0
+    for _ in range(8):
+        begin = time.perf_counter()
+        tf.linalg.matmul(a, a).numpy()
+        best = max(best, 2 * size**3 / (time.perf_counter() - begin))
+    return best
+
+
+def tower_operations() -> int:
+    """Of one example's matrix products in the textbook model, forward and backward: three products per layer."""
+    widths = [[DIM * len(side), *HIDDEN, VECTOR] for side in (USER, ITEM)]
+    return sum(6 * a * b for side in widths for a, b in zip(side, side[1:], strict=False))
+
+
+def report(mine: float, usual: float, ratio: float, batch: int, setting: str, operations: float, rate: float) -> None:
+    line = {
+        "benchmark": "train_throughput", "ours": round(mine * batch), "peer": round(usual * batch),
+        "ratio": round(ratio, 2), "unit": "examples/s", "setting": setting,
+        "matmul_share": round(mine * batch * operations / rate, 3),
+    }  # fmt: skip
+    print(json.dumps(line), flush=True)
+
+
+def write_pairs(path: Path) -> None:
+    """As many users, places and pairs as gowalla has, both with a long tail."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rng = np.random.default_rng(17)
+    numbers = {"user_id": USERS, "item_id": PLACES}
+    columns = {name: (rng.random(810_128) ** 2 * size).astype(int).astype(str) for name, size in numbers.items()}
+    table = {name: pa.array(np.char.add(name[0], values)) for name, values in columns.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(table), path)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--events", type=int, default=300_000)
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--settings", default="1024x1,8192x1,1024x10,1024x100", help="batch size x table scale, ...")
+    parser.add_argument("--retrieval", default="1024,4096", help="batch sizes")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        root, run_dir = Path(scratch) / "data", Path(scratch) / "run"
-        avazu_log.write(root / "events.csv", options.events)
-        prepare(experiment(root, 1, 1024), run_dir)
-        rows = pa.Table.from_batches(Prepared.open(run_dir).raw_batches("train", 100_000))
-        items = Prepared.open(run_dir).item_ids()
-        rows = rows.append_column("item.adid", pa.array(items[rows["item_row"].to_numpy()], pa.string()))
-        for setting in options.settings.split(","):
-            batch_size, scale = (int(part) for part in setting.split("x"))
-            usual = textbook(rows, scale, batch_size, max(5, options.steps // scale))
-            mine = ours(root, run_dir, scale, batch_size, options.steps)
-            print(
-                json.dumps(
-                    {
-                        "benchmark": "train_throughput",
-                        "ours": round(mine),
-                        "peer": round(usual),
-                        "ratio": round(mine / usual, 2),
-                        "unit": "examples/s",
-                        "setting": f"textbook model, batch {batch_size:,}, {72_020 * scale:,} table rows",
-                    }
-                ),
-                flush=True,
-            )
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from twotower_tf.data.prepare import prepare
+
+    with tempfile.TemporaryDirectory() as scratch, multiprocessing.get_context("spawn").Pool(1) as pool:
+        rate = pool.apply(peak)
+        if options.settings:
+            root, run_dir = Path(scratch) / "data", Path(scratch) / "run"
+            avazu_log.write(root / "events.csv", options.events)
+            prepare(experiment(root, 1, 1024), run_dir)
+        for setting in filter(None, options.settings.split(",")):
+            batch, scale = (int(part) for part in setting.split("x"))
+            steps = max(10, options.steps * 1024 // batch)
+            figures = compare(
+                Contender(ours, experiment(root, scale, batch), run_dir), Contender(textbook, run_dir, scale, batch),
+                (steps, max(3, steps // scale)), options.rounds,
+            )  # fmt: skip
+            told = f"textbook model, batch {batch:,}, {72_020 * scale:,} table rows"
+            report(*figures, batch, told, tower_operations(), rate)
+        if options.retrieval:
+            root, run_dir = Path(scratch) / "pairs", Path(scratch) / "pairs_run"
+            write_pairs(root / "pairs.parquet")
+            prepare(retrieval(root, 1024), run_dir)
+        for batch in map(int, filter(None, options.retrieval.split(","))):
+            steps = max(10, options.steps * 1024 // batch)
+            figures = compare(
+                Contender(ours, retrieval(root, batch), run_dir), Contender(recommenders, root, batch),
+                (steps, steps), options.rounds,
+            )  # fmt: skip
+            operations = 12 * WIDTH * WIDTH + 6 * WIDTH * batch
+            told = f"in-batch softmax beside TensorFlow Recommenders, batch {batch:,}"
+            report(*figures, batch, told, operations, rate)
 
 
 if __name__ == "__main__":
