@@ -133,6 +133,24 @@ def test_default_signature_gives_the_training_paths_vectors(model, loaded):
     assert answer["model_version"].dtype == tf.int64
 
 
+def test_encoded_values_give_the_same_vectors_to_the_last_bit(loaded):
+    """What batch scoring sends: buckets and numbers, computed outside the graph, by position where names are many."""
+    raw = {
+        name: tf.constant(value)
+        for name, value in rows_to_arrays(Side(CONFIG, STATISTICS, "user").inputs, ROWS).items()
+    }
+    encoded = Side(CONFIG, STATISTICS, "user").encode(raw)
+    names = {"ids": "ids", "numeric": "numeric", "values0": "class", "values1": "history"}
+    signature = loaded["user"].signatures["from_encoded"]
+    assert set(signature.structured_input_signature[1]) == set(names)
+    answer = signature(**{argument: encoded[key] for argument, key in names.items()})
+    wanted = loaded["user"].signatures["serving_default"](**user_arguments(ROWS[:2]))["user_vector"]
+    lists = {name: value[:2] for name, value in encoded.items()}
+    again = signature(**{argument: lists[key] for argument, key in names.items()})["user_vector"]
+    np.testing.assert_array_equal(again, wanted)
+    assert answer["model_version"].numpy().tolist() == [VERSION] * len(ROWS)
+
+
 def test_examples_give_the_same_vectors_whatever_lists_they_use(model, loaded):
     serialized = tf.constant([example(row) for row in ROWS])
     answer = loaded["user"].signatures["from_examples"](examples=serialized)

@@ -1,5 +1,6 @@
 """Input that is not what it was: one line before work starts, or a row in the quarantine."""
 
+import gzip
 import json
 
 import numpy as np
@@ -11,6 +12,7 @@ from tests.score.people import COLUMNS, delimited, json_lines, parquet, people
 from twotower_tf.cli.main import main
 from twotower_tf.data.timestamps import Clock
 from twotower_tf.errors import ConfigError
+from twotower_tf.score import planning
 from twotower_tf.score.columns import Column
 from twotower_tf.score.judge import Judge, clock
 from twotower_tf.score.planning import Options, Planner
@@ -244,6 +246,26 @@ def test_no_value_where_a_file_of_json_lacks_a_member(tmp_path, export_dir):
     assert {column.name for column in planner._table.columns} == {
         "user_id", "country", "age", "interests", "device_type", "timestamp", "history",
     }  # fmt: skip
+
+
+def test_only_the_beginning_of_a_text_is_looked_at(tmp_path, export_dir, monkeypatch):
+    """A compressed file is one unit; it is not read to its end twice."""
+    monkeypatch.setattr(planning, "_LOOKED_AT", 20_000)
+    delimited(tmp_path / "u.csv", people(3000))
+    text = (tmp_path / "u.csv").read_bytes()
+    with gzip.open(tmp_path / "u.csv.gz", "wb") as file:
+        file.write(text)
+    read = []
+    opened = planning.reading.opened
+
+    def watched(source, *rest):
+        read.append(source.path.read_bytes())
+        return opened(source, *rest)
+
+    monkeypatch.setattr(planning.reading, "opened", watched)
+    for name in ("u.csv", "u.csv.gz"):
+        Planner(Options(export_dir=export_dir, output=tmp_path / "out", users=str(tmp_path / name)))
+    assert read[0] == read[1] == text[: text[:20_000].rfind(b"\n") + 1]
 
 
 def test_clock_of_a_form_that_is_given():

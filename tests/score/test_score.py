@@ -233,3 +233,23 @@ def test_the_command_with_real_workers(tmp_path, export_dir, capsys):
     assert 2e8 < summary["peak_worker_bytes"] < 2e9
     assert out.startswith(f"300 users in {tmp_path}/out, 0 rows quarantined, ")
     assert "score: 300 of 300 (100%)" in err and "GB per worker" in err
+
+
+@pytest.mark.quality
+def test_memory_is_flat(tmp_path, export_dir):
+    """Of a worker, between half a million users and two million, of ten thousand at a time; every user once."""
+    rows = people(20_000)
+    peaks = {}
+    for copies in (25, 100):
+        directory = tmp_path / f"users-{copies}"
+        directory.mkdir()
+        parquet(directory / "part-000.parquet", rows, row_group_size=10_000)
+        for number in range(1, copies):
+            os.link(directory / "part-000.parquet", directory / f"part-{number:03d}.parquet")
+        summary = score(
+            Options(export_dir=export_dir, output=tmp_path / f"out-{copies}", users=str(directory), workers=1)
+        )
+        assert summary["users"] == 20_000 * copies
+        peaks[copies] = summary["peak_worker_bytes"]
+    print(f"peak of a worker: {peaks}")
+    assert peaks[100] < 1.1 * peaks[25] and peaks[100] < 1.5e9

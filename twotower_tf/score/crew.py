@@ -118,7 +118,11 @@ class Crew:
             self.state.peak = max(self.state.peak, message.peak)
             advanced(self.state)
         elif isinstance(message, Finished):
-            each.tasks = [task for task in each.tasks if task.unit.number != message.unit]
+            (done,) = (task.unit for task in each.tasks if task.unit.number == message.unit)
+            each.tasks = [task for task in each.tasks if task.unit is not done]
+            # records that are no rows, blank lines: planned, and in no table
+            self.state.rows[done.number] = done.rows or self.state.rows.get(done.number, 0)
+            advanced(self.state)
             self.state.peak = max(self.state.peak, message.peak)
         elif isinstance(message, Failed):
             each.failed = message

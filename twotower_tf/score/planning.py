@@ -354,12 +354,11 @@ def _beginning(source: Source, work: Path) -> Iterator[tuple[Source, Unit]]:
             text = text[: text.rfind(b"\n") + 1] if file.read(1) else text
         copy = work / f"beginning{source.suffix}"
         copy.write_bytes(text)
-        looked_at = dataclasses.replace(source, path=copy)
-        found = units.plan([looked_at])[:1]
-        source = looked_at
+        source = dataclasses.replace(source, path=copy)
+        found = units.plan([source])[:1]
     if not found:
         raise DataError(f"--users: {source.name}: no rows")
-    yield source, dataclasses.replace(found[0], whole=source.suffix not in files.PARQUET)
+    yield source, found[0]
 
 
 def _schema(source: Source) -> pa.Schema:
