@@ -31,8 +31,11 @@ def log(trained):
     return sorted(rows, key=lambda row: row["timestamp"])
 
 
-@pytest.fixture(scope="module")
-def scored(trained, export_dir, tmp_path_factory):
+pytestmark = pytest.mark.usefixtures("one_tower")
+
+
+@pytest.fixture
+def scored(trained, export_dir, tmp_path_factory, one_tower):
     run_dir, config = trained
     output = tmp_path_factory.mktemp("from_events") / "out"
     options = Options(

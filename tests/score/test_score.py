@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from twotower_tf.score.planning import Options
 from twotower_tf.score.score import score
 
 ROOT = Path(__file__).resolve().parents[2]
+REAL = worker.main
 # Scores with fake workers; `argv` is export_dir, users, output.
 SCRIPT = """
 import sys
@@ -46,31 +48,42 @@ def tree(output):
     return {**found, "summary": {name: summary.get(name) for name in kept}}
 
 
-@pytest.fixture
-def users(tmp_path):
+@pytest.fixture(scope="module")
+def users(tmp_path_factory):
     """Six units, with a row in each that has no id."""
+    path = tmp_path_factory.mktemp("scored") / "users.parquet"
     rows = people(3000)
     for number in range(250, 3000, 500):
         rows[number]["user_id"] = None
-    parquet(tmp_path / "users.parquet", rows, row_group_size=250)
-    return tmp_path / "users.parquet"
+    parquet(path, rows, row_group_size=250)
+    return path
 
 
-@pytest.fixture
-def faked(monkeypatch):
-    monkeypatch.setattr(worker, "main", fakes.main)
-    monkeypatch.setattr(units, "ROWS", 500)
-    monkeypatch.setattr("twotower_tf.score.planning.LARGEST", 256)
-    monkeypatch.setattr("twotower_tf.score.planning.SMALLEST", 64)
-    monkeypatch.setattr(crew, "SMALLEST", 64)
+@pytest.fixture(scope="module")
+def faked():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker, "main", fakes.main)
+        patch.setattr(units, "ROWS", 500)
+        patch.setattr("twotower_tf.score.planning.LARGEST", 256)
+        patch.setattr("twotower_tf.score.planning.SMALLEST", 64)
+        patch.setattr(crew, "SMALLEST", 64)
+        yield
 
 
-@pytest.fixture
-def whole(tmp_path, export_dir, users, faked):
-    options = Options(export_dir=export_dir, output=tmp_path / "whole", users=str(users), workers=2, k=5, at=0)
-    summary = score(options)
+@pytest.fixture(scope="module")
+def undisturbed(export_dir, users, faked):
+    """The output of a scoring that nothing happened to."""
+    output = users.parent / "whole"
+    summary = score(Options(export_dir=export_dir, output=output, users=str(users), workers=2, k=5, at=0))
     assert (summary["users"], summary["quarantined"], summary["files"]) == (2994, 6, 6)
-    return tree(tmp_path / "whole")
+    return output
+
+
+@pytest.fixture
+def whole(undisturbed, tmp_path):
+    """Its files; a copy of them is in `whole` below the test's own directory."""
+    shutil.copytree(undisturbed, tmp_path / "whole")
+    return tree(undisturbed)
 
 
 def start(export_dir, users, output, **environment):
@@ -123,17 +136,18 @@ def test_a_unit_that_nobody_survives_is_told(tmp_path, export_dir, users, faked,
     for number in range(40):
         (tokens / f"kill-{number}").touch()
     monkeypatch.setenv(fakes.TOKENS, str(tokens))
+    monkeypatch.setattr(crew, "_DEATHS", 2)
     with pytest.raises(DataError) as raised:
         score(Options(export_dir=export_dir, output=tmp_path / "out", users=str(users), workers=1, k=5, at=0))
     assert str(raised.value).endswith(
-        "4 workers died over it, the last with 64 rows at a time: killed, as the kernel does when memory runs out; "
+        "2 workers died over it, the last with 64 rows at a time: killed, as the kernel does when memory runs out; "
         "give them more memory: fewer --workers"
     )
     assert "users.parquet, rows 1 to 500: " in str(raised.value)
 
 
 def test_the_parent_killed(tmp_path, export_dir, users, whole):
-    _killed_at_random(tmp_path, export_dir, users, whole, moments=3)
+    _killed_at_random(tmp_path, export_dir, users, whole, moments=2)
 
 
 @pytest.mark.quality
@@ -180,9 +194,11 @@ def test_another_command_is_refused(tmp_path, export_dir, users, whole):
         assert str(raised.value) == (
             f"{tmp_path / 'whole'}: {told}; choose another --output, or start over with --resume=false"
         )
-    os.utime(users, (1, 1))
+    stamp = users.stat().st_mtime_ns
+    os.utime(users, ns=(1, 1))
     with pytest.raises(DataError, match="was begun with other input files: .*users.parquet has changed since; choose"):
         score(Options(**common, k=5))
+    os.utime(users, ns=(stamp, stamp))
     assert tree(tmp_path / "whole") == before
     summary = score(Options(**common, k=6), resume=False)
     assert summary["users"] == 2994 and tree(tmp_path / "whole") != before
@@ -219,7 +235,8 @@ def test_two_scorings_into_one_directory(tmp_path, export_dir, users, faked):
     process.wait()
 
 
-def test_the_command_with_real_workers(tmp_path, export_dir, capsys):
+def test_the_command_with_real_workers(tmp_path, export_dir, capsys, monkeypatch):
+    monkeypatch.setattr(worker, "main", REAL)
     delimited(tmp_path / "users.csv", people(300))
     flags = [f"--export_dir={export_dir}", f"--users={tmp_path}/users.csv", f"--output={tmp_path}/out", "--k=3"]
     assert main(["score", *flags, "--format=tsv", "--workers=1"]) == 0
@@ -236,8 +253,9 @@ def test_the_command_with_real_workers(tmp_path, export_dir, capsys):
 
 
 @pytest.mark.quality
-def test_memory_is_flat(tmp_path, export_dir):
+def test_memory_is_flat(tmp_path, export_dir, monkeypatch):
     """Of a worker, between half a million users and two million, of ten thousand at a time; every user once."""
+    monkeypatch.setattr(worker, "main", REAL)
     rows = people(20_000)
     peaks = {}
     for copies in (25, 100):

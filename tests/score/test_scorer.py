@@ -9,34 +9,18 @@ import tensorflow as tf
 from tests.score.people import delimited, json_lines, parquet, people
 from twotower_tf.errors import ArtifactError
 from twotower_tf.features.inputs import rows_to_arrays, side_inputs
-from twotower_tf.score import scorer as scorer_module
 from twotower_tf.score.planning import Options, Planner
 from twotower_tf.score.scorer import Scorer
 
 AT = 1736500000
+
+pytestmark = pytest.mark.usefixtures("one_tower")
 
 
 @pytest.fixture(scope="module")
 def tsv(export_dir):
     lines = [line.split("\t") for line in (export_dir / "7" / "item_embeddings.tsv").read_text().splitlines()]
     return np.array([line[0] for line in lines]), np.array([line[1].split(",") for line in lines], np.float32)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_tower():
-    """The tower is loaded once for all scorers here: that takes longer than they do."""
-    with pytest.MonkeyPatch.context() as patch:
-        towers = {}
-        load = scorer_module.UserTower
-        patch.setattr(
-            scorer_module, "UserTower", lambda bundle: towers.setdefault(7, None) or _kept(towers, load, bundle)
-        )
-        yield
-
-
-def _kept(towers, load, bundle):
-    towers[7] = load(bundle)
-    return towers[7]
 
 
 @pytest.fixture(scope="module")

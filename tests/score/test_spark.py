@@ -26,6 +26,7 @@ def users(tmp_path):
     return tmp_path / "users.csv"
 
 
+@pytest.mark.usefixtures("one_tower")
 @pytest.mark.parametrize("format", ["parquet", "tsv"])
 def test_a_task_gives_the_rows_that_a_worker_writes(tmp_path, export_dir, users, monkeypatch, format):
     """The function that Spark is given, called as an executor calls it."""
