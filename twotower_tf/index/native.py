@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-_TRAINING_SAMPLE = 250_000
+_CENTRE_SAMPLE = 250_000  # items that the partitions' centres are trained with
+_CODE_SAMPLE = 100_000  # and the quantizer, which more items make dearer, not better (tried up to a million)
 # Of the partitions' centres: they, too, are quantized by the error that a dot product sees (Guo et al., 2020).
 _CENTRE_LOSS = 2.5
 _PARALLEL_BATCH = 64  # queries that a ScaNN thread takes at a time
@@ -53,13 +54,13 @@ def library() -> ModuleType:
 
 def build(vectors: Floats, k: int, shape: Shape, threads: int) -> Any:
     """ScaNN's searcher over vectors [num_items, vector_dim] float32 that were checked."""
-    sample = min(len(vectors), _TRAINING_SAMPLE)
     builder = library().builder(vectors, k, "dot_product").set_n_training_threads(threads)
+    sample = min(len(vectors), _CENTRE_SAMPLE)
     builder = builder.tree(shape.leaves, shape.leaves, training_sample_size=sample, avq=_CENTRE_LOSS)
     builder = builder.score_ah(
         min(shape.dimensions_per_block, vectors.shape[1]),
         anisotropic_quantization_threshold=shape.anisotropic_threshold,
-        training_sample_size=sample,
+        training_sample_size=min(len(vectors), _CODE_SAMPLE),
     )
     with _quiet():
         return builder.reorder(k).build()
