@@ -238,11 +238,11 @@ class Planner:
         timed = [each.name for each in columns.features(self._config) if each.role == "time"]
         workers, threads, limit = self.crew()
         job = Job(
-            export_dir=str(options.export_dir),
+            export_dir=str(Path(options.export_dir).absolute()),  # executors work in other directories
             version=self.bundle.version,
-            output=str(options.output),
-            journal=str(self.journal.directory),
-            sources=table.sources,
+            output=str(Path(options.output).absolute()),
+            journal=str(self.journal.directory.absolute()),
+            sources=tuple(dataclasses.replace(each, path=each.path.absolute()) for each in table.sources),
             user_id=self._config.data.user_id,
             columns=table.columns,
             clocks=table.clocks,
