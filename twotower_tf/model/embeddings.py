@@ -146,7 +146,8 @@ class EmbeddingTable(keras.layers.Layer):
             float32 `[batch, columns, dim]`, zero where there is no value; with `mean`, `[batch, dim]`, zero where there
             is none at all.
         """
-        rows = tf.cast(ids, tf.int64) + tf.constant(list(offsets), tf.int64)
+        number = tf.int32 if self.rows <= tf.int32.max else tf.int64  # small ones are faster to look up
+        rows = tf.cast(ids, number) + tf.constant(list(offsets), number)
         present = ids >= 0
         if mean:
             return self._mean(rows, present)

@@ -162,12 +162,13 @@ class TowersAndTables(keras.optimizers.Optimizer):
             a = tf.gather(slots[0], rows) + tf.square(gradient)
             slots[0].scatter_update(tf.IndexedSlices(a, rows))
             change = rate * gradient / (tf.sqrt(a) + rule.epsilon)
-        if not rule.weight_decay and table.dtype == tf.float32:
-            table.scatter_sub(tf.IndexedSlices(change, rows))
-            return
-        moved = tf.cast(tf.gather(table, rows), tf.float32) * (1.0 - rate * rule.weight_decay) - change
+        moved = tf.cast(tf.gather(table, rows), tf.float32)
+        if rule.weight_decay:
+            moved *= 1.0 - rate * rule.weight_decay
+        moved -= change
         if table.dtype == tf.bfloat16:
             moved = rounded_by_chance(moved, tf.stack([self.iterations * 1000 + place, self.seed]))
+        # `scatter_sub` takes twice the time of a gather and an update: it adds row by row, an update copies them.
         table.scatter_update(tf.IndexedSlices(moved, rows))
 
     def get_config(self) -> dict[str, Any]:
