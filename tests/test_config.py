@@ -255,6 +255,11 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
         "sampling.negatives: CosineLogitBCE compares a positive with negatives of its own and with Labelled() rows; "
         "came Queue(), which all rows of the batch share",
     ),
+    "a queue without the batch": (
+        lambda: experiment(loss=PairwiseLogistic(), sampling=SamplingConfig((Uniform(), Queue(size=10)))),
+        "sampling.negatives: Queue() takes no gradient; the batch's own items, InBatch(), stand for its items and have "
+        "to be there too; came ['Uniform', 'Queue']",
+    ),
     "labelled rows for a softmax": (
         lambda: experiment(loss=InBatchSoftmax(), sampling=SamplingConfig((InBatch(), Labelled()))),
         "sampling.negatives: InBatchSoftmax compares a positive with its negatives, so a row with label 0 is none by "
@@ -604,7 +609,7 @@ losses = st.one_of(
     st.sampled_from(
         [
             (SampledSoftmax(negatives=50), (Uniform(2), Popularity(shared=True))),
-            (BilateralSoftmax(negatives=0, temperature_positive=0.2), (Uniform(2), Queue(size=7))),
+            (BilateralSoftmax(negatives=0, temperature_positive=0.2), (InBatch(), Uniform(2), Queue(size=7))),
             (CosineContrastive(margin=-0.5, negative_weight=3.0), (InBatch(), Queue(size=7))),
             (PairwiseLogistic(temperature=0.3, learn_temperature=True), (Uniform(shared=True),)),
             (TripletHinge(margin=1.5), (Mined(ranks=(5, 9)), InBatch())),

@@ -43,7 +43,7 @@ LOSSES = {
     "sampled": (SampledSoftmax(negatives=7), (Uniform(), Popularity())),
     "bilateral": (BilateralSoftmax(negatives=0), (Uniform(3),)),
     "contrastive": (CosineContrastive(margin=-0.9), (InBatch(), Queue(size=9))),
-    "pairwise": (PairwiseLogistic(learn_temperature=True), (Uniform(2), Queue(size=3))),
+    "pairwise": (PairwiseLogistic(learn_temperature=True), (InBatch(), Uniform(2), Queue(size=3))),
     "triplet": (TripletHinge(margin=1.5), (Uniform(2, shared=True), Mined())),
 }
 

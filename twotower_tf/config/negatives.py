@@ -50,6 +50,11 @@ def _check_loss(loss: Any, kinds: dict[str, Any]) -> None:
             f"{_WHERE}: InBatchSoftmax takes its negatives from the batch, InBatch(), and any others beside; "
             f"came {list(kinds)}"
         )
+    if "Queue" in kinds and "InBatch" not in kinds:
+        raise ConfigError(
+            f"{_WHERE}: Queue() takes no gradient; the batch's own items, InBatch(), stand for its items and have to "
+            f"be there too; came {list(kinds)}"
+        )
     if (
         isinstance(loss, SampledSoftmax | BilateralSoftmax)
         and loss.negatives

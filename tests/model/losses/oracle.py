@@ -23,9 +23,11 @@ class World:
     column_log_q: np.ndarray  # [C]
     hits: np.ndarray  # [H, 2]
     weights: np.ndarray  # [B]
+    own_as_columns: np.ndarray | None = None  # [B, D] where they are moved apart from the positives
 
     def columns(self):
-        return np.concatenate([self.own if self.in_batch else self.own[:0], self.shared, self.past])
+        own = self.own if self.own_as_columns is None else self.own_as_columns
+        return np.concatenate([own if self.in_batch else own[:0], self.shared, self.past])
 
     def items(self):
         return np.concatenate([self.own, self.negatives.reshape(-1, DIM), self.shared])

@@ -91,7 +91,10 @@ class CandidateLoss(keras.layers.Layer):
     large teach the same. Hits, empty slots of the queue and negatives of weight 0 enter no sum and no count.
 
     The queue is Wang et al., "Cross-Batch Negative Sampling for Training Two-Tower Recommenders" (SIGIR 2021): item
-    vectors of the batches before, oldest first, as they were, without a gradient.
+    vectors of the batches before, oldest first, as they were, without a gradient. What would have pushed them away from
+    the users pushes the batch's own items instead, drawn alike: their gradient as columns is (batch + queue) / batch
+    times as large. Without that an item is drawn to its users as before and pushed from the others by a fraction, and
+    all items gather in one place (not in the paper; BUILD_NOTES has the figures).
     """
 
     def __init__(self, in_batch: bool = False, queue: int = 0, **kwargs: Any) -> None:
@@ -148,13 +151,13 @@ class CandidateLoss(keras.layers.Layer):
         drawn = tf.shape(present)[1]
         own, items = items[:batch], items[batch:]
         negatives = tf.reshape(items[: batch * drawn], [batch, drawn, dim])
-        columns = [items[batch * drawn :]]
-        if self.in_batch:
-            columns.insert(0, own)
-        if self.queue:
-            columns.append(tf.stop_gradient(tf.identity(self.past)))
         hits = inputs.get(HITS, tf.zeros([0, 2], tf.int32))
         columns_log_q = inputs.get(COLUMN_LOG_Q, tf.zeros([0, 1]))[:, 0]
+        columns = [items[batch * drawn :]]
+        if self.in_batch:
+            columns.insert(0, self._standing_for_queue(own, columns_log_q))
+        if self.queue:
+            columns.append(tf.stop_gradient(tf.identity(self.past)))
         bounds = tf.searchsorted(hits[:, 0], tf.range(batch + 1))
         there = tf.math.count_nonzero(tf.math.is_finite(columns_log_q), dtype=tf.int32)
         met = there - (bounds[1:] - bounds[:-1]) + tf.math.count_nonzero(present, axis=1, dtype=tf.int32)
@@ -173,6 +176,19 @@ class CandidateLoss(keras.layers.Layer):
             counts=tf.cast(met, tf.float32),
             weights=tf.math.divide_no_nan(weights, tf.reduce_sum(weights)),
         )
+
+    def _standing_for_queue(self, own: tf.Tensor, columns_log_q: tf.Tensor) -> tf.Tensor:
+        """The batch's own items as columns, which take the gradient of the queue's slots as well."""
+        if not self.queue:
+            return own
+        batch = tf.cast(tf.shape(own)[0], tf.float32)
+        held = tf.reduce_sum(tf.cast(tf.math.is_finite(columns_log_q[-self.queue :]), tf.float32))
+
+        @tf.custom_gradient  # type: ignore[untyped-decorator]
+        def standing(vectors: tf.Tensor) -> Any:
+            return tf.identity(vectors), lambda upstream: upstream * ((batch + held) / batch)
+
+        return standing(own)
 
     def _masked_share(self, candidates: Candidates) -> tf.Tensor:
         """The share of (row, column) pairs that are hits; a row and its own item, and empty slots, are no pairs."""
