@@ -65,6 +65,15 @@ def test_an_unknown_total_shows_the_count(clock: Clock) -> None:
     assert stream.getvalue() == "read: 1,234, 11.0 s, 112/s\n"
 
 
+def test_slow_units_have_no_rate(clock: Clock) -> None:
+    stream = io.StringIO()
+    with progress.shown(stream) as show:
+        show("export", 0, 6)
+        clock.now += 40.0
+        show("export", 2, 6)
+    assert stream.getvalue() == "export: 2 of 6 (33%), 40.0 s, 80 s left\n"
+
+
 def test_what_was_done_before_is_no_part_of_the_rate(clock: Clock) -> None:
     stream = io.StringIO()
     with progress.shown(stream, note=lambda: "1.20 GB per worker") as show:

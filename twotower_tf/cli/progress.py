@@ -80,7 +80,8 @@ class Lines:
             text = f"{stage}: {done:,}{share}, {now - self._started:.1f} s"
             rate = (done - self._before) / max(now - self._started, 1e-9)
             if not finished and rate > 0:
-                text += f", {rate:,.0f}/s" + (f", {(total - done) / rate:,.0f} s left" if total else "")
+                text += f", {rate:,.0f}/s" if rate >= 1 else ""
+                text += f", {(total - done) / rate:,.0f} s left" if total else ""
             print(", ".join(filter(None, [text, self._note()])), file=self._stream, flush=True)
             self._told = now
         if finished:
