@@ -24,7 +24,7 @@ import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -99,24 +99,19 @@ def ours(config: ExperimentConfig, run_dir: Path) -> Fit:
     return lambda steps: model.fit(dataset, steps_per_epoch=steps, verbose=0)
 
 
-def textbook(run_dir: Path, scale: int, batch_size: int) -> Fit:
-    """The usual way, from strings in memory."""
-    import pyarrow as pa
+def textbook_model(users: dict[str, int], items: dict[str, int]) -> Any:
+    """The usual way: one `DenseFeatures` per hash column (name: buckets), Adam, binary cross-entropy."""
     import tensorflow as tf
     import tf_keras as keras
 
-    from twotower_tf.data.prepared import Prepared
     from twotower_tf.model.losses.cosine_logit import COSINE_BOUND, final_sigmoid
 
-    rows = pa.Table.from_batches(Prepared.open(run_dir).raw_batches("train", 100_000))
-    items = Prepared.open(run_dir).item_ids()
-    rows = rows.append_column("item.adid", pa.array(items[rows["item_row"].to_numpy()], pa.string()))
-    inputs = {name: keras.Input([], dtype=tf.string, name=name) for name in (*ITEM, *USER)}
+    inputs = {name: keras.Input([], dtype=tf.string, name=name) for name in (*items, *users)}
     vectors = []
-    for columns in (USER, ITEM):
+    for columns in (users, items):
         parts = []
         for name, size in columns.items():
-            column = tf.feature_column.categorical_column_with_hash_bucket(name, size * scale)
+            column = tf.feature_column.categorical_column_with_hash_bucket(name, size)
             layer = keras.layers.DenseFeatures([tf.feature_column.embedding_column(column, DIM)])
             parts.append(layer({name: inputs[name]}))
         x = keras.layers.Concatenate()(parts)
@@ -128,14 +123,38 @@ def textbook(run_dir: Path, scale: int, batch_size: int) -> Fit:
     model = keras.Model(inputs, final_sigmoid()(logit))
     metrics = (keras.metrics.AUC, keras.metrics.BinaryAccuracy, keras.metrics.Precision, keras.metrics.Recall)
     model.compile(keras.optimizers.Adam(1e-3), "binary_crossentropy", metrics=[metric() for metric in metrics])
-    x = {
-        name: tf.constant(rows[f"{side}.{name}"].to_pylist())
-        for side, names in (("user", USER), ("item", ITEM))
-        for name in names
-    }
-    y = tf.constant(rows["label"].to_numpy().astype(np.float32))
-    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size, drop_remainder=True)
-    dataset = dataset.cache().repeat().prefetch(2)
+    return model
+
+
+def textbook_rows(run_dir: Path, split: str, users: Iterable[str], items: Iterable[str]) -> Any:
+    """A split's texts by column, and its labels `[rows]` float32."""
+    import pyarrow as pa
+    import tensorflow as tf
+
+    from twotower_tf.data.prepared import Prepared
+
+    prepared = Prepared.open(run_dir)
+    rows = pa.Table.from_batches(prepared.raw_batches(split, 100_000))
+    places = pa.array(rows["item_row"].to_numpy())
+    catalogue = prepared.items().take(places)
+
+    def texts(side: str, name: str) -> Any:
+        carried = f"{side}.{name}" in rows.column_names
+        column = rows[f"{side}.{name}"] if carried else catalogue[name]
+        return tf.constant([text or "" for text in column.cast(pa.string()).to_pylist()])
+
+    x = {name: texts("user", name) for name in users} | {name: texts("item", name) for name in items}
+    return x, rows["label"].to_numpy().astype(np.float32)
+
+
+def textbook(run_dir: Path, scale: int, batch_size: int) -> Fit:
+    """The textbook model from strings in memory."""
+    import tensorflow as tf
+
+    users, items = ({name: size * scale for name, size in side.items()} for side in (USER, ITEM))
+    model = textbook_model(users, items)
+    dataset = tf.data.Dataset.from_tensor_slices(textbook_rows(run_dir, "train", users, items))
+    dataset = dataset.batch(batch_size, drop_remainder=True).cache().repeat().prefetch(2)
     return lambda steps: model.fit(dataset, steps_per_epoch=steps, verbose=0)
 
 
