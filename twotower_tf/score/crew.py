@@ -120,9 +120,10 @@ class Crew:
         elif isinstance(message, Finished):
             (done,) = (task.unit for task in each.tasks if task.unit.number == message.unit)
             each.tasks = [task for task in each.tasks if task.unit is not done]
-            # records that are no rows, blank lines: planned, and in no table
-            self.state.rows[done.number] = done.rows or self.state.rows.get(done.number, 0)
-            advanced(self.state)
+            read = self.state.rows.get(done.number, 0)
+            if done.rows > read:  # records that are no rows, blank lines: planned, and in no table
+                self.state.rows[done.number] = done.rows
+                advanced(self.state)
             self.state.peak = max(self.state.peak, message.peak)
         elif isinstance(message, Failed):
             each.failed = message
