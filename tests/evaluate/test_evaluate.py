@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import re
@@ -92,7 +93,11 @@ def test_the_validator_measures_as_evaluate_does(planted, tmp_path):
 
 
 def test_without_validation_positives_there_is_no_validator():
-    assert validation.validator(CONFIG, FakePrepared(2, 3, train=[(0, 1, 1)]), None) is None
+    nothing = FakePrepared(2, 3, train=[(0, 1, 1)])
+    with pytest.raises(DataError, match=r"^the validation part has no positive that could be asked for, .*--set train"):
+        validation.validator(CONFIG, nothing, None)
+    unjudged = dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, monitor=""))
+    assert validation.validator(unjudged, nothing, None) is None
 
 
 def test_a_split_with_nothing_to_rank_is_refused(planted, tmp_path):
