@@ -18,6 +18,7 @@ from twotower_tf.config import (
     History,
     InBatch,
     InBatchSoftmax,
+    LazyAdam,
     LeaveLastOut,
     ModelConfig,
     SamplingConfig,
@@ -55,6 +56,13 @@ def get_config() -> ExperimentConfig:
         model=ModelConfig(embedding_dim=64, vector_dim=64, item_hidden=(128,), user_hidden=(128,)),
         sampling=SamplingConfig(negatives=(InBatch(),)),
         loss=InBatchSoftmax(temperature=0.07),
-        train=TrainConfig(batch_size=1024, epochs=8, initial_lr=0.001, lr_decay_rate=0.8, patience=2),
+        train=TrainConfig(
+            batch_size=1024,
+            epochs=8,
+            initial_lr=0.001,
+            table_optimizer=LazyAdam(initial_lr=0.001),
+            lr_decay_rate=0.8,
+            patience=2,
+        ),
         evaluation=EvaluationConfig(ks=(10, 20, 50, 100), query="event"),
     )
