@@ -95,20 +95,7 @@ def save(
     if kind == "user":  # for batch scoring, which encodes each distinct value once
         signatures[FROM_ENCODED] = _trace(from_encoded, **side.layout.argument_specs())
     if catalogue is not None:
-        # Of any number of items, so that a refreshed catalogue fits the same graph.
-        module.item_ids = tf.Variable(
-            catalogue.items.ids.astype(str), trainable=False, dtype=tf.string, name="item_ids", shape=[None]
-        )
-        module.item_vectors = tf.Variable(
-            catalogue.items.vectors, trainable=False, name="item_vectors", shape=[None, catalogue.items.dim]
-        )
-
-        def recommend(**arguments: tf.Tensor) -> dict[str, tf.Tensor]:
-            answer = serving_default(**arguments)
-            rows, scores = nearest(answer[VECTORS[kind]], module.item_vectors, catalogue.k)
-            ids = tf.gather(module.item_ids, rows)
-            return {ITEM_IDS: ids, SCORES: scores, MODEL_VERSION: answer[MODEL_VERSION]}
-
+        recommend = _recommend(module, catalogue, serving_default)
         signatures[RECOMMEND] = _trace(recommend, **by_name)
     tf.saved_model.save(module, str(path), signatures=signatures)
     written = saved_model.read(path)
@@ -116,6 +103,26 @@ def save(
     if catalogue is not None:
         saved_model.state_answers(written, min(catalogue.k, len(catalogue.items)))
     saved_model.write(path, written)
+
+
+def _recommend(
+    module: tf.Module, catalogue: Catalogue, serving_default: Callable[..., dict[str, tf.Tensor]]
+) -> Callable[..., dict[str, tf.Tensor]]:
+    """Gives the module the items, of any number, so that a refreshed catalogue fits the same graph; the signature."""
+    module.item_ids = tf.Variable(
+        catalogue.items.ids.astype(str), trainable=False, dtype=tf.string, name="item_ids", shape=[None]
+    )
+    module.item_vectors = tf.Variable(
+        catalogue.items.vectors, trainable=False, name="item_vectors", shape=[None, catalogue.items.dim]
+    )
+
+    def recommend(**arguments: tf.Tensor) -> dict[str, tf.Tensor]:
+        answer = serving_default(**arguments)
+        rows, scores = nearest(answer[VECTORS["user"]], module.item_vectors, catalogue.k)
+        ids = tf.gather(module.item_ids, rows)
+        return {ITEM_IDS: ids, SCORES: scores, MODEL_VERSION: answer[MODEL_VERSION]}
+
+    return recommend
 
 
 def _trace(function: Callable[..., Any], *args: tf.TensorSpec, **kwargs: tf.TensorSpec) -> Any:
