@@ -175,6 +175,7 @@ def test_item_tables_are_read_anew_and_absent_items_keep_their_values(tmp_path: 
     assert np.diff(prepared.sequence_users("train")).tolist() == [2, 1]
 
 
+@pytest.mark.quality
 def test_engines_continue_alike(tmp_path: Path, spark: SparkOptions) -> None:
     for day in (1, 2):
         write_csv(tmp_path / f"events/dt=2024010{day}/part.csv", day_of(3, day))
