@@ -9,17 +9,11 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from twotower_tf.index import curve
+
 COLORS = {"model": "#2463c4", "popularity": "#c2762b", "random": "#8a8f98"}
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text: small, sharp, and read aloud
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e4e7eb",
-    "axes.edgecolor": "#9aa1ab",
+_STYLE = {
+    **curve.STYLE,
     "text.color": "#22262b",
     "axes.labelcolor": "#4a515a",
     "xtick.color": "#4a515a",
