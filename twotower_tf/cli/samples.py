@@ -25,15 +25,11 @@ def define(values: FlagValues) -> None:
 
 def run(values: FlagValues) -> None:
     """Draws, and prints a table."""
-    from twotower_tf import config as configuration
     from twotower_tf.cli import stages
     from twotower_tf.evaluate import samples
 
     run_dir = Path(values.run_dir)
-    recorded = configuration.load_run(run_dir)
-    config = configuration.load(values.config) if values.config else recorded
-    config = configuration.override(config, values.set)
-    stages.require_same_data(run_dir, config)
+    recorded, config = stages.asked(run_dir, values.config, values.set)
     print(told(samples.samples(config, recorded, run_dir)))
     print(f"\n{run_dir / 'samples.html'}")
 

@@ -121,6 +121,24 @@ def forget_figures(paths: RunPaths) -> None:
         file.unlink(missing_ok=True)
 
 
+def asked(run_dir: Path, config: str, changes: Sequence[str]) -> tuple[ExperimentConfig, ExperimentConfig]:
+    """The configuration that a prepared run records, and the one asked for: of the file, or as recorded, with changes.
+
+    Args:
+        run_dir: of the run.
+        config: `--config`, or "".
+        changes: `--set`.
+
+    Raises:
+        ConfigError: where it wants other data than what was prepared, or is unusable.
+        ArtifactError: where `run_dir` is no run directory.
+    """
+    recorded = configuration.load_run(run_dir)
+    wanted = configuration.override(configuration.load(config) if config else recorded, changes)
+    require_same_data(run_dir, wanted)
+    return recorded, wanted
+
+
 def require_same_data(run_dir: Path, config: ExperimentConfig) -> None:
     """Checks that what was prepared in `run_dir` is what `config` asks for.
 

@@ -35,14 +35,10 @@ def define(values: FlagValues) -> None:
 
 def run(values: FlagValues) -> None:
     """Trains, and prints the figures of train.json."""
-    from twotower_tf import config as configuration
     from twotower_tf.cli import progress, stages
 
     run_dir = Path(values.run_dir)
-    recorded = configuration.load_run(run_dir)
-    config = configuration.load(values.config) if values.config else recorded
-    config = configuration.override(config, values.set)
-    stages.require_same_data(run_dir, config)
+    _, config = stages.asked(run_dir, values.config, values.set)
     stages.adopt(run_dir, config, overwrite=values.overwrite, resume=values.resume)
     with progress.shown() as show:
         report = stages.Runner(config, run_dir, show, print).train(resume=values.resume, warm_start=values.warm_start)
