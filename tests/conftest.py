@@ -1,6 +1,12 @@
 """What tests of several packages share."""
 
+import os
+
 import pytest
+
+# TensorBoard, within the test process, starts gRPC. Its fork handlers kill some processes started later from
+# there: one in thirty, Spark's Java among them.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 
 @pytest.fixture(scope="session")
