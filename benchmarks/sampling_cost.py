@@ -62,7 +62,7 @@ class Setting:
 
     def __init__(self, config: ExperimentConfig, run_dir: Path) -> None:
         prepared = Prepared.open(run_dir)
-        self.batches = Batches(config, prepared, EncodedData.open(config, prepared))
+        self.batches = Batches(config, prepared, EncodedData(config, prepared))
         self.model = compile_model(config, self.batches.steps)
         self.dataset = self.batches.dataset(0)
         self.figures: list[dict[str, float]] = []

@@ -72,7 +72,7 @@ def curve(model: Any, fit: Any, valid: Any, epochs: int) -> Curve:
 def ours(config: ExperimentConfig, run_dir: Path, epochs: int) -> Curve:
     """Ours, from the prepared arrays."""
     prepared = Prepared.open(run_dir)
-    encoded = EncodedData.open(config, prepared)
+    encoded = EncodedData(config, prepared)
     batches = Batches(config, prepared, encoded)
     model = compile_model(config, batches.steps)
     labels = encoded.keys("valid")["label"]

@@ -94,7 +94,7 @@ def ours(config: ExperimentConfig, run_dir: Path) -> Fit:
 
     prepared = Prepared.open(run_dir)
     encode(config, prepared)
-    batches = Batches(config, prepared, EncodedData.open(config, prepared))
+    batches = Batches(config, prepared, EncodedData(config, prepared))
     model, dataset = compile_model(config, batches.steps), batches.dataset(0)
     return lambda steps: model.fit(dataset, steps_per_epoch=steps, verbose=0)
 

@@ -1,6 +1,6 @@
 """`twotower init` on tables made here, whose roles are known, and on published ones."""
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,6 @@ from twotower_tf.config import (
 from twotower_tf.data.prepare import prepare
 from twotower_tf.data.proposal import common_root
 from twotower_tf.errors import DataError
-
-PUBLISHED = Path(os.environ.get("TWOTOWER_TEST_DATA") or Path(__file__).resolve().parents[2] / "../shared/data")
 
 
 def shop(root: Path, events: int = 600) -> dict[str, list[Any]]:
@@ -244,10 +242,8 @@ def test_paths_that_share_nothing() -> None:
 # --- published tables ---------------------------------------------------------------------------------------------
 
 
-def test_avazu_as_published(tmp_path: Path) -> None:
-    source = PUBLISHED / "avazu-sample" / "avazu_random20k.csv"
-    if not source.exists():
-        pytest.skip(f"needs {source}")
+def test_avazu_as_published(tmp_path: Path, published: Callable[[str], Path]) -> None:
+    source = published("avazu-sample/avazu_random20k.csv")
     config = init(tmp_path / "avazu.py", f"--events={source}")
     data = config.data
     assert (data.user_id, data.item_id, data.timestamp, data.label) == ("device_id", "C14", "hour", "click")
@@ -264,10 +260,8 @@ def test_avazu_as_published(tmp_path: Path) -> None:
     assert prepare(config, tmp_path / "run")["rows"]["used"] == 20_000
 
 
-def test_movielens_as_converted(tmp_path: Path) -> None:
-    source = PUBLISHED / "movielens-1m"
-    if not source.exists():
-        pytest.skip(f"needs {source}")
+def test_movielens_as_converted(tmp_path: Path, published: Callable[[str], Path]) -> None:
+    source = published("movielens-1m")
     assert main(["dataset", "movielens-1m", f"--source={source}", f"--output={tmp_path}/ml"]) == 0
     flags = [f"--{name}={tmp_path}/ml/{name}.parquet" for name in ("events", "items", "users")]
     config = init(tmp_path / "ml.py", *flags)

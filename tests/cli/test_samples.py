@@ -31,7 +31,7 @@ def view(trained):
     run_dir, config = trained
     config = dataclasses.replace(config, sampling=SamplingConfig(KINDS), loss=InBatchSoftmax())
     prepared = Prepared.open(run_dir)
-    encoded = EncodedData.open(config, prepared)
+    encoded = EncodedData(config, prepared)
     batches = Batches(config, prepared, encoded)
     model = load_model(trained[1], run_dir)
     return sampling_view.look(batches, encoded, model, rows=700), prepared, encoded, model

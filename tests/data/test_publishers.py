@@ -4,10 +4,9 @@ import gzip
 import hashlib
 import http.server
 import io
-import os
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,7 @@ from twotower_tf.data.publishers.convert import PUBLICATIONS, Publication
 from twotower_tf.data.publishers.download import Archive
 from twotower_tf.errors import ConfigError, DataError
 
-PUBLISHED = Path(os.environ.get("TWOTOWER_TEST_DATA") or Path(__file__).resolve().parents[2] / "../shared/data")
-
-
-def published(name: str) -> Path:
-    if not (PUBLISHED / name).is_dir():
-        pytest.skip(f"needs the published files in {PUBLISHED / name}; set TWOTOWER_TEST_DATA to their directory")
-    return PUBLISHED / name
+Published = Callable[[str], Path]
 
 
 def rows(path: Path, table: str = "events") -> list[dict[str, Any]]:
@@ -42,7 +35,7 @@ def files(directory: Path, content: dict[str, str | bytes]) -> Path:
 # --- the real files -----------------------------------------------------------------------------------------------
 
 
-def test_movielens_100k_as_published(tmp_path: Path) -> None:
+def test_movielens_100k_as_published(tmp_path: Path, published: Published) -> None:
     result = convert("movielens-100k", tmp_path / "out", source=published("movielens-100k"))
     assert (result["events"], result["users"], result["items"]) == (100_000, 943, 1_682)
     events = pq.read_table(tmp_path / "out/events.parquet")
@@ -72,7 +65,7 @@ def test_movielens_100k_as_published(tmp_path: Path) -> None:
     }
 
 
-def test_movielens_1m_as_rebuilt(tmp_path: Path) -> None:
+def test_movielens_1m_as_rebuilt(tmp_path: Path, published: Published) -> None:
     result = convert("movielens-1m", tmp_path / "out", source=published("movielens-1m"))
     assert (result["events"], result["users"], result["items"]) == (1_000_209, 6_040, 3_883)
     events = pq.read_table(tmp_path / "out/events.parquet").to_pandas()
@@ -92,7 +85,7 @@ def test_movielens_1m_as_rebuilt(tmp_path: Path) -> None:
     }
 
 
-def test_movielens_1m_m1_with_the_columns_of_movielens_1m(tmp_path: Path) -> None:
+def test_movielens_1m_m1_with_the_columns_of_movielens_1m(tmp_path: Path, published: Published) -> None:
     result = convert("movielens-1m-m1", tmp_path / "out", source=published("movielens-1m-m1"))
     assert result["splits"] == {"train": 796_244, "valid": 99_455, "test": 99_455}
     assert (result["events"], result["users"], result["items"]) == (995_154, 6_022, 3_043)
@@ -113,7 +106,7 @@ def test_movielens_1m_m1_with_the_columns_of_movielens_1m(tmp_path: Path) -> Non
     assert all(user["gender"] in "FM" for user in users) and set(events.user_id) == {u["user_id"] for u in users}
 
 
-def test_gowalla_with_its_training_list_in_two_parts(tmp_path: Path) -> None:
+def test_gowalla_with_its_training_list_in_two_parts(tmp_path: Path, published: Published) -> None:
     source = published("gowalla")
     result = convert("gowalla", tmp_path / "out", source=source)
     assert result["splits"]["test"] == 217_242
@@ -128,7 +121,7 @@ def test_gowalla_with_its_training_list_in_two_parts(tmp_path: Path) -> None:
     assert result["splits"] == {"train": 810_128, "test": 217_242}
 
 
-def test_avazu_sample(tmp_path: Path) -> None:
+def test_avazu_sample(tmp_path: Path, published: Published) -> None:
     source = published("avazu-sample")
     assert convert("avazu", tmp_path / "one", source=source / "avazu_random20k.csv")["events"] == 20_000
     table = pq.read_table(tmp_path / "one/events.parquet")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ from twotower_tf.config import (
 from twotower_tf.data import publishers, synthetic
 from twotower_tf.data.spark.session import SparkOptions
 
-PUBLISHED = Path(os.environ.get("TWOTOWER_TEST_DATA", Path(__file__).resolve().parents[2] / "../shared/data"))
 SPLITS = {
     "time": TimeSplit(valid_fraction=0.1, test_fraction=0.1),
     "leave_last_out": LeaveLastOut(),
@@ -100,12 +99,9 @@ def test_engines_agree_on_the_synthetic_log(
 
 
 @pytest.fixture(scope="session")
-def movielens(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    source = PUBLISHED / "movielens-100k"
-    if not source.exists():
-        pytest.skip(f"needs the published files in {source}; set TWOTOWER_TEST_DATA to their directory")
+def movielens(tmp_path_factory: pytest.TempPathFactory, published: Callable[[str], Path]) -> Path:
     root = tmp_path_factory.mktemp("movielens") / "tables"
-    publishers.convert("movielens-100k", root, source=source)
+    publishers.convert("movielens-100k", root, source=published("movielens-100k"))
     events = root / "events.parquet"
     query = "SELECT *, CASE hash(user_id) % 5 WHEN 0 THEN 'valid' WHEN 1 THEN 'test' ELSE 'train' END AS split"
     duckdb.execute(f"COPY (SELECT * FROM ({query} FROM '{events}')) TO '{events}.new' (FORMAT parquet)")

@@ -3,8 +3,9 @@
 The fast lane runs the small sets for an epoch or two; `make quality` runs all of them in full and checks the figures.
 """
 
+import functools
 import json
-import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import pytest
 from tests.end_to_end.conftest import command
 
 ROOT = Path(__file__).resolve().parents[2]
-PUBLISHED = Path(os.environ.get("TWOTOWER_TEST_DATA", ROOT / "../shared/data"))
 # configuration: name for `dataset`, its files below the published data
 SETS = {
     "movielens_100k": ("movielens-100k", "movielens-100k"),
@@ -23,13 +23,21 @@ SETS = {
 }
 
 
-def run(name: str, root: Path, *overrides: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Converts and runs; returns prepared/manifest.json and metrics.json."""
+Run = Callable[..., tuple[dict[str, Any], dict[str, Any]]]
+
+
+@pytest.fixture
+def run(published: Callable[[str], Path], tmp_path: Path) -> Run:
+    """Converts a set below the test's directory and runs its configuration."""
+    return functools.partial(convert_and_run, published, tmp_path)
+
+
+def convert_and_run(
+    published: Callable[[str], Path], root: Path, name: str, *overrides: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns prepared/manifest.json and metrics.json."""
     dataset, files = SETS[name]
-    source = PUBLISHED / files
-    if not source.exists():
-        pytest.skip(f"needs the published files in {source}; set TWOTOWER_TEST_DATA to their directory")
-    done = command("dataset", dataset, f"--source={source}", f"--output={root}/data")
+    done = command("dataset", dataset, f"--source={published(files)}", f"--output={root}/data")
     assert done.status == 0, done.err
     settings = [f"--set={override}" for override in (f"data.root={root}/data", *overrides)]
     where = [f"--run_dir={root}/run", f"--export_dir={root}/export/{name}"]
@@ -43,8 +51,8 @@ def run(name: str, root: Path, *overrides: str) -> tuple[dict[str, Any], dict[st
     return manifest, metrics
 
 
-def test_movielens_100k_beats_popularity_after_two_epochs(tmp_path: Path) -> None:
-    manifest, report = run("movielens_100k", tmp_path, "train.epochs=2")
+def test_movielens_100k_beats_popularity_after_two_epochs(tmp_path: Path, run: Run) -> None:
+    manifest, report = run("movielens_100k", "train.epochs=2")
     assert manifest["rows"]["read"] == 100_000 == manifest["rows"]["used"]
     assert (manifest["items"], manifest["users"]) == (1682, 943)
     assert report["metrics"]["recall@20"] > report["baselines"]["popularity"]["recall@20"]
@@ -53,8 +61,8 @@ def test_movielens_100k_beats_popularity_after_two_epochs(tmp_path: Path) -> Non
     assert len(set(answer["item_ids"])) == 10
 
 
-def test_the_avazu_sample_runs(tmp_path: Path) -> None:
-    manifest, report = run("avazu", tmp_path, "train.epochs=1")
+def test_the_avazu_sample_runs(tmp_path: Path, run: Run) -> None:
+    manifest, report = run("avazu", "train.epochs=1")
     assert manifest["rows"]["read"] == 20_000 == manifest["rows"]["used"]
     assert report["split"] == "test" and report["users"] > 0
     user = '--user={"device_id": "a99f214a", "device_ip": "ddd2926e", "device_type": 1, "device_conn_type": "2"}'
@@ -64,6 +72,6 @@ def test_the_avazu_sample_runs(tmp_path: Path) -> None:
 
 @pytest.mark.quality
 @pytest.mark.parametrize("name", ["movielens_100k", "movielens_1m", "gowalla"])
-def test_beats_popularity_clearly(name: str, tmp_path: Path) -> None:
-    _, report = run(name, tmp_path)
+def test_beats_popularity_clearly(name: str, run: Run) -> None:
+    _, report = run(name)
     assert report["metrics"]["recall@20"] >= 1.5 * report["baselines"]["popularity"]["recall@20"]

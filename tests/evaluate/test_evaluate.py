@@ -39,7 +39,7 @@ def planted(monkeypatch):
             monkeypatch.setattr(place.vectors, "item_vectors", lambda model, encoded: items)
             monkeypatch.setattr(place.vectors, "user_vectors", lambda model, encoded, split, rows: users[split][rows])
         monkeypatch.setattr(module.Prepared, "open", lambda run_dir: world)
-        monkeypatch.setattr(module.EncodedData, "open", lambda config, prepared: None)
+        monkeypatch.setattr(module, "EncodedData", lambda config, prepared: None)
         monkeypatch.setattr(module, "load_model", lambda config, run_dir: None)
         return items, users
 

@@ -96,7 +96,7 @@ def test_item_vectors_are_the_trained_ones_in_catalogue_order(export_dir, traine
     prepared = Prepared.open(run_dir)
     ids, found = read_by_hand(export_dir / "7" / "item_embeddings.tsv")
     assert ids == prepared.item_ids().tolist() == bundle.Bundle.open(export_dir).items["item_id"].to_pylist()
-    expected = vectors.item_vectors(checkpoint.load_model(config, run_dir), EncodedData.open(config, prepared))
+    expected = vectors.item_vectors(checkpoint.load_model(config, run_dir), EncodedData(config, prepared))
     np.testing.assert_allclose(found, expected, atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
     assert np.unique(found, axis=0).shape[0] > 100  # not one vector for all
@@ -108,9 +108,7 @@ def test_canaries_are_real_users_with_the_best_items(export_dir, trained):
     manifest = json.loads((export_dir / "7" / "manifest.json").read_text())
     ids, items = read_by_hand(export_dir / "7" / "item_embeddings.tsv")
     split, rows = raw.sample_users(prepared, 1000)
-    users = vectors.user_vectors(
-        checkpoint.load_model(config, run_dir), EncodedData.open(config, prepared), split, rows
-    )
+    users = vectors.user_vectors(checkpoint.load_model(config, run_dir), EncodedData(config, prepared), split, rows)
     names = prepared.user_ids()[prepared.columns(split, ["user_row"])["user_row"][rows]]
     vector_of = dict(zip(names, users, strict=True))
     assert len({canary["user"]["user_id"] for canary in manifest["canaries"]}) == 8
@@ -128,7 +126,7 @@ def test_sampled_users_are_told_as_they_were_prepared(trained):
     split, rows = raw.sample_users(prepared, 40)
     assert split == "test" and len(set(rows)) == 40
     inputs = side_inputs(config, "user")
-    arrays = raw.user_arrays(config, prepared, EncodedData.open(config, prepared), split, rows)
+    arrays = raw.user_arrays(config, prepared, EncodedData(config, prepared), split, rows)
     people = raw.to_rows(inputs, arrays)
     table = pd.concat([pd.read_parquet(path) for path in prepared.parts(split)], ignore_index=True).iloc[rows]
     item_ids, seen = prepared.item_ids(), prepared.sequence("seen")

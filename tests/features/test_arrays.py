@@ -45,7 +45,7 @@ def prepared_run(root, columns, **data):
     prepare(config, run_dir, threads=1)
     prepared = Prepared.open(run_dir)
     encode(config, prepared)
-    return config, prepared, EncodedData.open(config, prepared)
+    return config, prepared, EncodedData(config, prepared)
 
 
 @pytest.fixture(scope="module")
@@ -134,4 +134,4 @@ def test_arrays_of_another_configuration_are_refused(timed):
     config, prepared, _ = timed
     other = dataclasses.replace(config, item_features=(Hash("ad", buckets=BUCKETS),))
     with pytest.raises(ArtifactError, match="encoded for another configuration; run `twotower prepare` again"):
-        EncodedData.open(other, prepared)
+        EncodedData(other, prepared)

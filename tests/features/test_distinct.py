@@ -79,7 +79,7 @@ def run(request, tmp_path_factory):
     prepared = Prepared.open(root / "run")
     assert len(prepared.parts("train")) == 10
     encode(config, prepared)
-    return config, prepared, EncodedData.open(config, prepared)
+    return config, prepared, EncodedData(config, prepared)
 
 
 def directly(side, rows):

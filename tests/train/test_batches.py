@@ -36,7 +36,7 @@ def batches(trained, negatives, loss, batch_size=128, sampling=None):
         train=TrainConfig(batch_size=batch_size, monitor=""),
     )
     prepared = Prepared.open(run_dir)
-    encoded = EncodedData.open(config, prepared)
+    encoded = EncodedData(config, prepared)
     return Batches(config, prepared, encoded), encoded
 
 

@@ -41,7 +41,7 @@ def run(trained, tmp_path):
 
 
 def vectors(config, run_dir):
-    encoded = EncodedData.open(config, Prepared.open(run_dir))
+    encoded = EncodedData(config, Prepared.open(run_dir))
     model = load_model(config, run_dir)
     return item_vectors(model, encoded), user_vectors(model, encoded, "test", np.arange(50))
 
@@ -174,7 +174,7 @@ def test_keras_itself_can_train_the_model(trained):
     """The towers are an ordinary `keras.Model`: another optimizer and a plain fit work as anywhere."""
     run_dir, config = trained
     prepared = Prepared.open(run_dir)
-    encoded = EncodedData.open(config, prepared)
+    encoded = EncodedData(config, prepared)
     batches = loop.Batches(config, prepared, encoded)
     model = loop.compile_model(config, batches.steps)
     model.compile(keras.optimizers.SGD(0.1))
@@ -192,7 +192,7 @@ def test_no_operation_of_a_step_touches_a_whole_table(rule, dtype, trained):
         model=dataclasses.replace(config.model, table_dtype=dtype),
         train=dataclasses.replace(config.train, optimizer=AdamW(), table_optimizer=rule),
     )
-    batches = loop.Batches(config, Prepared.open(run_dir), EncodedData.open(config, Prepared.open(run_dir)))
+    batches = loop.Batches(config, Prepared.open(run_dir), EncodedData(config, Prepared.open(run_dir)))
     model = loop.compile_model(config, batches.steps)
     model.optimizer.build(model.trainable_variables)
     step = tf.function(model.train_step).get_concrete_function(next(iter(batches.dataset(0))))

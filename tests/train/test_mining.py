@@ -43,7 +43,7 @@ def test_the_newest_row_of_each_user():
 
 def test_the_ranking_is_the_models(run):
     run_dir, config = run
-    encoded = EncodedData.open(config, Prepared.open(run_dir))
+    encoded = EncodedData(config, Prepared.open(run_dir))
     batches = Batches(config, Prepared.open(run_dir), encoded)
     model = loop.compile_model(config, batches.steps)
     mined, positives = batches.samplers.mined, batches.samplers.positives

@@ -265,7 +265,7 @@ class Runner:
             return artifacts.read_json(paths.train, "run directory")
         resume = resume or (skip and stages.is_interrupted("train", key))
         prepared = Prepared.open(self.run_dir)
-        validate = validator(self.config, prepared, EncodedData.open(self.config, prepared))
+        validate = validator(self.config, prepared, EncodedData(self.config, prepared))
         stages.begin("train", key)
         forget_figures(paths)
         report: dict[str, Any] = loop.train(

@@ -49,7 +49,7 @@ def evaluate(config: ExperimentConfig, run_dir: Path, split: str, progress: Prog
             f"{prepared.paths.examples(split)}: the {split} split has no positive event{unseen}, so there is nothing "
             "to rank; hold out more in data.split, or evaluate the other split"
         )
-    encoded = EncodedData.open(config, prepared)
+    encoded = EncodedData(config, prepared)
     model = load_model(config, run_dir)
     progress("vectors", 0, 0)
     items = vectors.item_vectors(model, encoded)

@@ -46,7 +46,7 @@ def samples(config: ExperimentConfig, trained: ExperimentConfig, run_dir: Path) 
         ConfigError, DataError: where the samplers cannot be made.
     """
     prepared = Prepared.open(run_dir)
-    encoded = EncodedData.open(config, prepared)
+    encoded = EncodedData(config, prepared)
     batches = Batches(config, prepared, encoded)
     paths = RunPaths(Path(run_dir))
     model = load_model(trained, run_dir) if paths.checkpoints.exists() else None

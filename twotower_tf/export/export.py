@@ -116,7 +116,7 @@ class _Run:
     def open(cls, config: ExperimentConfig, run_dir: Path, active_days: int) -> _Run:
         prepared = Prepared.open(run_dir)
         rows = _exported_rows(config, prepared, active_days)
-        encoded = EncodedData.open(config, prepared)
+        encoded = EncodedData(config, prepared)
         model = checkpoint.load_model(config, run_dir)
         catalogue = prepared.items()
         if len(rows) < catalogue.num_rows:

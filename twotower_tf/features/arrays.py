@@ -57,11 +57,6 @@ class EncodedData:
         self._histories = [_lookup(config, each) for each in config.user_features if isinstance(each, History)]
         self.num_items = prepared.num_items
 
-    @classmethod
-    def open(cls, config: ExperimentConfig, prepared: Prepared) -> EncodedData:
-        """The constructor's other name, beside `Prepared.open`."""
-        return cls(config, prepared)
-
     def keys(self, split: str) -> dict[str, np.ndarray]:
         """The key columns of a split's rows, `[rows]`: those of `Prepared.columns` that the preparation has."""
         if split not in self._keys:

@@ -1,4 +1,4 @@
-"""One source for everything a tower reads: inputs, signature, parse spec, and the encoding the towers start from.
+"""One source for everything a tower reads: inputs, signature, and the encoding the towers start from.
 
 The same `Side.encode` runs when training data are prepared and inside the exported SavedModel, so a value has one
 encoding.
@@ -88,24 +88,6 @@ class Side:
         return {
             each.name: tf.TensorSpec([None, None] if each.kind == "texts" else [None], _DTYPES[each.kind], each.name)
             for each in self.inputs
-        }
-
-    def parse_spec(self) -> dict[str, Any]:
-        """The `tf.io.parse_example` spec; an absent feature is no value."""
-        defaults = {"text": "", "number": float("nan"), "time": 0}
-        return {
-            each.name: tf.io.RaggedFeature(tf.string)
-            if each.kind == "texts"
-            else tf.io.FixedLenFeature([], _DTYPES[each.kind], defaults[each.kind])
-            for each in self.inputs
-        }
-
-    def parse(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Serialized `tf.Example`s `[batch]` to raw inputs; ragged ones are padded with ""."""
-        parsed = tf.io.parse_example(examples, self.parse_spec())
-        return {
-            name: value.to_tensor(default_value="") if isinstance(value, tf.RaggedTensor) else value
-            for name, value in parsed.items()
         }
 
     def encode(self, raw: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:

@@ -66,7 +66,7 @@ def train(
     paths = RunPaths(run_dir)
     keras.utils.set_random_seed(config.seed)
     prepared = Prepared.open(run_dir)
-    encoded = EncodedData.open(config, prepared)
+    encoded = EncodedData(config, prepared)
     batches = Batches(config, prepared, encoded)
     needed = memory.plan(config, prepared.num_rows("train"), prepared.num_users)
     for line in needed.lines():
