@@ -13,13 +13,18 @@ from twotower_tf.data.spark.session import SparkOptions
 
 
 @pytest.fixture(scope="session")
-def spark() -> Iterator[SparkOptions]:
-    """A small Spark in this process, which the preparations share."""
+def spark_installed() -> None:
+    """Skips where Spark cannot be started."""
     for module in ("pyspark", "sqlglot"):
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"needs {module}: pip install 'twotower-tf[spark]'")
     if not (shutil.which("java") or os.environ.get("JAVA_HOME")):
         pytest.skip("needs Java 17: apt-get install openjdk-17-jre-headless")
+
+
+@pytest.fixture(scope="session")
+def spark(spark_installed: None) -> Iterator[SparkOptions]:
+    """A small Spark in this process, which the preparations share."""
     from twotower_tf.data.spark.session import start
 
     conf = {

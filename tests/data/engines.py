@@ -42,7 +42,12 @@ def assert_engines_agree(
         prepare(config, root / "spark", since=since, spark=spark, memory_limit="1GB"),
     )
     assert (ours["engine"], theirs["engine"]) == ("duckdb", "spark")
-    expected, found = content(root / "duckdb"), content(root / "spark")
+    return assert_runs_agree(root / "duckdb", root / "spark")
+
+
+def assert_runs_agree(duckdb: Path, spark: Path) -> dict[str, Any]:
+    """Compares what the engines prepared; returns the content."""
+    expected, found = content(duckdb), content(spark)
     assert set(expected) == set(found)
     for name, value in expected.items():
         if isinstance(value, pa.Table):
@@ -50,6 +55,6 @@ def assert_engines_agree(
             assert found[name].equals(value), name
         else:
             assert found[name] == value, name
-    leftovers = [path for path in (root / "spark").rglob("*") if path.name.startswith((".tmp-", "work"))]
+    leftovers = [path for path in spark.rglob("*") if path.name.startswith((".tmp-", "work"))]
     assert not leftovers
     return expected

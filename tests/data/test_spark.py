@@ -56,7 +56,7 @@ def test_engines_agree_on_the_synthetic_log(
     tmp_path: Path, synthetic_log: Path, spark: SparkOptions, split: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if split != "given":  # little as there is, the executors do it
-        monkeypatch.setattr("twotower_tf.data.spark.connection._DRIVER_ROWS", -1)
+        monkeypatch.setattr("twotower_tf.data.spark.executors._DRIVER_ROWS", -1)
     config = ExperimentConfig(
         name="synthetic",
         data=DataConfig(

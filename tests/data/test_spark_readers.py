@@ -46,7 +46,7 @@ def test_days(tmp_path: Path, spark: SparkOptions) -> None:
 
 
 def test_broken_records_without_a_header(tmp_path: Path, spark: SparkOptions, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("twotower_tf.data.spark.connection._DRIVER_ROWS", -1)  # little as there is, executors do it
+    monkeypatch.setattr("twotower_tf.data.spark.executors._DRIVER_ROWS", -1)  # little as there is, executors do it
     lines = [f"u{n % 7}~i{n % 5}~{n}" for n in range(300)]
     lines[40], lines[200] = 'u1~"i1~40', 'u1~"i2"x~200'
     lines[250] = "u1~i1"

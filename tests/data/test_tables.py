@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from twotower_tf.data import expressions, files, quarantine, tables
+from twotower_tf.data import expressions, files, quarantine, readers, tables
 from twotower_tf.errors import DataError
 
 
 def load(root: Path, pattern: str) -> tuple[duckdb.DuckDBPyConnection, tables.Table]:
     connection = duckdb.connect()
-    return connection, tables.read(connection, "t", files.find(root, pattern, "data.events"), lambda name: True)
+    return connection, readers.read(connection, "t", files.find(root, pattern, "data.events"), lambda name: True)
 
 
 def content(root: Path, pattern: str) -> list[dict[str, object]]:

@@ -30,7 +30,7 @@ class Cluster(abc.ABC):
 
     @abc.abstractmethod
     def read_table(self, name: str, sources: Sequence[Source], wanted: Callable[[str], bool]) -> Table:
-        """Does what `tables.read` does, file by file."""
+        """Does what `readers.read` does, file by file."""
 
     @abc.abstractmethod
     def write_parts(self, query: str, directory: Path) -> int:

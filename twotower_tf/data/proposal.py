@@ -10,7 +10,7 @@ from pathlib import Path
 
 import duckdb
 
-from twotower_tf.data import buckets, days, files, guess, profile, tables
+from twotower_tf.data import buckets, days, files, guess, profile, readers
 from twotower_tf.data.engine import one
 from twotower_tf.data.files import Source
 from twotower_tf.data.guess import Roles
@@ -94,7 +94,7 @@ def propose(connection: duckdb.DuckDBPyConnection, paths: Mapping[str, str], giv
         some = _some(sources) if name == "events" else sources
         if len(some) < len(sources):
             notes.append(f"Figures are of {len(some)} of the {len(sources)} files of the events.")
-        table = tables.read(connection, f"init_{name}", some, lambda column: True)
+        table = readers.read(connection, f"init_{name}", some, lambda column: True)
         if not table.rows:
             raise DataError(f"--{name}: {paths[name]}: no rows")
         profiles[name] = profile.measure(connection, table)

@@ -23,8 +23,8 @@ from twotower_tf.config import (
     Weekday,
     feature_columns,
 )
-from twotower_tf.data import days, files, quarantine, tables
-from twotower_tf.data.tables import Column, Table
+from twotower_tf.data import days, files, quarantine, readers
+from twotower_tf.data.tables import Column, Table, Wanted
 from twotower_tf.data.values import number_sql, text_sql
 from twotower_tf.errors import DataError, unknown_name
 
@@ -114,7 +114,7 @@ def key_columns(data: DataConfig) -> tuple[str, ...]:
     return tuple(name for name, value in named.items() if value)
 
 
-def event_columns(config: ExperimentConfig) -> tables.Wanted:
+def event_columns(config: ExperimentConfig) -> Wanted:
     """Tells of a column's name whether the log is read for it."""
     named = _named_columns(config)
     written = expressions(config.data)
@@ -138,7 +138,7 @@ def load(
     """
     data, root = config.data, Path(config.data.root)
     sources = sources or {name: files.find_table(data, name) for name in TABLES}
-    events = tables.read(connection, "events", sources["events"], event_columns(config))
+    events = readers.read(connection, "events", sources["events"], event_columns(config))
     if not events.rows and not events.malformed:
         raise DataError(f"data.events: {root / data.events}: no rows")
     if not events.rows:
@@ -147,14 +147,14 @@ def load(
             f"data.events: none of {len(events.malformed)} records can be read; the first, "
             f"{quarantine.told(first)}: {first['reason']}"
         )
-    items = tables.read(connection, "item_table", sources["items"], lambda name: True) if data.items else None
+    items = readers.read(connection, "item_table", sources["items"], lambda name: True) if data.items else None
     user_columns = {
         data.user_id,
         data.users_time,
         data.timestamp,
         *(column.name for column in feature_sources(config, "user")),
     }
-    users = tables.read(connection, "user_table", sources["users"], user_columns.__contains__) if data.users else None
+    users = readers.read(connection, "user_table", sources["users"], user_columns.__contains__) if data.users else None
     for misfit in misfits(config, events, items, users):
         raise DataError(misfit)
     from_events, from_table = divide(config, "user", events, users)

@@ -15,7 +15,7 @@ import duckdb
 import pyarrow.parquet as pq
 
 from twotower_tf.config import ExperimentConfig
-from twotower_tf.data import catalogue, files, judge, quarantine, roles, sample, schema_misfits, tables
+from twotower_tf.data import catalogue, files, judge, quarantine, readers, roles, sample, schema_misfits, tables
 from twotower_tf.data.files import Source
 from twotower_tf.data.roles import Inputs
 from twotower_tf.errors import DataError
@@ -118,7 +118,7 @@ def _rows(
     for name, table in (("events", "events"), ("items", "item_table"), ("users", "user_table")):
         try:
             keep = wanted.get(name, lambda column: True)
-            read[name] = tables.read(connection, table, samples[name], keep) if samples[name] else None
+            read[name] = readers.read(connection, table, samples[name], keep) if samples[name] else None
         except DataError as error:
             report.problems.append(str(error))
             return

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from twotower_tf.config import ExperimentConfig
-from twotower_tf.data import catalogue, engine, expressions, files, judge, quarantine, tables
+from twotower_tf.data import catalogue, engine, expressions, files, judge, quarantine, readers
 from twotower_tf.data.roles import RESERVED, FeatureColumn, Inputs, feature_sources
 from twotower_tf.data.tables import Table
 from twotower_tf.data.values import quoted
@@ -110,7 +110,7 @@ def read_items(config: ExperimentConfig, path: Path, known: pa.Schema, memory_li
         tempfile.TemporaryDirectory(prefix="twotower-") as work,
         engine.open_engine(Path(work) / "engine", memory_limit, 0) as connection,
     ):
-        table = tables.read(connection, "item_table", sources, lambda name: True)
+        table = readers.read(connection, "item_table", sources, lambda name: True)
         features = feature_sources(config, "item")
         _check_columns(config, table, features)
         time = config.data.items_time if config.data.items_time in table.columns else ""

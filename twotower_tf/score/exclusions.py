@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from twotower_tf import artifacts
 from twotower_tf.config import DataConfig
-from twotower_tf.data import files, shards, tables
+from twotower_tf.data import files, readers, shards, tables
 from twotower_tf.data.engine import one, open_engine
 from twotower_tf.data.files import Source
 from twotower_tf.data.values import text_sql
@@ -54,7 +54,7 @@ def build(
         open_engine(staging / "engine", memory_limit, threads) as connection,
     ):
         wanted = {data.user_id, data.item_id}
-        table = tables.read(connection, "pairs", sources, wanted.__contains__)
+        table = readers.read(connection, "pairs", sources, wanted.__contains__)
         for field, name in (("data.user_id", data.user_id), ("data.item_id", data.item_id)):
             if name not in table.known:
                 where = f"column in {sources[0].name}"

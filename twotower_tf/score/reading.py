@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from twotower_tf.artifacts import UNFINISHED
-from twotower_tf.data import files, quarantine, tables
+from twotower_tf.data import files, quarantine, readers, tables
 from twotower_tf.data.engine import open_engine
 from twotower_tf.data.files import Source
 from twotower_tf.data.values import quoted
@@ -85,7 +85,7 @@ def opened(
     directory = work / f"{UNFINISHED}unit-{uuid.uuid4().hex[:12]}"
     with open_engine(directory, memory_limit, 1) as connection:
         part = source if unit.whole else _cut_out(source, unit, directory)
-        table = tables.read(connection, "users", [part], set(wanted).__contains__)
+        table = readers.read(connection, "users", [part], set(wanted).__contains__)
         selected = ", ".join(f"{column.identifier} AS {quoted(name)}" for name, column in table.columns.items())
         query = f"SELECT {selected or 'source'} FROM users ORDER BY rowid"
         reader = connection.sql(query).to_arrow_reader(rows)

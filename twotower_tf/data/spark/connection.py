@@ -16,9 +16,8 @@ statement and knows the types.
 from __future__ import annotations
 
 import glob
-import itertools
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -31,16 +30,13 @@ from pyspark.sql import DataFrame, SparkSession
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from twotower_tf.data import engine, tables
+from twotower_tf.data import engine
 from twotower_tf.data.files import Source
 from twotower_tf.data.spark import as_of_joins, lower, merge, plan, tasks, windows
-from twotower_tf.data.spark.tasks import Failure, Local, Part, Query
-from twotower_tf.data.tables import Table
+from twotower_tf.data.spark.executors import MADE, Executors, remove
+from twotower_tf.data.spark.tasks import Failure, Part
+from twotower_tf.data.tables import Table, Wanted
 from twotower_tf.data.values import literal, quoted
-
-_ROWS_PER_TASK = 50_000
-_DRIVER_ROWS = 10_000
-_MADE = "made_"  # names of tables that DuckDB would not have
 
 
 class Answer:
@@ -90,17 +86,16 @@ class SparkConnection(engine.Cluster):
     def __init__(self, session: SparkSession, work: Path, memory_limit: str, shadow: engine.Connection) -> None:
         self._session = session
         self._work = work = work.absolute()  # executors may run in another directory
-        self._local = Local(str(work), memory_limit)
+        self._executors = Executors(session, work, memory_limit)
         self._shadow = shadow  # the same tables, without rows
         self._parts: dict[str, list[Part]] = {}
         self._raw: set[str] = set()
         self._views: set[str] = set()
         self._files: dict[tuple[str, bool], str] = {}
-        self._numbers = itertools.count()
 
     def close(self) -> None:
         """Forgets the views of the session."""
-        tasks.close_engine(self._local)
+        self._executors.close()
         for view in self._views:
             self._session.catalog.dropTempView(view)
 
@@ -152,8 +147,7 @@ class SparkConnection(engine.Cluster):
     def _forget(self, name: str) -> None:
         if f"{name}_numbered" in self._parts:
             self._forget(f"{name}_numbered")
-        for part in self._parts.pop(name):
-            Path(part.path).unlink(missing_ok=True)
+        remove(self._parts.pop(name))
         self._drop_view(name)
 
     def _drop_view(self, name: str) -> None:
@@ -182,70 +176,27 @@ class SparkConnection(engine.Cluster):
         hidden = f" EXCLUDE ({', '.join(key.split()[0] for key in order)})" if order else ""
         by = f" ORDER BY {', '.join(order)}" if order else ""
         found = self._shadow.execute(f"SELECT *{hidden} FROM read_parquet([{paths}]){by} {limit}").fetchall()
-        self._remove(parts)
+        remove(parts)
         return found
 
     # --- tables ------------------------------------------------------------------------------------------------------
-
-    def _new_name(self) -> str:
-        return f"{_MADE}{next(self._numbers)}"
 
     def _materialize(self, tree: exp.Expression, text: str) -> list[Part]:
         """The parts of a query's result."""
         name = plan.base_table(tree)
         if name in self._parts:
             return self._on_parts(name, text)
-        return self._write(self._frame(tree))
+        return self._executors.write(self._frame(tree))
 
     def _keep(self, tree: exp.Expression) -> str:
         """Gives a query's result a name."""
-        name = self._new_name()
+        name = self._executors.new_name()
         self._parts[name] = self._materialize(tree, plan.duckdb_sql(tree))
         return name
 
-    def _write(self, frame: DataFrame) -> list[Part]:
-        """Writes a result in Spark's own order of partitions."""
-        directory = self._work / self._new_name()
-        frame.write.parquet(str(directory))
-        return [Part(str(path), pq.read_metadata(path).num_rows) for path in sorted(directory.glob("part-*.parquet"))]
-
-    def _on_parts(
-        self,
-        name: str,
-        sql: str | Callable[[int], str],
-        directory: Path | None = None,
-        parts: Sequence[Part] | None = None,
-        numbered: bool = False,
-    ) -> list[Part]:
-        """Runs DuckDB's SQL on every part of a table; the results are parts in the same order."""
-        parts = self._parts[name] if parts is None else parts
-        directory = self._work / self._new_name() if directory is None else directory
-        starts = itertools.accumulate((part.rows for part in parts), initial=0)
-        queries = []
-        for index, (part, start) in enumerate(zip(parts, starts, strict=False)):
-            text = sql if isinstance(sql, str) else sql(index)
-            output = str(directory / f"part-{index:05d}.parquet")
-            queries.append(Query(name, part, start, text, numbered or "rowid" in text.lower(), output))
-        local, rows = self._local, sum(part.rows for part in parts)
-        if rows <= _DRIVER_ROWS:  # a task would take longer to start
-            found = _raised([tasks.answer(local, query) for query in queries])
-        else:
-            share = 1 + rows // _ROWS_PER_TASK  # small parts share a task
-            found = self._spread(lambda query: tasks.answer(local, query), queries, min(len(parts), share))
-        return [Part(query.output, rows) for query, rows in zip(queries, found, strict=True)]
-
-    def _spread(self, task: Callable[[Any], Any], arguments: Sequence[Any], most: int = 0) -> list[Any]:
-        """Runs a task per argument, or `most` for all, at the executors; what comes back is small.
-
-        Raises:
-            the first failure, in the order of the arguments.
-        """
-        context = self._session.sparkContext
-        return _raised(context.parallelize(arguments, most or max(1, len(arguments))).map(task).collect())
-
-    def _remove(self, parts: Sequence[Part]) -> None:
-        for part in parts:
-            Path(part.path).unlink(missing_ok=True)
+    def _on_parts(self, name: str, sql: str, numbered: bool = False) -> list[Part]:
+        """The parts of a query's result, from those of the one table that it reads."""
+        return self._executors.answer(name, self._parts[name], sql, numbered=numbered)
 
     # --- Spark's SQL -------------------------------------------------------------------------------------------------
 
@@ -307,40 +258,41 @@ class SparkConnection(engine.Cluster):
             frame = self._session.read.parquet(*sorted(glob.glob(pattern)))
             if numbered:
                 frame = frame.selectExpr("*", "_metadata.row_index AS file_row_number")
-            self._files[key] = self._new_name()
+            self._files[key] = self._executors.new_name()
             frame.createOrReplaceTempView(self._files[key])
             self._views.add(self._files[key])
         return self._files[key]
 
     def columns(self, name: str) -> list[str]:
         """A table's columns."""
-        if name.startswith(_MADE):
+        if name.startswith(MADE):
             return list(pq.read_schema(self._parts[name][0].path).names)
         return [row[0] for row in self._shadow.execute(f"DESCRIBE {name}").fetchall()]
 
     def as_of(self, query: as_of_joins.AsOf) -> str:
         """Answers an ASOF join part by part; the result's name."""
-        written = self._write(self._frame(query.rows))
-        parts = [part for part in written if part.rows] or written[:1]
-        edges: list[Any] = [self._read([part])[0] for part in self._on_parts("sorted", as_of_joins.EDGES, parts=parts)]
-        final = query.final(edges, [part.path for part in parts])
-        name = self._new_name()
-        self._parts[name] = self._on_parts("sorted", final.__getitem__, parts=parts)
-        self._remove(written)
-        return name
+        parts = self._executors.write(self._frame(query.rows))
+        edges: list[Any] = self._edges(_filled(parts), as_of_joins.EDGES)
+        return self._ranged(parts, query.final(edges, [part.path for part in _filled(parts)]))
 
     def running(self, query: windows.Running) -> str:
         """Answers a query with windows part by part; the result's name."""
-        written = self._write(self._frame(query.rows))
-        parts = [part for part in written if part.rows] or written[:1]
+        parts = self._executors.write(self._frame(query.rows))
         if query.totals == ("COUNT(*)",) and not query.key:  # the files tell
-            edges: list[tuple[Any, ...]] = [(None, None, part.rows, part.rows) for part in parts]
+            edges: list[tuple[Any, ...]] = [(None, None, part.rows, part.rows) for part in _filled(parts)]
         else:
-            edges = [self._read([answer])[0] for answer in self._on_parts("sorted", query.edges(), parts=parts)]
-        final = query.final(edges)
-        name = self._new_name()
-        self._parts[name] = self._on_parts("sorted", final.__getitem__, parts=parts)
-        self._remove(written)
+            edges = self._edges(_filled(parts), query.edges())
+        return self._ranged(parts, query.final(edges))
+
+    def _edges(self, parts: Sequence[Part], sql: str) -> list[tuple[Any, ...]]:
+        """One row per part of sorted rows."""
+        return [self._read([answer])[0] for answer in self._executors.answer("sorted", parts, sql)]
+
+    def _ranged(self, parts: list[Part], queries: Sequence[str]) -> str:
+        """Names the answers to one query per part of sorted rows, which go."""
+        name = self._executors.new_name()
+        self._parts[name] = self._executors.answer("sorted", _filled(parts), queries.__getitem__)
+        remove(parts)
         return name
 
     # --- large results -----------------------------------------------------------------------------------------------
@@ -354,7 +306,7 @@ class SparkConnection(engine.Cluster):
         kinds = [(name, kind) for name, kind, *_ in self._shadow.execute(f"DESCRIBE {query}").fetchall()]
         frame = self._frame(plan.parse(query)).toDF(*[f"o{index}" for index in range(len(kinds))])
         select = [f"CAST(o{index} AS {kind}) AS {quoted(name)}" for index, (name, kind) in enumerate(kinds)]
-        return self._write(frame), ", ".join(select)
+        return self._executors.write(frame), ", ".join(select)
 
     def stream(self, query: str, rows: int) -> pa.RecordBatchReader:
         """A query's result in order, from the executors' files; they go with the preparation's work directory."""
@@ -368,22 +320,21 @@ class SparkConnection(engine.Cluster):
         directory.mkdir(parents=True)
         parts, select = self._sorted_parts(query)
         total = sum(part.rows for part in parts)
-        chosen = [part for part in parts if part.rows] or parts[:1]
-        self._on_parts("result", f"SELECT {select} FROM result", directory, chosen)
-        self._remove(parts)
+        self._executors.answer("result", _filled(parts), f"SELECT {select} FROM result", directory)
+        remove(parts)
         return total
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
-    def read_table(self, name: str, sources: Sequence[Source], wanted: tables.Wanted) -> Table:
+    def read_table(self, name: str, sources: Sequence[Source], wanted: Wanted) -> Table:
         """Reads input files, one task each, with the readers of the DuckDB engine."""
-        local, directory = self._local, self._work / f"{name}_input"
+        local, directory = self._executors.local, self._work / f"{name}_input"
 
         def read(pair: tuple[int, Source]) -> tasks.Read | Failure:
             return tasks.read(local, pair[1], wanted, str(directory / f"{pair[0]:05d}"))
 
         absolute = [replace(source, path=source.path.absolute()) for source in sources]
-        found: list[tasks.Read] = self._spread(read, list(enumerate(absolute)))
+        found: list[tasks.Read] = self._executors.spread(read, list(enumerate(absolute)))
         table = merge.merged(name, found, wanted, self._shadow)
         body = ", ".join(f"{column.identifier} {column.kind}" for column in table.columns.values())
         self._shadow.execute(f"CREATE TABLE {name} (source INTEGER{', ' if body else ''}{body})")
@@ -392,12 +343,9 @@ class SparkConnection(engine.Cluster):
         return table
 
 
-def _raised(found: list[Any]) -> list[Any]:
-    """What tasks gave back; the first failure is raised."""
-    for each in found:
-        if isinstance(each, Failure):
-            raise each.error()
-    return found
+def _filled(parts: list[Part]) -> list[Part]:
+    """Those with rows, or one of the empty ones."""
+    return [part for part in parts if part.rows] or parts[:1]
 
 
 def _shows_rowid(table: exp.Table) -> bool:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from twotower_tf.data import tables
 from twotower_tf.data.engine import Connection
+from twotower_tf.data.readers import parquet, scans
 from twotower_tf.data.spark.tasks import Part, Read
-from twotower_tf.data.tables import Column, Table
+from twotower_tf.data.tables import Column, Table, Wanted
 
 
-def merged(name: str, found: Sequence[Read], wanted: tables.Wanted, shadow: Connection) -> Table:
-    """The table as `tables.read` would tell it.
+def merged(name: str, found: Sequence[Read], wanted: Wanted, shadow: Connection) -> Table:
+    """The table as `readers.read` would tell it.
 
     Args:
         name: of the table.
@@ -26,7 +26,7 @@ def merged(name: str, found: Sequence[Read], wanted: tables.Wanted, shadow: Conn
     sources = [each.source for each in found]
     schemas = [each.schema for each in found if each.schema is not None]
     if schemas:
-        tables.check_types(sources, schemas, wanted)
+        parquet.check_types(sources, schemas, wanted)
     keys = {key for source in sources for key, _ in source.partition}
     known = list(dict.fromkeys(column for each in found for column in each.known))
     known = [column for column in known if column not in keys] + [column for column in known if column in keys]
@@ -42,7 +42,7 @@ def merged(name: str, found: Sequence[Read], wanted: tables.Wanted, shadow: Conn
         {column: Column(f"c{index}", kinds[column]) for index, column in enumerate(chosen)},
         known,
         [record for each in found for record in each.malformed],
-        tables.lacking_columns(sources, [each.known or None for each in found]),
+        scans.lacking_columns(sources, [each.known or None for each in found]),
         [0, *itertools.accumulate(sizes)],
     )
 

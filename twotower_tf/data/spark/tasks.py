@@ -18,7 +18,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from twotower_tf.data import files, shards, tables
+from twotower_tf.data import files, readers, shards
 from twotower_tf.data.engine import open_engine
 from twotower_tf.data.files import Source
 from twotower_tf.data.lines import Malformed
@@ -167,7 +167,7 @@ def read(local: Local, source: Source, wanted: Callable[[str], bool], directory:
     """Reads one input file into Parquet parts below `directory`."""
     try:
         with open_engine(_scratch(local), local.memory_limit, 1) as connection:
-            table = tables.read(connection, "input", [source], wanted)
+            table = readers.read(connection, "input", [source], wanted)
             names = [column.identifier for column in table.columns.values()]
             parts = _write_parts(connection, f"SELECT {', '.join(names) or 'source'} FROM input", Path(directory))
             kept = _keep_copy(table.sources[0], local)

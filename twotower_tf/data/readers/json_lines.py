@@ -1,0 +1,68 @@
+"""JSON lines: an object per line, members as texts of their own type."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import duckdb
+
+from twotower_tf.data import files, lines
+from twotower_tf.data.files import Source
+from twotower_tf.data.readers import scans
+from twotower_tf.data.tables import Table, Wanted
+from twotower_tf.data.values import literal, text_sql
+
+
+def read(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Source], wanted: Wanted) -> Table:
+    """Reads the lines as text, then the members of those that are objects."""
+    staged = f"{name}_lines"
+    for source in sources:
+        files.check_archive(source)
+    paths = scans.file_list(sources)
+    scan = (
+        f"read_csv([{paths}], columns={{'line': 'VARCHAR'}}, header=false, auto_detect=false, delim='\\x01', quote='', "
+        "escape='', filename=true, store_rejects=true, rejects_limit=0)"
+    )
+    positions = list(range(len(sources)))
+    try:
+        connection.execute(
+            f"CREATE TABLE {staged} AS SELECT {scans.file_position(sources, positions)} AS source, line, "
+            f"coalesce(CASE WHEN json_valid(line) THEN json_type(line) = 'OBJECT' END, false) AS good FROM {scan}"
+        )
+    except duckdb.Error as error:
+        raise scans.unreadable(sources, error) from None
+    malformed = lines.rejected(connection, sources)
+    malformed += lines.not_json(connection, staged, sources)
+    keys = connection.execute(
+        f"SELECT key, min(place) FROM (SELECT unnest(json_keys(line)) AS key, rowid AS place FROM {staged} WHERE good) "
+        "GROUP BY key ORDER BY 2, 1"
+    ).fetchall()
+    known = [str(key) for key, _ in keys]
+    partition = scans.partition_keys(sources, known)
+    columns = scans.columns_of(known, wanted, partition)
+    scans.create(connection, name, columns)
+    values = [
+        f"list_extract([{scans.partition_values(sources, column)}], source + 1)"
+        if column in partition
+        else _json_text(column)
+        for column in columns
+    ]
+    connection.execute(
+        f"INSERT INTO {name} SELECT {', '.join(['source', *values])} FROM {staged} WHERE good ORDER BY rowid"
+    )
+    connection.execute(f"DROP TABLE {staged}")
+    return Table(name, sources, columns, [*known, *partition], malformed)
+
+
+def _json_text(column: str) -> str:
+    """SQL: the canonical text of a member; a list's elements are joined by `|`."""
+    path = literal('$."' + column.replace("\\", "\\\\").replace('"', '\\"') + '"')
+    value = f"json_extract_string(line, {path})"
+    number = f"TRY_CAST({value} AS DOUBLE)"
+    joined = f"array_to_string(json_extract_string(line, {path[:-1]}[*]'), '|')"
+    return (
+        f"CASE json_type(line, {path}) "
+        f"WHEN 'DOUBLE' THEN {text_sql(number, 'DOUBLE')} "
+        f"WHEN 'ARRAY' THEN nullif({joined}, '') "
+        f"ELSE nullif({value}, '') END"
+    )

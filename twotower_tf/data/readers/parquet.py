@@ -1,0 +1,63 @@
+"""Parquet files of one schema, or of schemas that DuckDB can bring together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from twotower_tf.data import schema_misfits
+from twotower_tf.data.files import Source
+from twotower_tf.data.readers import scans
+from twotower_tf.data.tables import Table, Wanted
+from twotower_tf.data.values import quoted
+from twotower_tf.errors import DataError
+
+
+def read(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Source], wanted: Wanted) -> Table:
+    """Reads the columns with the types that they have in the files."""
+    known: dict[str, None] = {}
+    schemas = []
+    for source in sources:
+        try:
+            schemas.append(pq.read_schema(source.path))
+        except Exception as error:
+            raise DataError(f"{source.name}: cannot be read as Parquet: {' '.join(str(error).split())[:200]}") from None
+        known.update(dict.fromkeys(schemas[-1].names))
+    check_types(sources, schemas, wanted)
+    partition = scans.partition_keys(sources, known)
+    columns = scans.columns_of(list(known), wanted, partition)
+    paths = scans.file_list(sources)
+    scan = f"read_parquet([{paths}], union_by_name=true, filename=true, hive_partitioning=false, binary_as_string=true)"
+    positions = list(range(len(sources)))
+    values = [
+        f"{scans.partition_value(sources, positions, key) if key in partition else quoted(key)} AS {column.identifier}"
+        for key, column in columns.items()
+    ]
+    query = f"SELECT {', '.join([f'{scans.file_position(sources, positions)} AS source', *values])} FROM {scan}"
+    try:
+        connection.execute(f"CREATE TABLE {name} AS {query}")
+    except duckdb.Error as error:
+        raise scans.unreadable(sources, error) from None
+    kinds = {row[0]: row[1] for row in connection.execute(f"DESCRIBE {name}").fetchall()}
+    columns = {key: replace(column, kind=kinds[column.identifier]) for key, column in columns.items()}
+    return Table(
+        name,
+        sources,
+        columns,
+        [*known, *partition],
+        lacking=scans.lacking_columns(sources, [schema.names for schema in schemas]),
+    )
+
+
+def check_types(sources: Sequence[Source], schemas: Sequence[pa.Schema], wanted: Wanted) -> None:
+    """Refuses a column that is, say, text in one file and a number in another.
+
+    Raises:
+        DataError: naming the file, the column and both types.
+    """
+    for _, misfit in schema_misfits.type_misfits(sources, schemas, wanted):
+        raise DataError(misfit)
