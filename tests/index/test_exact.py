@@ -1,8 +1,10 @@
 import numpy as np
+import pytest
 
 from tests.index.contract import SearcherContract, unit
 from twotower_tf.config import IndexConfig
 from twotower_tf.index import exact
+from twotower_tf.index.allowed import Excluded
 from twotower_tf.index.exact import ExactSearcher
 from twotower_tf.index.items import ItemVectors
 
@@ -33,6 +35,28 @@ class TestExactSearcher(SearcherContract):
         np.testing.assert_array_equal(blocks.scores, whole.scores)
         np.testing.assert_array_equal(np.concatenate([found.rows for found in single]), whole.rows)
         np.testing.assert_array_equal(np.concatenate([found.scores for found in single]), whole.scores)
+
+    @pytest.mark.parametrize("count", [40, 255, 257, 401, 1700])
+    @pytest.mark.parametrize("k", [1, 10, 100])
+    def test_small_and_large_catalogues_equal_a_full_sort(self, count, k):
+        """Few items are scored one way, many another; a third of the pairs is excluded, two users get nothing."""
+        rng = np.random.default_rng(count + k)
+        vectors, queries = unit(rng, count, 24), unit(rng, 150, 24)
+        vectors[count // 2 :: 7] = vectors[1]
+        searcher = ExactSearcher(ItemVectors([str(n) for n in range(count)], vectors), threads=1)
+        gone = rng.random((150, count)) < 0.3
+        gone[[3, 149]] = True
+        gone[7, 5:] = True
+        scores = np.float32(queries.astype(np.float64) @ vectors.astype(np.float64).T)
+        for mask in (np.zeros_like(gone), gone):
+            found = searcher.scan(queries, k, Excluded(*np.nonzero(mask), 150))
+            for query, (start, stop) in enumerate(zip(found.offsets[:-1], found.offsets[1:], strict=True)):
+                left = np.flatnonzero(~mask[query])
+                wanted = left[np.lexsort((left, -scores[query, left]))][:k]
+                assert found.rows[start:stop].tolist() == wanted.tolist()
+                np.testing.assert_array_equal(found.scores[start:stop], scores[query, wanted])
+        plain = searcher.search(queries, k)
+        np.testing.assert_array_equal(plain.rows, np.argsort(-scores, axis=1, kind="stable")[:, :k])
 
     def test_a_collapsed_catalogue_is_ranked_by_row(self):
         vectors = np.tile(np.float32([0.6, 0.8, 0, 0]), (5000, 1))

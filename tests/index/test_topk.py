@@ -40,13 +40,26 @@ def test_equals_a_full_sort_with_ties_and_exclusions(seed, shape, k, levels, exc
 
 def test_candidates_hold_everything_within_the_slack():
     scores = np.float32([[0.0, 1.0, 0.95, 0.5, 0.99], [3.0, 3.0, 3.0, 3.0, 3.0]])
-    rows, columns = topk.candidates(scores, 2, 0.05)
-    assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == [
-        (0, 1),
-        (0, 2),
-        (0, 4),
-        *((1, n) for n in range(5)),
-    ]
+    columns, there = topk.candidates(scores, 2, 0.05)
+    assert [row[held].tolist() for row, held in zip(columns, there, strict=True)] == [[1, 2, 4], [0, 1, 2, 3, 4]]
+    assert columns[~there].tolist() == [0] * (columns.size - 8)
+
+
+def test_candidates_of_no_row():
+    columns, there = topk.candidates(np.empty((0, 900), np.float32), 2, 0.1)
+    assert len(columns) == len(there) == 0
+
+
+def test_arrange_by_hand():
+    """Numbers of every sign and size, the two zeros as one; what is not there comes nowhere."""
+    values = np.float32([[-0.0, 0.5, 0.0, -np.inf, 9.0, -2.0, -1e-40, 0.5]])
+    there = np.array([[True, True, True, True, False, True, True, True]])
+    columns = np.int32([[3, 4, 5, 6, 7, 8, 9, 10]])
+    found, ordered = topk.arrange(columns, values, 7, there)
+    assert found.tolist() == [[4, 10, 3, 5, 9, 8, 6]]
+    assert ordered.tolist() == [[0.5, 0.5, 0.0, 0.0, float(np.float32(-1e-40)), -2.0, -np.inf]]
+    found, ordered = topk.arrange(np.arange(8, dtype=np.int32), values, 2)
+    assert found.tolist() == [[4, 1]] and ordered.tolist() == [[9.0, 0.5]]
 
 
 def test_threads():

@@ -15,16 +15,22 @@ from twotower_tf.index.items import ItemVectors
 from twotower_tf.index.searcher import Answers, Neighbours, check_queries
 
 _BLOCK_BYTES = 32 << 20  # of scores held by one thread
-_RESCORED = 1 << 14  # candidates re-scored at a time
+_CACHED_BYTES = 4 << 20  # of these what a processor's caches hold: a block is gone over several times
+_TOGETHER = 64  # queries of a block, where memory allows: fewer make the product slow
+_RESCORED_BYTES = 1 << 19  # of candidates' vectors that are re-scored at a time
+_FEW = 256  # items, or
+_FEW_PER_K = 4  # times k, that are scored in double precision at once
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 
 
 class ExactSearcher:
     """Scores every item, in blocks of queries.
 
-    The scores are dot products in double precision rounded once to float32. So an answer depends neither on the batch
-    its query came in, nor on threads, nor on the processor, and two equal vectors have equal scores.
+    The scores are dot products in double precision rounded once to float32. The rounding hides in which order they were
+    summed. So an answer depends neither on the batch its query came in nor on threads or the processor, and two equal
+    vectors have equal scores; but for one score in some ten million, which lies on the edge between two numbers.
     """
 
     kind = "exact"
@@ -68,39 +74,46 @@ class ExactSearcher:
         self, queries: Floats, k: int, vectors: Floats, excluded: Excluded | None
     ) -> tuple[npt.NDArray[np.int32], Floats]:
         """Rows of `vectors` and their scores [num_queries, k], best first; at the end excluded ones, of score -inf."""
-        block = max(1, _BLOCK_BYTES // (4 * len(vectors)))
+        few = len(vectors) <= max(_FEW, _FEW_PER_K * k)
+        block = min(len(queries), _queries_of_a_block(len(vectors), 8 if few else 4)) or 1
         starts = range(0, len(queries), block)
+        threads = min(self.threads, len(starts))
+        table = vectors.T.astype(np.float64) if few else vectors.T
+        if len(starts) > 1 and table.nbytes <= _BLOCK_BYTES:
+            table = np.ascontiguousarray(table)  # each product copies the table: faster where it lies like this
         rows = np.empty((len(queries), k), np.int32)
         scores = np.empty((len(queries), k), np.float32)
 
-        def answer(start: int) -> None:
-            place = slice(start, start + block)
-            gone = excluded.take(place) if excluded is not None else None
-            rows[place], scores[place] = self._best_of_block(queries[place], k, vectors, gone)
+        def answer(thread: int) -> None:
+            space = np.empty((block, len(vectors)), np.float64 if few else np.float32)
+            for start in starts[thread::threads]:
+                part = slice(start, start + block)
+                gone = excluded.take(part) if excluded is not None else None
+                held = space[: len(queries[part])]
+                if few:
+                    rows[part], scores[part] = _best_of_few(queries[part], k, table, gone, held)
+                else:
+                    rows[part], scores[part] = self._best_of_block(queries[part], k, vectors, table, gone, held)
 
-        if len(starts) > 1 and self.threads > 1:
-            with ThreadPoolExecutor(self.threads) as pool:
-                list(pool.map(answer, starts))
-        else:
-            for start in starts:
-                answer(start)
+        if threads > 1:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(answer, range(threads)))
+        elif threads:
+            answer(0)
         return rows, scores
 
     def _best_of_block(
-        self, queries: Floats, k: int, vectors: Floats, excluded: Excluded | None
+        self, queries: Floats, k: int, vectors: Floats, table: Floats, excluded: Excluded | None, space: Floats
     ) -> tuple[npt.NDArray[np.int32], Floats]:
-        rough = queries @ vectors.T
+        """Finds candidates by a product in single precision, held in `space` [queries, vectors], then scores them."""
+        rough = np.matmul(queries, table, out=space)
         if excluded is not None:
             rough[excluded.queries, excluded.rows] = -np.inf
-        number, row = topk.candidates(rough, k, self._slack)
-        scores = np.empty(len(row), np.float32)
-        for start in range(0, len(row), _RESCORED):
-            part = slice(start, start + _RESCORED)
-            asked, held = queries[number[part]].astype(np.float64), vectors[row[part]].astype(np.float64)
-            scores[part] = np.einsum("ij,ij->i", asked, held)
+        columns, there = topk.candidates(rough, k, self._slack)
+        scores = _rescored(queries, vectors, columns)
         if excluded is not None:
-            scores[np.isneginf(rough[number, row])] = -np.inf
-        return topk.arrange(number, row, scores, len(queries), k)
+            scores[np.isneginf(np.take_along_axis(rough, columns, axis=1))] = -np.inf
+        return topk.arrange(columns, scores, k, there)
 
     def description(self) -> dict[str, Any]:
         """See `Searcher.description`."""
@@ -117,3 +130,37 @@ class ExactSearcher:
         """Reads what `save` wrote; `load` has checked the files."""
         vectors = np.load(directory / files.VECTORS, allow_pickle=False)
         return cls(files.restore(directory, vectors), threads)
+
+
+def _queries_of_a_block(num_vectors: int, size: int) -> int:
+    """How many queries are answered at a time; a score takes `size` bytes."""
+    each = size * num_vectors
+    return max(1, min(_BLOCK_BYTES // each, max(_TOGETHER, _CACHED_BYTES // each)))
+
+
+def _best_of_few(
+    queries: Floats, k: int, table: Doubles, excluded: Excluded | None, space: Doubles
+) -> tuple[npt.NDArray[np.int32], Floats]:
+    """Scores every vector of `table` [vector_dim, num_vectors], in `space` [num_queries, num_vectors]."""
+    scores = np.matmul(queries.astype(np.float64), table, out=space).astype(np.float32)
+    if excluded is not None:
+        scores[excluded.queries, excluded.rows] = -np.inf
+    return topk.arrange(np.arange(table.shape[1], dtype=np.int32), scores, k)
+
+
+def _rescored(queries: Floats, vectors: Floats, columns: npt.NDArray[np.int32]) -> Floats:
+    """The scores [num_queries, width] of rows `columns` [num_queries, width] of the vectors."""
+    width, dim = columns.shape[1], vectors.shape[1]
+    step = max(1, min(len(queries), _RESCORED_BYTES // max(1, 8 * width * dim)))
+    taken, held = np.empty((step, width, dim), np.float32), np.empty((step, width, dim))
+    products = np.empty((step, width, 1))
+    asked = queries.astype(np.float64)[:, :, None]
+    scores = np.empty(columns.shape, np.float32)
+    for start in range(0, len(queries), step):
+        part = columns[start : start + step]
+        count = len(part)
+        np.take(vectors, part, axis=0, out=taken[:count], mode="clip")  # other modes copy once more
+        np.copyto(held[:count], taken[:count])
+        np.matmul(held[:count], asked[start : start + step], out=products[:count])
+        scores[start : start + step] = products[:count, :, 0]
+    return scores

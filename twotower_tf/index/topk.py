@@ -11,12 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
+Columns = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
+Keys = npt.NDArray[np.int64]
 
 _GROUP = 64  # columns behind one group maximum
 _GROUPS_PER_K = 4  # enough groups for the bound to let through little more than k columns
 _CROWDED = 4  # a row with more than this many times k candidates has ties worth cutting
+_ABREAST = 8  # the width of a table of candidates is a multiple of this
+_NONE = np.iinfo(np.int64).max  # the key of no column: after all others
+_MAGNITUDE = np.int32(0x7FFFFFFF)
 
 
 def available_threads(threads: int = 0) -> int:
@@ -24,7 +28,7 @@ def available_threads(threads: int = 0) -> int:
     return threads if threads > 0 else len(os.sched_getaffinity(0))
 
 
-def top_k(scores: Floats, k: int) -> tuple[npt.NDArray[np.int32], Floats]:
+def top_k(scores: Floats, k: int) -> tuple[Columns, Floats]:
     """Finds the k highest scores of every row; among equal scores the lower column comes first.
 
     Args:
@@ -36,14 +40,15 @@ def top_k(scores: Floats, k: int) -> tuple[npt.NDArray[np.int32], Floats]:
     """
     k = min(k, scores.shape[1])
     mask = scores >= _bounds(scores, k)[:, None]
-    crowded = np.flatnonzero(np.count_nonzero(mask, axis=1) > _CROWDED * k)
+    columns, there = _columns(mask)
+    crowded = np.flatnonzero(np.count_nonzero(there, axis=1) > _CROWDED * k)
     if len(crowded):
         mask[crowded] = _without_surplus(scores[crowded], k)
-    rows, columns = _coordinates(mask)
-    return arrange(rows, columns, scores[rows, columns], len(scores), k)
+        columns, there = _columns(mask)
+    return arrange(columns, np.take_along_axis(scores, columns, axis=1), k, there)
 
 
-def candidates(scores: Floats, k: int, slack: float) -> tuple[Ints, Ints]:
+def candidates(scores: Floats, k: int, slack: float) -> tuple[Columns, Mask]:
     """Finds every column within `slack` of its row's k-th highest score, and perhaps a few more.
 
     Args:
@@ -52,33 +57,53 @@ def candidates(scores: Floats, k: int, slack: float) -> tuple[Ints, Ints]:
         slack: in units of the scores.
 
     Returns:
-        Rows and columns [num_candidates] int64, ordered by row, then column.
+        Columns [num_rows, width] int32, ascending, and which of them are there; the others, at the end, are 0.
     """
-    return _coordinates(scores >= (_bounds(scores, k) - np.float32(slack))[:, None])
+    return _columns(scores >= (_bounds(scores, k) - np.float32(slack))[:, None])
 
 
-def arrange(rows: Ints, columns: Ints, values: Floats, num_rows: int, k: int) -> tuple[npt.NDArray[np.int32], Floats]:
+def arrange(columns: Columns, values: Floats, k: int, there: Mask | None = None) -> tuple[Columns, Floats]:
     """Sorts candidates into k answers a row: highest value first, among equal values the lower column.
 
     Args:
-        rows: [num_candidates], ordered; every row has at least k candidates.
-        columns: [num_candidates], ascending within a row.
-        values: [num_candidates] float32.
-        num_rows: rows of the result.
-        k: answers of each row.
+        columns: [num_rows, width] or, where they are the same in every row, [width]; non-negative.
+        values: [num_rows, width] float32, without NaN.
+        k: answers of each row; at most as many as it has candidates.
+        there: [num_rows, width] which of the candidates count; by default all.
 
     Returns:
         Columns [num_rows, k] int32 and values [num_rows, k] float32.
     """
-    counts = np.bincount(rows, minlength=num_rows)
-    positions = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    width = int(counts.max(initial=0))
-    keys = np.full((num_rows, width), np.inf, np.float32)
-    keys[rows, positions] = -values
-    padded = np.zeros((num_rows, width), np.int32)
-    padded[rows, positions] = columns
-    order = np.argsort(keys, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(padded, order, axis=1), -np.take_along_axis(keys, order, axis=1)
+    keys = _keys(values, columns)
+    if there is not None:
+        keys[~there] = _NONE
+    if k < keys.shape[1]:
+        keys.partition(k - 1, axis=1)
+    keys = keys[:, :k]
+    keys.sort(axis=1)
+    return _parts(keys)
+
+
+def _keys(values: Floats, columns: Columns) -> Keys:
+    """Integers that sort as values descending, then columns ascending: the value's bits above those of the column.
+
+    The bits of a float32 sort as the number does, if those below the sign of a negative one are flipped.
+    """
+    bits = (values + np.float32(0)).view(np.int32)  # -0 is 0
+    keys: Keys = (~_flipped(bits)).astype(np.int64)
+    keys <<= 32
+    keys |= columns
+    return keys
+
+
+def _parts(keys: Keys) -> tuple[Columns, Floats]:
+    """What `_keys` put together."""
+    columns = keys.astype(np.int32)  # the lower half
+    return columns, _flipped(~(keys >> 32).astype(np.int32)).view(np.float32)
+
+
+def _flipped(bits: Columns) -> Columns:
+    return bits ^ ((bits >> 31) & _MAGNITUDE)
 
 
 def _bounds(scores: Floats, k: int) -> Floats:
@@ -103,6 +128,14 @@ def _without_surplus(scores: Floats, k: int) -> Mask:
     return kept
 
 
-def _coordinates(mask: Mask) -> tuple[Ints, Ints]:
-    rows, columns = np.divmod(np.flatnonzero(mask), mask.shape[1])
-    return rows, columns
+def _columns(mask: Mask) -> tuple[Columns, Mask]:
+    """The marked columns [num_rows, width] of a mask, ascending, and which of them are there."""
+    num_rows, num_columns = mask.shape
+    flat = np.flatnonzero(mask)
+    starts = np.searchsorted(flat, np.arange(num_rows + 1) * num_columns)
+    counts = np.diff(starts)
+    width = -(-int(counts.max(initial=0)) // _ABREAST) * _ABREAST
+    there = np.arange(width) < counts[:, None]
+    columns = np.zeros(there.shape, np.int32)
+    columns[there] = flat - np.repeat(np.arange(num_rows) * num_columns, counts)
+    return columns, there
