@@ -46,6 +46,26 @@ def test_a_good_version_passes_and_neither_keras_nor_tensorflows_python_is_impor
     assert done.stdout.strip() == "set()"
 
 
+def test_a_process_that_waits_tries_what_is_written_later_and_never_outlives_a_failure(export_dir, tmp_path):
+    with fresh.waiting("exact") as process:
+        shutil.copytree(export_dir / "7", tmp_path / ".tmp-7-late")
+        fresh.check(tmp_path / ".tmp-7-late", process)
+    with pytest.raises(ArtifactError, match="stopped"), fresh.waiting() as process:
+        raise ArtifactError("stopped")
+    assert process.returncode == -9
+
+
+def test_scann_is_loaded_without_tensorflows_python():
+    pytest.importorskip("scann")
+    code = (
+        "import sys; from twotower_tf.export import fresh; fresh._load_library('scann'); "
+        "print('scann' in sys.modules, 'tensorflow' in sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.strip() == "True False"
+
+
 def test_towers_that_answer_as_another_version_or_not_at_all(staged):
     model = saved_model.read(staged / "item_tower")
     saved_model.state_version(model, 6, staged)

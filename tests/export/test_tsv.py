@@ -134,3 +134,41 @@ def test_damage_is_named_by_line(tmp_path, monkeypatch, content, message, bytes_
 def test_missing_file(tmp_path):
     with pytest.raises(ArtifactError, match="t.tsv: cannot be read: No such file or directory"):
         tsv.read_tsv(tmp_path / "t.tsv")
+
+
+@pytest.mark.parametrize(
+    ("rows", "stay", "seed"), [(1, 0, 0), (1, 1, 1), (1000, 1000, 2), (1000, 0, 3), (5000, 4000, 4)]
+)
+def test_lines_of_an_earlier_file_are_copied_and_others_formatted(tmp_path, monkeypatch, rows, stay, seed):
+    """What is written is what `write_tsv` writes of the same items, whichever lines come from the earlier file."""
+    monkeypatch.setattr(tsv, "_VALUES_PER_BLOCK", 3 * 700)
+    monkeypatch.setattr(tsv, "_BYTES_PER_READ", 1000)
+    rng = np.random.default_rng(seed)
+    before = rng.normal(size=(rows, 3)).astype(np.float32)
+    names = np.array([f"old {row}, é" for row in range(rows)], object)
+    tsv.write_tsv(tmp_path / "before.tsv", names, before)
+    origin = np.full(rows + 7, -1, np.int64)
+    places = np.sort(rng.choice(rows + 7, stay, replace=False))
+    origin[places] = np.sort(rng.choice(rows, stay, replace=False)) if seed % 2 == 0 else rng.permutation(rows)[:stay]
+    vectors = rng.normal(size=(len(origin), 3)).astype(np.float32)
+    vectors[places] = before[origin[places]]
+    ids = np.array([f"new {row}" for row in range(len(origin))], object)
+    ids[places] = names[origin[places]]
+    tsv.splice_tsv(tmp_path / "before.tsv", rows, origin, tmp_path / "after.tsv", ids, vectors)
+    tsv.write_tsv(tmp_path / "whole.tsv", ids, vectors)
+    assert (tmp_path / "after.tsv").read_bytes() == (tmp_path / "whole.tsv").read_bytes()
+
+
+def test_an_earlier_file_of_other_items_is_refused_and_so_is_what_cannot_be_written(tmp_path):
+    vectors = np.array([[0.5], [0.25]], np.float32)
+    tsv.write_tsv(tmp_path / "t.tsv", ["a", "b"], vectors)
+    ids = np.array(["a", "c\t"], object)
+    with pytest.raises(ArtifactError, match=r"t.tsv: damaged: 2 lines; 3 are expected"):
+        tsv.splice_tsv(tmp_path / "t.tsv", 3, np.array([0, -1]), tmp_path / "u.tsv", ids, vectors)
+    with pytest.raises(ArtifactError, match=r"item id 'c\\t': holds a tab"):
+        tsv.splice_tsv(tmp_path / "t.tsv", 2, np.array([0, -1]), tmp_path / "u.tsv", ids, vectors)
+    with pytest.raises(ArtifactError, match="item 'c': its vector is not finite"):
+        tsv.splice_tsv(
+            tmp_path / "t.tsv", 2, np.array([0, -1]), tmp_path / "u.tsv", np.array(["a", "c"], object), vectors * np.nan
+        )
+    assert not (tmp_path / "u.tsv").exists()

@@ -9,6 +9,7 @@ import pytest
 from twotower_tf.config import IndexConfig
 from twotower_tf.index import build, update
 from twotower_tf.index.exact import ExactSearcher
+from twotower_tf.index.files import Stored
 from twotower_tf.index.items import ItemVectors
 from twotower_tf.index.load import load
 
@@ -52,9 +53,9 @@ def tables(directory):
 def test_spliced_tables_have_the_old_rows_and_those_that_scann_derives(built, tmp_path):
     """ScaNN derives all rows at once from the trained parts: the oracle of the new rows, computed on their own."""
     directory, users = built
-    old = load(directory)
+    old = Stored.open(directory)
     items, origin = changed(old.items)
-    done = update.update(old, directory, items, origin, tmp_path / "index", SCANN, users)
+    done = update.update(old, items, origin, tmp_path / "index", SCANN, users)
     assert not done.rebuilt
     (tmp_path / "whole").mkdir()
     update._derive(directory / "scann", update.assets(directory / "scann"), items.vectors, tmp_path / "whole")
@@ -93,9 +94,9 @@ def test_an_index_with_spilled_partitions_is_changed_too(tmp_path):
 
 def test_a_changed_index_finds_what_exact_search_finds(built, tmp_path):
     directory, users = built
-    old = load(directory)
+    old = Stored.open(directory)
     items, origin = changed(old.items)
-    update.update(old, directory, items, origin, tmp_path / "index", SCANN, users)
+    update.update(old, items, origin, tmp_path / "index", SCANN, users)
     found = load(tmp_path / "index")  # as a reader finds it, every checksum compared
     assert found.items.ids.tolist() == list(items.ids)
     truth = ExactSearcher(items).search(users, 10)
@@ -114,11 +115,11 @@ def test_changes_on_changes_add_up_until_the_trained_parts_are_stale(built, tmp_
     directory, users = built
     rebuilt = []
     for step in range(6):
-        old = load(directory)
+        old = Stored.open(directory)
         items, origin = changed(old.items, seed=step, new=75, left=75)
         names = {name: f"s{step}-{name}" for name in items.ids if name.startswith("new")}
         items = ItemVectors([names.get(name, name) for name in items.ids], items.vectors)
-        done = update.update(old, directory, items, origin, tmp_path / f"{step}", SCANN, users)
+        done = update.update(old, items, origin, tmp_path / f"{step}", SCANN, users)
         directory = tmp_path / f"{step}"
         rebuilt.append(done.rebuilt)
         parameters = done.searcher.description()["parameters"]
@@ -129,48 +130,48 @@ def test_changes_on_changes_add_up_until_the_trained_parts_are_stale(built, tmp_
 
 def test_nothing_new_and_one_new_item(built, tmp_path):
     directory, users = built
-    old = load(directory)
+    old = Stored.open(directory)
     origin = np.arange(SIZE)[::-1].copy()
     items = ItemVectors(old.items.ids[origin], old.items.vectors[origin])
-    same = update.update(old, directory, items, origin, tmp_path / "same", SCANN, users)
+    same = update.update(old, items, origin, tmp_path / "same", SCANN, users)
     assert not same.rebuilt
-    pairs = zip(same.searcher.search(users, 10).item_ids, old.search(users, 10).item_ids, strict=True)
+    pairs = zip(same.searcher.search(users, 10).item_ids, load(directory).search(users, 10).item_ids, strict=True)
     assert np.mean([len(set(a) & set(b)) / 10 for a, b in pairs]) > 0.98  # codes may tie: then the row decides
     one = ItemVectors([*old.items.ids, "one"], np.concatenate([old.items.vectors, users[:1]]))
-    added = update.update(old, directory, one, np.append(np.arange(SIZE), -1), tmp_path / "one", SCANN, users)
+    added = update.update(old, one, np.append(np.arange(SIZE), -1), tmp_path / "one", SCANN, users)
     assert not added.rebuilt
     assert added.searcher.search(users[:1], 1).item_ids.tolist() == [["one"]]
 
 
 def test_a_search_that_misses_the_target_is_widened_or_the_index_rebuilt(built, tmp_path, monkeypatch):
     directory, users = built
-    old = load(directory)
+    old = Stored.open(directory)
     items, origin = changed(old.items)
-    before = old.description()["parameters"]
+    before = old.document["parameters"]
     asked = []
     real = update.tuning.recall_of
     monkeypatch.setattr(
         update.tuning, "recall_of", lambda *args: asked.append(1) or real(*args) * (1.0 if len(asked) > 1 else 0.5)
     )
-    wider = update.update(old, directory, items, origin, tmp_path / "wider", SCANN, users)
+    wider = update.update(old, items, origin, tmp_path / "wider", SCANN, users)
     assert not wider.rebuilt
     after = load(tmp_path / "wider").description()["parameters"]
     assert after["reorder"] == int(np.ceil(1.25 * before["reorder"]))
     monkeypatch.setattr(update, "_checked", lambda *args: None)
-    assert update.update(old, directory, items, origin, tmp_path / "rebuilt", SCANN, users).rebuilt
+    assert update.update(old, items, origin, tmp_path / "rebuilt", SCANN, users).rebuilt
     assert load(tmp_path / "rebuilt").items.ids.tolist() == list(items.ids)
 
 
 def test_kind_follows_the_size(built, tmp_path):
     """A catalogue that shrinks below the limit is searched exactly; an exact one that grows is built."""
     directory, users = built
-    old = load(directory)
+    old = Stored.open(directory)
     auto = IndexConfig(kind="auto", exact_below=1000, k=10, target_recall=0.9)
     few = ItemVectors(old.items.ids[:500], old.items.vectors[:500])
-    small = update.update(old, directory, few, np.arange(500), tmp_path / "small", auto, users)
+    small = update.update(old, few, np.arange(500), tmp_path / "small", auto, users)
     assert small.searcher.kind == "exact" and load(tmp_path / "small").kind == "exact"
     origin = np.concatenate([np.arange(500), np.full(SIZE - 500, -1)])
-    grown = update.update(small.searcher, tmp_path / "small", old.items, origin, tmp_path / "grown", auto, users)
+    grown = update.update(Stored.open(tmp_path / "small"), old.items, origin, tmp_path / "grown", auto, users)
     assert grown.searcher.kind == "scann" and grown.rebuilt
 
 
@@ -180,6 +181,6 @@ def test_an_index_with_tables_of_another_kind_is_built_anew(built, tmp_path):
     shutil.copytree(directory, copy)
     text = (copy / "scann" / "scann_assets.pbtxt").read_text()
     (copy / "scann" / "scann_assets.pbtxt").write_text(text.replace("AH_DATASET_NPY", "INT8_DATASET_NPY"))
-    old = load(directory)
+    old = Stored.open(copy)
     items, origin = changed(old.items)
-    assert update.update(old, copy, items, origin, tmp_path / "index", SCANN, users).rebuilt
+    assert update.update(old, items, origin, tmp_path / "index", SCANN, users).rebuilt

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -18,7 +20,22 @@ _PARQUET, _NPY = "item_embeddings.parquet", "item_embeddings.npy"
 _ROWS = 1 << 16
 
 
-def write(directory: Path, formats: Sequence[str], items: ItemVectors) -> None:
+@dataclass(frozen=True)
+class Earlier:
+    """A version whose text of vectors may be copied.
+
+    Attributes:
+        directory: of the version; its files were checked.
+        size: its items.
+        origin: [items] row of that version with the same id and vector, or negative.
+    """
+
+    directory: Path
+    size: int
+    origin: npt.NDArray[np.int64]
+
+
+def write(directory: Path, formats: Sequence[str], items: ItemVectors, earlier: Earlier | None = None) -> None:
     """Writes the item vectors, in every format that is named.
 
     - `tsv`: item_embeddings.tsv, as `export.tsv` says.
@@ -26,18 +43,23 @@ def write(directory: Path, formats: Sequence[str], items: ItemVectors) -> None:
     - `npy`: item_embeddings.npy, float32 `[items, vector_dim]`; row i is the item of line i of index/item_ids.
     """
     for name in formats:
-        _WRITERS[name](directory, items)
+        _WRITERS[name](directory, items, earlier)
 
 
-def _write_tsv(directory: Path, items: ItemVectors) -> None:
-    tsv.write_tsv(directory / bundle.TSV, items.ids, items.vectors)
+def _write_tsv(directory: Path, items: ItemVectors, earlier: Earlier | None) -> None:
+    path = directory / bundle.TSV
+    if earlier is None:
+        tsv.write_tsv(path, items.ids, items.vectors)
+    else:
+        source = earlier.directory / bundle.TSV
+        tsv.splice_tsv(source, earlier.size, earlier.origin, path, items.ids, items.vectors)
 
 
-def _write_npy(directory: Path, items: ItemVectors) -> None:
+def _write_npy(directory: Path, items: ItemVectors, earlier: Earlier | None) -> None:
     np.save(directory / _NPY, items.vectors)
 
 
-def _write_parquet(directory: Path, items: ItemVectors) -> None:
+def _write_parquet(directory: Path, items: ItemVectors, earlier: Earlier | None) -> None:
     schema = pa.schema([("item_id", pa.string()), ("vector", pa.list_(pa.float32(), items.dim))])
     with pq.ParquetWriter(directory / _PARQUET, schema) as writer:
         for start in range(0, len(items), _ROWS):
@@ -48,7 +70,7 @@ def _write_parquet(directory: Path, items: ItemVectors) -> None:
             )
 
 
-_WRITERS: dict[str, Callable[[Path, ItemVectors], None]] = {
+_WRITERS: dict[str, Callable[[Path, ItemVectors, Earlier | None], None]] = {
     "tsv": _write_tsv,
     "parquet": _write_parquet,
     "npy": _write_npy,

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import os
 import platform
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from twotower_tf.config import ExperimentConfig
 from twotower_tf.errors import ArtifactError
 from twotower_tf.export import saved_model
 from twotower_tf.features.inputs import SideName
-from twotower_tf.index import bundle
+from twotower_tf.index import bundle, files
 from twotower_tf.index.searcher import Searcher
 
 _LIBRARIES = ("tensorflow", "tf-keras", "numpy", "pyarrow", "duckdb", "scann", "twotower-tf")
@@ -96,19 +94,22 @@ def write(staging: Path, content: Mapping[str, Any], known: Mapping[str, str] | 
     Args:
         staging: the bundle's directory; its other files are finished.
         content: all but the files.
-        known: SHA-256 of files that were just compared with it.
+        known: SHA-256 of files that were just compared with it. The index's own are taken over from index.json; whoever
+            tries the version afterwards compares them all.
     """
-    document = {**content, "files": checksums(staging, known or {})}
+    index = {
+        f"{bundle.INDEX}/{name}": digest for name, digest in files.open_index(staging / bundle.INDEX)["files"].items()
+    }
+    document = {**content, "files": checksums(staging, {**(known or {}), **index})}
     artifacts.write_json(staging / bundle.MANIFEST, bundle.seal(document))
 
 
 def checksums(directory: Path, known: Mapping[str, str] | None = None) -> dict[str, str]:
     """SHA-256 of every file but the manifest, by path relative to the bundle; `known` ones are not computed."""
-    found = dict(known or {})
     names = listing(directory)
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        digests = pool.map(lambda name: found.get(name) or artifacts.sha256_file(directory / name), names)
-    return dict(zip(names, digests, strict=True))
+    found = dict(known or {})
+    found |= files.checksums(directory, [name for name in names if name not in found])
+    return {name: found[name] for name in names}
 
 
 def listing(directory: Path) -> list[str]:

@@ -37,6 +37,7 @@ from twotower_tf.export.reload import Tower
 from twotower_tf.features.distinct import arrow_to_array
 from twotower_tf.features.inputs import rows_to_arrays, side_inputs
 from twotower_tf.index import bundle as bundles
+from twotower_tf.index.build import chosen_kind
 from twotower_tf.index.bundle import Bundle
 from twotower_tf.index.items import ItemVectors
 from twotower_tf.index.searcher import Searcher
@@ -119,8 +120,10 @@ def refresh(
             progress("refresh", _STEPS, _STEPS)
             return Refreshed(bundle.path, False, changes, listing, "kept")
         path = export_dir / str(number)
-        with artifacts.atomic_directory(path) as staging:
+        kind = chosen_kind(len(changes.catalogue), bundle.config.index)
+        with artifacts.atomic_directory(path) as staging, fresh.waiting(kind) as process:
             index = _write(bundle, staging, number, changes, listing, progress)
+            fresh.check(staging, process)
         publish.remove_old(export_dir, keep, number)
     progress("refresh", _STEPS, _STEPS)
     return Refreshed(path, True, changes, listing, index)
@@ -138,9 +141,9 @@ def _check_removed(bundle: Bundle, changes: Changes, max_removed: float) -> None
 def _write(
     bundle: Bundle, staging: Path, version: int, changes: Changes, listing: Listing | None, progress: Progress
 ) -> str:
-    """Fills the version's directory; the manifest comes last, and then a fresh process tries it."""
-    searcher = bundle.searcher()
-    same_vectors = len(changes.origin) == len(searcher.items) and bool((changes.origin >= 0).all())
+    """Fills the version's directory; the manifest comes last."""
+    old = bundle.stored_index()
+    same_vectors = len(changes.origin) == len(old.items) and bool((changes.origin >= 0).all())
     in_graph = contract.RECOMMEND in bundle.manifest["signatures"]["user"]
     anew = [bundles.ITEMS, QUARANTINE]
     if not same_vectors:
@@ -149,23 +152,23 @@ def _write(
     if listing is not None and listing.quarantine:
         quarantine.write(staging / QUARANTINE, listing.quarantine)
     pq.write_table(changes.catalogue, staging / bundles.ITEMS)
-    how = "kept"
-    if not same_vectors:
-        items = _vectors(bundle, searcher.items, changes)
+    if same_vectors:
+        searcher, how = bundle.searcher(), "kept"
+    else:
+        items = _vectors(bundle, old.items, changes)
         progress("refresh", 3, _STEPS)
         done = update(
-            searcher, bundle.path / bundles.INDEX, items, changes.origin, staging / bundles.INDEX, bundle.config.index,
-            bundle.sample_users,
+            old, items, changes.origin, staging / bundles.INDEX, bundle.config.index, bundle.sample_users
         )  # fmt: skip
         searcher, how = done.searcher, "rebuilt" if done.rebuilt else "updated"
-        formats.write(staging, bundle.manifest["formats"], items)
+        earlier = formats.Earlier(bundle.path, len(old.items), changes.origin)
+        formats.write(staging, bundle.manifest["formats"], items, earlier)
     progress("refresh", 4, _STEPS)
     if in_graph:
         _embed_catalogue(bundle, staging, searcher.items)
     content = _content(bundle, staging, version, changes, searcher, how)
     manifest.write(staging, content, known)
     progress("refresh", 5, _STEPS)
-    fresh.check(staging)
     return how
 
 
@@ -183,7 +186,8 @@ def _vectors(bundle: Bundle, old: ItemVectors, changes: Changes) -> ItemVectors:
         if len(broken):
             named = ", ".join(repr(ids[row]) for row in broken[:_NAMED]) + (", ..." if len(broken) > _NAMED else "")
             raise ArtifactError(f"the item tower's vectors of {len(broken)} items are not finite: {named}")
-    return ItemVectors(ids, vectors)
+        ItemVectors(ids[new], vectors[new])  # refuses what no index can hold
+    return ItemVectors.trusted(ids, vectors)  # those that stay were checked when they came, their files just now
 
 
 def _embed_catalogue(bundle: Bundle, staging: Path, items: ItemVectors) -> None:

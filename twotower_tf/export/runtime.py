@@ -60,7 +60,12 @@ class _Output(ctypes.Structure):
 
 
 @functools.cache
-def _library() -> Any:
+def load_library() -> Any:
+    """The C library, with the functions' types.
+
+    Raises:
+        ArtifactError: where it is not installed.
+    """
     found = importlib.util.find_spec("tensorflow")
     files = sorted(Path(str(found.origin)).parent.glob("libtensorflow_cc.*")) if found else []
     if not files:
@@ -81,7 +86,7 @@ class Session:
         Raises:
             ArtifactError: with TensorFlow's message.
         """
-        self._library, self._path = _library(), path
+        self._library, self._path = load_library(), path
         self._status = self._library.TF_NewStatus()
         self._graph = self._library.TF_NewGraph()
         options = self._library.TF_NewSessionOptions()

@@ -62,6 +62,50 @@ def write_tsv(path: Path, ids: Sequence[str] | npt.NDArray[Any] | pa.Array, vect
             file.write(future.result())
 
 
+def splice_tsv(
+    source: Path, lines: int, origin: npt.NDArray[np.int64], path: Path, ids: npt.NDArray[Any], vectors: Floats
+) -> None:
+    """Writes what `write_tsv` writes, by rename, where many of the lines stand in an earlier file: these are copied.
+
+    Args:
+        source: as `write_tsv` wrote it.
+        lines: that it has.
+        origin: `[num_items]` the item's line in `source`, from 0, or negative where it has none there.
+        path: the file.
+        ids: `[num_items]` text.
+        vectors: `[num_items, vector_dim]` float32.
+
+    Raises:
+        ArtifactError: where `source` has another number of lines; as `write_tsv` says of the lines that are new.
+    """
+    old = np.memmap(source, np.uint8, "r")
+    edges = _edges(old)
+    if len(edges) - 1 != lines:
+        raise ArtifactError(f"{source}: damaged: {len(edges) - 1} lines; {lines} are expected")
+    rows = max(1, _VALUES_PER_BLOCK // max(1, vectors.shape[1]))
+    with artifacts.atomic_file(path) as temporary, temporary.open("wb", _BYTES_PER_READ) as file:
+        for start in range(0, len(origin), rows):
+            place = origin[start : start + rows].copy()
+            new = np.flatnonzero(place < 0)
+            text = np.frombuffer(_lines(_id_array(ids[start + new]), vectors[start + new]), np.uint8)
+            # Behind the places of the old lines those of the new ones, so that lines to copy at once have one run.
+            place[new] = lines + 1 + np.arange(len(new))
+            new_edges = _edges(text)
+            cuts = np.flatnonzero(np.diff(place) != 1) + 1
+            for first, last in zip(place[np.append(0, cuts)], place[np.append(cuts, len(place)) - 1], strict=True):
+                if first < lines:
+                    file.write(old[edges[first] : edges[last + 1]].data)
+                else:
+                    file.write(text[new_edges[first - lines - 1] : new_edges[last - lines]].data)
+
+
+def _edges(content: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """Where each line of a text begins, and where the last one ends."""
+    starts = range(0, len(content), _BYTES_PER_READ)
+    ends = [start + 1 + np.flatnonzero(content[start : start + _BYTES_PER_READ] == _NEWLINE) for start in starts]
+    return np.concatenate([np.zeros(1, np.int64), *ends])
+
+
 def _id_array(ids: Sequence[str] | npt.NDArray[Any] | pa.Array) -> pa.Array:
     try:
         names = ids if isinstance(ids, pa.Array) else pa.array(ids, type=pa.string())

@@ -18,7 +18,6 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from twotower_tf.errors import ArtifactError
 
 WARMUP = "assets.extra/tf_serving_warmup_requests"
-MAX_RECORDS = 1000  # a server refuses more
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 

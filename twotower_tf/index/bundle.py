@@ -161,6 +161,16 @@ class Bundle:
         """
         return load(self.path / INDEX, threads=threads, check=not self.checked)
 
+    def stored_index(self) -> files.Stored:
+        """Ids, vectors and parameters of the index, without what answers from it.
+
+        Raises:
+            ArtifactError: where a file of the index is missing or changed.
+        """
+        if not self.checked:
+            self.check_files(INDEX)
+        return files.Stored.open(self.path / INDEX)
+
     @cached_property
     def sample_users(self) -> npt.NDArray[np.float32]:
         """[users, vector_dim] float32: vectors of real users, which recall was measured with."""

@@ -6,6 +6,9 @@ moved. Nothing here is a pickle.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import numpy.typing as npt
 
 from twotower_tf import artifacts
 from twotower_tf.errors import ArtifactError
+from twotower_tf.index import topk
 from twotower_tf.index.items import ItemVectors, read_ids, write_ids
 
 SCHEMA_VERSION = 2
@@ -21,6 +25,40 @@ KINDS = ("exact", "scann")
 INDEX = "index.json"
 ITEM_IDS = "item_ids"
 VECTORS = "vectors.npy"
+DATASET = "scann/dataset.npy"  # ScaNN's own float32 copy, row by row the vectors as given
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An index on disk, without what answers from it.
+
+    Attributes:
+        directory: its files.
+        document: the content of index.json.
+        items: ids and vectors; these are mapped.
+    """
+
+    directory: Path
+    document: dict[str, Any]
+    items: ItemVectors
+
+    @classmethod
+    def open(cls, directory: Path) -> Stored:
+        """Opens an index whose files were checked.
+
+        Raises:
+            ArtifactError: as `open_index` says.
+        """
+        document = open_index(directory)
+        file = VECTORS if document["kind"] == "exact" else DATASET
+        return cls(
+            directory, document, restore(directory, np.load(directory / file, mmap_mode="r", allow_pickle=False))
+        )
+
+    @property
+    def kind(self) -> str:
+        """The implementation: "exact" or "scann"."""
+        return str(self.document["kind"])
 
 
 def describe(kind: str, items: ItemVectors) -> dict[str, Any]:
@@ -37,13 +75,17 @@ def describe(kind: str, items: ItemVectors) -> dict[str, Any]:
 def finish(directory: Path, items: ItemVectors, description: dict[str, Any]) -> None:
     """Writes `item_ids`, then `index.json` with the checksums of all files."""
     write_ids(directory / ITEM_IDS, items.ids)
-    checksums = {
-        path.relative_to(directory).as_posix(): artifacts.sha256_file(path)
-        for path in sorted(directory.rglob("*"))
-        if path.is_file() and path.name != INDEX
-    }
-    document = {"schema_version": SCHEMA_VERSION, **description, "files": checksums}
-    artifacts.write_json(directory / INDEX, document)
+    paths = (path for path in sorted(directory.rglob("*")) if path.is_file() and path.name != INDEX)
+    digests = checksums(directory, [path.relative_to(directory).as_posix() for path in paths])
+    artifacts.write_json(directory / INDEX, {"schema_version": SCHEMA_VERSION, **description, "files": digests})
+
+
+def checksums(root: Path, names: Collection[str]) -> dict[str, str]:
+    """SHA-256 of files below `root` by name, in the order of the names; computed side by side, the largest first."""
+    order = sorted(names, key=lambda name: (root / name).stat().st_size, reverse=True)
+    with ThreadPoolExecutor(topk.available_threads()) as pool:
+        found = dict(zip(order, pool.map(lambda name: artifacts.sha256_file(root / name), order), strict=True))
+    return {name: found[name] for name in names}
 
 
 def open_index(directory: Path) -> dict[str, Any]:
@@ -60,20 +102,20 @@ def open_index(directory: Path) -> dict[str, Any]:
     return document
 
 
-def check_files(root: Path, checksums: dict[str, str], stated_in: str) -> None:
+def check_files(root: Path, stated: dict[str, str], stated_in: str) -> None:
     """Compares files with their SHA-256.
 
     Raises:
-        ArtifactError: naming the first file that is missing or changed, and the file that states its checksum.
+        ArtifactError: naming the first file that is missing, else the first that is changed, and the file that states
+            its checksum.
     """
-    for name, expected in checksums.items():
-        path = root / name
-        if not path.is_file():
-            raise ArtifactError(f"{path}: missing; {stated_in} lists it; export again or restore the file")
-        came = artifacts.sha256_file(path)
-        if came != expected:
+    for name in stated:
+        if not (root / name).is_file():
+            raise ArtifactError(f"{root / name}: missing; {stated_in} lists it; export again or restore the file")
+    for name, came in checksums(root, stated).items():
+        if came != stated[name]:
             raise ArtifactError(
-                f"{path}: damaged: its sha256 is {came[:12]}..., {stated_in} states {expected[:12]}...; "
+                f"{root / name}: damaged: its sha256 is {came[:12]}..., {stated_in} states {stated[name][:12]}...; "
                 "export again or restore the file"
             )
 

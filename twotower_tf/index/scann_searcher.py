@@ -23,7 +23,6 @@ from twotower_tf.index.searcher import Answers, Neighbours, check_queries
 MIN_ITEMS = 16  # a quantizer block has 16 centres, each wants a training point
 
 _ASSETS = "scann"
-_DATASET = "scann/dataset.npy"  # ScaNN's own float32 copy, row by row the vectors as given
 _CURVE = "recall_curve.svg"
 # In items scored exactly, among many: a quantized one, one re-scored out of order, and a partition's centre.
 _QUANTIZED, _REORDERED, _CENTRE = 0.5, 32.0, 1.0
@@ -195,6 +194,6 @@ class ScannSearcher:
             raise ArtifactError(
                 f"{directory}: an index of kind scann needs the package scann, which cannot be imported ({error})"
             ) from None
-        items = files.restore(directory, np.load(directory / _DATASET, mmap_mode="r", allow_pickle=False))
+        items = files.restore(directory, np.load(directory / files.DATASET, mmap_mode="r", allow_pickle=False))
         held = scann.load_searcher(str(directory / _ASSETS), assets_backcompat_shim=False)
         return cls(items, held, ScannParameters(**document["parameters"]), document["recall"], threads)

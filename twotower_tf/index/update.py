@@ -26,7 +26,7 @@ from twotower_tf.config import IndexConfig
 from twotower_tf.index import build, files, native, tuning
 from twotower_tf.index.exact import ExactSearcher
 from twotower_tf.index.items import ItemVectors, write_ids
-from twotower_tf.index.scann_searcher import ScannSearcher
+from twotower_tf.index.scann_searcher import ScannParameters, ScannSearcher
 from twotower_tf.index.searcher import Searcher
 
 NEW = -1  # in `origin`: the item's vector is not in the index before
@@ -59,8 +59,7 @@ class Updated:
 
 
 def update(
-    old: Searcher,
-    directory: Path,
+    old: files.Stored,
     items: ItemVectors,
     origin: Rows,
     target: Path,
@@ -71,8 +70,7 @@ def update(
     """Makes and saves the index of a changed catalogue.
 
     Args:
-        old: the index before.
-        directory: its files.
+        old: the index before; its files were checked.
         items: the new catalogue.
         origin: [num_items] row of `old` with the same vector, or NEW.
         target: directory to write.
@@ -83,12 +81,13 @@ def update(
     Raises:
         DataError: as `build.build` says.
     """
-    if isinstance(old, ScannSearcher) and build.chosen_kind(len(items), index) == old.kind:
-        known = assets(directory / _SCANN)
-        changed = old.parameters.changed_since + _changes(old, origin)
-        if changed <= _STALE * old.parameters.trained_on and set(known) <= {_DATASET} | _DERIVED | _TRAINED:
-            _splice(directory, known, items, origin, target)
-            searcher = _checked(old, changed, items, target, users, threads)
+    if old.kind == ScannSearcher.kind == build.chosen_kind(len(items), index):
+        known = assets(old.directory / _SCANN)
+        before = ScannParameters(**old.document["parameters"])
+        changed = before.changed_since + _changes(old.items, origin)
+        if changed <= _STALE * before.trained_on and set(known) <= {_DATASET} | _DERIVED | _TRAINED:
+            _splice(old.directory, known, items, origin, target)
+            searcher = _checked(old.document, changed, items, target, users, threads)
             if searcher is not None:
                 files.finish(target, items, searcher.description())
                 return Updated(searcher, False)
@@ -98,10 +97,10 @@ def update(
     return Updated(built, built.kind != ExactSearcher.kind or built.kind != old.kind)
 
 
-def _changes(old: Searcher, origin: Rows) -> int:
+def _changes(old: ItemVectors, origin: Rows) -> int:
     """Items that came, changed or left."""
     stay = int(np.count_nonzero(origin != NEW))
-    return len(origin) - stay + len(old.items) - stay
+    return len(origin) - stay + len(old) - stay
 
 
 def assets(directory: Path) -> dict[str, str]:
@@ -156,17 +155,17 @@ def _splice_rows(old: Path, size: int, part: Path, origin: Rows, new: Rows, targ
 
 
 def _checked(
-    old: ScannSearcher, changed: int, items: ItemVectors, target: Path, users: Floats, threads: int
+    old: dict[str, Any], changed: int, items: ItemVectors, target: Path, users: Floats, threads: int
 ) -> Searcher | None:
     """The index, with the tuned setting as it was or wider; None where no wider setting reaches the target."""
     write_ids(target / files.ITEM_IDS, items.ids)
-    k = min(int(old.recall["k"]), len(items))
+    k = min(int(old["recall"]["k"]), len(items))
     asked = users[:: max(1, len(users) // _CHECKED)] if len(users) else items.vectors[:: max(1, len(items) // _CHECKED)]
     truth = ExactSearcher(items, threads).search(asked, k).scores
-    wanted = min(float(old.recall["target"]), float(old.recall["measured"]))
+    wanted = min(float(old["recall"]["target"]), float(old["recall"]["measured"]))
     for factor in _WIDER:
-        parameters = _wider({**dataclasses.asdict(old.parameters), "changed_since": changed}, factor, len(items))
-        recall = {**old.recall, "k": k, "queries": len(asked)}
+        parameters = _wider({**old["parameters"], "changed_since": changed}, factor, len(items))
+        recall = {**old["recall"], "k": k, "queries": len(asked)}
         document: dict[str, Any] = {"parameters": parameters, "recall": recall}
         searcher = ScannSearcher.read(target, document, threads)
         found = tuning.recall_of(searcher.search(asked, k).scores, truth).astype(np.float64)
