@@ -12,10 +12,11 @@ from tests.score.people import COLUMNS, delimited, json_lines, parquet, people
 from twotower_tf.cli.main import main
 from twotower_tf.data.timestamps import Clock
 from twotower_tf.errors import ConfigError
-from twotower_tf.score import planning
+from twotower_tf.score import looking
 from twotower_tf.score.columns import Column
 from twotower_tf.score.judge import Judge, clock
-from twotower_tf.score.planning import Options, Planner
+from twotower_tf.score.options import Options
+from twotower_tf.score.planning import Planner
 
 
 def replaced(path, name, column):
@@ -250,19 +251,19 @@ def test_no_value_where_a_file_of_json_lacks_a_member(tmp_path, export_dir):
 
 def test_only_the_beginning_of_a_text_is_looked_at(tmp_path, export_dir, monkeypatch):
     """A compressed file is one unit; it is not read to its end twice."""
-    monkeypatch.setattr(planning, "_LOOKED_AT", 20_000)
+    monkeypatch.setattr(looking, "_LOOKED_AT", 20_000)
     delimited(tmp_path / "u.csv", people(3000))
     text = (tmp_path / "u.csv").read_bytes()
     with gzip.open(tmp_path / "u.csv.gz", "wb") as file:
         file.write(text)
     read = []
-    opened = planning.reading.opened
+    opened = looking.reading.opened
 
     def watched(source, *rest):
         read.append(source.path.read_bytes())
         return opened(source, *rest)
 
-    monkeypatch.setattr(planning.reading, "opened", watched)
+    monkeypatch.setattr(looking.reading, "opened", watched)
     for name in ("u.csv", "u.csv.gz"):
         Planner(Options(export_dir=export_dir, output=tmp_path / "out", users=str(tmp_path / name)))
     assert read[0] == read[1] == text[: text[:20_000].rfind(b"\n") + 1]

@@ -12,7 +12,8 @@ from twotower_tf.data.prepared import Prepared
 from twotower_tf.errors import ArtifactError
 from twotower_tf.score import from_events
 from twotower_tf.score.judge import Judge
-from twotower_tf.score.planning import Options, Planner
+from twotower_tf.score.options import Options
+from twotower_tf.score.planning import Planner
 from twotower_tf.score.scorer import Scorer
 
 

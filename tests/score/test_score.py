@@ -18,7 +18,7 @@ from tests.score.people import delimited, parquet, people
 from twotower_tf.cli.main import main
 from twotower_tf.errors import DataError
 from twotower_tf.score import crew, units, worker
-from twotower_tf.score.planning import Options
+from twotower_tf.score.options import Options
 from twotower_tf.score.score import score
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,13 +28,13 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from tests.score import fakes
-from twotower_tf.score import planning, units, worker
+from twotower_tf.score import sizing, units, worker
+from twotower_tf.score.options import Options
 from twotower_tf.score.score import score
 
-worker.main, units.ROWS, planning.LARGEST = fakes.main, 500, 256
-planning.SMALLEST = 64
+worker.main, units.ROWS, sizing.LARGEST, sizing.SMALLEST = fakes.main, 500, 256, 64
 export_dir, users, output = sys.argv[1:]
-score(planning.Options(export_dir=Path(export_dir), output=Path(output), users=users, workers=2, k=5, at=0))
+score(Options(export_dir=Path(export_dir), output=Path(output), users=users, workers=2, k=5, at=0))
 """
 
 
@@ -64,8 +64,8 @@ def faked():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(worker, "main", fakes.main)
         patch.setattr(units, "ROWS", 500)
-        patch.setattr("twotower_tf.score.planning.LARGEST", 256)
-        patch.setattr("twotower_tf.score.planning.SMALLEST", 64)
+        patch.setattr("twotower_tf.score.sizing.LARGEST", 256)
+        patch.setattr("twotower_tf.score.sizing.SMALLEST", 64)
         patch.setattr(crew, "SMALLEST", 64)
         yield
 

@@ -9,7 +9,8 @@ import tensorflow as tf
 from tests.score.people import delimited, json_lines, parquet, people
 from twotower_tf.errors import ArtifactError
 from twotower_tf.features.inputs import rows_to_arrays, side_inputs
-from twotower_tf.score.planning import Options, Planner
+from twotower_tf.score.options import Options
+from twotower_tf.score.planning import Planner
 from twotower_tf.score.scorer import Scorer
 
 AT = 1736500000

@@ -14,7 +14,8 @@ from tests.score.test_scorer import scored
 from twotower_tf.cli.main import main
 from twotower_tf.errors import DataError
 from twotower_tf.score import spark
-from twotower_tf.score.planning import Options, Planner
+from twotower_tf.score.options import Options
+from twotower_tf.score.planning import Planner
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def define(values: FlagValues) -> None:
 
 def run(values: FlagValues) -> None:
     """Scores every user."""
-    from twotower_tf.score.planning import Options
+    from twotower_tf.score.options import Options
 
     wanted = Options(
         export_dir=Path(values.export_dir),

@@ -18,10 +18,10 @@ from twotower_tf import errors
 from twotower_tf.errors import DataError
 from twotower_tf.score import worker
 from twotower_tf.score.job import Job
+from twotower_tf.score.sizing import SMALLEST
 from twotower_tf.score.units import Unit
 from twotower_tf.score.worker import Advanced, Failed, Finished, Ready, Task
 
-SMALLEST = 4096  # rows at a time; a multiple of the tower's step, as every number of rows is
 _SHRINK = 4  # times fewer rows after a death
 _DEATHS = 4  # of workers over one unit, or in a row while they start, before that is an error
 _HELD = 2  # units of one worker: the next is read while the last is written

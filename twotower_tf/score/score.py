@@ -16,7 +16,8 @@ from twotower_tf.score import tally
 from twotower_tf.score.crew import Crew, State
 from twotower_tf.score.job import Job
 from twotower_tf.score.journal import SUMMARY
-from twotower_tf.score.planning import Options, Planner
+from twotower_tf.score.options import Options
+from twotower_tf.score.planning import Planner
 from twotower_tf.score.units import Unit
 
 Tell = Callable[[str], None]
@@ -56,13 +57,12 @@ def score(
         job, units = planner.settle()
         notes = {unit.number: planner.journal.note(unit.number) for unit in units}
         left = [unit for unit in units if notes[unit.number] is None]
-        workers, threads, _ = planner.crew()
-        crew = Crew(job, workers, planner.rows(), lambda unit: where(job, unit), tell)
+        crew = Crew(job, planner.size.workers, planner.rows, lambda unit: where(job, unit), tell)
         _run(crew, units, left, progress, watch)
         summary = summarize(planner, job, units, began, {note["unit"] for note in notes.values() if note})
         summary |= {
-            "workers": workers,
-            "threads": threads,
+            "workers": planner.size.workers,
+            "threads": planner.size.threads,
             "peak_worker_bytes": crew.state.peak,
             "restarts": crew.state.restarts,
         }
@@ -93,7 +93,7 @@ def summarize(planner: Planner, job: Job, units: Sequence[Unit], began: float, b
     quarantined = journal.write_quarantine(len(units))
     seconds = time.monotonic() - began
     now = sum(note["users"] for note in notes if note["unit"] not in before)
-    cores = min(topk.available_threads(), planner.crew()[0] * planner.crew()[1])
+    cores = min(topk.available_threads(), planner.size.workers * planner.size.threads)
     return {
         "schema_version": 1,
         "model_version": planner.bundle.version,

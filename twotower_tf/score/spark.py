@@ -28,7 +28,8 @@ from twotower_tf.index.bundle import SEAL, Bundle
 from twotower_tf.score.crew import environment
 from twotower_tf.score.job import Job, note
 from twotower_tf.score.journal import SUMMARY, Journal
-from twotower_tf.score.planning import Options, Planner
+from twotower_tf.score.options import Options
+from twotower_tf.score.planning import Planner
 from twotower_tf.score.reading import Bad
 from twotower_tf.score.score import summarize
 from twotower_tf.score.units import Unit
@@ -57,7 +58,7 @@ def score_on_spark(options: Options, spark: SparkOptions) -> dict[str, Any]:
             with _packed(planner.bundle, planner.journal.directory / f"{name}.tar") as archive:
                 session.sparkContext.addArchive(f"{archive}#{name}")  # an executor fetches and unpacks it once
                 try:
-                    _write(session, _Work(replace(job, export_dir=name, threads=1), planner.rows()), units)
+                    _write(session, _Work(replace(job, export_dir=name, threads=1), planner.rows), units)
                 except Exception as error:
                     raise _ours(error) from None
             master = session.sparkContext.master

@@ -1,0 +1,56 @@
+"""How many workers a scoring has, and how many rows each takes at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from twotower_tf.config import ExperimentConfig
+from twotower_tf.data import engine
+from twotower_tf.index import topk
+from twotower_tf.score import columns
+from twotower_tf.score.options import Options
+
+SMALLEST = 4096  # rows at a time; a multiple of the tower's step, as every number of rows is
+LARGEST = 1 << 16  # rows at a time
+_TABLE_BYTES = 64 << 20  # of one table on its way through a worker
+_WORKER_BYTES = 700 << 20  # of a worker beside its index: TensorFlow, tables on their way
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of a crew.
+
+    Attributes:
+        workers: processes.
+        threads: of each.
+        memory: bytes of all.
+    """
+
+    workers: int
+    threads: int
+    memory: float
+
+
+def crew(options: Options, manifest: Mapping[str, Any]) -> Size:
+    """As many workers as cores and memory allow for this bundle, or as many as are asked for."""
+    cores = topk.available_threads()
+    limit = float(engine.size(options.memory_limit)) if options.memory_limit else _half_of_memory()
+    vectors = 4 * manifest["items"] * manifest["vector_dim"]
+    each = _WORKER_BYTES + vectors * (3 if manifest["index"]["kind"] == "scann" else 1)
+    workers = options.workers or max(1, min(cores, int(limit // each)))
+    return Size(workers, options.threads or max(1, cores // workers), limit)
+
+
+def rows(options: Options, manifest: Mapping[str, Any], config: ExperimentConfig) -> int:
+    """Rows at a time."""
+    width = manifest["vector_dim"] * 4 + len(columns.features(config)) * 40
+    width += 0 if options.vectors_only else options.k * 16
+    found = 1 << ((_TABLE_BYTES // width).bit_length() - 1)
+    return max(SMALLEST, min(LARGEST, int(found)))
+
+
+def _half_of_memory() -> float:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
