@@ -31,7 +31,7 @@ from twotower_tf.config import (
     Tags,
     TimeSplit,
 )
-from twotower_tf.data import engine
+from twotower_tf.data import engine, files
 from twotower_tf.data.prepare import prepare
 from twotower_tf.data.prepared import Prepared
 from twotower_tf.errors import ArtifactError, ConfigError, DataError
@@ -245,7 +245,7 @@ def tree(root: Path) -> dict[str, str]:
     }
 
 
-def test_bytes_depend_on_input_and_config_only(tmp_path: Path) -> None:
+def test_bytes_depend_on_input_and_config_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = random_log(1, rows=40_000, users=300, items=200, times=3000)
     write_csv(tmp_path / "one" / "events.csv", log)
     write_csv(tmp_path / "two" / "events.csv", log)
@@ -253,7 +253,10 @@ def test_bytes_depend_on_input_and_config_only(tmp_path: Path) -> None:
     for run, (place, threads) in enumerate((("one", 1), ("one", 2), ("two", 4))):
         prepare(experiment(tmp_path / place), tmp_path / f"run{run}", threads=threads)
         found.append(tree(RunPaths(tmp_path / f"run{run}").prepared))
-    assert found[0] == found[1] == found[2]
+    monkeypatch.setattr(files, "text_bytes", lambda sources: 1 << 40)  # too much for memory
+    prepare(experiment(tmp_path / "one"), tmp_path / "run3")
+    found.append(tree(RunPaths(tmp_path / "run3").prepared))
+    assert found[0] == found[1] == found[2] == found[3]
     assert set(found[0]) == {
         "manifest.json", "items.parquet", "users.parquet", "statistics.json", "quarantine.jsonl",
         "examples/train/part-00000.parquet", "examples/valid/part-00000.parquet", "examples/test/part-00000.parquet",
@@ -437,6 +440,25 @@ def test_open_refuses_what_is_not_there_or_of_another_version(tmp_path: Path) ->
     (tmp_path / "prepared" / "manifest.json").write_text('{"schema_version": 99}')
     with pytest.raises(ArtifactError, match="schema_version 99 is not the 2 that this version of twotower_tf reads"):
         Prepared.open(tmp_path)
+
+
+def test_tables_that_outgrow_memory_are_compressed_in_a_file(tmp_path: Path) -> None:
+    rows = "SELECT 'a value of some length ' || (range % 100) AS text FROM range(1000000)"
+    used = {}
+    for name, expected in (("memory", 0), ("file", 1 << 40)):
+        with engine.open_engine(tmp_path / name, "200MB", 1, expected) as connection:
+            connection.execute(f"CREATE TABLE texts AS {rows}; CHECKPOINT")
+            used[name] = [path.stat().st_size for path in (tmp_path / name).glob("*.duckdb")]
+        assert not (tmp_path / name).exists()
+    assert used["memory"] == []
+    assert 0 < used["file"][0] < 5_000_000  # the texts are 24 MB
+
+
+def test_bytes_of_text(tmp_path: Path) -> None:
+    for name, size in (("a.csv", 10), ("b.csv.gz", 100), ("c.parquet", 1000)):
+        (tmp_path / name).write_bytes(b"x" * size)
+        (source,) = files.find(tmp_path, name, "data.events")
+        assert files.text_bytes([source, source]) == {"a.csv": 20, "b.csv.gz": 800, "c.parquet": 8000}[name]
 
 
 def test_memory_limit_must_be_a_size(tmp_path: Path) -> None:

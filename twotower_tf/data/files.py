@@ -30,6 +30,7 @@ TFRECORDS = frozenset({".tfrecord", ".tfrecords"})
 KNOWN = (*DELIMITERS, *sorted(PARQUET), *sorted(JSON_LINES), *sorted(TFRECORDS))
 _WHOLE_HASH_BELOW = 1 << 28  # larger inputs are recognised by their size and both ends
 _END = 1 << 20
+_INFLATED = 4  # text to its compressed form, roughly
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,14 @@ def find_table(data: DataConfig, table: Literal["events", "items", "users"]) -> 
         return []
     sources = find(Path(data.root), pattern, f"data.{table}", names, data.delimiter)
     return days.inside(data.split, sources) if table == "events" and isinstance(data.split, DateSplit) else sources
+
+
+def text_bytes(sources: Sequence[Source]) -> int:
+    """Bytes of the files' values as text, roughly: how compressed they are is guessed."""
+    return sum(
+        each.path.stat().st_size * (_INFLATED if each.suffix in PARQUET or each.path.suffix == ".gz" else 1)
+        for each in sources
+    )
 
 
 def _engine(kind: str) -> str:

@@ -32,7 +32,7 @@ from twotower_tf.data import (
     splits,
     statistics,
 )
-from twotower_tf.data.engine import Cluster, drop, one, open_engine
+from twotower_tf.data.engine import Cluster, drop, one, open_engine, size
 from twotower_tf.data.roles import FeatureColumn, Inputs
 from twotower_tf.data.since import Earlier, basis, open_earlier
 from twotower_tf.data.spark.session import SparkOptions, open_session
@@ -72,13 +72,17 @@ def prepare(
         DataError: for input that cannot be used.
         ConfigError: for a `memory_limit` that is no size, or where Spark cannot be started.
     """
+    size(memory_limit)  # what is asked is checked before what is there
     earlier = open_earlier(Path(since), config, Path(run_dir), SCHEMA_VERSION) if since else None
+    sources = _sources(config, earlier)
     with artifacts.atomic_directory(RunPaths(Path(run_dir)).prepared, replace=True) as temporary:
         work = temporary / "work"
         with (
-            open_session(spark, work, memory_limit) if spark else open_engine(work, memory_limit, threads)
+            open_session(spark, work, memory_limit)
+            if spark
+            else open_engine(work, memory_limit, threads, files.text_bytes(sources["events"]))
         ) as connection:
-            return _prepare(connection, config, temporary, threads, progress, earlier)
+            return _prepare(connection, config, temporary, threads, progress, earlier, sources)
 
 
 def _prepare(
@@ -88,6 +92,7 @@ def _prepare(
     threads: int,
     progress: Progress,
     earlier: Earlier | None,
+    sources: dict[str, list[files.Source]],
 ) -> dict[str, Any]:
     paths = PreparedPaths(root)
     steps = iter(range(_STEPS + 1))
@@ -100,7 +105,7 @@ def _prepare(
     if earlier:
         earlier.load(connection)
         past, known = "past", earlier.catalogue_columns()
-    inputs = roles.load(connection, config, _sources(config, earlier) if earlier else None)
+    inputs = roles.load(connection, config, sources)
     step()
     judge.check_numbers(connection, inputs)
     judge.judge(connection, config, inputs)
@@ -136,10 +141,10 @@ def _prepare(
     return manifest
 
 
-def _sources(config: ExperimentConfig, earlier: Earlier) -> dict[str, list[files.Source]]:
-    """The files of every table, of the log those that are new."""
+def _sources(config: ExperimentConfig, earlier: Earlier | None) -> dict[str, list[files.Source]]:
+    """The files of every table; of the log those that are new to `earlier`."""
     found: dict[str, list[files.Source]] = {name: files.find_table(config.data, name) for name in roles.TABLES}
-    return found | {"events": earlier.unread(found["events"])}
+    return found | {"events": earlier.unread(found["events"])} if earlier else found
 
 
 def _side_tables(

@@ -124,20 +124,19 @@ def event_columns(config: ExperimentConfig) -> Wanted:
 def load(
     connection: duckdb.DuckDBPyConnection,
     config: ExperimentConfig,
-    sources: Mapping[str, Sequence[files.Source]] | None = None,
+    sources: Mapping[str, Sequence[files.Source]],
 ) -> Inputs:
     """Reads the tables and checks that every column the configuration names is there.
 
     Args:
         connection: where they are read into.
         config: the experiment.
-        sources: files by table, where they are not the configuration's own.
+        sources: files by table; none where the configuration has no such table.
 
     Raises:
         DataError: for a missing or unreadable file, an empty event log, or a missing column.
     """
     data, root = config.data, Path(config.data.root)
-    sources = sources or {name: files.find_table(data, name) for name in TABLES}
     events = readers.read(connection, "events", sources["events"], event_columns(config))
     if not events.rows and not events.malformed:
         raise DataError(f"data.events: {root / data.events}: no rows")
