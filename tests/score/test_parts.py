@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from twotower_tf.errors import DataError
-from twotower_tf.score import tables
+from twotower_tf.score import tables, tally
 from twotower_tf.score.exclusions import Exclusions, of_lists
 from twotower_tf.score.tables import Layout
 from twotower_tf.score.tally import Tally, total
@@ -126,10 +126,24 @@ def test_tallies_of_units_add_up():
     for _ in range(5):
         part = Tally(1000)
         rows, scores = rng.integers(0, 400, 300).astype(np.int32), rng.uniform(-1, 1, 300).astype(np.float32)
-        for tally in (whole, part):
-            tally.add(100, rows, scores)
+        for each in (whole, part):
+            each.add(100, rows, scores)
         notes.append({**part.note(), "quarantined": [{}]})
     notes.append({**Tally(1000).note(), "quarantined": []})
     found = total(notes, 1000)
     assert found.summary() == whole.summary() and found.users == 500 and found.quarantined == 5
     assert found.summary()["scores"]["0.5"] == pytest.approx(0, abs=0.1)
+
+
+def test_tallies_by_hand(monkeypatch):
+    """Three answers at a time; rounding may put a cosine beyond 1."""
+    monkeypatch.setattr(tally, "_AT_A_TIME", 3)
+    scores = np.float32([1.0000001, 0.5, 0.5, 0.5, -0.25, -1.0000001, 0.0015])
+    counted = Tally(5)
+    counted.add(2, np.int32([4, 1, 1, 4, 2, 4, 4]), scores)
+    found = counted.summary()
+    assert (found["answers"], found["distinct_items"]) == (7, 3)
+    places = {0: 1, 750: 1, 1001: 1, 1500: 3, 1999: 1}  # of the 2,000 bins from -1 to 1
+    assert {place: int(counted._bins[place]) for place in np.flatnonzero(counted._bins)} == places
+    assert found["scores"]["mean"] == round(1.2515 / 7, 4)
+    assert (found["scores"]["min"], found["scores"]["max"], found["scores"]["0.5"]) == (-1.0, 1.0, 0.5005)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 _BINS = 2000  # of scores in [-1, 1]
+_AT_A_TIME = 1 << 15  # answers, so that what is made of them stays in the processor's caches
 _QUANTILES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 
 
@@ -28,13 +29,18 @@ class Tally:
         """Counts answers to `users` users: `rows` of the index with their `scores`, both `[answers]`."""
         self.users += users
         self.answers += len(rows)
-        if len(rows):
-            self._answered[rows] = True
-            self._sum += float(scores.sum(dtype=np.float64))
-            self._lowest = min(self._lowest, float(scores.min()))
-            self._highest = max(self._highest, float(scores.max()))
-            bins = ((scores + np.float32(1)) * np.float32(_BINS / 2)).astype(np.int32)
-            self._bins += np.bincount(np.clip(bins, 0, _BINS - 1), minlength=_BINS)
+        for start in range(0, len(rows), _AT_A_TIME):
+            self._count(rows[start : start + _AT_A_TIME], scores[start : start + _AT_A_TIME])
+
+    def _count(self, rows: npt.NDArray[np.int32], scores: npt.NDArray[np.float32]) -> None:
+        self._answered[rows.astype(np.intp)] = True  # other integers are converted one by one
+        self._sum += float(scores.sum(dtype=np.float64))
+        lowest, highest = float(scores.min()), float(scores.max())
+        self._lowest, self._highest = min(self._lowest, lowest), max(self._highest, highest)
+        bins = ((scores + np.float32(1)) * np.float32(_BINS / 2)).astype(np.intp)
+        if lowest < -1 or highest >= 1:
+            bins = bins.clip(0, _BINS - 1)
+        self._bins += np.bincount(bins, minlength=_BINS)
 
     def note(self) -> dict[str, Any]:
         """What a unit's note keeps."""
