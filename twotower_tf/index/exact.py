@@ -78,14 +78,14 @@ class ExactSearcher:
         block = min(len(queries), _queries_of_a_block(len(vectors), 8 if few else 4)) or 1
         starts = range(0, len(queries), block)
         threads = min(self.threads, len(starts))
-        table = vectors.T.astype(np.float64) if few else vectors.T
+        table: Any = vectors.T.astype(np.float64) if few else vectors.T
         if len(starts) > 1 and table.nbytes <= _BLOCK_BYTES:
             table = np.ascontiguousarray(table)  # each product copies the table: faster where it lies like this
         rows = np.empty((len(queries), k), np.int32)
         scores = np.empty((len(queries), k), np.float32)
 
         def answer(thread: int) -> None:
-            space = np.empty((block, len(vectors)), np.float64 if few else np.float32)
+            space: Any = np.empty((block, len(vectors)), table.dtype)
             for start in starts[thread::threads]:
                 part = slice(start, start + block)
                 gone = excluded.take(part) if excluded is not None else None

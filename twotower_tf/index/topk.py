@@ -103,7 +103,8 @@ def _parts(keys: Keys) -> tuple[Columns, Floats]:
 
 
 def _flipped(bits: Columns) -> Columns:
-    return bits ^ ((bits >> 31) & _MAGNITUDE)
+    flipped: Columns = bits ^ ((bits >> 31) & _MAGNITUDE)
+    return flipped
 
 
 def _bounds(scores: Floats, k: int) -> Floats:
