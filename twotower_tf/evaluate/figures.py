@@ -1,4 +1,4 @@
-"""The report's pictures, as SVG text to stand inside a page."""
+"""The pages' pictures, as SVG text to stand inside a page, in the colours that the page has by day and by night."""
 
 from __future__ import annotations
 
@@ -8,16 +8,39 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from twotower_tf.index import curve
 
-COLORS = {"model": "#2463c4", "popularity": "#c2762b", "random": "#8a8f98"}
+# what is drawn in these colours is given the page's (page.css.jinja)
+_PAGE = {
+    "#22262b": "--ink",
+    "#4a515a": "--soft",
+    "#e4e7eb": "--line",
+    "#2463c4": "--one",
+    "#b8651b": "--two",
+    "#1b8a6b": "--three",
+    "#a2408f": "--four",
+    "#7d6608": "--five",
+    "#c0392b": "--six",
+    "#4f8fb0": "--seven",
+    "#6b52b5": "--eight",
+    "#868c95": "--rest",
+}
+_INK, _SOFT, _LINE, *_SERIES = _PAGE
+COLORS = {"model": _SERIES[0], "popularity": _SERIES[1], "random": _SERIES[-1]}
+_DASHES = ("solid", (0, (5, 1.5)), (0, (1.5, 1.2)))  # for eyes that do not tell the colours apart
+_PERCENT = FuncFormatter(lambda value, _: f"{100 * value:g} %")
 _STYLE = {
     **curve.STYLE,
-    "text.color": "#22262b",
-    "axes.labelcolor": "#4a515a",
-    "xtick.color": "#4a515a",
-    "ytick.color": "#4a515a",
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "grid.color": _LINE,
+    "axes.edgecolor": _SOFT,
+    "text.color": _INK,
+    "axes.labelcolor": _SOFT,
+    "xtick.color": _SOFT,
+    "ytick.color": _SOFT,
 }
 
 
@@ -29,7 +52,7 @@ def curves(series: Mapping[str, Sequence[float]], ks: Sequence[int], metric: str
         for name, values in series.items():
             axes.plot(ks, values, marker="o", label=name, color=COLORS[name], linewidth=2)
         axes.set(xlabel="k", ylabel=f"{metric}@k", ylim=(0, None), xticks=list(ks))
-        axes.legend(frameon=False)
+        _legend(figure)
         return _svg(figure)
 
 
@@ -43,11 +66,11 @@ def bars(groups: Mapping[str, Mapping[str, Any]], metric: str) -> str:
             places = [place + offset for place in range(len(shown))]
             heights = [group[key][metric] for group in shown.values()]
             drawn = axes.bar(places, heights, width=0.38, label=label, color=COLORS[label])
-            axes.bar_label(drawn, fmt="%.3f", fontsize=8, color="#4a515a")
+            axes.bar_label(drawn, fmt="%.3f", fontsize=8, color=_SOFT)
         axes.set(ylabel=metric, xticks=range(len(shown)), xticklabels=list(shown))
         axes.margins(y=0.12)  # room for the figures on the bars
         axes.grid(visible=False, axis="x")
-        axes.legend(frameon=False)
+        _legend(figure)
         return _svg(figure)
 
 
@@ -61,7 +84,8 @@ def cosines(histogram: Mapping[str, Sequence[float]]) -> str:
             shares = [count / total for count in histogram[side]]
             axes.stairs(shares, histogram["edges"], label=f"{side} pairs", color=color, fill=True, alpha=0.45)
         axes.set(xlabel="cosine of two vectors", ylabel="share of pairs", xlim=(-1, 1))
-        axes.legend(frameon=False)
+        axes.yaxis.set_major_formatter(_PERCENT)
+        _legend(figure)
         return _svg(figure)
 
 
@@ -71,17 +95,35 @@ def steps(series: Mapping[str, Sequence[float]], edges: Sequence[float], label: 
         figure = Figure(figsize=(6.4, 3.4), layout="constrained")
         axes = figure.add_subplot()
         for place, (name, shares) in enumerate(series.items()):
-            color = COLORS["model"] if place == 0 else None  # the positives stand out
-            axes.stairs(shares, edges, label=name, color=color, fill=place == 0, alpha=0.35 if place == 0 else 1.0)
+            color, first = _SERIES[place % len(_SERIES)], place == 0  # the positives stand out
+            dashes = "solid" if first else _DASHES[place % len(_DASHES)]
+            axes.stairs(
+                shares,
+                edges,
+                label=name,
+                color=color,
+                fill=first,
+                alpha=0.35 if first else 1.0,
+                linestyle=dashes,
+                linewidth=1.5,
+            )
         axes.set(xlabel=label, ylabel="share of draws")
+        axes.yaxis.set_major_formatter(_PERCENT)
         if bins:
             axes.set_xticks([place + 0.5 for place in range(len(bins))], bins, rotation=40, ha="right", fontsize=8)
-        axes.legend(frameon=False)
+        _legend(figure)
         return _svg(figure)
+
+
+def _legend(figure: Figure) -> None:
+    """Above what is drawn, never over it."""
+    figure.legend(frameon=False, loc="outside upper center", ncols=4)
 
 
 def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
+    for color, name in _PAGE.items():
+        text = text.replace(color, f"var({name})")
     return text[text.index("<svg") :]  # without the XML head, which has no place inside HTML

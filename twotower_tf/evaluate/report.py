@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from twotower_tf import artifacts
-from twotower_tf.evaluate import figures
+from twotower_tf.evaluate import figures, page
 from twotower_tf.evaluate.metrics import NAMES
 
 _HEADLINE_K = 20
@@ -29,8 +27,6 @@ def write(path: Path, name: str, document: dict[str, Any]) -> None:
 
 def render(name: str, document: dict[str, Any]) -> str:
     """The report's HTML text; see `write`."""
-    source = resources.files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     ks = document["protocol"]["ks"]
     k = min(ks, key=lambda each: (abs(each - _HEADLINE_K), each))
     rankings = {"model": document["metrics"], **document["baselines"]}
@@ -44,7 +40,8 @@ def render(name: str, document: dict[str, Any]) -> str:
         **{group: figures.bars(slices[group], f"recall@{k}") for group in slices},
         "cosines": figures.cosines(document["collapse"]["histogram"]),
     }
-    return environment.from_string(source).render(
+    return page.render(
+        "report.html.jinja",
         name=name,
         document=document,
         k=k,

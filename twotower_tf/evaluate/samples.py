@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
@@ -14,7 +12,7 @@ from twotower_tf import artifacts
 from twotower_tf.artifacts import RunPaths
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.data.prepared import Prepared
-from twotower_tf.evaluate import figures
+from twotower_tf.evaluate import figures, page
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.train.batches import Batches
 from twotower_tf.train.checkpoint import load_model
@@ -112,14 +110,13 @@ def examples(view: View, prepared: Prepared) -> list[dict[str, Any]]:
 
 def render(name: str, document: dict[str, Any]) -> str:
     """The page's HTML text."""
-    source = resources.files(__package__).joinpath("samples.html.jinja").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     popularity, cosines = document["popularity"], document["cosines"]
     ticks = [
         f"{low:,}" if high - low == 1 else f"{low:,} to {high - 1:,}"
         for low, high in zip(popularity["edges"], popularity["edges"][1:], strict=False)
     ]
-    return environment.from_string(source).render(
+    return page.render(
+        "samples.html.jinja",
         name=name,
         document=document,
         popularity=Markup(
