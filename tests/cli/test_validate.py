@@ -158,6 +158,25 @@ CASES: dict[str, tuple[Spoil, str, list[str]]] = {
         "",
         ["data.events: {root}/log: no rows"],
     ),
+    "empty tables": (
+        lambda root: [
+            (root / "log" / "a.csv").write_bytes(b""),
+            (root / "log" / "b.csv.gz").unlink(),
+            (root / "items.csv").write_bytes(b""),
+        ],
+        "",
+        [
+            "data.events: {root}/log: no rows",
+            "data.items: {root}/items.csv: no rows",
+            "note: log/a.csv is empty",
+            "note: items.csv is empty",
+        ],
+    ),
+    "a column of negatives": (
+        lambda root: None,
+        "), sampling=SamplingConfig((SameAttribute(('colur',), 2),)), train=TrainConfig(",
+        ["sampling.negatives: SameAttribute: unknown column of the catalogue 'colur'; did you mean 'colour'?"],
+    ),
     "a day that is none": (
         lambda root: write(root / "log" / "dt=soon" / "a.csv", HEADER, *rows(3)),
         "split=DateSplit(train_days=3)",

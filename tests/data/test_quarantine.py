@@ -169,6 +169,8 @@ UNUSABLE: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "empty file": ("", {}, "data.events: {root}/events.csv: no rows"),
     "header only": ("user,item,time,label\n", {}, "data.events: {root}/events.csv: no rows"),
+    "empty items": (GOOD, {"items": "empty.csv"}, "data.items: {root}/empty.csv: no rows"),
+    "empty users": (GOOD, {"users": "empty.csv"}, "data.users: {root}/empty.csv: no rows"),
     "two columns of one name": ("user,item,user\n", {}, "events.csv:1: two columns are named 'user'"),
     "labels": (
         "user,item,time,label\na,x,1,4\na,y,2,5\n",
@@ -233,12 +235,13 @@ def test_unusable_input_is_told_in_one_line(tmp_path: Path, case: str) -> None:
     name = fields.get("events", "events.csv")
     if content or case == "empty file":
         (tmp_path / name).write_text(content)
+    (tmp_path / "empty.csv").touch()
     with pytest.raises(DataError) as error:
         prepare(experiment(tmp_path, **fields), tmp_path / "run")
     assert str(error.value).startswith(message.format(root=tmp_path))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run" / "prepared").exists()
-    assert list((tmp_path / "run").iterdir()) == []
+    assert not (tmp_path / "run").exists() or list((tmp_path / "run").iterdir()) == []
 
 
 def test_a_feature_column_that_no_table_has(tmp_path: Path) -> None:

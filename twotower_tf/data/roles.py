@@ -138,8 +138,7 @@ def load(
     """
     data, root = config.data, Path(config.data.root)
     events = readers.read(connection, "events", sources["events"], event_columns(config))
-    if not events.rows and not events.malformed:
-        raise DataError(f"data.events: {root / data.events}: no rows")
+    _check_rows("events", events, root / data.events)
     if not events.rows:
         first = quarantine.entries(connection, events, [])[0]
         raise DataError(
@@ -154,6 +153,9 @@ def load(
         *(column.name for column in feature_sources(config, "user")),
     }
     users = readers.read(connection, "user_table", sources["users"], user_columns.__contains__) if data.users else None
+    for name, table in (("items", items), ("users", users)):
+        if table is not None:
+            _check_rows(name, table, root / getattr(data, name))
     for misfit in misfits(config, events, items, users):
         raise DataError(misfit)
     from_events, from_table = divide(config, "user", events, users)
@@ -161,6 +163,11 @@ def load(
     as_of = item_from_table if data.items_time else ()
     keys = key_columns(data)
     return Inputs(events, items, users, from_events, from_table, item_from_events, item_from_table, as_of, keys)
+
+
+def _check_rows(name: str, table: Table, path: Path) -> None:
+    if not table.rows and not table.malformed:
+        raise DataError(f"data.{name}: {path}: no rows")
 
 
 def _named_columns(config: ExperimentConfig) -> set[str]:
@@ -206,6 +213,18 @@ def misfits(config: ExperimentConfig, events: Table, items: Table | None, users:
                 both = events.known + (table.known if table else [])
                 where = events.sources[0].name + (f" and {table.sources[0].name}" if table else "")
                 yield f"{side}_features: {unknown_name(f'column in {where}', column.name, both)}"
+
+    yield from _unknown_attributes(config, items)
+
+
+def _unknown_attributes(config: ExperimentConfig, items: Table | None) -> Iterator[str]:
+    """Columns of SameAttribute that the catalogue will not have; the configuration knows them where no table adds any."""
+    columns = {column.name for column in feature_sources(config, "item")} | set(items.known if items else ())
+    for each in config.sampling.negatives if items is not None else ():
+        for name in each.columns if each.type == "SameAttribute" else ():
+            if name not in columns | {*RESERVED}:
+                known = unknown_name("column of the catalogue", name, columns)
+                yield f"sampling.negatives: SameAttribute: {known}"
 
 
 def required(config: ExperimentConfig) -> dict[str, str]:

@@ -130,6 +130,8 @@ def _rows(
             report.rows[name] = each.rows
             if not each.rows and not each.malformed:
                 report.problems.append(f"data.{name}: {Path(config.data.root) / getattr(config.data, name)}: no rows")
+    if any(each is not None and not each.known for each in read.values()):
+        return  # without a header nothing in it is known
     misfits = list(roles.misfits(config, events, items, users))
     report.problems += misfits
     if misfits or not events.rows:

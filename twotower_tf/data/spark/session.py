@@ -22,6 +22,8 @@ _SETTINGS: Mapping[str, str] = MappingProxyType(
         "spark.sql.ansi.enabled": "true",
         "spark.sql.adaptive.enabled": "true",
         "spark.sql.adaptive.skewJoin.enabled": "true",
+        # also where the next join has the same key, and its rows go through one more exchange
+        "spark.sql.adaptive.forceOptimizeSkewedJoin": "true",
         # no side of a join is sent to every executor: each may grow with the vocabulary
         "spark.sql.autoBroadcastJoinThreshold": "-1",
         "spark.sql.adaptive.autoBroadcastJoinThreshold": "-1",
