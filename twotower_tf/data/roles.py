@@ -218,7 +218,7 @@ def misfits(config: ExperimentConfig, events: Table, items: Table | None, users:
 
 
 def _unknown_attributes(config: ExperimentConfig, items: Table | None) -> Iterator[str]:
-    """Columns of SameAttribute that the catalogue will not have; the configuration knows them where no table adds any."""
+    """Columns of SameAttribute that the catalogue will not have; without an item table the configuration has told."""
     columns = {column.name for column in feature_sources(config, "item")} | set(items.known if items else ())
     for each in config.sampling.negatives if items is not None else ():
         for name in each.columns if each.type == "SameAttribute" else ():
