@@ -4,7 +4,8 @@ killed.py export|refresh RUN_DIR ROOT MOMENT...   at points of the code
 killed.py export|refresh RUN_DIR ROOT random COUNT SEED   after random times
 
 One JSON object per attempt: how it ended, which versions are there, what is wrong with each, what else is left. After
-random attempts, and after the last one, the command is run again, and verify says what is there then.
+random attempts, and after the last one, the command is run again, and verify says what is there then: each attempt has
+a directory of its own, and one process goes through them all at the end.
 """
 
 import importlib
@@ -14,6 +15,7 @@ import random
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -48,14 +50,14 @@ def arm(moment):
     setattr(where, name, die)
 
 
-def forked(work, seconds=None):
-    """Runs `work` in a fork; returns its exit status (negative: signal) and the time it took."""
+def forked(work, seconds=None, *given):
+    """Runs `work` in a fork, killed after so many seconds; returns exit status (negative: signal) and time taken."""
     started = time.monotonic()
     child = os.fork()
     if not child:
         status = 1
         try:
-            work()
+            work(*given)
             status = 0
         finally:
             os._exit(status)
@@ -68,15 +70,10 @@ def forked(work, seconds=None):
 
 def told_by_fork(work):
     """What `work` returns in a fork, as JSON: TensorFlow must not run in the process that goes on forking."""
-    read, write = os.pipe()
-
-    def tell():
-        os.write(write, json.dumps(work()).encode())
-
-    forked(tell)
-    os.close(write)
-    with os.fdopen(read) as told:
-        return json.loads(told.read())
+    with tempfile.TemporaryFile("w+") as told:
+        forked(lambda: told.write(json.dumps(work())) and told.flush())
+        told.seek(0)
+        return json.load(told)
 
 
 def check(root, by):
@@ -91,11 +88,26 @@ def check(root, by):
     return found
 
 
+def afterwards(root, work, thorough, again):
+    """What is there after a kill, and after the next run."""
+    left = sorted(path.name for path in root.iterdir() if not path.name.isdigit())
+    said = {"versions": check(root, verify.verify if thorough else Bundle.open), "left": left}
+    if again:
+        try:
+            work(root)
+            said["again"] = 0
+        except Exception as error:
+            said["again"] = str(error)
+        said["after"] = check(root, verify.verify)
+        said["clean"] = not [path for path in root.iterdir() if not path.name.isdigit()]
+    return said
+
+
 def main(kind, run_dir, root, *moments):
     run_dir, root = Path(run_dir), Path(root)
     items = root.parent / "items.csv"
 
-    def work(moment=None, keep=0):
+    def work(root, moment=None, keep=0):
         if moment:
             arm(moment)
         if kind == "export":
@@ -105,29 +117,28 @@ def main(kind, run_dir, root, *moments):
         else:
             refresh.refresh(root, items, keep=keep)
 
-    pristine = root.parent / "pristine"
-    shutil.copytree(root, pristine)
-    attempts = [(moment, None) for moment in moments]
-    if moments[0] == "random":
-        _, seconds = forked(work)
-        generator = random.Random(int(moments[2]))
-        attempts = [("random", generator.uniform(0, 1.1 * seconds)) for _ in range(int(moments[1]))]
+    def copied(number):
+        return shutil.copytree(root, root.parent / f"killed-{number}" / root.name)
+
     if kind == "export":  # once, not in every fork
         importlib.import_module("twotower_tf.export.export")
-    for number, (moment, seconds) in enumerate(attempts, 1):
-        shutil.rmtree(root)
-        shutil.copytree(pristine, root)
-        keep = 1 if moment == "removing old versions" else 0
-        status, _ = forked(lambda moment=moment, keep=keep: work(None if moment == "random" else moment, keep), seconds)
-        thorough = moment == "random"
-        told = told_by_fork(lambda by=verify.verify if thorough else Bundle.open: check(root, by))
-        left = sorted(path.name for path in root.iterdir() if not path.name.isdigit())
-        said = {"moment": moment, "status": status, "versions": told, "left": left}
-        if thorough or number == len(attempts):
-            said["again"], _ = forked(work)
-            said["after"] = told_by_fork(lambda: check(root, verify.verify))
-            said["clean"] = not [path for path in root.iterdir() if not path.name.isdigit()]
-        print(json.dumps(said), flush=True)
+    attempts = [(moment, None) for moment in moments]
+    random_moments = moments[0] == "random"
+    if random_moments:
+        _, seconds = forked(lambda: work(copied("never")))
+        generator = random.Random(int(moments[2]))
+        attempts = [("random", generator.uniform(0, 1.1 * seconds)) for _ in range(int(moments[1]))]
+    places, statuses = [copied(number) for number in range(len(attempts))], []
+    for (moment, seconds), place in zip(attempts, places, strict=True):
+        armed, keep = None if random_moments else moment, 1 if moment == "removing old versions" else 0
+        statuses.append(forked(work, seconds, place, armed, keep)[0])
+    # One process looks at them all: it starts TensorFlow once.
+    last = len(attempts) - 1
+    told = told_by_fork(
+        lambda: [afterwards(each, work, random_moments, random_moments or each == places[last]) for each in places]
+    )
+    for (moment, _), status, said in zip(attempts, statuses, told, strict=True):
+        print(json.dumps({"moment": moment, "status": status, **said}), flush=True)
     foreign = [name for name in ("twotower_tf.model", "twotower_tf.train", "tf_keras") if name in sys.modules]
     print(json.dumps({"imported": foreign}))
 

@@ -168,7 +168,7 @@ def test_towers_and_an_index_that_are_one_training_step_apart(copy, one_step_lat
 
 
 def test_a_recall_that_is_no_longer_as_stated(copy, monkeypatch):
-    """An approximate index: every answer but the first is lost."""
+    """An approximate index: every answer but the first is lost. As many users are asked as it was stated of."""
     bundle = Bundle.open(copy.parent)
     real = bundle.searcher()
 
@@ -179,8 +179,8 @@ def test_a_recall_that_is_no_longer_as_stated(copy, monkeypatch):
             found = real.search(queries, k)
             return types.SimpleNamespace(scores=np.where(np.arange(k) < 1, found.scores, -np.inf).astype(np.float32))
 
-    bundle.manifest["index"]["recall"] = {"k": 10, "measured": 0.95}
-    with pytest.raises(ArtifactError, match="/7/index: recall@10 of .* users is 0.1000, the manifest states 0.9500"):
+    bundle.manifest["index"]["recall"] = {"k": 10, "queries": 20, "measured": 0.95}
+    with pytest.raises(ArtifactError, match="/7/index: recall@10 of 20 users is 0.1000, the manifest states 0.9500"):
         list(verifying._recall(bundle, Worse()))
     bundle.manifest["index"]["recall"]["measured"] = 0.104
     (said,) = verifying._recall(bundle, Worse())

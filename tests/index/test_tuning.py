@@ -1,13 +1,20 @@
 import numpy as np
 import pytest
 
-from twotower_tf.index.tuning import recall_of, tune
+from twotower_tf.index.tuning import recall_of, sample, tune
 
 
 def test_recall_counts_answers_as_near_as_the_kth_true_one():
     truth = np.float32([[0.9, 0.8], [0.7, 0.7], [0.5, 0.4]])
     found = np.float32([[0.9, 0.7], [0.7, 0.7], [-np.inf, -np.inf]])
     assert recall_of(found, truth).tolist() == [0.5, 1.0, 0.0]
+
+
+def test_a_sample_is_even_and_the_same_every_time():
+    users = np.arange(20, dtype=np.float32).reshape(10, 2)
+    assert sample(users, 3)[:, 0].tolist() == [0, 8, 18]
+    assert sample(users, 10).tolist() == sample(users, 99).tolist() == users.tolist()
+    assert sample(users[:0], 5).shape == sample(users, 0).shape == (0, 2)
 
 
 def planted(leaves_needed, reorder_needed):

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +101,11 @@ class _Tower:
 def _try(path: Path, tensors: dict[str, Tensors]) -> None:
     bundle = Bundle.read(path)
     _load_library(bundle.manifest["index"]["kind"])
-    searcher = bundle.searcher()
-    list(answers.check_item_tower(bundle, searcher, _Tower(path / ITEM_TOWER, tensors["item"]), _ITEMS_TRIED))
-    list(answers.check_users(bundle, searcher, _Tower(path, tensors["user"])))
+    with ThreadPoolExecutor(1) as pool:  # the C library loads one tower beside what else is to do
+        user_tower = pool.submit(_Tower, path, tensors["user"])
+        searcher = bundle.searcher()
+        list(answers.check_item_tower(bundle, searcher, _Tower(path / ITEM_TOWER, tensors["item"]), _ITEMS_TRIED))
+        list(answers.check_users(bundle, searcher, user_tower.result()))
 
 
 def _load_library(kind: str) -> None:

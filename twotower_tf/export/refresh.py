@@ -8,6 +8,7 @@ process before it appears.
 from __future__ import annotations
 
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,10 @@ from twotower_tf.features.inputs import rows_to_arrays, side_inputs
 from twotower_tf.index import bundle as bundles
 from twotower_tf.index.build import chosen_kind
 from twotower_tf.index.bundle import Bundle
+from twotower_tf.index.files import Stored
 from twotower_tf.index.items import ItemVectors
 from twotower_tf.index.searcher import Searcher
-from twotower_tf.index.update import NEW, update
+from twotower_tf.index.update import NEW, Updated, update
 from twotower_tf.progress import Progress, silent
 
 QUARANTINE = "refresh_quarantine.jsonl"
@@ -157,12 +159,8 @@ def _write(
     else:
         items = _vectors(bundle, old.items, changes)
         progress("refresh", 3, _STEPS)
-        done = update(
-            old, items, changes.origin, staging / bundles.INDEX, bundle.config.index, bundle.sample_users
-        )  # fmt: skip
+        done = _write_vectors(bundle, staging, old, changes, items)
         searcher, how = done.searcher, "rebuilt" if done.rebuilt else "updated"
-        earlier = formats.Earlier(bundle.path, len(old.items), changes.origin)
-        formats.write(staging, bundle.manifest["formats"], items, earlier)
     progress("refresh", 4, _STEPS)
     if in_graph:
         _embed_catalogue(bundle, staging, searcher.items)
@@ -170,6 +168,17 @@ def _write(
     manifest.write(staging, content, known)
     progress("refresh", 5, _STEPS)
     return how
+
+
+def _write_vectors(bundle: Bundle, staging: Path, old: Stored, changes: Changes, items: ItemVectors) -> Updated:
+    """Writes the index and, beside it, the vectors for other programs."""
+    earlier = formats.Earlier(bundle.path, len(old.items), changes.origin)
+    index, users = bundle.config.index, bundle.sample_users
+    with ThreadPoolExecutor(1) as pool:
+        texts = pool.submit(formats.write, staging, bundle.manifest["formats"], items, earlier)
+        done = update(old, items, changes.origin, staging / bundles.INDEX, index, users)
+        texts.result()
+    return done
 
 
 def _vectors(bundle: Bundle, old: ItemVectors, changes: Changes) -> ItemVectors:

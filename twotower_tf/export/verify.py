@@ -15,7 +15,7 @@ from twotower_tf.index.bundle import ITEM_TOWER, TSV, Bundle
 from twotower_tf.index.exact import ExactSearcher
 from twotower_tf.index.items import NORM_TOLERANCE
 from twotower_tf.index.searcher import Searcher
-from twotower_tf.index.tuning import recall_of
+from twotower_tf.index.tuning import recall_of, sample
 
 _RECALL_SLACK = 0.005  # another processor rounds other candidates into the last places
 
@@ -92,7 +92,7 @@ def _recall(bundle: Bundle, searcher: Searcher) -> Iterator[str]:
     if searcher.kind == ExactSearcher.kind:
         yield "index: exact"
         return
-    users, k = bundle.sample_users, stated["k"]
+    users, k = sample(bundle.sample_users, stated["queries"]), stated["k"]
     if not len(users):
         yield "index: no real user to measure its recall with"
         return

@@ -56,6 +56,11 @@ def recall_of(scores: Floats, truth: Floats) -> Floats:
     return found
 
 
+def sample(users: Floats, count: int) -> Floats:
+    """At most `count` of the users [num_users, vector_dim], evenly from all: whoever knows the number asks the same."""
+    return users[np.linspace(0, len(users) - 1, min(count, len(users))).astype(np.int64)]
+
+
 def tune(search: Search, truth: Floats, size: int, leaves: int, target: float) -> Tuned:
     """Chooses the cheapest setting whose recall reaches the target beyond the luck of the sample.
 

@@ -160,7 +160,7 @@ def _checked(
     """The index, with the tuned setting as it was or wider; None where no wider setting reaches the target."""
     write_ids(target / files.ITEM_IDS, items.ids)
     k = min(int(old["recall"]["k"]), len(items))
-    asked = users[:: max(1, len(users) // _CHECKED)] if len(users) else items.vectors[:: max(1, len(items) // _CHECKED)]
+    asked = tuning.sample(users if len(users) else items.vectors, _CHECKED)
     truth = ExactSearcher(items, threads).search(asked, k).scores
     wanted = min(float(old["recall"]["target"]), float(old["recall"]["measured"]))
     for factor in _WIDER:
