@@ -1,6 +1,7 @@
 """The whole command: killed at any moment it continues, and the output is the one of an undisturbed run."""
 
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -10,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -128,6 +130,19 @@ def test_workers_that_die_are_replaced_and_told(tmp_path, export_dir, users, who
     assert {restart["where"].partition(", ")[2] for restart in summary["restarts"]} <= {
         f"rows {first:,} to {first + 499:,}" for first in range(1, 3000, 500)
     }
+
+
+def test_workers_that_have_nothing_to_do_end(tmp_path, export_dir, users, faked):
+    """They start before the users are looked at, and as many as there may be units for."""
+    pq.write_table(pa.table({"user_id": ["u1"]}), tmp_path / "odd.parquet")
+    common = {"export_dir": export_dir, "k": 5, "at": 0}
+    with pytest.raises(DataError, match="user_features: unknown column in .*odd.parquet"):
+        score(Options(output=tmp_path / "a", users=str(tmp_path / "odd.parquet"), workers=3, **common))
+    assert multiprocessing.active_children() == []
+    parquet(tmp_path / "few.parquet", people(20))
+    summary = score(Options(output=tmp_path / "b", users=str(tmp_path / "few.parquet"), workers=3, **common))
+    assert (summary["users"], summary["files"], summary["restarts"]) == (20, 1, [])
+    assert multiprocessing.active_children() == []
 
 
 def test_a_unit_that_nobody_survives_is_told(tmp_path, export_dir, users, faked, monkeypatch):

@@ -1,4 +1,7 @@
-"""Worker processes and their units: handed out one by one, taken back from a worker that dies, given to another."""
+"""Worker processes and their units: handed out one by one, taken back from a worker that dies, given to another.
+
+Workers may be started before there is a job for them: they load TensorFlow while the parent plans.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from twotower_tf import errors
 from twotower_tf.errors import DataError
 from twotower_tf.score import worker
 from twotower_tf.score.job import Job
-from twotower_tf.score.sizing import SMALLEST
+from twotower_tf.score.sizing import SMALLEST, Size
 from twotower_tf.score.units import Unit
 from twotower_tf.score.worker import Advanced, Failed, Finished, Ready, Task
 
@@ -55,42 +58,70 @@ class State:
 
 
 class Crew:
-    """Workers of one job."""
+    """Workers of one job; leaving the context ends them."""
 
-    def __init__(self, job: Job, workers: int, rows: int, where: Callable[[Unit], str], tell: Tell) -> None:
+    def __init__(self, size: Size, tell: Tell) -> None:
         """Starts nothing yet.
 
         Args:
-            job: of the workers.
-            workers: how many.
-            rows: at a time.
-            where: names a unit to people.
+            size: how many, and their threads.
             tell: is told of workers that died.
         """
-        self._job, self._size, self._rows = job, workers, rows
-        self._where, self._tell = where, tell
+        self._size, self._tell = size, tell
+        self._job: Job | None = None
+        self._rows = 0
+        self._where: Callable[[Unit], str] = str
         self._workers: list[_Worker] = []
         self._pending: deque[Task] = deque()
         self._deaths: dict[int, int] = {}
         self._stillborn = 0
         self.state = State()
 
-    def run(self, units: Sequence[Unit], advanced: Callable[[State], None]) -> None:
-        """Scores the units; `advanced` is called whenever something has been written.
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._stop(self._workers)
+
+    def start(self) -> None:
+        """Starts all workers, which wait for the job."""
+        for _ in range(self._size.workers):
+            self._start()
+
+    def run(
+        self,
+        job: Job,
+        units: Sequence[Unit],
+        rows: int,
+        where: Callable[[Unit], str],
+        advanced: Callable[[State], None],
+    ) -> None:
+        """Scores units.
+
+        Args:
+            job: of the workers.
+            units: to score.
+            rows: at a time.
+            where: names a unit to people.
+            advanced: is called whenever something has been written.
 
         Raises:
             TwoTowerError: as a worker met it; DataError where workers die again and again.
         """
-        self._pending.extend(Task(unit, self._rows) for unit in units)
+        self._job, self._rows, self._where = job, rows, where
+        self._pending.extend(Task(unit, rows) for unit in units)
         left = len(units)
-        try:
-            for _ in range(min(self._size, left)):
-                self._start()
-            while left:
-                for each in self._heard():
-                    left -= self._receive(each, advanced)
-        finally:
-            self._stop()
+        wanted = min(self._size.workers, left)
+        self._stop(self._workers[wanted:])
+        self._workers = self._workers[:wanted]
+        for each in self._workers:
+            with contextlib.suppress(OSError):  # one that has died is buried as soon as it is heard of
+                each.connection.send(job)
+        while len(self._workers) < wanted:
+            self._start()
+        while left:
+            for each in self._heard():
+                left -= self._receive(each, advanced)
 
     def _heard(self) -> Iterator[_Worker]:
         """Workers that have something to say, or have died."""
@@ -161,7 +192,7 @@ class Crew:
         why = _reason(each)
         if not each.tasks:
             self._stillborn += 1
-            if self._stillborn >= _DEATHS * max(1, self._size):
+            if self._stillborn >= _DEATHS * self._size.workers:
                 raise DataError(
                     f"--workers: workers end before they score anything: {why}; start fewer, with --workers"
                 )
@@ -191,18 +222,22 @@ class Crew:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        with _environment(self._job.threads):
-            process = context.Process(target=worker.main, args=(theirs, self._job), daemon=True)
+        with _environment(self._size.threads):
+            process = context.Process(target=worker.main, args=(theirs,), daemon=True)
             process.start()
         theirs.close()
+        if self._job is not None:
+            ours.send(self._job)
         self._workers.append(_Worker(process, ours))
 
-    def _stop(self) -> None:
-        """A worker ends when its pipe closes; one that does not is killed."""
-        for each in self._workers:
+    def _stop(self, workers: Sequence[_Worker]) -> None:
+        """A worker ends when its pipe closes; one that does not, or has not begun, is killed."""
+        for each in workers:
             each.connection.close()
+            if not each.ready:
+                each.process.kill()
         deadline = time.monotonic() + 5
-        for each in self._workers:
+        for each in workers:
             each.process.join(max(0.0, deadline - time.monotonic()))
             if each.process.is_alive():
                 each.process.kill()

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from twotower_tf import artifacts
 from twotower_tf.index import topk
+from twotower_tf.index.bundle import Bundle
 from twotower_tf.progress import Progress, silent
-from twotower_tf.score import tally
+from twotower_tf.score import sizing, tally
 from twotower_tf.score.crew import Crew, State
 from twotower_tf.score.job import Job
 from twotower_tf.score.journal import SUMMARY
@@ -48,40 +50,50 @@ def score(
             with other input, settings or bundle.
     """
     began = time.monotonic()
-    planner = Planner(options)
-    with planner.journal.held():
-        if not resume:
-            planner.journal.clear()
-        if planner.finished():
-            return artifacts.read_json(planner.journal.output / SUMMARY, "scoring")
-        job, units = planner.settle()
-        notes = {unit.number: planner.journal.note(unit.number) for unit in units}
-        left = [unit for unit in units if notes[unit.number] is None]
-        crew = Crew(job, planner.size.workers, planner.rows, lambda unit: where(job, unit), tell)
-        _run(crew, units, left, progress, watch)
-        summary = summarize(planner, job, units, began, {note["unit"] for note in notes.values() if note})
-        summary |= {
-            "workers": planner.size.workers,
-            "threads": planner.size.threads,
-            "peak_worker_bytes": crew.state.peak,
-            "restarts": crew.state.restarts,
-        }
-        artifacts.write_json(planner.journal.output / SUMMARY, summary)
-        planner.journal.tidy()
-        return summary
+    options.check()
+    size = sizing.crew(options, Bundle.open(options.export_dir, options.version, check="light").manifest)
+    with Crew(size, tell) as crew:
+        if not (Path(options.output) / SUMMARY).is_file():  # else there may be nothing to do
+            crew.start()
+        planner = Planner(options)
+        with planner.journal.held():
+            if not resume:
+                planner.journal.clear()
+            if planner.finished():
+                return artifacts.read_json(planner.journal.output / SUMMARY, "scoring")
+            job, units = planner.settle()
+            done = {unit.number for unit in units if planner.journal.note(unit.number) is not None}
+            _run(crew, planner, job, units, done, progress, watch)
+            summary = summarize(planner, job, units, began, done)
+            summary |= {
+                "workers": size.workers,
+                "threads": size.threads,
+                "peak_worker_bytes": crew.state.peak,
+                "restarts": crew.state.restarts,
+            }
+            artifacts.write_json(planner.journal.output / SUMMARY, summary)
+            planner.journal.tidy()
+            return summary
 
 
 def _run(
-    crew: Crew, units: Sequence[Unit], left: Sequence[Unit], progress: Progress, watch: Callable[[State], None]
+    crew: Crew,
+    planner: Planner,
+    job: Job,
+    units: Sequence[Unit],
+    done: set[int],
+    progress: Progress,
+    watch: Callable[[State], None],
 ) -> None:
     total = sum(unit.rows for unit in units) if all(unit.rows for unit in units) else 0
-    before = sum(unit.rows for unit in units) - sum(unit.rows for unit in left)
+    before = sum(unit.rows for unit in units if unit.number in done)
 
     def advanced(state: State) -> None:
         watch(state)
         progress("score", before + sum(state.rows.values()), total)
 
-    crew.run(left, advanced)
+    left = [unit for unit in units if unit.number not in done]
+    crew.run(job, left, planner.rows, lambda unit: where(job, unit), advanced)
 
 
 def summarize(planner: Planner, job: Job, units: Sequence[Unit], began: float, before: set[int]) -> dict[str, Any]:

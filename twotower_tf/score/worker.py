@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import pyarrow as pa
 
 from twotower_tf import artifacts
 from twotower_tf.errors import TwoTowerError
+from twotower_tf.score import unneeded
 from twotower_tf.score.job import Job, note
 from twotower_tf.score.journal import Journal
 from twotower_tf.score.reading import Bad, Rows
@@ -70,16 +72,21 @@ class Failed:
     trace: str
 
 
-def main(connection: Connection, job: Job) -> None:
-    """Scores what comes over the pipe until it closes."""
-    serve(connection, job, _loaded)
+def main(connection: Connection) -> None:
+    """Scores what comes over the pipe until it closes: first the job, then units."""
+    serve(connection, _import_tensorflow, _loaded)
 
 
-def serve(connection: Connection, job: Job, load: Callable[[Job], Any]) -> None:
-    """Loads a scorer, and scores with it what comes over the pipe until it closes."""
+def serve(connection: Connection, prepare: Callable[[], None], load: Callable[[Job], Any]) -> None:
+    """Prepares for any job, loads a scorer for the one that comes, and scores with it until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and closes the pipe
     outcome = Outbox(connection)
     try:
+        prepare()
+        try:
+            job: Job = connection.recv()
+        except (EOFError, OSError):  # the parent has ended, or found nothing to do
+            os._exit(0)
         pa.set_cpu_count(job.threads)
         scorer = load(job)
         outcome.send(Ready())
@@ -88,8 +95,13 @@ def serve(connection: Connection, job: Job, load: Callable[[Job], Any]) -> None:
         outcome.fail(error)
 
 
-def _loaded(job: Job) -> Any:
+def _import_tensorflow() -> None:
+    unneeded.refuse()
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    import_module("twotower_tf.score.scorer")
+
+
+def _loaded(job: Job) -> Any:
     from twotower_tf.index.bundle import Bundle
     from twotower_tf.score.scorer import Scorer
 
