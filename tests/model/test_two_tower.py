@@ -30,7 +30,7 @@ from twotower_tf.config import (
 )
 from twotower_tf.model import embeddings, two_tower
 from twotower_tf.model.embeddings import EmbeddingTable, Placement
-from twotower_tf.model.losses.candidates import in_batch_top_k
+from twotower_tf.model.metrics import InBatchTopK
 from twotower_tf.model.towers import UnitLength
 from twotower_tf.sampling import draws
 
@@ -252,7 +252,7 @@ def training_batch(config, rows, seed):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_trains_and_leaves_its_weights_out_of_the_towers(loss):
     model = two_tower.build(experiment(loss))
-    model.compile(keras.optimizers.SGD(0.05), weighted_metrics=[in_batch_top_k(1)])
+    model.compile(keras.optimizers.SGD(0.05), weighted_metrics=[InBatchTopK(1)])
     batch = training_batch(experiment(loss), 4, 1)
     steps = tf.data.Dataset.from_tensors(batch).repeat()
     history = model.fit(steps, steps_per_epoch=1, epochs=6, verbose=0).history
@@ -274,3 +274,16 @@ def test_every_loss_trains_and_leaves_its_weights_out_of_the_towers(loss):
         model.fit(steps, steps_per_epoch=1, verbose=0)
         queue = model.get_layer("loss").past.numpy()
         np.testing.assert_allclose(queue[-4:], now[-len(queue) :], atol=1e-6)
+
+
+def test_fractions_of_a_weight_count_in_the_figures_of_ranks():
+    """Keras casts weights to the ranks' type: as integers they would be cut down to nothing."""
+    config = experiment("in-batch")
+    model = two_tower.build(config)
+    model.compile(keras.optimizers.SGD(0.0), weighted_metrics=[InBatchTopK(1), InBatchTopK(1000)])
+    x, y, _ = training_batch(config, 4, 1)
+    weights = np.full((4, 1), 0.25, np.float32)
+    model.fit(tf.data.Dataset.from_tensors(({**x, "sample_weight": weights}, y, weights)), verbose=0)
+    figures = {metric.name: metric for metric in model.metrics}
+    assert float(figures["in_batch_top_1000"].result()) == 1.0
+    assert float(figures["in_batch_top_1000"].count) == float(figures["in_batch_top_1"].count) == 1.0

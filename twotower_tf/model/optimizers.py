@@ -5,12 +5,13 @@ A step costs what the batch touches, not what the tables hold: nothing here read
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
 
-from twotower_tf.config import Adagrad, AdamW, LazyAdam, RowwiseAdagrad, TrainConfig
+from twotower_tf.config import Adagrad, Adam, AdamW, LazyAdam, RowwiseAdagrad, TrainConfig
 from twotower_tf.config.training import TableOptimizer, TowerOptimizer
 
 Slots = tuple[tf.Variable, ...]
@@ -52,6 +53,23 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {"config": self.config, "steps_per_epoch": self.steps_per_epoch}
+
+
+@dataclass(frozen=True)
+class _Now:
+    """What the updates of one step share: read and computed once, not for every weight.
+
+    Attributes:
+        rate: the towers' learning rate.
+        table_rate: the tables'.
+        step: int64, counted from 0.
+        powers: of the towers' rule, β₁ᵗ and β₂ᵗ with t counted from 1.
+    """
+
+    rate: tf.Tensor
+    table_rate: tf.Tensor
+    step: tf.Tensor
+    powers: tuple[tf.Tensor, tf.Tensor]
 
 
 class TowersAndTables(keras.optimizers.Optimizer):
@@ -119,6 +137,13 @@ class TowersAndTables(keras.optimizers.Optimizer):
         """Sums the gradients of a row that was read several times, in float32."""
         return [_summed(grad) if isinstance(grad, tf.IndexedSlices) else grad for grad in grads]
 
+    def _internal_apply_gradients(self, grads_and_vars: Any) -> Any:
+        """Updates all weights."""
+        step, rate = tf.identity(self.iterations), tf.identity(self.learning_rate)
+        table_rate = rate * self.table_share
+        self._now = _Now(rate, table_rate, step, _powers(self.towers, step))
+        return super()._internal_apply_gradients(grads_and_vars)
+
     def update_step(self, gradient: Any, variable: tf.Variable) -> None:
         """Updates one weight; gradients of tables come as `tf.IndexedSlices` without repeated rows."""
         place = self._index_dict[self._var_key(variable)]
@@ -128,16 +153,16 @@ class TowersAndTables(keras.optimizers.Optimizer):
             self._tower_step(gradient, variable, self._slots[place])
 
     def _tower_step(self, gradient: tf.Tensor, variable: tf.Variable, slots: Slots) -> None:
-        rule, step, rate = self.towers, tf.cast(self.iterations + 1, tf.float32), self.learning_rate
+        rule, now = self.towers, self._now
         if isinstance(rule, AdamW) and variable.shape.rank > 1:
-            variable.assign_sub(variable * rate * rule.weight_decay)
+            variable.assign_sub(variable * (now.rate * rule.weight_decay))
         tf.raw_ops.ResourceApplyAdam(  # one pass over the weight instead of a dozen
             var=variable.handle,
             m=slots[0].handle,
             v=slots[1].handle,
-            beta1_power=tf.pow(rule.beta_1, step),
-            beta2_power=tf.pow(rule.beta_2, step),
-            lr=rate,
+            beta1_power=now.powers[0],
+            beta2_power=now.powers[1],
+            lr=now.rate,
             beta1=rule.beta_1,
             beta2=rule.beta_2,
             epsilon=rule.epsilon,
@@ -145,10 +170,10 @@ class TowersAndTables(keras.optimizers.Optimizer):
         )
 
     def _table_step(self, gradient: tf.Tensor, rows: tf.Tensor, table: tf.Variable, slots: Slots, place: int) -> None:
-        rule, rate = self.tables, self.learning_rate * self.table_share
+        rule, rate = self.tables, self._now.table_rate
         if isinstance(rule, LazyAdam):
-            step = tf.cast(self.iterations + 1, tf.float32)
-            rate_now = rate * tf.sqrt(1.0 - tf.pow(rule.beta_2, step)) / (1.0 - tf.pow(rule.beta_1, step))
+            powers = _powers(rule, self._now.step)
+            rate_now = rate * tf.sqrt(1.0 - powers[1]) / (1.0 - powers[0])
             m = rule.beta_1 * tf.gather(slots[0], rows) + (1.0 - rule.beta_1) * gradient
             v = rule.beta_2 * tf.gather(slots[1], rows) + (1.0 - rule.beta_2) * tf.square(gradient)
             slots[0].scatter_update(tf.IndexedSlices(m, rows))
@@ -167,7 +192,7 @@ class TowersAndTables(keras.optimizers.Optimizer):
             moved *= 1.0 - rate * rule.weight_decay
         moved -= change
         if table.dtype == tf.bfloat16:
-            moved = rounded_by_chance(moved, tf.stack([self.iterations * 1000 + place, self.seed]))
+            moved = rounded_by_chance(moved, tf.stack([self._now.step * 1000 + place, self.seed]))
         # `scatter_sub` takes twice the time of a gather and an update: it adds row by row, an update copies them.
         table.scatter_update(tf.IndexedSlices(moved, rows))
 
@@ -188,6 +213,11 @@ def make(config: TrainConfig, steps_per_epoch: int, seed: int) -> TowersAndTable
     schedule = Schedule(config, steps_per_epoch)
     share = config.table_optimizer.initial_lr / config.initial_lr
     return TowersAndTables(config.optimizer, config.table_optimizer, schedule, share, seed)
+
+
+def _powers(rule: Adam | AdamW | LazyAdam, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    counted = tf.cast(step + 1, tf.float32)
+    return tf.pow(rule.beta_1, counted), tf.pow(rule.beta_2, counted)
 
 
 def _summed(gradient: tf.IndexedSlices) -> tf.IndexedSlices:

@@ -13,6 +13,7 @@ from twotower_tf.features.inputs import SideName
 from twotower_tf.model import embeddings, towers
 from twotower_tf.model.losses import candidates, choice
 from twotower_tf.model.losses.cosine_logit import CosineLogit, final_sigmoid
+from twotower_tf.sampling import draws
 
 
 class TwoTower(keras.Model):
@@ -55,7 +56,8 @@ def build(config: ExperimentConfig) -> TwoTower:
         inputs.update({towers.input_name(side, layout, key): tensor for key, tensor in encoded.items()})
         vectors[side] = towers.tower(config, side, encoded, tables, placed)
     if isinstance(config.loss, CosineLogitBCE):
-        output = final_sigmoid()(CosineLogit(name="cosine_logit")(vectors["user"], vectors["item"]))
+        logit = CosineLogit(draws.plan(config).per_row, name="cosine_logit")
+        output = final_sigmoid()(logit(vectors["user"], vectors["item"]))
     else:
         compared = {name: keras.Input(type_spec=candidates.SPECS[name], name=name) for name in choice.inputs(config)}
         pair = {candidates.USERS: vectors["user"], candidates.ITEMS: vectors["item"]}

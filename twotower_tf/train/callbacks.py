@@ -166,7 +166,7 @@ class Keep(keras.callbacks.Callback):
             self._checkpoints.add_metrics(self.model, self._interrupted)
             self._interrupted = None
             if logs is not None:
-                logs.update({metric.name: metric.result() for metric in self.model.metrics})
+                logs.update(self.model.get_metrics_result())
         step = self._first_step + batch + 1
         if step < self._steps and time.monotonic() - self._saved >= self._seconds:
             self._save({**self.state, "step": step})

@@ -19,8 +19,8 @@ from twotower_tf.data.prepared import Prepared
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.model import optimizers, two_tower
 from twotower_tf.model.embeddings import tables
-from twotower_tf.model.losses.candidates import in_batch_top_k
 from twotower_tf.model.losses.cosine_logit import WeightedBinaryCrossentropy
+from twotower_tf.model.metrics import ClickFigures, InBatchTopK
 from twotower_tf.model.two_tower import TwoTower
 from twotower_tf.progress import Progress, silent
 from twotower_tf.train import callbacks as own
@@ -145,18 +145,13 @@ def compile_model(config: ExperimentConfig, steps_per_epoch: int) -> TwoTower:
         model.compile(
             optimizer,
             WeightedBinaryCrossentropy(),
-            weighted_metrics=[
-                keras.metrics.AUC(name="auc"),
-                keras.metrics.BinaryAccuracy("binary_accuracy"),
-                keras.metrics.Precision(name="precision"),
-                keras.metrics.Recall(name="recall"),
-            ],
+            weighted_metrics=[ClickFigures()],
             steps_per_execution=config.train.steps_per_execution,
         )
     else:
         model.compile(
             optimizer,
-            weighted_metrics=[in_batch_top_k(1), in_batch_top_k(10)],
+            weighted_metrics=[InBatchTopK(1), InBatchTopK(10)],
             steps_per_execution=config.train.steps_per_execution,
         )
     return model

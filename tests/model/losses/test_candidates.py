@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from tests.model.losses import oracle
 from tests.model.losses.oracle import world
-from twotower_tf.model.losses.candidates import in_batch_top_k
 from twotower_tf.model.losses.pairwise import TripletHingeLoss
 from twotower_tf.model.losses.softmax import SoftmaxLoss
 
@@ -79,11 +78,3 @@ def test_there_is_no_masked_share_without_columns():
     layer = SoftmaxLoss(0.2, False, True)
     stepper(layer)(world(4, 6, 2))
     assert layer.metrics == []
-
-
-def test_top_k_counts_rows_that_fewer_than_k_others_beat():
-    metric = in_batch_top_k(2)
-    metric.update_state(tf.zeros([4, 1]), tf.constant([[0], [1], [2], [5]]))
-    assert float(metric.result()) == 0.5 and metric.name == "in_batch_top_2"
-    metric.update_state(tf.zeros([2, 1]), tf.constant([[0], [7]]), sample_weight=tf.constant([[6.0], [0.0]]))
-    assert abs(float(metric.result()) - (2 + 6) / (4 + 6)) < 1e-6

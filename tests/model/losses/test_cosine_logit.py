@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from twotower_tf.model.losses.cosine_logit import CosineLogit, WeightedBinaryCrossentropy, final_sigmoid
@@ -13,13 +14,15 @@ def unit(rng, rows, dim):
     return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
 
 
-def test_cosine_logit_is_two_atanh_of_each_pair():
+@pytest.mark.parametrize("negatives", [0, 2])
+def test_cosine_logit_is_two_atanh_of_each_pair(negatives):
     rng = np.random.default_rng(1)
-    users, items = unit(rng, 5, 8), unit(rng, 15, 8)
-    got = CosineLogit()(users, items).numpy()
+    users, items = unit(rng, 5, 8), unit(rng, 5 * (1 + negatives), 8)
+    got = CosineLogit(negatives)(users, items).numpy()
+    assert got.shape == (5, 1 + negatives, 1)
     for row in range(5):
-        for candidate in range(3):
-            place = row if candidate == 0 else 5 + 2 * row + candidate - 1
+        for candidate in range(1 + negatives):
+            place = row if candidate == 0 else 5 + negatives * row + candidate - 1
             cosine = float(users[row] @ items[place])
             expected = math.log((1 + cosine) / (1 - cosine))
             assert abs(got[row, candidate, 0] - expected) < 1e-5
@@ -27,14 +30,14 @@ def test_cosine_logit_is_two_atanh_of_each_pair():
 
 def test_cosine_logit_is_bounded_where_it_would_be_infinite():
     one = np.array([[1.0, 0.0]], np.float32)
-    got = CosineLogit()(tf.constant(one), tf.constant(np.concatenate([one, -one]))).numpy().reshape(-1)
+    got = CosineLogit(1)(tf.constant(one), tf.constant(np.concatenate([one, -one]))).numpy().reshape(-1)
     np.testing.assert_allclose(got, [7.6004025, -7.6004025], atol=1e-3)  # ln(1.999 / 0.001)
 
 
 def test_cosine_logit_has_a_finite_slope_everywhere():
     one = tf.Variable([[1.0, 0.0]])
     with tf.GradientTape() as tape:
-        logit = CosineLogit()(one, tf.constant([[1.0, 0.0]]))
+        logit = CosineLogit(0)(one, tf.constant([[1.0, 0.0]]))
     assert np.isfinite(tape.gradient(logit, one).numpy()).all()
 
 

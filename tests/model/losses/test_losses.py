@@ -70,6 +70,18 @@ def test_loss_and_ranks_equal_numpy(name, rows, monkeypatch):
         assert ranks == oracle.ranks(w, *ranking), shape
 
 
+@pytest.mark.parametrize("name", ["softmax", "triplet"])
+@pytest.mark.parametrize("ranked", [1, 4, 5])
+def test_only_the_first_rows_are_ranked(name, ranked, monkeypatch):
+    _, _, row, arguments, ranking = LOSSES[name]
+    w = world(3, 8, 2, 5, 0, True)
+    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", 2 * len(w.column_log_q))
+    monkeypatch.setattr(blocks, "RANKED", ranked)
+    loss, ranks = run(made(name, w), w.inputs())
+    assert ranks == oracle.ranks(w, *ranking)[:ranked] + [-1] * (8 - ranked)
+    assert abs(loss - oracle.total(w, row, *arguments)) < 1e-5
+
+
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("shape", [(4, 2, 3, 3, True), (3, 0, 5, 0, False)])
 def test_gradients_are_those_of_finite_differences(name, shape, monkeypatch):

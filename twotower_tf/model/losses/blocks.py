@@ -15,6 +15,10 @@ import tensorflow as tf
 # Scores of one block of rows, in elements: 4 MB, which stays in the processor's cache while it is read several times.
 BLOCK_ELEMENTS = 1 << 20
 
+# Rows of a batch whose own items are ranked among the columns: a batch is in random order, so that the first ones are a
+# sample for the metrics, and to rank all of them would be a fifth of the step's time.
+RANKED = 256
+
 IMPOSSIBLE = -1e9  # a score that is no candidate's: its exponential is zero in float32
 _NARROW = 60.0  # e^-60 is far from float32's smallest number
 
@@ -61,7 +65,8 @@ def log_sum_exp(grid: Grid, reference: tf.Tensor, positive: tf.Tensor) -> tuple[
         positive: `[batch]` float32.
 
     Returns:
-        float32 `[]`, and int32 `[batch]`: how many columns score higher than `own`. Gradients flow to users, columns,
+        float32 `[]`, and int32 `[batch]`: how many columns score higher than `own`, -1 for rows after the first
+        `RANKED`. Gradients flow to users, columns,
         `reference` and `positive`.
     """
 
@@ -180,7 +185,8 @@ def _pass(term: _Term, grid: Grid) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.
         first, last = step * size, tf.minimum((step + 1) * size, batch)
         rows = slice(first, last)
         scores = _without(tf.matmul(asking[rows], asked), hits[bounds[first] : bounds[last]] - [first, 0])
-        higher = tf.reduce_sum(tf.cast(scores > grid.own[rows][:, tf.newaxis], tf.float32), axis=1)
+        ranked = scores[: tf.maximum(RANKED - first, 0)]
+        higher = tf.reduce_sum(tf.cast(ranked > grid.own[rows][: tf.shape(ranked)[0], tf.newaxis], tf.float32), axis=1)
         slopes, kept = term.slopes(scores, rows)
         pulled = tf.matmul(slopes, pulling)
         losses, factors, by_reference = term.close(rows, pulled[:, -1], kept)
@@ -201,9 +207,10 @@ def _pass(term: _Term, grid: Grid) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.
     )
     ranks, by_user, by_reference = (each.concat() for each in written)
     rows = users.shape[0]
+    unranked = tf.fill([tf.maximum(batch - RANKED, 0)], -1)
     return (
         loss,
-        tf.ensure_shape(ranks, [rows]),
+        tf.ensure_shape(tf.concat([ranks, unranked], axis=0), [rows]),
         tf.ensure_shape(by_user, users.shape),
         by_column,
         tf.ensure_shape(by_reference, [rows]),

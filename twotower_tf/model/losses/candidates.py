@@ -128,7 +128,8 @@ class CandidateLoss(keras.layers.Layer):
             training: whether this is a training step.
 
         Returns:
-            int32 `[batch, 1]`: how many of the row's candidates have a higher logit than its own item.
+            float32 `[batch, 1]`: how many of the row's candidates have a higher logit than its own item; -1 for rows
+            after the first `blocks.RANKED`, which are not ranked.
         """
         candidates = self._take_apart(inputs)
         loss, ranks = self.compare(candidates)
@@ -137,7 +138,8 @@ class CandidateLoss(keras.layers.Layer):
             self.add_metric(self._masked_share(candidates), name="masked_share")
         if self.queue and training:
             self.past.assign(tf.concat([self.past, tf.stop_gradient(candidates.own)], axis=0)[-self.queue :])
-        return ranks[:, tf.newaxis]
+        # As float32: Keras casts the weights of its metrics to the type of what they look at.
+        return tf.cast(ranks, tf.float32)[:, tf.newaxis]
 
     def compare(self, candidates: Candidates) -> tuple[tf.Tensor, tf.Tensor]:
         """The loss `[]` and the ranks int32 `[batch]`."""
@@ -201,12 +203,3 @@ class CandidateLoss(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {**super().get_config(), "in_batch": self.in_batch, "queue": self.queue}
-
-
-def in_batch_top_k(k: int) -> keras.metrics.Metric:
-    """The share of rows whose own item is among the k best of its candidates, from the ranks."""
-
-    def hit(_: tf.Tensor, ranks: tf.Tensor) -> tf.Tensor:
-        return tf.cast(ranks < k, tf.float32)
-
-    return keras.metrics.MeanMetricWrapper(hit, name=f"in_batch_top_{k}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 import tf_keras as keras
 
@@ -15,6 +17,11 @@ class CosineLogit(keras.layers.Layer):
     It is the inverse of p = (c + 1) / 2 under the sigmoid: sigmoid(logit) = (c + 1) / 2 while |c| <= 0.999.
     """
 
+    def __init__(self, negatives: int, **kwargs: Any) -> None:
+        """Says how many negatives each user has."""
+        super().__init__(**kwargs)
+        self.negatives = negatives
+
     def call(self, user_vectors: tf.Tensor, item_vectors: tf.Tensor) -> tf.Tensor:
         """Pairs candidates with users.
 
@@ -27,11 +34,18 @@ class CosineLogit(keras.layers.Layer):
             float32 `[batch, 1 + negatives, 1]`, the own item first.
         """
         batch, dim = tf.shape(user_vectors)[0], user_vectors.shape[1]
-        negatives = tf.math.floordiv(tf.shape(item_vectors)[0], tf.maximum(batch, 1)) - 1
-        own = tf.reduce_sum(item_vectors[:batch] * user_vectors, axis=1)[:, tf.newaxis, tf.newaxis]
-        drawn = tf.reshape(item_vectors[batch:], [batch, negatives, dim])
-        cosine = tf.concat([own, tf.linalg.matmul(drawn, user_vectors[:, :, tf.newaxis])], axis=1)
+        own = item_vectors
+        if self.negatives:
+            own, drawn = tf.split(item_vectors, [batch, batch * self.negatives])
+        cosine = tf.reduce_sum(own * user_vectors, axis=1)[:, tf.newaxis, tf.newaxis]
+        if self.negatives:
+            drawn = tf.reshape(drawn, [batch, self.negatives, dim])
+            cosine = tf.concat([cosine, tf.linalg.matmul(drawn, user_vectors[:, :, tf.newaxis])], axis=1)
         return 2.0 * tf.math.atanh(tf.clip_by_value(cosine, -COSINE_BOUND, COSINE_BOUND))
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's argument."""
+        return {**super().get_config(), "negatives": self.negatives}
 
 
 def final_sigmoid() -> keras.layers.Layer:

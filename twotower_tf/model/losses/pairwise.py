@@ -9,7 +9,7 @@ import tensorflow as tf
 from twotower_tf.model.losses import blocks
 from twotower_tf.model.losses.blocks import IMPOSSIBLE, Step
 from twotower_tf.model.losses.candidates import CandidateLoss, Candidates
-from twotower_tf.model.losses.softmax import add_log_temperature, higher
+from twotower_tf.model.losses.softmax import add_log_temperature, among_both, higher
 
 
 class CosineContrastiveLoss(CandidateLoss):
@@ -109,4 +109,4 @@ def mean_above(
     negatives = tf.where(candidates.present, candidates.negatives, IMPOSSIBLE)
     above = negatives * scale - threshold[:, tf.newaxis]
     own = tf.reduce_sum(tf.nn.relu(above) if step == "hinge" else tf.nn.softplus(above), axis=1)
-    return by_column + tf.reduce_sum(weights * own), ranks + higher(negatives, candidates.positive)
+    return by_column + tf.reduce_sum(weights * own), among_both(ranks, higher(negatives, candidates.positive))

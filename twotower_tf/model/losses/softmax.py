@@ -57,7 +57,7 @@ class SoftmaxLoss(CandidateLoss):
         reference = tf.reduce_logsumexp(tf.concat([own[:, tf.newaxis], negatives], axis=1), axis=1)
         grid = candidates.grid(scale, self.correct, own, candidates.weights)
         loss, ranks = blocks.log_sum_exp(grid, reference, positive=own)
-        return loss, ranks + higher(negatives, own)
+        return loss, among_both(ranks, higher(negatives, own))
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -96,7 +96,7 @@ class BilateralSoftmaxLoss(CandidateLoss):
         weights = tf.where(candidates.counts > 0.0, candidates.weights, 0.0)
         grid = candidates.grid(scale, self.correct, own, weights)
         loss, ranks = blocks.log_sum_exp(grid, reference, positive=candidates.positive / self.temperature_positive)
-        return loss, ranks + higher(negatives, own)
+        return loss, among_both(ranks, higher(negatives, own))
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -107,3 +107,8 @@ class BilateralSoftmaxLoss(CandidateLoss):
 def higher(negatives: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
     """How many of `[batch, n]` are higher than `[batch]`, int32 `[batch]`."""
     return tf.math.count_nonzero(negatives > own[:, tf.newaxis], axis=1, dtype=tf.int32)
+
+
+def among_both(by_columns: tf.Tensor, by_negatives: tf.Tensor) -> tf.Tensor:
+    """Ranks int32 `[batch]` among columns and own negatives together; -1 stays -1, not ranked."""
+    return tf.where(by_columns < 0, by_columns, by_columns + by_negatives)
