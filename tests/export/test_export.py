@@ -158,19 +158,26 @@ def test_skew_between_training_and_serving_is_refused(trained, tmp_path, monkeyp
     assert list((tmp_path / "e").iterdir()) == []
 
 
-def test_vectors_that_are_no_numbers_are_refused_by_item(trained, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("projection", "refusal"),
+    [
+        ("item_projection", "the vectors of 150 items are not finite: 'i00000', 'i00001', 'i00002', ...; the model"),
+        ("user_projection", "the vectors of 166 users are not finite; the model diverged; train it again, with a"),
+    ],
+)
+def test_vectors_that_are_no_numbers_are_refused(projection, refusal, trained, tmp_path, monkeypatch):
     real = checkpoint.load_model
 
     def diverged(*args):
         model = real(*args)
-        bias = model.get_layer("item_projection").bias
+        bias = model.get_layer(projection).bias
         bias.assign(bias * np.float32("nan"))
         return model
 
     monkeypatch.setattr(exporting.checkpoint, "load_model", diverged)
     with pytest.raises(ArtifactError) as raised:
         export(trained[1], trained[0], tmp_path / "e")
-    assert "the vectors of 150 items are not finite: 'i00000', 'i00001', 'i00002', ...;" in str(raised.value)
+    assert refusal in str(raised.value)
     assert list((tmp_path / "e").iterdir()) == []
 
 

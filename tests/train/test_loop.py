@@ -170,6 +170,27 @@ def test_an_untrained_run_and_another_configuration_are_refused(run):
         load_model(dataclasses.replace(config, loss=InBatchSoftmax(temperature=0.5)), run_dir)
 
 
+def test_state_of_another_rule_of_tables_is_refused_even_where_shapes_agree(run):
+    """With one table, LazyAdam's first moments are where Adagrad's sums of squares would be, and as large."""
+    run_dir, config = run
+
+    def with_rule(rule):
+        return dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=1, table_optimizer=rule))
+
+    loop.train(with_rule(LazyAdam()), run_dir)
+    newest = RunPaths(run_dir).checkpoints / "00001-000000000" / "state.json"
+    with pytest.raises(ArtifactError) as error:
+        loop.train(with_rule(Adagrad()), run_dir, resume=True)
+    assert str(error.value) == (
+        f"{newest}: its tables learned by LazyAdam, with whose state Adagrad can not go on; resume with the former as "
+        "train.table_optimizer, or train anew without --resume"
+    )
+    # Another learning rate, and the towers' rule without or with decay, are matters of the epochs to come.
+    slower = with_rule(LazyAdam(initial_lr=1e-4))
+    slower = dataclasses.replace(slower, train=dataclasses.replace(slower.train, optimizer=AdamW()))
+    assert loop.train(slower, run_dir, resume=True)["epochs"] == 1
+
+
 def test_keras_itself_can_train_the_model(trained):
     """The towers are an ordinary `keras.Model`: another optimizer and a plain fit work as anywhere."""
     run_dir, config = trained

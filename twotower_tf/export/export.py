@@ -164,6 +164,7 @@ def _write(
     progress("export", 1, _STEPS)
     split, rows = raw.sample_users(run.prepared, SAMPLES)
     users = vectors.user_vectors(run.model, run.encoded, split, rows)
+    _require_finite(run, "user", users)
     searcher = index.build(run.catalogue["item_id"].to_pylist(), items, run.config.index, users, tell=tell)
     searcher.save(staging / bundle.INDEX)
     progress("export", 2, _STEPS)
@@ -198,14 +199,19 @@ def _item_vectors(run: _Run, path: Path, version: int) -> Floats:
     inputs = run.side("item").inputs
     exported = Tower(path, inputs).vectors(contract.VECTORS["item"], raw.item_arrays(inputs, run.catalogue))
     ids = run.catalogue["item_id"]
-    broken = np.asarray(np.isnan(exported.sum(axis=1)) | np.isinf(exported.sum(axis=1)))
-    if broken.any():
-        raise ArtifactError(
-            f"{RunPaths(run.run_dir).checkpoints}: the vectors of {int(broken.sum())} items are not finite: "
-            f"{_named(ids, broken)}; the model diverged; train it again, with a smaller train.initial_lr"
-        )
+    _require_finite(run, "item", exported, ids)
     _compare("item", exported, vectors.item_vectors(run.model, run.encoded, run.rows), ids)
     return exported
+
+
+def _require_finite(run: _Run, what: str, found: Floats, ids: pa.ChunkedArray | None = None) -> None:
+    broken = ~np.isfinite(found.sum(axis=1))
+    if broken.any():
+        named = f": {_named(ids, broken)}" if ids is not None else ""
+        raise ArtifactError(
+            f"{RunPaths(run.run_dir).checkpoints}: the vectors of {int(broken.sum())} {what}s are not finite{named}; "
+            "the model diverged; train it again, with a smaller train.initial_lr"
+        )
 
 
 def _compare(what: str, exported: Floats, trained: Floats, ids: pa.ChunkedArray | None = None) -> None:

@@ -17,7 +17,7 @@ from twotower_tf.model import two_tower
 from twotower_tf.model.two_tower import TwoTower
 from twotower_tf.train import variables
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 WEIGHTS, OPTIMIZER, METRICS = "weights.npz", "optimizer.npz", "metrics.npz"
 
@@ -32,6 +32,7 @@ class Checkpoints:
     def __init__(self, config: ExperimentConfig, run_dir: Path) -> None:
         self._root = RunPaths(run_dir).checkpoints
         self._fingerprint = configuration.fingerprint(config, configuration.TRAINED)
+        self._rule = config.train.table_optimizer.type
 
     def save(self, model: TwoTower, state: dict[str, Any]) -> None:
         """Publishes a state, then removes what it replaces.
@@ -40,7 +41,8 @@ class Checkpoints:
             DataError: where a weight is not finite; nothing is published or removed then.
         """
         path = self._path(state["epochs"], state["step"])
-        document = {"schema_version": SCHEMA_VERSION, "config_fingerprint": self._fingerprint, **state}
+        kept = {"config_fingerprint": self._fingerprint, "table_optimizer": self._rule, **state}
+        document = {"schema_version": SCHEMA_VERSION, **kept}
         with artifacts.atomic_directory(path, replace=True) as staging:
             variables.write(staging / WEIGHTS, _weights(model))
             variables.write(staging / OPTIMIZER, variables.numbered(model.optimizer.variables))
@@ -59,10 +61,21 @@ class Checkpoints:
         shutil.rmtree(self._root, ignore_errors=True)
 
     def resume(self, model: TwoTower) -> dict[str, Any] | None:
-        """Restores the newest weights and optimizer, and returns what `save` was given; None where there is nothing."""
+        """Restores the newest weights and optimizer, and returns what `save` was given; None where there is nothing.
+
+        Raises:
+            ArtifactError: where it is of another configuration, or its tables learned by another rule, whose state
+                means something else even where its shapes are the same.
+        """
         if not self._all():
             return None
         state, path = self._newest()
+        rule = state["table_optimizer"]
+        if rule != self._rule:
+            raise ArtifactError(
+                f"{path / 'state.json'}: its tables learned by {rule}, with whose state {self._rule} can not go on; "
+                "resume with the former as train.table_optimizer, or train anew without --resume"
+            )
         model.optimizer.build(model.trainable_variables)
         variables.read(path / WEIGHTS, _weights(model))
         variables.read(path / OPTIMIZER, variables.numbered(model.optimizer.variables))
