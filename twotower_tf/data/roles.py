@@ -134,7 +134,7 @@ def load(
         sources: files by table; none where the configuration has no such table.
 
     Raises:
-        DataError: for a missing or unreadable file, an empty event log, or a missing column.
+        DataError: for a missing or unreadable file, an empty table, or a missing column.
     """
     data, root = config.data, Path(config.data.root)
     events = readers.read(connection, "events", sources["events"], event_columns(config))
