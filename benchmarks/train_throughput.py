@@ -1,7 +1,7 @@
 """Examples per second of training, beside the textbook model and TensorFlow Recommenders, on the same rows.
 
     python benchmarks/train_throughput.py [--events=300000] [--rounds=7] [--settings=1024x1,8192x1,1024x10,1024x100]
-                                          [--retrieval=1024,4096]
+                                          [--retrieval=1024,4096] [--profile]
 
 Textbook: one `DenseFeatures` per column, Adam, `keras.Model.fit`. Both train the same model: eleven hash columns of 16
 dimensions, towers of 128-64-32, the log's own labels, binary cross-entropy on the cosine logit, the same metrics. The
@@ -13,7 +13,8 @@ towers and no correction; ours also has a projection, unit length, the logQ corr
 
 The two of a pair live in processes of their own and take turns, so that a busy machine slows both; the ratio is the
 median of the rounds' ratios. One JSON line per comparison. `matmul_share`: floating-point operations of the towers' and
-the loss's matrix products per second of ours, as a share of what one large product of the same type reaches here.
+the loss's matrix products per second of ours, as a share of what one large product of the same type reaches here. With
+`--profile`, a line more per setting: where our step's milliseconds go, traced on one thread.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from typing import Any
 
 import avazu_log
 import numpy as np
+import step_profile
 
 from twotower_tf.config import (
     DataConfig,
@@ -225,6 +227,23 @@ def compare(one: Contender, other: Contender, steps: tuple[int, int], rounds: in
     return float(np.median(speeds[:, 0])), float(np.median(speeds[:, 1])), float(np.median(speeds[:, 0] / speeds[:, 1]))
 
 
+def profile(make: Callable[..., Fit], *arguments: Any) -> dict[str, float]:
+    """Milliseconds of a step's parts, on one thread."""
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    fit = make(*arguments)
+    fit(20)
+    return step_profile.milliseconds(fit, 20)
+
+
+def report_profile(setting: str, *arguments: Any) -> None:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        parts = pool.apply(profile, arguments)
+    print(json.dumps({"benchmark": "train_throughput", "setting": setting, "step_ms": parts}), flush=True)
+
+
 def peak(make: str = "float32") -> float:
     """Floating-point operations per second of a large matrix product."""
     import tensorflow as tf
@@ -274,6 +293,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--settings", default="1024x1,8192x1,1024x10,1024x100", help="batch size x table scale, ...")
     parser.add_argument("--retrieval", default="1024,4096", help="batch sizes")
+    parser.add_argument("--profile", action="store_true", help="also tells where the milliseconds of our steps go")
     options = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from twotower_tf.data.prepare import prepare
@@ -293,6 +313,8 @@ def main() -> None:
             )  # fmt: skip
             told = f"textbook model, batch {batch:,}, {72_020 * scale:,} table rows"
             report(*figures, batch, told, tower_operations(), rate)
+            if options.profile:
+                report_profile(told, ours, experiment(root, scale, batch), run_dir)
         if options.retrieval:
             root, run_dir = Path(scratch) / "pairs", Path(scratch) / "pairs_run"
             write_pairs(root / "pairs.parquet")
@@ -306,6 +328,8 @@ def main() -> None:
             operations = 12 * WIDTH * WIDTH + 6 * WIDTH * batch
             told = f"in-batch softmax beside TensorFlow Recommenders, batch {batch:,}"
             report(*figures, batch, told, operations, rate)
+            if options.profile:
+                report_profile(told, ours, retrieval(root, batch), run_dir)
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ class TowersAndTables(keras.optimizers.Optimizer):
             table_share: the tables' learning rate, as a multiple of the towers'.
             seed: of the chance that rounds updates of bfloat16 tables.
         """
-        super().__init__("two_tower", weight_decay=None)  # 0, the default, would decay whole tables by nothing
+        super().__init__("optimizer", weight_decay=None)  # 0, the default, would decay whole tables by nothing
         self.towers = towers
         self.tables = tables
         self.table_share = table_share
