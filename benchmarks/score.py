@@ -1,6 +1,6 @@
 """`twotower score` on synthetic users: users per second of the whole command, beside the usual way and the machine.
 
-    python benchmarks/score.py [--users=10000000] [--items=50] [--k=10] [--peer_users=200000] [--keep=DIRECTORY]
+    python benchmarks/score.py [--users=10000000] [--items=50] [--k=10] [--peer_users=200000] [--workers=N] [--keep=DIRECTORY]
     python benchmarks/score.py --items=10000 --k=100
     python benchmarks/score.py --items=1000000 --k=100 --users=1000000
     python benchmarks/score.py --users=150000000 --peer_users=0
@@ -203,16 +203,19 @@ def scann_rate(export_dir: Path, root: Path, k: int, cores: int) -> float:
     from twotower_tf.index.bundle import Bundle
     from twotower_tf.index.scann_searcher import ScannSearcher
 
-    searcher = Bundle.open(export_dir).searcher(cores)
+    bundle = Bundle.open(export_dir)
+    searcher = bundle.searcher(cores)
     assert isinstance(searcher, ScannSearcher)
-    queries = np.random.default_rng(0).normal(size=(100_000, searcher.items.dim)).astype(np.float32)
-    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    queries = np.resize(bundle.sample_users, (100_000, searcher.items.dim))
     p = searcher.parameters
     native = searcher._native
     native.search_batched_parallel(queries[:1000], k, p.reorder, p.leaves_to_search)
-    started = time.perf_counter()
-    native.search_batched_parallel(queries, k, p.reorder, p.leaves_to_search)
-    return len(queries) / (time.perf_counter() - started)
+    rates = []
+    for _ in range(3):
+        started = time.perf_counter()
+        native.search_batched_parallel(queries, k, p.reorder, p.leaves_to_search)
+        rates.append(len(queries) / (time.perf_counter() - started))
+    return float(np.median(rates))
 
 
 def told(ours: float, peer: float, setting: str, **more: Any) -> None:
@@ -226,6 +229,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=50)
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--peer_users", type=int, default=200_000)
+    parser.add_argument("--workers", type=int, default=0, help="processes; 0 is as the command decides")
     parser.add_argument("--keep", default="", help="directory for everything, kept; a bundle there is used again")
     options = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
@@ -240,6 +244,7 @@ def main() -> None:
             pq.write_table(users(start, min(PER_FILE, options.users - start)), part, row_group_size=PER_GROUP)
         shutil.rmtree(root / "answers", ignore_errors=True)
         flags = [f"--export_dir={export_dir}", f"--users={root}/users", f"--output={root}/answers", f"--k={options.k}"]
+        flags.append(f"--workers={options.workers}")
         started = time.perf_counter()
         summary = json.loads(twotower("score", *flags).splitlines()[-1])
         seconds = time.perf_counter() - started
