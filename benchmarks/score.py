@@ -1,8 +1,8 @@
 """`twotower score` on synthetic users: users per second of the whole command, beside the usual way and the machine.
 
-    python benchmarks/score.py [--users=10000000] [--items=50] [--k=10] [--peer_users=200000] [--workers=N] [--keep=DIRECTORY]
+    python benchmarks/score.py [--users=10000000] [--items=50] [--k=10] [--peer_users=200000] [--keep=DIR]
     python benchmarks/score.py --items=10000 --k=100
-    python benchmarks/score.py --items=1000000 --k=100 --users=1000000
+    python benchmarks/score.py --items=1000000 --k=100 --users=1000000 [--workers=N]
     python benchmarks/score.py --users=150000000 --peer_users=0
 
 Users have ten text columns (ids that are all different, and columns of 5 to 100,000 values), in Parquet files of a
