@@ -15,7 +15,6 @@ import random
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -66,14 +65,6 @@ def forked(work, seconds=None, *given):
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status), time.monotonic() - started
-
-
-def told_by_fork(work):
-    """What `work` returns in a fork, as JSON: TensorFlow must not run in the process that goes on forking."""
-    with tempfile.TemporaryFile("w+") as told:
-        forked(lambda: told.write(json.dumps(work())) and told.flush())
-        told.seek(0)
-        return json.load(told)
 
 
 def check(root, by):
@@ -132,13 +123,17 @@ def main(kind, run_dir, root, *moments):
     for (moment, seconds), place in zip(attempts, places, strict=True):
         armed, keep = None if random_moments else moment, 1 if moment == "removing old versions" else 0
         statuses.append(forked(work, seconds, place, armed, keep)[0])
-    # One process looks at them all: it starts TensorFlow once.
-    last = len(attempts) - 1
-    told = told_by_fork(
-        lambda: [afterwards(each, work, random_moments, random_moments or each == places[last]) for each in places]
-    )
-    for (moment, _), status, said in zip(attempts, statuses, told, strict=True):
-        print(json.dumps({"moment": moment, "status": status, **said}), flush=True)
+
+    def judge():
+        for (moment, _), place, status in zip(attempts, places, statuses, strict=True):
+            again = random_moments or place == places[-1]
+            said = afterwards(place, work, random_moments, again)
+            print(json.dumps({"moment": moment, "status": status, **said}), flush=True)
+
+    # One process looks at them all: TensorFlow is started once, and never in the process that goes on forking.
+    status, _ = forked(judge)
+    if status:
+        raise SystemExit(status)
     foreign = [name for name in ("twotower_tf.model", "twotower_tf.train", "tf_keras") if name in sys.modules]
     print(json.dumps({"imported": foreign}))
 

@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 _CENTRE_SAMPLE = 250_000  # items that the partitions' centres are trained with
 _CODE_SAMPLE = 100_000  # and the quantizer, which more items make dearer, not better (tried up to a million)
+# Rounds of their training: four more find 0.0015 more of the recall and take a third of the time again.
+_CENTRE_ROUNDS = 8
 # Of the partitions' centres: they, too, are quantized by the error that a dot product sees (Guo et al., 2020).
 _CENTRE_LOSS = 2.5
 _PARALLEL_BATCH = 64  # queries that a ScaNN thread takes at a time
@@ -57,7 +59,13 @@ def build(vectors: Floats, k: int, shape: Shape, threads: int) -> Any:
     """ScaNN's searcher over vectors [num_items, vector_dim] float32 that were checked."""
     builder = library().builder(vectors, k, "dot_product").set_n_training_threads(threads)
     sample = min(len(vectors), _CENTRE_SAMPLE)
-    builder = builder.tree(shape.leaves, shape.leaves, training_sample_size=sample, avq=_CENTRE_LOSS)
+    builder = builder.tree(
+        shape.leaves,
+        shape.leaves,
+        training_sample_size=sample,
+        training_iterations=_CENTRE_ROUNDS,
+        avq=_CENTRE_LOSS,
+    )
     builder = builder.score_ah(
         min(shape.dimensions_per_block, vectors.shape[1]),
         anisotropic_quantization_threshold=shape.anisotropic_threshold,
