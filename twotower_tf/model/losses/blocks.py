@@ -15,6 +15,9 @@ import tensorflow as tf
 # Scores of one block of rows, in elements: 4 MB, which stays in the processor's cache while it is read several times.
 BLOCK_ELEMENTS = 1 << 20
 
+# Parts of a batch that are gone over side by side: what one part does on one thread fills another's waits.
+_STRANDS = 2
+
 # Rows of a batch whose own items are ranked among the columns: a batch is in random order, so that the first ones are a
 # sample for the metrics, and to rank all of them would be a fifth of the step's time.
 RANKED = 256
@@ -173,47 +176,57 @@ def _pass(term: _Term, grid: Grid) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.
     """Loss `[]`, ranks `[batch]`, and the gradients of users, columns and the rows' reference."""
     users, columns, hits = grid.users, grid.columns, grid.hits
     batch, dim = tf.shape(users)[0], users.shape[1]
-    size = tf.maximum(1, BLOCK_ELEMENTS // tf.maximum(tf.shape(columns)[0], 1))
-    blocks = (batch + size - 1) // size
     # The bias is one more dimension of the product, the slopes' sums are one of the other: no pass of their own.
     asking = tf.concat([users, tf.ones_like(users[:, :1])], axis=1)
     asked = tf.transpose(tf.concat([columns, grid.bias[:, tf.newaxis]], axis=1))
     pulling = tf.concat([columns, tf.ones_like(columns[:, :1])], axis=1)
     bounds = tf.searchsorted(hits[:, 0], tf.range(batch + 1))
+    share = (batch + _STRANDS - 1) // _STRANDS
+    size = tf.maximum(1, tf.minimum(share, BLOCK_ELEMENTS // tf.maximum(tf.shape(columns)[0], 1)))
 
-    def block(step: Any, loss: Any, by_column: Any, *written: Any) -> Any:
-        first, last = step * size, tf.minimum((step + 1) * size, batch)
-        rows = slice(first, last)
-        scores = _without(tf.matmul(asking[rows], asked), hits[bounds[first] : bounds[last]] - [first, 0])
-        ranked = scores[: tf.maximum(RANKED - first, 0)]
-        higher = tf.reduce_sum(tf.cast(ranked > grid.own[rows][: tf.shape(ranked)[0], tf.newaxis], tf.float32), axis=1)
-        slopes, kept = term.slopes(scores, rows)
-        pulled = tf.matmul(slopes, pulling)
-        losses, factors, by_reference = term.close(rows, pulled[:, -1], kept)
-        factors = factors[:, tf.newaxis]
-        by_column += tf.matmul(slopes, users[rows] * factors, transpose_a=True)
-        parts = (tf.cast(higher, tf.int32), pulled[:, :-1] * factors, by_reference)
-        written = tuple(array.write(step, part) for array, part in zip(written, parts, strict=True))
-        return step + 1, loss + tf.reduce_sum(losses), by_column, *written
+    def strand(begin: tf.Tensor, end: tf.Tensor) -> Any:
+        def block(step: Any, loss: Any, by_column: Any, *written: Any) -> Any:
+            first = begin + step * size
+            last = tf.minimum(first + size, end)
+            rows = slice(first, last)
+            scores = _without(tf.matmul(asking[rows], asked), hits[bounds[first] : bounds[last]] - [first, 0])
+            ranked = scores[: tf.maximum(RANKED - first, 0)]
+            own = grid.own[rows][: tf.shape(ranked)[0], tf.newaxis]
+            higher = tf.reduce_sum(tf.cast(ranked > own, tf.float32), axis=1)
+            slopes, kept = term.slopes(scores, rows)
+            pulled = tf.matmul(slopes, pulling)
+            losses, factors, by_reference = term.close(rows, pulled[:, -1], kept)
+            factors = factors[:, tf.newaxis]
+            by_column += tf.matmul(slopes, users[rows] * factors, transpose_a=True)
+            parts = (tf.cast(higher, tf.int32), pulled[:, :-1] * factors, by_reference)
+            written = tuple(array.write(step, part) for array, part in zip(written, parts, strict=True))
+            return step + 1, loss + tf.reduce_sum(losses), by_column, *written
 
-    def array(dtype: Any, *shape: int) -> Any:
-        return tf.TensorArray(dtype, blocks, infer_shape=False, element_shape=[None, *shape])
+        blocks = tf.maximum(1, (end - begin + size - 1) // size)  # an empty array has no shape
 
-    _, loss, by_column, *written = tf.while_loop(
-        lambda step, *_: step < blocks,
-        block,
-        (0, 0.0, tf.zeros_like(columns), array(tf.int32), array(tf.float32, dim), array(tf.float32)),
-        parallel_iterations=1,
-    )
-    ranks, by_user, by_reference = (each.concat() for each in written)
+        def array(dtype: Any, *shape: int) -> Any:
+            return tf.TensorArray(dtype, blocks, infer_shape=False, element_shape=[None, *shape])
+
+        _, loss, by_column, *written = tf.while_loop(
+            lambda step, *_: step < blocks,
+            block,
+            (0, 0.0, tf.zeros_like(columns), array(tf.int32), array(tf.float32, dim), array(tf.float32)),
+            parallel_iterations=1,
+        )
+        return loss, by_column, *(each.concat() for each in written)
+
+    strands = [
+        strand(tf.minimum(number * share, batch), tf.minimum((number + 1) * share, batch)) for number in range(_STRANDS)
+    ]
+    losses, by_columns, ranks, by_user, by_reference = zip(*strands, strict=True)
     rows = users.shape[0]
     unranked = tf.fill([tf.maximum(batch - RANKED, 0)], -1)
     return (
-        loss,
-        tf.ensure_shape(tf.concat([ranks, unranked], axis=0), [rows]),
-        tf.ensure_shape(by_user, users.shape),
-        by_column,
-        tf.ensure_shape(by_reference, [rows]),
+        tf.add_n(losses),
+        tf.ensure_shape(tf.concat([*ranks, unranked], axis=0), [rows]),
+        tf.ensure_shape(tf.concat(by_user, axis=0), users.shape),
+        tf.add_n(by_columns),
+        tf.ensure_shape(tf.concat(by_reference, axis=0), [rows]),
     )
 
 
