@@ -158,6 +158,24 @@ def users(start: int, count: int) -> pa.Table:
     return pa.table(columns)
 
 
+def write_users(directory: Path, count: int) -> None:
+    """Files of so many users; those that are there already are used again."""
+    directory.mkdir(exist_ok=True)
+    wanted = {
+        f"part-{start // PER_FILE:05d}-{min(PER_FILE, count - start)}.parquet": start
+        for start in range(0, count, PER_FILE)
+    }
+    for path in directory.iterdir():
+        if path.name not in wanted:
+            path.unlink()
+    for name, start in wanted.items():
+        if not (directory / name).exists():
+            pq.write_table(
+                users(start, min(PER_FILE, count - start)), directory / ".unfinished", row_group_size=PER_GROUP
+            )
+            (directory / ".unfinished").rename(directory / name)
+
+
 def twotower(*arguments: str) -> str:
     """Runs a command; returns what it printed."""
     environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ}
@@ -230,18 +248,16 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--peer_users", type=int, default=200_000)
     parser.add_argument("--workers", type=int, default=0, help="processes; 0 is as the command decides")
-    parser.add_argument("--keep", default="", help="directory for everything, kept; a bundle there is used again")
+    parser.add_argument(
+        "--keep", default="", help="directory for everything, kept; a bundle and users there are used again"
+    )
     options = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     root = Path(options.keep or tempfile.mkdtemp()).resolve() / f"items-{options.items}"
     root.mkdir(parents=True, exist_ok=True)
     try:
         export_dir = bundle(root, options.items, options.k)
-        shutil.rmtree(root / "users", ignore_errors=True)
-        (root / "users").mkdir()
-        for start in range(0, options.users, PER_FILE):
-            part = root / "users" / f"part-{start // PER_FILE:05d}.parquet"
-            pq.write_table(users(start, min(PER_FILE, options.users - start)), part, row_group_size=PER_GROUP)
+        write_users(root / "users", options.users)
         shutil.rmtree(root / "answers", ignore_errors=True)
         flags = [f"--export_dir={export_dir}", f"--users={root}/users", f"--output={root}/answers", f"--k={options.k}"]
         flags.append(f"--workers={options.workers}")
