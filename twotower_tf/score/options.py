@@ -31,7 +31,7 @@ class Options:
         exclude_seen: leaves out what a user of the log has had; with users_from_events.
         absent: feature columns that the users may lack.
         at: epoch seconds of the time features where users have no such column; None is now.
-        workers: processes; 0 is as many as cores and memory allow.
+        workers: processes; 0 is as many as cores and memory allow, of a ScaNN index one per eight cores.
         threads: of each; 0 shares the cores among the workers.
         memory_limit: of all workers, e.g. "8GB"; "" is half of the machine's.
     """

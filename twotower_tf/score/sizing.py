@@ -16,6 +16,9 @@ from twotower_tf.score.options import Options
 SMALLEST = 4096  # rows at a time; a multiple of the tower's step, as every number of rows is
 LARGEST = 1 << 16  # rows at a time
 _TABLE_BYTES = 64 << 20  # of one table on its way through a worker
+# Threads of a worker share a ScaNN index: what the processor's caches hold of it counts once, and searching is nearly all
+# that a worker does. With more of them the rest, which has one thread, would show.
+_SHARING = 8
 _WORKER_BYTES = 700 << 20  # of a worker beside its index: TensorFlow, tables on their way
 
 
@@ -39,8 +42,10 @@ def crew(options: Options, manifest: Mapping[str, Any]) -> Size:
     cores = topk.available_threads()
     limit = float(engine.size(options.memory_limit)) if options.memory_limit else _half_of_memory()
     vectors = 4 * manifest["items"] * manifest["vector_dim"]
-    each = _WORKER_BYTES + vectors * (3 if manifest["index"]["kind"] == "scann" else 1)
-    workers = options.workers or max(1, min(cores, int(limit // each)))
+    scann = manifest["index"]["kind"] == "scann" and not options.vectors_only
+    each = _WORKER_BYTES + vectors * (3 if scann else 1)
+    most = -(-cores // _SHARING) if scann else cores
+    workers = options.workers or max(1, min(most, int(limit // each)))
     return Size(workers, options.threads or max(1, cores // workers), limit)
 
 
