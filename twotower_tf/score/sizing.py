@@ -16,8 +16,8 @@ from twotower_tf.score.options import Options
 SMALLEST = 4096  # rows at a time; a multiple of the tower's step, as every number of rows is
 LARGEST = 1 << 16  # rows at a time
 _TABLE_BYTES = 64 << 20  # of one table on its way through a worker
-# Threads of a worker share a ScaNN index: what the processor's caches hold of it counts once, and searching is nearly all
-# that a worker does. With more of them the rest, which has one thread, would show.
+# Threads of a worker share a ScaNN index: what the processor's caches hold of it counts once, and searching is nearly
+# all that a worker does. With more of them the rest, which has one thread, would show.
 _SHARING = 8
 _WORKER_BYTES = 700 << 20  # of a worker beside its index: TensorFlow, tables on their way
 
