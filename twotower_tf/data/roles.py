@@ -136,9 +136,10 @@ def load(
     Raises:
         DataError: for a missing or unreadable file, an empty table, or a missing column.
     """
-    data, root = config.data, Path(config.data.root)
+    data = config.data
     events = readers.read(connection, "events", sources["events"], event_columns(config))
-    _check_rows("events", events, root / data.events)
+    for empty in no_rows(data, "events", events):
+        raise DataError(empty)
     if not events.rows:
         first = quarantine.entries(connection, events, [])[0]
         raise DataError(
@@ -154,8 +155,8 @@ def load(
     }
     users = readers.read(connection, "user_table", sources["users"], user_columns.__contains__) if data.users else None
     for name, table in (("items", items), ("users", users)):
-        if table is not None:
-            _check_rows(name, table, root / getattr(data, name))
+        for empty in no_rows(data, name, table):
+            raise DataError(empty)
     for misfit in misfits(config, events, items, users):
         raise DataError(misfit)
     from_events, from_table = divide(config, "user", events, users)
@@ -165,9 +166,10 @@ def load(
     return Inputs(events, items, users, from_events, from_table, item_from_events, item_from_table, as_of, keys)
 
 
-def _check_rows(name: str, table: Table, path: Path) -> None:
-    if not table.rows and not table.malformed:
-        raise DataError(f"data.{name}: {path}: no rows")
+def no_rows(data: DataConfig, name: str, table: Table | None) -> Iterator[str]:
+    """What is wrong where a table ("events", "items", "users") is there and has nothing in it."""
+    if table is not None and not table.rows and not table.malformed:
+        yield f"data.{name}: {Path(data.root) / getattr(data, name)}: no rows"
 
 
 def _named_columns(config: ExperimentConfig) -> set[str]:

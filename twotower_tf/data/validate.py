@@ -128,8 +128,7 @@ def _rows(
     for name, each in read.items():
         if each is not None:
             report.rows[name] = each.rows
-            if not each.rows and not each.malformed:
-                report.problems.append(f"data.{name}: {Path(config.data.root) / getattr(config.data, name)}: no rows")
+            report.problems += roles.no_rows(config.data, name, each)
     if any(each is not None and not each.known for each in read.values()):
         return  # without a header nothing in it is known
     misfits = list(roles.misfits(config, events, items, users))

@@ -69,8 +69,7 @@ def log_sum_exp(grid: Grid, reference: tf.Tensor, positive: tf.Tensor) -> tuple[
 
     Returns:
         float32 `[]`, and int32 `[batch]`: how many columns score higher than `own`, -1 for rows after the first
-        `RANKED`. Gradients flow to users, columns,
-        `reference` and `positive`.
+        `RANKED`. Gradients flow to users, columns, `reference` and `positive`.
     """
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
