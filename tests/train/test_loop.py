@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -23,10 +24,10 @@ from twotower_tf.config import (
     Uniform,
 )
 from twotower_tf.data.prepared import Prepared
-from twotower_tf.errors import ArtifactError, DataError
+from twotower_tf.errors import ArtifactError, ConfigError, DataError
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.train import callbacks, loop
-from twotower_tf.train.checkpoint import load_model
+from twotower_tf.train.checkpoint import Checkpoints, load_model
 from twotower_tf.train.vectors import item_vectors, user_vectors
 
 
@@ -88,7 +89,11 @@ def test_a_stopped_training_goes_on_to_the_same_end(run, tmp_path_factory):
     with pytest.raises(Stop):
         loop.train(config, run_dir, progress=stop_in_the_second_epoch)
     assert not RunPaths(run_dir).train.exists()
+    half = RunPaths(run_dir).checkpoints / ".tmp-00001-000000003-0123456789ab"  # of one killed while it wrote
+    half.mkdir()
+    (half / "weights.npz").write_bytes(b"half")
     document = loop.train(config, run_dir, resume=True)
+    assert [path.name for path in RunPaths(run_dir).checkpoints.iterdir()] == ["00003-000000000"]
     assert [epoch["epoch"] for epoch in document["history"]] == [1, 2, 3]
     for got, expected in zip(vectors(config, run_dir), vectors(config, other), strict=True):
         np.testing.assert_allclose(got, expected, atol=1e-4)
@@ -119,6 +124,35 @@ def test_the_best_epoch_is_kept_and_patience_ends_training(run):
     model = load_model(config, run_dir)
     for weight, expected in zip(model.trainable_weights, kept[1], strict=True):
         np.testing.assert_array_equal(weight.numpy(), expected)
+    # With more patience the fifth epoch is tried, and better.
+    other = dataclasses.replace(config, train=dataclasses.replace(train, epochs=5, monitor="ndcg@10"))
+    with pytest.raises(ConfigError) as error:
+        loop.train(other, run_dir, resume=True, validate=validate)
+    assert str(error.value) == (
+        "train.monitor='ndcg@10': epoch 2, the best so far, was chosen by another metric; resume with that one, or "
+        "train anew without --resume"
+    )
+    config = dataclasses.replace(config, train=dataclasses.replace(train, epochs=5, patience=3))
+    document = loop.train(config, run_dir, resume=True, validate=validate)
+    assert (document["epochs"], document["best_epoch"], document["best"]) == (5, 5, 0.9)
+
+
+def test_patience_ends_training_only_where_it_was_judged(tmp_path):
+    """Judged every third epoch, with a patience of two: the fifth epoch is not the end, the sixth would be."""
+    epochs = []
+
+    class Nowhere:
+        def save(self, model, state):
+            epochs.append((state["epochs"], state["best_epoch"], state["stopped"]))
+
+    keep = callbacks.Keep(Nowhere(), "recall@20", patience=2, steps=1, minutes=1.0)
+    keep.set_model(keras.Sequential())
+    for epoch, judged in enumerate([None, None, 0.3, None, None, 0.4, None, None, 0.4]):
+        keep.on_epoch_end(epoch, {"loss": 1.0} if judged is None else {"loss": 1.0, "val_recall@20": judged})
+    assert epochs == [
+        (1, 1, False), (2, 2, False), (3, 3, False), (4, 3, False), (5, 3, False), (6, 6, False), (7, 6, False),
+        (8, 6, False), (9, 6, True),
+    ]  # fmt: skip
 
 
 def test_the_learning_rate_decays_by_epochs(trained):
@@ -191,6 +225,50 @@ def test_state_of_another_rule_of_tables_is_refused_even_where_shapes_agree(run)
     assert loop.train(slower, run_dir, resume=True)["epochs"] == 1
 
 
+def test_within_an_epoch_batches_of_another_size_are_refused(run):
+    run_dir, config = run
+    model = loop.compile_model(config, steps_per_epoch=9)
+    model.optimizer.build(model.trainable_variables)
+    state = {"epochs": 1, "step": 3, "best_epoch": 1, "best": None, "history": [], "stopped": False}
+    Checkpoints(config, run_dir).save(model, state)
+    other = Checkpoints(dataclasses.replace(config, train=dataclasses.replace(config.train, batch_size=128)), run_dir)
+    with pytest.raises(ArtifactError) as error:
+        other.resume(model)
+    assert str(error.value) == (
+        f"{RunPaths(run_dir).checkpoints}/00001-000000003/state.json: is of step 3 of an epoch of batches of 256; "
+        "batches of 128 would go on elsewhere in the data; resume with the former train.batch_size, or train anew "
+        "without --resume"
+    )
+    assert Checkpoints(config, run_dir).resume(model)["step"] == 3
+    other.save(model, {**state, "epochs": 2, "step": 0})  # at an epoch's end the size may change
+    assert Checkpoints(config, run_dir).resume(model)["epochs"] == 2
+
+
+def test_waiting_for_input_is_told_from_computing(trained):
+    """Several steps to a call of Python, of batches that are there and of batches that take 30 ms each to be made."""
+    run_dir, config = trained
+    prepared = Prepared.open(run_dir)
+    batches = loop.Batches(config, prepared, EncodedData(config, prepared))
+    wide = dataclasses.replace(config.model, item_hidden=(512, 256), user_hidden=(512, 256))
+    model = loop.compile_model(dataclasses.replace(config, model=wide), batches.steps)
+    ready = tf.data.Dataset.from_tensors(next(iter(batches.dataset(0)))).repeat()
+
+    def late(number):
+        time.sleep(0.03)
+        return number
+
+    made = tf.data.Dataset.counter().map(lambda number: tf.numpy_function(late, [number], tf.int64))
+    found = []
+    for data in (ready, tf.data.Dataset.zip(made, ready).map(lambda _, batch: batch)):
+        clock = callbacks.Clock(batch_size=1000)
+        model.fit(data, steps_per_epoch=40, verbose=0, callbacks=[clock])
+        found.append(clock.figures())
+    computing, waiting = found
+    assert computing["input_bound_fraction"] < 0.2
+    assert waiting["input_bound_fraction"] > 0.5 and waiting["step_ms"] >= 30
+    assert computing["examples_per_second"] > 1000 / 0.030 >= waiting["examples_per_second"]
+
+
 def test_keras_itself_can_train_the_model(trained):
     """The towers are an ordinary `keras.Model`: another optimizer and a plain fit work as anywhere."""
     run_dir, config = trained
@@ -225,4 +303,4 @@ def test_no_operation_of_a_step_touches_a_whole_table(rule, dtype, trained):
     inner = [placeholder for outer, placeholder in step.graph.captures if id(outer) in handles]
     assert len(inner) == len(large)
     used = {op.type for handle in inner for op in handle.consumers()}
-    assert used == {"ResourceGather", "ResourceScatterUpdate"}
+    assert used == {"ResourceGather", "ResourceScatterUpdate", "VarIsInitializedOp"}  # the last by the clock

@@ -32,9 +32,13 @@ class TwoTower(keras.Model):
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Keras's own step, with a clock: what passes between a step's end and the next batch is waiting."""
         with tf.control_dependencies(tf.nest.flatten(data)):
-            self.input_wait.assign_add(tf.maximum(tf.timestamp() - self.step_end, 0.0))
+            waited = self.input_wait.assign_add(tf.maximum(tf.timestamp() - self.step_end, 0.0))
+        with tf.control_dependencies([waited]):
+            data = tf.nest.map_structure(tf.identity, data)
         results = super().train_step(data)
-        with tf.control_dependencies([*tf.nest.flatten(results), self.optimizer.iterations.read_value()]):
+        # Asked after its update, whether a weight is there costs nothing; to read it might copy the table later.
+        updated = [tf.raw_ops.VarIsInitializedOp(resource=weight.handle) for weight in self.trainable_weights]
+        with tf.control_dependencies([*tf.nest.flatten(results), *updated]):
             self.step_end.assign(tf.timestamp())
         return results  # type: ignore[no-any-return]
 

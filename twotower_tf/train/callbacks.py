@@ -15,7 +15,7 @@ import tensorflow as tf
 import tf_keras as keras
 from tensorboard.plugins import projector
 
-from twotower_tf.errors import DataError
+from twotower_tf.errors import ConfigError, DataError
 from twotower_tf.model.two_tower import TwoTower
 from twotower_tf.progress import Progress
 from twotower_tf.train.checkpoint import Checkpoints
@@ -155,8 +155,19 @@ class Keep(keras.callbacks.Callback):
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes on from a checkpoint's state."""
+        """Goes on from a checkpoint's state.
+
+        Raises:
+            ConfigError: where another metric chose its best epoch: figures of two metrics cannot be compared.
+        """
+        best, epoch = state["best"], state["best_epoch"]
+        if self._monitor and best is not None and state["history"][epoch - 1].get(self._monitor) != best:
+            raise ConfigError(
+                f"train.monitor={self._monitor.removeprefix('val_')!r}: epoch {epoch}, the best so far, was chosen by "
+                "another metric; resume with that one, or train anew without --resume"
+            )
         self.state = {name: state[name] for name in self.state}
+        self.state["stopped"] = self._out_of_patience(self.state)  # which may be another one now
         self._first_step = self.state["step"]
         self._interrupted = self.state if self._first_step else None
 
@@ -185,12 +196,17 @@ class Keep(keras.callbacks.Callback):
             "best_epoch": best_epoch,
             "best": judged if better else state["best"],
             "history": [*state["history"], {"epoch": epoch + 1, **{k: float(v) for k, v in logs.items()}}],
-            "stopped": bool(self._patience and epoch + 1 - best_epoch >= self._patience),
         }
+        self.state["stopped"] = self._out_of_patience(self.state)
         self._first_step = 0
         self._save(self.state)
         if self.state["stopped"]:
             self.model.stop_training = True
+
+    def _out_of_patience(self, state: dict[str, Any]) -> bool:
+        """Only an epoch that was judged can end training: between two validations none could have been better."""
+        judged = bool(state["history"]) and self._monitor in state["history"][-1]
+        return bool(self._patience) and judged and state["epochs"] - state["best_epoch"] >= self._patience
 
     def _save(self, state: dict[str, Any]) -> None:
         self._checkpoints.save(self.model, state)

@@ -17,7 +17,7 @@ from twotower_tf.model import two_tower
 from twotower_tf.model.two_tower import TwoTower
 from twotower_tf.train import variables
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 WEIGHTS, OPTIMIZER, METRICS = "weights.npz", "optimizer.npz", "metrics.npz"
 
@@ -33,16 +33,20 @@ class Checkpoints:
         self._root = RunPaths(run_dir).checkpoints
         self._fingerprint = configuration.fingerprint(config, configuration.TRAINED)
         self._rule = config.train.table_optimizer.type
+        self._batch_size = config.train.batch_size
 
     def save(self, model: TwoTower, state: dict[str, Any]) -> None:
-        """Publishes a state, then removes what it replaces.
+        """Publishes a state, then removes what it replaces; first what a killed training left of another moment.
 
         Raises:
             DataError: where a weight is not finite; nothing is published or removed then.
         """
         path = self._path(state["epochs"], state["step"])
-        kept = {"config_fingerprint": self._fingerprint, "table_optimizer": self._rule, **state}
-        document = {"schema_version": SCHEMA_VERSION, **kept}
+        made_with = {"table_optimizer": self._rule, "batch_size": self._batch_size}
+        document = {
+            "schema_version": SCHEMA_VERSION, "config_fingerprint": self._fingerprint, **made_with, **state
+        }  # fmt: skip
+        artifacts.remove_unfinished(self._root)
         with artifacts.atomic_directory(path, replace=True) as staging:
             variables.write(staging / WEIGHTS, _weights(model))
             variables.write(staging / OPTIMIZER, variables.numbered(model.optimizer.variables))
@@ -64,8 +68,9 @@ class Checkpoints:
         """Restores the newest weights and optimizer, and returns what `save` was given; None where there is nothing.
 
         Raises:
-            ArtifactError: where it is of another configuration, or its tables learned by another rule, whose state
-                means something else even where its shapes are the same.
+            ArtifactError: where it is of another configuration; or its tables learned by another rule, whose state
+                means something else even where its shapes are the same; or it is of a moment within an epoch of batches
+                of another size.
         """
         if not self._all():
             return None
@@ -75,6 +80,13 @@ class Checkpoints:
             raise ArtifactError(
                 f"{path / 'state.json'}: its tables learned by {rule}, with whose state {self._rule} can not go on; "
                 "resume with the former as train.table_optimizer, or train anew without --resume"
+            )
+        step, size = state["step"], state["batch_size"]
+        if step and size != self._batch_size:
+            raise ArtifactError(
+                f"{path / 'state.json'}: is of step {step} of an epoch of batches of {size}; batches of "
+                f"{self._batch_size} would go on elsewhere in the data; resume with the former train.batch_size, or "
+                "train anew without --resume"
             )
         model.optimizer.build(model.trainable_variables)
         variables.read(path / WEIGHTS, _weights(model))
