@@ -116,6 +116,16 @@ def test_what_is_available_is_no_more_than_the_machine_has():
     assert 0 < memory.available() <= int(total.split()[1]) * 1024
 
 
+def test_a_control_group_bounds_what_is_available_and_its_files_count_as_free(tmp_path):
+    machine = memory.available(tmp_path)  # no group
+    (tmp_path / "memory.current").write_text("9000000\n")
+    (tmp_path / "memory.stat").write_text("anon 2000000\nactive_file 3000000\ninactive_file 4000000\nshmem 7\n")
+    (tmp_path / "memory.max").write_text("10000000\n")
+    assert memory.available(tmp_path) == 8_000_000  # all but the 2 MB that are no file's
+    (tmp_path / "memory.max").write_text("max\n")
+    assert abs(memory.available(tmp_path) - machine) < 1 << 30
+
+
 def test_sizes_are_told_in_readable_units():
     assert [memory.told(size) for size in (900, 12_300_000, 4_560_000_000)] == ["0.9 kB", "12.3 MB", "4.6 GB"]
 

@@ -125,16 +125,26 @@ def require(needed: MemoryPlan, available: int) -> None:
     )
 
 
-def available() -> int:
-    """Bytes that a process may still take: what the machine has free, within what its control group allows."""
-    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-    free = int(fields["MemAvailable"].split()[0]) << 10
-    group = Path("/sys/fs/cgroup")
+def available(group: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that a process may still take: what the machine has free, within what its control group allows.
+
+    What the group holds of files it may give up again, and after a preparation that is most of what it holds: it counts
+    as free, as it does in MemAvailable.
+    """
+    free = _fields("/proc/meminfo")["MemAvailable:"] << 10
     try:
         limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        held = _fields(group / "memory.stat")
     except OSError:
         return free
-    return free if limit == "max" else min(free, int(limit) - int(used))
+    if limit == "max":
+        return free
+    return min(free, int(limit) - int(used) + held["active_file"] + held["inactive_file"])
+
+
+def _fields(path: str | Path) -> dict[str, int]:
+    """The numbers of a file of the kernel's that has a name and a number on each line."""
+    return {words[0]: int(words[1]) for words in map(str.split, Path(path).read_text().splitlines())}
 
 
 def told(size: int) -> str:
