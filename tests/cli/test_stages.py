@@ -1,6 +1,7 @@
 """Which configuration a run directory has, what a new one makes stale, and what is finished."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -177,3 +178,18 @@ def test_a_key_follows_the_stage_before(tmp_path: Path) -> None:
     before = runner(tmp_path, CONFIG).key("train")
     stages.Stages(tmp_path).begin("prepare", "two")
     assert runner(tmp_path, CONFIG).key("train") != before
+
+
+def test_a_damaged_version_warms_no_training(export_dir: Path, tmp_path: Path) -> None:
+    """Told before anything is trained; a run directory, and a version by itself, are taken as they are."""
+    shutil.copytree(export_dir, tmp_path / "root")
+    version = tmp_path / "root" / "7"
+    assert stages._model_directory(tmp_path / "root") == stages._model_directory(version) == version
+    assert stages._model_directory(tmp_path) == tmp_path
+    weights = version / "item_tower" / "variables" / "variables.data-00000-of-00001"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    for path in (tmp_path / "root", version):
+        with pytest.raises(ArtifactError) as caught:
+            stages._model_directory(path)
+        assert str(caught.value).startswith(f"{weights}: damaged: its sha256 is ")

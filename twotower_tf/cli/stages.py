@@ -330,11 +330,18 @@ class Runner:
 
 
 def _model_directory(path: Path) -> Path:
-    """The newest version where `path` is an export root; else `path`."""
+    """The newest version where `path` is an export root; else `path`.
+
+    Raises:
+        ArtifactError: where it is a version whose towers are not as they were published.
+    """
     from twotower_tf.index import bundle
 
     found = bundle.versions(path)
-    return path / str(found[-1]) if found else path
+    path = path / str(found[-1]) if found else path
+    if (path / bundle.MANIFEST).is_file():
+        bundle.Bundle.read(path, check="light").check_files("variables", f"{bundle.ITEM_TOWER}/variables")
+    return path
 
 
 def _continued(since: str) -> dict[str, Any]:
