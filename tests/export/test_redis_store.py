@@ -130,6 +130,26 @@ def test_user_vectors(bundle, server, client, tmp_path):
     assert not client.exists("tiny:7:users")
 
 
+def test_items_live_on_while_users_are_written_for_longer_than_abandoned_keys_do(
+    bundle, server, client, tmp_path, monkeypatch
+):
+    users_file(tmp_path / "users.parquet", ids=[f"u{row}" for row in range(12)])
+    real = redis_store._user_blocks
+
+    def slowly(*args):
+        for ids, vectors in real(*args):
+            for row, name in enumerate(ids):
+                time.sleep(0.15)
+                yield [name], vectors[row : row + 1]
+
+    monkeypatch.setattr(redis_store, "_user_blocks", slowly)
+    monkeypatch.setattr(redis_store, "_COMMANDS", 1)
+    monkeypatch.setattr(redis_store, "_ABANDONED", 1)  # second; the users take 1.8
+    done = redis_store.publish(bundle, server, users=tmp_path / "users.parquet")
+    assert (done.items, done.users) == (150, 12)
+    assert client.hlen("tiny:7:items") == 150 and client.ttl("tiny:7:items") == -1
+
+
 def test_user_vectors_that_cannot_be_used(bundle, server, client, tmp_path):
     path = tmp_path / "users.parquet"
 

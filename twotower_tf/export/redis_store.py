@@ -14,7 +14,7 @@ the pointer where it was, and keys that expire. The versions before stay for a g
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,11 +119,10 @@ def _publish(
     dim = items.dim
     mine = f"{prefix}:{bundle.version}:writing-{uuid.uuid4().hex[:12]}"
     names = {ITEMS: f"{mine}:{ITEMS}"} | ({} if users is None else {USERS: f"{mine}:{USERS}"})
-    blocks = _item_blocks(items.ids, items.vectors)
-    written = {ITEMS: _write(client, names[ITEMS], blocks, lambda done: progress("publish items", done, len(items)))}
+    given = {ITEMS: (_item_blocks(items.ids, items.vectors), len(items))}
     if users is not None:
-        blocks = _user_blocks(users, bundle, dim)
-        written[USERS] = _write(client, names[USERS], blocks, lambda done: progress("publish users", done, 0))
+        given[USERS] = (_user_blocks(users, bundle, dim), 0)
+    written = {kind: _write(client, names, kind, *blocks, progress) for kind, blocks in given.items()}
     facts = {
         "version": bundle.version,
         "vector_dim": dim,
@@ -191,21 +190,25 @@ def _user_block(part: Path, batch: pa.RecordBatch, bundle: Bundle, dim: int) -> 
     return ids, vectors
 
 
-def _write(client: Any, key: str, blocks: Vectors, step: Callable[[int], None]) -> int:
-    """Writes vectors into a hash, some commands per round trip; returns how many ids it holds."""
-    done, waiting = 0, 0
+def _write(client: Any, names: dict[str, str], kind: str, blocks: Vectors, total: int, progress: Progress) -> int:
+    """Writes vectors into the hash `names[kind]`, some commands per round trip; returns how many ids it holds.
+
+    All of the unfinished version's keys live on while one of them is written, however long that takes.
+    """
+    key, done, waiting = names[kind], 0, 0
     pipe = client.pipeline(transaction=False)
     for ids, vectors in blocks:
         rows = np.ascontiguousarray(vectors, "<f4")
         pipe.hset(key, mapping={name: row.tobytes() for name, row in zip(ids, rows, strict=True)})
-        pipe.expire(key, _ABANDONED)
+        for each in names.values():
+            pipe.expire(each, _ABANDONED)
         done, waiting = done + len(ids), waiting + 1
         if waiting == _COMMANDS:
             pipe.execute()
             waiting = 0
-            step(done)
+            progress(f"publish {kind}", done, total)
     pipe.execute()
-    step(done)
+    progress(f"publish {kind}", done, total)
     held = client.hlen(key)
     if not held:
         raise DataError("--users: there is no row")
