@@ -85,6 +85,7 @@ def test_what_passes(filters, predicate, passes):
         ("true, false", "filter: one boolean expression is expected; came 'true, false'"),
         ("country = 3", "filter: 'country = 3' cannot be evaluated: Conversion Error: Could not convert string 'DE'"),
         ("country", "filter: 'country' cannot be evaluated: Conversion Error"),
+        ("country = '\ud800'", "filter: \"country = '\\ud800'\" is no SQL expression: it is not valid Unicode"),
         ("x" * 10_001, "filter: at most 10000 characters are expected; came 10001"),
         ("not " * 2_000 + "true", "filter: "),
         ("(" * 3_000 + "true" + ")" * 3_000, "filter: "),

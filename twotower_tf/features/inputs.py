@@ -102,7 +102,7 @@ def _column(spec: Input, values: list[Any]) -> np.ndarray:
     if spec.kind == "time":
         return np.array([_time(spec, value) for value in values], np.int64)
     if spec.kind == "text":
-        return objects([_text(spec, value).encode() for value in values])
+        return objects([_text(spec, value) for value in values])
     return pad([_texts(spec, value) for value in values], spec)
 
 
@@ -123,18 +123,21 @@ def objects(values: list[Any]) -> np.ndarray:
     return array
 
 
-def _text(spec: Input, value: Any) -> str:
-    if isinstance(value, list | tuple | dict | set):
+def _text(spec: Input, value: Any) -> bytes:
+    if isinstance(value, list | tuple | dict | set | np.ndarray):
         raise DataError(f"feature {spec.name!r}: one value is expected; came {value!r}")
-    return as_text(value)
+    try:
+        return as_text(value).encode()
+    except UnicodeError:
+        raise DataError(f"feature {spec.name!r}: text of valid Unicode is expected; came {value!r}") from None
 
 
 def _texts(spec: Input, value: Any) -> list[bytes]:
     if isinstance(value, dict | set):
         raise DataError(f"feature {spec.name!r}: a list of values is expected; came {value!r}")
     if isinstance(value, list | tuple | np.ndarray):
-        return [text.encode() for text in map(as_text, value) if text]
-    text = as_text(value)
+        return [text for text in (_text(spec, each) for each in value) if text]
+    text = _text(spec, value).decode()
     parts = split_texts(text, spec.separator) if spec.separator else [text] if text else []
     return [part.encode() for part in parts]
 
@@ -155,7 +158,10 @@ def _time(spec: Input, value: Any) -> int:
         return int((value if value.tzinfo else value.replace(tzinfo=timezone.utc)).timestamp())
     try:
         number = float(value)
-        return 0 if np.isnan(number) else int(number)
+        if np.isnan(number):
+            return 0
+        if abs(number) < 2**63:  # what an int64 holds
+            return int(number)
     except (TypeError, ValueError, OverflowError):
         pass
     try:

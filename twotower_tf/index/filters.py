@@ -90,6 +90,10 @@ class Filters:
     def _check(self, predicate: str) -> None:
         if len(predicate) > _LONGEST:
             raise DataError(f"filter: at most {_LONGEST} characters are expected; came {len(predicate)}")
+        try:
+            predicate.encode()
+        except UnicodeEncodeError:
+            raise DataError(f"filter: {_shown(predicate)} is no SQL expression: it is not valid Unicode") from None
         expression = _parse(self._connection, predicate)
         known = {name.lower() for name in self.columns}
         for node in _nodes(expression):
