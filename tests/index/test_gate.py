@@ -30,6 +30,8 @@ def test_a_list_acts_as_soon_as_it_is_written(tmp_path, items):
     assert not blocked.refresh()
     path.write_text("# a comment\n# d\ne")
     assert blocked.refresh() and blocked.rows.tolist() == [3, 4]
+    path.write_bytes(b"\xef\xbb\xbfa\r\n")  # as an editor on Windows writes it
+    assert blocked.refresh() and (blocked.rows.tolist(), blocked.strangers) == ([0], 0)
     path.unlink()
     assert blocked.refresh() and blocked.rows.tolist() == []
 

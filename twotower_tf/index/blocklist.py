@@ -78,7 +78,7 @@ class Blocklist:
         listed: list[str] = []
         if stamp is not None:
             try:
-                listed = self.path.read_text(encoding="utf-8").split("\n")
+                listed = self.path.read_text(encoding="utf-8-sig").split("\n")  # some editors begin with a mark
             except (OSError, UnicodeDecodeError) as error:
                 raise DataError(
                     f"{self.path}: cannot be read: {error}; a blocklist is UTF-8 text, one item id a line"
