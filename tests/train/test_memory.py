@@ -27,7 +27,7 @@ from twotower_tf.config import (
     Uniform,
 )
 from twotower_tf.errors import ConfigError
-from twotower_tf.train import memory
+from twotower_tf.train import loop, memory
 
 CONFIG = ExperimentConfig(
     name="t",
@@ -128,6 +128,17 @@ def test_a_control_group_bounds_what_is_available_and_its_files_count_as_free(tm
 
 def test_sizes_are_told_in_readable_units():
     assert [memory.told(size) for size in (900, 12_300_000, 4_560_000_000)] == ["0.9 kB", "12.3 MB", "4.6 GB"]
+
+
+def test_a_training_that_can_not_fit_ends_before_any_memory_is_taken(trained, monkeypatch):
+    run_dir, config = trained
+    monkeypatch.setattr(memory, "available", lambda: 5_000_000)
+    monkeypatch.setattr(loop, "compile_model", None)
+    told = []
+    with pytest.raises(ConfigError, match=r"^training needs about 94.* MB of memory and 5\.0 MB is available; "):
+        loop.train(config, run_dir, tell=told.append)
+    assert told[-1].startswith("memory: in all")
+    assert (RunPaths(run_dir).checkpoints / "00001-000000000").is_dir()  # the model before is still there
 
 
 def test_a_training_tells_its_plan(trained):

@@ -36,6 +36,19 @@ def test_what_is_read_is_what_was_written(tmp_path):
         assert file["step"] == written["step"].numpy() and file["half"].dtype == np.uint16
 
 
+@pytest.mark.parametrize("name", ["table", "half", "long", "step", "one"])
+def test_what_is_assigned_is_there_and_large_values_come_in_parts(name, monkeypatch):
+    at_once = []
+    real = variables.write_rows
+    monkeypatch.setattr(
+        variables, "write_rows", lambda table, start, part: (at_once.append(len(part)), real(table, start, part))
+    )
+    variable, value = make(2)[name], make(1)[name].numpy()
+    variables.assign(variable, value)
+    assert variable.numpy().tobytes() == value.tobytes()
+    assert at_once == {"table": [3, 3, 1], "half": [2] * 5 + [1], "long": [10, 10, 3]}.get(name, [])
+
+
 @pytest.mark.parametrize("name", ["table", "half", "long", "one"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_no_number_is_not_written(name, value, tmp_path):

@@ -83,15 +83,29 @@ def _read_one(file: Any, where: str, variable: tf.Variable) -> None:
         wanted = (stop - start, *shape[1:]) if shape else ()
         count = int(np.prod(wanted, dtype=np.int64))
         part = np.frombuffer(file.read(count * dtype.itemsize), dtype).reshape(wanted)
-        value = tf.bitcast(tf.constant(part), variable.dtype) if variable.dtype == tf.bfloat16 else part
-        if shape and (start, stop) != (0, shape[0]):
-            write_rows(variable, start, value)
-        else:
-            variable.assign(value)
+        _put(variable, start, stop, tf.bitcast(tf.constant(part), tf.bfloat16) if _halved(variable) else part)
+
+
+def assign(variable: tf.Variable, value: np.ndarray) -> None:
+    """Gives a variable a value of its shape, in parts: a table assigned as a whole is in memory three times more."""
+    shape = tuple(variable.shape.as_list())
+    for start, stop in _parts(shape):
+        _put(variable, start, stop, value[start:stop] if shape else value)
+
+
+def _put(variable: tf.Variable, start: int, stop: int, part: np.ndarray | tf.Tensor) -> None:
+    if variable.shape.rank and (start, stop) != (0, variable.shape[0]):
+        write_rows(variable, start, part)
+    else:
+        variable.assign(part)
+
+
+def _halved(variable: tf.Variable) -> bool:
+    return bool(variable.dtype == tf.bfloat16)
 
 
 def _stored(variable: tf.Variable) -> np.dtype[Any]:
-    return np.dtype(np.uint16 if variable.dtype == tf.bfloat16 else variable.dtype.as_numpy_dtype)
+    return np.dtype(np.uint16 if _halved(variable) else variable.dtype.as_numpy_dtype)
 
 
 def _parts(shape: tuple[int, ...]) -> list[tuple[int, int]]:

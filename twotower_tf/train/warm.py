@@ -93,6 +93,6 @@ def _read_bundle(path: Path, weights: Mapping[str, tf.Variable]) -> None:
                     f"{path}: {full_name} is {list(value.shape)} there and {list(weight.shape)} here; "
                     "it is of another model"
                 )
-            weight.assign(value)
+            variables.assign(weight, value)
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
         raise ArtifactError(f"{prefix}.*: damaged: {str(error).splitlines()[0]}") from None
