@@ -251,6 +251,7 @@ def training_batch(config, rows, seed):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_trains_and_leaves_its_weights_out_of_the_towers(loss):
+    keras.utils.set_random_seed(6)
     model = two_tower.build(experiment(loss))
     model.compile(keras.optimizers.SGD(0.05), weighted_metrics=[InBatchTopK(1)])
     batch = training_batch(experiment(loss), 4, 1)

@@ -120,6 +120,9 @@ class TrainConfig:
         evaluate_every: epochs between two validations.
         steps_per_execution: steps between two returns to Python: its share of a short step's time becomes small.
         checkpoint_minutes: minutes between two checkpoints within an epoch; one follows every epoch anyway.
+        precision: "mixed_bfloat16" multiplies matrices in bfloat16, in training alone: hidden layers, projections and
+            the losses' logits. Weights, sums, and all that is evaluated or exported are float32. It pays on processors
+            that have such products (`twotower doctor` tells) and costs on others.
     """
 
     batch_size: Positive = 4096
@@ -136,6 +139,7 @@ class TrainConfig:
     evaluate_every: Positive = 1
     steps_per_execution: Positive = 10
     checkpoint_minutes: PositiveFloat = 30.0
+    precision: Literal["float32", "mixed_bfloat16"] = "float32"
 
 
 @config_class

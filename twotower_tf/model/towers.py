@@ -32,6 +32,32 @@ class UnitLength(keras.layers.Layer):
         return tf.where(too_short, tf.math.rsqrt(tf.cast(tf.shape(x)[-1], tf.float32)), unit)
 
 
+class Dense(keras.layers.Dense):
+    """Keras's, whose product is of bfloat16 in training where that is asked for.
+
+    Kernel, bias, sum and output are float32, and so is all of it outside training: what is evaluated and exported does
+    not depend on how it was trained.
+    """
+
+    def __init__(self, units: int, *args: Any, mixed: bool = False, **kwargs: Any) -> None:
+        super().__init__(units, *args, **kwargs)
+        self.mixed = mixed
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """`[batch, n]` to `[batch, units]`."""
+        if not (self.mixed and training):
+            return super().call(inputs)
+        narrow = tf.matmul(tf.cast(inputs, tf.bfloat16), tf.cast(self.kernel, tf.bfloat16))
+        outputs = tf.cast(narrow, tf.float32)
+        if self.use_bias:
+            outputs = tf.nn.bias_add(outputs, self.bias)
+        return outputs if self.activation is None else self.activation(outputs)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {**super().get_config(), "mixed": self.mixed}
+
+
 class Dropout(keras.layers.Layer):
     """Dropout (Srivastava et al., 2014) whose chance is a function of a seed and of its own count of steps.
 
@@ -101,7 +127,7 @@ def tower(
     x = parts[0] if len(parts) == 1 else keras.layers.Concatenate(name=f"{side}_features")(parts)
     for depth, units in enumerate(hidden, 1):
         x = _block(config, x, units, f"{side}_hidden_{depth}")
-    x = keras.layers.Dense(config.model.vector_dim, name=f"{side}_projection")(x)
+    x = Dense(config.model.vector_dim, mixed=_mixed(config), name=f"{side}_projection")(x)
     return UnitLength(name=VECTOR_LAYERS[side])(x)
 
 
@@ -137,11 +163,17 @@ def _embedded(
 
 def _block(config: ExperimentConfig, x: Any, units: int, name: str) -> Any:
     """A hidden layer; with `residual`, its input is added, through a projection where the widths differ."""
-    y = keras.layers.Dense(units, config.model.activation, name=name)(x)
+    mixed = _mixed(config)
+    y = Dense(units, config.model.activation, mixed=mixed, name=name)(x)
     if config.model.residual:
-        shortcut = x if x.shape[-1] == units else keras.layers.Dense(units, use_bias=False, name=f"{name}_shortcut")(x)
+        fits = x.shape[-1] == units
+        shortcut = x if fits else Dense(units, use_bias=False, mixed=mixed, name=f"{name}_shortcut")(x)
         y = keras.layers.Add(name=f"{name}_residual")([y, shortcut])
     if config.model.dropout:
         seed = config.seed + zlib.crc32(name.encode())
         y = Dropout(config.model.dropout, seed, name=f"{name}_dropout")(y)
     return y
+
+
+def _mixed(config: ExperimentConfig) -> bool:
+    return config.train.precision == "mixed_bfloat16"

@@ -48,6 +48,7 @@ class Candidates:
         hits: `[hits, 2]` int32 (row, column).
         counts: `[batch]` float32, negatives that the row meets.
         weights: `[batch]` float32, of the rows, 1 in all (or 0, where no row weighs anything).
+        products: see `blocks.Grid`.
     """
 
     users: tf.Tensor
@@ -62,6 +63,7 @@ class Candidates:
     hits: tf.Tensor
     counts: tf.Tensor
     weights: tf.Tensor
+    products: tf.DType
 
     def grid(self, scale: tf.Tensor | float, correct: bool, own: tf.Tensor, weights: tf.Tensor) -> Grid:
         """The rows and the columns, whose logits are scale · cosine - log q, or without log q.
@@ -81,6 +83,7 @@ class Candidates:
             hits=self.hits,
             own=own,
             weights=weights,
+            products=self.products,
         )
 
 
@@ -97,17 +100,19 @@ class CandidateLoss(keras.layers.Layer):
     all items gather in one place (not in the paper; BUILD_NOTES has the figures).
     """
 
-    def __init__(self, in_batch: bool = False, queue: int = 0, **kwargs: Any) -> None:
+    def __init__(self, in_batch: bool = False, queue: int = 0, products: str = "float32", **kwargs: Any) -> None:
         """Says what the columns are.
 
         Args:
             in_batch: the batch's own items are the first of them.
             queue: slots of the queue, which is the last of them.
+            products: the type that rows and columns are multiplied in, "float32" or "bfloat16".
             kwargs: of the layer.
         """
         super().__init__(**kwargs)
         self.in_batch = in_batch
         self.queue = queue
+        self.products = products
 
     def build(self, input_shape: Any) -> None:
         """Creates the queue."""
@@ -177,6 +182,7 @@ class CandidateLoss(keras.layers.Layer):
             hits=hits,
             counts=tf.cast(met, tf.float32),
             weights=tf.math.divide_no_nan(weights, tf.reduce_sum(weights)),
+            products=tf.as_dtype(self.products),
         )
 
     def _standing_for_queue(self, own: tf.Tensor, columns_log_q: tf.Tensor) -> tf.Tensor:
@@ -202,4 +208,5 @@ class CandidateLoss(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        return {**super().get_config(), "in_batch": self.in_batch, "queue": self.queue}
+        own = {name: getattr(self, name) for name in ("in_batch", "queue", "products")}
+        return {**super().get_config(), **own}
