@@ -1,7 +1,7 @@
 """Examples per second of training, beside the textbook model and TensorFlow Recommenders, on the same rows.
 
     python benchmarks/train_throughput.py [--events=300000] [--rounds=7] [--settings=1024x1,8192x1,1024x10,1024x100]
-                                          [--retrieval=1024,4096] [--profile]
+                                          [--retrieval=1024,4096] [--precision=float32] [--profile]
 
 Textbook: one `DenseFeatures` per column, Adam, `keras.Model.fit`. Both train the same model: eleven hash columns of 16
 dimensions, towers of 128-64-32, the log's own labels, binary cross-entropy on the cosine logit, the same metrics. The
@@ -28,7 +28,7 @@ import time
 from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import avazu_log
 import numpy as np
@@ -53,10 +53,11 @@ USER = {"device_id": 1_000, "device_ip": 10_000, "device_type": 10, "device_conn
 DIM, HIDDEN, VECTOR = 16, (128, 64), 32
 USERS, PLACES, WIDTH = 29_858, 40_981, 64
 
+Precision = Literal["float32", "mixed_bfloat16"]
 Fit = Callable[[int], None]  # trains so many steps
 
 
-def experiment(root: Path, scale: int, batch_size: int) -> ExperimentConfig:
+def experiment(root: Path, scale: int, batch_size: int, precision: Precision) -> ExperimentConfig:
     """The eleven columns with `scale` times the textbook's buckets."""
     return ExperimentConfig(
         name="textbook",
@@ -68,11 +69,11 @@ def experiment(root: Path, scale: int, batch_size: int) -> ExperimentConfig:
         user_features=tuple(Hash(name, buckets=size * scale) for name, size in USER.items()),
         model=ModelConfig(embedding_dim=DIM, vector_dim=VECTOR, item_hidden=HIDDEN, user_hidden=HIDDEN),
         sampling=SamplingConfig(negatives=(Labelled(),)),
-        train=TrainConfig(batch_size=batch_size, monitor=""),
+        train=TrainConfig(batch_size=batch_size, monitor="", precision=precision),
     )  # fmt: skip
 
 
-def retrieval(root: Path, batch_size: int) -> ExperimentConfig:
+def retrieval(root: Path, batch_size: int, precision: Precision) -> ExperimentConfig:
     """One user and one item column, no hidden layers, in-batch softmax."""
     return ExperimentConfig(
         name="retrieval",
@@ -82,7 +83,7 @@ def retrieval(root: Path, batch_size: int) -> ExperimentConfig:
         model=ModelConfig(embedding_dim=WIDTH, vector_dim=WIDTH, item_hidden=(), user_hidden=()),
         sampling=SamplingConfig(negatives=(InBatch(),)),
         loss=InBatchSoftmax(temperature=0.1),
-        train=TrainConfig(batch_size=batch_size, monitor=""),
+        train=TrainConfig(batch_size=batch_size, monitor="", precision=precision),
     )
 
 
@@ -92,8 +93,9 @@ def ours(config: ExperimentConfig, run_dir: Path) -> Fit:
     from twotower_tf.features.arrays import EncodedData
     from twotower_tf.features.encode import encode
     from twotower_tf.train.batches import Batches
-    from twotower_tf.train.loop import compile_model
+    from twotower_tf.train.loop import compile_model, share_cores
 
+    share_cores()  # as `twotower train` does
     prepared = Prepared.open(run_dir)
     encode(config, prepared)
     batches = Batches(config, prepared, EncodedData(config, prepared))
@@ -244,12 +246,12 @@ def report_profile(setting: str, *arguments: Any) -> None:
     print(json.dumps({"benchmark": "train_throughput", "setting": setting, "step_ms": parts}), flush=True)
 
 
-def peak(make: str = "float32") -> float:
+def peak(dtype: str) -> float:
     """Floating-point operations per second of a large matrix product."""
     import tensorflow as tf
 
     size = 2048
-    a = tf.cast(tf.random.normal((size, size)), make)
+    a = tf.cast(tf.random.normal((size, size)), dtype)
     best = 0.0
     for _ in range(8):
         begin = time.perf_counter()
@@ -293,43 +295,46 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--settings", default="1024x1,8192x1,1024x10,1024x100", help="batch size x table scale, ...")
     parser.add_argument("--retrieval", default="1024,4096", help="batch sizes")
+    parser.add_argument("--precision", choices=("float32", "mixed_bfloat16"), default="float32", help="ours")
     parser.add_argument("--profile", action="store_true", help="also tells where the milliseconds of our steps go")
     options = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from twotower_tf.data.prepare import prepare
 
     with tempfile.TemporaryDirectory() as scratch, multiprocessing.get_context("spawn").Pool(1) as pool:
-        rate = pool.apply(peak)
+        rate = pool.apply(peak, ("float32" if options.precision == "float32" else "bfloat16",))
         if options.settings:
             root, run_dir = Path(scratch) / "data", Path(scratch) / "run"
             avazu_log.write(root / "events.csv", options.events)
-            prepare(experiment(root, 1, 1024), run_dir)
+            prepare(experiment(root, 1, 1024, "float32"), run_dir)
         for setting in filter(None, options.settings.split(",")):
             batch, scale = (int(part) for part in setting.split("x"))
             steps = max(10, options.steps * 1024 // batch)
+            config = experiment(root, scale, batch, options.precision)
             figures = compare(
-                Contender(ours, experiment(root, scale, batch), run_dir), Contender(textbook, run_dir, scale, batch),
+                Contender(ours, config, run_dir), Contender(textbook, run_dir, scale, batch),
                 (steps, max(3, steps // scale)), options.rounds,
             )  # fmt: skip
-            told = f"textbook model, batch {batch:,}, {72_020 * scale:,} table rows"
+            told = f"textbook model, batch {batch:,}, {72_020 * scale:,} table rows, {options.precision}"
             report(*figures, batch, told, tower_operations(), rate)
             if options.profile:
-                report_profile(told, ours, experiment(root, scale, batch), run_dir)
+                report_profile(told, ours, config, run_dir)
         if options.retrieval:
             root, run_dir = Path(scratch) / "pairs", Path(scratch) / "pairs_run"
             write_pairs(root / "pairs.parquet")
-            prepare(retrieval(root, 1024), run_dir)
+            prepare(retrieval(root, 1024, "float32"), run_dir)
         for batch in map(int, filter(None, options.retrieval.split(","))):
             steps = max(10, options.steps * 1024 // batch)
+            config = retrieval(root, batch, options.precision)
             figures = compare(
-                Contender(ours, retrieval(root, batch), run_dir), Contender(recommenders, root, batch),
+                Contender(ours, config, run_dir), Contender(recommenders, root, batch),
                 (steps, steps), options.rounds,
             )  # fmt: skip
             operations = 12 * WIDTH * WIDTH + 6 * WIDTH * batch
-            told = f"in-batch softmax beside TensorFlow Recommenders, batch {batch:,}"
+            told = f"in-batch softmax beside TensorFlow Recommenders, batch {batch:,}, {options.precision}"
             report(*figures, batch, told, operations, rate)
             if options.profile:
-                report_profile(told, ours, retrieval(root, batch), run_dir)
+                report_profile(told, ours, config, run_dir)
 
 
 if __name__ == "__main__":

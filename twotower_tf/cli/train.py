@@ -40,6 +40,9 @@ def run(values: FlagValues) -> None:
     run_dir = Path(values.run_dir)
     _, config = stages.asked(run_dir, values.config, values.set)
     stages.adopt(run_dir, config, overwrite=values.overwrite, resume=values.resume)
+    from twotower_tf.train import loop
+
+    loop.share_cores()
     with progress.shown() as show:
         report = stages.Runner(config, run_dir, show, print).train(resume=values.resume, warm_start=values.warm_start)
     print(told(report))
