@@ -5,10 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tensorflow.core.protobuf import config_pb2
 
 from twotower_tf import artifacts
 from twotower_tf.errors import ArtifactError
@@ -47,12 +49,65 @@ def test_a_good_version_passes_and_neither_keras_nor_tensorflows_python_is_impor
 
 
 def test_a_process_that_waits_tries_what_is_written_later_and_never_outlives_a_failure(export_dir, tmp_path):
-    with fresh.waiting("exact") as process:
+    with fresh.waiting("exact") as trial:
         shutil.copytree(export_dir / "7", tmp_path / ".tmp-7-late")
-        fresh.check(tmp_path / ".tmp-7-late", process)
-    with pytest.raises(ArtifactError, match="stopped"), fresh.waiting() as process:
+        trial.check(tmp_path / ".tmp-7-late")
+    with pytest.raises(ArtifactError, match="stopped"), fresh.waiting() as trial:
         raise ArtifactError("stopped")
-    assert process.returncode == -9
+    assert trial.process.returncode == -9
+
+
+def test_files_that_are_read_as_they_are_finished_are_compared_with_the_manifest(staged):
+    names = ["index", "item_tower", "variables", "item_embeddings.tsv", "items.parquet"]
+    with fresh.waiting("exact") as trial:
+        for name in names:
+            trial.finished(staged, [name])
+        trial.check(staged)
+    tsv = staged / "item_embeddings.tsv"
+    content = bytearray(tsv.read_bytes())
+    content[100] ^= 1
+    tsv.write_bytes(content)
+    with fresh.waiting("exact") as trial:  # not the bytes that the manifest states
+        trial.finished(staged, names)
+        with pytest.raises(ArtifactError, match="^tried in a fresh process: .*/item_embeddings.tsv: damaged: its "):
+            trial.check(staged)
+
+
+def test_a_damaged_index_is_found_before_it_is_loaded(staged):
+    vectors = staged / "index" / "vectors.npy"
+    vectors.write_bytes(vectors.read_bytes()[:-4])
+    with fresh.waiting("exact") as trial:
+        trial.finished(staged, ["index"])
+        with pytest.raises(ArtifactError, match="^tried in a fresh process: .*/index/vectors.npy: damaged: its "):
+            trial.check(staged)
+
+
+def test_a_file_that_was_changed_after_it_was_read_is_read_again(staged):
+    tsv = staged / "item_embeddings.tsv"
+    read = fresh._Read()
+    read.begin(staged, ["item_embeddings.tsv", "index"])
+    before = read.digests(staged)
+    assert before["item_embeddings.tsv"] == sha256(tsv.read_bytes()).hexdigest()
+    assert set(before) == {"item_embeddings.tsv", "index/index.json", "index/item_ids", "index/vectors.npy"}
+    content = tsv.read_bytes()
+    tsv.write_bytes(content.replace(b"0", b"1", 1))
+    os.utime(tsv, ns=(0, 1))
+    assert "item_embeddings.tsv" not in read.digests(staged)
+    tsv.unlink()
+    assert "item_embeddings.tsv" not in read.digests(staged)
+
+
+def test_graphs_are_run_as_they_are():
+    """The configuration's bytes, as TensorFlow's own classes write them."""
+    config = config_pb2.ConfigProto()
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    assert config.SerializeToString() == runtime._PLAIN
+
+
+def test_a_process_that_waits_ends_with_whoever_started_it(tmp_path):
+    with fresh.waiting() as trial:
+        assert trial.process.communicate("", timeout=60)[0] == ""
+        assert trial.process.returncode == 1
 
 
 def test_scann_is_loaded_without_tensorflows_python():
@@ -87,9 +142,18 @@ def test_towers_that_answer_as_another_version_or_not_at_all(staged):
 
 def test_a_process_that_dies_is_told(staged, monkeypatch):
     monkeypatch.setattr(fresh.sys, "executable", "/bin/false")
-    assert refusal(staged) == (
-        f"{staged}: a fresh process that tried it ended with status 1 (no message); nothing was published"
-    )
+    expected = f"{staged}: a fresh process that tried it ended with status 1 (no message); nothing was published"
+    assert refusal(staged) == expected
+    with fresh.waiting() as trial:
+        trial.process.wait()
+        trial.finished(staged, ["index"])
+        with pytest.raises(ArtifactError) as raised:
+            trial.check(staged)
+    assert str(raised.value) == expected
+    with pytest.raises(ArtifactError, match="^stopped$"), fresh.waiting() as trial:
+        trial.process.wait()
+        trial.finished(staged, ["index"])
+        raise ArtifactError("stopped")
 
 
 def test_the_c_library_takes_and_gives_texts_numbers_and_empty_batches(export_dir):

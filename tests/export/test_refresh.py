@@ -210,6 +210,44 @@ def test_a_damaged_version_is_not_carried_on(root, rows, tmp_path):
         rollback(root, 7)
 
 
+def test_no_file_with_a_flipped_bit_is_carried_on(root, rows, tmp_path):
+    """Whether a file is linked, copied in part, or read: its checksum is compared first."""
+    changed = table(tmp_path / "changed.csv", [rows[0] | {"price": "1"}])
+    same = table(tmp_path / "same.csv", rows)
+    restated = table(tmp_path / "restated.csv", [rows[0] | {"title": "Another"}])
+    path = root / "7"
+    names = list(json.loads((path / "manifest.json").read_text())["files"])
+    assert {"item_embeddings.tsv", "index/vectors.npy", "items.parquet", "saved_model.pb"} <= set(names)
+    for name in names:
+        content = (path / name).read_bytes()
+        damaged = bytearray(content)
+        damaged[len(damaged) // 2] ^= 1
+        cases = [(bytes(damaged), changed), (content[:-2], changed)]
+        if name == "item_embeddings.tsv":  # only where lines are copied it is read at all
+            cases += [(bytes(damaged), same), (bytes(damaged), restated)]
+        for wrong, items in cases:
+            (path / name).write_bytes(wrong)
+            with pytest.raises(ArtifactError, match=f"/7/{name}: damaged"):
+                refresh(root, items)
+            assert [each.name for each in root.iterdir()] == ["7"]
+        (path / name).write_bytes(content)
+    assert refresh(root, changed).published
+
+
+def test_a_number_of_a_line_that_stays_is_not_carried_on_damaged(root, rows, tmp_path):
+    """A digit of another item's line: the text is as well formed as before, and no line of the change is near."""
+    path = root / "7" / "item_embeddings.tsv"
+    lines = path.read_bytes().split(b"\n")
+    place = next(place for place, digit in enumerate(lines[120]) if place > 30 and chr(digit) in "2468")
+    lines[120] = lines[120][:place] + bytes([lines[120][place] ^ 1]) + lines[120][place + 1 :]
+    path.write_bytes(b"\n".join(lines))
+    with pytest.raises(ArtifactError) as raised:
+        refresh(root, table(tmp_path / "items.csv", [rows[0] | {"price": "1"}]))
+    assert str(raised.value).startswith(f"{path}: damaged: its sha256 is ")
+    assert "..., manifest.json states " in str(raised.value)
+    assert [each.name for each in root.iterdir()] == ["7"]
+
+
 def test_nothing_is_published_that_a_fresh_process_finds_wrong(root, rows, tmp_path, monkeypatch):
     real = refreshing.answers.canaries
 

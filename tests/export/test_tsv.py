@@ -1,3 +1,5 @@
+from hashlib import sha256
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -149,26 +151,31 @@ def test_lines_of_an_earlier_file_are_copied_and_others_formatted(tmp_path, monk
     tsv.write_tsv(tmp_path / "before.tsv", names, before)
     origin = np.full(rows + 7, -1, np.int64)
     places = np.sort(rng.choice(rows + 7, stay, replace=False))
-    origin[places] = np.sort(rng.choice(rows, stay, replace=False)) if seed % 2 == 0 else rng.permutation(rows)[:stay]
+    origin[places] = np.sort(rng.choice(rows, stay, replace=False))
     vectors = rng.normal(size=(len(origin), 3)).astype(np.float32)
     vectors[places] = before[origin[places]]
     ids = np.array([f"new {row}" for row in range(len(origin))], object)
     ids[places] = names[origin[places]]
-    tsv.splice_tsv(tmp_path / "before.tsv", rows, origin, tmp_path / "after.tsv", ids, vectors)
+    done = tsv.splice_tsv(tmp_path / "before.tsv", rows, origin, tmp_path / "after.tsv", ids, vectors[origin < 0])
     tsv.write_tsv(tmp_path / "whole.tsv", ids, vectors)
     assert (tmp_path / "after.tsv").read_bytes() == (tmp_path / "whole.tsv").read_bytes()
+    digests = [sha256((tmp_path / name).read_bytes()).hexdigest() for name in ("before.tsv", "after.tsv")]
+    assert [done.source, done.written] == digests
 
 
 def test_an_earlier_file_of_other_items_is_refused_and_so_is_what_cannot_be_written(tmp_path):
     vectors = np.array([[0.5], [0.25]], np.float32)
     tsv.write_tsv(tmp_path / "t.tsv", ["a", "b"], vectors)
     ids = np.array(["a", "c\t"], object)
+    new, origin = vectors[1:], np.array([0, -1])
     with pytest.raises(ArtifactError, match=r"t.tsv: damaged: 2 lines; 3 are expected"):
-        tsv.splice_tsv(tmp_path / "t.tsv", 3, np.array([0, -1]), tmp_path / "u.tsv", ids, vectors)
+        tsv.splice_tsv(tmp_path / "t.tsv", 3, origin, tmp_path / "u.tsv", ids[:1].repeat(2), new)
+    with pytest.raises(ArtifactError, match=r"t.tsv: damaged: 2 lines; 1 are expected"):
+        tsv.splice_tsv(tmp_path / "t.tsv", 1, origin, tmp_path / "u.tsv", ids[:1].repeat(2), new)
     with pytest.raises(ArtifactError, match=r"item id 'c\\t': holds a tab"):
-        tsv.splice_tsv(tmp_path / "t.tsv", 2, np.array([0, -1]), tmp_path / "u.tsv", ids, vectors)
+        tsv.splice_tsv(tmp_path / "t.tsv", 2, origin, tmp_path / "u.tsv", ids, new)
     with pytest.raises(ArtifactError, match="item 'c': its vector is not finite"):
-        tsv.splice_tsv(
-            tmp_path / "t.tsv", 2, np.array([0, -1]), tmp_path / "u.tsv", np.array(["a", "c"], object), vectors * np.nan
-        )
-    assert not (tmp_path / "u.tsv").exists()
+        tsv.splice_tsv(tmp_path / "t.tsv", 2, origin, tmp_path / "u.tsv", np.array(["a", "c"], object), new * np.nan)
+    (tmp_path / "t.tsv").write_bytes((tmp_path / "t.tsv").read_bytes()[:-1])
+    with pytest.raises(ArtifactError, match=r"t.tsv: damaged: the last line has no line end; the file is cut short"):
+        tsv.splice_tsv(tmp_path / "t.tsv", 2, origin, tmp_path / "u.tsv", np.array(["a", "c"], object), new)

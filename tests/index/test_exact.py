@@ -78,3 +78,19 @@ class TestExactSearcher(SearcherContract):
         assert fingerprint != self.build(["b", "a"], np.float32([[1, 0], [0, 1]])).description()["fingerprint"]
         assert fingerprint != self.build(["a", "b"], np.float32([[1, 0], [0, -1]])).description()["fingerprint"]
         assert fingerprint == self.build(["a", "b"], np.float32([[1, 0], [0, 1]])).description()["fingerprint"]
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 37, 1000])
+def test_best_scores_are_those_of_a_whole_search_whatever_is_known_before(monkeypatch, rows_at_once):
+    rng = np.random.default_rng(3)
+    vectors = rng.normal(size=(300, 8))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    vectors[50:60] = vectors[7]  # ties, across blocks
+    queries = np.concatenate([vectors[5:9], -vectors[:3]])
+    monkeypatch.setattr(exact, "_BLOCK_BYTES", 4 * len(queries) * rows_at_once)
+    products = queries.astype(np.float64) @ vectors.T.astype(np.float64)
+    truth = -np.sort(-products, axis=1)[:, :5].astype(np.float32)
+    searcher = ExactSearcher(ItemVectors([f"i{row}" for row in range(300)], vectors))
+    too_high = np.where(np.arange(len(queries)) == 4, 0.9999, -1.0).astype(np.float32)  # then all are looked at
+    for reached in (truth[:, -1], truth[:, -1] - np.float32(0.1), np.full(len(queries), -np.inf, np.float32), too_high):
+        np.testing.assert_array_equal(searcher.best_scores(queries, 5, reached), truth)

@@ -10,7 +10,7 @@ from twotower_tf.config import IndexConfig
 from twotower_tf.index import build, update
 from twotower_tf.index.exact import ExactSearcher
 from twotower_tf.index.files import Stored
-from twotower_tf.index.items import ItemVectors
+from twotower_tf.index.items import ItemVectors, read_ids
 from twotower_tf.index.load import load
 
 pytest.importorskip("scann")
@@ -46,6 +46,18 @@ def changed(old, seed=2, new=60, left=60):
     return ItemVectors(ids, vectors), origin.astype(np.int64)
 
 
+def items_of(stored):
+    return ItemVectors(read_ids(stored.directory / "item_ids"), stored.vectors)
+
+
+def changed_index(old, items, origin, *given):
+    """The index of `items`, of which it is given the new vectors only."""
+    done = update.update(old, items.ids, items.vectors[origin == update.NEW], origin, *given)
+    assert done.searcher.items.ids.tolist() == items.ids.tolist()
+    np.testing.assert_array_equal(done.searcher.items.vectors, items.vectors)
+    return done
+
+
 def tables(directory):
     return {path.name: np.load(path) for path in (directory / "scann").glob("*.npy")}
 
@@ -54,8 +66,8 @@ def test_spliced_tables_have_the_old_rows_and_those_that_scann_derives(built, tm
     """ScaNN derives all rows at once from the trained parts: the oracle of the new rows, computed on their own."""
     directory, users = built
     old = Stored.open(directory)
-    items, origin = changed(old.items)
-    done = update.update(old, items, origin, tmp_path / "index", SCANN, users)
+    items, origin = changed(items_of(old))
+    done = changed_index(old, items, origin, tmp_path / "index", SCANN, users)
     assert not done.rebuilt
     (tmp_path / "whole").mkdir()
     update._derive(directory / "scann", update.assets(directory / "scann"), items.vectors, tmp_path / "whole")
@@ -84,7 +96,7 @@ def test_an_index_with_spilled_partitions_is_changed_too(tmp_path):
     spilled.serialize(str(tmp_path / "scann"), relative_path=True)
     items, origin = changed(ItemVectors([f"i{row}" for row in range(SIZE)], vectors))
     known = update.assets(tmp_path / "scann")
-    update._splice(tmp_path, known, items, origin, tmp_path / "after")
+    update._splice(tmp_path, known, items.vectors[origin == update.NEW], origin, tmp_path / "after")
     assert (tmp_path / "after" / "scann" / "hashed_dataset_soar.npy").exists()
     searcher = library.load_searcher(str(tmp_path / "after" / "scann"), assets_backcompat_shim=False)
     found = searcher.search_batched(users, 10, 200, 25)[0]
@@ -95,8 +107,8 @@ def test_an_index_with_spilled_partitions_is_changed_too(tmp_path):
 def test_a_changed_index_finds_what_exact_search_finds(built, tmp_path):
     directory, users = built
     old = Stored.open(directory)
-    items, origin = changed(old.items)
-    update.update(old, items, origin, tmp_path / "index", SCANN, users)
+    items, origin = changed(items_of(old))
+    changed_index(old, items, origin, tmp_path / "index", SCANN, users)
     found = load(tmp_path / "index")  # as a reader finds it, every checksum compared
     assert found.items.ids.tolist() == list(items.ids)
     truth = ExactSearcher(items).search(users, 10)
@@ -116,10 +128,10 @@ def test_changes_on_changes_add_up_until_the_trained_parts_are_stale(built, tmp_
     rebuilt = []
     for step in range(6):
         old = Stored.open(directory)
-        items, origin = changed(old.items, seed=step, new=75, left=75)
+        items, origin = changed(items_of(old), seed=step, new=75, left=75)
         names = {name: f"s{step}-{name}" for name in items.ids if name.startswith("new")}
         items = ItemVectors([names.get(name, name) for name in items.ids], items.vectors)
-        done = update.update(old, items, origin, tmp_path / f"{step}", SCANN, users)
+        done = changed_index(old, items, origin, tmp_path / f"{step}", SCANN, users)
         directory = tmp_path / f"{step}"
         rebuilt.append(done.rebuilt)
         parameters = done.searcher.description()["parameters"]
@@ -132,13 +144,14 @@ def test_nothing_new_and_one_new_item(built, tmp_path):
     directory, users = built
     old = Stored.open(directory)
     origin = np.arange(SIZE)[::-1].copy()
-    items = ItemVectors(old.items.ids[origin], old.items.vectors[origin])
-    same = update.update(old, items, origin, tmp_path / "same", SCANN, users)
+    known = items_of(old)
+    items = ItemVectors(known.ids[origin], known.vectors[origin])
+    same = changed_index(old, items, origin, tmp_path / "same", SCANN, users)
     assert not same.rebuilt
     pairs = zip(same.searcher.search(users, 10).item_ids, load(directory).search(users, 10).item_ids, strict=True)
     assert np.mean([len(set(a) & set(b)) / 10 for a, b in pairs]) > 0.98  # codes may tie: then the row decides
-    one = ItemVectors([*old.items.ids, "one"], np.concatenate([old.items.vectors, users[:1]]))
-    added = update.update(old, one, np.append(np.arange(SIZE), -1), tmp_path / "one", SCANN, users)
+    one = ItemVectors([*known.ids, "one"], np.concatenate([known.vectors, users[:1]]))
+    added = changed_index(old, one, np.append(np.arange(SIZE), -1), tmp_path / "one", SCANN, users)
     assert not added.rebuilt
     assert added.searcher.search(users[:1], 1).item_ids.tolist() == [["one"]]
 
@@ -146,19 +159,19 @@ def test_nothing_new_and_one_new_item(built, tmp_path):
 def test_a_search_that_misses_the_target_is_widened_or_the_index_rebuilt(built, tmp_path, monkeypatch):
     directory, users = built
     old = Stored.open(directory)
-    items, origin = changed(old.items)
+    items, origin = changed(items_of(old))
     before = old.document["parameters"]
     asked = []
     real = update.tuning.recall_of
     monkeypatch.setattr(
         update.tuning, "recall_of", lambda *args: asked.append(1) or real(*args) * (1.0 if len(asked) > 1 else 0.5)
     )
-    wider = update.update(old, items, origin, tmp_path / "wider", SCANN, users)
+    wider = changed_index(old, items, origin, tmp_path / "wider", SCANN, users)
     assert not wider.rebuilt
     after = load(tmp_path / "wider").description()["parameters"]
     assert after["reorder"] == int(np.ceil(1.25 * before["reorder"]))
     monkeypatch.setattr(update, "_checked", lambda *args: None)
-    assert update.update(old, items, origin, tmp_path / "rebuilt", SCANN, users).rebuilt
+    assert changed_index(old, items, origin, tmp_path / "rebuilt", SCANN, users).rebuilt
     assert load(tmp_path / "rebuilt").items.ids.tolist() == list(items.ids)
 
 
@@ -167,11 +180,12 @@ def test_kind_follows_the_size(built, tmp_path):
     directory, users = built
     old = Stored.open(directory)
     auto = IndexConfig(kind="auto", exact_below=1000, k=10, target_recall=0.9)
-    few = ItemVectors(old.items.ids[:500], old.items.vectors[:500])
-    small = update.update(old, few, np.arange(500), tmp_path / "small", auto, users)
+    known = items_of(old)
+    few = ItemVectors(known.ids[:500], known.vectors[:500])
+    small = changed_index(old, few, np.arange(500), tmp_path / "small", auto, users)
     assert small.searcher.kind == "exact" and load(tmp_path / "small").kind == "exact"
     origin = np.concatenate([np.arange(500), np.full(SIZE - 500, -1)])
-    grown = update.update(Stored.open(tmp_path / "small"), old.items, origin, tmp_path / "grown", auto, users)
+    grown = changed_index(Stored.open(tmp_path / "small"), known, origin, tmp_path / "grown", auto, users)
     assert grown.searcher.kind == "scann" and grown.rebuilt
 
 
@@ -182,5 +196,5 @@ def test_an_index_with_tables_of_another_kind_is_built_anew(built, tmp_path):
     text = (copy / "scann" / "scann_assets.pbtxt").read_text()
     (copy / "scann" / "scann_assets.pbtxt").write_text(text.replace("AH_DATASET_NPY", "INT8_DATASET_NPY"))
     old = Stored.open(copy)
-    items, origin = changed(old.items)
-    assert update.update(old, items, origin, tmp_path / "index", SCANN, users).rebuilt
+    items, origin = changed(items_of(old))
+    assert changed_index(old, items, origin, tmp_path / "index", SCANN, users).rebuilt

@@ -66,7 +66,7 @@ def check_item_tower(bundle: Bundle, searcher: Searcher, tower: Tower, most: int
     inputs = side_inputs(bundle.config, "item")
     count = len(searcher.items)
     rows = np.unique(np.linspace(0, count - 1, min(most, count)).astype(np.int64))
-    catalogue = bundle.items.select([each.name for each in inputs]).take(pa.array(rows)).to_pylist()
+    catalogue = bundle.columns([each.name for each in inputs]).take(pa.array(rows)).to_pylist()
     answer = tower(SERVING_DEFAULT, rows_to_arrays(inputs, catalogue))
     _check_version(bundle, "item", answer)
     apart = np.abs(answer[VECTORS["item"]] - searcher.items.vectors[rows]).max(axis=1)

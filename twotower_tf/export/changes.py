@@ -202,14 +202,17 @@ def merge(
     both = listed.filter(pc.is_in(listed, value_set=gone))
     if len(both):
         raise DataError(f"item {both[0].as_py()!r}: stands in {_FIELD} and in --delete; one of them is wrong")
+    # What is looked up is always in the short list of the two: tables of a million ids take their time to build.
     stays = pc.invert(pc.is_in(ids, value_set=gone)).to_numpy(zero_copy_only=False)
+    unknown = len(gone) - int(np.count_nonzero(~stays))
+    listed_as = pc.fill_null(pc.index_in(ids, value_set=listed), NEW).to_numpy(zero_copy_only=False)
     if mode == "replace":
-        stays &= pc.is_in(ids, value_set=listed).to_numpy(zero_copy_only=False)
-    place = pc.fill_null(pc.index_in(listed, value_set=ids), NEW).to_numpy(zero_copy_only=False).astype(np.int64)
+        stays &= listed_as != NEW
+    place = np.full(len(listed), NEW, np.int64)
+    place[listed_as[listed_as != NEW]] = np.flatnonzero(listed_as != NEW)
     kept, new = np.flatnonzero(stays), np.flatnonzero(place == NEW)
     if not len(kept) + len(new):
         raise DataError("the catalogue would be empty: every item leaves it")
-    unknown = len(gone) - int(np.count_nonzero(pc.is_in(gone, value_set=ids).to_numpy(zero_copy_only=False)))
     # Rows of the concatenation old + listing: an item that stays has a new row where the listing has one.
     source = np.arange(len(ids))
     source[place[place != NEW]] = len(ids) + np.flatnonzero(place != NEW)

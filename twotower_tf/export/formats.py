@@ -13,29 +13,33 @@ import pyarrow.parquet as pq
 
 from twotower_tf.errors import ArtifactError
 from twotower_tf.export import tsv
-from twotower_tf.index import bundle
-from twotower_tf.index.items import ItemVectors
+from twotower_tf.index import bundle, files
+from twotower_tf.index.items import Ids, ItemVectors
 
 _PARQUET, _NPY = "item_embeddings.parquet", "item_embeddings.npy"
 _ROWS = 1 << 16
 
+Floats = npt.NDArray[np.float32]
+
 
 @dataclass(frozen=True)
 class Earlier:
-    """A version whose text of vectors may be copied.
+    """A version whose text of vectors is copied where it is the same.
 
     Attributes:
-        directory: of the version; its files were checked.
+        path: its item_embeddings.tsv.
+        digest: the file's SHA-256 as the version's manifest states it.
         size: its items.
-        origin: [items] row of that version with the same id and vector, or negative.
+        origin: [items] row of that version with the same id and vector, ascending, or negative.
     """
 
-    directory: Path
+    path: Path
+    digest: str
     size: int
     origin: npt.NDArray[np.int64]
 
 
-def write(directory: Path, formats: Sequence[str], items: ItemVectors, earlier: Earlier | None = None) -> None:
+def write(directory: Path, formats: Sequence[str], items: ItemVectors) -> None:
     """Writes the item vectors, in every format that is named.
 
     - `tsv`: item_embeddings.tsv, as `export.tsv` says.
@@ -43,23 +47,38 @@ def write(directory: Path, formats: Sequence[str], items: ItemVectors, earlier: 
     - `npy`: item_embeddings.npy, float32 `[items, vector_dim]`; row i is the item of line i of index/item_ids.
     """
     for name in formats:
-        _WRITERS[name](directory, items, earlier)
+        _WRITERS[name](directory, items)
 
 
-def _write_tsv(directory: Path, items: ItemVectors, earlier: Earlier | None) -> None:
-    path = directory / bundle.TSV
-    if earlier is None:
-        tsv.write_tsv(path, items.ids, items.vectors)
-    else:
-        source = earlier.directory / bundle.TSV
-        tsv.splice_tsv(source, earlier.size, earlier.origin, path, items.ids, items.vectors)
+def splice_tsv(directory: Path, earlier: Earlier, ids: Ids, new: Floats) -> dict[str, str]:
+    """Writes item_embeddings.tsv with the lines of an earlier version.
+
+    Args:
+        directory: of the new version, which is not published yet.
+        earlier: the version; the checksum of its file is compared here.
+        ids: [items] text.
+        new: [items without a row in the earlier version, vector_dim] float32.
+
+    Returns:
+        SHA-256 of the file by its name.
+
+    Raises:
+        ArtifactError: where the earlier file is not the one that its manifest states.
+    """
+    done = tsv.splice_tsv(earlier.path, earlier.size, earlier.origin, directory / bundle.TSV, ids, new)
+    files.check_digest(earlier.path, done.source, earlier.digest, bundle.MANIFEST)
+    return {bundle.TSV: done.written}
 
 
-def _write_npy(directory: Path, items: ItemVectors, earlier: Earlier | None) -> None:
+def _write_tsv(directory: Path, items: ItemVectors) -> None:
+    tsv.write_tsv(directory / bundle.TSV, items.ids, items.vectors)
+
+
+def _write_npy(directory: Path, items: ItemVectors) -> None:
     np.save(directory / _NPY, items.vectors)
 
 
-def _write_parquet(directory: Path, items: ItemVectors, earlier: Earlier | None) -> None:
+def _write_parquet(directory: Path, items: ItemVectors) -> None:
     schema = pa.schema([("item_id", pa.string()), ("vector", pa.list_(pa.float32(), items.dim))])
     with pq.ParquetWriter(directory / _PARQUET, schema) as writer:
         for start in range(0, len(items), _ROWS):
@@ -70,7 +89,7 @@ def _write_parquet(directory: Path, items: ItemVectors, earlier: Earlier | None)
             )
 
 
-_WRITERS: dict[str, Callable[[Path, ItemVectors, Earlier | None], None]] = {
+_WRITERS: dict[str, Callable[[Path, ItemVectors], None]] = {
     "tsv": _write_tsv,
     "parquet": _write_parquet,
     "npy": _write_npy,

@@ -106,10 +106,7 @@ def write(staging: Path, content: Mapping[str, Any], known: Mapping[str, str] | 
 
 def checksums(directory: Path, known: Mapping[str, str] | None = None) -> dict[str, str]:
     """SHA-256 of every file but the manifest, by path relative to the bundle; `known` ones are not computed."""
-    names = listing(directory)
-    found = dict(known or {})
-    found |= files.checksums(directory, [name for name in names if name not in found])
-    return {name: found[name] for name in names}
+    return files.checksums(directory, listing(directory), known)
 
 
 def listing(directory: Path) -> list[str]:

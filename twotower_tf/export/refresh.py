@@ -7,8 +7,9 @@ process before it appears.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,12 +39,10 @@ from twotower_tf.export.reload import Tower
 from twotower_tf.features.distinct import arrow_to_array
 from twotower_tf.features.inputs import rows_to_arrays, side_inputs
 from twotower_tf.index import bundle as bundles
-from twotower_tf.index.build import chosen_kind
 from twotower_tf.index.bundle import Bundle
-from twotower_tf.index.files import Stored
-from twotower_tf.index.items import ItemVectors
+from twotower_tf.index.items import Ids, ItemVectors
 from twotower_tf.index.searcher import Searcher
-from twotower_tf.index.update import NEW, Updated, update
+from twotower_tf.index.update import NEW, update
 from twotower_tf.progress import Progress, silent
 
 QUARANTINE = "refresh_quarantine.jsonl"
@@ -109,26 +108,38 @@ def refresh(
         raise ConfigError("--mode=replace needs --items: the whole catalogue")
     export_dir = Path(export_dir)
     with publish.exclusive(export_dir):
-        bundle = Bundle.open(export_dir)
+        bundle = Bundle.open(export_dir, check="light")
         number = publish.choose_newest(export_dir, version)
-        progress("refresh", 1, _STEPS)
-        listing = None if items is None else read_items(bundle.config, Path(items), bundle.items.schema, memory_limit)
-        features = {column.name for column in feature_sources(bundle.config, "item")}
-        deletes = [] if delete is None else read_ids(Path(delete))
-        changes = merge(bundle.items, None if listing is None else listing.items, deletes, mode, features)
-        _check_removed(bundle, changes, max_removed)
-        progress("refresh", 2, _STEPS)
-        if not changes.any:
-            progress("refresh", _STEPS, _STEPS)
-            return Refreshed(bundle.path, False, changes, listing, "kept")
         path = export_dir / str(number)
-        kind = chosen_kind(len(changes.catalogue), bundle.config.index)
-        with artifacts.atomic_directory(path) as staging, fresh.waiting(kind) as process:
-            index = _write(bundle, staging, number, changes, listing, progress)
-            fresh.check(staging, process)
+        progress("refresh", 1, _STEPS)
+        with fresh.waiting(bundle.manifest["index"]["kind"]) as trial:
+            with ThreadPoolExecutor(1) as beside:
+                others = [name for name in bundle.manifest["files"] if name != bundles.TSV]
+                checked = beside.submit(bundle.check_files, *others)
+                listing = (
+                    None if items is None else read_items(bundle.config, Path(items), bundle.items.schema, memory_limit)
+                )
+                changes = _changes(bundle, listing, delete, mode)
+                checked.result()
+            _check_removed(bundle, changes, max_removed)
+            progress("refresh", 2, _STEPS)
+            bundle = dataclasses.replace(bundle, checked=True)  # but for the TSV, which is hashed when it is read
+            if not changes.any:
+                bundle.check_files(bundles.TSV)
+                progress("refresh", _STEPS, _STEPS)
+                return Refreshed(bundle.path, False, changes, listing, "kept")
+            with artifacts.atomic_directory(path) as staging, _Finished(staging, trial) as finished:
+                index = _write(bundle, staging, number, changes, listing, progress, finished)
+                trial.check(staging)
         publish.remove_old(export_dir, keep, number)
     progress("refresh", _STEPS, _STEPS)
     return Refreshed(path, True, changes, listing, index)
+
+
+def _changes(bundle: Bundle, listing: Listing | None, delete: Path | None, mode: Mode) -> Changes:
+    features = {column.name for column in feature_sources(bundle.config, "item")}
+    deletes = [] if delete is None else read_ids(Path(delete))
+    return merge(bundle.items, None if listing is None else listing.items, deletes, mode, features)
 
 
 def _check_removed(bundle: Bundle, changes: Changes, max_removed: float) -> None:
@@ -140,27 +151,69 @@ def _check_removed(bundle: Bundle, changes: Changes, max_removed: float) -> None
         )
 
 
+class _Finished:
+    """Syncs files of a version, and has the fresh process read them, beside the writing of others."""
+
+    def __init__(self, staging: Path, trial: fresh.Trial) -> None:
+        self._staging, self._trial = staging, trial
+        self._disk = ThreadPoolExecutor(1)
+        self._syncs: list[Future[None]] = []
+
+    def __enter__(self) -> _Finished:
+        return self
+
+    def __call__(self, *names: str) -> None:
+        """Takes files, or directories of files, that nobody changes any more."""
+        self._trial.finished(self._staging, names)
+        for name in names:
+            for path in [self._staging / name, *(self._staging / name).rglob("*")]:
+                self._syncs.append(self._disk.submit(artifacts.sync, path))
+
+    def __exit__(self, *error: object) -> None:
+        """Waits for the disk."""
+        self._disk.shutdown()
+        if error == (None, None, None):
+            for each in self._syncs:
+                each.result()
+
+
 def _write(
-    bundle: Bundle, staging: Path, version: int, changes: Changes, listing: Listing | None, progress: Progress
+    bundle: Bundle,
+    staging: Path,
+    version: int,
+    changes: Changes,
+    listing: Listing | None,
+    progress: Progress,
+    finished: _Finished,
 ) -> str:
     """Fills the version's directory; the manifest comes last."""
     old = bundle.stored_index()
-    same_vectors = len(changes.origin) == len(old.items) and bool((changes.origin >= 0).all())
+    same_vectors = len(changes.origin) == len(old.vectors) and bool((changes.origin >= 0).all())
     in_graph = contract.RECOMMEND in bundle.manifest["signatures"]["user"]
     anew = [bundles.ITEMS, QUARANTINE]
     if not same_vectors:
         anew += [bundles.INDEX, *_VECTORS]
     known = succession.inherit(bundle, staging, version, anew + (["variables"] if in_graph else []))
+    finished(*known)
     if listing is not None and listing.quarantine:
         quarantine.write(staging / QUARANTINE, listing.quarantine)
-    pq.write_table(changes.catalogue, staging / bundles.ITEMS)
-    if same_vectors:
-        searcher, how = bundle.searcher(), "kept"
-    else:
-        items = _vectors(bundle, old.items, changes)
-        progress("refresh", 3, _STEPS)
-        done = _write_vectors(bundle, staging, old, changes, items)
-        searcher, how = done.searcher, "rebuilt" if done.rebuilt else "updated"
+    with ThreadPoolExecutor(1) as beside:
+        catalogue = beside.submit(_write_catalogue, staging, changes, finished)
+        if same_vectors:
+            bundle.check_files(bundles.TSV)
+            finished(bundles.INDEX)
+            searcher, how = bundle.searcher(), "kept"
+        else:
+            ids, new = _new_vectors(bundle, changes)
+            progress("refresh", 3, _STEPS)
+            text = beside.submit(_write_text, bundle, staging, changes, ids, new, finished)
+            index, users = bundle.config.index, bundle.sample_users
+            done = update(old, ids, new, changes.origin, staging / bundles.INDEX, index, users)
+            finished(bundles.INDEX)
+            known |= text.result()
+            formats.write(staging, [name for name in bundle.manifest["formats"] if name != "tsv"], done.searcher.items)
+            searcher, how = done.searcher, "rebuilt" if done.rebuilt else "updated"
+        catalogue.result()
     progress("refresh", 4, _STEPS)
     if in_graph:
         _embed_catalogue(bundle, staging, searcher.items)
@@ -170,33 +223,37 @@ def _write(
     return how
 
 
-def _write_vectors(bundle: Bundle, staging: Path, old: Stored, changes: Changes, items: ItemVectors) -> Updated:
-    """Writes the index and, beside it, the vectors for other programs."""
-    earlier = formats.Earlier(bundle.path, len(old.items), changes.origin)
-    index, users = bundle.config.index, bundle.sample_users
-    with ThreadPoolExecutor(1) as pool:
-        texts = pool.submit(formats.write, staging, bundle.manifest["formats"], items, earlier)
-        done = update(old, items, changes.origin, staging / bundles.INDEX, index, users)
-        texts.result()
-    return done
+def _write_catalogue(staging: Path, changes: Changes, finished: _Finished) -> None:
+    pq.write_table(changes.catalogue, staging / bundles.ITEMS)
+    finished(bundles.ITEMS)
 
 
-def _vectors(bundle: Bundle, old: ItemVectors, changes: Changes) -> ItemVectors:
-    """The vectors that stay, and those of new and changed items as the bundle's item tower gives them."""
-    new = np.flatnonzero(changes.origin == NEW)
-    vectors = np.ascontiguousarray(old.vectors[np.maximum(changes.origin, 0)])
+def _write_text(
+    bundle: Bundle, staging: Path, changes: Changes, ids: Ids, new: Floats, finished: _Finished
+) -> dict[str, str]:
+    """Writes item_embeddings.tsv; its SHA-256 by its name."""
+    digest, size = bundle.manifest["files"][bundles.TSV], bundle.manifest["items"]
+    earlier = formats.Earlier(bundle.path / bundles.TSV, digest, size, changes.origin)
+    known = formats.splice_tsv(staging, earlier, ids, new)
+    finished(bundles.TSV)
+    return known
+
+
+def _new_vectors(bundle: Bundle, changes: Changes) -> tuple[Ids, Floats]:
+    """The ids of the new catalogue, and the vectors of new and changed items as the bundle's item tower gives them."""
     ids = changes.catalogue["item_id"].to_numpy().astype(object)
-    if len(new):
-        inputs = side_inputs(bundle.config, "item")
-        rows = changes.catalogue.take(pa.array(new))
-        arrays = {each.name: arrow_to_array(each, rows[each.name]) for each in inputs}
-        vectors[new] = Tower(bundle.path / bundles.ITEM_TOWER, inputs).vectors(contract.VECTORS["item"], arrays)
-        broken = new[~np.isfinite(vectors[new]).all(axis=1)]
-        if len(broken):
-            named = ", ".join(repr(ids[row]) for row in broken[:_NAMED]) + (", ..." if len(broken) > _NAMED else "")
-            raise ArtifactError(f"the item tower's vectors of {len(broken)} items are not finite: {named}")
-        ItemVectors(ids[new], vectors[new])  # refuses what no index can hold
-    return ItemVectors.trusted(ids, vectors)  # those that stay were checked when they came, their files just now
+    new = np.flatnonzero(changes.origin == NEW)
+    if not len(new):
+        return ids, np.empty((0, bundle.manifest["vector_dim"]), np.float32)
+    inputs = side_inputs(bundle.config, "item")
+    rows = changes.catalogue.take(pa.array(new))
+    arrays = {each.name: arrow_to_array(each, rows[each.name]) for each in inputs}
+    vectors = Tower(bundle.path / bundles.ITEM_TOWER, inputs).vectors(contract.VECTORS["item"], arrays)
+    broken = new[~np.isfinite(vectors).all(axis=1)]
+    if len(broken):
+        named = ", ".join(repr(ids[row]) for row in broken[:_NAMED]) + (", ..." if len(broken) > _NAMED else "")
+        raise ArtifactError(f"the item tower's vectors of {len(broken)} items are not finite: {named}")
+    return ids, ItemVectors(ids[new], vectors).vectors  # refuses what no index can hold
 
 
 def _embed_catalogue(bundle: Bundle, staging: Path, items: ItemVectors) -> None:

@@ -22,6 +22,9 @@ Array = npt.NDArray[Any]
 
 _TYPES = {1: np.float32, 3: np.int32, 9: np.int64}  # TF_FLOAT, TF_INT32, TF_INT64
 _STRING, _STRING_BYTES = 7, 24  # TF_STRING, sizeof(TF_TString)
+# ConfigProto {graph_options {rewrite_options {disable_meta_optimizer: true}}}: rewriting a graph that is run once takes
+# longer than running it.
+_PLAIN = bytes([0x52, 5, 0x52, 3, 0x98, 1, 1])
 
 _pointer, _text, _size = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
 _FUNCTIONS: dict[str, tuple[Any, Sequence[Any]]] = {
@@ -31,6 +34,7 @@ _FUNCTIONS: dict[str, tuple[Any, Sequence[Any]]] = {
     "TF_Message": (_text, (_pointer,)),
     "TF_NewGraph": (_pointer, ()),
     "TF_NewSessionOptions": (_pointer, ()),
+    "TF_SetConfig": (None, (_pointer, _text, _size, _pointer)),
     "TF_DeleteSessionOptions": (None, (_pointer,)),
     "TF_GraphOperationByName": (_pointer, (_pointer, _text)),
     "TF_AllocateTensor": (_pointer, (ctypes.c_int, _pointer, ctypes.c_int, _size)),
@@ -90,6 +94,8 @@ class Session:
         self._status = self._library.TF_NewStatus()
         self._graph = self._library.TF_NewGraph()
         options = self._library.TF_NewSessionOptions()
+        self._library.TF_SetConfig(options, _PLAIN, len(_PLAIN), self._status)
+        self._check()
         tags = (_text * 1)(b"serve")
         self._session = self._library.TF_LoadSessionFromSavedModel(
             options, None, str(path).encode(), tags, 1, self._graph, None, self._status

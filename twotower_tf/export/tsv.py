@@ -7,10 +7,12 @@ file, and one block is formatted or parsed while others are put together, writte
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from twotower_tf.errors import ArtifactError
 
 Floats = npt.NDArray[np.float32]
 Places = npt.NDArray[np.intp]
+Bytes = npt.NDArray[np.uint8]
 
 _VALUES_PER_BLOCK = 1 << 18  # texts of about 3 MB: large enough to amortise calls, small enough to stay in cache
 _BYTES_PER_READ = 1 << 22
@@ -62,41 +65,119 @@ def write_tsv(path: Path, ids: Sequence[str] | npt.NDArray[Any] | pa.Array, vect
             file.write(future.result())
 
 
+@dataclass(frozen=True)
+class Spliced:
+    """SHA-256 of two files, made of the very bytes that were read from the one and written to the other.
+
+    Attributes:
+        source: of the earlier file.
+        written: of the new one.
+    """
+
+    source: str
+    written: str
+
+
 def splice_tsv(
-    source: Path, lines: int, origin: npt.NDArray[np.int64], path: Path, ids: npt.NDArray[Any], vectors: Floats
-) -> None:
-    """Writes what `write_tsv` writes, by rename, where many of the lines stand in an earlier file: these are copied.
+    source: Path, lines: int, origin: npt.NDArray[np.int64], path: Path, ids: npt.NDArray[Any], new: Floats
+) -> Spliced:
+    """Writes what `write_tsv` writes, where many of the lines stand in an earlier file: these are copied.
+
+    Every byte of the earlier file is read once, to be hashed and copied, so no damage slips in between the two. The new
+    file is neither synced nor renamed: its directory is one that is published later.
 
     Args:
         source: as `write_tsv` wrote it.
         lines: that it has.
-        origin: `[num_items]` the item's line in `source`, from 0, or negative where it has none there.
+        origin: `[num_items]` the item's line in `source`, from 0 and ascending, or negative where it has none there.
         path: the file.
         ids: `[num_items]` text.
-        vectors: `[num_items, vector_dim]` float32.
+        new: `[items without a line there, vector_dim]` float32, in the order of the items.
+
+    Returns:
+        The checksums. Nothing is to be made of the new file before that of `source` was compared.
 
     Raises:
         ArtifactError: where `source` has another number of lines; as `write_tsv` says of the lines that are new.
     """
-    old = np.memmap(source, np.uint8, "r")
-    edges = _edges(old)
-    if len(edges) - 1 != lines:
-        raise ArtifactError(f"{source}: damaged: {len(edges) - 1} lines; {lines} are expected")
-    rows = max(1, _VALUES_PER_BLOCK // max(1, vectors.shape[1]))
-    with artifacts.atomic_file(path) as temporary, temporary.open("wb", _BYTES_PER_READ) as file:
-        for start in range(0, len(origin), rows):
-            place = origin[start : start + rows].copy()
-            new = np.flatnonzero(place < 0)
-            text = np.frombuffer(_lines(_id_array(ids[start + new]), vectors[start + new]), np.uint8)
-            # Behind the places of the old lines those of the new ones, so that lines to copy at once have one run.
-            place[new] = lines + 1 + np.arange(len(new))
-            new_edges = _edges(text)
-            cuts = np.flatnonzero(np.diff(place) != 1) + 1
-            for first, last in zip(place[np.append(0, cuts)], place[np.append(cuts, len(place)) - 1], strict=True):
-                if first < lines:
-                    file.write(old[edges[first] : edges[last + 1]].data)
-                else:
-                    file.write(text[new_edges[first - lines - 1] : new_edges[last - lines]].data)
+    absent, kept = np.flatnonzero(origin < 0), np.flatnonzero(origin >= 0)
+    names, copied = _id_array(ids[absent]), origin[kept]
+    before, after = hashlib.sha256(), hashlib.sha256()
+    row = line = done = 0
+    with path.open("wb") as file, _InOrder() as reading, _InOrder() as writing:
+
+        def put(pieces: list[memoryview]) -> None:
+            content = b"".join(pieces)
+            after.update(content)
+            file.write(content)
+
+        for content in _blocks(source):
+            reading.add(before.update, content)
+            block = np.frombuffer(content, np.uint8)
+            edges = _edges(block)
+            beyond = int(np.searchsorted(copied, line + len(edges) - 1))
+            stop = int(kept[beyond]) if beyond < len(kept) else len(origin)
+            for part in _parts(row, stop, new.shape[1]):
+                place = origin[part] - line
+                fresh = slice(done, done + int(np.count_nonzero(place < 0)))
+                added = _lines(names[fresh], new[fresh]) if fresh.stop > done else b""
+                writing.add(put, _woven(place, block, edges, np.frombuffer(added, np.uint8)))
+                done = fresh.stop
+            row, line = stop, line + len(edges) - 1
+        if line != lines or row < len(origin):
+            raise ArtifactError(f"{source}: damaged: {line} lines; {lines} are expected")
+    return Spliced(before.hexdigest(), after.hexdigest())
+
+
+def _parts(start: int, stop: int, width: int) -> Iterator[slice]:
+    """Rows in parts of at most so many values that their text is put together at once."""
+    rows = max(1, _VALUES_PER_BLOCK // max(1, width))
+    for first in range(start, stop, rows):
+        yield slice(first, min(first + rows, stop))
+
+
+def _woven(place: npt.NDArray[np.int64], block: Bytes, edges: Places, added: Bytes) -> list[memoryview]:
+    """The lines of `block` at `place`, whose edges are given; where that is negative, those of `added` in their order.
+
+    Lines that follow each other are one piece.
+    """
+    behind = len(edges)  # places of added lines are numbered behind those of the block, with a gap that ends a run
+    absent = np.flatnonzero(place < 0)
+    place[absent] = behind + np.arange(len(absent))
+    ends = _edges(added)
+    cuts = np.flatnonzero(np.diff(place) != 1) + 1
+    starts, stops = place[np.append(0, cuts)].tolist(), (place[np.append(cuts, len(place)) - 1] + 1).tolist()
+    return [
+        (
+            block[edges[start] : edges[stop]] if start < behind else added[ends[start - behind] : ends[stop - behind]]
+        ).data
+        for start, stop in zip(starts, stops, strict=True)
+    ]
+
+
+class _InOrder:
+    """A thread that does what it is given in that order, while the caller goes on, some steps ahead at most."""
+
+    _AHEAD = 4
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._pending: deque[Future[None]] = deque()
+
+    def __enter__(self) -> _InOrder:
+        return self
+
+    def add(self, work: Callable[..., None], *given: Any) -> None:
+        """Does work later; waits, and raises, for what was given long before."""
+        self._pending.append(self._pool.submit(work, *given))
+        if len(self._pending) > self._AHEAD:
+            self._pending.popleft().result()
+
+    def __exit__(self, *error: object) -> None:
+        """Waits until all is done, and raises what went wrong with it."""
+        self._pool.shutdown()
+        for future in self._pending:
+            future.result()
 
 
 def _edges(content: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
@@ -206,7 +287,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
         while piece := file.read(_BYTES_PER_READ):
             cut = piece.rfind(b"\n") + 1
             if cut:
-                yield rest + piece[:cut]
+                yield b"".join((rest, memoryview(piece)[:cut]))
                 rest = piece[cut:]
             else:
                 rest += piece

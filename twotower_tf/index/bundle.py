@@ -6,6 +6,7 @@ of two models at once is refused here, with the file's name, before anything is 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -73,7 +74,7 @@ class Bundle:
         path: its directory.
         version: its number.
         manifest: the content of manifest.json.
-        checked: every file's checksum was compared when it was opened.
+        checked: every file's checksum was compared; none is compared again.
     """
 
     path: Path
@@ -108,8 +109,15 @@ class Bundle:
         return bundle
 
     @classmethod
-    def read(cls, path: Path, *, check: Literal["full", "light"] = "full") -> Bundle:
+    def read(
+        cls, path: Path, *, check: Literal["full", "light"] = "full", known: Mapping[str, str] | None = None
+    ) -> Bundle:
         """Reads a version's directory under whatever name: one that is about to be published, by its writer.
+
+        Args:
+            path: the directory.
+            check: as `open` says.
+            known: SHA-256 of files that the caller has just computed from them.
 
         Raises:
             ArtifactError: as `open` says.
@@ -120,7 +128,7 @@ class Bundle:
         _check_manifest(path / MANIFEST, manifest)
         bundle = cls(path, manifest["version"], manifest, checked=check == "full")
         bundle._check_present()
-        bundle.check_files(*() if bundle.checked else _LIGHT)
+        bundle.check_files(*() if bundle.checked else _LIGHT, known=known)
         bundle._check_index()
         return bundle
 
@@ -146,7 +154,15 @@ class Bundle:
         Raises:
             ArtifactError: where it does not have the manifest's number of items.
         """
-        table = pq.read_table(self.path / ITEMS)
+        return self.columns()
+
+    def columns(self, names: Sequence[str] | None = None) -> pa.Table:
+        """The columns of `items` that are named; all by default.
+
+        Raises:
+            ArtifactError: as `items` says.
+        """
+        table = pq.read_table(self.path / ITEMS, columns=None if names is None else list(names))
         if table.num_rows != self.manifest["items"]:
             raise ArtifactError(
                 f"{self.path / ITEMS}: {table.num_rows} rows, the manifest states {self.manifest['items']} items"
@@ -177,8 +193,10 @@ class Bundle:
         users: npt.NDArray[np.float32] = np.load(self.path / USERS, allow_pickle=False)
         return users
 
-    def check_files(self, *names: str) -> None:
+    def check_files(self, *names: str, known: Mapping[str, str] | None = None) -> None:
         """Compares the SHA-256 of the named files, or directories of files, with the manifest; of all by default.
+
+        The caller has just computed those that are `known`.
 
         Raises:
             ArtifactError: naming the first file that is missing, changed or not in the manifest.
@@ -190,7 +208,7 @@ class Bundle:
             if not chosen:
                 raise ArtifactError(f"{self.path / name}: {self.path / MANIFEST} does not list it")
             wanted.update(chosen)
-        files.check_files(self.path, wanted if names else stated, MANIFEST)
+        files.check_files(self.path, wanted if names else stated, MANIFEST, known)
 
     def _check_present(self) -> None:
         for name in (*_LIGHT, *self.manifest["files"]):

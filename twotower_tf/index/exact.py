@@ -53,6 +53,33 @@ class ExactSearcher:
         rows, scores = self._best(table, min(k, len(self.items)), self.items.vectors, None)
         return Neighbours(rows, scores, self.items)
 
+    def best_scores(self, queries: npt.ArrayLike, k: int, reached: Floats) -> Floats:
+        """The scores of `search`, a quarter of its work where an approximate search went before.
+
+        Args:
+            queries: [num_queries, vector_dim] float32, unit length.
+            k: at most the number of items.
+            reached: [num_queries] float32, a score that k items reach: only such are looked at closely.
+
+        Returns:
+            [num_queries, k] float32, descending.
+        """
+        table, vectors = check_queries(queries, k, self.items.dim), self.items.vectors
+        bounds = (reached - np.float32(self._slack))[:, None]
+        step = max(1, _BLOCK_BYTES // (4 * max(1, len(table))))
+        found: list[npt.NDArray[np.intp]] = []
+        space = np.empty((len(table), min(step, len(vectors))), np.float32)
+        for start in range(0, len(vectors), step):
+            part = vectors[start : start + step]
+            rough = np.matmul(table, part.T, out=space[:, : len(part)])
+            places = np.flatnonzero(rough >= bounds)
+            found.append(places + places // len(part) * (len(vectors) - len(part)) + start)
+        columns, there = topk.marked(np.sort(np.concatenate(found)), len(table), len(vectors))
+        if columns.shape[1] < k or not there[:, k - 1].all():  # so many do not reach it
+            return self.search(table, k).scores
+        scores = np.where(there, _rescored(table, vectors, columns), -np.inf)
+        return -np.sort(-scores, axis=1)[:, :k]
+
     def effort(self, k: int) -> float:
         """See `Searcher.effort`."""
         return float(len(self.items))

@@ -6,7 +6,7 @@ moved. Nothing here is a pickle.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,12 +35,12 @@ class Stored:
     Attributes:
         directory: its files.
         document: the content of index.json.
-        items: ids and vectors; these are mapped.
+        vectors: [items, vector_dim] float32, mapped.
     """
 
     directory: Path
     document: dict[str, Any]
-    items: ItemVectors
+    vectors: npt.NDArray[np.float32]
 
     @classmethod
     def open(cls, directory: Path) -> Stored:
@@ -51,9 +51,7 @@ class Stored:
         """
         document = open_index(directory)
         file = VECTORS if document["kind"] == "exact" else DATASET
-        return cls(
-            directory, document, restore(directory, np.load(directory / file, mmap_mode="r", allow_pickle=False))
-        )
+        return cls(directory, document, np.load(directory / file, mmap_mode="r", allow_pickle=False))
 
     @property
     def kind(self) -> str:
@@ -72,19 +70,25 @@ def describe(kind: str, items: ItemVectors) -> dict[str, Any]:
     }
 
 
-def finish(directory: Path, items: ItemVectors, description: dict[str, Any]) -> None:
-    """Writes `item_ids`, then `index.json` with the checksums of all files."""
+def finish(
+    directory: Path, items: ItemVectors, description: dict[str, Any], known: Mapping[str, str] | None = None
+) -> None:
+    """Writes `item_ids`, then `index.json` with the checksums of all files; `known` ones were made while writing."""
     write_ids(directory / ITEM_IDS, items.ids)
     paths = (path for path in sorted(directory.rglob("*")) if path.is_file() and path.name != INDEX)
-    digests = checksums(directory, [path.relative_to(directory).as_posix() for path in paths])
+    digests = checksums(directory, [path.relative_to(directory).as_posix() for path in paths], known)
     artifacts.write_json(directory / INDEX, {"schema_version": SCHEMA_VERSION, **description, "files": digests})
 
 
-def checksums(root: Path, names: Collection[str]) -> dict[str, str]:
-    """SHA-256 of files below `root` by name, in the order of the names; computed side by side, the largest first."""
-    order = sorted(names, key=lambda name: (root / name).stat().st_size, reverse=True)
+def checksums(root: Path, names: Collection[str], known: Mapping[str, str] | None = None) -> dict[str, str]:
+    """SHA-256 of files below `root` by name, in the order of the names; `known` ones are not computed.
+
+    They are computed side by side, the largest first.
+    """
+    found = dict(known or {})
+    order = sorted((name for name in names if name not in found), key=lambda name: -(root / name).stat().st_size)
     with ThreadPoolExecutor(topk.available_threads()) as pool:
-        found = dict(zip(order, pool.map(lambda name: artifacts.sha256_file(root / name), order), strict=True))
+        found |= zip(order, pool.map(lambda name: artifacts.sha256_file(root / name), order), strict=True)
     return {name: found[name] for name in names}
 
 
@@ -102,8 +106,8 @@ def open_index(directory: Path) -> dict[str, Any]:
     return document
 
 
-def check_files(root: Path, stated: dict[str, str], stated_in: str) -> None:
-    """Compares files with their SHA-256.
+def check_files(root: Path, stated: dict[str, str], stated_in: str, known: Mapping[str, str] | None = None) -> None:
+    """Compares files with their SHA-256; the caller has just computed those that are `known`.
 
     Raises:
         ArtifactError: naming the first file that is missing, else the first that is changed, and the file that states
@@ -112,12 +116,21 @@ def check_files(root: Path, stated: dict[str, str], stated_in: str) -> None:
     for name in stated:
         if not (root / name).is_file():
             raise ArtifactError(f"{root / name}: missing; {stated_in} lists it; export again or restore the file")
-    for name, came in checksums(root, stated).items():
-        if came != stated[name]:
-            raise ArtifactError(
-                f"{root / name}: damaged: its sha256 is {came[:12]}..., {stated_in} states {stated[name][:12]}...; "
-                "export again or restore the file"
-            )
+    for name, came in checksums(root, stated, known).items():
+        check_digest(root / name, came, stated[name], stated_in)
+
+
+def check_digest(path: Path, came: str, stated: str, stated_in: str) -> None:
+    """Compares the SHA-256 that a file has with the one that it should have.
+
+    Raises:
+        ArtifactError: naming the file, and the file that states its checksum.
+    """
+    if came != stated:
+        raise ArtifactError(
+            f"{path}: damaged: its sha256 is {came[:12]}..., {stated_in} states {stated[:12]}...; "
+            "export again or restore the file"
+        )
 
 
 def restore(directory: Path, vectors: npt.NDArray[np.float32]) -> ItemVectors:

@@ -182,8 +182,10 @@ class ScannSearcher:
         files.finish(directory, self.items, self.description())
 
     @classmethod
-    def read(cls, directory: Path, document: dict[str, Any], threads: int = 0) -> ScannSearcher:
-        """Reads what `save` wrote; `load` has checked the files.
+    def read(
+        cls, directory: Path, document: dict[str, Any], threads: int = 0, items: ItemVectors | None = None
+    ) -> ScannSearcher:
+        """Reads what `save` wrote; `load` has checked the files, and `items`, by default read too, is what they hold.
 
         Raises:
             ArtifactError: where ScaNN is not installed.
@@ -194,6 +196,7 @@ class ScannSearcher:
             raise ArtifactError(
                 f"{directory}: an index of kind scann needs the package scann, which cannot be imported ({error})"
             ) from None
-        items = files.restore(directory, np.load(directory / files.DATASET, mmap_mode="r", allow_pickle=False))
+        if items is None:
+            items = files.restore(directory, np.load(directory / files.DATASET, mmap_mode="r", allow_pickle=False))
         held = scann.load_searcher(str(directory / _ASSETS), assets_backcompat_shim=False)
         return cls(items, held, ScannParameters(**document["parameters"]), document["recall"], threads)

@@ -131,8 +131,17 @@ def _without_surplus(scores: Floats, k: int) -> Mask:
 
 def _columns(mask: Mask) -> tuple[Columns, Mask]:
     """The marked columns [num_rows, width] of a mask, ascending, and which of them are there."""
-    num_rows, num_columns = mask.shape
-    flat = np.flatnonzero(mask)
+    return marked(np.flatnonzero(mask), *mask.shape)
+
+
+def marked(flat: npt.NDArray[np.intp], num_rows: int, num_columns: int) -> tuple[Columns, Mask]:
+    """The columns [num_rows, width] of places in a table, ascending, and which of them are there.
+
+    Args:
+        flat: the places, ascending: row times num_columns plus column.
+        num_rows: of the table.
+        num_columns: of the table.
+    """
     starts = np.searchsorted(flat, np.arange(num_rows + 1) * num_columns)
     counts = np.diff(starts)
     width = -(-int(counts.max(initial=0)) // _ABREAST) * _ABREAST

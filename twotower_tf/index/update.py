@@ -12,6 +12,8 @@ not enough, or much has changed since the training, the index is built anew.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import io
 import math
 import re
 import shutil
@@ -25,7 +27,7 @@ import numpy.typing as npt
 from twotower_tf.config import IndexConfig
 from twotower_tf.index import build, files, native, tuning
 from twotower_tf.index.exact import ExactSearcher
-from twotower_tf.index.items import ItemVectors, write_ids
+from twotower_tf.index.items import Ids, ItemVectors
 from twotower_tf.index.scann_searcher import ScannParameters, ScannSearcher
 from twotower_tf.index.searcher import Searcher
 
@@ -39,7 +41,7 @@ _ASSET = re.compile(r'assets\s*\{\s*asset_type:\s*(\w+)\s*asset_path:\s*"([^"]*)
 _DATASET = "DATASET_NPY"
 _DERIVED = frozenset({"TOKENIZATION_NPY", "AH_DATASET_NPY", "AH_DATASET_SOAR_NPY", "BF16_DATASET_NPY"})
 _TRAINED = frozenset({"AH_CENTERS", "PARTITIONER"})
-_ROWS = 1 << 16
+_BYTES = 1 << 22  # of a table's rows that are put together at a time
 
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -60,7 +62,8 @@ class Updated:
 
 def update(
     old: files.Stored,
-    items: ItemVectors,
+    ids: Ids,
+    new: Floats,
     origin: Rows,
     target: Path,
     index: IndexConfig,
@@ -71,7 +74,8 @@ def update(
 
     Args:
         old: the index before; its files were checked.
-        items: the new catalogue.
+        ids: [num_items] of the new catalogue, text.
+        new: [items that are NEW, vector_dim] float32, unit length, in the order of the items.
         origin: [num_items] row of `old` with the same vector, or NEW.
         target: directory to write.
         index: kind and target recall.
@@ -81,26 +85,29 @@ def update(
     Raises:
         DataError: as `build.build` says.
     """
-    if old.kind == ScannSearcher.kind == build.chosen_kind(len(items), index):
+    if old.kind == ScannSearcher.kind == build.chosen_kind(len(ids), index):
         known = assets(old.directory / _SCANN)
         before = ScannParameters(**old.document["parameters"])
-        changed = before.changed_since + _changes(old.items, origin)
+        changed = before.changed_since + _changes(len(old.vectors), origin)
         if changed <= _STALE * before.trained_on and set(known) <= {_DATASET} | _DERIVED | _TRAINED:
-            _splice(old.directory, known, items, origin, target)
+            written = _splice(old.directory, known, new, origin, target)
+            items = ItemVectors.trusted(ids, np.load(target / files.DATASET, mmap_mode="r", allow_pickle=False))
             searcher = _checked(old.document, changed, items, target, users, threads)
             if searcher is not None:
-                files.finish(target, items, searcher.description())
+                files.finish(target, items, searcher.description(), written)
                 return Updated(searcher, False)
             shutil.rmtree(target)
-    built = build.build(items.ids, items.vectors, index, users, threads)
+    vectors = np.ascontiguousarray(old.vectors[np.maximum(origin, 0)])
+    vectors[origin == NEW] = new
+    built = build.build(ids, vectors, index, users, threads)
     built.save(target)
     return Updated(built, built.kind != ExactSearcher.kind or built.kind != old.kind)
 
 
-def _changes(old: ItemVectors, origin: Rows) -> int:
-    """Items that came, changed or left."""
+def _changes(size: int, origin: Rows) -> int:
+    """Items that came, changed or left of `size`."""
     stay = int(np.count_nonzero(origin != NEW))
-    return len(origin) - stay + len(old) - stay
+    return len(origin) - stay + size - stay
 
 
 def assets(directory: Path) -> dict[str, str]:
@@ -108,21 +115,28 @@ def assets(directory: Path) -> dict[str, str]:
     return dict(_ASSET.findall((directory / _ASSETS).read_text(encoding="utf-8")))
 
 
-def _splice(directory: Path, known: dict[str, str], items: ItemVectors, origin: Rows, target: Path) -> None:
-    """Writes the rows of the items that stay, and those of new ones, beside the trained parts."""
+def _splice(directory: Path, known: dict[str, str], new: Floats, origin: Rows, target: Path) -> dict[str, str]:
+    """Writes the rows of the items that stay, and those of new ones, beside the trained parts.
+
+    Returns:
+        SHA-256 of the tables that were written, by path below `target`.
+    """
     shutil.copytree(directory, target, ignore=shutil.ignore_patterns(_SCANN, files.INDEX, files.ITEM_IDS))
     old, after = directory / _SCANN, target / _SCANN
     derived = [name for kind, name in known.items() if kind in _DERIVED]
     shutil.copytree(old, after, ignore=shutil.ignore_patterns(*derived, known[_DATASET]))
-    np.save(after / known[_DATASET], items.vectors)
     size = len(np.load(old / known[_DATASET], mmap_mode="r", allow_pickle=False))
-    new = np.flatnonzero(origin == NEW)
     with tempfile.TemporaryDirectory(dir=target, prefix="part-") as work:
         part = Path(work)
+        tables: dict[str, npt.NDArray[Any]] = {known[_DATASET]: new}
         if len(new):
-            _derive(old, known, items.vectors[new], part)
+            _derive(old, known, new, part)
         for name in derived:
-            _splice_rows(old / name, size, part / name, origin, new, after / name)
+            tables[name] = np.load(part / name, allow_pickle=False) if len(new) else np.empty(0)
+        return {
+            f"{_SCANN}/{name}": _splice_rows(old / name, size, table, origin, after / name)
+            for name, table in tables.items()
+        }
 
 
 def _derive(old: Path, known: dict[str, str], vectors: Floats, part: Path) -> None:
@@ -137,38 +151,53 @@ def _derive(old: Path, known: dict[str, str], vectors: Floats, part: Path) -> No
     native.library().load_searcher(str(source), assets_backcompat_shim=False).serialize(str(part), relative_path=True)
 
 
-def _splice_rows(old: Path, size: int, part: Path, origin: Rows, new: Rows, target: Path) -> None:
-    """One table of `size` rows: those of the old one by `origin`, those of the part for the `new` ones.
+def _splice_rows(old: Path, size: int, new: npt.NDArray[Any], origin: Rows, target: Path) -> str:
+    """Writes one table: rows of the old one of `size` rows by `origin`, for NEW items those of `new` in their order.
 
     A flat table (partitions, two per item where they spill) has rows all the same.
+
+    Returns:
+        The SHA-256 of what was written.
     """
     before = np.load(old, mmap_mode="r", allow_pickle=False)
     width = before.size // size
     shape = (len(origin) * width,) if before.ndim == 1 else (len(origin), width)
-    after = np.lib.format.open_memmap(target, mode="w+", dtype=before.dtype, shape=shape)
-    source, result = before.reshape(size, width), after.reshape(len(origin), width)
-    for start in range(0, len(origin), _ROWS):
-        result[start : start + _ROWS] = source[np.maximum(origin[start : start + _ROWS], 0)]
-    if len(new):
-        result[new] = np.load(part, allow_pickle=False).reshape(len(new), width)
-    after.flush()
+    source, added, done = before.reshape(size, width), new.reshape(-1, width), 0
+    header = io.BytesIO()
+    described = {"descr": np.lib.format.dtype_to_descr(before.dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, described)
+    digest = hashlib.sha256(header.getvalue())
+    rows = np.empty((min(len(origin), max(1, _BYTES // max(1, width * before.itemsize))), width), before.dtype)
+    with target.open("wb") as file:
+        file.write(header.getvalue())
+        for start in range(0, len(origin), len(rows)):
+            place = origin[start : start + len(rows)]
+            part, fresh = rows[: len(place)], np.flatnonzero(place == NEW)
+            np.take(source, place, axis=0, out=part, mode="clip")
+            part[fresh] = added[done : done + len(fresh)]
+            done += len(fresh)
+            digest.update(part.data)
+            file.write(part.data)
+    return digest.hexdigest()
 
 
 def _checked(
     old: dict[str, Any], changed: int, items: ItemVectors, target: Path, users: Floats, threads: int
 ) -> Searcher | None:
     """The index, with the tuned setting as it was or wider; None where no wider setting reaches the target."""
-    write_ids(target / files.ITEM_IDS, items.ids)
     k = min(int(old["recall"]["k"]), len(items))
     asked = tuning.sample(users if len(users) else items.vectors, _CHECKED)
-    truth = ExactSearcher(items, threads).search(asked, k).scores
+    truth: Floats | None = None
     wanted = min(float(old["recall"]["target"]), float(old["recall"]["measured"]))
     for factor in _WIDER:
         parameters = _wider({**old["parameters"], "changed_since": changed}, factor, len(items))
         recall = {**old["recall"], "k": k, "queries": len(asked)}
         document: dict[str, Any] = {"parameters": parameters, "recall": recall}
-        searcher = ScannSearcher.read(target, document, threads)
-        found = tuning.recall_of(searcher.search(asked, k).scores, truth).astype(np.float64)
+        searcher = ScannSearcher.read(target, document, threads, items)
+        scores = searcher.search(asked, k).scores
+        if truth is None:
+            truth = ExactSearcher(items, threads).best_scores(asked, k, scores[:, -1])
+        found = tuning.recall_of(scores, truth).astype(np.float64)
         recall["measured"] = round(float(found.mean()), 6)
         error = float(found.std()) / math.sqrt(len(found))
         if recall["measured"] + error >= wanted:  # below it only as far as the choice of users goes
