@@ -151,7 +151,7 @@ class _Read:
         """The SHA-256 of files below `path`, by name, that have not been changed since they were read."""
         return {
             file.relative_to(path).as_posix(): digest.result()
-            for file, (stamp, digest) in self._digests.items()
+            for file, (stamp, digest) in list(self._digests.items())  # more are begun meanwhile
             if file.is_relative_to(path) and file.is_file() and _stamp(file) == stamp
         }
 
