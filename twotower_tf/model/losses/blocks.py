@@ -128,11 +128,11 @@ def sum_above(step: Step, grid: Grid, threshold: tf.Tensor) -> tuple[tf.Tensor, 
 
 
 class _LogSumExp:
-    """The term of `log_sum_exp`: the level is the own item's score.
+    """The term of `log_sum_exp`: the level is the own item's score, or where columns' scores begin or end beyond it.
 
-    |z| is at most max|users| · max|columns| + max|bias| - level. Where no two scores are farther apart than 75, the
-    softmax over the columns and one more of score 0 gives slopes and their scale at once: exp z(b, j) is the ratio of
-    two of its numbers, neither of which is lost. Else the row's largest score is looked for.
+    No two scores are farther apart than 2 · max|users| · max|columns| + max bias - min bias. Where that is below 75,
+    the softmax over the columns and one more of score 0 gives slopes and their scale at once: exp z(b, j) is the ratio
+    of two of its numbers, neither of which is lost. Else the row's largest score is looked for.
     """
 
     filling = 0.0
