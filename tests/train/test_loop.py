@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from tensorflow.python.eager import context
 
 from twotower_tf.artifacts import RunPaths
 from twotower_tf.config import (
@@ -320,3 +321,25 @@ def test_on_two_cores_an_operation_has_one_thread_unless_told_otherwise(cores, a
     environment |= {"CORES": str(cores)} | ({"TF_NUM_INTRAOP_THREADS": asked} if asked else {})
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split()[-1] == str(threads)
+
+
+def test_nor_does_what_tensorflow_makes_of_the_steps(trained):
+    """Its graph optimizer, of several steps to a call: a table that is read as a whole is copied as a whole."""
+    run_dir, config = trained
+    batches = loop.Batches(config, Prepared.open(run_dir), EncodedData(config, Prepared.open(run_dir)))
+    model = loop.compile_model(config, batches.steps)
+    train = model.make_train_function()
+    context.context().enable_run_metadata()
+    try:
+        train(iter(batches.dataset(0)))
+        found = context.context().export_run_metadata()
+    finally:
+        context.context().disable_run_metadata()
+    (steps,) = [
+        graph.post_optimization_graph
+        for graph in found.function_graphs
+        if any(node.op == "ResourceScatterUpdate" for node in graph.post_optimization_graph.node)
+    ]
+    of_tables = {node.op for node in steps.node if "_embedding_" in node.name}
+    assert {"ResourceGather", "SparseSegmentMeanWithNumSegments"} <= of_tables
+    assert "ReadVariableOp" not in of_tables

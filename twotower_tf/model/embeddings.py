@@ -157,7 +157,10 @@ class EmbeddingTable(keras.layers.Layer):
     def _mean(self, rows: tf.Tensor, present: tf.Tensor) -> tf.Tensor:
         """Reads each distinct row once: neither the batch's embeddings nor their gradients exist one by one."""
         segments = tf.where(present)[:, 0]
-        distinct, places = tf.unique(tf.boolean_mask(rows, present))
+        # Nobody needs the counts. But unique, gather and mean are what TensorFlow's graph optimizer takes for an
+        # embedding lookup (SimplifyEmbeddingLookupStage): it makes the mean read the variable as a whole, and one that
+        # is updated by rows is copied whenever it is read: the table, at every step.
+        distinct, places, _ = tf.unique_with_counts(tf.boolean_mask(rows, present))
         embeddings = tf.cast(tf.gather(self.table, distinct), tf.float32)
         return tf.sparse.segment_mean(embeddings, places, segments, num_segments=tf.shape(rows)[0])
 
