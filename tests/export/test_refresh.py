@@ -1,6 +1,7 @@
 """A version with another catalogue and the same model, against what plain TensorFlow and NumPy make of its files."""
 
 import csv
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -9,13 +10,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from twotower_tf.config import IndexConfig
 from twotower_tf.errors import ArtifactError, ConfigError, DataError
+from twotower_tf.export import fresh
 from twotower_tf.export import refresh as refreshing
+from twotower_tf.export.export import export
 from twotower_tf.export.refresh import refresh, told
 from twotower_tf.export.reload import Tower
 from twotower_tf.export.rollback import rollback
 from twotower_tf.export.verify import verify
 from twotower_tf.features.inputs import rows_to_arrays, side_inputs
+from twotower_tf.index import update as updating
 from twotower_tf.index.bundle import Bundle, versions
 
 
@@ -246,6 +251,34 @@ def test_a_number_of_a_line_that_stays_is_not_carried_on_damaged(root, rows, tmp
     assert str(raised.value).startswith(f"{path}: damaged: its sha256 is ")
     assert "..., manifest.json states " in str(raised.value)
     assert [each.name for each in root.iterdir()] == ["7"]
+
+
+def test_an_index_of_scann_is_changed_or_built_anew_and_tried_as_it_is_published(trained, rows, tmp_path, monkeypatch):
+    pytest.importorskip("scann")
+    run_dir, config = trained
+    index = IndexConfig(kind="scann", k=10, target_recall=0.9, recommend_below=0)
+    root = tmp_path / "scann"
+    export(dataclasses.replace(config, index=index), run_dir, root, version=7)
+    path = root / "7" / "index" / "scann" / "dataset.npy"
+    content = path.read_bytes()
+    path.write_bytes(content[:-3] + bytes([content[-3] ^ 1]) + content[-2:])
+    items = table(tmp_path / "items.csv", [rows[5] | {"item_id": "new", "price": "3"}, rows[2] | {"price": "7"}])
+    with pytest.raises(ArtifactError, match="/7/index/scann/dataset.npy: damaged: its sha256 is"):
+        refresh(root, items)
+    path.write_bytes(content)
+    changed = refresh(root, items, version=8)
+    assert changed.index == "updated"
+    bundle = Bundle.open(root)
+    assert bundle.searcher().items.ids.tolist() == [*(f"i{row:05}" for row in range(150)), "new"]
+    assert tsv(root / "8").keys() == set(bundle.searcher().items.ids)
+    # Built anew after ScaNN's files were already told of: what was read of them does not count.
+    names = []
+    real = fresh.Trial.finished
+    monkeypatch.setattr(fresh.Trial, "finished", lambda *args: names.extend(args[2]) or real(*args))
+    monkeypatch.setattr(updating, "_checked", lambda *args: None)
+    anew = refresh(root, table(tmp_path / "items.csv", [rows[3] | {"price": "11"}]), version=9)
+    assert anew.index == "rebuilt" and {"index/scann", "index", "item_embeddings.tsv"} <= set(names)
+    verify(root)
 
 
 def test_nothing_is_published_that_a_fresh_process_finds_wrong(root, rows, tmp_path, monkeypatch):

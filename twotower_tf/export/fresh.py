@@ -24,6 +24,7 @@ from twotower_tf.export import answers, runtime
 from twotower_tf.index import files, native, topk
 from twotower_tf.index.bundle import INDEX, ITEM_TOWER, Bundle
 from twotower_tf.index.load import load
+from twotower_tf.index.scann_searcher import ASSETS as SCANN
 from twotower_tf.index.scann_searcher import ScannSearcher
 from twotower_tf.index.searcher import Searcher
 
@@ -48,7 +49,8 @@ class Trial:
 
         Args:
             staging: the directory, the same in every call.
-            names: files, or directories of finished files, below it. The index is loaded where it is one of them.
+            names: files, or directories of finished files, below it. The index, or what ScaNN reads of it, is loaded
+                where it is one of them.
         """
         assert self.process.stdin is not None
         line = json.dumps({"path": str(staging.resolve()), "names": list(names)})
@@ -135,6 +137,7 @@ class _Read:
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(topk.available_threads())
         self._digests: dict[Path, tuple[Stamp, Future[str]]] = {}
+        self._held: Future[Any] | None = None
         self._index: Future[Searcher] | None = None
 
     def begin(self, path: Path, names: Sequence[str]) -> None:
@@ -142,8 +145,10 @@ class _Read:
         found = [path / name for name in names]
         found += [file for directory in found for file in sorted(directory.rglob("*"))]
         for file in found:
-            if file.is_file():
+            if file.is_file() and self._digests.get(file, ((),))[0] != _stamp(file):
                 self._digests[file] = (_stamp(file), self._pool.submit(artifacts.sha256_file, file))
+        if f"{INDEX}/{SCANN}" in names:
+            self._held = self._pool.submit(self._load_scann, path / INDEX / SCANN)
         if INDEX in names:
             self._index = self._pool.submit(self._load, path)
 
@@ -159,11 +164,17 @@ class _Read:
         """The index."""
         return self._index.result() if self._index else bundle.searcher()
 
+    def _load_scann(self, path: Path) -> Any:
+        """What ScaNN reads, before index.json states its checksums: what is damaged may end this process, no other."""
+        self.digests(path)  # hashing waits for Python's lock, which ScaNN holds
+        _load_library(ScannSearcher.kind)
+        return native.load(path)
+
     def _load(self, path: Path) -> Searcher:
         stated = files.open_index(path / INDEX)
         _load_library(stated["kind"])
         files.check_files(path / INDEX, stated["files"], files.INDEX, self.digests(path / INDEX))
-        return load(path / INDEX, check=False)
+        return load(path / INDEX, check=False, held=self._held.result() if self._held else None)
 
 
 def _stamp(file: Path) -> Stamp:

@@ -7,6 +7,7 @@ process before it appears.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -130,7 +131,10 @@ def refresh(
                 return Refreshed(bundle.path, False, changes, listing, "kept")
             with artifacts.atomic_directory(path) as staging, _Finished(staging, trial) as finished:
                 index = _write(bundle, staging, number, changes, listing, progress, finished)
-                trial.check(staging)
+                if index == "rebuilt":  # what the process has read of the index before is void
+                    fresh.check(staging)
+                else:
+                    trial.check(staging)
         publish.remove_old(export_dir, keep, number)
     progress("refresh", _STEPS, _STEPS)
     return Refreshed(path, True, changes, listing, index)
@@ -167,7 +171,7 @@ class _Finished:
         self._trial.finished(self._staging, names)
         for name in names:
             for path in [self._staging / name, *(self._staging / name).rglob("*")]:
-                self._syncs.append(self._disk.submit(artifacts.sync, path))
+                self._syncs.append(self._disk.submit(_sync, path))
 
     def __exit__(self, *error: object) -> None:
         """Waits for the disk."""
@@ -175,6 +179,11 @@ class _Finished:
         if error == (None, None, None):
             for each in self._syncs:
                 each.result()
+
+
+def _sync(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):  # of an index that is given up; what is published is synced once more
+        artifacts.sync(path)
 
 
 def _write(
@@ -208,7 +217,10 @@ def _write(
             progress("refresh", 3, _STEPS)
             text = beside.submit(_write_text, bundle, staging, changes, ids, new, finished)
             index, users = bundle.config.index, bundle.sample_users
-            done = update(old, ids, new, changes.origin, staging / bundles.INDEX, index, users)
+            done = update(
+                old, ids, new, changes.origin, staging / bundles.INDEX, index, users,
+                written=lambda name: finished(f"{bundles.INDEX}/{name}"),
+            )  # fmt: skip
             finished(bundles.INDEX)
             known |= text.result()
             formats.write(staging, [name for name in bundle.manifest["formats"] if name != "tsv"], done.searcher.items)

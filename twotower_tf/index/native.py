@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -53,6 +54,15 @@ def library() -> ModuleType:
 
     module: ModuleType = scann_ops_pybind
     return module
+
+
+def load(directory: Path) -> Any:
+    """ScaNN's searcher from what it serialized; it ends the process where that is damaged.
+
+    Raises:
+        ImportError: as `library` says.
+    """
+    return library().load_searcher(str(directory), assets_backcompat_shim=False)
 
 
 def build(vectors: Floats, k: int, shape: Shape, threads: int) -> Any:

@@ -22,7 +22,7 @@ from twotower_tf.index.searcher import Answers, Neighbours, check_queries
 
 MIN_ITEMS = 16  # a quantizer block has 16 centres, each wants a training point
 
-_ASSETS = "scann"
+ASSETS = "scann"  # directory of what ScaNN serialized
 _CURVE = "recall_curve.svg"
 # In items scored exactly, among many: a quantized one, one re-scored out of order, and a partition's centre.
 _QUANTIZED, _REORDERED, _CENTRE = 0.5, 32.0, 1.0
@@ -176,27 +176,38 @@ class ScannSearcher:
 
     def save(self, directory: Path) -> None:
         """Writes ScaNN's files under scann/ with relative paths, a plot of the recall, item_ids, index.json."""
-        (directory / _ASSETS).mkdir(parents=True, exist_ok=True)
-        self._native.serialize(str(directory / _ASSETS), relative_path=True)
+        (directory / ASSETS).mkdir(parents=True, exist_ok=True)
+        self._native.serialize(str(directory / ASSETS), relative_path=True)
         (directory / _CURVE).write_text(curve.draw(self.recall, asdict(self.parameters)), encoding="utf-8")
         files.finish(directory, self.items, self.description())
 
     @classmethod
     def read(
-        cls, directory: Path, document: dict[str, Any], threads: int = 0, items: ItemVectors | None = None
+        cls,
+        directory: Path,
+        document: dict[str, Any],
+        threads: int = 0,
+        items: ItemVectors | None = None,
+        held: Any = None,
     ) -> ScannSearcher:
-        """Reads what `save` wrote; `load` has checked the files, and `items`, by default read too, is what they hold.
+        """Reads what `save` wrote; `load` has checked the files.
+
+        Args:
+            directory: of the index.
+            document: the content of index.json.
+            threads: that answer one call at most; 0 is one per core.
+            items: where the caller has them.
+            held: `native.load` of these files, where the caller has that.
 
         Raises:
             ArtifactError: where ScaNN is not installed.
         """
         try:
-            scann = native.library()
+            held = held or native.load(directory / ASSETS)
         except ImportError as error:
             raise ArtifactError(
                 f"{directory}: an index of kind scann needs the package scann, which cannot be imported ({error})"
             ) from None
         if items is None:
             items = files.restore(directory, np.load(directory / files.DATASET, mmap_mode="r", allow_pickle=False))
-        held = scann.load_searcher(str(directory / _ASSETS), assets_backcompat_shim=False)
         return cls(items, held, ScannParameters(**document["parameters"]), document["recall"], threads)

@@ -18,6 +18,7 @@ import math
 import re
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ def update(
     index: IndexConfig,
     users: Floats,
     threads: int = 0,
+    written: Callable[[str], object] = lambda name: None,
 ) -> Updated:
     """Makes and saves the index of a changed catalogue.
 
@@ -81,6 +83,8 @@ def update(
         index: kind and target recall.
         users: [users, vector_dim] float32, real user vectors that recall is measured with.
         threads: for building and answering; 0 is one per core.
+        written: told the directory of ScaNN's files in `target` when they are written, before recall is measured; where
+            the index is built anew after that they are replaced.
 
     Raises:
         DataError: as `build.build` says.
@@ -90,11 +94,12 @@ def update(
         before = ScannParameters(**old.document["parameters"])
         changed = before.changed_since + _changes(len(old.vectors), origin)
         if changed <= _STALE * before.trained_on and set(known) <= {_DATASET} | _DERIVED | _TRAINED:
-            written = _splice(old.directory, known, new, origin, target)
+            digests = _splice(old.directory, known, new, origin, target)
+            written(_SCANN)
             items = ItemVectors.trusted(ids, np.load(target / files.DATASET, mmap_mode="r", allow_pickle=False))
             searcher = _checked(old.document, changed, items, target, users, threads)
             if searcher is not None:
-                files.finish(target, items, searcher.description(), written)
+                files.finish(target, items, searcher.description(), digests)
                 return Updated(searcher, False)
             shutil.rmtree(target)
     vectors = np.ascontiguousarray(old.vectors[np.maximum(origin, 0)])
@@ -148,7 +153,7 @@ def _derive(old: Path, known: dict[str, str], vectors: Floats, part: Path) -> No
     stated = [f'assets {{\n  asset_type: {kind}\n  asset_path: "{name}"\n}}\n' for kind, name in kept.items()]
     (source / _ASSETS).write_text("".join(stated), encoding="utf-8")
     np.save(source / known[_DATASET], np.ascontiguousarray(vectors))
-    native.library().load_searcher(str(source), assets_backcompat_shim=False).serialize(str(part), relative_path=True)
+    native.load(source).serialize(str(part), relative_path=True)
 
 
 def _splice_rows(old: Path, size: int, new: npt.NDArray[Any], origin: Rows, target: Path) -> str:
