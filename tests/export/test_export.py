@@ -23,10 +23,11 @@ from twotower_tf.errors import ArtifactError, ConfigError, DataError
 from twotower_tf.export import export as exporting
 from twotower_tf.export import publish, raw
 from twotower_tf.export.export import export
+from twotower_tf.export.verify import verify
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.features.inputs import rows_to_arrays, side_inputs
 from twotower_tf.index import bundle
-from twotower_tf.train import checkpoint, vectors
+from twotower_tf.train import checkpoint, loop, vectors
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -179,6 +180,18 @@ def test_vectors_that_are_no_numbers_are_refused(projection, refusal, trained, t
         export(trained[1], trained[0], tmp_path / "e")
     assert refusal in str(raised.value)
     assert list((tmp_path / "e").iterdir()) == []
+
+
+def test_a_model_of_bfloat16_tables_is_exported_and_verified(trained, tmp_path):
+    run_dir, config = trained
+    shutil.copytree(run_dir / "prepared", tmp_path / "run" / "prepared")
+    halved = dataclasses.replace(config, model=dataclasses.replace(config.model, table_dtype="bfloat16"))
+    artifacts.write_text(tmp_path / "run" / "config.json", configuration.to_json(halved))
+    loop.train(halved, tmp_path / "run")
+    path = export(halved, tmp_path / "run", tmp_path / "e", version=1)
+    tables = json.loads((path / "manifest.json").read_text())["tables"]["item"]
+    assert tables["item_embedding_4-table"]["bytes"] == 20 * 4 * 2  # two bytes a number
+    assert verify(tmp_path / "e")[0].startswith("version 1: 15 files")
 
 
 def test_a_catalogue_without_a_trained_item_is_refused(trained, tmp_path, monkeypatch):

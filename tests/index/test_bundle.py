@@ -112,6 +112,17 @@ def test_a_damaged_manifest_is_not_passed_over_for_an_older_version(tmp_path):
         Bundle.open(tmp_path)
 
 
+@pytest.mark.parametrize("was", [b'"format"', b"twotower_tf bundle"])
+def test_a_flipped_bit_in_the_format_does_not_hide_a_version(tmp_path, was):
+    write_bundle(tmp_path, 8)
+    path = write_bundle(tmp_path, 9) / "manifest.json"
+    content = path.read_bytes()
+    place = content.index(was) + 3
+    path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    with pytest.raises(ArtifactError, match=r"/9/manifest.json: format .* is not 'twotower_tf bundle'"):
+        Bundle.open(tmp_path)
+
+
 def test_a_manifest_whose_content_changed_is_refused(tmp_path):
     path = write_bundle(tmp_path, 9, evaluation={"recall@20": 0.25}) / "manifest.json"
     path.write_text(path.read_text().replace("0.25", "0.75"))

@@ -48,7 +48,8 @@ def versions(export_dir: str | Path) -> list[int]:
     """The versions of an export root, ascending.
 
     A version is a child directory named by an integer with a manifest of ours, or with a damaged one: that is listed,
-    so that it is refused by name and not passed over in silence. Half-copied and foreign directories are none.
+    so that it is refused by name and not passed over in silence. Half-copied and foreign directories are none. A
+    manifest is known by its format or by its seal: no single flipped bit hides it.
     """
     root = Path(export_dir)
     if not root.is_dir():
@@ -61,9 +62,10 @@ def _is_version(child: Path) -> bool:
     if not (name.isascii() and name.isdecimal() and str(int(name)) == name and (child / MANIFEST).is_file()):
         return False
     try:
-        return artifacts.read_json(child / MANIFEST, "bundle").get("format") == FORMAT
+        document = artifacts.read_json(child / MANIFEST, "bundle")
     except ArtifactError:
         return True
+    return document.get("format") == FORMAT or SEAL in document
 
 
 @dataclass(frozen=True)
