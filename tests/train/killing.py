@@ -1,6 +1,6 @@
 """Trains in processes of its own that are killed, for `test_resume`; TensorFlow is imported once, before they fork.
 
-    python -m tests.train.killing RUN_DIR SEED:DELAY,SEED:DELAY,...
+    python -m tests.train.killing RUN_DIR SEED,SEED,...
 
 RUN_DIR is prepared. Prints one JSON line per moment: how far the killed training had come, and whether the resumed one
 ended with the undisturbed one's weights, bit for bit.
@@ -52,6 +52,14 @@ def copied(source, run_dir):
     return run_dir
 
 
+def wait_for(child, run_dir, count):
+    """Until so many checkpoints were seen, or the child has ended."""
+    seen = set()
+    while len(seen) < count and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        seen |= {path.name for path in RunPaths(run_dir).checkpoints.glob("[0-9]*")}
+        time.sleep(0.005)
+
+
 def state(run_dir):
     """Every weight and number of optimizer state of the newest checkpoint, as bytes."""
     newest = max(path for path in RunPaths(run_dir).checkpoints.iterdir() if path.name[0] != ".")
@@ -68,18 +76,16 @@ def history(run_dir):
 def main():
     source, seeds = Path(sys.argv[1]), [int(seed) for seed in sys.argv[2].split(",")]
     undisturbed = copied(source, source / "undisturbed")
-    began = time.monotonic()
     finish(begin(undisturbed, resume=False))
-    whole = time.monotonic() - began
     name, expected = state(undisturbed)
     for seed in seeds:
         run_dir = copied(source, source / f"killed-{seed}")
         child = begin(run_dir, resume=False)
-        if seed:  # at any moment, also before the first checkpoint and while one is being written
-            time.sleep(random.Random(seed).uniform(0.2, 1.0) * whole)
-        else:  # soon after the first checkpoint within an epoch
-            while not list(RunPaths(run_dir).checkpoints.glob("0*-*[1-9]*")) and os.waitpid(child, os.WNOHANG)[0] == 0:
-                time.sleep(0.005)
+        rng = random.Random(seed)
+        # After the first checkpoint within an epoch, or at any moment: also before it, and while one is being written.
+        # Checkpoints are waited for, not seconds: a machine is slow in one run and fast in the next.
+        wait_for(child, run_dir, rng.randrange(6) if seed else 1)
+        time.sleep(rng.uniform(0.0, 0.2) if seed else 0.0)
         os.kill(child, signal.SIGKILL)
         killed = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
         left = sorted(path.name for path in run_dir.glob("checkpoints/[0-9]*"))

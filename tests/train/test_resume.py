@@ -28,7 +28,7 @@ def prepared(trained, tmp_path):
         model=dataclasses.replace(config.model, dropout=0.2),
         sampling=SamplingConfig((InBatch(), Uniform(per_positive=2), Queue(size=200))),
         train=TrainConfig(
-            batch_size=256, epochs=2, initial_lr=0.01, monitor="", steps_per_execution=3, checkpoint_minutes=0.002
+            batch_size=64, epochs=2, initial_lr=0.01, monitor="", steps_per_execution=3, checkpoint_minutes=0.002
         ),
     )
     artifacts.write_text(RunPaths(tmp_path).config, configuration.to_json(config))
