@@ -2,7 +2,8 @@
 
     python benchmarks/step_cost_vs_table.py [--rows=10000,100000,1000000,10000000,100000000] [--table_dtype=float32]
 
-One hash column of 16 dimensions on each side, in-batch softmax, batches of 1,024 random ids. Every size trains in a
+One hash column of 16 dimensions on each side, and a history of up to ten items that shares the items' table, in-batch
+softmax, batches of 1,024 random ids. Every size trains in a
 process of its own and takes turns with one of 10^5 rows, so that a busy machine slows both alike. One JSON
 line per size: `ours` and `peer` are milliseconds per step at that size and at 10^5 rows, the ratio their median over
 rounds. `memory_ratio`: peak resident memory over 1.15 x (table + optimizer state) + 1.5 GB, which must stay below one.
@@ -25,6 +26,7 @@ from twotower_tf.config import (
     DataConfig,
     ExperimentConfig,
     Hash,
+    History,
     InBatch,
     InBatchSoftmax,
     ModelConfig,
@@ -32,7 +34,7 @@ from twotower_tf.config import (
     TrainConfig,
 )
 
-BATCH, DIM, COMPARED = 1024, 16, 100_000
+BATCH, DIM, HISTORY, COMPARED = 1024, 16, 10, 100_000
 
 
 def experiment(rows: int, table_dtype: Any) -> ExperimentConfig:
@@ -40,8 +42,8 @@ def experiment(rows: int, table_dtype: Any) -> ExperimentConfig:
     return ExperimentConfig(
         name="rows",
         data=DataConfig(),
-        item_features=(Hash("item", buckets=rows // 2),),
-        user_features=(Hash("user", buckets=rows // 2),),
+        item_features=(Hash("item_id", buckets=rows // 2),),
+        user_features=(Hash("user_id", buckets=rows // 2), History(of="item_id", length=HISTORY)),
         model=ModelConfig(embedding_dim=DIM, table_dtype=table_dtype),
         sampling=SamplingConfig(negatives=(InBatch(),)),
         loss=InBatchSoftmax(),
@@ -53,27 +55,33 @@ def batches(rows: int) -> Any:
     """Batches of random ids, other ones at every step, as the model takes them."""
     import tensorflow as tf
 
+    from twotower_tf.train.batches import untuned
+
     def batch(step: Any) -> Any:
-        def ids(side: int) -> Any:
-            seed = tf.stack([step, tf.constant(side, tf.int64)])
-            return tf.random.stateless_uniform([BATCH, 1], seed, 0, rows // 2, tf.int32)
+        def ids(stream: int, columns: int, below: int) -> Any:
+            seed = tf.stack([step, tf.constant(stream, tf.int64)])
+            return tf.random.stateless_uniform([BATCH, columns], seed, 0, below, tf.int32)
 
         zeros, ones = tf.zeros([BATCH, 1]), tf.ones([BATCH, 1])
         own = tf.range(BATCH)
+        read = tf.range(HISTORY) < ids(2, 1, HISTORY + 1)
         inputs = {
-            "user_ids": ids(0), "item_ids": ids(1), "positive_log_q": zeros, "column_log_q": zeros,
+            "user_ids": ids(0, 1, rows // 2), "item_ids": ids(1, 1, rows // 2),
+            "user_multi_0": tf.where(read, ids(3, HISTORY, rows // 2), -1),
+            "positive_log_q": zeros, "column_log_q": zeros,
             "hits": tf.stack([own, own], axis=1), "sample_weight": ones,
         }  # fmt: skip
         return inputs, ones, ones
 
-    return tf.data.Dataset.range(2**40).map(batch).prefetch(4)
+    return untuned(tf.data.Dataset.range(2**40).map(batch).prefetch(4))
 
 
 def serve(connection: Connection, rows: int, table_dtype: str) -> None:
     """Trains as many steps as it is told; answers with the seconds and the peak of resident memory."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    from twotower_tf.train.loop import compile_model
+    from twotower_tf.train.loop import compile_model, share_cores
 
+    share_cores()  # as `twotower train` does
     begin = time.perf_counter()
     model, dataset = compile_model(experiment(rows, table_dtype), 1000), batches(rows)
     connection.send(time.perf_counter() - begin)

@@ -118,7 +118,7 @@ class Batches:
             shaped = [tf.ensure_shape(part, spec.shape) for part, spec in zip(parts, specs, strict=True)]
             return tf.nest.pack_sequence_as(signature, shaped)
 
-        return tf.data.Dataset.counter().map(batch).prefetch(4)
+        return untuned(tf.data.Dataset.counter().map(batch).prefetch(4))
 
     def _order(self, epoch: int) -> Ints:
         """The epoch's rows as they come."""
@@ -198,6 +198,16 @@ class Batches:
             name: tf.TensorSpec([None, None], tf.int32) if name in ragged else spec(value) for name, value in x.items()
         }
         return specs, spec(y), spec(weight)
+
+
+def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """The dataset without TensorFlow's tuner, for which nothing is left to choose here.
+
+    The end of an iterator may wait for the tuner to wake, which sleeps twice as long each time, up to a minute.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
 
 
 def _stack(first: np.ndarray, then: np.ndarray) -> np.ndarray:
