@@ -45,6 +45,12 @@ def first_ids(x):
     return x["item_ids"][:, 0]
 
 
+def test_no_tuner_sleeps_behind_the_batches(trained):
+    # The end of an iterator may wait until tf.data's tuner wakes, up to a minute.
+    made, _ = batches(trained, (InBatch(),), InBatchSoftmax())
+    assert made.dataset(0).options().autotune.enabled is False
+
+
 def test_an_epoch_reads_each_positive_once_in_an_order_of_its_own(trained):
     made, encoded = batches(trained, (InBatch(),), InBatchSoftmax())
     positives = encoded.keys("train")["item_row"][encoded.keys("train")["label"] == 1]
