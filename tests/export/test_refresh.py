@@ -253,6 +253,7 @@ def test_a_number_of_a_line_that_stays_is_not_carried_on_damaged(root, rows, tmp
     assert [each.name for each in root.iterdir()] == ["7"]
 
 
+@pytest.mark.quality  # trains, exports and tunes ScaNN's index twice
 def test_an_index_of_scann_is_changed_or_built_anew_and_tried_as_it_is_published(trained, rows, tmp_path, monkeypatch):
     pytest.importorskip("scann")
     run_dir, config = trained

@@ -5,8 +5,6 @@ import json
 import math
 import os
 import shutil
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -310,17 +308,25 @@ def test_no_operation_of_a_step_touches_a_whole_table(rule, dtype, trained):
     assert used == {"ResourceGather", "ResourceScatterUpdate", "VarIsInitializedOp"}  # the last by the clock
 
 
-@pytest.mark.parametrize("cores, asked, threads", [(2, None, 1), (2, "2", 2), (1, None, 0)])
-def test_on_two_cores_an_operation_has_one_thread_unless_told_otherwise(cores, asked, threads):
-    code = (
-        "import os; os.sched_getaffinity = lambda process: set(range(int(os.environ['CORES'])))\n"
-        "import tensorflow as tf; from twotower_tf.train import loop; loop.share_cores()\n"
-        "print(os.environ.get('TF_NUM_INTRAOP_THREADS') or tf.config.threading.get_intra_op_parallelism_threads())"
-    )
-    environment = {name: value for name, value in os.environ.items() if name != "TF_NUM_INTRAOP_THREADS"}
-    environment |= {"CORES": str(cores)} | ({"TF_NUM_INTRAOP_THREADS": asked} if asked else {})
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.split()[-1] == str(threads)
+@pytest.mark.parametrize("cores, asked, threads", [(2, None, [1]), (2, "2", []), (1, None, []), (8, None, [])])
+def test_on_two_cores_an_operation_has_one_thread_unless_told_otherwise(cores, asked, threads, monkeypatch):
+    told = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
+    monkeypatch.setattr(tf.config.threading, "set_intra_op_parallelism_threads", told.append)
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    if asked:
+        monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", asked)
+    loop.share_cores()
+    assert told == threads
+
+
+def test_a_tensorflow_that_has_begun_keeps_its_threads(monkeypatch):
+    tf.constant(1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    before = tf.config.threading.get_intra_op_parallelism_threads()
+    loop.share_cores()
+    assert tf.config.threading.get_intra_op_parallelism_threads() == before
 
 
 def test_nor_does_what_tensorflow_makes_of_the_steps(trained):

@@ -28,7 +28,7 @@ def prepared(trained, tmp_path):
         model=dataclasses.replace(config.model, dropout=0.2),
         sampling=SamplingConfig((InBatch(), Uniform(per_positive=2), Queue(size=200))),
         train=TrainConfig(
-            batch_size=64, epochs=2, initial_lr=0.01, monitor="", steps_per_execution=3, checkpoint_minutes=0.002
+            batch_size=256, epochs=2, initial_lr=0.01, monitor="", steps_per_execution=3, checkpoint_minutes=0.002
         ),
     )
     artifacts.write_text(RunPaths(tmp_path).config, configuration.to_json(config))
@@ -59,6 +59,8 @@ def test_a_training_killed_within_an_epoch_ends_where_the_undisturbed_one_ends(p
 
 @pytest.mark.quality
 def test_ten_random_moments(prepared):
+    config = configuration.override(configuration.load_run(prepared), ["train.batch_size=64"])  # longer
+    artifacts.write_text(RunPaths(prepared).config, configuration.to_json(config))
     moments = kill(prepared, range(1, 11))
     assert sum(moment["killed"] for moment in moments) >= 5 and len({moment["left"] for moment in moments}) >= 4
     for moment in moments:
