@@ -141,6 +141,11 @@ class TrainConfig:
     checkpoint_minutes: PositiveFloat = 30.0
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
 
+    @property
+    def mixed(self) -> bool:
+        """Whether training multiplies in bfloat16."""
+        return self.precision == "mixed_bfloat16"
+
 
 @config_class
 class EvaluationConfig:

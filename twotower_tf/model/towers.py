@@ -127,7 +127,7 @@ def tower(
     x = parts[0] if len(parts) == 1 else keras.layers.Concatenate(name=f"{side}_features")(parts)
     for depth, units in enumerate(hidden, 1):
         x = _block(config, x, units, f"{side}_hidden_{depth}")
-    x = Dense(config.model.vector_dim, mixed=_mixed(config), name=f"{side}_projection")(x)
+    x = Dense(config.model.vector_dim, mixed=config.train.mixed, name=f"{side}_projection")(x)
     return UnitLength(name=VECTOR_LAYERS[side])(x)
 
 
@@ -163,7 +163,7 @@ def _embedded(
 
 def _block(config: ExperimentConfig, x: Any, units: int, name: str) -> Any:
     """A hidden layer; with `residual`, its input is added, through a projection where the widths differ."""
-    mixed = _mixed(config)
+    mixed = config.train.mixed
     y = Dense(units, config.model.activation, mixed=mixed, name=name)(x)
     if config.model.residual:
         fits = x.shape[-1] == units
@@ -173,7 +173,3 @@ def _block(config: ExperimentConfig, x: Any, units: int, name: str) -> Any:
         seed = config.seed + zlib.crc32(name.encode())
         y = Dropout(config.model.dropout, seed, name=f"{name}_dropout")(y)
     return y
-
-
-def _mixed(config: ExperimentConfig) -> bool:
-    return config.train.precision == "mixed_bfloat16"

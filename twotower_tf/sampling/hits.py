@@ -31,8 +31,9 @@ def accidental(positives: Pairs, users: Ints, columns: Ints) -> Items:
     liked = positives.items[ranges(positives.starts[known], counts)]
     hit = np.flatnonzero(times[liked])  # few of them: all that follows is small
     liked = liked[hit]
-    met = order[ranges(begin[liked], times[liked])].astype(np.int32)  # columns, user by user
-    ends = np.append(0, np.cumsum(times[liked]))[np.searchsorted(hit, np.append(0, np.cumsum(counts)))]
+    per_item = times[liked]
+    met = order[ranges(begin[liked], per_item)].astype(np.int32)  # columns, user by user
+    ends = np.append(0, np.cumsum(per_item))[np.searchsorted(hit, np.append(0, np.cumsum(counts)))]
     per_row = np.diff(ends)[user_of]
     found = np.empty((int(per_row.sum()), 2), np.int32)
     found[:, 0] = np.repeat(np.arange(len(users), dtype=np.int32), per_row)

@@ -24,7 +24,7 @@ def layer(config: ExperimentConfig) -> CandidateLoss:
     """The layer of any loss but `CosineLogitBCE`."""
     loss, plan = config.loss, draws.plan(config)
     columns: dict[str, Any] = {"in_batch": plan.in_batch, "queue": plan.queue, "name": "loss"}
-    if config.train.precision == "mixed_bfloat16":
+    if config.train.mixed:
         columns["products"] = "bfloat16"
     if isinstance(loss, InBatchSoftmax | SampledSoftmax):
         return SoftmaxLoss(loss.temperature, loss.learn_temperature, loss.correct, **columns)
