@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "twotower_tf"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-GROUND = {"errors", "artifacts", "config", "progress"}
+GROUND = {"errors", "artifacts", "config", "progress", "sql"}
 DATA = GROUND | {"data"}
 FEATURES = DATA | {"features"}
 SAMPLING = FEATURES | {"sampling"}
@@ -21,6 +21,7 @@ TRAIN = MODEL | {"train"}
 ALLOWED = {
     "errors": set(),
     "progress": set(),
+    "sql": {"errors"},
     "artifacts": {"errors"},
     "config": {"errors", "artifacts", "config"},
     "configs": {"config"},
@@ -35,7 +36,19 @@ ALLOWED = {
     "score": FEATURES | {"index", "score"},
     "serve": FEATURES | {"index", "serve"},
 }
-NO_TENSORFLOW = {"errors", "progress", "artifacts", "config", "configs", "data", "index", "cli", "__init__", "__main__"}
+NO_TENSORFLOW = {
+    "errors",
+    "progress",
+    "sql",
+    "artifacts",
+    "config",
+    "configs",
+    "data",
+    "index",
+    "cli",
+    "__init__",
+    "__main__",
+}
 
 
 def part(path: Path) -> str:

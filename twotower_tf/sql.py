@@ -1,0 +1,198 @@
+"""SQL written by people: one expression over known columns, and a DuckDB from which nothing else can be reached.
+
+An expression is parsed by DuckDB before it is run. Only columns, constants, comparisons and the functions below get
+further: no query inside it, nothing that reads a file, a setting or the clock, nothing whose result differs between
+two runs or whose cost does not go with the number of rows. The database that runs it reads and writes files below the
+directories that the package names, loads no extension, and has its settings locked.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from twotower_tf.errors import DataError, unknown_name
+
+_LONGEST = 10_000  # characters
+_CLASSES = frozenset("BETWEEN CASE CAST COLUMN_REF COMPARISON CONJUNCTION CONSTANT FUNCTION OPERATOR TYPE".split())
+FUNCTIONS = frozenset(
+    """
+    + - * / // % || ~~ !~~ ~~* !~~* ~~~ ^@ like_escape ilike_escape not_like_escape not_ilike_escape
+    abs ceil ceiling floor round sign sqrt ln log10 log2 exp pow power mod greatest least isnan isinf isfinite
+    lower upper trim ltrim rtrim length len strlen contains starts_with prefix ends_with suffix substring substr left
+    right position strpos instr regexp_matches regexp_full_match split_part string_split str_split
+    nullif ifnull if list_contains list_has array_contains array_has list_has_any array_has_any list_has_all
+    array_has_all list_position list_value list_count array_length
+    year month day hour minute second week quarter dayofweek dayofyear date_part date_trunc date_diff datediff to_days
+    to_months to_years to_hours to_minutes to_seconds to_timestamp epoch epoch_ms make_date trunc
+    """.split()
+)
+_SETTINGS: Mapping[str, Any] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "allow_community_extensions": "false",
+    "python_enable_replacements": "false",
+}
+
+
+def connect(
+    database: str | Path = ":memory:", directories: Iterable[Path] = (), **settings: Any
+) -> duckdb.DuckDBPyConnection:
+    """Opens a DuckDB that reaches no file outside of some directories and loads no extension.
+
+    Times are in UTC. The settings are final: no statement changes them.
+
+    Args:
+        database: its file, or `:memory:`.
+        directories: below which files are read and written; none by default. Besides them, only `database` and what
+            the setting `temp_directory` names.
+        settings: of DuckDB, by name, e.g. `threads=1`.
+    """
+    connection = duckdb.connect(database, config={**_SETTINGS, **settings})
+    connection.execute("SET TimeZone = 'UTC'")
+    allowed = ", ".join(_literal(str(each.absolute())) for each in dict.fromkeys(directories))
+    if allowed:
+        connection.execute(f"SET allowed_directories = [{allowed}]")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+    return connection
+
+
+def check(
+    text: str,
+    field: str,
+    columns: Iterable[str],
+    *,
+    kind: str,
+    table: str = "",
+    functions: Collection[str] = FUNCTIONS,
+    comments: bool = True,
+) -> None:
+    """Refuses everything but one expression over `columns`.
+
+    Args:
+        text: what somebody wrote.
+        field: where it was written, for messages.
+        columns: names that it may use, compared without regard to case, as SQL does.
+        kind: what it is called, for messages, e.g. "filter".
+        table: a name by which columns may be qualified.
+        functions: that it may call.
+        comments: whether it may have comments.
+
+    Raises:
+        DataError: saying what is refused.
+    """
+    names = tuple(columns)
+    known = {name.lower() for name in names}
+    tree = _parse(text, field)
+    if not comments and any(token is duckdb.token_type.comment for _, token in duckdb.tokenize(text)):
+        raise DataError(f"{field}: a comment is refused: {_shown(text)}")
+    for node in _nodes(tree):
+        found, name = node["class"], str(node.get("function_name", "")).lower()
+        if found == "COLUMN_REF":
+            column = _column(node, table)
+            if column.lower() not in known:
+                raise DataError(f"{field}: {_unknown(column, names)}")
+        elif found not in _CLASSES:
+            raise DataError(f"{field}: {_refused(found, kind)}: {_shown(text)}")
+        elif name == "row":  # what SQL makes of (), and of values with commas between them
+            raise DataError(f"{field}: one expression is expected; found {_shown(text)}")
+        elif found == "FUNCTION" and (name not in functions or node.get("schema")):
+            raise DataError(f"{field}: {unknown_name('function', name, functions)}")
+
+
+def columns(text: str, field: str) -> list[str]:
+    """The names of columns as they stand in an expression.
+
+    Raises:
+        DataError: where it is no expression.
+    """
+    nodes = _nodes(_parse(text, field))
+    return list(dict.fromkeys(_column(node, "") for node in nodes if node["class"] == "COLUMN_REF"))
+
+
+def _column(node: dict[str, Any], table: str) -> str:
+    path = node["column_names"]
+    return str(path[1] if table and len(path) == 2 and path[0].lower() == table else path[0])
+
+
+@functools.cache
+def _parser() -> duckdb.DuckDBPyConnection:
+    return connect(threads=1)
+
+
+def _parse(text: str, field: str) -> Any:
+    """The tree of one expression.
+
+    Raises:
+        DataError: where the text is none, or something else.
+    """
+    if len(text) > _LONGEST:
+        raise DataError(f"{field}: at most {_LONGEST} characters are expected; found {len(text)}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{field}: {_shown(text)} is no SQL expression: it is not valid Unicode") from None
+    # in lines of its own: a comment at its end hides nothing
+    with _parser().cursor() as cursor:
+        found = cursor.execute("SELECT json_serialize_sql(?::VARCHAR)", [f"SELECT (\n{text}\n)"]).fetchone() or ("{}",)
+    try:
+        document = json.loads(found[0])
+    except RecursionError:
+        raise DataError(f"{field}: {_shown(text)} is nested too deeply") from None
+    if document.get("error", True):
+        message = str(document.get("error_message", "not SQL")).splitlines()[0]
+        raise DataError(f"{field}: {_shown(text)} is no SQL expression: {message}")
+    node = document["statements"][0]["node"]
+    whole = (
+        len(document["statements"]) == 1
+        and node["type"] == "SELECT_NODE"
+        and len(node["select_list"]) == 1
+        and node["from_table"]["type"] == "EMPTY"
+        and not (node["where_clause"] or node["group_expressions"] or node["having"] or node["qualify"])
+        and not (node["modifiers"] or node["sample"] or node["cte_map"]["map"])
+    )
+    if not whole:
+        raise DataError(f"{field}: one expression is expected; found {_shown(text)}")
+    return node["select_list"][0]
+
+
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    """Every expression in a tree."""
+    if isinstance(tree, dict):
+        if "class" in tree:
+            yield tree
+        for value in tree.values():
+            yield from _nodes(value)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from _nodes(value)
+
+
+def _unknown(column: str, names: tuple[str, ...]) -> str:
+    near = unknown_name("column", column, names)
+    return near if "; known: " in near else f"{near} known: {', '.join(sorted(names))}"
+
+
+def _refused(found: str, kind: str) -> str:
+    reasons = {
+        "SUBQUERY": f"a query inside a {kind} is refused",
+        "PARAMETER": f"a {kind} has no parameters",
+        "STAR": "* is no value",
+        "WINDOW": f"a window function is refused: a {kind} looks at one row",
+        "LAMBDA": "a lambda is refused",
+    }
+    return reasons.get(found, f"{found.lower()} is refused")
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 100 else f"{text[:97]}...")
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
