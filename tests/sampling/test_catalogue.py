@@ -62,7 +62,7 @@ def test_a_user_who_has_almost_everything_gets_what_is_left():
 def test_a_user_who_has_everything_is_told_clearly():
     everything = Pairs(np.zeros(20, np.int64), np.arange(20), 1, 20)
     with pytest.raises(DataError) as error:
-        UniformSampler(everything).require_left()
+        UniformSampler(everything).require_left(np.arange(1))
     assert str(error.value) == (
         "a user with 20 training positives leaves none of the 20 items that Uniform draws from; exclude such users "
         "(data.exclude) or use InBatchSoftmax() with (InBatch(),)"
@@ -70,9 +70,9 @@ def test_a_user_who_has_everything_is_told_clearly():
     # Who has all that are ever drawn, though not the catalogue, has nothing to draw either.
     warm = Pairs(np.zeros(3, np.int64), np.arange(3), 1, 5)
     counts = np.array([1, 1, 1, 0, 0])
-    PopularitySampler(warm, counts, 0.75, 1.0).require_left()
+    PopularitySampler(warm, counts, 0.75, 1.0).require_left(np.arange(1))
     with pytest.raises(DataError, match="leaves none of the 3 items that Popularity draws from"):
-        PopularitySampler(warm, counts, 0.75, 0.0).require_left()
+        PopularitySampler(warm, counts, 0.75, 0.0).require_left(np.arange(1))
 
 
 def test_draws_are_a_function_of_the_seed():

@@ -74,6 +74,8 @@ def test_samplers_count():
     config = dataclasses.replace(CONFIG, data=DataConfig(label="click"), sampling=sampling)
     # A row: 61, and 12 as a rejection, 44 for thinning, 4 for its weight; a user: ten mined items of 4 bytes, twice.
     assert memory.plan(config, train_rows=1_000, users=50).data == 121_000 + 50 * 80
+    # A positive of a run that is continued: 8 bytes in a table of pairs and 4 as an item.
+    assert memory.plan(config, train_rows=1_000, users=50, past=10_000).data == 121_000 + 50 * 80 + 120_000
 
 
 def test_a_model_that_can_not_fit_is_refused_with_advice():

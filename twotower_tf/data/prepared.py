@@ -86,13 +86,17 @@ class Prepared:
         return ids.astype(object)
 
     def train_count(self) -> npt.NDArray[np.int64]:
-        """[num_items] int64: training positives of each item."""
+        """[num_items] int64: training positives of each item, those of earlier runs (`--since`) among them."""
         table = pq.read_table(self.paths.items, columns=["train_count"])
         return np.asarray(table.column(0).to_numpy(), dtype=np.int64)
 
     def num_rows(self, split: str) -> int:
         """Rows of `train`, `valid` or `test`."""
         return int(self.manifest["splits"][split]["rows"])
+
+    def num_positives(self, split: str) -> int:
+        """Positives among them."""
+        return int(self.manifest["splits"][split]["positives"])
 
     def parts(self, split: str) -> list[Path]:
         """The split's Parquet files, in order."""
@@ -127,7 +131,10 @@ class Prepared:
         return pq.read_table(path, columns=list(columns), read_dictionary=list(columns), use_threads=False)
 
     def sequence(self, which: str) -> npt.NDArray[np.int32]:
-        """int32, memory-mapped: item rows of positives, user by user in time order; `train` or `seen`."""
+        """int32, memory-mapped: item rows of positives, user by user in time order; `train` or `seen`.
+
+        All positives of earlier runs (`--since`) stand in both; the keys of the training split have the new rows alone.
+        """
         array: npt.NDArray[np.int32] = np.load(self.paths.sequences(which), mmap_mode="r")
         return array
 

@@ -33,17 +33,20 @@ class CatalogueSampler(ABC):
             positives.owners(), self.weight(positives.items), minlength=len(positives.counts)
         )
 
-    def require_left(self) -> None:
-        """Checks that every user is left something to draw.
+    def require_left(self, users: Ints) -> None:
+        """Checks that there is something to draw for each of these users.
+
+        Args:
+            users: `[n]` user rows, those that negatives are drawn for.
 
         Raises:
             DataError: for a user whose positives are all that could be drawn.
         """
         drawable = self.weight(self._positives.items) > 0
-        taken = np.bincount(self._positives.owners()[drawable], minlength=1)
+        taken = np.bincount(self._positives.owners()[drawable], minlength=len(self._positives.counts))[users]
         total = int(np.count_nonzero(self.weight(np.arange(self._positives.num_items))))
-        if taken.max() >= total:
-            count = self._positives.counts[int(taken.argmax())]
+        if taken.max(initial=0) >= total:
+            count = self._positives.counts[users[int(taken.argmax())]]
             raise DataError(
                 f"a user with {count:,} training positives leaves none of the {total:,} items that {self._kind} draws "
                 "from; exclude such users (data.exclude) or use InBatchSoftmax() with (InBatch(),)"
@@ -110,7 +113,7 @@ class PopularitySampler(CatalogueSampler):
 
         Args:
             positives: of every user.
-            counts: `[num_items]` training positives of each item.
+            counts: `[num_items]` training positives of each item, of all runs.
             alpha: the power.
             floor: the least count; 0 never draws an item without a positive, whatever alpha.
         """

@@ -1,4 +1,10 @@
-"""The samplers that a configuration asks for, made from the training split."""
+"""The samplers that a configuration asks for, made from the training split and the users' past.
+
+In a preparation that continues an earlier one (`prepare --since`) the training split has the new rows alone, while what
+users took before stands in the sequences and the counts of the catalogue. What must never be a negative, and how
+popular an item is, goes by all runs. What an epoch reads goes by its rows: thinning, the share of an item among the
+batch's own items, rejections and lists.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +36,8 @@ class Samplers:
     """Everything that is drawn for training.
 
     Attributes:
-        positives: every user's training positives.
-        counts: `[num_items]` training positives of each item, before any thinning.
+        positives: every user's training positives, those of earlier runs among them.
+        counts: `[num_items]` training positives of each item, of all runs and before any thinning.
         selection: which rows an epoch has.
         weights: `[rows]` float32 of the training split, or None where all rows count 1.
         rows: negatives of single rows.
@@ -40,11 +46,11 @@ class Samplers:
     """
 
     def __init__(self, config: ExperimentConfig, prepared: Prepared, keys: Keys) -> None:
-        """Counts the training split.
+        """Reads the users' positives and makes the samplers.
 
         Args:
             config: the experiment.
-            prepared: the catalogue.
+            prepared: the catalogue, its counts, and every user's positives.
             keys: key columns of the training split.
 
         Raises:
@@ -58,8 +64,8 @@ class Samplers:
         num_items = prepared.num_items
         plan = draws.plan(config)
         draws.require_items(config, num_items)
-        self.positives = Pairs(users[positive], items[positive], prepared.num_users, num_items)
-        self.counts = np.bincount(items[positive], minlength=num_items)
+        self.positives = _positives(prepared)
+        self.counts = prepared.train_count()
         labelled = any(isinstance(each, Labelled) for each in config.sampling.negatives)
         self.selection = Selection(config.sampling, users, items, label, num_items, labelled=labelled)
         self.weights = row_weights(keys, config.sampling.recency_half_life)
@@ -83,11 +89,18 @@ class Samplers:
             names = ("user_row", "item_row", "label", "list", "position")
             return SkipAboveSampler(self.positives, *(keys[name] for name in names))
         catalogue = self._catalogue(kind)
-        catalogue.require_left()
+        catalogue.require_left(np.unique(keys["user_row"][keys["label"] == 1]))
         if isinstance(kind, Mined):
             self.mined = MinedSampler(self.positives, catalogue, kind.ranks)
             return self.mined
         return catalogue
+
+
+def _positives(prepared: Prepared) -> Pairs:
+    """What every user took in training, in this run or an earlier one."""
+    counts = np.diff(prepared.sequence_users("train"))
+    users = np.repeat(np.arange(prepared.num_users), counts)
+    return Pairs(users, np.asarray(prepared.sequence("train")), prepared.num_users, prepared.num_items)
 
 
 def attribute_groups(prepared: Prepared, columns: tuple[str, ...]) -> npt.NDArray[np.int64]:

@@ -27,7 +27,9 @@ class Selection:
 
     Attributes:
         size: rows of an epoch; one more may be drawn in some.
-        share: `[num_items]` float64, of the positives trained on in an epoch whose item it is.
+        share: `[num_items]` float64, of the positives trained on in an epoch whose item it is. Where the preparation
+            continues an earlier one these are the new rows: with this probability, and not with its share of all runs'
+            positives, an item comes as a row's own item, which is what a correction of in-batch candidates needs.
     """
 
     def __init__(
@@ -78,7 +80,8 @@ def keep_probability(counts: Floats, t: float) -> Floats:
     The rule of word2vec's code for frequent words (Mikolov et al. 2013 give a variant in section 2.3).
 
     Args:
-        counts: `[num_items]` positives of each item.
+        counts: `[num_items]` positives of each item among the rows to choose from (not those of earlier runs): the
+            rule bounds how much of an epoch one item is.
         t: share above which items are thinned out.
     """
     share = counts / max(counts.sum(), 1.0)

@@ -71,7 +71,8 @@ def train(
     prepared = Prepared.open(run_dir)
     encoded = EncodedData(config, prepared)
     batches = Batches(config, prepared, encoded)
-    needed = memory.plan(config, prepared.num_rows("train"), prepared.num_users)
+    past = len(prepared.sequence("train")) - prepared.num_positives("train")
+    needed = memory.plan(config, prepared.num_rows("train"), prepared.num_users, past)
     for line in needed.lines():
         tell(line)
     memory.require(needed, memory.available())

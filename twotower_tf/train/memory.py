@@ -21,7 +21,8 @@ BYTES = {"float32": 4, "bfloat16": 2}
 MOMENTS = 2  # Adam keeps two numbers per weight
 # Bytes per training row that stay in memory: the keys (33), the epoch's order and the rows it is made from (16), and
 # the user's positives (12). Encoded features are mapped from disk: they are the page cache's, not the process's.
-ROW_BYTES = 61
+POSITIVE_BYTES = 12
+ROW_BYTES = 49 + POSITIVE_BYTES
 # What kinds of negatives keep besides of the training rows: the log's rejections; lists and places.
 KIND_ROW_BYTES = {"Rejections": 12, "SkipAbove": 61}
 THINNING_ROW_BYTES = 44  # while an epoch's positives are chosen
@@ -41,7 +42,7 @@ class MemoryPlan:
         table_optimizer: what the optimizer keeps beside each table, which `optimizer` includes.
         dense: the towers' weights and their gradients.
         activations: of one step, at most.
-        data: the training rows' keys, and what samplers keep of them.
+        data: the training rows' keys, and what samplers keep of them and of earlier runs.
         runtime: of an empty process.
     """
 
@@ -66,13 +67,14 @@ class MemoryPlan:
         return [f"memory: {name:<28} {told(size):>9}" for name, size in parts.items()]
 
 
-def plan(config: ExperimentConfig, train_rows: int, users: int = 0) -> MemoryPlan:
+def plan(config: ExperimentConfig, train_rows: int, users: int = 0, past: int = 0) -> MemoryPlan:
     """Computes the plan from the configuration alone.
 
     Args:
         config: the experiment.
         train_rows: rows of the training split.
         users: of the log, for whom negatives may be mined.
+        past: positives of earlier runs that the preparation continues, which are never a negative.
     """
     placed = embeddings.plan(config)
     rows: dict[str, int] = {}
@@ -92,7 +94,9 @@ def plan(config: ExperimentConfig, train_rows: int, users: int = 0) -> MemoryPla
         optimizer=sum(beside.values()) + MOMENTS * weights * FLOAT,
         dense=2 * weights * FLOAT,
         activations=COPIES * FLOAT * _activations(config, placed),
-        data=_row_bytes(config) * train_rows + sum(_pool_bytes(each) for each in config.sampling.negatives) * users,
+        data=_row_bytes(config) * train_rows
+        + sum(_pool_bytes(each) for each in config.sampling.negatives) * users
+        + POSITIVE_BYTES * past,
     )
 
 

@@ -50,7 +50,7 @@ class View:
         users: `[rows]` user rows of the positives looked at.
         own: `[rows]` their items.
         kinds: by name; the first, `positives`, are the rows' own items.
-        counts: `[num_items]` training positives.
+        counts: `[num_items]` training positives, of all runs.
         masked_share: of the places where rows meet the whole batch's candidates, those left out because the item is one
             of the user's positives, the row's own place apart; None where there are no such candidates.
     """
