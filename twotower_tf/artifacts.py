@@ -20,6 +20,7 @@ from typing import Any
 from twotower_tf.errors import ArtifactError
 
 UNFINISHED = ".tmp-"
+WRITE_AGAIN = "write it again with this version"
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,7 @@ def read_text(path: Path, kind: str) -> str:
         raise ArtifactError(f"{path}: cannot be read: {error}") from None
 
 
-def read_json(path: Path, kind: str, schema_version: int | None = None) -> dict[str, Any]:
+def read_json(path: Path, kind: str, schema_version: int | None = None, remedy: str = WRITE_AGAIN) -> dict[str, Any]:
     """Reads a JSON object of ours and checks its schema version.
 
     Raises:
@@ -228,21 +229,20 @@ def read_json(path: Path, kind: str, schema_version: int | None = None) -> dict[
     if not isinstance(document, dict):
         raise ArtifactError(f"{path}: damaged: a JSON object is expected, came {type(document).__name__}")
     if schema_version is not None:
-        check_schema(document, schema_version, str(path))
+        check_schema(document, schema_version, str(path), remedy)
     return document
 
 
-def check_schema(document: Any, expected: int, where: str) -> None:
+def check_schema(document: Any, expected: int, where: str, remedy: str = WRITE_AGAIN) -> None:
     """Refuses a document of another schema version.
 
     Raises:
-        ArtifactError: naming both versions.
+        ArtifactError: naming both versions, and the remedy.
     """
     came = document.get("schema_version") if isinstance(document, dict) else None
     if came != expected:
         raise ArtifactError(
-            f"{where}: schema_version {came} is not the {expected} that this version of twotower_tf reads; "
-            "write it again with this version"
+            f"{where}: schema_version {came} is not the {expected} that this version of twotower_tf reads; {remedy}"
         )
 
 

@@ -140,13 +140,12 @@ def test_encoded_values_give_the_same_vectors_to_the_last_bit(loaded):
         for name, value in rows_to_arrays(Side(CONFIG, STATISTICS, "user").inputs, ROWS).items()
     }
     encoded = Side(CONFIG, STATISTICS, "user").encode(raw)
-    names = {"ids": "ids", "numeric": "numeric", "values0": "class", "values1": "history"}
+    keys = {"ids", "numeric", "values0", "values1"}
     signature = loaded["user"].signatures["from_encoded"]
-    assert set(signature.structured_input_signature[1]) == set(names)
-    answer = signature(**{argument: encoded[key] for argument, key in names.items()})
+    assert set(signature.structured_input_signature[1]) == set(encoded) == keys
+    answer = signature(**encoded)
     wanted = loaded["user"].signatures["serving_default"](**user_arguments(ROWS[:2]))["user_vector"]
-    lists = {name: value[:2] for name, value in encoded.items()}
-    again = signature(**{argument: lists[key] for argument, key in names.items()})["user_vector"]
+    again = signature(**{key: value[:2] for key, value in encoded.items()})["user_vector"]
     np.testing.assert_array_equal(again, wanted)
     assert answer["model_version"].numpy().tolist() == [VERSION] * len(ROWS)
 

@@ -75,7 +75,7 @@ def test_histories_are_the_last_positives_strictly_before_the_event(timed, split
     allowed = ["train", "valid"] if split == "test" else ["train"]
     earlier = [row for name in allowed for row in raw_rows(prepared, name)]
     batch = encoded.user_batch(split, np.arange(prepared.num_rows(split)))
-    for row, got in zip(raw_rows(prepared, split), batch["history"], strict=True):
+    for row, got in zip(raw_rows(prepared, split), batch["values1"], strict=True):
         before = [e for e in earlier if e["user_row"] == row["user_row"] and e["timestamp"] < row["timestamp"]]
         before.sort(key=lambda e: e["timestamp"])  # stable: rows of one time stay in the log's order
         expected = [bucket(ids[e["item_row"]]) for e in before[-4:]]
@@ -122,7 +122,7 @@ def test_rows_carry_the_values_of_their_event_and_the_catalogue_the_latest(timed
     for place, row in enumerate(rows):
         assert batch["ids"][place].tolist() == [bucket(row["user.user"])]
         tags = [bucket(tag) for tag in (row["user.tags"] or "").split("|") if tag]
-        assert [value for value in batch["tags"][place] if value != -1] == tags
+        assert [value for value in batch["values0"][place] if value != -1] == tags
         assert items["ids"][place].tolist() == [bucket(ids[row["item_row"]])]
         assert items["numeric"][place, 0] == np.float32(row["item.price"])
     catalogue = prepared.items().to_pylist()
@@ -135,3 +135,60 @@ def test_arrays_of_another_configuration_are_refused(timed):
     other = dataclasses.replace(config, item_features=(Hash("ad", buckets=BUCKETS),))
     with pytest.raises(ArtifactError, match="encoded for another configuration; run `twotower prepare` again"):
         EncodedData(other, prepared)
+
+
+@pytest.mark.parametrize(
+    "name", ["genre/sub", "ids", "numeric", "values1", "../../../outside", "..", "a*[b]", "name.npy"]
+)
+def test_a_feature_of_any_name_is_encoded_inside_the_run_directory(tmp_path, name):
+    columns = {
+        "user": ["u1", "u1", "u2", "u2"],
+        "ad": ["i1", "i2", "i1", "i3"],
+        name: ["a|b", "", "b", "c|a|b"],
+        "kind": ["x", "y|x", "", "z"],
+    }
+    root = tmp_path / "data"
+    root.mkdir()
+    pq.write_table(pa.table(columns), root / "events.parquet")
+    config = ExperimentConfig(
+        name="t",
+        data=DataConfig(
+            root=str(root), events="events.parquet", user_id="user", item_id="ad", timestamp="",
+            split=RandomSplit(valid_fraction=0.0, test_fraction=0.0),
+        ),
+        item_features=(Hash("ad", buckets=BUCKETS),),
+        user_features=(Hash("user", buckets=BUCKETS), Tags(name, buckets=BUCKETS), Tags("kind", buckets=BUCKETS)),
+    )  # fmt: skip
+    run_dir = tmp_path / "run"
+    artifacts.write_text(RunPaths(run_dir).config, configuration.to_json(config))
+    prepare(config, run_dir, threads=1)
+    prepared = Prepared.open(run_dir)
+    encode(config, prepared)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "run"]
+    encoded = run_dir / "prepared" / "encoded"
+    files = sorted(str(path.relative_to(encoded)) for path in encoded.rglob("*.npy"))
+    assert files == ["items/ids.npy", "train/user.ids.npy", "train/user.values0.npy", "train/user.values1.npy"]
+    batch = EncodedData(config, prepared).user_batch("train", np.arange(4))
+    assert set(batch) == {"ids", "values0", "values1"}
+    for key, column in (("values0", name), ("values1", "kind")):
+        expected = [
+            [bucket(tag) for tag in row[f"user.{column}"].split("|") if tag] if row[f"user.{column}"] else []
+            for row in raw_rows(prepared, "train")
+        ]
+        assert [[value for value in row if value != -1] for row in batch[key].tolist()] == expected
+    assert batch["ids"].shape == (4, 1)
+
+
+def test_arrays_of_an_earlier_format_are_refused(untimed):
+    config, prepared, _ = untimed
+    path = prepared.paths.encoded_items.parent / "manifest.json"
+    kept = path.read_text()
+    path.write_text(kept.replace('"schema_version": 2', '"schema_version": 1'))
+    try:
+        with pytest.raises(ArtifactError) as error:
+            EncodedData(config, prepared)
+    finally:
+        path.write_text(kept)
+    assert str(error.value) == (
+        f"{path}: schema_version 1 is not the 2 that this version of twotower_tf reads; run `twotower prepare` again"
+    )

@@ -101,9 +101,9 @@ def test_rows_are_encoded_as_the_tower_encodes_them(run, split):
     got = encoded.user_batch(split, places)
     assert np.array_equal(got["ids"], expected["ids"])
     np.testing.assert_allclose(got["numeric"], expected["numeric"], rtol=1e-6)  # a graph divides by multiplying
-    width = expected["tags"].shape[1]
-    assert np.array_equal(got["tags"][:, :width], expected["tags"])
-    assert (got["tags"][:, width:] == -1).all()
+    width = expected["values0"].shape[1]
+    assert np.array_equal(got["values0"][:, :width], expected["values0"])
+    assert (got["values0"][:, width:] == -1).all()
     item = [
         {name: catalogue[row["item_row"]][name] for name in ("ad", "brand", "price")} | {"place": row["item.place"]}
         for row in rows

@@ -132,8 +132,8 @@ def test_numbers_are_standardized_and_missing_ones_are_zero(side):
 def test_tags_and_histories_keep_their_places(side):
     got = side.encode(raw(side, interests=[["a", "b"], ["c", ""], ["", ""]], history=[["i1"], [""], ["i2"]]))
     one = lambda text, buckets: int(tf.strings.to_hash_bucket_fast(text, buckets))  # noqa: E731
-    assert got["interests"].numpy().tolist() == [[one("a", 53), one("b", 53)], [one("c", 53), -1], [-1, -1]]
-    assert got["history"].numpy().tolist() == [[one("i1", 1000)], [-1], [one("i2", 1000)]]
+    assert got["values0"].numpy().tolist() == [[one("a", 53), one("b", 53)], [one("c", 53), -1], [-1, -1]]
+    assert got["values1"].numpy().tolist() == [[one("i1", 1000)], [-1], [one("i2", 1000)]]
 
 
 def test_an_empty_batch_is_encoded(side):
@@ -172,6 +172,6 @@ def test_examples_are_encoded_as_the_inputs_they_hold(side):
     for name in ("ids", "numeric"):
         np.testing.assert_array_equal(decoded[name].numpy(), direct[name].numpy())
     # of several values as many columns as the longest list of a batch needs, or more
-    np.testing.assert_array_equal(decoded["interests"].numpy()[:, :2], direct["interests"].numpy())
-    assert (decoded["interests"].numpy()[:, 2:] == -1).all()
-    assert (decoded["history"].numpy() == -1).all()
+    np.testing.assert_array_equal(decoded["values0"].numpy()[:, :2], direct["values0"].numpy())
+    assert (decoded["values0"].numpy()[:, 2:] == -1).all()
+    assert (decoded["values1"].numpy() == -1).all()

@@ -78,8 +78,8 @@ def user_batch(rows, **changes):
     batch = {
         "user_ids": np.stack([rng.integers(0, n, rows) for n in (40, 20, 7)], axis=1).astype(np.int32),
         "user_numeric": rng.normal(size=(rows, 1)).astype(np.float32),
-        "user_multi_0": rng.integers(0, 13, (rows, 3)).astype(np.int32),
-        "user_multi_1": rng.integers(0, 50, (rows, 4)).astype(np.int32),
+        "user_values0": rng.integers(0, 13, (rows, 3)).astype(np.int32),
+        "user_values1": rng.integers(0, 50, (rows, 4)).astype(np.int32),
     }
     return {**batch, **changes}
 
@@ -154,7 +154,7 @@ def test_a_slice_answers_as_the_whole_model_and_holds_only_its_side(loss):
     items = {
         "item_ids": np.ones((4, 2), np.int32),
         "item_numeric": np.ones((4, 1), np.float32),
-        "item_multi_0": np.ones((4, 1), np.int32),
+        "item_values0": np.ones((4, 1), np.int32),
         "positive_log_q": np.zeros((4, 1), np.float32),
         "column_log_q": np.zeros((4, 1), np.float32),
         "hits": np.stack([np.arange(4), np.arange(4)], axis=1).astype(np.int32),
@@ -168,17 +168,17 @@ def test_padding_does_not_change_a_vector():
     user = two_tower.tower(two_tower.build(experiment()), "user")
     history = np.array([[4, 9]], np.int32)
     padded = np.array([[4, -1, 9, -1, -1]], np.int32)
-    short = user(user_batch(1, user_multi_1=history)).numpy()
-    np.testing.assert_allclose(user(user_batch(1, user_multi_1=padded)).numpy(), short, atol=1e-6)
+    short = user(user_batch(1, user_values1=history)).numpy()
+    np.testing.assert_allclose(user(user_batch(1, user_values1=padded)).numpy(), short, atol=1e-6)
 
 
 def test_a_history_reads_the_items_own_embeddings():
     model = two_tower.build(experiment())
     user = two_tower.tower(model, "user")
-    before = user(user_batch(1, user_multi_1=np.array([[7]], np.int32))).numpy()
+    before = user(user_batch(1, user_values1=np.array([[7]], np.int32))).numpy()
     table = model.get_layer("shared_embedding_8").table
     table.assign(tf.tensor_scatter_nd_add(table, [[7]], [[1.0] * 8]))
-    after = user(user_batch(1, user_multi_1=np.array([[7]], np.int32))).numpy()
+    after = user(user_batch(1, user_values1=np.array([[7]], np.int32))).numpy()
     assert np.abs(after - before).max() > 1e-3
 
 
@@ -237,7 +237,7 @@ def training_batch(config, rows, seed):
         **user_batch(rows),
         "item_ids": rng.integers(0, 20, (items, 2)).astype(np.int32),
         "item_numeric": rng.normal(size=(items, 1)).astype(np.float32),
-        "item_multi_0": rng.integers(0, 11, (items, 2)).astype(np.int32),
+        "item_values0": rng.integers(0, 11, (items, 2)).astype(np.int32),
         "positive_log_q": np.full((rows, 1), -3.0, np.float32),
         "sample_weight": np.ones((rows, 1), np.float32),
     }

@@ -83,7 +83,7 @@ def save(
         return embed(_parse(side.inputs, examples))
 
     def from_encoded(**arguments: tf.Tensor) -> dict[str, tf.Tensor]:
-        return answer({key: arguments[name] for key, name in side.layout.arguments().items()})
+        return answer(arguments)
 
     by_name = {
         aliases[name]: tf.TensorSpec(spec.shape, spec.dtype, aliases[name]) for name, spec in side.signature().items()
@@ -93,7 +93,7 @@ def save(
         FROM_EXAMPLES: _trace(from_examples, tf.TensorSpec([None], tf.string, "examples")),
     }
     if kind == "user":  # for batch scoring, which encodes each distinct value once
-        signatures[FROM_ENCODED] = _trace(from_encoded, **side.layout.argument_specs())
+        signatures[FROM_ENCODED] = _trace(from_encoded, **side.layout.tensor_specs())
     if catalogue is not None:
         recommend = _recommend(module, catalogue, serving_default)
         signatures[RECOMMEND] = _trace(recommend, **by_name)

@@ -9,6 +9,7 @@ import numpy as np
 
 from twotower_tf.data import shards
 
+SCHEMA_VERSION = 2  # of `encoded/`: 2 since files are named by the keys of the encoded tensors, not by features
 NO_VALUE = -1
 _COPY_ROWS = 1 << 18
 

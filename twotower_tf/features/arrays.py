@@ -9,22 +9,22 @@ import numpy as np
 
 from twotower_tf import artifacts
 from twotower_tf import config as configuration
-from twotower_tf.config import ExperimentConfig, History, feature_name
+from twotower_tf.config import ExperimentConfig, History
 from twotower_tf.data.prepared import Prepared
 from twotower_tf.errors import ArtifactError
-from twotower_tf.features.inputs import history_target
+from twotower_tf.features.array_writer import SCHEMA_VERSION
+from twotower_tf.features.inputs import IDS, history_target, values_keys
 
 Batch = dict[str, np.ndarray]
 
-SCHEMA_VERSION = 1
 NO_VALUE = -1
 
 
 @dataclass(frozen=True)
 class _History:
-    """How a history feature is looked up: which column of the catalogue's ids, how many values."""
+    """How a history feature is looked up: key of its tensor, column of the catalogue's ids, number of values."""
 
-    name: str
+    key: str
     column: int
     length: int
 
@@ -44,9 +44,10 @@ class EncodedData:
             ArtifactError: where they are missing, or were encoded for another configuration.
         """
         root = prepared.paths.encoded_items.parent
-        document = artifacts.read_json(root / "manifest.json", "prepared directory", SCHEMA_VERSION)
+        again = "run `twotower prepare` again"
+        document = artifacts.read_json(root / "manifest.json", "prepared directory", SCHEMA_VERSION, again)
         if document["config_fingerprint"] != configuration.fingerprint(config, configuration.PREPARED):
-            raise ArtifactError(f"{root}: encoded for another configuration; run `twotower prepare` again")
+            raise ArtifactError(f"{root}: encoded for another configuration; {again}")
         self.config = config
         self._prepared = prepared
         self._ordered = bool(config.data.timestamp)
@@ -84,8 +85,8 @@ class EncodedData:
         batch = {name[5:]: array[rows] for name, array in self._splits[split].items() if name.startswith("user.")}
         for history in self._histories:
             items = self.history_items(split, rows, history.length, rng)
-            ids = self._items["ids"][:, history.column]
-            batch[history.name] = np.where(items >= 0, ids[items], np.int32(NO_VALUE))
+            ids = self._items[IDS][:, history.column]
+            batch[history.key] = np.where(items >= 0, ids[items], np.int32(NO_VALUE))
         return batch
 
     def history_items(
@@ -142,7 +143,7 @@ class EncodedData:
 def _lookup(config: ExperimentConfig, history: History) -> _History:
     target = history_target(config, history)
     single = [each for each in config.item_features if each.type in ("Hash", "Cross", "Bucketized")]
-    return _History(feature_name(history), single.index(target), history.length)
+    return _History(values_keys(config, "user")[history.name], single.index(target), history.length)
 
 
 def _load(directory: Path, prefix: str) -> dict[str, np.ndarray]:

@@ -29,7 +29,7 @@ from twotower_tf.data.engine import one, open_engine
 from twotower_tf.data.prepared import Prepared
 from twotower_tf.data.values import literal, quoted
 from twotower_tf.features import columns
-from twotower_tf.features.inputs import SideName, side_features
+from twotower_tf.features.inputs import SideName, is_multivalued, side_features
 from twotower_tf.progress import Progress, silent
 
 SCHEMA_VERSION = 1
@@ -237,7 +237,7 @@ class Hashing:
         self._number = isinstance(feature, Bucketized)
         column = columns.categorical(feature, statistics, config)
         names = feature_columns(feature)
-        multivalued = columns.is_multivalued(feature)
+        multivalued = is_multivalued(feature)
         shape = [None, 1] if multivalued else [None]
         dtype = tf.float32 if self._number else tf.string
 

@@ -102,8 +102,3 @@ def table_buckets(feature: Any, config: ExperimentConfig) -> int:
     if isinstance(feature, History):
         return history_target(config, feature).buckets
     return int(feature.buckets)
-
-
-def is_multivalued(feature: Any) -> bool:
-    """Whether a feature has several values per example."""
-    return isinstance(feature, Tags | History)

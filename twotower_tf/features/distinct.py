@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 import tensorflow as tf
 
 from twotower_tf.config import ExperimentConfig, feature_columns, feature_name
-from twotower_tf.features.encoder import IDS, NUMERIC, Side
-from twotower_tf.features.inputs import Input, SideName, pad, split_texts
+from twotower_tf.features.encoder import Side
+from twotower_tf.features.inputs import IDS, NUMERIC, Input, SideName, pad, split_texts
 
 Columns = Mapping[str, pa.Array | pa.ChunkedArray]
 
@@ -27,7 +27,7 @@ class Encoder:
 
     Attributes:
         inputs: source columns by name.
-        names: of the encoded arrays.
+        names: keys of the encoded arrays.
     """
 
     def __init__(self, config: ExperimentConfig, statistics: Mapping[str, Any], side: SideName) -> None:
@@ -36,7 +36,7 @@ class Encoder:
         layout = self._side.layout
         multivalued = [each for each in layout.multivalued if each.type != "History"]
         self.groups: dict[str, list[Any]] = {IDS: layout.single, NUMERIC: layout.numeric}
-        self.groups |= {feature_name(each): [each] for each in multivalued}
+        self.groups |= {layout.values[feature_name(each)]: [each] for each in multivalued}
         self.groups = {name: features for name, features in self.groups.items() if features}
         self.names = list(self.groups)
         self._functions = {
@@ -56,10 +56,10 @@ class Encoder:
 
         Args:
             columns: by source name, all of one length `[n]`; null is no value.
-            known: arrays by name, `[n, width]`, for features whose columns are not all in `columns`.
+            known: arrays by key, `[n, width]`, for features whose columns are not all in `columns`.
 
         Returns:
-            The encoded arrays by name.
+            The encoded arrays by key.
         """
         return {
             name: np.concatenate(

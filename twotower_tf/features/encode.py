@@ -21,11 +21,11 @@ from twotower_tf import artifacts
 from twotower_tf import config as configuration
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.data.prepared import Prepared
-from twotower_tf.features.array_writer import ArrayWriter
+from twotower_tf.features.array_writer import SCHEMA_VERSION, ArrayWriter
 from twotower_tf.features.distinct import Encoder, code
+from twotower_tf.features.inputs import values_keys
 from twotower_tf.progress import Progress, silent
 
-SCHEMA_VERSION = 1
 SPLITS = ("train", "valid", "test")
 _CATALOGUE_ROWS = 1 << 18
 _WORKERS = 2
@@ -38,7 +38,8 @@ Arrays = dict[str, np.ndarray]
 def encode(config: ExperimentConfig, prepared: Prepared, progress: Progress = silent, threads: int = 0) -> None:
     """Writes `prepared/encoded/`: the catalogue, and each split's rows, as arrays.
 
-    Item features that the log itself carries are encoded row by row as well, as they were at the event's time.
+    Item features that the log itself carries are encoded row by row as well, as they were at the event's time. Files
+    are named by the keys of the encoded tensors; the manifest's `values` says which feature has which key.
 
     Args:
         config: the experiment.
@@ -54,8 +55,11 @@ def encode(config: ExperimentConfig, prepared: Prepared, progress: Progress = si
         for rows in _Run(config, prepared, staging, pool, workers).steps():
             done += rows
             progress("encode", done, total)
-        fingerprint = configuration.fingerprint(config, configuration.PREPARED)
-        document = {"schema_version": SCHEMA_VERSION, "config_fingerprint": fingerprint}
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            "config_fingerprint": configuration.fingerprint(config, configuration.PREPARED),
+            "values": {"user": values_keys(config, "user"), "item": values_keys(config, "item")},
+        }
         artifacts.write_json(staging / "manifest.json", document)
 
 

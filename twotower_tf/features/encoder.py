@@ -13,9 +13,8 @@ import tensorflow as tf
 
 from twotower_tf.config import ExperimentConfig, Numeric, feature_name
 from twotower_tf.features import columns
-from twotower_tf.features.inputs import SideName, side_features, side_inputs
+from twotower_tf.features.inputs import IDS, NUMERIC, SideName, is_multivalued, side_features, side_inputs, values_keys
 
-IDS, NUMERIC = "ids", "numeric"
 FROM_ENCODED = "from_encoded"  # the user tower's signature that takes encoded tensors
 
 _DTYPES = {"text": tf.string, "texts": tf.string, "number": tf.float32, "time": tf.int64}
@@ -27,43 +26,31 @@ class Layout:
     Attributes:
         single: categorical features with one value, in the order of the columns of `ids`.
         numeric: Numeric features, in the order of the columns of `numeric`.
-        multivalued: Tags and History features; each is a tensor of its own, under its name.
+        multivalued: Tags and History features; each is a tensor of its own.
+        values: names of the multivalued features to the keys of their tensors, see `values_keys`.
     """
 
     def __init__(self, config: ExperimentConfig, side: SideName) -> None:
         features = side_features(config, side)
         self.side = side
         self.numeric = [each for each in features if isinstance(each, Numeric)]
-        self.multivalued = [each for each in features if columns.is_multivalued(each)]
+        self.multivalued = [each for each in features if is_multivalued(each)]
         self.single = [each for each in features if each not in self.numeric and each not in self.multivalued]
+        self.values = values_keys(config, side)
 
     def names(self) -> list[str]:
-        """Keys of the encoded tensors."""
-        keys = [IDS] * bool(self.single) + [NUMERIC] * bool(self.numeric)
-        return keys + [feature_name(each) for each in self.multivalued]
+        """Keys of the encoded tensors: `ids`, `numeric`, `values0`, `values1`, ..., those that the side has."""
+        return [IDS] * bool(self.single) + [NUMERIC] * bool(self.numeric) + list(self.values.values())
 
     def tensor_specs(self) -> dict[str, tf.TensorSpec]:
-        """Shapes of the encoded tensors: `ids` int32 [B, C], `numeric` float32 [B, N], the others int32 [B, T]."""
+        """Specs by key: `ids` int32 [B, C], `numeric` float32 [B, N], the others int32 [B, T]."""
         specs: dict[str, tf.TensorSpec] = {}
         if self.single:
-            specs[IDS] = tf.TensorSpec([None, len(self.single)], tf.int32)
+            specs[IDS] = tf.TensorSpec([None, len(self.single)], tf.int32, IDS)
         if self.numeric:
-            specs[NUMERIC] = tf.TensorSpec([None, len(self.numeric)], tf.float32)
-        specs.update({feature_name(each): tf.TensorSpec([None, None], tf.int32) for each in self.multivalued})
+            specs[NUMERIC] = tf.TensorSpec([None, len(self.numeric)], tf.float32, NUMERIC)
+        specs.update({key: tf.TensorSpec([None, None], tf.int32, key) for key in self.values.values()})
         return specs
-
-    def arguments(self) -> dict[str, str]:
-        """Keys of the encoded tensors to the arguments of `FROM_ENCODED`: `ids`, `numeric`, `values0`, `values1`, ...
-
-        Features may have any name; several values are counted in their order.
-        """
-        counted = {feature_name(each): f"values{number}" for number, each in enumerate(self.multivalued)}
-        return {key: counted.get(key, key) for key in self.names()}
-
-    def argument_specs(self) -> dict[str, tf.TensorSpec]:
-        """`tensor_specs` by argument."""
-        specs = self.tensor_specs()
-        return {name: tf.TensorSpec(specs[key].shape, specs[key].dtype, name) for key, name in self.arguments().items()}
 
 
 class Side:
@@ -98,7 +85,7 @@ class Side:
 
         Returns:
             `ids` int32 `[batch, C]` with -1 for no value, `numeric` float32 `[batch, N]` with 0 for no value, and per
-            feature of several values int32 `[batch, T]` padded with -1; only what the side has.
+            feature of several values int32 `[batch, T]` padded with -1 under its `values` key; only what the side has.
         """
         encoded: dict[str, tf.Tensor] = {}
         if self.layout.single:
@@ -106,7 +93,7 @@ class Side:
         if self.layout.numeric:
             encoded[NUMERIC] = tf.concat([self.encode_feature(each, raw) for each in self.layout.numeric], axis=1)
         for each in self.layout.multivalued:
-            encoded[feature_name(each)] = self.encode_feature(each, raw)
+            encoded[self.layout.values[feature_name(each)]] = self.encode_feature(each, raw)
         return encoded
 
     def encode_feature(self, feature: Any, raw: Mapping[str, tf.Tensor]) -> tf.Tensor:

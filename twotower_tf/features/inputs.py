@@ -13,12 +13,24 @@ from typing import Any, Literal
 import numpy as np
 
 from twotower_tf.config import Bucketized as BucketizedFeature
-from twotower_tf.config import ExperimentConfig, Hash, History, Hour, Numeric, Tags, Weekday, feature_columns
+from twotower_tf.config import (
+    ExperimentConfig,
+    Hash,
+    History,
+    Hour,
+    Numeric,
+    Tags,
+    Weekday,
+    feature_columns,
+    feature_name,
+)
 from twotower_tf.data.values import as_text
 from twotower_tf.errors import DataError, unknown_name
 
 SideName = Literal["user", "item"]
 Kind = Literal["text", "texts", "number", "time"]
+
+IDS, NUMERIC = "ids", "numeric"  # keys of the encoded tensors with a column per feature
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,21 @@ class Input:
 def side_features(config: ExperimentConfig, side: SideName) -> tuple[Any, ...]:
     """The configured features of one tower."""
     return config.user_features if side == "user" else config.item_features
+
+
+def is_multivalued(feature: Any) -> bool:
+    """Whether a feature has several values per example."""
+    return isinstance(feature, Tags | History)
+
+
+def values_keys(config: ExperimentConfig, side: SideName) -> dict[str, str]:
+    """Names of the features with several values to the keys of their encoded tensors: `values0`, `values1`, ...
+
+    The keys are numbered in the order of the features and never contain a feature's name: they are names of files and
+    of a signature's arguments, and a feature may have any name.
+    """
+    multivalued = [feature_name(each) for each in side_features(config, side) if is_multivalued(each)]
+    return {name: f"values{number}" for number, name in enumerate(multivalued)}
 
 
 def side_inputs(config: ExperimentConfig, side: SideName) -> tuple[Input, ...]:

@@ -10,8 +10,8 @@ import tensorflow as tf
 import tf_keras as keras
 
 from twotower_tf.config import ExperimentConfig, feature_name
-from twotower_tf.features.encoder import IDS, NUMERIC, Layout
-from twotower_tf.features.inputs import SideName
+from twotower_tf.features.encoder import Layout
+from twotower_tf.features.inputs import IDS, NUMERIC, SideName
 from twotower_tf.model.embeddings import EmbeddingTable, Key, Placement
 
 VECTOR_LAYERS: dict[SideName, str] = {"user": "user_vector", "item": "ad_vector"}
@@ -87,20 +87,15 @@ class Dropout(keras.layers.Layer):
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}
 
 
-def input_name(side: SideName, layout: Layout, key: str) -> str:
-    """The Keras input of an encoded tensor; feature names may hold what Keras refuses, so they are counted."""
-    if key in (IDS, NUMERIC):
-        return f"{side}_{key}"
-    return f"{side}_multi_{[feature_name(each) for each in layout.multivalued].index(key)}"
+def input_name(side: SideName, key: str) -> str:
+    """The name of the Keras input of an encoded tensor."""
+    return f"{side}_{key}"
 
 
 def inputs(config: ExperimentConfig, side: SideName) -> dict[str, keras.KerasTensor]:
     """Keras inputs of one tower, by key of the encoded tensor."""
     layout = Layout(config, side)
-    return {
-        key: keras.Input(type_spec=spec, name=input_name(side, layout, key))
-        for key, spec in layout.tensor_specs().items()
-    }
+    return {key: keras.Input(type_spec=spec, name=input_name(side, key)) for key, spec in layout.tensor_specs().items()}
 
 
 def tower(
@@ -151,7 +146,7 @@ def _embedded(
     for each in layout.multivalued:
         name = feature_name(each)
         place = placed[side, name]
-        parts.append(tables[place.table](encoded[name], offsets=[place.offset], mean=True))
+        parts.append(tables[place.table](encoded[layout.values[name]], offsets=[place.offset], mean=True))
     for column, each in enumerate(layout.numeric):
         value = encoded[NUMERIC][:, column : column + 1]
         if each.embedding_dim:

@@ -56,8 +56,7 @@ def build(config: ExperimentConfig) -> TwoTower:
     vectors: dict[str, Any] = {}
     for side in ("user", "item"):
         encoded = towers.inputs(config, side)
-        layout = Layout(config, side)
-        inputs.update({towers.input_name(side, layout, key): tensor for key, tensor in encoded.items()})
+        inputs.update({towers.input_name(side, key): tensor for key, tensor in encoded.items()})
         vectors[side] = towers.tower(config, side, encoded, tables, placed)
     if isinstance(config.loss, CosineLogitBCE):
         logit = CosineLogit(draws.plan(config).per_row, name="cosine_logit")
@@ -86,5 +85,4 @@ def tower(model: keras.Model, side: SideName) -> keras.Model:
 
 def batch_names(config: ExperimentConfig, side: SideName) -> dict[str, str]:
     """Key of the encoded tensor to name of the model's input."""
-    layout = Layout(config, side)
-    return {key: towers.input_name(side, layout, key) for key in layout.names()}
+    return {key: towers.input_name(side, key) for key in Layout(config, side).names()}

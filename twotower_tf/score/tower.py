@@ -45,7 +45,6 @@ class UserTower:
         self._side = Side(config, bundle.statistics, "user")
         self._encoder = Encoder(config, bundle.statistics, "user")
         self._histories = [each for each in config.user_features if isinstance(each, History)]
-        self._arguments = self._side.layout.arguments()
         self._dim = int(bundle.manifest["vector_dim"])
         self._hash = {each.name: self._history_function(each) for each in self._histories}
         self._check(bundle)
@@ -65,7 +64,7 @@ class UserTower:
         vectors = np.empty((rows, self._dim), np.float32)
         for start in range(0, rows, STEP):
             part = slice(start, start + STEP)
-            arguments = {self._arguments[key]: tf.constant(array[part]) for key, array in encoded.items()}
+            arguments = {key: tf.constant(array[part]) for key, array in encoded.items()}
             vectors[part] = self._tower(**arguments)["user_vector"].numpy()
         return vectors
 
@@ -77,7 +76,7 @@ class UserTower:
         }
         encoded = dict(self._encoder.encode(plain))
         for each in self._histories:
-            encoded[each.name] = self._history(each, columns.get(each.name), rows)
+            encoded[self._side.layout.values[each.name]] = self._history(each, columns.get(each.name), rows)
         return encoded
 
     def _history_function(self, history: History) -> Any:

@@ -17,6 +17,7 @@ from twotower_tf.config import CosineLogitBCE, ExperimentConfig
 from twotower_tf.data.prepared import Prepared
 from twotower_tf.errors import ConfigError
 from twotower_tf.features.arrays import EncodedData
+from twotower_tf.features.inputs import IDS, NUMERIC
 from twotower_tf.model import two_tower
 from twotower_tf.model.losses import candidates
 from twotower_tf.sampling import hits
@@ -193,7 +194,7 @@ class Batches:
         x, y, weight = self._example(
             self._draw(order[:1], order[:0], np.random.default_rng(0)), np.random.default_rng(0)
         )
-        ragged = {name for side in self._names.values() for name in side.values() if "_multi_" in name}
+        ragged = {name for side in self._names.values() for key, name in side.items() if key not in (IDS, NUMERIC)}
         specs = {
             name: tf.TensorSpec([None, None], tf.int32) if name in ragged else spec(value) for name, value in x.items()
         }
