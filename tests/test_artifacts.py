@@ -55,12 +55,14 @@ def test_a_published_directory_is_never_overwritten_unasked(tmp_path: Path) -> N
 
 
 def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> None:
-    (tmp_path / ".tmp-prepared-abc").mkdir()
-    (tmp_path / ".tmp-prepared-abc" / "part").write_text("half")
-    (tmp_path / ".tmp-train.json-abc").write_text("of another")
+    (tmp_path / ".tmp-prepared-0123456789ab").mkdir()
+    (tmp_path / ".tmp-prepared-0123456789ab" / "part").write_text("half")
+    others = [".tmp-prepared-2-0123456789ab", ".tmp-prepared-abc", ".tmp-train.json-0123456789ab"]
+    for name in others:
+        (tmp_path / name).write_text("of another")
     with artifacts.atomic_directory(tmp_path / "prepared"):
         pass
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".tmp-train.json-abc", "prepared"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*others, "prepared"]
 
 
 def test_json_is_read_back_and_checked(tmp_path: Path) -> None:

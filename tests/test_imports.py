@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "twotower_tf"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-GROUND = {"errors", "artifacts", "config", "progress", "sql"}
+GROUND = {"errors", "locks", "artifacts", "config", "progress", "sql"}
 DATA = GROUND | {"data"}
 FEATURES = DATA | {"features"}
 SAMPLING = FEATURES | {"sampling"}
@@ -22,7 +22,8 @@ ALLOWED = {
     "errors": set(),
     "progress": set(),
     "sql": {"errors"},
-    "artifacts": {"errors"},
+    "locks": {"errors"},
+    "artifacts": {"errors", "locks"},
     "config": {"errors", "artifacts", "config"},
     "configs": {"config"},
     "data": DATA,
@@ -38,6 +39,7 @@ ALLOWED = {
 }
 NO_TENSORFLOW = {
     "errors",
+    "locks",
     "progress",
     "sql",
     "artifacts",

@@ -1,7 +1,8 @@
 """Files on disk: paths, atomic publication, JSON manifests, fingerprints.
 
 Every artefact appears whole, by rename, or not at all. Names that start with `.tmp-` are unfinished work: nothing
-reads them and the next run of the same stage removes them.
+reads them, the process that writes them holds their lock, and the next run of the same stage removes those of a killed
+process.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -17,9 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from twotower_tf import locks
 from twotower_tf.errors import ArtifactError
 
 UNFINISHED = ".tmp-"
+_UNIQUE = 12  # hexadecimal digits at the end of a temporary name
+_LONGEST = 200  # bytes of a name that a temporary one repeats; file systems take 255
 WRITE_AGAIN = "write it again with this version"
 
 
@@ -134,10 +139,10 @@ def sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; renames it to `path` when the block ends well, else removes it."""
+    """Yields a temporary path next to `path`; renames it to `path` when the block ends well, else removes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_unfinished(path.parent, path.name)
-    temporary = _temporary(path)
+    temporary, descriptor = _create(path, directory=False)
     try:
         yield temporary
         sync(temporary)
@@ -145,20 +150,17 @@ def atomic_file(path: Path) -> Iterator[Path]:
         sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
 def atomic_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
-    """Yields a temporary directory beside `path`; renames it to `path` when the block ends well, else removes it.
+    """Yields a temporary directory next to `path`; renames it to `path` when the block ends well, else removes it.
 
     Raises:
-        ArtifactError: where `path` exists already and `replace` is not given.
+        ArtifactError: where `path` exists already and `replace` is not given, or another process is writing it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_unfinished(path.parent, path.name)
-    temporary = _temporary(path)
-    temporary.mkdir()
-    try:
+    with scratch_directory(path) as temporary:
         yield temporary
         for file in temporary.rglob("*"):
             sync(file)
@@ -169,25 +171,80 @@ def atomic_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
             retired = _temporary(path)
             os.rename(path, retired)
             os.rename(temporary, path)
-            shutil.rmtree(retired)
+            shutil.rmtree(retired, ignore_errors=True)
         else:
             os.rename(temporary, path)
         sync(path.parent)
+
+
+@contextlib.contextmanager
+def scratch_directory(path: Path) -> Iterator[Path]:
+    """Yields a new directory next to `path` for work on it, and removes it at the end.
+
+    First it removes what killed processes left of such work.
+
+    Raises:
+        ArtifactError: where another process is at such work now.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if remove_unfinished(path.parent, path.name):
+        raise ArtifactError(f"{path}: another process is writing it; wait until it has ended, or choose another")
+    temporary, descriptor = _create(path, directory=True)
+    try:
+        yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _create(path: Path, *, directory: bool) -> tuple[Path, int]:
+    """A new temporary file or directory for `path`, and the descriptor that holds its lock.
+
+    Until the lock is there, another process may take the new one for a leftover and remove it: then it is made again.
+    """
+    while True:
+        temporary = _temporary(path)
+        if directory:
+            temporary.mkdir()
+        else:
+            temporary.touch(exist_ok=False)
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+            if locks.acquire(descriptor) and temporary.exists():
+                return temporary, descriptor
+            os.close(descriptor)
 
 
 def _temporary(path: Path) -> Path:
-    return path.parent / f"{UNFINISHED}{path.name}-{uuid.uuid4().hex[:12]}"
+    return path.parent / f"{UNFINISHED}{_stem(path.name)}-{uuid.uuid4().hex[:_UNIQUE]}"
 
 
-def remove_unfinished(directory: Path, name: str = "") -> None:
-    """Removes what a killed writer of `name` (of anything, by default) left in `directory`."""
-    for leftover in directory.glob(f"{UNFINISHED}{name}-*" if name else f"{UNFINISHED}*"):
-        if leftover.is_dir():
+def _stem(name: str) -> str:
+    """A name as it stands in a temporary one, which is longer and has to fit a directory too."""
+    raw = os.fsencode(name)
+    return name if len(raw) <= _LONGEST else f"long-{hashlib.sha256(raw).hexdigest()}"
+
+
+def remove_unfinished(directory: Path, name: str = "") -> bool:
+    """Removes what killed writers of `name` (of anything, by default) left in `directory`.
+
+    Returns:
+        Whether a running process is writing such a thing; that is left alone.
+    """
+    if not directory.is_dir():
+        return False
+    wanted = re.compile(rf"{re.escape(UNFINISHED + _stem(name))}-[0-9a-f]{{{_UNIQUE}}}" if name else rf"{UNFINISHED}.*")
+    in_use = False
+    for leftover in directory.iterdir():
+        if not wanted.fullmatch(leftover.name):
+            continue
+        if locks.is_held(leftover):
+            in_use = True
+        elif leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)
+    return in_use
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,4 +1,3 @@
-import fcntl
 import json
 import os
 from datetime import datetime, timezone
@@ -76,12 +75,10 @@ def test_a_file_is_no_directory(tmp_path):
 
 
 def test_one_writer_at_a_time(tmp_path):
-    descriptor = os.open(tmp_path, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    try:
-        assert refused(tmp_path) == f"{tmp_path}: another export is writing there; wait until it has ended"
-    finally:
-        os.close(descriptor)
+    with publish.exclusive(tmp_path):
+        message = refused(tmp_path)
+    assert message.startswith(f"{tmp_path}: in use by process {os.getpid()} (")
+    assert message.endswith("); wait until it has ended, or choose another directory")
     with publish.exclusive(tmp_path):
         pass
 
@@ -90,7 +87,7 @@ def test_leftovers_of_a_killed_export_are_cleared(tmp_path):
     (tmp_path / ".tmp-7-abc" / "variables").mkdir(parents=True)
     (tmp_path / ".tmp-7-abc" / "saved_model.pb").write_text("half")
     with publish.exclusive(tmp_path):
-        assert list(tmp_path.iterdir()) == []
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import pytest
 from tests.score import fakes
 from tests.score.people import delimited, parquet, people
 from twotower_tf.cli.main import main
-from twotower_tf.errors import DataError
+from twotower_tf.errors import ArtifactError, DataError
 from twotower_tf.score import crew, units, worker
 from twotower_tf.score.options import Options
 from twotower_tf.score.score import score
@@ -244,7 +244,7 @@ def test_two_scorings_into_one_directory(tmp_path, export_dir, users, faked):
     deadline = time.monotonic() + 60
     while not (tmp_path / "out" / "_journal" / "plan.json").is_file() and time.monotonic() < deadline:
         time.sleep(0.02)
-    with pytest.raises(DataError, match="another scoring is writing there; wait until it has ended"):
+    with pytest.raises(ArtifactError, match=rf"out: in use by process {process.pid} \(.*; wait until it has ended"):
         score(Options(export_dir=export_dir, output=tmp_path / "out", users=str(users), k=5, at=0))
     process.kill()
     process.wait()

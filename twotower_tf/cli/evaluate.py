@@ -25,11 +25,11 @@ def define(values: FlagValues) -> None:
 def run(values: FlagValues) -> None:
     """Evaluates, and prints the metrics beside the baselines'."""
     from twotower_tf import config as configuration
-    from twotower_tf.cli import progress, stages
+    from twotower_tf.cli import progress, run_lock, stages
 
     run_dir = Path(values.run_dir)
-    config = configuration.load_run(run_dir)
-    with progress.shown() as show:
+    with run_lock.working(run_dir), progress.shown() as show:
+        config = configuration.load_run(run_dir)
         report = stages.Runner(config, run_dir, show, print).evaluate(values.split)
     print(told(report))
     print(f"\n{run_dir / 'report.html'}")

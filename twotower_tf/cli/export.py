@@ -26,11 +26,11 @@ def define(values: FlagValues) -> None:
 def run(values: FlagValues) -> None:
     """Exports, and prints the version's directory."""
     from twotower_tf import config as configuration
-    from twotower_tf.cli import progress, stages
+    from twotower_tf.cli import progress, run_lock, stages
 
     run_dir = Path(values.run_dir)
-    config = configuration.load_run(run_dir)
-    with progress.shown() as show:
+    with run_lock.working(run_dir), progress.shown() as show:
+        config = configuration.load_run(run_dir)
         bundle = stages.Runner(config, run_dir, show, print).export(
             Path(values.export_dir),
             version=values.version,

@@ -37,7 +37,7 @@ def define(values: FlagValues) -> None:
 def run(values: FlagValues) -> None:
     """Runs all stages and prints their results."""
     from twotower_tf import config as configuration
-    from twotower_tf.cli import evaluate, prepare, progress, stages, train
+    from twotower_tf.cli import evaluate, prepare, progress, run_lock, stages, train
     from twotower_tf.data import synthetic
     from twotower_tf.export import publish
     from twotower_tf.index.bundle import Bundle
@@ -48,8 +48,8 @@ def run(values: FlagValues) -> None:
     log = run_dir / "log"
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, root=str(log)))
     publish.check_root(export_dir)
-    stages.adopt(run_dir, config, overwrite=values.overwrite)
-    with progress.shown() as show:
+    with run_lock.working(run_dir, create=True), progress.shown() as show:
+        stages.adopt(run_dir, config, overwrite=values.overwrite)
         if not (log / "truth.npz").exists():
             synthetic.synthesize(log, progress=show)
         runner = stages.Runner(config, run_dir, show, print)

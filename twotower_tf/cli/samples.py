@@ -25,12 +25,13 @@ def define(values: FlagValues) -> None:
 
 def run(values: FlagValues) -> None:
     """Draws, and prints a table."""
-    from twotower_tf.cli import stages
+    from twotower_tf.cli import run_lock, stages
     from twotower_tf.evaluate import samples
 
     run_dir = Path(values.run_dir)
-    recorded, config = stages.asked(run_dir, values.config, values.set)
-    print(told(samples.samples(config, recorded, run_dir)))
+    with run_lock.reading(run_dir):
+        recorded, config = stages.asked(run_dir, values.config, values.set)
+        print(told(samples.samples(config, recorded, run_dir)))
     print(f"\n{run_dir / 'samples.html'}")
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 from absl.flags import FlagValues
 
-from twotower_tf.cli import options, progress
+from twotower_tf.cli import options, progress, run_lock
 
 if TYPE_CHECKING:
     from twotower_tf.score.crew import State
@@ -88,16 +88,17 @@ def run(values: FlagValues) -> None:
         memory_limit=values.memory_limit,
     )
     spark = options.spark(values)
-    if spark is not None:
-        from twotower_tf.score.spark import score_on_spark
+    with run_lock.reading(values.users_from_events):
+        if spark is not None:
+            from twotower_tf.score.spark import score_on_spark
 
-        summary = score_on_spark(wanted, spark)
-    else:
-        from twotower_tf.score.score import score
+            summary = score_on_spark(wanted, spark)
+        else:
+            from twotower_tf.score.score import score
 
-        note = _Memory()
-        with progress.shown(note=note) as shown:
-            summary = score(wanted, resume=values.resume, progress=shown, tell=_tell, watch=note.watch)
+            note = _Memory()
+            with progress.shown(note=note) as shown:
+                summary = score(wanted, resume=values.resume, progress=shown, tell=_tell, watch=note.watch)
     print(told(summary, values.output))
     print(json.dumps(summary))
 

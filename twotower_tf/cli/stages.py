@@ -16,10 +16,11 @@ from typing import Any
 from twotower_tf import artifacts
 from twotower_tf import config as configuration
 from twotower_tf.artifacts import PreparedPaths, RunPaths
+from twotower_tf.cli.run_lock import check_new, reading
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.data import files, roles
 from twotower_tf.data.spark.session import SparkOptions
-from twotower_tf.errors import ArtifactError, ConfigError
+from twotower_tf.errors import ConfigError
 from twotower_tf.progress import Progress
 
 SCHEMA_VERSION = 1
@@ -87,10 +88,7 @@ def adopt(run_dir: Path, config: ExperimentConfig, *, overwrite: bool, resume: b
     """
     paths = RunPaths(run_dir)
     if not paths.config.exists():
-        if run_dir.exists() and not run_dir.is_dir():
-            raise ArtifactError(f"{run_dir}: is a file; --run_dir names a directory")
-        if run_dir.is_dir() and any(not entry.name.startswith(".") for entry in run_dir.iterdir()):
-            raise ArtifactError(f"{run_dir}: not empty and not a run directory of ours; choose a new or empty one")
+        check_new(run_dir)
     elif paths.checkpoints.exists():
         changed = differences(configuration.load_run(run_dir), config, "prepare", "train")
         if resume:
@@ -237,15 +235,16 @@ class Runner:
             return Prepared.open(self.run_dir).manifest
         stages.begin("prepare", key)
         forget_figures(RunPaths(self.run_dir))
-        manifest: dict[str, Any] = prepare.prepare(
-            self.config,
-            self.run_dir,
-            memory_limit=memory_limit,
-            threads=threads,
-            spark=spark,
-            since=Path(since) if since else None,
-            progress=self.progress,
-        )
+        with reading(since, own=self.run_dir):
+            manifest: dict[str, Any] = prepare.prepare(
+                self.config,
+                self.run_dir,
+                memory_limit=memory_limit,
+                threads=threads,
+                spark=spark,
+                since=Path(since) if since else None,
+                progress=self.progress,
+            )
         prepared = Prepared.open(self.run_dir)
         encode.encode(self.config, prepared, self.progress, threads)
         audit.audit(self.config, prepared, memory_limit=memory_limit, threads=threads, progress=self.progress)
@@ -268,15 +267,16 @@ class Runner:
         validate = validator(self.config, prepared, EncodedData(self.config, prepared))
         stages.begin("train", key)
         forget_figures(paths)
-        report: dict[str, Any] = loop.train(
-            self.config,
-            self.run_dir,
-            resume=resume,
-            warm_start=_model_directory(Path(warm_start)) if warm_start else None,
-            validate=validate,
-            progress=self.progress,
-            tell=self.tell,
-        )
+        with reading(warm_start, own=self.run_dir):
+            report: dict[str, Any] = loop.train(
+                self.config,
+                self.run_dir,
+                resume=resume,
+                warm_start=_model_directory(Path(warm_start)) if warm_start else None,
+                validate=validate,
+                progress=self.progress,
+                tell=self.tell,
+            )
         stages.finish("train")
         return report
 

@@ -35,15 +35,15 @@ def define(values: FlagValues) -> None:
 
 def run(values: FlagValues) -> None:
     """Trains, and prints the figures of train.json."""
-    from twotower_tf.cli import progress, stages
+    from twotower_tf.cli import progress, run_lock, stages
 
     run_dir = Path(values.run_dir)
-    _, config = stages.asked(run_dir, values.config, values.set)
-    stages.adopt(run_dir, config, overwrite=values.overwrite, resume=values.resume)
-    from twotower_tf.train import loop
+    with run_lock.working(run_dir), progress.shown() as show:
+        _, config = stages.asked(run_dir, values.config, values.set)
+        stages.adopt(run_dir, config, overwrite=values.overwrite, resume=values.resume)
+        from twotower_tf.train import loop
 
-    loop.share_cores()
-    with progress.shown() as show:
+        loop.share_cores()
         report = stages.Runner(config, run_dir, show, print).train(resume=values.resume, warm_start=values.warm_start)
     print(told(report))
 

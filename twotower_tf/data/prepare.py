@@ -36,7 +36,7 @@ from twotower_tf.data.engine import Cluster, drop, one, open_engine, size
 from twotower_tf.data.roles import FeatureColumn, Inputs
 from twotower_tf.data.since import Earlier, basis, open_earlier
 from twotower_tf.data.spark.session import SparkOptions, open_session
-from twotower_tf.data.values import literal, quoted
+from twotower_tf.data.values import file_pattern, quoted
 from twotower_tf.errors import DataError
 from twotower_tf.progress import Progress, silent
 
@@ -216,9 +216,9 @@ def _versions(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, i
 
 def _training_rows(inputs: Inputs, paths: PreparedPaths) -> Any:
     """Where the statistics find the values of a source column on the training rows."""
-    examples = f"read_parquet({literal(str(paths.examples('train') / '*.parquet'))})"
+    examples = f"read_parquet({file_pattern(paths.examples('train'), '*.parquet')})"
     items = (
-        f"(SELECT *, file_row_number AS item_row FROM read_parquet({literal(str(paths.items))}, file_row_number=true))"
+        f"(SELECT *, file_row_number AS item_row FROM read_parquet({file_pattern(paths.items)}, file_row_number=true))"
     )
     in_events = {column.name for column in (*inputs.item_from_events, *inputs.item_as_of)}
 

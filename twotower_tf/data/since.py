@@ -28,7 +28,7 @@ from twotower_tf.config import ExperimentConfig, to_json
 from twotower_tf.data import files
 from twotower_tf.data.files import Source
 from twotower_tf.data.tables import Column
-from twotower_tf.data.values import literal, quoted
+from twotower_tf.data.values import file_pattern, quoted
 from twotower_tf.errors import ArtifactError, ConfigError, DataError
 
 # where the files lie, and how events become splits, may differ between the runs
@@ -89,15 +89,15 @@ class Earlier:
     def load(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Creates `earlier_users`, `earlier_items` (with their catalogue values) and `past`, its positives."""
         paths = self.paths
-        past = literal(str(paths.positives / "*.parquet"))
+        past = file_pattern(paths.positives, "*.parquet")
         connection.execute(
             f"""
             CREATE TABLE earlier_users AS
             SELECT user_id, CAST(file_row_number AS INTEGER) AS user_row
-            FROM read_parquet({literal(str(paths.users))}, file_row_number=true);
+            FROM read_parquet({file_pattern(paths.users)}, file_row_number=true);
             CREATE TABLE earlier_items AS
             SELECT * EXCLUDE (file_row_number), CAST(file_row_number AS INTEGER) AS item_row
-            FROM read_parquet({literal(str(paths.items))}, file_row_number=true);
+            FROM read_parquet({file_pattern(paths.items)}, file_row_number=true);
             CREATE TABLE past AS
             SELECT user_row, item_row, timestamp AS ts, place - {_ROWS} AS place, CAST(0 AS TINYINT) AS split
             FROM read_parquet({past})
@@ -111,7 +111,7 @@ class Earlier:
     def catalogue_columns(self) -> dict[str, Column]:
         """The columns of `earlier_items`, by name."""
         with duckdb.connect() as connection:
-            found = connection.execute(f"DESCRIBE SELECT * FROM read_parquet({literal(str(self.paths.items))})")
+            found = connection.execute(f"DESCRIBE SELECT * FROM read_parquet({file_pattern(self.paths.items)})")
             return {name: Column(quoted(name), kind) for name, kind, *_ in found.fetchall()}
 
 

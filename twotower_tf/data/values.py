@@ -7,7 +7,9 @@ that reads back to the same number. Text is itself. Both forms of the rule agree
 
 from __future__ import annotations
 
+import glob
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,6 +95,15 @@ def number_sql(expression: str, kind: str) -> str:
 def literal(text: str) -> str:
     """`text` as an SQL string literal."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def file_pattern(path: Path, files: str = "") -> str:
+    """An SQL string literal for a file, or for the `files` (a pattern) of a directory, to a reader of patterns.
+
+    Characters of `path` that mean something in a pattern (`[`, `*`, `?`) stand for themselves.
+    """
+    escaped = glob.escape(str(path))
+    return literal(f"{escaped}/{files}" if files else escaped)
 
 
 def quoted(name: str) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
-from twotower_tf import artifacts
+from twotower_tf import artifacts, locks
 from twotower_tf.errors import ArtifactError, ConfigError
 from twotower_tf.index import bundle
 
@@ -26,17 +25,9 @@ def exclusive(export_dir: Path) -> Iterator[None]:
         ArtifactError: where the directory is not ours, or somebody else is writing there.
     """
     check_root(export_dir)
-    export_dir.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(export_dir, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ArtifactError(f"{export_dir}: another export is writing there; wait until it has ended") from None
+    with locks.working(export_dir):
         artifacts.remove_unfinished(export_dir)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def check_root(export_dir: Path) -> None:

@@ -8,7 +8,6 @@ training uses, so that the buckets are TensorFlow's own. Memory is one byte per 
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from twotower_tf.config import Bucketized, Cross, ExperimentConfig, Hash, Numeri
 from twotower_tf.data import buckets
 from twotower_tf.data.engine import one, open_engine
 from twotower_tf.data.prepared import Prepared
-from twotower_tf.data.values import literal, quoted
+from twotower_tf.data.values import file_pattern, literal, quoted
 from twotower_tf.features import columns
 from twotower_tf.features.inputs import SideName, is_multivalued, side_features
 from twotower_tf.progress import Progress, silent
@@ -67,11 +66,8 @@ def audit(
         "item": {},
     }
     run_dir = prepared.paths.root.parent
-    artifacts.remove_unfinished(run_dir, "columns")
-    work = run_dir / f"{artifacts.UNFINISHED}columns-work"
     sources = [source for side in ("user", "item") for source in _sources(config, prepared, side)]
-    work.mkdir()
-    try:
+    with artifacts.scratch_directory(run_dir / "columns") as work:
         for done, source in enumerate(sources):
             progress("columns", done, len(sources))
             with open_engine(work / "engine", memory_limit, threads) as connection:
@@ -79,8 +75,6 @@ def audit(
             # DuckDB has given its memory back before the buckets take theirs
             found["features"] = _hash(source, config, prepared, work / "values.parquet", found, top)
             document[source.side][source.name] = found
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     progress("columns", len(sources), len(sources))
     artifacts.write_json(prepared.paths.columns, document)
     return document
@@ -122,7 +116,7 @@ def _sources(config: ExperimentConfig, prepared: Prepared, side: SideName) -> It
 
 def _relation(prepared: Prepared, side: SideName, names: Sequence[str]) -> str:
     """SQL: `v0`, `v1`, ... and the rows `n` that one stands for."""
-    rows = f"read_parquet({literal(str(prepared.paths.examples('train') / '*.parquet'))})"
+    rows = f"read_parquet({file_pattern(prepared.paths.examples('train'), '*.parquet')})"
     carried = set(prepared.manifest["item_columns_in_events"])
     from_rows = [side == "user" or name in carried for name in names]
     held = [
@@ -132,7 +126,7 @@ def _relation(prepared: Prepared, side: SideName, names: Sequence[str]) -> str:
     selected = ", ".join(f"{value} AS v{position}" for position, value in enumerate(held))
     if all(from_rows):
         return f"SELECT {selected}, 1 AS n FROM {rows} AS e"
-    catalogue = literal(str(prepared.paths.items))
+    catalogue = file_pattern(prepared.paths.items)
     items = f"(SELECT *, file_row_number AS row FROM read_parquet({catalogue}, file_row_number=true))"
     if any(from_rows):
         return f"SELECT {selected}, 1 AS n FROM {rows} AS e JOIN {items} AS i ON i.row = e.item_row"
@@ -154,7 +148,7 @@ def _count(connection: duckdb.DuckDBPyConnection, source: Source, path: Path) ->
         f"TO {literal(str(path))} (FORMAT parquet)"
     )
     (total,) = one(connection, f"SELECT coalesce(sum(n), 0) FROM ({source.relation})")
-    counted = f"read_parquet({literal(str(path))})"
+    counted = f"read_parquet({file_pattern(path)})"
     levels = connection.execute(f"SELECT n, count(*) FROM {counted} GROUP BY n ORDER BY n DESC").fetchnumpy()
     per_value, how_many = (np.asarray(column, np.int64) for column in levels.values())
     distinct, with_value = int(how_many.sum()), int((per_value * how_many).sum())

@@ -23,7 +23,7 @@ from twotower_tf.config import ExperimentConfig, History
 from twotower_tf.data import shards
 from twotower_tf.data.engine import open_engine
 from twotower_tf.data.prepared import Prepared
-from twotower_tf.data.values import literal, quoted
+from twotower_tf.data.values import file_pattern, quoted
 from twotower_tf.errors import ArtifactError
 from twotower_tf.features.inputs import history_target
 from twotower_tf.score import columns
@@ -91,14 +91,14 @@ def _load(connection: duckdb.DuckDBPyConnection, prepared: Prepared, config: Exp
     names = [each.name for each in columns.features(config) if each.role not in ("time", "history")]
     scans = []
     for place, split in enumerate(("train", "valid", "test")):
-        paths = ", ".join(literal(str(path)) for path in prepared.parts(split))
+        paths = ", ".join(file_pattern(path) for path in prepared.parts(split))
         chosen = "".join(f", {quoted(f'user.{name}')} AS {quoted(name)}" for name in names)
         scans.append(
             f"SELECT user_row, timestamp AS ts, {place} AS split, filename, file_row_number AS place{chosen} "
             f"FROM read_parquet([{paths}], filename=true, file_row_number=true)"
         )
     latest = "".join(f", {quoted(name)} := {quoted(name)}" for name in names)
-    users = literal(str(prepared.paths.users))
+    users = file_pattern(prepared.paths.users)
     known = config.data.user_id
     selected = "".join(f", found.latest.{quoted(name)} AS {quoted(name)}" for name in names if name != known)
     connection.execute(
@@ -116,7 +116,7 @@ def _load(connection: duckdb.DuckDBPyConnection, prepared: Prepared, config: Exp
         LEFT JOIN found ON found.user_row = known.file_row_number
         """
     )
-    paths = literal(str(prepared.paths.positives / "*.parquet"))
+    paths = file_pattern(prepared.paths.positives, "*.parquet")
     timed = "WHERE timestamp IS NOT NULL" if config.data.timestamp else ""
     connection.execute(
         "CREATE TABLE positives AS SELECT user_row, item_row, row_number() OVER () AS place "

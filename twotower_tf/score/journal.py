@@ -7,16 +7,14 @@ rename. So the same command continues after any end, and another one is refused.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from twotower_tf import artifacts
+from twotower_tf import artifacts, locks
 from twotower_tf.data.files import Source
 from twotower_tf.errors import ArtifactError, DataError
 from twotower_tf.score.units import Unit
@@ -57,7 +55,8 @@ class Journal:
         """Makes the caller the only writer of the output, and clears unfinished files.
 
         Raises:
-            DataError: where somebody else is writing there, or the directory holds something else.
+            ArtifactError: where another process is writing there.
+            DataError: where the directory holds something else.
         """
         if self.output.exists() and not self.output.is_dir():
             raise DataError(f"{self.output}: is a file; --output names a directory to write")
@@ -69,17 +68,10 @@ class Journal:
                     "choose an empty or new directory"
                 )
         self.directory.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.directory, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise DataError(f"{self.output}: another scoring is writing there; wait until it has ended") from None
+        with locks.working(self.output):
             artifacts.remove_unfinished(self.output)
             artifacts.remove_unfinished(self.directory)
             yield
-        finally:
-            os.close(descriptor)
 
     def clear(self) -> None:
         """Forgets everything that was scored."""

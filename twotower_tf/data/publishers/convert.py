@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,12 +114,9 @@ def _raw_files(
         return
     if publication.archive is None:
         raise DataError(f"{name} has no public download; {publication.instead}, and pass --source=DIRECTORY")
-    unpacked = f"raw-{output.name}"
-    artifacts.remove_unfinished(output.parent, unpacked)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"{artifacts.UNFINISHED}{unpacked}-", dir=output.parent) as scratch:
+    with artifacts.scratch_directory(output.parent / f"raw-{output.name}") as scratch:
         archive = source
         if archive is None:
-            archive = Path(scratch) / "archive.zip"
+            archive = scratch / "archive.zip"
             fetch(publication.archive, archive, progress)
-        yield extract(archive, Path(scratch) / "raw")
+        yield extract(archive, scratch / "raw")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Collection, Sequence
 
 import duckdb
 
 from twotower_tf.data.files import Source
 from twotower_tf.data.tables import Column, Wanted
-from twotower_tf.data.values import literal
+from twotower_tf.data.values import file_pattern, literal
 from twotower_tf.errors import DataError
 
 TEXT = "VARCHAR"
@@ -46,7 +45,7 @@ def file_position(sources: Sequence[Source], positions: Sequence[int]) -> str:
 
 def file_list(sources: Sequence[Source]) -> str:
     """SQL: the files as a reader takes them, which sees patterns in paths."""
-    return ", ".join(literal(glob.escape(str(source.path))) for source in sources)
+    return ", ".join(file_pattern(source.path) for source in sources)
 
 
 def partition_value(sources: Sequence[Source], positions: Sequence[int], key: str) -> str:

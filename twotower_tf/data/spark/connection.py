@@ -16,6 +16,7 @@ statement and knows the types.
 from __future__ import annotations
 
 import glob
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -214,7 +215,7 @@ class SparkConnection(engine.Cluster):
     def _view(self, name: str) -> None:
         if name not in self._views:
             paths = [part.path for part in self._parts[name]]
-            self._session.read.parquet(*paths).createOrReplaceTempView(name)
+            self._session.read.parquet(*map(_as_path, paths)).createOrReplaceTempView(name)
             self._views.add(name)
 
     def _numbered(self, name: str) -> str:
@@ -255,7 +256,7 @@ class SparkConnection(engine.Cluster):
         """A view of Parquet files, with `file_row_number` where that is asked for."""
         key = (pattern, numbered)
         if key not in self._files:
-            frame = self._session.read.parquet(*sorted(glob.glob(pattern)))
+            frame = self._session.read.parquet(*map(_as_path, sorted(glob.glob(pattern))))
             if numbered:
                 frame = frame.selectExpr("*", "_metadata.row_index AS file_row_number")
             self._files[key] = self._executors.new_name()
@@ -353,3 +354,8 @@ def _shows_rowid(table: exp.Table) -> bool:
     return select is not None and any(
         column.name == "rowid" and column.table in (table.alias_or_name, "") for column in select.find_all(exp.Column)
     )
+
+
+def _as_path(path: str) -> str:
+    """A path for Spark, which reads paths as Hadoop's patterns."""
+    return re.sub(r"[\\*?\[\]{}]", r"\\\g<0>", path)
