@@ -19,6 +19,9 @@ import duckdb
 from twotower_tf.errors import DataError, unknown_name
 
 _LONGEST = 10_000  # characters
+_DEEPEST = 50  # expressions or brackets inside each other
+_MOST_SIGNS = 10  # in a row, such as - - - 1
+_NO_SIGNS = frozenset([b"(", b"[", b"{", b")", b"]", b"}", b",", b".", b":", b";"])
 _CLASSES = frozenset("BETWEEN CASE CAST COLUMN_REF COMPARISON CONJUNCTION CONSTANT FUNCTION OPERATOR TYPE".split())
 FUNCTIONS = frozenset(
     """
@@ -54,7 +57,7 @@ def connect(
         settings: of DuckDB, by name, e.g. `threads=1`.
     """
     connection = duckdb.connect(database, config={**_SETTINGS, **settings})
-    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET GLOBAL TimeZone = 'UTC'")  # of its cursors, too
     allowed = ", ".join(_literal(str(each.absolute())) for each in dict.fromkeys(directories))
     if allowed:
         connection.execute(f"SET allowed_directories = [{allowed}]")
@@ -91,29 +94,37 @@ def check(
     known = {name.lower() for name in names}
     tree = _parse(text, field)
     if not comments and any(token is duckdb.token_type.comment for _, token in duckdb.tokenize(text)):
-        raise DataError(f"{field}: a comment is refused: {_shown(text)}")
-    for node in _nodes(tree):
+        raise DataError(f"{field}: a comment is refused: {shown(text)}")
+    for node in _nodes(tree, text, field):
         found, name = node["class"], str(node.get("function_name", "")).lower()
         if found == "COLUMN_REF":
             column = _column(node, table)
             if column.lower() not in known:
                 raise DataError(f"{field}: {_unknown(column, names)}")
         elif found not in _CLASSES:
-            raise DataError(f"{field}: {_refused(found, kind)}: {_shown(text)}")
+            raise DataError(f"{field}: {_refused(found, kind)}: {shown(text)}")
         elif name == "row":  # what SQL makes of (), and of values with commas between them
-            raise DataError(f"{field}: one expression is expected; found {_shown(text)}")
+            raise DataError(f"{field}: one expression is expected; found {shown(text)}")
         elif found == "FUNCTION" and (name not in functions or node.get("schema")):
             raise DataError(f"{field}: {unknown_name('function', name, functions)}")
 
 
-def columns(text: str, field: str) -> list[str]:
-    """The names of columns as they stand in an expression.
+def nodes(text: str, field: str) -> Iterator[dict[str, Any]]:
+    """Every node of an expression's parse tree, as DuckDB's `json_serialize_sql` describes it.
+
+    Raises:
+        DataError: where it is no expression, or nested too deeply.
+    """
+    yield from _nodes(_parse(text, field), text, field)
+
+
+def columns(text: str, field: str, table: str = "") -> list[str]:
+    """The names of columns as they stand in an expression, without the table by which they may be qualified.
 
     Raises:
         DataError: where it is no expression.
     """
-    nodes = _nodes(_parse(text, field))
-    return list(dict.fromkeys(_column(node, "") for node in nodes if node["class"] == "COLUMN_REF"))
+    return list(dict.fromkeys(_column(node, table) for node in nodes(text, field) if node["class"] == "COLUMN_REF"))
 
 
 def _column(node: dict[str, Any], table: str) -> str:
@@ -123,7 +134,7 @@ def _column(node: dict[str, Any], table: str) -> str:
 
 @functools.cache
 def _parser() -> duckdb.DuckDBPyConnection:
-    return connect(threads=1)
+    return connect(threads=1, max_expression_depth=_DEEPEST + 10)
 
 
 def _parse(text: str, field: str) -> Any:
@@ -133,21 +144,24 @@ def _parse(text: str, field: str) -> Any:
         DataError: where the text is none, or something else.
     """
     if len(text) > _LONGEST:
-        raise DataError(f"{field}: at most {_LONGEST} characters are expected; found {len(text)}")
+        raise DataError(f"{field}: invalid length {len(text):,} (expected at most {_LONGEST:,} characters)")
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise DataError(f"{field}: {_shown(text)} is no SQL expression: it is not valid Unicode") from None
+        raise DataError(f"{field}: {shown(text)} is no SQL expression: it is not valid Unicode") from None
+    _check_tokens(text, field)
     # in lines of its own: a comment at its end hides nothing
     with _parser().cursor() as cursor:
         found = cursor.execute("SELECT json_serialize_sql(?::VARCHAR)", [f"SELECT (\n{text}\n)"]).fetchone() or ("{}",)
     try:
         document = json.loads(found[0])
     except RecursionError:
-        raise DataError(f"{field}: {_shown(text)} is nested too deeply") from None
+        raise _too_deep(text, field) from None
     if document.get("error", True):
         message = str(document.get("error_message", "not SQL")).splitlines()[0]
-        raise DataError(f"{field}: {_shown(text)} is no SQL expression: {message}")
+        if "expression depth limit" in message:
+            raise _too_deep(text, field)
+        raise DataError(f"{field}: {shown(text)} is no SQL expression: {message}")
     node = document["statements"][0]["node"]
     whole = (
         len(document["statements"]) == 1
@@ -158,20 +172,55 @@ def _parse(text: str, field: str) -> Any:
         and not (node["modifiers"] or node["sample"] or node["cte_map"]["map"])
     )
     if not whole:
-        raise DataError(f"{field}: one expression is expected; found {_shown(text)}")
+        raise DataError(f"{field}: one expression is expected; found {shown(text)}")
     return node["select_list"][0]
 
 
-def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    """Every expression in a tree."""
-    if isinstance(tree, dict):
-        if "class" in tree:
-            yield tree
-        for value in tree.values():
-            yield from _nodes(value)
-    elif isinstance(tree, list):
-        for value in tree:
-            yield from _nodes(value)
+def _check_tokens(text: str, field: str) -> None:
+    """Refuses what takes DuckDB's parser minutes, in which nothing interrupts it.
+
+    Its time grows with the cube of the depth of brackets and the square of the number of signs in a row, and doubles
+    with each WITH inside another (measured with DuckDB 2.0.0).
+
+    Raises:
+        DataError: where brackets or signs are nested too deeply, or for a WITH.
+    """
+    content, starts = text.encode(), duckdb.tokenize(text)  # in bytes
+    depth = signs = 0
+    for (start, kind), end in zip(starts, [*(start for start, _ in starts[1:]), len(content)], strict=False):
+        if kind == duckdb.token_type.comment:
+            continue
+        token = content[start:end].strip().lower()
+        depth += (token in (b"(", b"[", b"{")) - (token in (b")", b"]", b"}"))
+        signs = signs + 1 if kind == duckdb.token_type.operator and token not in _NO_SIGNS else 0
+        if depth > _DEEPEST or signs > _MOST_SIGNS:
+            raise _too_deep(text, field)
+        if token == b"with":
+            raise DataError(f"{field}: a query is refused: {shown(text)}")
+
+
+def _nodes(tree: Any, text: str, field: str) -> Iterator[dict[str, Any]]:
+    """Every expression in a tree; without recursion, which has a limit that differs between versions of Python.
+
+    Raises:
+        DataError: where they are nested too deeply.
+    """
+    pending = [(tree, 0)]
+    while pending:
+        value, depth = pending.pop()
+        if isinstance(value, dict):
+            depth += "class" in value
+            if depth > _DEEPEST:
+                raise _too_deep(text, field)
+            if "class" in value:
+                yield value
+            pending += [(inner, depth) for inner in value.values()]
+        elif isinstance(value, list):
+            pending += [(inner, depth) for inner in value]
+
+
+def _too_deep(text: str, field: str) -> DataError:
+    return DataError(f"{field}: {shown(text)} is nested too deeply (expected at most {_DEEPEST} levels)")
 
 
 def _unknown(column: str, names: tuple[str, ...]) -> str:
@@ -190,7 +239,8 @@ def _refused(found: str, kind: str) -> str:
     return reasons.get(found, f"{found.lower()} is refused")
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
+    """An expression as an error repeats it."""
     return repr(text if len(text) <= 100 else f"{text[:97]}...")
 
 

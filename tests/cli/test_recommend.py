@@ -42,9 +42,41 @@ def test_filter_blocklist_and_exclusions(asked, export_dir, tmp_path):
         (["--filter=prise < 20"], "twotower recommend: filter: unknown column 'prise'; did you mean 'price'? known: "),
         (["--filter=price <"], "twotower recommend: filter: 'price <' is no SQL expression: syntax error at or near"),
         (["--blocklist=/nowhere/at/all.txt"], "twotower recommend: blocklist /nowhere/at/all.txt: no such file\n"),
+        ([f"--blocklist={'b' * 5000}"], f"twotower recommend: {'b' * 200}...: File name too long\n"),
+        ([f"--filter={'x' * 10_001}"], "twotower recommend: filter: invalid length 10,001 (expected at most 10,000 "),
+        (["--k=1001"], "twotower recommend: --k: invalid value 1001 (expected 1 to 1000); raise --max_k for more\n"),
+        (["--k=11", "--max_k=10"], "--k: invalid value 11 (expected 1 to 10); raise --max_k for more\n"),
+        ([f"--k={10**30}"], f"--k: invalid value {10**30} (expected 1 to 1000); raise --max_k for more\n"),
+        (
+            [f"--user={'[' * 100_000}{']' * 100_000}"],
+            f"--user: nested too deeply (expected at most 10 levels): {'[' * 100}...; write e.g. --user=",
+        ),
+        (["--user=" + '{"a":' * 12 + "1" + "}" * 12], "--user: nested too deeply (expected at most 10 levels): "),
+        (["--user={" + "x" * 1000], "xxxx...; write e.g. --user="),
     ],
 )
 def test_what_cannot_be_used_is_told_in_a_line(asked, flags, message):
     status, _, error = asked("recommend", "--user={}", *flags)
     assert status == 2
     assert message in error and error.count("\n") == 1
+
+
+def test_a_k_beyond_the_catalogue_answers_all_of_it(asked):
+    """However large: the number is no longer than what is counted with."""
+    for command, one, count in (("recommend", "--user={}", 150), ("similar", "--item=i00042", 149)):
+        status, (answer,), _ = asked(command, one, f"--k={10**30}", f"--max_k={10**30}")
+        assert status == 0 and len(set(answer["item_ids"])) == len(answer["item_ids"]) == count
+
+
+def test_similar_and_score_have_the_same_bound(asked, tmp_path):
+    bound = "--k: invalid value 1001 (expected 1 to 1000); raise --max_k for more\n"
+    assert asked("similar", "--item=i00042", "--k=1001") == (2, [], f"twotower similar: {bound}")
+    flags = ("--users=nowhere", f"--output={tmp_path / 'answers'}", "--k=1001")
+    assert asked("score", *flags) == (2, [], f"twotower score: {bound}")
+
+
+def test_a_name_too_long_for_a_file_is_one_line(asked, tmp_path):
+    status, _, error = asked("score", f"--users={tmp_path / ('u' * 300)}.csv", f"--output={tmp_path / 'answers'}")
+    assert status == 2 and "Traceback" not in error
+    status, _, error = asked("recommend", "--user={}", f"--export_dir={'e' * 4096}")
+    assert status == 2 and "Traceback" not in error and error.count("\n") == 1

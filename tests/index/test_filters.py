@@ -86,9 +86,11 @@ def test_what_passes(filters, predicate, passes):
         ("country = 3", "filter: 'country = 3' cannot be evaluated: Conversion Error: Could not convert string 'DE'"),
         ("country", "filter: 'country' cannot be evaluated: Conversion Error"),
         ("country = '\ud800'", "filter: \"country = '\\ud800'\" is no SQL expression: it is not valid Unicode"),
-        ("x" * 10_001, "filter: at most 10000 characters are expected; found 10001"),
-        ("not " * 2_000 + "true", "filter: "),
-        ("(" * 3_000 + "true" + ")" * 3_000, "filter: "),
+        ("x" * 10_001, "filter: invalid length 10,001 (expected at most 10,000 characters)"),
+        ("not " * 2_000 + "true", "not not not not not n...' is nested too deeply (expected at most 50 levels)"),
+        ("(" * 3_000 + "true" + ")" * 3_000, "((((((((...' is nested too deeply (expected at most 50 levels)"),
+        ("[" * 300 + "1" + "]" * 300 + " is null", "is nested too deeply (expected at most 50 levels)"),
+        ("1" + " + 1" * 2_000 + " = price", "is nested too deeply (expected at most 50 levels)"),
     ],
 )
 def test_what_is_refused(filters, predicate, message):

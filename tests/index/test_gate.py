@@ -32,7 +32,7 @@ def test_a_list_acts_as_soon_as_it_is_written(tmp_path, items):
     assert blocked.refresh() and blocked.rows.tolist() == [3, 4]
     path.write_bytes(b"\xef\xbb\xbfa\r\n")  # as an editor on Windows writes it
     assert blocked.refresh() and (blocked.rows.tolist(), blocked.strangers) == ([0], 0)
-    path.unlink()
+    path.write_text("")
     assert blocked.refresh() and blocked.rows.tolist() == []
 
 
@@ -56,9 +56,58 @@ def test_what_was_blocked_stays_blocked_when_the_file_breaks(tmp_path, items, ca
         assert not blocked.refresh() and not blocked.refresh()
     assert blocked.rows.tolist() == [0]
     assert len(caplog.records) == 1  # told once
-    assert "a blocklist is UTF-8 text, one item id a line; the list read before stays in force" in caplog.text
+    assert (
+        "a blocklist is UTF-8 text, one item id a line; the list read before, of 1 items, stays in force" in caplog.text
+    )
     path.write_text("e\n")
     assert blocked.refresh() and blocked.rows.tolist() == [4]
+
+
+def test_a_list_that_vanishes_stays_in_force_and_is_logged_once(tmp_path, items, caplog):
+    path = tmp_path / "blocklist.txt"
+    path.write_text("a\ne\n")
+    blocked = Blocklist(path, items)
+    os.rename(path, tmp_path / "aside")
+    for _ in range(3):
+        assert not blocked.refresh()
+    assert blocked.rows.tolist() == [0, 4]
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert record.getMessage() == (
+        f"{path}: no such file any more; an empty file unblocks all items; the list read before, of 2 items, "
+        "stays in force"
+    )
+    os.rename(tmp_path / "aside", path)  # with the times it had
+    assert not blocked.refresh() or blocked.rows.tolist() == [0, 4]
+    path.unlink()
+    assert not blocked.refresh() and not blocked.refresh()
+    assert blocked.rows.tolist() == [0, 4] and len([each for each in caplog.records if each.levelno > 20]) == 2
+    path.write_text("b c\n")
+    assert blocked.refresh() and blocked.rows.tolist() == [1]
+
+
+def test_each_change_to_something_unreadable_is_logged_once(tmp_path, items, caplog):
+    path = tmp_path / "blocklist.txt"
+    path.write_text("a\n")
+    blocked = Blocklist(path, items)
+    for content in (b"\xff one", b"\xff another"):
+        path.write_bytes(content)
+        assert not blocked.refresh() and not blocked.refresh() and blocked.rows.tolist() == [0]
+    path.unlink()
+    path.mkdir()
+    assert not blocked.refresh() and not blocked.refresh() and blocked.rows.tolist() == [0]
+    path.rmdir()
+    os.mkfifo(path)  # reading it would wait for a writer
+    assert not blocked.refresh() and not blocked.refresh() and blocked.rows.tolist() == [0]
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 3 and all("of 1 items, stays in force" in line for line in said)
+    assert "UTF-8" in said[0] and "UTF-8" in said[1] and "cannot be read: not a regular file" in said[2]
+
+
+def test_where_there_never_was_a_list_nothing_is_said(tmp_path, items, caplog):
+    blocked = Blocklist(tmp_path / "blocklist.txt", items)
+    assert not blocked.refresh() and not blocked.refresh()
+    assert blocked.rows.tolist() == [] and not caplog.records
 
 
 def test_a_list_that_cannot_be_read_at_the_start_is_refused(tmp_path, items):
@@ -80,6 +129,8 @@ def test_filter_and_blocklist_together(tmp_path, items):
     assert gate.allowed("shop = 2").rows.tolist() == [2, 3]
     assert gate.allowed("shop = 3").rows.tolist() == []
     path.unlink()
+    assert gate.allowed().rows.tolist() == [1, 2, 3]  # a list that vanishes stays in force
+    path.write_text("")
     assert gate.allowed() is None
     assert gate.allowed("shop = 2").rows.tolist() == [2, 3, 4]
     np.testing.assert_array_equal(second.vectors(items), np.eye(5, dtype=np.float32)[2:])

@@ -135,7 +135,7 @@ def test_another_separator_is_seen(tmp_path, export_dir):
     ("flags", "told"),
     [
         (("--absent=histroy",), "--absent: unknown user feature column 'histroy'; did you mean 'history'?"),
-        (("--k=1001",), "--k: from 1 to 1000 is expected; came 1001"),
+        (("--k=1001",), "--k: invalid value 1001 (expected 1 to 1000); raise --max_k for more"),
         (
             ("--exclude_seen",),
             "--exclude_seen: needs --users_from_events; a table of pairs goes with --exclude",
@@ -275,5 +275,5 @@ def test_clock_of_a_form_that_is_given():
 
 
 def test_options_alone():
-    with pytest.raises(ConfigError, match="--k: from 1 to 1000 is expected; came 0"):
+    with pytest.raises(ConfigError, match=r"--k: invalid value 0 \(expected 1 to 1000\)"):
         Options(export_dir="x", output="y", users="z", k=0).check()

@@ -42,7 +42,11 @@ COMMANDS = {
     "doctor": "versions, CPU, memory, what is installed, what is missing",
 }
 # What the machine, not the program, refuses.
-_MACHINE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR}
+_MACHINE = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR,
+    errno.ENAMETOOLONG, errno.ELOOP,
+}  # fmt: skip
+_SHOWN = 200  # characters of a file's name in an error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,7 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 141
     except OSError as error:
         if error.errno in _MACHINE:
-            return _tell(where, f"{error.filename or 'file system'}: {error.strerror}")
+            name = str(error.filename or "file system")
+            shown = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
+            return _tell(where, f"{shown}: {error.strerror}")
         return _fault(where)
     except Exception:
         return _fault(where)

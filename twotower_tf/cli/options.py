@@ -8,6 +8,7 @@ from absl import flags
 from absl.flags import FlagValues
 
 from twotower_tf.errors import ConfigError
+from twotower_tf.index.limits import MAX_K
 
 if TYPE_CHECKING:
     from twotower_tf.data.spark.session import SparkOptions
@@ -128,8 +129,19 @@ def publication(values: FlagValues) -> None:
 
 
 def top_k(values: FlagValues, default: int = 10) -> None:
-    """`--k`."""
+    """`--k` and its bound `--max_k`."""
     flags.DEFINE_integer("k", default, "answers wanted", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("max_k", MAX_K, "largest --k that is answered", lower_bound=1, flag_values=values)
+
+
+def check_k(values: FlagValues) -> None:
+    """Refuses a `--k` above `--max_k` before anything is loaded.
+
+    Raises:
+        ConfigError: naming both.
+    """
+    if values.k > values.max_k:
+        raise ConfigError(f"--k: invalid value {values.k} (expected 1 to {values.max_k}); raise --max_k for more")
 
 
 def gate(values: FlagValues) -> None:

@@ -17,6 +17,8 @@ from twotower_tf.cli import options
 from twotower_tf.errors import ConfigError
 
 REQUIRED = ("export_dir", "user")
+_SHOWN = 100  # characters of a value that an error repeats
+_DEEPEST = 10  # levels of a user's JSON; features have two
 
 
 def define(values: FlagValues) -> None:
@@ -31,6 +33,7 @@ def define(values: FlagValues) -> None:
 
 def run(values: FlagValues) -> None:
     """Answers each user."""
+    options.check_k(values)
     users = [_user(text) for text in values.user]
 
     from twotower_tf.index.bundle import Bundle
@@ -38,7 +41,7 @@ def run(values: FlagValues) -> None:
 
     bundle = Bundle.open(values.export_dir, values.version)
     exclude = [list(values.exclude)] * len(users) if values.exclude else None
-    recommender = Recommender(bundle, blocklist=values.blocklist)
+    recommender = Recommender(bundle, blocklist=values.blocklist, max_k=values.max_k)
     answers = recommender.recommend(users, values.k, exclude=exclude, filter=values.filter)
     for answer in answers:
         print(json.dumps(answer, ensure_ascii=False))
@@ -76,11 +79,30 @@ def _texts(values: list[str]) -> Any:
 
 
 def _user(text: str) -> dict[str, Any]:
-    example = """--user='{"user_id": "u1"}'"""
+    shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    example = """write e.g. --user='{"user_id": "u1"}'"""
     try:
         user = json.loads(text)
+        deep = _nested(user, _DEEPEST)
     except json.JSONDecodeError as error:
-        raise ConfigError(f"--user: not JSON ({error}): {text}; write e.g. {example}") from None
+        raise ConfigError(f"--user: not JSON ({error}): {shown}; {example}") from None
+    except RecursionError:
+        deep = True
+    if deep:
+        raise ConfigError(f"--user: nested too deeply (expected at most {_DEEPEST} levels): {shown}; {example}")
     if not isinstance(user, dict):
-        raise ConfigError(f"--user: a JSON object of feature values is expected; came {text}; write e.g. {example}")
+        raise ConfigError(f"--user: a JSON object of feature values is expected; came {shown}; {example}")
     return user
+
+
+def _nested(value: Any, levels: int) -> bool:
+    """Whether lists and objects stand in each other more than `levels` deep."""
+    current = [value]
+    for _ in range(levels + 1):
+        current = [
+            inner
+            for each in current
+            if isinstance(each, list | dict)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+    return bool(current)

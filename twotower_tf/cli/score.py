@@ -66,6 +66,7 @@ def define(values: FlagValues) -> None:
 
 def run(values: FlagValues) -> None:
     """Scores every user."""
+    options.check_k(values)
     from twotower_tf.score.options import Options
 
     wanted = Options(
@@ -75,6 +76,7 @@ def run(values: FlagValues) -> None:
         users_from_events=values.users_from_events,
         version=values.version,
         k=values.k,
+        max_k=values.max_k,
         vectors_only=values.vectors_only,
         format=values.format,
         filter=values.filter,

@@ -24,12 +24,13 @@ def define(values: FlagValues) -> None:
 
 def run(values: FlagValues) -> None:
     """Answers each item."""
+    options.check_k(values)
     from twotower_tf.cli.recommend import listing
     from twotower_tf.index.bundle import Bundle
     from twotower_tf.score.recommend import Recommender
 
     bundle = Bundle.open(values.export_dir, values.version)
-    recommender = Recommender(bundle, blocklist=values.blocklist)
+    recommender = Recommender(bundle, blocklist=values.blocklist, max_k=values.max_k)
     for item in values.item:
         answer = recommender.similar(item, values.k, values.filter)
         print(json.dumps(answer, ensure_ascii=False))

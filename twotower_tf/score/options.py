@@ -7,9 +7,8 @@ from pathlib import Path
 
 from twotower_tf.data import engine
 from twotower_tf.errors import ConfigError
+from twotower_tf.index.limits import MAX_K
 from twotower_tf.score.tables import Format
-
-_MAX_K = 1000
 
 
 @dataclass(frozen=True)
@@ -23,6 +22,7 @@ class Options:
         users_from_events: a run directory: all users of its log, as they are after its last event.
         version: of the bundle; None is the newest.
         k: answers per user.
+        max_k: the largest k.
         vectors_only: user vectors instead of answers.
         format: of the output.
         filter: SQL predicate over the catalogue: items that may be answered.
@@ -42,6 +42,7 @@ class Options:
     users_from_events: str = ""
     version: int | None = None
     k: int = 10
+    max_k: int = MAX_K
     vectors_only: bool = False
     format: Format = "parquet"
     filter: str = ""
@@ -62,8 +63,8 @@ class Options:
         """
         if bool(self.users) == bool(self.users_from_events):
             raise ConfigError("--users: either a table of users or --users_from_events is needed, and not both")
-        if not 1 <= self.k <= _MAX_K:
-            raise ConfigError(f"--k: from 1 to {_MAX_K} is expected; came {self.k}")
+        if not 1 <= self.k <= self.max_k:
+            raise ConfigError(f"--k: invalid value {self.k} (expected 1 to {self.max_k}); raise --max_k for more")
         if self.memory_limit:
             engine.size(self.memory_limit)
         if self.exclude_seen and not self.users_from_events:

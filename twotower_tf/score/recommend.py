@@ -22,6 +22,7 @@ from twotower_tf.index.allowed import Excluded
 from twotower_tf.index.blocklist import BLOCKLIST
 from twotower_tf.index.bundle import Bundle
 from twotower_tf.index.gate import Gate
+from twotower_tf.index.limits import MAX_K
 from twotower_tf.index.searcher import Answers
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ class Recommender:
         inputs: of the user tower.
     """
 
-    def __init__(self, bundle: Bundle, threads: int = 0, blocklist: str | Path | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, threads: int = 0, blocklist: str | Path | None = None, max_k: int = MAX_K
+    ) -> None:
         """Loads the user tower and the index.
 
         Args:
@@ -48,11 +51,13 @@ class Recommender:
             threads: that search at once; 0 is one per core.
             blocklist: a file of item ids that nobody may get, one a line, read again whenever it has changed; by
                 default `blocklist.txt` in the export root.
+            max_k: the largest k that is answered.
 
         Raises:
             DataError: where the blocklist given is not there, or one cannot be read.
         """
         self.bundle = bundle
+        self._max_k = max_k
         self.inputs = side_inputs(bundle.config, "user")
         self._arguments = argument_names([each.name for each in self.inputs])
         self._model = tf.saved_model.load(str(bundle.path))  # held: its signatures do not keep the weights alive
@@ -74,7 +79,7 @@ class Recommender:
 
         Args:
             rows: one mapping of feature values per user; an absent feature is no value.
-            k: items asked for, at least 1.
+            k: items asked for, from 1 to `max_k`.
             exclude: per user, ids of items not to answer; ids outside the catalogue are passed over.
             filter: a boolean SQL expression over the columns of `bundle.items` that every answer satisfies; "" is none.
 
@@ -86,7 +91,7 @@ class Recommender:
             DataError: for an unknown feature (listing the known ones), a value of the wrong type, an unusable k,
                 lists to exclude for another number of users, or a filter that cannot be used.
         """
-        _check_k(k)
+        k = self._answers(k)
         excluded = self._excluded(rows, exclude)
         allowed = self._gate.allowed(filter)
         found = asking.search(self._searcher, self.vectors(rows), k, excluded, allowed)
@@ -100,7 +105,7 @@ class Recommender:
 
         Args:
             users: one row per user, one column per feature; a feature without a column, NaN, None and NA are no value.
-            k: items asked for, at least 1.
+            k: items asked for, from 1 to `max_k`.
             filter: as of `recommend`.
 
         Returns:
@@ -129,7 +134,7 @@ class Recommender:
 
         Args:
             item_id: of the catalogue; it may be blocked, or not pass the filter, itself.
-            k: items asked for, at least 1.
+            k: items asked for, from 1 to `max_k`.
             filter: as of `recommend`.
 
         Returns:
@@ -138,7 +143,7 @@ class Recommender:
         Raises:
             DataError: for an item outside the catalogue, an unusable k, or a filter that cannot be used.
         """
-        _check_k(k)
+        k = self._answers(k)
         item = as_text(item_id)
         row = self._searcher.items.row(item)
         if row is None:
@@ -169,6 +174,18 @@ class Recommender:
             )
         return np.asarray(answer["user_vector"].numpy(), np.float32)
 
+    def _answers(self, k: int) -> int:
+        """How many items are looked for: k, or all where there are fewer.
+
+        Raises:
+            DataError: for a k that cannot be used.
+        """
+        if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= self._max_k:
+            raise DataError(
+                f"k: invalid value {k!r} (expected a whole number from 1 to {self._max_k}); max_k sets the largest"
+            )
+        return min(int(k), len(self._searcher.items))
+
     def _excluded(self, rows: Sequence[Mapping[str, Any]], exclude: Sequence[Iterable[Any]] | None) -> Excluded | None:
         """Index rows not to answer, per user."""
         if exclude is None:
@@ -185,8 +202,3 @@ def _lists(answers: Answers) -> Iterator[tuple[list[str], list[float]]]:
     """Ids and scores of each query."""
     for start, end in zip(answers.offsets[:-1], answers.offsets[1:], strict=True):
         yield answers.item_ids[start:end].tolist(), answers.scores[start:end].tolist()
-
-
-def _check_k(k: int) -> None:
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise DataError(f"k: a whole number of at least 1 is expected; came {k!r}")
