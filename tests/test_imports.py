@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "twotower_tf"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-GROUND = {"errors", "locks", "artifacts", "config", "progress", "sql"}
+GROUND = {"errors", "locks", "artifacts", "config", "progress", "resources", "sql"}
 DATA = GROUND | {"data"}
 FEATURES = DATA | {"features"}
 SAMPLING = FEATURES | {"sampling"}
@@ -21,6 +21,7 @@ TRAIN = MODEL | {"train"}
 ALLOWED = {
     "errors": set(),
     "progress": set(),
+    "resources": set(),
     "sql": {"errors"},
     "locks": {"errors"},
     "artifacts": {"errors", "locks"},

@@ -9,6 +9,7 @@ directories that the package names, loads no extension, and has its settings loc
 from __future__ import annotations
 
 import functools
+import glob
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -56,13 +57,20 @@ def connect(
             the setting `temp_directory` names.
         settings: of DuckDB, by name, e.g. `threads=1`.
     """
-    connection = duckdb.connect(database, config={**_SETTINGS, **settings})
-    connection.execute("SET GLOBAL TimeZone = 'UTC'")  # of its cursors, too
-    allowed = ", ".join(_literal(str(each.absolute())) for each in dict.fromkeys(directories))
-    if allowed:
-        connection.execute(f"SET allowed_directories = [{allowed}]")
-    connection.execute("SET enable_external_access = false")
-    connection.execute("SET lock_configuration = true")
+    connection = duckdb.connect(database, config=dict(_SETTINGS))
+    try:
+        for name, value in settings.items():
+            connection.execute(f"SET {name} = {_literal(str(value))}")
+        paths = [str(each.absolute()) for each in directories]
+        # a pattern is looked up as it is written, and then each file that it finds
+        allowed = dict.fromkeys([*paths, *map(glob.escape, paths)])
+        connection.execute(f"SET allowed_directories = [{', '.join(map(_literal, allowed))}]")
+        connection.execute("SET GLOBAL TimeZone = 'UTC'")  # of its cursors, too
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

@@ -118,8 +118,8 @@ def test_a_column_is_there_only_where_it_is_named(tmp_path: Path) -> None:
 
 
 REFUSALS = {
-    "rejected": ({"rejected": "acton = 'hide'"}, r"data\.rejected: \"acton = 'hide'\" cannot be evaluated: .*acton"),
-    "weight": ({"weight": "prize * 2"}, r"data\.weight: 'prize \* 2' cannot be evaluated: .*prize"),
+    "rejected": ({"rejected": "acton = 'hide'"}, r"^data\.rejected: unknown column 'acton'; did you mean 'action'\?"),
+    "weight": ({"weight": "prize * 2"}, r"^data\.weight: unknown column 'prize'; did you mean 'price'\?"),
     "weights of which most are none": (
         {"weight": "CASE click WHEN 1 THEN 3 END"},
         r"^data\.weight: 'CASE click WHEN 1 THEN 3 END': 3 of 4 weights are no number of at least 0; "
@@ -143,7 +143,7 @@ def test_what_cannot_be_used_is_refused_with_its_field(tmp_path: Path, case: str
     fields, message = REFUSALS[case]
     with pytest.raises(DataError, match=message):
         prepare(experiment(tmp_path, split=RandomSplit(0, 0), **fields), tmp_path / "run")
-    with open_engine(tmp_path / "work", "1GB", 1) as connection:
+    with open_engine(tmp_path / "work", "1GB", 1, directories=[tmp_path]) as connection:
         report = validate(connection, experiment(tmp_path, split=RandomSplit(0, 0), **fields), tmp_path)
     (problem,) = report.problems
     with pytest.raises(DataError, match=message):

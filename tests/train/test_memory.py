@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from twotower_tf import resources
 from twotower_tf.artifacts import RunPaths
 from twotower_tf.config import (
     Adagrad,
@@ -113,28 +114,13 @@ def test_other_optimizers_and_types_of_tables_are_counted():
     assert sum(half.tables.values()) == 2 * 26_000 and sum(half.table_optimizer.values()) == 8 * 26_000
 
 
-def test_what_is_available_is_no_more_than_the_machine_has():
-    total = next(line for line in open("/proc/meminfo") if line.startswith("MemTotal"))
-    assert 0 < memory.available() <= int(total.split()[1]) * 1024
-
-
-def test_a_control_group_bounds_what_is_available_and_its_files_count_as_free(tmp_path):
-    machine = memory.available(tmp_path)  # no group
-    (tmp_path / "memory.current").write_text("9000000\n")
-    (tmp_path / "memory.stat").write_text("anon 2000000\nactive_file 3000000\ninactive_file 4000000\nshmem 7\n")
-    (tmp_path / "memory.max").write_text("10000000\n")
-    assert memory.available(tmp_path) == 8_000_000  # all but the 2 MB that are no file's
-    (tmp_path / "memory.max").write_text("max\n")
-    assert abs(memory.available(tmp_path) - machine) < 1 << 30
-
-
 def test_sizes_are_told_in_readable_units():
     assert [memory.told(size) for size in (900, 12_300_000, 4_560_000_000)] == ["0.9 kB", "12.3 MB", "4.6 GB"]
 
 
 def test_a_training_that_can_not_fit_ends_before_any_memory_is_taken(trained, monkeypatch):
     run_dir, config = trained
-    monkeypatch.setattr(memory, "available", lambda: 5_000_000)
+    monkeypatch.setattr(resources, "available_memory", lambda: 5_000_000)
     monkeypatch.setattr(loop, "compile_model", None)
     told = []
     with pytest.raises(ConfigError, match=r"^training needs about 94.* MB of memory and 5\.0 MB is available; "):

@@ -6,7 +6,6 @@ Exit status 2 where something that twotower needs is missing or does not fit.
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import shutil
 import subprocess
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from absl.flags import FlagValues
 
-from twotower_tf import __version__
+from twotower_tf import __version__, resources
 from twotower_tf.errors import ConfigError
 
 PYTHONS = ((3, 10), (3, 13))
@@ -91,8 +90,8 @@ def _machine() -> None:
     machine = platform.machine()
     flags = _words("/proc/cpuinfo", "flags", "Features")
     known = [f"{flag} {'yes' if flag in flags else 'no'}" for flag in CPU_FLAGS.get(machine, ())]
-    print(f"  {machine}, {len(os.sched_getaffinity(0))} cores; {', '.join(known) or 'CPU flags unknown'}")
-    total, free = (_kibibytes(name) / 1024**2 for name in ("MemTotal", "MemAvailable"))
+    print(f"  {machine}, {resources.cpus()} cores; {', '.join(known) or 'CPU flags unknown'}")
+    total, free = resources.total_memory() / 1024**3, resources.available_memory() / 1024**3
     print(f"  memory {total:.1f} GiB, {free:.1f} GiB free")
     disk = shutil.disk_usage(Path.cwd())
     print(f"  disk here {disk.total / 1024**3:.1f} GiB, {disk.free / 1024**3:.1f} GiB free")
@@ -107,10 +106,6 @@ def _words(path: str, *keys: str) -> set[str]:
         if key.strip() in keys:
             return set(words.split())
     return set()
-
-
-def _kibibytes(name: str) -> int:
-    return max((int(word) for word in _words("/proc/meminfo", name) if word.isdigit()), default=0)
 
 
 def _together() -> list[str]:

@@ -14,7 +14,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from twotower_tf import __version__
+from twotower_tf import __version__, resources
 from twotower_tf.cli import command
 from twotower_tf.errors import ConfigError, TwoTowerError, unknown_name
 
@@ -78,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(command.help_text(name, module))
             return 0
         values = command.parse(name, module, rest)
+        resources.heed_quota()
         _quiet_tensorflow()
         module.run(values)
         sys.stdout.flush()

@@ -29,14 +29,19 @@ def run(values: FlagValues) -> None:
     """
     from twotower_tf import config as configuration
     from twotower_tf.cli import progress
-    from twotower_tf.data import validate
+    from twotower_tf.data import files, validate
     from twotower_tf.data.engine import open_engine
 
     config = configuration.load(values.config, values.set)
+    tables = (config.data.events, config.data.items, config.data.users)
     with tempfile.TemporaryDirectory() as directory:
         small = Path(directory) / "samples"
         small.mkdir()
-        with progress.shown() as show, open_engine(Path(directory) / "work", "2GB", 0) as connection:
+        reach = [small, *(files.directory(Path(config.data.root), path) for path in tables if path)]
+        with (
+            progress.shown() as show,
+            open_engine(Path(directory) / "work", "2GB", 0, directories=reach) as connection,
+        ):
             report = validate.validate(connection, config, small, show)
     for problem in report.problems:
         print(problem)

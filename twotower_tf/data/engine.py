@@ -6,13 +6,13 @@ import abc
 import contextlib
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from twotower_tf.data.values import literal
+from twotower_tf import resources, sql
 from twotower_tf.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,35 +38,45 @@ class Cluster(abc.ABC):
 
 
 @contextlib.contextmanager
-def open_engine(work: Path, memory_limit: str, threads: int, text_bytes: int = 0) -> Iterator[Connection]:
-    """A DuckDB whose tables are in memory, or in a file where they would not fit.
+def open_engine(
+    work: Path,
+    memory_limit: str,
+    threads: int,
+    text_bytes: int = 0,
+    *,
+    directories: Iterable[Path] = (),
+    ordered: bool = True,
+) -> Iterator[Connection]:
+    """Opens a DuckDB whose tables are in memory, or in a file where they would not fit.
 
     Tables in memory are written at half the processor time. Those in a file are compressed, to about a fifth, where
     what memory spills is not: a disk is then the slower of the two.
 
     Args:
         work: a new directory for what is not in memory, removed afterwards.
-        memory_limit: of the whole process, near enough, e.g. "4GB".
-        threads: of DuckDB; 0 takes one per core.
+        memory_limit: of the whole process, near enough, e.g. "4GB"; at most what the machine or container has.
+        threads: of DuckDB; 0 takes one per CPU.
         text_bytes: of the input, as text; more than DuckDB's part of the limit goes to a file.
+        directories: below which it reads and writes files, besides `work`; no other file is reached.
+        ordered: whether rows keep their order, and a row's place is its `rowid`.
 
     Raises:
         ConfigError: for a `memory_limit` that is no size.
     """
-    share = int(size(memory_limit) * _SHARE)
+    share = int(min(size(memory_limit), resources.total_memory()) * _SHARE)
     work.mkdir()
-    connection = duckdb.connect(work / "tables.duckdb" if text_bytes > share else ":memory:")
     try:
-        connection.execute(f"SET memory_limit = '{share}B'")
-        connection.execute(f"SET temp_directory = {literal(str(work / 'spill'))}")
-        connection.execute("SET preserve_insertion_order = true")  # a row's place is its rowid
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.execute("SET enable_progress_bar = false")
-        if threads:
-            connection.execute(f"SET threads = {int(threads)}")
-        yield connection
+        with sql.connect(
+            work / "tables.duckdb" if text_bytes > share else ":memory:",
+            [work, *directories],
+            memory_limit=f"{share}B",
+            temp_directory=work / "spill",
+            preserve_insertion_order=ordered,
+            enable_progress_bar=False,
+            threads=threads or resources.cpus(),
+        ) as connection:
+            yield connection
     finally:
-        connection.close()
         shutil.rmtree(work, ignore_errors=True)
 
 

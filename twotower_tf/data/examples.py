@@ -7,7 +7,6 @@ are written side by side. A log in another order is joined and sorted as a whole
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from twotower_tf import resources
 from twotower_tf.artifacts import PreparedPaths
 from twotower_tf.data import judge, shards
 from twotower_tf.data.engine import Cluster
@@ -72,7 +72,7 @@ def write(
             told(code, len(judge.SPLITS))
             for number, table in enumerate(shards.tables(connection, _of_split(inputs, code), rows)):
                 shards.write_part(table, paths.examples(split), number)
-    workers = min(_WRITERS, threads or os.cpu_count() or 1)
+    workers = min(_WRITERS, threads or resources.cpus())
     with ThreadPoolExecutor(workers) as pool:
 
         def write_part(part: _Part) -> None:

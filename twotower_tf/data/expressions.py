@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import duckdb
 
+from twotower_tf import sql
 from twotower_tf.config import DataConfig
 from twotower_tf.data import quarantine, roles
 from twotower_tf.data.engine import one, reason
@@ -28,6 +29,13 @@ _NUMBER = r"-?(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][+-]?[0-9]+)?"
 _LARGEST = "3.4028234663852886e38"  # of float32
 NO_LIST = -1
 _PREDICATES = ("positive", "rejected", "exclude")
+FUNCTIONS = sql.FUNCTIONS | frozenset(
+    """
+    concat concat_ws replace regexp_extract regexp_replace reverse lpad rpad strptime try_strptime strftime
+    hash md5 sha256 ascii unicode chr bit_count epoch_us epoch_ns isodow weekofyear
+    """.split()
+)
+_OWN = frozenset("__place __user __item __ts __label __given __reason __list __position".split())
 
 
 @dataclass(frozen=True)
@@ -38,16 +46,22 @@ class Expressions:
         data: the configuration.
         table: the log.
         named: `, EXPRESSION AS NAME` of every column that the expressions mention.
+        refused: what is no expression over the log's columns, one line each.
     """
 
     data: DataConfig
     table: Table
     named: str
+    refused: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, connection: duckdb.DuckDBPyConnection, data: DataConfig, table: Table) -> Expressions:
-        """Looks at the values of the columns that the expressions mention."""
-        columns = typed(connection, table, sorted(roles.mentioned(roles.expressions(data), table.columns)))
+        """Parses the expressions, and looks at the values of the columns that they mention."""
+        refused = tuple(_refused(data, table))
+        if refused:
+            return cls(data, table, "", refused)
+        names = [_spelled(name, table)[0] for name in roles.mentioned(data)]
+        columns = typed(connection, table, sorted(set(names)))
         return cls(data, table, "".join(f", {expression} AS {quoted(name)}" for name, expression in columns.items()))
 
     def holds(self, field: str, default: str = "false") -> str:
@@ -91,7 +105,7 @@ class Expressions:
         )
 
     def check(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Runs each expression by itself, so that what is wrong with it is told with its field.
+        """Runs each expression by itself, so that what is wrong with it is reported with its field.
 
         Raises:
             DataError: for one that cannot be evaluated, and for weights or positions of which most are none.
@@ -101,6 +115,9 @@ class Expressions:
 
     def faults(self, connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
         """Everything for which `check` would refuse, one line each."""
+        yield from self.refused
+        if self.refused:
+            return  # nothing of it is run
         broken = False
         for field in _PREDICATES:
             predicate = getattr(self.data, field)
@@ -143,6 +160,31 @@ class Expressions:
         if usable * 2 < present:
             example = quarantine.example(connection, self.table, name, f"{text} IS NOT NULL AND ({number}) IS NULL")
             yield f"data.position: column {name!r}: {present - usable} of {present} values are no number;{example}"
+
+
+def _refused(data: DataConfig, table: Table) -> Iterator[str]:
+    """What is no single expression over the log's columns, one line each."""
+    found: dict[str, str] = {}
+    for field, text in roles.expressions(data).items():
+        where = f"data.{field}"
+        kind = "predicate" if field in _PREDICATES else "weight"
+        try:
+            sql.check(text, where, table.known, kind=kind, functions=FUNCTIONS, comments=False)
+        except DataError as error:
+            yield str(error)
+            continue
+        for name in sql.columns(text, where):
+            spelled = _spelled(name, table)
+            if len(spelled) > 1 or found.setdefault(name.lower(), spelled[0]) != spelled[0]:
+                twins = sorted({*spelled, found.get(name.lower(), spelled[0])})
+                yield f"{where}: columns {', '.join(map(repr, twins))} differ in case only; SQL needs other names"
+            elif name.lower() in _OWN:
+                yield f"{where}: column {name!r} has a name that twotower uses itself; rename it"
+
+
+def _spelled(name: str, table: Table) -> list[str]:
+    """The columns that a name in an expression may mean: the one of that spelling, or those of other cases."""
+    return [name] if name in table.columns else [each for each in table.columns if each.lower() == name.lower()]
 
 
 def typed(connection: duckdb.DuckDBPyConnection, table: Table, names: Sequence[str], alias: str = "") -> dict[str, str]:

@@ -13,7 +13,7 @@ import glob
 import gzip
 import hashlib
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
@@ -124,6 +124,19 @@ def find_table(data: DataConfig, table: Literal["events", "items", "users"]) -> 
         return []
     sources = find(Path(data.root), pattern, f"data.{table}", names, data.delimiter)
     return days.inside(data.split, sources) if table == "events" and isinstance(data.split, DateSplit) else sources
+
+
+def directories(sources: Iterable[Source]) -> list[Path]:
+    """The directories that the files lie in."""
+    return list(dict.fromkeys(source.path.parent for source in sources))
+
+
+def directory(root: Path, pattern: str) -> Path:
+    """The directory that all files of a table lie below (see `find`)."""
+    place = root / pattern
+    while not place.exists() and (glob.has_magic(str(place.relative_to(root))) or place != root):
+        place = place.parent
+    return place if place.is_dir() else place.parent
 
 
 def text_bytes(sources: Sequence[Source]) -> int:

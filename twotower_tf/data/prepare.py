@@ -75,12 +75,19 @@ def prepare(
     size(memory_limit)  # what is asked is checked before what is there
     earlier = open_earlier(Path(since), config, Path(run_dir), SCHEMA_VERSION) if since else None
     sources = _sources(config, earlier)
+    every = [source for table in sources.values() for source in table]
     with artifacts.atomic_directory(RunPaths(Path(run_dir)).prepared, replace=True) as temporary:
         work = temporary / "work"
         with (
             open_session(spark, work, memory_limit)
             if spark
-            else open_engine(work, memory_limit, threads, files.text_bytes(sources["events"]))
+            else open_engine(
+                work,
+                memory_limit,
+                threads,
+                files.text_bytes(sources["events"]),
+                directories=[temporary, *([earlier.paths.root] if earlier else []), *files.directories(every)],
+            )
         ) as connection:
             return _prepare(connection, config, temporary, threads, progress, earlier, sources)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import duckdb
 
+from twotower_tf import sql
 from twotower_tf.config import (
     Bucketized,
     DataConfig,
@@ -96,16 +98,19 @@ class Inputs:
     keys: tuple[str, ...] = ()
 
 
-def mentioned(predicate: str, names: Iterable[str]) -> set[str]:
-    """The columns whose names stand in a predicate (or seem to: one read in vain costs little)."""
-    words = {word.lower() for word in re.findall(r"\w+", predicate)}
-    lowered = predicate.lower()
-    return {name for name in names if name.lower() in words or (not name.isidentifier() and name.lower() in lowered)}
+def expressions(data: DataConfig) -> dict[str, str]:
+    """The SQL that people wrote over the log's columns, by field."""
+    written = {"positive": data.positive, "rejected": data.rejected, "exclude": data.exclude, "weight": data.weight}
+    return {field: text for field, text in written.items() if text}
 
 
-def expressions(data: DataConfig) -> str:
-    """The SQL that people wrote over the log's columns."""
-    return " ".join((data.positive, data.rejected, data.exclude, data.weight))
+def mentioned(data: DataConfig) -> list[str]:
+    """The columns of `expressions`, as they are written there; of text that is no expression none."""
+    found: list[str] = []
+    for field, text in expressions(data).items():
+        with contextlib.suppress(DataError):  # reported with what else is wrong (see `Expressions.faults`)
+            found += sql.columns(text, f"data.{field}")
+    return list(dict.fromkeys(found))
 
 
 def key_columns(data: DataConfig) -> tuple[str, ...]:
@@ -117,8 +122,8 @@ def key_columns(data: DataConfig) -> tuple[str, ...]:
 def event_columns(config: ExperimentConfig) -> Wanted:
     """Tells of a column's name whether the log is read for it."""
     named = _named_columns(config)
-    written = expressions(config.data)
-    return lambda name: name in named or bool(mentioned(written, [name]))
+    written = {name.lower() for name in mentioned(config.data)}  # SQL does not tell cases apart
+    return lambda name: name in named or name.lower() in written
 
 
 def load(

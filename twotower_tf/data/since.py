@@ -22,7 +22,7 @@ from typing import Any
 
 import duckdb
 
-from twotower_tf import artifacts
+from twotower_tf import artifacts, sql
 from twotower_tf.artifacts import PreparedPaths, RunPaths
 from twotower_tf.config import ExperimentConfig, to_json
 from twotower_tf.data import files
@@ -110,7 +110,7 @@ class Earlier:
 
     def catalogue_columns(self) -> dict[str, Column]:
         """The columns of `earlier_items`, by name."""
-        with duckdb.connect() as connection:
+        with sql.connect(directories=[self.paths.root]) as connection:
             found = connection.execute(f"DESCRIBE SELECT * FROM read_parquet({file_pattern(self.paths.items)})")
             return {name: Column(quoted(name), kind) for name, kind, *_ in found.fetchall()}
 

@@ -108,7 +108,9 @@ def read_items(config: ExperimentConfig, path: Path, known: pa.Schema, memory_li
     sources = files.find(Path(), str(path), _FIELD, named, config.data.delimiter)
     with (
         tempfile.TemporaryDirectory(prefix="twotower-") as work,
-        engine.open_engine(Path(work) / "engine", memory_limit, 0) as connection,
+        engine.open_engine(
+            Path(work) / "engine", memory_limit, 0, directories=files.directories(sources)
+        ) as connection,
     ):
         table = readers.read(connection, "item_table", sources, lambda name: True)
         features = feature_sources(config, "item")

@@ -8,7 +8,6 @@ file, and one block is formatted or parsed while others are put together, writte
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +21,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from twotower_tf import artifacts
+from twotower_tf import artifacts, resources
 from twotower_tf.errors import ArtifactError
 
 Floats = npt.NDArray[np.float32]
@@ -54,7 +53,7 @@ def write_tsv(path: Path, ids: Sequence[str] | npt.NDArray[Any] | pa.Array, vect
             f"came {vectors.dtype} of shape {list(vectors.shape)}"
         )
     rows = max(1, _VALUES_PER_BLOCK // max(1, vectors.shape[1]))
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or resources.cpus()
     with artifacts.atomic_file(path) as temporary, temporary.open("wb") as file, ThreadPoolExecutor(threads) as pool:
         pending: deque[Future[memoryview]] = deque()
         for start in range(0, len(names), rows):
@@ -261,7 +260,7 @@ def read_blocks(path: Path, threads: int = 0) -> Iterator[tuple[pa.Array, Floats
     Raises:
         ArtifactError: where the file is missing or damaged, naming the line.
     """
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or resources.cpus()
     width, line = 0, 1
     pending: deque[Future[tuple[pa.Array, Floats]]] = deque()
     with ThreadPoolExecutor(threads) as pool:

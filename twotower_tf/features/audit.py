@@ -68,9 +68,10 @@ def audit(
     run_dir = prepared.paths.root.parent
     sources = [source for side in ("user", "item") for source in _sources(config, prepared, side)]
     with artifacts.scratch_directory(run_dir / "columns") as work:
+        reach = [work, prepared.paths.root]
         for done, source in enumerate(sources):
             progress("columns", done, len(sources))
-            with open_engine(work / "engine", memory_limit, threads) as connection:
+            with open_engine(work / "engine", memory_limit, threads, directories=reach, ordered=False) as connection:
                 found, top = _count(connection, source, work / "values.parquet")
             # DuckDB has given its memory back before the buckets take theirs
             found["features"] = _hash(source, config, prepared, work / "values.parquet", found, top)
@@ -136,7 +137,6 @@ def _relation(prepared: Prepared, side: SideName, names: Sequence[str]) -> str:
 
 def _count(connection: duckdb.DuckDBPyConnection, source: Source, path: Path) -> tuple[dict[str, Any], pa.Table]:
     """Writes the distinct values and their rows to `path`; what is known of them, and the most frequent 1 %."""
-    connection.execute("SET preserve_insertion_order = false")  # no result depends on it
     names = [f"v{position}" for position in range(len(source.columns))]
     present = " AND ".join(f"{name} IS NOT NULL" for name in names)
     values = source.relation

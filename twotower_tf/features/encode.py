@@ -7,7 +7,6 @@ parts, whatever the log's length.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 
-from twotower_tf import artifacts
+from twotower_tf import artifacts, resources
 from twotower_tf import config as configuration
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.data.prepared import Prepared
@@ -48,7 +47,7 @@ def encode(config: ExperimentConfig, prepared: Prepared, progress: Progress = si
         threads: parts encoded at once, at most two; 0 takes one per core.
     """
     root = prepared.paths.encoded_items.parent
-    workers = min(_WORKERS, threads or os.cpu_count() or 1)
+    workers = min(_WORKERS, threads or resources.cpus())
     with artifacts.atomic_directory(root, replace=True) as staging, ThreadPoolExecutor(workers) as pool:
         total = prepared.num_items + sum(prepared.num_rows(split) for split in SPLITS)
         done = 0

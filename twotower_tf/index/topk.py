@@ -5,10 +5,10 @@ A cheap pass finds for every row a score that at least k columns reach; only the
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import numpy.typing as npt
+
+from twotower_tf import resources
 
 Floats = npt.NDArray[np.float32]
 Columns = npt.NDArray[np.int32]
@@ -24,8 +24,8 @@ _MAGNITUDE = np.int32(0x7FFFFFFF)
 
 
 def available_threads(threads: int = 0) -> int:
-    """The number of threads to use: as asked, or for 0 the cores this process may run on."""
-    return threads if threads > 0 else len(os.sched_getaffinity(0))
+    """The number of threads to use: as asked, or for 0 the CPUs that this process may use."""
+    return threads if threads > 0 else resources.cpus()
 
 
 def top_k(scores: Floats, k: int) -> tuple[Columns, Floats]:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from twotower_tf import artifacts
+from twotower_tf import artifacts, sql
 from twotower_tf.config import DataConfig
 from twotower_tf.data import files, readers, shards, tables
 from twotower_tf.data.engine import one, open_engine
@@ -51,7 +51,9 @@ def build(
     """
     with (
         artifacts.atomic_directory(directory) as staging,
-        open_engine(staging / "engine", memory_limit, threads) as connection,
+        open_engine(
+            staging / "engine", memory_limit, threads, directories=[staging, *files.directories(sources)]
+        ) as connection,
     ):
         wanted = {data.user_id, data.item_id}
         table = readers.read(connection, "pairs", sources, wanted.__contains__)
@@ -97,7 +99,7 @@ class Exclusions:
         """Maps what `build` wrote."""
         users, checks, offsets, rows = (np.load(directory / f"{name}.npy", mmap_mode="r") for name in _FILES)
         self._users, self._checks, self._offsets, self._rows = users, checks, offsets, rows
-        self._connection = duckdb.connect(config={"threads": 1})
+        self._connection = sql.connect(threads=1)
 
     def of(self, ids: pa.Array) -> Excluded:
         """Index rows that users `[n]` must not get."""

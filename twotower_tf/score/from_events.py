@@ -72,7 +72,8 @@ def build(
         threads: of the grouping.
     """
     with artifacts.atomic_directory(directory) as staging:
-        with open_engine(staging / "engine", memory_limit, threads) as connection:
+        reach = [staging, prepared.paths.root]
+        with open_engine(staging / "engine", memory_limit, threads, directories=reach) as connection:
             _load(connection, prepared, config)
             for number, start in enumerate(range(0, prepared.num_users, _USERS)):
                 stop = min(prepared.num_users, start + _USERS)

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from twotower_tf import sql
 from twotower_tf.data import timestamps
 from twotower_tf.data.timestamps import Clock
 from twotower_tf.data.values import number_sql, text_sql
@@ -65,8 +65,7 @@ class Judge:
         self._user_id = user_id
         self._columns = columns
         self._clocks = clocks
-        self._connection = duckdb.connect(config={"threads": 1})
-        self._connection.execute("SET TimeZone = 'UTC'")
+        self._connection = sql.connect(threads=1)
 
     def judge(self, table: pa.Table, first: int) -> tuple[Users, list[Bad]]:
         """Types the columns of a table; `first` is the place of its first row in its unit."""
@@ -209,8 +208,7 @@ def clock(table: pa.Table, name: str, form: str) -> Clock:
     """
     values = column(table, name)
     values = values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
+    with sql.connect(threads=1) as connection:
         connection.register("values", pa.table({_VALUE: values}))
         connection.execute('CREATE TABLE sample AS SELECT * FROM "values"')
         ((kind,),) = connection.execute("SELECT column_type FROM (DESCRIBE sample)").fetchall()

@@ -83,7 +83,7 @@ def opened(
             yield found
         return
     directory = work / f"{UNFINISHED}unit-{uuid.uuid4().hex[:12]}"
-    with open_engine(directory, memory_limit, 1) as connection:
+    with open_engine(directory, memory_limit, 1, directories=[source.path.parent]) as connection:
         part = source if unit.whole else _cut_out(source, unit, directory)
         table = readers.read(connection, "users", [part], set(wanted).__contains__)
         selected = ", ".join(f"{column.identifier} AS {quoted(name)}" for name, column in table.columns.items())

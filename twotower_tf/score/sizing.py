@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from twotower_tf import resources
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.data import engine
 from twotower_tf.index import topk
@@ -40,7 +40,7 @@ class Size:
 def crew(options: Options, manifest: Mapping[str, Any]) -> Size:
     """As many workers as cores and memory allow for this bundle, or as many as are asked for."""
     cores = topk.available_threads()
-    limit = float(engine.size(options.memory_limit)) if options.memory_limit else _half_of_memory()
+    limit = float(engine.size(options.memory_limit)) if options.memory_limit else resources.total_memory() / 2
     vectors = 4 * manifest["items"] * manifest["vector_dim"]
     scann = manifest["index"]["kind"] == "scann" and not options.vectors_only
     each = _WORKER_BYTES + vectors * (3 if scann else 1)
@@ -55,7 +55,3 @@ def rows(options: Options, manifest: Mapping[str, Any], config: ExperimentConfig
     width += 0 if options.vectors_only else options.k * 16
     found = 1 << ((_TABLE_BYTES // width).bit_length() - 1)
     return max(SMALLEST, min(LARGEST, int(found)))
-
-
-def _half_of_memory() -> float:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2

@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from twotower_tf import artifacts
+from twotower_tf import artifacts, resources
 from twotower_tf import config as configuration
 from twotower_tf.artifacts import RunPaths
 from twotower_tf.config import CosineLogitBCE, ExperimentConfig
@@ -75,7 +75,7 @@ def train(
     needed = memory.plan(config, prepared.num_rows("train"), prepared.num_users, past)
     for line in needed.lines():
         tell(line)
-    memory.require(needed, memory.available())
+    memory.require(needed, resources.available_memory())
     model = compile_model(config, batches.steps)
     checkpoints = Checkpoints(config, run_dir)
     # Mined negatives are ranked by the weights that an epoch begins with: within it they cannot be had again.
@@ -143,7 +143,7 @@ def share_cores() -> None:
     a step takes a sixth more of processor time. `TF_NUM_INTRAOP_THREADS`, where it is set, stands, and so do the
     threads of a TensorFlow that has computed something already.
     """
-    if "TF_NUM_INTRAOP_THREADS" not in os.environ and len(os.sched_getaffinity(0)) == 2:
+    if "TF_NUM_INTRAOP_THREADS" not in os.environ and resources.cpus() == 2:
         with contextlib.suppress(RuntimeError):
             tf.config.threading.set_intra_op_parallelism_threads(1)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from twotower_tf.config import ExperimentConfig, Mined
@@ -127,28 +126,6 @@ def require(needed: MemoryPlan, available: int) -> None:
         f"{told(needed.table_optimizer[largest])}: lower buckets= or embedding_dim= of its features, or "
         "train.batch_size, or --set model.table_dtype=bfloat16"
     )
-
-
-def available(group: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that a process may still take: what the machine has free, within what its control group allows.
-
-    What the group holds of files it may give up again, and after a preparation that is most of what it holds: it counts
-    as free, as it does in MemAvailable.
-    """
-    free = _fields("/proc/meminfo")["MemAvailable:"] << 10
-    try:
-        limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        held = _fields(group / "memory.stat")
-    except OSError:
-        return free
-    if limit == "max":
-        return free
-    return min(free, int(limit) - int(used) + held["active_file"] + held["inactive_file"])
-
-
-def _fields(path: str | Path) -> dict[str, int]:
-    """The numbers of a file of the kernel's that has a name and a number on each line."""
-    return {words[0]: int(words[1]) for words in map(str.split, Path(path).read_text().splitlines())}
 
 
 def told(size: int) -> str:

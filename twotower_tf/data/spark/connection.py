@@ -71,7 +71,7 @@ def open_spark(session: SparkSession, work: Path, memory_limit: str) -> Iterator
     """The Spark engine in a session; tables live in the new directory `work`, which is removed afterwards."""
     work.mkdir()
     try:
-        with engine.open_engine(work / "driver", memory_limit, 0) as shadow:
+        with engine.open_engine(work / "driver", memory_limit, 0, directories=[work]) as shadow:
             connection = SparkConnection(session, work, memory_limit, shadow)
             try:
                 yield connection

@@ -113,7 +113,9 @@ def answer(local: Local, query: Query) -> int | Failure:
 def _engine(local: Local) -> tuple[contextlib.ExitStack, duckdb.DuckDBPyConnection]:
     """The DuckDB of this worker process and what keeps it open; to start one takes longer than a small part does."""
     stack = contextlib.ExitStack()
-    return stack, stack.enter_context(open_engine(_scratch(local), local.memory_limit, 1))
+    return stack, stack.enter_context(
+        open_engine(_scratch(local), local.memory_limit, 1, directories=[Path(local.work)])
+    )
 
 
 def close_engine(local: Local) -> None:
@@ -166,7 +168,8 @@ class Read:
 def read(local: Local, source: Source, wanted: Callable[[str], bool], directory: str) -> Read | Failure:
     """Reads one input file into Parquet parts below `directory`."""
     try:
-        with open_engine(_scratch(local), local.memory_limit, 1) as connection:
+        reach = [Path(local.work), source.path.parent]
+        with open_engine(_scratch(local), local.memory_limit, 1, directories=reach) as connection:
             table = readers.read(connection, "input", [source], wanted)
             names = [column.identifier for column in table.columns.values()]
             parts = _write_parts(connection, f"SELECT {', '.join(names) or 'source'} FROM input", Path(directory))

@@ -1,0 +1,116 @@
+"""CPUs and memory that this process may use: the machine's, within what its control groups (v1 or v2) allow.
+
+A container's limits are those of its control group. A group is bounded by the groups above it too, so that all of them
+are read.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, MutableMapping
+from pathlib import Path
+
+_LIMITS = ("memory.max", "memory.high", "memory.limit_in_bytes")  # v2, v2, v1
+_USED = ("memory.current", "memory.usage_in_bytes")
+_ROOT = Path("/")
+
+
+def cpus(root: Path = _ROOT) -> int:
+    """The number of CPUs: those that the process may run on, at most what the groups' quota pays for, rounded up."""
+    found = len(os.sched_getaffinity(0))
+    for group in _groups(root, "cpu"):
+        quota, period = _quota(group)
+        if quota > 0 and period > 0:
+            found = min(found, math.ceil(quota / period))
+    return max(1, found)
+
+
+def total_memory(root: Path = _ROOT) -> int:
+    """Bytes that the process may have in all."""
+    limits = [limit for group in _groups(root, "memory") for limit in _limits(group)]
+    return min([_fields(root / "proc/meminfo")["MemTotal:"] << 10, *limits])
+
+
+def available_memory(root: Path = _ROOT) -> int:
+    """Bytes that the process may still take.
+
+    What a group holds of files it may give up again, and after a preparation that is most of what it holds: it counts
+    as free, as it does in MemAvailable.
+    """
+    found = _fields(root / "proc/meminfo")["MemAvailable:"] << 10
+    for group in _groups(root, "memory"):
+        limits, used = list(_limits(group)), [number for name in _USED for number in _numbers(group / name)]
+        if not limits or not used:
+            continue
+        try:
+            held = _fields(group / "memory.stat")
+        except OSError:
+            held = {}
+        # v1 counts the groups below under names of their own; v2 has no other
+        files = [held.get(f"total_{name}", held.get(name, 0)) for name in ("active_file", "inactive_file")]
+        found = min(found, min(limits) - used[0] + sum(files))
+    return max(0, found)
+
+
+def heed_quota(environment: MutableMapping[str, str] = os.environ, root: Path = _ROOT) -> None:
+    """Has the libraries that count the machine's CPUs themselves start no more threads than a quota pays for.
+
+    TensorFlow, OpenMP and Arrow read these variables when they are loaded. What is set already stands.
+    """
+    allowed = cpus(root)
+    if allowed < len(os.sched_getaffinity(0)):
+        for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+            environment.setdefault(name, str(allowed))
+
+
+def _groups(root: Path, controller: str) -> Iterator[Path]:
+    """The directories of the process's control group and of those above it, innermost first."""
+    mounts = root / "sys/fs/cgroup"
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    paths = {"": "/", controller: "/"}  # inside of a container, the group's own directory is what is mounted
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        paths.update({name: path for name in controllers.split(",") if name in paths})
+    for name, path in paths.items():
+        mount = mounts / name if name else mounts
+        below = Path(path.lstrip("/"))
+        yield from (mount / each for each in (below, *below.parents) if (mount / each).is_dir())
+
+
+def _quota(group: Path) -> tuple[int, int]:
+    """Microseconds of CPU time within a period, and the period; zeros for no limit."""
+    for text in _texts(group / "cpu.max"):
+        quota, _, period = text.partition(" ")
+        return (int(quota), int(period or 100_000)) if quota != "max" else (0, 0)
+    names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+    quota_us, period_us = ([*_numbers(group / name), 0][0] for name in names)
+    return quota_us, period_us
+
+
+def _limits(group: Path) -> Iterator[int]:
+    for name in _LIMITS:
+        yield from _numbers(group / name)
+
+
+def _numbers(path: Path) -> Iterator[int]:
+    """The number in a file; none where there is no such file or it says `max`."""
+    for text in _texts(path):
+        if text != "max":
+            yield int(text)
+
+
+def _texts(path: Path) -> Iterator[str]:
+    try:
+        yield path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return
+
+
+def _fields(path: Path) -> dict[str, int]:
+    """The numbers of a kernel file that has a name and a number on each line."""
+    lines = (line.split() for line in path.read_text(encoding="utf-8").splitlines())
+    return {words[0]: int(words[1]) for words in lines if len(words) > 1}
