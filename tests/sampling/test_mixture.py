@@ -6,7 +6,6 @@ import pytest
 from tests.sampling.worlds import ITEMS, fits, one_row, positives, repeated
 from twotower_tf.sampling.attributes import SameAttributeSampler
 from twotower_tf.sampling.catalogue import PopularitySampler, UniformSampler
-from twotower_tf.sampling.mined import MinedSampler
 from twotower_tf.sampling.mixture import Columns, Part, RowMixture, SharedPart
 from twotower_tf.sampling.rejections import RejectionSampler
 from twotower_tf.sampling.rows import Rows
@@ -20,73 +19,56 @@ def mixture():
     uniform = UniformSampler(KNOWN)
     group = CATALOGUE % 5
     group[KNOWN.of(7)[0]] = -1  # the first positive of user 7 has no group
-    rng = np.random.default_rng(3)
-    mined = MinedSampler(KNOWN, uniform, (3, 12))
-    vectors = [rng.normal(size=(rows, 4)).astype(np.float32) for rows in (40, ITEMS)]
-    mined.refresh(np.arange(40), *vectors)
     rejected = np.array([3, 3, 3]), np.array([58, 59, 57])
     return RowMixture(
         [
             Part("Uniform", uniform, 4),
+            Part("SameAttribute", SameAttributeSampler(KNOWN, group), 2, weight=0.5),
             Part("Popularity", PopularitySampler(KNOWN, COUNTS, 0.75, 1.0), 3),
-            Part("SameAttribute", SameAttributeSampler(KNOWN, group), 2),
-            Part("Rejections", RejectionSampler(KNOWN, *rejected), 1),
-            Part("Mined", mined, 2),
+            Part("Rejections", RejectionSampler(KNOWN, *rejected), 1, weight=8.0),
         ]
     )
 
 
-@pytest.mark.parametrize(("user", "parts"), [(3, 12), (7, 9)])
-def test_a_million_draws_of_a_mixture_are_as_stated(user, parts):
-    """User 7 has no rejections, and the positive no group: the others' draws are all there are."""
+EASY, HARD = [0, 1, 2, 3, 6, 7, 8], [4, 5, 9]
+
+
+@pytest.mark.parametrize(("user", "hard"), [(3, 3), (7, 0)])
+def test_a_million_draws_from_the_catalogue_are_as_stated(user, hard):
+    """User 7 has no rejections, and the positive no group: these draws are missing."""
     made, row = mixture(), one_row(KNOWN, user, place=int(user == 3))
-    drawn, present = made.draw(np.random.default_rng(1), repeated(row, 1_000_000 // 12))
-    assert drawn.shape == (83_333, 12) and (present.sum(axis=1) == parts).all()
-    counts = np.bincount(drawn[present], minlength=ITEMS)
+    drawn, present = made.draw(np.random.default_rng(1), repeated(row, 1_000_000 // 7))
+    assert drawn.shape == (142_857, 10) and present[:, EASY].all() and (present[:, HARD].sum(axis=1) == hard).all()
+    assert (drawn[~present] == row.own[0]).all()
+    counts = np.bincount(drawn[:, EASY].ravel(), minlength=ITEMS)
     allowed = np.setdiff1d(CATALOGUE, KNOWN.of(user))
-    log_q = stated(made, row, allowed, present[0])
+    # Each allowed item once in the first place, and no matter what in the others.
+    asked = np.repeat(allowed[:, np.newaxis], 10, axis=1)
+    log_q = made.log_q(repeated(row, len(allowed)), asked, np.full(len(allowed), -2.5, np.float32))
     probability = np.zeros(ITEMS)
-    probability[allowed] = np.exp(log_q.astype(np.float64))
+    probability[allowed] = np.exp(log_q[:, 0].astype(np.float64))
     assert fits(counts, probability / probability.sum())
     np.testing.assert_allclose(probability.sum(), 1.0, rtol=1e-6)
-    assert (drawn[~present] == row.own[0]).all()
-    wide = repeated(row, 2)
-    again = made.log_q(wide, drawn[:2], present[:2])
-    np.testing.assert_allclose(np.exp(again[present[:2]]), probability[drawn[:2][present[:2]]], rtol=1e-5)
-    assert not again[~present[:2]].any()
+    np.testing.assert_array_equal(log_q[:, EASY], np.repeat(log_q[:, :1], 7, axis=1))
+    assert (log_q[:, HARD] == -2.5).all()  # that of the own item, which they are compared with
 
 
-def stated(made, row, allowed, present):
-    """The log of every allowed item, asked a dozen at a time in the places that are present."""
-    logs = np.empty(len(allowed), np.float32)
-    places = np.flatnonzero(present)
-    for start in range(0, len(allowed), len(places)):
-        some = allowed[start : start + len(places)]
-        asked = np.full((1, len(present)), row.own[0])
-        asked[0, places[: len(some)]] = some
-        logs[start : start + len(some)] = made.log_q(row, asked, present[np.newaxis])[0, places[: len(some)]]
-    return logs
-
-
-def own_log_q(made, row):
-    drawn, present = made.draw(np.random.default_rng(0), row)
-    return made.own_log_q(row, made.log_q(row, drawn, present), present)
+def test_every_draw_has_its_kinds_weight():
+    assert mixture().weights.tolist() == [1, 1, 1, 1, 0.5, 0.5, 1, 1, 1, 8]
 
 
 def test_the_own_items_probability_is_as_if_it_were_allowed():
     row = one_row(KNOWN, 3)
     rejected = np.array([3, 3]), np.array([57, 58])
     assert len(KNOWN.of(3)) == 8 and not KNOWN.contain(*rejected).any()
-    # 3 of 4 draws are uniform over the 52 allowed and the own one; a positive is never a rejection.
+    # Uniform over the 52 allowed and the own one; a rejection is no draw from the catalogue.
     both = RowMixture(
         [Part("Uniform", UniformSampler(KNOWN), 3), Part("Rejections", RejectionSampler(KNOWN, *rejected), 1)]
     )
-    np.testing.assert_allclose(own_log_q(both, row), np.log(0.75 / 53), rtol=1e-6)
-    # Of rejections alone it could never be one: it counts as they do, each half of the draws.
+    np.testing.assert_allclose(both.own_log_q(row), np.log(1 / 53), rtol=1e-6)
+    # Of rejections alone nothing is corrected.
     alone = RowMixture([Part("Rejections", RejectionSampler(KNOWN, *rejected), 4)])
-    np.testing.assert_allclose(own_log_q(alone, row), np.log(0.5), rtol=1e-6)
-    # And without any negative there is nothing to compare with.
-    assert own_log_q(alone, one_row(KNOWN, 4)).tolist() == [0.0]
+    assert alone.own_log_q(row).tolist() == [0.0]
 
 
 def columns(in_batch=True, queue=0, parts=()):
@@ -133,4 +115,4 @@ def test_a_row_without_any_negative():
     made = RowMixture([Part("Rejections", RejectionSampler(KNOWN, *[np.array([5])] * 2), 2)])
     drawn, present = made.draw(np.random.default_rng(0), Rows(row.index, row.users, row.own))
     assert not present.any() and drawn.tolist() == [[row.own[0]] * 2]
-    assert made.log_q(row, drawn, present).tolist() == [[0.0, 0.0]]
+    assert made.log_q(row, drawn, made.own_log_q(row)).tolist() == [[0.0, 0.0]]

@@ -50,10 +50,12 @@ class SameAttribute:
     Attributes:
         columns: of the catalogue, e.g. ("site_category",); all of them must agree.
         per_positive: draws for each positive; a positive without such items gets none.
+        weight: how much one of its draws counts in the loss; any other negative counts 1.
     """
 
     columns: Annotated[tuple[Name, ...], Field(min_length=1)]
     per_positive: Positive = 1
+    weight: PositiveFloat = 1.0
     type: Literal["SameAttribute"] = "SameAttribute"
 
 
@@ -64,10 +66,12 @@ class Rejections:
     Attributes:
         per_positive: draws for each positive; a user without such rows gets none.
         explicit: takes only the rows that satisfy `data.rejected`, not every impression without a click.
+        weight: how much one of its draws counts in the loss; any other negative counts 1.
     """
 
     per_positive: Positive = 1
     explicit: bool = False
+    weight: PositiveFloat = 1.0
     type: Literal["Rejections"] = "Rejections"
 
 
@@ -80,9 +84,11 @@ class SkipAbove:
 
     Attributes:
         per_positive: draws for each positive; a positive with nothing above it gets none.
+        weight: how much one of its draws counts in the loss; any other negative counts 1.
     """
 
     per_positive: Positive = 1
+    weight: PositiveFloat = 1.0
     type: Literal["SkipAbove"] = "SkipAbove"
 
 
@@ -122,10 +128,12 @@ class Mined:
         ranks: first and last place, counted from 1 without the user's training positives. Huang et al.,
             "Embedding-based Retrieval in Facebook Search", KDD 2020, section 6.1, finds 101 to 500 best.
         per_positive: draws for each positive; in the first epoch they are drawn like `Uniform`.
+        weight: how much one of its draws counts in the loss; any other negative counts 1.
     """
 
     ranks: tuple[Positive, Positive] = (101, 500)
     per_positive: Positive = 1
+    weight: PositiveFloat = 1.0
     type: Literal["Mined"] = "Mined"
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from twotower_tf.sampling.pairs import Ints, Items, Mask, Pairs
-from twotower_tf.sampling.rows import Floats, Rows, draw_allowed
+from twotower_tf.sampling.rows import Rows, draw_allowed
 
 NO_GROUP = -1
 
@@ -64,17 +64,6 @@ class SameAttributeSampler:
             return rng.choice(members[~self._positives.contain(rows.users[place : place + 1], members)], number)
 
         return draw_allowed(self._positives, rows.users, draws, propose, choose)
-
-    def probability(self, rows: Rows, items: Ints) -> Floats:
-        """See `RowSampler`."""
-        group = self._group[rows.own]
-        same = (self._group[items] == group[:, np.newaxis]) & (group >= 0)[:, np.newaxis]
-        shares: Floats = same / np.maximum(self._left(rows), 1)[:, np.newaxis]
-        return shares
-
-    def own_probability(self, rows: Rows) -> Floats:
-        """1 / (what is left of the group, and the own item)."""
-        return (self._group[rows.own] >= 0) / (self._left(rows) + 1.0)
 
 
 def groups_of(items: pa.Table, columns: tuple[str, ...]) -> np.ndarray:

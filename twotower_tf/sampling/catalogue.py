@@ -81,11 +81,11 @@ class CatalogueSampler(ABC):
         return draw_allowed(self._positives, rows.users, draws, lambda places: self.propose(rng, len(places)), choose)
 
     def probability(self, rows: Rows, items: Ints) -> Floats:
-        """See `RowSampler`."""
+        """Returns that of one draw, for items `[batch, n]` that are none of the user's positives."""
         return self.weight(items) / self._left[rows.users][:, np.newaxis]
 
     def own_probability(self, rows: Rows) -> Floats:
-        """The share w / (W - W_u + w) of the row's own item."""
+        """Returns that of the row's own item, were it allowed like any other: w / (W - W_u + w), `[batch]`."""
         own = self.weight(rows.own)
         return own / (self._left[rows.users] + own)
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from twotower_tf.sampling.catalogue import CatalogueSampler
 from twotower_tf.sampling.pairs import Ints, Items, Mask, Pairs, ranges
-from twotower_tf.sampling.rows import Floats, Rows
+from twotower_tf.sampling.rows import Rows
 
 BLOCK_BYTES = 32 << 20  # of scores held at a time
 
@@ -73,26 +73,6 @@ class MinedSampler:
             return self._uniform.draw(rng, rows, draws)
         places = rng.integers(0, self._counts[rows.users][:, np.newaxis], (len(rows), draws))
         return self._pools[rows.users[:, np.newaxis], places]
-
-    def probability(self, rows: Rows, items: Ints) -> Floats:
-        """See `RowSampler`."""
-        if self._pools is None:
-            return self._uniform.probability(rows, items)
-        counts = self._counts[rows.users][:, np.newaxis]
-        low, high = np.zeros(items.shape, np.int64), np.broadcast_to(counts, items.shape).copy()
-        users = rows.users[:, np.newaxis]
-        last = self._pools.shape[1] - 1
-        for _ in range(int(self._pools.shape[1]).bit_length()):  # a binary search in every user's pool at once
-            middle = (low + high) // 2
-            below = (low < high) & (self._pools[users, np.minimum(middle, last)] < items)
-            low, high = np.where(below, middle + 1, low), np.where(below, high, middle)
-        found = (low < counts) & (self._pools[users, np.minimum(low, last)] == items)
-        shares: Floats = found / np.maximum(counts, 1)
-        return shares
-
-    def own_probability(self, rows: Rows) -> Floats:
-        """As `Uniform` until there is a ranking; then 0: the user's positives are left out of it."""
-        return self._uniform.own_probability(rows) if self._pools is None else np.zeros(len(rows))
 
 
 def _between(

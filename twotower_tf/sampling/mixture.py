@@ -1,13 +1,17 @@
-"""Several samplers at once, and the probability with which an item comes from any of them.
+"""Several samplers at once, and the probability with which an item is drawn by any of them.
 
 q(j) = Σ_k n_k p_k(j) / Σ_k n_k, where sampler k makes n_k of the draws and gives item j with probability p_k(j): the
 balance heuristic of Veach and Guibas, "Optimally Combining Sampling Techniques for Monte Carlo Rendering" (SIGGRAPH
 1995). The mean of f(j) / q(j) over the draws then estimates Σ_j f(j), whichever of them gave j.
+
+Only draws from the whole catalogue estimate its sum. A hard negative is drawn from a few items, with a probability a
+thousand times as large, and 1 / q would take away what it was drawn for. It is an example of its own, compared with the
+positive as it is: its q is the positive's, and its weight says how much it counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,13 +32,15 @@ class Part:
 
     Attributes:
         kind: what the configuration calls it.
-        sampler: of its draws.
+        sampler: of its draws; a `CatalogueSampler` where q is corrected for.
         draws: how many it makes.
+        weight: how much each of them counts in the loss.
     """
 
     kind: str
     sampler: RowSampler
     draws: int
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -52,11 +58,18 @@ class RowMixture:
     Attributes:
         parts: in the order in which their draws stand.
         draws: of all parts, for each row.
+        weights: `[draws]` float32, how much each draw counts.
     """
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self.parts = tuple(parts)
         self.draws = sum(part.draws for part in parts)
+        counts = [part.draws for part in parts]
+        self.weights = np.repeat(np.array([part.weight for part in parts], np.float32), counts)
+        self._catalogue = [(part.sampler, part.draws) for part in parts if isinstance(part.sampler, CatalogueSampler)]
+        self._corrected = np.repeat(
+            np.array([isinstance(part.sampler, CatalogueSampler) for part in parts], bool), counts
+        )
 
     def draw(self, rng: np.random.Generator, rows: Rows) -> tuple[Items, Mask]:
         """Draws for every row.
@@ -76,31 +89,33 @@ class RowMixture:
             first += part.draws
         return items, present
 
-    def log_q(self, rows: Rows, items: Ints, present: Mask) -> LogQ:
-        """Ln q of what `draw` gave, `[batch, draws]`; 0 where nothing is present. A part without draws counts none."""
-        q = np.zeros(items.shape)
-        for part in self.parts:
-            q += part.draws * part.sampler.probability(rows, items)
-        q /= np.maximum(present.sum(axis=1, keepdims=True), 1)
-        return np.log(np.where(present, q, 1.0)).astype(np.float32)
-
-    def own_log_q(self, rows: Rows, log_q: LogQ, present: Mask) -> LogQ:
-        """Ln q of the rows' own items, were they allowed like any other, `[batch]`.
-
-        Where no sampler could ever give a positive, as with rejections alone, that of the row's negatives on average,
-        so that the positive is one among them.
+    def log_q(self, rows: Rows, items: Ints, own: LogQ) -> LogQ:
+        """Returns ln q of what `draw` gave, `[batch, draws]`: of a hard negative, the row's own item's.
 
         Args:
             rows: as for `draw`.
-            log_q: of the rows' negatives.
-            present: of `draw`.
+            items: of `draw`.
+            own: `[batch]`, ln q of the rows' own items.
         """
-        q, made = np.zeros(len(rows)), np.maximum(present.sum(axis=1), 1)
-        for part in self.parts:
-            q += part.draws * part.sampler.own_probability(rows)
-        others = np.where(present, np.exp(log_q.astype(np.float64)), 0.0).sum(axis=1)
-        q = np.where(q > 0, q, others) / made
-        return np.log(np.where(q > 0, q, 1.0)).astype(np.float32)
+        logs = np.repeat(own[:, np.newaxis], self.draws, axis=1)
+        if self._catalogue:
+            logs[:, self._corrected] = self._log(
+                sampler.probability(rows, items[:, self._corrected]) * draws for sampler, draws in self._catalogue
+            )
+        return logs
+
+    def own_log_q(self, rows: Rows) -> LogQ:
+        """Returns ln q of the rows' own items, were they allowed like any other, `[batch]`.
+
+        Beside hard negatives alone it is 0: nothing is corrected.
+        """
+        if not self._catalogue:
+            return np.zeros(len(rows), np.float32)
+        return self._log(sampler.own_probability(rows) * draws for sampler, draws in self._catalogue)
+
+    def _log(self, parts: Iterable[Floats]) -> LogQ:
+        logs: LogQ = np.log(sum(parts) / self._corrected.sum()).astype(np.float32)
+        return logs
 
 
 class Columns:

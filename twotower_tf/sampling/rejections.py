@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from twotower_tf.sampling.pairs import Ints, Items, Mask, Pairs
-from twotower_tf.sampling.rows import Floats, Rows
+from twotower_tf.sampling.rows import Rows
 
 
 class RejectionSampler:
@@ -31,13 +31,3 @@ class RejectionSampler:
         places = starts[:, np.newaxis] + rng.integers(0, counts[:, np.newaxis], (len(rows), draws))
         drawn: Items = self._pools.items[places]
         return drawn
-
-    def probability(self, rows: Rows, items: Ints) -> Floats:
-        """See `RowSampler`."""
-        counts = np.maximum(self._pools.counts[rows.users], 1)[:, np.newaxis]
-        shares: Floats = self._pools.contain(rows.users[:, np.newaxis], items) / counts
-        return shares
-
-    def own_probability(self, rows: Rows) -> Floats:
-        """0: a positive is no rejection."""
-        return np.zeros(len(rows))

@@ -49,14 +49,6 @@ class RowSampler(Protocol):
         """`[batch, draws]` int32 catalogue rows, with replacement, of rows for which there is something."""
         ...
 
-    def probability(self, rows: Rows, items: Ints) -> Floats:
-        """Of one draw, for items `[batch, n]` that are none of the user's positives; 0 where nothing is available."""
-        ...
-
-    def own_probability(self, rows: Rows) -> Floats:
-        """`[batch]`: of the row's own item, were it allowed like any other; 0 where it could never be drawn."""
-        ...
-
 
 def draw_allowed(
     positives: Pairs,

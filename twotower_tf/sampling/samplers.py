@@ -70,7 +70,12 @@ class Samplers:
         self.selection = Selection(config.sampling, users, items, label, num_items, labelled=labelled)
         self.weights = row_weights(keys, config.sampling.recency_half_life)
         self.mined: MinedSampler | None = None
-        self.rows = RowMixture([Part(each.type, self._own(each, prepared, keys), count) for each, count in plan.own])
+        self.rows = RowMixture(
+            [
+                Part(each.type, self._own(each, prepared, keys), count, getattr(each, "weight", 1.0))
+                for each, count in plan.own
+            ]
+        )
         shared = [SharedPart(each.type, self._catalogue(each), count) for each, count in plan.shared]
         self.columns = Columns(self.selection.share, plan.in_batch, shared, plan.queue)
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twotower_tf.sampling.pairs import Ints, Items, Mask, Pairs
-from twotower_tf.sampling.rows import Floats, Rows
+from twotower_tf.sampling.rows import Rows
 
 
 class SkipAboveSampler:
@@ -35,20 +35,17 @@ class SkipAboveSampler:
         _, shown = np.unique(np.where(known, lists, -1), return_inverse=True)
         _, shown = np.unique(shown * np.int64(len(positives.counts)) + users, return_inverse=True)
         _, place = np.unique(np.where(known, position, np.inf), return_inverse=True)
-        self._places = int(place.max(initial=0)) + 1
-        self._num_items = positives.num_items
+        places = int(place.max(initial=0)) + 1
         passed = np.flatnonzero(known & (label != 1) & ~positives.contain(users, items))
-        keys = shown * self._num_items + items
+        keys = shown * np.int64(positives.num_items) + items
         passed = passed[np.lexsort((place[passed], keys[passed]))]
         highest = np.ones(len(passed), bool)
         highest[1:] = keys[passed[1:]] != keys[passed[:-1]]
         passed = passed[highest]
-        self._keys, self._key_places = keys[passed], place[passed]  # by list and item
-        at = shown * self._places + place
+        at = shown * places + place
         order = passed[np.argsort(at[passed], kind="stable")]
         self._items = items[order].astype(np.int32)
-        self._shown, self._place, self._known = shown, place, known
-        self._starts = np.searchsorted(at[order], shown * self._places)
+        self._starts = np.searchsorted(at[order], shown * places)
         self._ends = np.where(known, np.searchsorted(at[order], at), self._starts)
 
     def _counts(self, rows: Rows) -> npt.NDArray[np.int64]:
@@ -63,18 +60,3 @@ class SkipAboveSampler:
         places = rng.integers(0, self._counts(rows)[:, np.newaxis], (len(rows), draws))
         drawn: Items = self._items[self._starts[rows.index][:, np.newaxis] + places]
         return drawn
-
-    def probability(self, rows: Rows, items: Ints) -> Floats:
-        """See `RowSampler`."""
-        counts = self._counts(rows)
-        if not len(self._keys):
-            return np.zeros(items.shape)
-        keys = self._shown[rows.index].astype(np.int64)[:, np.newaxis] * self._num_items + items
-        found = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        above = (self._keys[found] == keys) & (self._key_places[found] < self._place[rows.index][:, np.newaxis])
-        shares: Floats = (above & (counts > 0)[:, np.newaxis]) / np.maximum(counts, 1)[:, np.newaxis]
-        return shares
-
-    def own_probability(self, rows: Rows) -> Floats:
-        """0: a positive is never above itself."""
-        return np.zeros(len(rows))

@@ -161,7 +161,7 @@ class Batches:
             y = np.zeros((len(index), 1 + drawn.negatives.shape[1], 1), np.float32)
             y[:, 0, 0] = drawn.label
             weight = np.repeat(drawn.weight[:, np.newaxis], y.shape[1], axis=1)
-            weight[:, 1:] *= drawn.present
+            weight[:, 1:] *= drawn.present * self.samplers.rows.weights
             return x, y, weight
         weight = drawn.weight[:, np.newaxis]
         return x | self._loss_inputs(drawn) | {candidates.SAMPLE_WEIGHT: weight}, drawn.label[:, np.newaxis], weight
@@ -170,20 +170,18 @@ class Batches:
         """What a loss must know of how its candidates were drawn."""
         samplers, rows = self.samplers, drawn.rows
         inputs: dict[str, np.ndarray] = {}
-        log_q = samplers.rows.log_q(rows, drawn.negatives, drawn.present)
+        if samplers.columns:
+            columns = samplers.columns.items(rows.own, drawn.shared, drawn.queued)
+            mixed = len(rows), len(drawn.queued)
+            own = samplers.columns.log_q(rows.own, *mixed)
+            inputs[candidates.COLUMN_LOG_Q] = samplers.columns.log_q(columns, *mixed)[:, np.newaxis]
+            inputs[candidates.HITS] = hits.accidental(samplers.positives, rows.users, columns)
+        else:
+            own = samplers.rows.own_log_q(rows)
         if samplers.rows.draws:
-            inputs[candidates.NEGATIVE_WEIGHT] = drawn.present.astype(np.float32)
-            inputs[candidates.NEGATIVE_LOG_Q] = log_q
-        if not samplers.columns:
-            own = samplers.rows.own_log_q(rows, log_q, drawn.present)
-            return inputs | {candidates.POSITIVE_LOG_Q: own[:, np.newaxis]}
-        columns = samplers.columns.items(rows.own, drawn.shared, drawn.queued)
-        mixed = len(rows), len(drawn.queued)
-        return inputs | {
-            candidates.POSITIVE_LOG_Q: samplers.columns.log_q(rows.own, *mixed)[:, np.newaxis],
-            candidates.COLUMN_LOG_Q: samplers.columns.log_q(columns, *mixed)[:, np.newaxis],
-            candidates.HITS: hits.accidental(samplers.positives, rows.users, columns),
-        }
+            inputs[candidates.NEGATIVE_WEIGHT] = drawn.present * samplers.rows.weights
+            inputs[candidates.NEGATIVE_LOG_Q] = samplers.rows.log_q(rows, drawn.negatives, own)
+        return inputs | {candidates.POSITIVE_LOG_Q: own[:, np.newaxis]}
 
     def _signature(self) -> Any:
         def spec(value: np.ndarray) -> tf.TensorSpec:

@@ -19,7 +19,7 @@ class World:
     in_batch: bool
     positive_log_q: np.ndarray  # [B]
     negative_log_q: np.ndarray  # [B, n]
-    present: np.ndarray  # [B, n] 0 or 1
+    present: np.ndarray  # [B, n] what each counts, 0 where there is none
     column_log_q: np.ndarray  # [C]
     hits: np.ndarray  # [H, 2]
     weights: np.ndarray  # [B]
@@ -49,21 +49,20 @@ class World:
         return given
 
     def met(self, b):
-        """Cosines and log q of the negatives that row b really meets."""
+        """Cosines, log q and weights of the negatives that row b really meets."""
         hits = {int(column) for row, column in self.hits if row == b}
         columns = self.columns()
         met = [
-            (self.users[b] @ columns[j], self.column_log_q[j])
+            (self.users[b] @ columns[j], self.column_log_q[j], 1.0)
             for j in range(len(columns))
             if j not in hits and np.isfinite(self.column_log_q[j])
         ]
         met += [
-            (self.users[b] @ self.negatives[b, k], self.negative_log_q[b, k])
+            (self.users[b] @ self.negatives[b, k], self.negative_log_q[b, k], self.present[b, k])
             for k in range(self.negatives.shape[1])
             if self.present[b, k]
         ]
-        pairs = np.array(met, np.float64).reshape(-1, 2)
-        return pairs[:, 0], pairs[:, 1]
+        return np.array(met, np.float64).reshape(-1, 3).T
 
 
 def world(seed, batch, n, shared=0, queue=0, in_batch=False, hit_share=0.2):
@@ -91,7 +90,7 @@ def world(seed, batch, n, shared=0, queue=0, in_batch=False, hit_share=0.2):
         in_batch=in_batch,
         positive_log_q=np.log(rng.uniform(0.001, 0.9, batch)),
         negative_log_q=np.log(rng.uniform(0.001, 0.9, (batch, n))),
-        present=(rng.random((batch, n)) < 0.7).astype(float),
+        present=(rng.random((batch, n)) < 0.7) * rng.uniform(0.2, 5.0, (batch, n)),
         column_log_q=column_log_q,
         hits=np.argwhere(hit),
         weights=weights,
@@ -103,36 +102,36 @@ def log_sum(values):
     return peak + np.log(np.sum(np.exp(np.array(values) - peak)))
 
 
-def mean(values):
-    return np.mean(values) if len(values) else 0.0
+def mean(values, weights):
+    return np.average(values, weights=weights) if len(values) else 0.0
 
 
 def softmax(w, b, temperature, correct):
-    cosines, log_q = w.met(b)
+    cosines, log_q, weights = w.met(b)
     own = w.users[b] @ w.own[b] / temperature - correct * w.positive_log_q[b]
-    return log_sum([own, *(cosines / temperature - correct * log_q)]) - own
+    return log_sum([own, *(cosines / temperature - correct * log_q + np.log(weights))]) - own
 
 
 def bilateral(w, b, positive, negative, correct):
-    cosines, log_q = w.met(b)
+    cosines, log_q, weights = w.met(b)
     if not len(cosines):
         return 0.0
-    return -(w.users[b] @ w.own[b]) / positive + log_sum(list(cosines / negative - correct * log_q))
+    return -(w.users[b] @ w.own[b]) / positive + log_sum(list(cosines / negative - correct * log_q + np.log(weights)))
 
 
 def contrastive(w, b, margin, negative_weight):
-    cosines, _ = w.met(b)
-    return 1.0 - w.users[b] @ w.own[b] + negative_weight * mean(np.maximum(0.0, cosines - margin))
+    cosines, _, weights = w.met(b)
+    return 1.0 - w.users[b] @ w.own[b] + negative_weight * mean(np.maximum(0.0, cosines - margin), weights)
 
 
 def logistic(w, b, temperature):
-    cosines, _ = w.met(b)
-    return mean(np.log1p(np.exp(-(w.users[b] @ w.own[b] - cosines) / temperature)))
+    cosines, _, weights = w.met(b)
+    return mean(np.log1p(np.exp(-(w.users[b] @ w.own[b] - cosines) / temperature)), weights)
 
 
 def triplet(w, b, margin):
-    cosines, _ = w.met(b)
-    return mean(np.maximum(0.0, margin - w.users[b] @ w.own[b] + cosines))
+    cosines, _, weights = w.met(b)
+    return mean(np.maximum(0.0, margin - w.users[b] @ w.own[b] + cosines), weights)
 
 
 def total(w, row, *arguments):
@@ -144,7 +143,7 @@ def ranks(w, temperature=1.0, correct=False):
     """How many candidates of each row have a higher logit than its own item."""
     found = []
     for b in range(len(w.users)):
-        cosines, log_q = w.met(b)
+        cosines, log_q, _ = w.met(b)
         own = w.users[b] @ w.own[b] / temperature - correct * w.positive_log_q[b]
         found.append(int(np.sum(cosines / temperature - correct * log_q > own)))
     return found

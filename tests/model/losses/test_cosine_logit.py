@@ -24,28 +24,36 @@ def test_cosine_logit_is_two_atanh_of_each_pair(negatives):
         for candidate in range(1 + negatives):
             place = row if candidate == 0 else 5 + negatives * row + candidate - 1
             cosine = float(users[row] @ items[place])
-            expected = math.log((1 + cosine) / (1 - cosine))
+            expected = math.log((1 + 0.999 * cosine) / (1 - 0.999 * cosine))
             assert abs(got[row, candidate, 0] - expected) < 1e-5
 
 
-def test_cosine_logit_is_bounded_where_it_would_be_infinite():
-    one = np.array([[1.0, 0.0]], np.float32)
-    got = CosineLogit(1)(tf.constant(one), tf.constant(np.concatenate([one, -one]))).numpy().reshape(-1)
-    np.testing.assert_allclose(got, [7.6004025, -7.6004025], atol=1e-3)  # ln(1.999 / 0.001)
-
-
-def test_cosine_logit_has_a_finite_slope_everywhere():
-    one = tf.Variable([[1.0, 0.0]])
+@pytest.mark.parametrize(
+    ("cosine", "logit", "slope"),
+    [
+        # c = .999 cosine: ln((1 + c) / (1 - c)) and its derivative .999 · 2 / (1 - c²)
+        (-1.0, -7.600402, 999.4997),  # ln(.001 / 1.999), 1.998 / (1 - .998001)
+        (-0.9995, -7.195021, 666.7220),  # ln(.0014995 / 1.9985005), 1.998 / (1 - .9985005²)
+        (0.0, 0.0, 1.998),
+        (0.6, 1.384420, 3.118369),  # ln(1.5994 / .4006), 1.998 / (1 - .5994²)
+        (0.9995, 7.195021, 666.7220),
+        (1.0, 7.600402, 999.4997),
+    ],
+)
+def test_cosine_logit_is_bounded_and_still_learns_at_the_ends(cosine, logit, slope):
+    user, item = tf.constant([[1.0, 0.0]]), tf.Variable([[cosine, math.sqrt(1 - cosine**2)]])
     with tf.GradientTape() as tape:
-        logit = CosineLogit(0)(one, tf.constant([[1.0, 0.0]]))
-    assert np.isfinite(tape.gradient(logit, one).numpy()).all()
+        got = CosineLogit(0)(user, item)
+    assert abs(float(got[0, 0, 0]) - logit) < 1e-3
+    gradient = tape.gradient(got, item).numpy()[0]
+    assert abs(gradient[0] / slope - 1) < 1e-3 and gradient[1] == 0.0
 
 
 def test_final_sigmoid_starts_as_the_probability_and_cannot_turn_the_ranking_over():
     layer = final_sigmoid()
     cosines = np.array([-0.5, 0.0, 0.8], np.float32)
     probability = layer(2 * np.arctanh(cosines)[:, np.newaxis]).numpy()[:, 0]
-    np.testing.assert_allclose(probability, [0.25, 0.5, 0.9], atol=1e-6)  # (1 + cosine) / 2
+    np.testing.assert_allclose(probability, [0.25, 0.5, 0.9], atol=1e-6)  # (1 + c) / 2
     layer.kernel.assign([[-3.0]])
     layer.kernel.assign(layer.kernel_constraint(layer.kernel))
     assert layer.kernel.numpy()[0, 0] == 0.0

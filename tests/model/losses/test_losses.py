@@ -276,8 +276,8 @@ def test_equal_temperatures_make_the_bilateral_loss_a_softmax_without_its_positi
     w = world(6, 6, 2, 4, 0, True)
     w.weights = np.eye(6)[2]
     layer = BilateralSoftmaxLoss(0.2, 0.2, False, in_batch=True)
-    cosines, _ = w.met(2)
-    decoupled = -math.log(math.exp(w.users[2] @ w.own[2] / 0.2) / np.exp(cosines / 0.2).sum())
+    cosines, _, weights = w.met(2)
+    decoupled = -math.log(math.exp(w.users[2] @ w.own[2] / 0.2) / (weights * np.exp(cosines / 0.2)).sum())
     assert abs(run(layer, w.inputs())[0] - decoupled) < 1e-5
     # exp(-softmax loss) and exp(-decoupled loss) are a/(a + b) and a/b.
     softmax = run(SoftmaxLoss(0.2, False, False, in_batch=True), w.inputs())[0]

@@ -13,8 +13,10 @@ from twotower_tf.model.losses.blocks import IMPOSSIBLE, Grid
 # Inputs of the losses, beside the encoded ones. A column is a candidate that every row of the batch meets: the own
 # items of the batch (where its positives are negatives of each other), items drawn for all rows, the queue.
 POSITIVE_LOG_Q = "positive_log_q"  # float32 [batch, 1], of the own item under the columns' sampling mixture
-NEGATIVE_LOG_Q = "negative_log_q"  # float32 [batch, n], of the row's own negatives under their mixture
-NEGATIVE_WEIGHT = "negative_weight"  # float32 [batch, n], 1, or 0 where there is none
+NEGATIVE_LOG_Q = "negative_log_q"  # float32 [batch, n], of the row's own negatives; of hard ones, the own item's
+NEGATIVE_WEIGHT = (
+    "negative_weight"  # float32 [batch, n], what each counts beside a column's 1, or 0 where there is none
+)
 COLUMN_LOG_Q = "column_log_q"  # float32 [columns, 1], +inf for an empty slot of the queue
 HITS = "hits"  # int32 [hits, 2], (row, column) of what is no negative, sorted by row; names no empty slot
 SAMPLE_WEIGHT = "sample_weight"  # float32 [batch, 1]
@@ -42,11 +44,11 @@ class Candidates:
         positive_log_q: `[batch]` float32.
         negatives: `[batch, n]` float32, cosines of the rows' own negatives.
         negatives_log_q: `[batch, n]` float32.
-        present: `[batch, n]` bool, whether there is such a negative.
+        negatives_weight: `[batch, n]` float32, what such a negative counts, 0 where there is none.
         columns: `[columns, dim]` float32.
         columns_log_q: `[columns]` float32, +inf where there is none.
         hits: `[hits, 2]` int32 (row, column).
-        counts: `[batch]` float32, negatives that the row meets.
+        counts: `[batch]` float32, negatives that the row meets: columns, and the weights of its own ones.
         weights: `[batch]` float32, of the rows, 1 in all (or 0, where no row weighs anything).
         products: see `blocks.Grid`.
     """
@@ -57,13 +59,27 @@ class Candidates:
     positive_log_q: tf.Tensor
     negatives: tf.Tensor
     negatives_log_q: tf.Tensor
-    present: tf.Tensor
+    negatives_weight: tf.Tensor
     columns: tf.Tensor
     columns_log_q: tf.Tensor
     hits: tf.Tensor
     counts: tf.Tensor
     weights: tf.Tensor
     products: tf.DType
+
+    def logits(self, scale: tf.Tensor | float, correct: bool) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns scale · cosine - log q, or without log q, of own items `[batch]` and of own negatives `[batch, n]`.
+
+        Where there is no negative it is `IMPOSSIBLE`.
+        """
+        own, negatives = self.positive * scale, self.negatives * scale
+        if correct:
+            own, negatives = own - self.positive_log_q, negatives - self.negatives_log_q
+        return own, tf.where(self.negatives_weight > 0.0, negatives, IMPOSSIBLE)
+
+    def log_weights(self) -> tf.Tensor:
+        """Returns ln of what each own negative counts, `[batch, n]`; 0 where there is none."""
+        return tf.math.log(tf.where(self.negatives_weight > 0.0, self.negatives_weight, 1.0))
 
     def grid(self, scale: tf.Tensor | float, correct: bool, own: tf.Tensor, weights: tf.Tensor) -> Grid:
         """The rows and the columns, whose logits are scale · cosine - log q, or without log q.
@@ -154,8 +170,8 @@ class CandidateLoss(keras.layers.Layer):
         users, items = inputs[USERS], inputs[ITEMS]
         batch, dim = tf.shape(users)[0], users.shape[1]
         nothing = tf.zeros([batch, 0])
-        present = inputs.get(NEGATIVE_WEIGHT, nothing) > 0.0
-        drawn = tf.shape(present)[1]
+        negatives_weight = inputs.get(NEGATIVE_WEIGHT, nothing)
+        drawn = tf.shape(negatives_weight)[1]
         own, items = items[:batch], items[batch:]
         negatives = tf.reshape(items[: batch * drawn], [batch, drawn, dim])
         hits = inputs.get(HITS, tf.zeros([0, 2], tf.int32))
@@ -167,7 +183,7 @@ class CandidateLoss(keras.layers.Layer):
             columns.append(tf.stop_gradient(tf.identity(self.past)))
         bounds = tf.searchsorted(hits[:, 0], tf.range(batch + 1))
         there = tf.math.count_nonzero(tf.math.is_finite(columns_log_q), dtype=tf.int32)
-        met = there - (bounds[1:] - bounds[:-1]) + tf.math.count_nonzero(present, axis=1, dtype=tf.int32)
+        met = tf.cast(there - (bounds[1:] - bounds[:-1]), tf.float32) + tf.reduce_sum(negatives_weight, axis=1)
         weights = inputs[SAMPLE_WEIGHT][:, 0]
         return Candidates(
             users=users,
@@ -176,11 +192,11 @@ class CandidateLoss(keras.layers.Layer):
             positive_log_q=inputs[POSITIVE_LOG_Q][:, 0],
             negatives=tf.squeeze(tf.matmul(negatives, users[:, :, tf.newaxis]), axis=2),
             negatives_log_q=inputs.get(NEGATIVE_LOG_Q, nothing),
-            present=present,
+            negatives_weight=negatives_weight,
             columns=tf.concat(columns, axis=0),
             columns_log_q=columns_log_q,
             hits=hits,
-            counts=tf.cast(met, tf.float32),
+            counts=met,
             weights=tf.math.divide_no_nan(weights, tf.reduce_sum(weights)),
             products=tf.as_dtype(self.products),
         )

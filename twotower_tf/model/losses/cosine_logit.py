@@ -7,14 +7,15 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-# 2·atanh(cosine) is infinite at ±1 and its slope 2/(1 - cosine²) with it; at 0.999 they are 7.6 and 1000.
-COSINE_BOUND = 0.999
+# 2·atanh(cosine) is infinite at ±1, and so is its slope 2/(1 - cosine²). Cosines are multiplied by this number, not cut
+# off at it: the logit stays within ±7.6 and its slope between 2 and 1000, so that pairs at the ends still learn.
+COSINE_SCALE = 0.999
 
 
 class CosineLogit(keras.layers.Layer):
-    """The bounded logit 2·atanh(cosine) = ln((1 + c) / (1 - c)) of each user with each of its candidates.
+    """Computes the bounded logit 2·atanh(c) = ln((1 + c) / (1 - c)), c = 0.999·cosine, of each user and candidate.
 
-    It is the inverse of p = (c + 1) / 2 under the sigmoid: sigmoid(logit) = (c + 1) / 2 while |c| <= 0.999.
+    It is the inverse of the sigmoid at the linear probability (1 + c) / 2: sigmoid(logit) = (1 + 0.999·cosine) / 2.
     """
 
     def __init__(self, negatives: int, **kwargs: Any) -> None:
@@ -41,7 +42,7 @@ class CosineLogit(keras.layers.Layer):
         if self.negatives:
             drawn = tf.reshape(drawn, [batch, self.negatives, dim])
             cosine = tf.concat([cosine, tf.linalg.matmul(drawn, user_vectors[:, :, tf.newaxis])], axis=1)
-        return 2.0 * tf.math.atanh(tf.clip_by_value(cosine, -COSINE_BOUND, COSINE_BOUND))
+        return 2.0 * tf.math.atanh(COSINE_SCALE * cosine)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's argument."""

@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from twotower_tf.model.losses import blocks
-from twotower_tf.model.losses.blocks import IMPOSSIBLE, Step
+from twotower_tf.model.losses.blocks import Step
 from twotower_tf.model.losses.candidates import CandidateLoss, Candidates
 from twotower_tf.model.losses.softmax import add_log_temperature, among_both, higher
 
@@ -92,10 +92,11 @@ class TripletHingeLoss(CandidateLoss):
 def mean_above(
     candidates: Candidates, step: Step, scale: tf.Tensor | float, threshold: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Σ_b w_b / |N_b| · Σ_j f(scale · cosine_j - threshold_b), and the ranks of the own items.
+    """Σ_b w_b / |N_b| · Σ_j v_j f(scale · cosine_j - threshold_b), and the ranks of the own items.
 
     Args:
-        candidates: of the batch; w_b are its weights, N_b row b's negatives, in columns and of its own.
+        candidates: of the batch; w_b are its weights, N_b row b's negatives, in columns and of its own, v_j what each
+            of them counts and |N_b| the sum of it.
         step: which f; see `blocks.sum_above`.
         scale: of cosines.
         threshold: `[batch]` float32.
@@ -106,7 +107,8 @@ def mean_above(
     weights = tf.math.divide_no_nan(candidates.weights, candidates.counts)
     grid = candidates.grid(scale, False, candidates.positive * scale, weights)
     by_column, ranks = blocks.sum_above(step, grid, threshold)
-    negatives = tf.where(candidates.present, candidates.negatives, IMPOSSIBLE)
+    _, negatives = candidates.logits(1.0, False)
     above = negatives * scale - threshold[:, tf.newaxis]
-    own = tf.reduce_sum(tf.nn.relu(above) if step == "hinge" else tf.nn.softplus(above), axis=1)
+    costs = tf.nn.relu(above) if step == "hinge" else tf.nn.softplus(above)
+    own = tf.reduce_sum(candidates.negatives_weight * costs, axis=1)
     return by_column + tf.reduce_sum(weights * own), among_both(ranks, higher(negatives, candidates.positive))

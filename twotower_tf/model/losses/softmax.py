@@ -26,10 +26,11 @@ def add_log_temperature(layer: keras.layers.Layer, temperature: float, learn: bo
 class SoftmaxLoss(CandidateLoss):
     """Softmax cross-entropy of each row's own item among its candidates.
 
-    L = -ln(exp z⁺ / (exp z⁺ + Σ_j exp z_j)) with z_j = cosine_j / temperature - ln q_j, where j runs over the columns
-    and the row's own negatives and q_j is the probability with which the sampler that drew j draws it: the correction
-    of Bengio and Senécal, "Adaptive Importance Sampling to Accelerate Training of a Neural Probabilistic Language
-    Model" (2008), and of Jean et al., "On Using Very Large Target Vocabulary for Neural Machine Translation" (2015),
+    L = -ln(exp z⁺ / (exp z⁺ + Σ_j w_j exp z_j)) with z_j = cosine_j / temperature - ln q_j, where j runs over the
+    columns and the row's own negatives, w_j is the draw's weight (1 for columns), and q_j is the probability with which
+    the catalogue's samplers draw j, for a hard negative that of the positive, so that only their cosines differ. It is
+    the correction of Bengio and Senécal, "Adaptive Importance Sampling to Accelerate Training of a Neural Probabilistic
+    Language Model" (2008), and of Jean et al., "On Using Very Large Target Vocabulary for Neural Machine Translation" (2015),
     section 3; with the batch's own items as candidates, Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large
     Corpus Item Recommendations" (RecSys 2019), equation 3. What is drawn more often is met more often as a negative,
     and each time pushed away less. A row without a negative has no loss.
@@ -50,11 +51,9 @@ class SoftmaxLoss(CandidateLoss):
     def compare(self, candidates: Candidates) -> tuple[tf.Tensor, tf.Tensor]:
         """See `CandidateLoss.compare`."""
         scale = tf.exp(-self.log_temperature)
-        own, negatives = candidates.positive * scale, candidates.negatives * scale
-        if self.correct:
-            own, negatives = own - candidates.positive_log_q, negatives - candidates.negatives_log_q
-        negatives = tf.where(candidates.present, negatives, IMPOSSIBLE)
-        reference = tf.reduce_logsumexp(tf.concat([own[:, tf.newaxis], negatives], axis=1), axis=1)
+        own, negatives = candidates.logits(scale, self.correct)
+        counted = negatives + candidates.log_weights()
+        reference = tf.reduce_logsumexp(tf.concat([own[:, tf.newaxis], counted], axis=1), axis=1)
         grid = candidates.grid(scale, self.correct, own, candidates.weights)
         loss, ranks = blocks.log_sum_exp(grid, reference, positive=own)
         return loss, among_both(ranks, higher(negatives, own))
@@ -68,7 +67,7 @@ class SoftmaxLoss(CandidateLoss):
 class BilateralSoftmaxLoss(CandidateLoss):
     """Bilateral softmax loss: a temperature for the positive, another for the negatives.
 
-    L = -cosine⁺ / τ₁ + ln Σ_j exp(cosine_j / τ₂ - ln q_j), where j runs over the negatives alone; Wu et al., "BSL:
+    L = -cosine⁺ / τ₁ + ln Σ_j w_j exp(cosine_j / τ₂ - ln q_j), where j runs over the negatives alone; Wu et al., "BSL:
     Understanding and Improving Softmax Loss for Recommendation" (ICDE 2024), section 5, in the form of its authors'
     code, one positive at a time: theirs is this one times τ₁ / τ₂. The larger τ₁ is against τ₂, the less a row trusts
     its positive. With τ₁ = τ₂ it is that paper's softmax loss, which differs from `SoftmaxLoss` in that the positive is
@@ -87,12 +86,10 @@ class BilateralSoftmaxLoss(CandidateLoss):
     def compare(self, candidates: Candidates) -> tuple[tf.Tensor, tf.Tensor]:
         """See `CandidateLoss.compare`; own items are ranked at the negatives' temperature."""
         scale = 1.0 / self.temperature_negative
-        own, negatives = candidates.positive * scale, candidates.negatives * scale
-        if self.correct:
-            own, negatives = own - candidates.positive_log_q, negatives - candidates.negatives_log_q
-        negatives = tf.where(candidates.present, negatives, IMPOSSIBLE)
+        own, negatives = candidates.logits(scale, self.correct)
+        counted = negatives + candidates.log_weights()
         none = tf.fill(tf.shape(own[:, tf.newaxis]), IMPOSSIBLE)
-        reference = tf.reduce_logsumexp(tf.concat([none, negatives], axis=1), axis=1)
+        reference = tf.reduce_logsumexp(tf.concat([none, counted], axis=1), axis=1)
         weights = tf.where(candidates.counts > 0.0, candidates.weights, 0.0)
         grid = candidates.grid(scale, self.correct, own, weights)
         loss, ranks = blocks.log_sum_exp(grid, reference, positive=candidates.positive / self.temperature_positive)
