@@ -1,10 +1,11 @@
-"""Recall@20 overall, on cold and on hot items, of each sampling method and loss.
+"""Recall@20 overall, on cold and on hot items, and AUC among impressions, of each sampling method and loss.
 
     python benchmarks/samplers.py [--data=synthetic|movielens-1m] [--only="NAME;NAME"] [--epochs=6] [--list]
 
 `synthetic` writes a log with planted tastes and Zipf popularity, whose item table has items that nobody has met before
 the test days; `movielens-1m` reads --root, the output of `twotower dataset movielens-1m`. All settings share data,
-towers, batch, epochs and seed. One JSON line per setting: test metrics of the last epoch's model.
+towers, batch, epochs and seed. One JSON line per setting: test metrics of the last epoch's model. `auc` is how often,
+of two test rows of one user, the positive one has the higher cosine, over all such pairs; ties count one half.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import numpy as np
 import tensorflow as tf
 
 from twotower_tf import artifacts
@@ -57,8 +59,10 @@ from twotower_tf.data.prepare import prepare
 from twotower_tf.data.prepared import Prepared
 from twotower_tf.data.synthetic import synthesize
 from twotower_tf.evaluate.evaluate import evaluate
+from twotower_tf.features.arrays import EncodedData
 from twotower_tf.features.encode import encode
-from twotower_tf.train import loop
+from twotower_tf.train import loop, vectors
+from twotower_tf.train.checkpoint import load_model
 
 SEED = 17
 K = 20
@@ -131,6 +135,9 @@ def settings(attribute: str, labelled: bool) -> dict[str, tuple[Any, SamplingCon
         found["bce, labelled"] = (CosineLogitBCE(), using(Labelled()))
         found["bce, labelled + uniform"] = (CosineLogitBCE(), using(Labelled(), Uniform(4)))
         found["sampled, uniform + rejections"] = (shared, using(Uniform(), Rejections(2)))
+        for draws, weight in ((1, 1), (4, 1), (4, 8), (1, 32), (4, 32), (1, 128)):
+            rejections = Rejections(draws, weight=float(weight))
+            found[f"in-batch + {draws} rejections, weight {weight}"] = (softmax, using(InBatch(), rejections))
     return found
 
 
@@ -146,12 +153,28 @@ def measure(base: ExperimentConfig, run_dir: Path, loss: Any, sampling: Sampling
     recalls = {name: part["metrics"][f"recall@{K}"] if part["metrics"] else None for name, part in parts.items()}
     return {
         f"recall@{K}": report["metrics"][f"recall@{K}"],
+        "auc": auc_among_impressions(config, run_dir),
         **{f"recall@{K}_{name}": value for name, value in recalls.items()},
         "popularity": report["baselines"]["popularity"][f"recall@{K}"],
         "seconds": round(seconds, 1),
         "step_ms": round(trained["step_ms"], 2),
         "input_bound_fraction": round(trained["input_bound_fraction"], 3),
     }
+
+
+def auc_among_impressions(config: ExperimentConfig, run_dir: Path) -> float | None:
+    """The share of (positive, other) pairs of test rows of one user in order; None where there is no pair."""
+    encoded = EncodedData(config, Prepared.open(run_dir))
+    keys, model = encoded.keys("test"), load_model(config, run_dir)
+    users = vectors.user_vectors(model, encoded, "test", np.arange(len(keys["label"])))
+    scores = np.einsum("nd,nd->n", users, vectors.item_vectors(model, encoded)[keys["item_row"]])
+    right, pairs = 0.0, 0
+    order = np.argsort(keys["user_row"], kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(keys["user_row"][order])) + 1):
+        positive = keys["label"][rows] == 1
+        above = np.sign(scores[rows[positive]][:, np.newaxis] - scores[rows[~positive]])
+        right, pairs = right + (0.5 * (above + 1.0)).sum(), pairs + above.size
+    return round(right / pairs, 6) if pairs else None
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from twotower_tf.config import Downsample, SamplingConfig
 from twotower_tf.errors import DataError
-from twotower_tf.sampling.selection import Selection, keep_probability, row_weights
+from twotower_tf.sampling.selection import Selection, describe_untimed, keep_probability, row_weights
 
 # A hundred positives of item 0, fifty of item 1, ten of item 2, and five rows with label 0.
 ITEMS = np.repeat([0, 1, 2, 0], [100, 50, 10, 5])
@@ -94,11 +94,32 @@ def test_an_epoch_is_a_function_of_its_seed():
 
 
 def test_weights_halve_with_age():
-    keys = {"timestamp": np.array([0, 5, 10]) * 86_400, "weight": np.array([1.0, 2.0, 3.0], np.float32)}
+    keys = {"timestamp": np.array([1, 6, 11]) * 86_400, "weight": np.array([1.0, 2.0, 3.0], np.float32)}
     assert row_weights({"timestamp": keys["timestamp"]}, 0.0) is None
     np.testing.assert_allclose(row_weights(keys, 0.0), [1, 2, 3])
     np.testing.assert_allclose(row_weights(keys, 5.0), [0.25, 1.0, 3.0])
     np.testing.assert_allclose(row_weights({"timestamp": keys["timestamp"]}, 10.0), [0.5, 0.5**0.5, 1.0], rtol=1e-6)
+
+
+def test_rows_without_a_time_weigh_as_the_others_do_on_average():
+    # Ages of 20, 10 and 0 days, two rows without a time. With a half-life of 10 days the others have 1/4, 1/2 and 1.
+    keys = {"timestamp": np.array([1, 0, 11, 0, 21]) * 86_400, "weight": np.array([1, 1, 1, 3, 2], np.float32)}
+    mean = (0.25 + 0.5 + 1) / 3
+    np.testing.assert_allclose(row_weights(keys, 10.0), [0.25, mean, 0.5, 3 * mean, 2.0], rtol=1e-6)
+    assert describe_untimed(keys["timestamp"], 10.0) == (
+        "sampling.recency_half_life: 2 of 5 training rows have no time; each is weighed by 0.583, "
+        "the mean of the others"
+    )
+    assert describe_untimed(keys["timestamp"], 0.0) == describe_untimed(keys["timestamp"][[0, 2]], 10.0) == ""
+
+
+def test_recency_without_any_time():
+    with pytest.raises(DataError) as error:
+        row_weights({"timestamp": np.zeros(2, np.int64)}, 30.0)
+    assert str(error.value) == (
+        "sampling.recency_half_life: invalid value 30 for a log without times (no training row has one); name the "
+        "column in data.timestamp, or set it to 0"
+    )
 
 
 def test_weights_that_are_all_nothing():

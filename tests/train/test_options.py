@@ -71,7 +71,7 @@ def planted_log():
                 {
                     "user": user,
                     "item": item,
-                    "time": 1_700_000_000 + chance.randrange(20 * DAY),
+                    "time": 1_700_000_000 + chance.randrange(20 * DAY) if chance.random() < 0.9 else "",
                     "click": int(click),
                     "hidden": int(not click and chance.random() < 0.4),
                     "worth": chance.choice([1, 2, 3]),
@@ -251,7 +251,7 @@ class Case:
         queue: slots.
         share: of each item among an epoch's positives.
         sampling: other fields of `SamplingConfig`.
-        age: the weight of a row by its age in days.
+        age: the factor of a row's weight by its age in days.
         labelled: rows with label 0 are rows of their own.
         learned: weights of its own that the loss trains.
         size: rows of an epoch.
@@ -540,11 +540,13 @@ def taken_apart(case, users, items, y, counts):
 
 def expected_loss(case, batch, queue):
     """The mean of the rows' losses by weight, from what each meets."""
-    newest = max(row["time"] for row in LOG)
+    timed = [row["time"] for row in LOG if row["time"]]
+    ages = [(max(timed) - time) / DAY for time in timed]
     losses, weights = [], []
     for user, item, label, draws in zip(batch.users, batch.own, batch.labels, batch.draws, strict=True):
         event = EVENT[user, item]
-        weight = event["worth"] * case.age((newest - event["time"]) / DAY)
+        factor = case.age((max(timed) - event["time"]) / DAY) if event["time"] else np.mean([*map(case.age, ages)])
+        weight = event["worth"] * factor
         if case.meaning is None:
             met = [(item, label, weight)]
             met += [(j, 0, weight * k.weight) for k, drawn in zip(case.own, draws, strict=True) for j in drawn]

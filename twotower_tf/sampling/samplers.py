@@ -26,7 +26,7 @@ from twotower_tf.sampling.mixture import Columns, Part, RowMixture, SharedPart
 from twotower_tf.sampling.pairs import Pairs
 from twotower_tf.sampling.rejections import RejectionSampler
 from twotower_tf.sampling.rows import RowSampler
-from twotower_tf.sampling.selection import Selection, row_weights
+from twotower_tf.sampling.selection import Selection, describe_untimed, row_weights
 from twotower_tf.sampling.skipped import SkipAboveSampler
 
 Keys = Mapping[str, npt.NDArray[Any]]
@@ -40,6 +40,7 @@ class Samplers:
         counts: `[num_items]` training positives of each item, of all runs and before any thinning.
         selection: which rows an epoch has.
         weights: `[rows]` float32 of the training split, or None where all rows count 1.
+        notes: lines to print of what the data do not say.
         rows: negatives of single rows.
         columns: candidates of the whole batch.
         mined: the sampler whose ranking is to be refreshed, where there is one.
@@ -68,7 +69,9 @@ class Samplers:
         self.counts = prepared.train_count()
         labelled = any(isinstance(each, Labelled) for each in config.sampling.negatives)
         self.selection = Selection(config.sampling, users, items, label, num_items, labelled=labelled)
-        self.weights = row_weights(keys, config.sampling.recency_half_life)
+        half_life = config.sampling.recency_half_life
+        self.weights = row_weights(keys, half_life)
+        self.notes = [line for line in [describe_untimed(keys["timestamp"], half_life)] if line]
         self.mined: MinedSampler | None = None
         self.rows = RowMixture(
             [

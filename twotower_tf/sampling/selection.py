@@ -91,27 +91,54 @@ def keep_probability(counts: Floats, t: float) -> Floats:
 
 
 def row_weights(keys: Mapping[str, npt.NDArray[np.generic]], half_life: float) -> npt.NDArray[np.float32] | None:
-    """How much every row of the training split counts: its own weight, halved with every half-life of age.
+    """Computes how much every row of the training split counts: its own weight, halved with every half-life of age.
+
+    A row without a time has no age. It is neither new nor old, so its factor is the mean one of the rows with a time.
 
     Args:
-        keys: of the split: `timestamp` (seconds), and `weight` where the data have one.
+        keys: of the split: `timestamp` (seconds, 0 where there is none), and `weight` where the data have one.
         half_life: days; 0 weighs all ages alike. Age is counted from the newest row.
 
     Returns:
         `[rows]` float32, or None where all count 1.
 
     Raises:
-        DataError: where no row counts anything.
+        DataError: where no row counts anything, or none has a time to weigh it by.
     """
     weights: Floats | None = None
     if "weight" in keys:
         weights = keys["weight"].astype(np.float64)
     if half_life:
-        times = keys["timestamp"].astype(np.float64)
-        recency = 0.5 ** ((times.max(initial=0.0) - times) / (_DAY * half_life))
+        recency = _recency(keys["timestamp"], half_life)
         weights = recency if weights is None else weights * recency
     if weights is None:
         return None
     if not weights.any():
         raise DataError("every training row weighs 0; check data.weight")
     return weights.astype(np.float32)
+
+
+def _recency(timestamp: npt.NDArray[np.generic], half_life: float) -> Floats:
+    timed = timestamp != 0
+    if not timed.any():
+        raise DataError(
+            f"sampling.recency_half_life: invalid value {half_life:g} for a log without times (no training row has "
+            "one); name the column in data.timestamp, or set it to 0"
+        )
+    times = timestamp[timed].astype(np.float64)
+    factors: Floats = np.empty(len(timestamp))
+    factors[timed] = 0.5 ** ((times.max() - times) / (_DAY * half_life))
+    factors[~timed] = factors[timed].mean()
+    return factors
+
+
+def describe_untimed(timestamp: npt.NDArray[np.generic], half_life: float) -> str:
+    """Says in a line how rows without a time are weighed by `row_weights`; "" where there is nothing to say."""
+    missing = int(np.count_nonzero(timestamp == 0))
+    if not half_life or not missing:
+        return ""
+    factor = _recency(timestamp, half_life)[timestamp == 0][0]
+    return (
+        f"sampling.recency_half_life: {missing:,} of {len(timestamp):,} training rows have no time; each is weighed by "
+        f"{factor:.3g}, the mean of the others"
+    )

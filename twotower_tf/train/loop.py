@@ -55,7 +55,7 @@ def train(
         warm_start: a run directory or a bundle's version whose weights the first epoch begins with, see `warm`.
         validate: judges the model after an epoch; its figures choose the best epoch by `train.monitor`.
         progress: told the steps done.
-        tell: told the memory plan, line by line, before memory is taken.
+        tell: is given the notes of the samplers and the memory plan, line by line, before memory is taken.
 
     Returns:
         The content of `train.json`.
@@ -73,7 +73,7 @@ def train(
     batches = Batches(config, prepared, encoded)
     past = len(prepared.sequence("train")) - prepared.num_positives("train")
     needed = memory.plan(config, prepared.num_rows("train"), prepared.num_users, past)
-    for line in needed.lines():
+    for line in [*batches.samplers.notes, *needed.lines()]:
         tell(line)
     memory.require(needed, resources.available_memory())
     model = compile_model(config, batches.steps)

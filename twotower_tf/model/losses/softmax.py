@@ -30,10 +30,10 @@ class SoftmaxLoss(CandidateLoss):
     columns and the row's own negatives, w_j is the draw's weight (1 for columns), and q_j is the probability with which
     the catalogue's samplers draw j, for a hard negative that of the positive, so that only their cosines differ. It is
     the correction of Bengio and Senécal, "Adaptive Importance Sampling to Accelerate Training of a Neural Probabilistic
-    Language Model" (2008), and of Jean et al., "On Using Very Large Target Vocabulary for Neural Machine Translation" (2015),
-    section 3; with the batch's own items as candidates, Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large
-    Corpus Item Recommendations" (RecSys 2019), equation 3. What is drawn more often is met more often as a negative,
-    and each time pushed away less. A row without a negative has no loss.
+    Language Model" (2008), and of Jean et al., "On Using Very Large Target Vocabulary for Neural Machine Translation"
+    (2015), section 3; with the batch's own items as candidates, Yi et al., "Sampling-Bias-Corrected Neural Modeling for
+    Large Corpus Item Recommendations" (RecSys 2019), equation 3. What is drawn more often is met more often as a
+    negative, and each time pushed away less. A row without a negative has no loss.
     """
 
     def __init__(self, temperature: float, learn_temperature: bool, correct: bool, **kwargs: Any) -> None:
