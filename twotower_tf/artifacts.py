@@ -118,6 +118,11 @@ class PreparedPaths:
         """Parquet files with every positive, user by user in time order: what a later run `--since` continues."""
         return self.root / "positives"
 
+    @property
+    def item_versions(self) -> Path:
+        """Parquet files with the values of item features that change with time, item by item in time order."""
+        return self.root / "item_versions"
+
     def encoded(self, split: str) -> Path:
         """Directory of shards with the split's rows as arrays."""
         return self.root / "encoded" / split
@@ -126,6 +131,16 @@ class PreparedPaths:
     def encoded_items(self) -> Path:
         """The catalogue as arrays, in row order."""
         return self.root / "encoded" / "items"
+
+    @property
+    def encoded_versions(self) -> Path:
+        """The versions of `item_versions` as arrays, in their order."""
+        return self.root / "encoded" / "versions"
+
+    @property
+    def version_index(self) -> Path:
+        """Where each item's versions begin, and from when on each holds."""
+        return self.root / "encoded" / "version_index"
 
 
 def sync(path: Path) -> None:

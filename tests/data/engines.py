@@ -23,6 +23,8 @@ def content(run_dir: Path) -> dict[str, Any]:
     found["items"] = prepared.items()
     found["users"] = pq.read_table(prepared.paths.users)
     found["positives"] = pq.read_table(prepared.paths.positives)
+    if prepared.version_parts():
+        found["item versions"] = pa.concat_tables([pq.read_table(path) for path in prepared.version_parts()])
     for which in ("train", "seen"):
         found[f"sequence {which}"] = prepared.sequence(which).tolist()
         found[f"sequence users {which}"] = prepared.sequence_users(which).tolist()

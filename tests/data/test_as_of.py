@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from tests.data.test_prepare import rows_of, write_csv
@@ -84,13 +86,70 @@ def test_events_see_the_rows_that_held_then(tmp_path: Path, seed: int) -> None:
                 training.append(row["item.price"])
     # what is learned of a number is of the values then
     assert prepared.statistics["item"]["price"]["mean"] == pytest.approx(np.mean(training), rel=1e-12)
-    # the catalogue keeps the latest, whatever the log's end
+    # the catalogue has the latest that has begun, whatever the log's end
     for row in prepared.items().to_pylist():
         last = held(items, "item", row["item_id"], "from", 10**9)
         assert row["price"] == (None if last.get("price", "") == "" else last["price"])
-    assert manifest["item_columns_in_events"] == ["price"]
+    assert manifest["item_columns_as_of"] == ["price"]
     distinct = len({(row["item"], row["from"]) for row in items})
     assert manifest["tables"]["items"] == {"read": 60, "used": distinct, "duplicates": 60 - distinct, "quarantined": 0}
+
+
+def test_a_row_that_begins_later_does_not_hold_yet(tmp_path: Path) -> None:
+    write_csv(tmp_path / "events.csv", [{"user": "a", "item": "x", "time": time} for time in (1, 5, 9)])
+    rows = [("x", 0, 1), ("x", 20, 2), ("x", 21, 3), ("new", 20, 4), ("newer", 21, 5)]
+    write_csv(tmp_path / "items.csv", [{"item": item, "from": since, "price": price} for item, since, price in rows])
+    write_csv(tmp_path / "users.csv", [{"user": "a", "seen_at": 0, "city": "x", "visits": 1}])
+    found = {}
+    for now in (19, 20, 21, None):
+        prepare(experiment(tmp_path), tmp_path / f"run-{now}", now=now)
+        catalogue = Prepared.open(tmp_path / f"run-{now}").items(["item_id", "price"]).to_pylist()
+        found[now] = {row["item_id"]: row["price"] for row in catalogue}
+    assert found == {
+        19: {"x": 1}, 20: {"new": 4, "x": 2}, 21: {"new": 4, "newer": 5, "x": 3}, None: {"new": 4, "newer": 5, "x": 3},
+    }  # fmt: skip
+
+
+def test_versions_are_the_changes_of_table_and_log(tmp_path: Path) -> None:
+    events = [
+        {"user": "a", "item": "x", "time": 10, "stock": 5}, {"user": "a", "item": "y", "time": 11, "stock": 1},
+        {"user": "b", "item": "x", "time": 12, "stock": 5}, {"user": "b", "item": "x", "time": 20, "stock": 4},
+        {"user": "c", "item": "x", "time": 20, "stock": 3}, {"user": "c", "item": "y", "time": 30, "stock": 0},
+        {"user": "a", "item": "x", "time": 99, "stock": 9}, {"user": "b", "item": "z", "time": 99, "stock": 8},
+    ]  # fmt: skip
+    write_csv(tmp_path / "events.csv", events)
+    rows = [("x", 15, 1.0, ""), ("x", 16, 1.0, ""), ("x", 30, 2.0, ""), ("cold", 5, 3.0, 7)]
+    write_csv(
+        tmp_path / "items.csv",
+        [{"item": item, "from": since, "price": price, "stock": stock} for item, since, price, stock in rows],
+    )
+    split = TimeSplit(valid_fraction=0, test_fraction=0.25)
+    config = experiment(tmp_path)
+    config = dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, users="", users_time="", split=split),
+        item_features=(Hash("item", buckets=9), Numeric("price"), Numeric("stock")),
+        user_features=(Hash("user", buckets=9),),
+    )
+    manifest = prepare(config, tmp_path / "run")
+    prepared = Prepared.open(tmp_path / "run")
+    ids = prepared.item_ids()
+    versions = [
+        (ids[row["item_row"]], max(row["since"], 0), row["item.stock"], row["item.price"])
+        for path in prepared.version_parts()
+        for row in pq.read_table(path).to_pylist()
+    ]
+    # What the log says at second 10 is known from 11 on, and the first that it says from the beginning; the table's
+    # rows hold from their own second. The test events, at 99, tell nothing, but for the item that has no other.
+    assert versions == [
+        ("cold", 0, None, None), ("cold", 5, 7.0, 3.0),
+        ("x", 0, 5.0, None), ("x", 15, 5.0, 1.0), ("x", 21, 3.0, 1.0), ("x", 30, 3.0, 2.0),
+        ("y", 0, 1.0, None), ("y", 31, 0.0, None),
+        ("z", 0, 8.0, None),
+    ]  # fmt: skip
+    assert manifest["split_times"] == {"train": [10, 30], "test": [99, 99]}
+    assert [row["item.stock"] for row in rows_of(prepared, "train")] == [5, 1, 5, 5, 5, 1]
+    assert [row["item.price"] for row in rows_of(prepared, "train")] == [None, None, None, 1, 1, None]
 
 
 def test_a_value_of_the_future_changes_nothing_before_it(tmp_path: Path) -> None:

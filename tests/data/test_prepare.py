@@ -148,9 +148,24 @@ def check_examples(prepared: Prepared, rows: list[Row], splits: list[str], users
             assert users[got["user_row"]] == row["user"] == got["user.user"]
             assert items[got["item_row"]] == row["item"]
             assert (got["label"], got["timestamp"]) == (row["label"], row["time"])
-            assert got["item.site"] == (row["site"] or None)
+            assert got["item.site"] == said_before(rows, splits, row)
             assert got["user.dwell"] == row["dwell"]
             assert [items[item] for item in sequence[got["history_start"] : got["history_end"]]] == history
+
+
+def said_before(rows: list[Row], splits: list[str], now: Row) -> str | None:
+    """The site in the item's latest event strictly before, else in its first one.
+
+    Of training events, and of validation events that follow all of training; of others where there is none of these.
+    """
+    trained = max(row["time"] for row, split in zip(rows, splits, strict=True) if split == "train")
+    pairs = [(row, split) for row, split in zip(rows, splits, strict=True) if row["item"] == now["item"]]
+    known = [row for row, split in pairs if split == "train" or (split == "valid" and row["time"] > trained)]
+    before = [row for row in known if row["time"] < now["time"]]
+    if not before:
+        known = known or [row for row, _ in pairs]
+        before = [row for row in known if row["time"] == min(row["time"] for row in known)]
+    return str(max(before, key=lambda row: (row["time"], row["place"]))["site"]) or None
 
 
 def check_counts(prepared: Prepared, rows: list[Row], splits: list[str], users: list[str], items: list[str]) -> None:
@@ -261,7 +276,7 @@ def test_bytes_depend_on_input_and_config_only(tmp_path: Path, monkeypatch: pyte
         "manifest.json", "items.parquet", "users.parquet", "statistics.json", "quarantine.jsonl",
         "examples/train/part-00000.parquet", "examples/valid/part-00000.parquet", "examples/test/part-00000.parquet",
         "sequences/train.npy", "sequences/seen.npy", "sequences/train_users.npy", "sequences/seen_users.npy",
-        "positives/part-00000.parquet",
+        "positives/part-00000.parquet", "item_versions/part-00000.parquet",
     }  # fmt: skip
 
 
@@ -337,8 +352,8 @@ def test_item_and_user_tables(tmp_path: Path) -> None:
     )  # fmt: skip
     manifest = prepare(config, tmp_path / "run")
     prepared = Prepared.open(tmp_path / "run")
-    # price: the events carry it, so examples have it as of the event; the catalogue keeps the table's, and for an
-    # item that the table does not know, the latest event's
+    # price: the events carry it, so examples have what the item's event before said, or its first one; the catalogue
+    # keeps the table's, and for an item that the table does not know, the latest event's
     columns = ["item_id", "item_name", "item", "tags", "price", "title", "stock", "code", "train_count", "last_event"]
     assert prepared.items().column_names == columns
     assert [tuple(row.values()) for row in prepared.items().to_pylist()] == [
@@ -349,9 +364,9 @@ def test_item_and_user_tables(tmp_path: Path) -> None:
     ]
     assert prepared.user_ids().tolist() == ["a", "b"]
     assert [(row["user.age"], row["item.price"]) for row in rows_of(prepared, "train")] == [
-        (31.0, 5.0), (31.0, None), (None, 6.0), (None, 2.0),
+        (31.0, 5.0), (31.0, None), (None, 5.0), (None, 2.0),
     ]  # fmt: skip
-    assert manifest["item_columns_in_events"] == ["price"]
+    assert manifest["item_columns_as_of"] == ["price"]
     assert manifest["tables"] == {
         "items": {"read": 4, "used": 3, "duplicates": 1, "quarantined": 0},
         "users": {"read": 3, "used": 2, "duplicates": 1, "quarantined": 0},
@@ -438,7 +453,7 @@ def test_open_refuses_what_is_not_there_or_of_another_version(tmp_path: Path) ->
         Prepared.open(tmp_path)
     (tmp_path / "prepared").mkdir()
     (tmp_path / "prepared" / "manifest.json").write_text('{"schema_version": 99}')
-    with pytest.raises(ArtifactError, match="schema_version 99 is not the 2 that this version of twotower_tf reads"):
+    with pytest.raises(ArtifactError, match="99 is not the 3 that .* reads; run `twotower prepare` again"):
         Prepared.open(tmp_path)
 
 

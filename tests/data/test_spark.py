@@ -78,6 +78,7 @@ def test_engines_agree_on_the_synthetic_log(
             Hash("item_id", buckets=100),
             Hash("category", buckets=100),
             Numeric("price", transform="log1p"),
+            Hash("placement", buckets=10),
         ),
         user_features=(
             Hash("user_id", buckets=100),
@@ -93,6 +94,7 @@ def test_engines_agree_on_the_synthetic_log(
     rows = found["manifest"]["rows"]
     assert rows["read"] == 3_000 == rows["used"] + sum(rows["excluded"].values()) + rows["quarantined"]
     assert rows["excluded"] and rows["quarantined"]
+    assert len(found["item versions"]) > len(found["items"])
     train = found["examples train"]
     assert [len(set(train[name].to_pylist())) > 1 for name in ("rejected", "weight", "list", "position")] == [True] * 4
     assert all(found["manifest"]["splits"][name]["positives"] for name in ("train", "valid", "test"))

@@ -27,21 +27,39 @@ def unit(rng, count, dim):
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
+class FakeEncoded:
+    """Encoded data whose splits begin at known times."""
+
+    times = {"valid": 80, "test": 90}
+
+    def ranking_time(self, split):
+        return self.times[split]
+
+
 @pytest.fixture
 def planted(monkeypatch):
-    """A run whose towers answer planted vectors: one per item, one per example row of each split."""
+    """A run whose towers answer planted vectors: one per item, one per example row of each split.
+
+    `plant` gives them, and the times as of which item vectors are asked for.
+    """
 
     def plant(world):
         rng = np.random.default_rng(2)
         items = unit(rng, world.num_items, 4)
         users = {split: unit(rng, max(1, len(world.splits[split])), 4) for split in ("valid", "test")}
+        times = []
+
+        def item_vectors(model, encoded, *, at):
+            times.append(at)
+            return items
+
         for place in (module, validation):
-            monkeypatch.setattr(place.vectors, "item_vectors", lambda model, encoded: items)
+            monkeypatch.setattr(place.vectors, "item_vectors", item_vectors)
             monkeypatch.setattr(place.vectors, "user_vectors", lambda model, encoded, split, rows: users[split][rows])
         monkeypatch.setattr(module.Prepared, "open", lambda run_dir: world)
-        monkeypatch.setattr(module, "EncodedData", lambda config, prepared: None)
+        monkeypatch.setattr(module, "EncodedData", lambda config, prepared: FakeEncoded())
         monkeypatch.setattr(module, "load_model", lambda config, run_dir: None)
-        return items, users
+        return items, users, times
 
     return plant
 
@@ -56,8 +74,9 @@ def expected_recall(world, items, users, split, k):
 @pytest.mark.parametrize("split", ["valid", "test"])
 def test_writes_what_the_oracle_finds(planted, tmp_path, split):
     world = random_world(np.random.default_rng(5), num_users=30, num_items=25)
-    items, users = planted(world)
+    items, users, times = planted(world)
     document = module.evaluate(CONFIG, tmp_path, split)
+    assert times == [{"valid": 80, "test": 90}[split]]  # the catalogue as of the split's first event
     assert json.loads((tmp_path / "metrics.json").read_text()) == document
     assert list(document) == [
         "schema_version", "split", "protocol", "users", "metrics", "baselines", "slices", "collapse"
@@ -85,9 +104,10 @@ def test_writes_what_the_oracle_finds(planted, tmp_path, split):
 
 def test_the_validator_measures_as_evaluate_does(planted, tmp_path):
     world = random_world(np.random.default_rng(6), num_users=30, num_items=25)
-    planted(world)
-    validate = validation.validator(CONFIG, world, None)
+    _, _, times = planted(world)
+    validate = validation.validator(CONFIG, world, FakeEncoded())
     means = validate(None)
+    assert times == [80]
     assert means == pytest.approx(module.evaluate(CONFIG, tmp_path, "valid")["metrics"], abs=1e-6)
     assert set(means) == {f"{name}@{k}" for name in ("recall", "ndcg", "hit_rate", "mrr") for k in (1, 5, 20)}
 

@@ -113,21 +113,62 @@ def test_without_time_a_test_history_is_the_end_of_all_that_was_seen(untimed):
         assert [value for value in history.tolist() if value != -1] == expected
 
 
-def test_rows_carry_the_values_of_their_event_and_the_catalogue_the_latest(timed):
+def test_rows_carry_the_values_of_their_users_event_and_the_catalogue_the_latest(timed):
     _, prepared, encoded = timed
     rows = raw_rows(prepared, "train")
     batch = encoded.user_batch("train", np.arange(len(rows)))
-    items = encoded.event_item_batch("train", np.arange(len(rows)))
-    ids = prepared.item_ids()
     for place, row in enumerate(rows):
         assert batch["ids"][place].tolist() == [bucket(row["user.user"])]
         tags = [bucket(tag) for tag in (row["user.tags"] or "").split("|") if tag]
         assert [value for value in batch["values0"][place] if value != -1] == tags
-        assert items["ids"][place].tolist() == [bucket(ids[row["item_row"]])]
-        assert items["numeric"][place, 0] == np.float32(row["item.price"])
     catalogue = prepared.items().to_pylist()
     numbers = encoded.item_batch(np.arange(prepared.num_items))["numeric"][:, 0]
     assert numbers.tolist() == [np.float32(item["price"]) for item in catalogue]
+
+
+def said_before(log, item, time):
+    """The price in the last row of an item before a time, else in its first row; of equal times the last one."""
+    rows = [row for row in log if row["ad"] == item]
+    before = [row for row in rows if row["ts"] < time] or [row for row in rows if row["ts"] == rows[0]["ts"]]
+    return np.float32(before[-1]["price"])
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_own_items_and_any_others_have_the_values_said_before_the_event(timed, split):
+    _, prepared, encoded = timed
+    columns = log(1, 600, 25, 40)
+    everything = sorted(pa.table(columns).to_pylist(), key=lambda row: row["ts"])  # stable: the log's order at one time
+    untold = [row["timestamp"] for row in raw_rows(prepared, "test")]
+    known = [row for row in everything if row["ts"] < min(untold)]  # test rows tell nothing
+    met = {row["ad"] for row in known}
+    assert met == {row["ad"] for row in everything}
+    ids = prepared.item_ids()
+    keys = encoded.keys(split)
+    own = encoded.event_item_batch(split, np.arange(len(keys["item_row"])))
+    others = np.random.default_rng(0).integers(0, prepared.num_items, len(keys["item_row"]))
+    drawn = encoded.item_batch(others, keys["timestamp"])
+    assert len(own["numeric"]) == prepared.num_rows(split) > 50
+    for place, (item, other, time) in enumerate(zip(keys["item_row"], others, keys["timestamp"], strict=True)):
+        assert own["ids"][place].tolist() == [bucket(ids[item])]
+        assert own["numeric"][place, 0] == said_before(known, ids[item], time)
+        assert drawn["ids"][place].tolist() == [bucket(ids[other])]
+        assert drawn["numeric"][place, 0] == said_before(known, ids[other], time)
+    # what SQL joined to the rows, of which statistics are made, is what is looked up here
+    assert own["numeric"][:, 0].tolist() == [np.float32(row["item.price"]) for row in raw_rows(prepared, split)]
+
+
+def test_the_catalogue_is_ranked_as_of_a_held_out_splits_first_event(timed, untimed):
+    _, prepared, encoded = timed
+    times = {split: [row["timestamp"] for row in raw_rows(prepared, split)] for split in ("train", "valid", "test")}
+    assert encoded.ranking_time("train") == max(times["train"])
+    assert encoded.ranking_time("valid") == min(times["valid"])
+    assert encoded.ranking_time("test") == min(times["test"]) > max(times["valid"])
+    _, prepared, encoded = untimed  # nothing is before anything: the catalogue holds for all
+    assert not encoded.varies and [encoded.ranking_time(split) for split in times] == [None] * 3
+    assert not (prepared.paths.item_versions.exists() or prepared.paths.encoded_versions.exists())
+    rows = encoded.keys("train")["item_row"]
+    carried = encoded.event_item_batch("train", np.arange(len(rows)))
+    assert carried["numeric"].tolist() == encoded.item_batch(rows)["numeric"].tolist()
 
 
 def test_arrays_of_another_configuration_are_refused(timed):
@@ -183,12 +224,12 @@ def test_arrays_of_an_earlier_format_are_refused(untimed):
     config, prepared, _ = untimed
     path = prepared.paths.encoded_items.parent / "manifest.json"
     kept = path.read_text()
-    path.write_text(kept.replace('"schema_version": 2', '"schema_version": 1'))
+    path.write_text(kept.replace('"schema_version": 3', '"schema_version": 2'))
     try:
         with pytest.raises(ArtifactError) as error:
             EncodedData(config, prepared)
     finally:
         path.write_text(kept)
     assert str(error.value) == (
-        f"{path}: schema_version 1 is not the 2 that this version of twotower_tf reads; run `twotower prepare` again"
+        f"{path}: schema_version 2 is not the 3 that this version of twotower_tf reads; run `twotower prepare` again"
     )

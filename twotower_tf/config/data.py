@@ -77,9 +77,10 @@ class DataConfig:
         columns: names of the event log's columns where its delimited files have no header line.
         item_columns: the same of the item table.
         user_columns: the same of the user table.
-        items_time: column of the item table with the time from which a row holds, or "". With it an event sees the row
-            that held at its own time; the catalogue keeps the latest. A row without a usable time is quarantined.
-        users_time: the same of the user table.
+        items_time: column of the item table with the time from which a row holds, or "". With it positives and their
+            negatives have the values of the row that held at the event's time; the catalogue has those of the row that
+            holds when it is prepared. A row without a usable time is quarantined.
+        users_time: the same of the user table, whose rows are joined to the events.
         delimiter: one character between the fields of delimited files, or `\t`; "" takes it from suffix and header.
         user_id: column of the user's id.
         item_id: column of the item's id.

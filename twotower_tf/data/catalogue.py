@@ -1,9 +1,9 @@
 """Who and what the log is about: the tables of users and items, numbered in the order of their ids.
 
 The catalogue keeps every item of the item table and every item of a used event. A column of the item table has the
-value of the item's latest row there (by `items_time`, or the event's time column where the table has it, then by
-place); a column that only the events carry has the value of the item's latest used event, whose time is `last_event`.
-Users are those with a used event.
+value of the item's latest row there (by `items_time`, as of the preparation, or by the event's time column where the
+table has it, then by place); a column that only the events carry has the value of the item's latest used event, whose
+time is `last_event`. Users are those with a used event.
 """
 
 from __future__ import annotations
@@ -38,7 +38,13 @@ class TableCounts:
 
 
 def latest(
-    connection: duckdb.DuckDBPyConnection, table: Table, id_column: str, event_time: str, name: str, since: str = ""
+    connection: duckdb.DuckDBPyConnection,
+    table: Table,
+    id_column: str,
+    event_time: str,
+    name: str,
+    since: str = "",
+    now: int | None = None,
 ) -> tuple[TableCounts, list[tuple[int, str]]]:
     """Creates `{name}_latest`: id and place of each id's latest row of a table.
 
@@ -50,6 +56,7 @@ def latest(
         name: "item" or "user".
         since: the column with the time from which a row holds, or "". With it `{name}_rows` is created too: id, place
             and ts of every id's latest row at each time.
+        now: epoch seconds; rows that hold from a later time on are in no `{name}_latest`. None: all may be.
 
     Returns:
         The counts, and (place, reason) of rows whose id, or time in `since`, cannot be used.
@@ -85,6 +92,7 @@ def latest(
         """
     )
     used, bad = one(connection, f"SELECT count(*) FILTER (used), count(*) FILTER (reason IS NOT NULL) FROM {name}_rows")
+    begun = f"WHERE ts <= {now}" if since and now is not None else ""
     rejected = connection.execute(
         f"SELECT place, reason FROM {name}_rows WHERE reason IS NOT NULL ORDER BY place"
     ).fetchall()
@@ -94,7 +102,7 @@ def latest(
         CREATE TABLE {name}_latest AS
         SELECT id, place FROM (
             SELECT id, place, row_number() OVER (PARTITION BY id ORDER BY ts DESC NULLS LAST, place DESC) AS back
-            FROM {name}_rows
+            FROM {name}_rows {begun}
         ) WHERE back = 1
         """
     )

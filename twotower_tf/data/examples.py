@@ -94,18 +94,15 @@ def part_rows(columns: int) -> int:
 
 
 def values(inputs: Inputs) -> tuple[dict[str, str], dict[str, str]]:
-    """SQL of the raw values by their column in the examples: of the log (`e`), of the joined tables (`t`, `i`)."""
+    """SQL of the raw values by their column in the examples: log (`e`), users (`t`), item versions (`i`)."""
     events = inputs.events.columns
     carried = {f"user.{column.name}": column.sql(events[column.name], "e") for column in inputs.user_from_events}
-    carried |= {f"item.{column.name}": column.sql(events[column.name], "e") for column in inputs.item_from_events}
     joined: dict[str, str] = {}
     if inputs.users is not None:
         users = inputs.users.columns
         joined |= {f"user.{column.name}": column.sql(users[column.name], "t") for column in inputs.user_from_table}
-    if inputs.items is not None:
-        items = inputs.items.columns
-        joined |= {f"item.{column.name}": column.sql(items[column.name], "i") for column in inputs.item_as_of}
-    return carried, joined
+    versions = enumerate(inputs.item_as_of)
+    return carried, joined | {f"item.{column.name}": f"i.v{number}" for number, column in versions}
 
 
 def _keys(inputs: Inputs) -> str:
@@ -115,7 +112,7 @@ def _keys(inputs: Inputs) -> str:
 
 def _joins(inputs: Inputs) -> str:
     joins = "LEFT JOIN user_table AS t ON t.rowid = p.user_at " if inputs.user_from_table else ""
-    return joins + ("LEFT JOIN item_table AS i ON i.rowid = p.item_at " if inputs.item_as_of else "")
+    return joins + ("LEFT JOIN item_versions AS i ON i.place = p.item_at " if inputs.item_as_of else "")
 
 
 def _selected(columns: dict[str, str]) -> str:

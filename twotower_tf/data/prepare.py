@@ -8,6 +8,8 @@ the number of threads. On Spark the same steps give the same rows, with `example
 from __future__ import annotations
 
 import dataclasses
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from twotower_tf.data import (
     examples,
     files,
     history,
+    item_versions,
     judge,
     quarantine,
     roles,
@@ -36,11 +39,12 @@ from twotower_tf.data.engine import Cluster, drop, one, open_engine, size
 from twotower_tf.data.roles import FeatureColumn, Inputs
 from twotower_tf.data.since import Earlier, basis, open_earlier
 from twotower_tf.data.spark.session import SparkOptions, open_session
+from twotower_tf.data.tables import Column
 from twotower_tf.data.values import file_pattern, quoted
 from twotower_tf.errors import DataError
 from twotower_tf.progress import Progress, silent
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _STEPS = 8
 
 
@@ -52,6 +56,7 @@ def prepare(
     threads: int = 0,
     spark: SparkOptions | None = None,
     since: Path | None = None,
+    now: float | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Writes `prepared/` of a run directory and returns its manifest.
@@ -65,6 +70,8 @@ def prepare(
         spark: where Spark runs, which then does the work; `memory_limit` is that of each of its tasks. The run
             directory and the input files are then on storage that every executor reaches under the same path.
         since: an earlier run directory that this one continues with new files (`data.since` says how), or None.
+        now: epoch seconds as of which the catalogue holds: rows of the item table that begin later do not hold yet;
+            None is the time of the call.
         progress: told of each step.
 
     Raises:
@@ -89,7 +96,8 @@ def prepare(
                 directories=[temporary, *([earlier.paths.root] if earlier else []), *files.directories(every)],
             )
         ) as connection:
-            return _prepare(connection, config, temporary, threads, progress, earlier, sources)
+            moment = int(time.time() if now is None else now)
+            return _prepare(connection, config, temporary, threads, progress, earlier, sources, moment)
 
 
 def _prepare(
@@ -100,6 +108,7 @@ def _prepare(
     progress: Progress,
     earlier: Earlier | None,
     sources: dict[str, list[files.Source]],
+    now: int,
 ) -> dict[str, Any]:
     paths = PreparedPaths(root)
     steps = iter(range(_STEPS + 1))
@@ -116,7 +125,7 @@ def _prepare(
     step()
     judge.check_numbers(connection, inputs)
     judge.judge(connection, config, inputs)
-    tables, rejected = _side_tables(connection, config, inputs)
+    tables, rejected = _side_tables(connection, config, inputs, now)
     quarantined = _quarantine(connection, inputs, rejected, paths.quarantine)
     rows = _account(connection, config, inputs, quarantined)
     step()
@@ -128,11 +137,14 @@ def _prepare(
     history.count_positives(connection, past)
     history.write_sequences(connection, root, past)
     step()
-    versions = _versions(connection, config, inputs)
+    versions = _versions(connection, config, inputs, known)
     history.place_histories(connection, bool(config.data.timestamp), versions, inputs.keys)
     step()
     examples.write(connection, inputs, paths, threads, lambda done, total: progress("examples", done, total))
     drop(connection, "placed")
+    if inputs.item_as_of:
+        shards.write_parts(connection, item_versions.query(inputs), paths.item_versions)
+        drop(connection, "item_versions")
     step()
     shards.write_table(connection, catalogue.items_query(connection, config, inputs, known), paths.items)
     shards.write_table(connection, "SELECT user_id, train_count FROM user_counts ORDER BY user_row", paths.users)
@@ -155,7 +167,7 @@ def _sources(config: ExperimentConfig, earlier: Earlier | None) -> dict[str, lis
 
 
 def _side_tables(
-    connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs
+    connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs, now: int
 ) -> tuple[dict[str, Any], dict[str, list[tuple[int, str]]]]:
     """Reduces item and user tables to the latest row per id; counts, and rows without a usable id."""
     counts: dict[str, Any] = {}
@@ -166,7 +178,7 @@ def _side_tables(
         ("users", inputs.users, data.user_id, data.users_time),
     ):
         if table is not None:
-            found, rejected[name] = catalogue.latest(connection, table, column, data.timestamp, name[:-1], since)
+            found, rejected[name] = catalogue.latest(connection, table, column, data.timestamp, name[:-1], since, now)
             counts[name] = dataclasses.asdict(found)
     return counts, rejected
 
@@ -209,15 +221,20 @@ def _account(
     }
 
 
-def _versions(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs) -> dict[str, bool]:
-    """The tables whose values enter the examples, and whether their rows hold from a time on."""
+def _versions(
+    connection: duckdb.DuckDBPyConnection,
+    config: ExperimentConfig,
+    inputs: Inputs,
+    earlier: Mapping[str, Column] | None,
+) -> dict[str, bool]:
+    """The sides whose versions enter the examples, and whether these hold from a time on."""
     found = {}
     if inputs.user_from_table:
         found["user"] = bool(config.data.users_time)
-        as_of.create_versions(connection, "user", timed=found["user"])
+        as_of.create_user_versions(connection, timed=found["user"])
     if inputs.item_as_of:
         found["item"] = True
-        as_of.create_versions(connection, "item", timed=True)
+        item_versions.create(connection, inputs, earlier, timed=bool(config.data.items_time))
     return found
 
 
@@ -227,10 +244,10 @@ def _training_rows(inputs: Inputs, paths: PreparedPaths) -> Any:
     items = (
         f"(SELECT *, file_row_number AS item_row FROM read_parquet({file_pattern(paths.items)}, file_row_number=true))"
     )
-    in_events = {column.name for column in (*inputs.item_from_events, *inputs.item_as_of)}
+    varying = {column.name for column in inputs.item_as_of}
 
     def relation(side: str, column: str) -> tuple[str, str]:
-        if side == "user" or column in in_events:
+        if side == "user" or column in varying:
             return examples, quoted(f"{side}.{column}")
         return f"{examples} AS e JOIN {items} AS i ON i.item_row = e.item_row", f"i.{quoted(column)}"
 
@@ -246,10 +263,10 @@ def _manifest(
     paths: PreparedPaths,
 ) -> dict[str, Any]:
     found = connection.execute(
-        "SELECT split, count(*), count(*) FILTER (label = 1), count(DISTINCT user_row), count(DISTINCT item_row) "
-        "FROM split_keys GROUP BY split"
+        "SELECT split, count(*), count(*) FILTER (label = 1), count(DISTINCT user_row), count(DISTINCT item_row), "
+        "min(ts), max(ts) FROM split_keys GROUP BY split"
     ).fetchall()
-    by_split = {judge.SPLITS[code]: counts for code, *counts in found}
+    by_split = {judge.SPLITS[code]: counts for code, *counts, _, _ in found}
     times = one(connection, "SELECT min(ts), max(ts) FROM split_keys")
     sources = [source for table in (inputs.events, inputs.items, inputs.users) if table for source in table.sources]
     return {
@@ -265,7 +282,8 @@ def _manifest(
         "items": pq.read_metadata(paths.items).num_rows,
         "users": pq.read_metadata(paths.users).num_rows,
         "time_range": list(times) if times[0] is not None else None,
-        "item_columns_in_events": [column.name for column in (*inputs.item_from_events, *inputs.item_as_of)],
+        "split_times": {judge.SPLITS[code]: [first, last] for code, *_, first, last in found if first is not None},
+        "item_columns_as_of": [column.name for column in inputs.item_as_of],
         "columns": _columns(inputs),
         "keys": [*examples.KEYS, *inputs.keys],
         "inputs": [files.describe(source) for source in sources],

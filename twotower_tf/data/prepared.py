@@ -55,7 +55,8 @@ class Prepared:
         paths = PreparedPaths(RunPaths(Path(run_dir)).prepared)
         if not paths.manifest.is_file():
             raise ArtifactError(f"{paths.root}: no finished preparation; run `twotower prepare` first")
-        manifest = artifacts.read_json(paths.manifest, "prepared directory", prepare.SCHEMA_VERSION)
+        again = "run `twotower prepare` again"
+        manifest = artifacts.read_json(paths.manifest, "prepared directory", prepare.SCHEMA_VERSION, again)
         numbers = artifacts.read_json(paths.statistics, "prepared directory", statistics.SCHEMA_VERSION)
         return cls(paths, manifest, numbers)
 
@@ -126,8 +127,16 @@ class Prepared:
             with pq.ParquetFile(path) as file:
                 yield from file.iter_batches(batch_size=rows, columns=None if columns is None else list(columns))
 
+    def version_parts(self) -> list[Path]:
+        """The Parquet files of the items' versions, in order; none where no item feature changes with time.
+
+        Rows are ordered by item and time: `item_row`, `since` (the epoch second from which the version holds, of an
+        item's first version the least int64 that is used) and the raw values, `item.NAME` each.
+        """
+        return sorted(self.paths.item_versions.glob("part-*.parquet"))
+
     def coded_part(self, path: Path, columns: Sequence[str]) -> pa.Table:
-        """Columns of one of `parts`, texts as dictionaries: each distinct value stands once."""
+        """Columns of one of `parts` or `version_parts`, texts as dictionaries: each distinct value stands once."""
         return pq.read_table(path, columns=list(columns), read_dictionary=list(columns), use_threads=False)
 
     def sequence(self, which: str) -> npt.NDArray[np.int32]:

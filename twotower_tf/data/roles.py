@@ -83,7 +83,7 @@ class Inputs:
         user_from_table: user columns that only the user table has.
         item_from_events: item columns whose values the events carry (the id excepted, which the catalogue has).
         item_from_table: item columns that only the item table has.
-        item_as_of: those of them whose values are taken as of the event; the others are the catalogue's.
+        item_as_of: those of both whose values change with time; the others are the catalogue's.
         keys: key columns of the examples beside the usual ones.
     """
 
@@ -166,7 +166,7 @@ def load(
         raise DataError(misfit)
     from_events, from_table = divide(config, "user", events, users)
     item_from_events, item_from_table = divide(config, "item", events, items)
-    as_of = item_from_table if data.items_time else ()
+    as_of = (*item_from_events, *(item_from_table if data.items_time else ())) if data.timestamp else ()
     keys = key_columns(data)
     return Inputs(events, items, users, from_events, from_table, item_from_events, item_from_table, as_of, keys)
 

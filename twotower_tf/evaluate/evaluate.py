@@ -52,7 +52,7 @@ def evaluate(config: ExperimentConfig, run_dir: Path, split: str, progress: Prog
     encoded = EncodedData(config, prepared)
     model = load_model(config, run_dir)
     progress("vectors", 0, 0)
-    items = vectors.item_vectors(model, encoded)
+    items = vectors.item_vectors(model, encoded, at=encoded.ranking_time(split))
     users = vectors.user_vectors(model, encoded, split, queries.example_rows)
     document = measure(config, split, queries, items, users, prepared.train_count(), _activity(prepared), progress)
     paths = RunPaths(Path(run_dir))

@@ -37,7 +37,7 @@ def validator(
         return None
 
     def validate(model: TwoTower) -> dict[str, float]:
-        items = vectors.item_vectors(model, encoded)
+        items = vectors.item_vectors(model, encoded, at=encoded.ranking_time("valid"))
         users = vectors.user_vectors(model, encoded, "valid", queries.example_rows)
         return rank(users, items, queries, config.evaluation.ks).mean()
 

@@ -8,6 +8,7 @@ left out. Other columns that the table lacks keep their values.
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,7 +93,9 @@ def read_ids(path: Path) -> list[str]:
     return [line for line in (text.removesuffix("\r") for text in lines) if line]
 
 
-def read_items(config: ExperimentConfig, path: Path, known: pa.Schema, memory_limit: str = "4GB") -> Listing:
+def read_items(
+    config: ExperimentConfig, path: Path, known: pa.Schema, memory_limit: str = "4GB", now: float | None = None
+) -> Listing:
     """Reads a table of items.
 
     Args:
@@ -100,6 +103,7 @@ def read_items(config: ExperimentConfig, path: Path, known: pa.Schema, memory_li
         path: file, directory or glob.
         known: columns of the bundle's catalogue.
         memory_limit: of reading.
+        now: epoch seconds; rows that hold from a later time on do not hold yet. None is the time of the call.
 
     Raises:
         DataError: where the table cannot be read, lacks a column of the features, or has no usable row.
@@ -115,8 +119,10 @@ def read_items(config: ExperimentConfig, path: Path, known: pa.Schema, memory_li
         table = readers.read(connection, "item_table", sources, lambda name: True)
         features = feature_sources(config, "item")
         _check_columns(config, table, features)
-        time = config.data.items_time if config.data.items_time in table.columns else ""
-        counts, rejected = catalogue.latest(connection, table, config.data.item_id, config.data.timestamp, "item", time)
+        data = config.data
+        since = data.items_time if data.items_time in table.columns else ""
+        moment = int(time.time() if now is None else now)
+        counts, rejected = catalogue.latest(connection, table, data.item_id, data.timestamp, "item", since, moment)
         entries = quarantine.entries(connection, table, rejected)
         if not counts.used:
             first = f"; the first, {quarantine.told(entries[0])}: {entries[0]['reason']}" if entries else ""

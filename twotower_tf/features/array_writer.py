@@ -9,7 +9,7 @@ import numpy as np
 
 from twotower_tf.data import shards
 
-SCHEMA_VERSION = 2  # of `encoded/`: 2 since files are named by the keys of the encoded tensors, not by features
+SCHEMA_VERSION = 3  # of `encoded/`: 2 files are named by keys of encoded tensors, 3 versions of the items
 NO_VALUE = -1
 _COPY_ROWS = 1 << 18
 

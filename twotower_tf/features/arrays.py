@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -14,8 +13,7 @@ from twotower_tf.data.prepared import Prepared
 from twotower_tf.errors import ArtifactError
 from twotower_tf.features.array_writer import SCHEMA_VERSION
 from twotower_tf.features.inputs import IDS, history_target, values_keys
-
-Batch = dict[str, np.ndarray]
+from twotower_tf.features.versions import Batch, Versions, load
 
 NO_VALUE = -1
 
@@ -51,8 +49,9 @@ class EncodedData:
         self.config = config
         self._prepared = prepared
         self._ordered = bool(config.data.timestamp)
-        self._items = _load(prepared.paths.encoded_items, "")
-        self._splits = {split: _load(prepared.paths.encoded(split), "") for split in ("train", "valid", "test")}
+        self._items = load(prepared.paths.encoded_items)
+        self._versions = Versions(prepared.paths) if prepared.manifest["item_columns_as_of"] else None
+        self._splits = {split: load(prepared.paths.encoded(split)) for split in ("train", "valid", "test")}
         self._keys: dict[str, dict[str, np.ndarray]] = {}
         self._sequences: dict[str, np.ndarray] = {}
         self._histories = [_lookup(config, each) for each in config.user_features if isinstance(each, History)]
@@ -64,14 +63,38 @@ class EncodedData:
             self._keys[split] = self._prepared.columns(split, self._prepared.manifest["keys"])
         return self._keys[split]
 
-    def item_batch(self, item_rows: np.ndarray) -> Batch:
-        """Encoded item tensors of catalogue rows `[n]`."""
-        return {name: array[item_rows] for name, array in self._items.items()}
+    @property
+    def varies(self) -> bool:
+        """Whether item features change with time."""
+        return self._versions is not None
+
+    def item_batch(self, item_rows: np.ndarray, times: np.ndarray | int | None = None) -> Batch:
+        """Encoded item tensors of catalogue rows `[n]`.
+
+        Args:
+            item_rows: of the catalogue.
+            times: epoch seconds `[n]`, or one for all, as of which the items are taken; None gives the catalogue, as of
+                the preparation.
+        """
+        if self._versions is None or times is None:
+            return {name: array[item_rows] for name, array in self._items.items()}
+        return self._versions.batch(item_rows, times)
 
     def event_item_batch(self, split: str, rows: np.ndarray) -> Batch:
-        """Encoded item tensors of a split's rows `[n]`, as they were at the event's time."""
-        carried = {name[5:]: array[rows] for name, array in self._splits[split].items() if name.startswith("item.")}
-        return carried or self.item_batch(self.keys(split)["item_row"][rows])
+        """Encoded item tensors of a split's rows `[n]`, as of the events' times."""
+        keys = self.keys(split)
+        return self.item_batch(keys["item_row"][rows], keys["timestamp"][rows])
+
+    def ranking_time(self, split: str) -> int | None:
+        """As of when the catalogue is ranked for a split.
+
+        Held-out splits know the catalogue as of their first event, the training split as of its last. None, the
+        catalogue as of the preparation, where no item feature changes with time or the split has no event with a time.
+        """
+        times = self._prepared.manifest["split_times"].get(split)
+        if self._versions is None or times is None:
+            return None
+        return int(times[1] if split == "train" else times[0])
 
     def user_batch(self, split: str, rows: np.ndarray, rng: np.random.Generator | None = None) -> Batch:
         """Encoded user tensors of a split's rows `[n]`.
@@ -144,7 +167,3 @@ def _lookup(config: ExperimentConfig, history: History) -> _History:
     target = history_target(config, history)
     single = [each for each in config.item_features if each.type in ("Hash", "Cross", "Bucketized")]
     return _History(values_keys(config, "user")[history.name], single.index(target), history.length)
-
-
-def _load(directory: Path, prefix: str) -> dict[str, np.ndarray]:
-    return {path.stem: np.load(path, mmap_mode="r") for path in sorted(directory.glob(f"{prefix}*.npy"))}

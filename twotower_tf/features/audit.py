@@ -118,7 +118,7 @@ def _sources(config: ExperimentConfig, prepared: Prepared, side: SideName) -> It
 def _relation(prepared: Prepared, side: SideName, names: Sequence[str]) -> str:
     """SQL: `v0`, `v1`, ... and the rows `n` that one stands for."""
     rows = f"read_parquet({file_pattern(prepared.paths.examples('train'), '*.parquet')})"
-    carried = set(prepared.manifest["item_columns_in_events"])
+    carried = set(prepared.manifest["item_columns_as_of"])
     from_rows = [side == "user" or name in carried for name in names]
     held = [
         f"e.{quoted(f'{side}.{name}')}" if here else f"i.{quoted(name)}"

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from twotower_tf import artifacts, resources
 from twotower_tf import config as configuration
@@ -35,10 +36,9 @@ Arrays = dict[str, np.ndarray]
 
 
 def encode(config: ExperimentConfig, prepared: Prepared, progress: Progress = silent, threads: int = 0) -> None:
-    """Writes `prepared/encoded/`: the catalogue, and each split's rows, as arrays.
+    """Writes `prepared/encoded/`: the catalogue, the versions of its items, and each split's users, as arrays.
 
-    Item features that the log itself carries are encoded row by row as well, as they were at the event's time. Files
-    are named by the keys of the encoded tensors; the manifest's `values` says which feature has which key.
+    Files are named by the keys of the encoded tensors; the manifest's `values` says which feature has which key.
 
     Args:
         config: the experiment.
@@ -49,7 +49,7 @@ def encode(config: ExperimentConfig, prepared: Prepared, progress: Progress = si
     root = prepared.paths.encoded_items.parent
     workers = min(_WORKERS, threads or resources.cpus())
     with artifacts.atomic_directory(root, replace=True) as staging, ThreadPoolExecutor(workers) as pool:
-        total = prepared.num_items + sum(prepared.num_rows(split) for split in SPLITS)
+        total = prepared.num_items + sum(prepared.num_rows(split) for split in SPLITS) + _version_rows(prepared)
         done = 0
         for rows in _Run(config, prepared, staging, pool, workers).steps():
             done += rows
@@ -62,9 +62,8 @@ def encode(config: ExperimentConfig, prepared: Prepared, progress: Progress = si
         artifacts.write_json(staging / "manifest.json", document)
 
 
-def event_item_columns(config: ExperimentConfig, prepared: Prepared) -> list[str]:
-    """Item feature columns that the log carries, the item's own id excepted: that one the catalogue row tells."""
-    return [name for name in prepared.manifest["item_columns_in_events"] if name != config.data.item_id]
+def _version_rows(prepared: Prepared) -> int:
+    return sum(pq.read_metadata(path).num_rows for path in prepared.version_parts())
 
 
 class _Run:
@@ -77,20 +76,18 @@ class _Run:
         self._staging = staging
         self._pool, self._workers = pool, workers
         self._item, self._user = (Encoder(config, prepared.statistics, side) for side in ("item", "user"))
-        self._carried = event_item_columns(config, prepared)
+        self._varying = prepared.manifest["item_columns_as_of"]
         self._time = config.data.timestamp
         self._catalogue = prepared.items(list(self._item.inputs))
-        # Crosses of a column of the log with one of the catalogue need the latter's values row by row.
-        self._coded = {
-            name: code(self._catalogue[name]) for name in self._item.inputs if self._carried and self._mixed(name)
-        }
+        # Crosses of a column that varies with one that does not need the latter's values version by version.
+        self._coded = {name: code(self._catalogue[name]) for name in self._item.inputs if self._mixed(name)}
         self._items: Arrays = {}
 
     def _mixed(self, name: str) -> bool:
-        """Whether a column of the catalogue stands in one feature with a column of the log."""
+        """Whether a column that does not vary stands in one feature with a column that does."""
         features = [each for group in self._item.groups.values() for each in group if each.type == "Cross"]
-        return name not in self._carried and any(
-            name in each.columns and not set(each.columns).isdisjoint(self._carried) for each in features
+        return name not in self._varying and any(
+            name in each.columns and not set(each.columns).isdisjoint(self._varying) for each in features
         )
 
     def steps(self) -> Iterator[int]:
@@ -101,10 +98,22 @@ class _Run:
         self._items = {
             path.stem: np.load(path, mmap_mode="r") for path in sorted((self._staging / "items").glob("*.npy"))
         }
+        if self._varying:
+            yield from self._write_versions()
         for split in SPLITS:
             (self._staging / split).mkdir(exist_ok=True)
             parts = self._prepared.parts(split)
             yield from self._write(self._staging / split, self._prepared.num_rows(split), parts, self._encode_part)
+
+    def _write_versions(self) -> Iterator[int]:
+        parts = self._prepared.version_parts()
+        yield from self._write(self._staging / "versions", _version_rows(self._prepared), parts, self._encode_versions)
+        index = pa.concat_tables([pq.read_table(path, columns=["item_row", "since"]) for path in parts])
+        starts = np.searchsorted(index["item_row"].to_numpy(), np.arange(self._prepared.num_items + 1))
+        directory = self._staging / "version_index"
+        directory.mkdir()
+        np.save(directory / "starts.npy", starts.astype(np.int64))
+        np.save(directory / "since.npy", index["since"].to_numpy())
 
     def _write(self, directory: Path, total: int, jobs: Iterable[S], encode: Callable[[S], Arrays]) -> Iterator[int]:
         writers: dict[str, ArrayWriter] = {}
@@ -123,18 +132,18 @@ class _Run:
 
     def _encode_part(self, path: Path) -> Arrays:
         names = {name: "timestamp" if name == self._time else f"user.{name}" for name in self._user.inputs}
-        wanted = [*names.values(), "item_row", *(f"item.{name}" for name in self._carried)]
-        part = self._prepared.coded_part(path, list(dict.fromkeys(wanted)))
+        part = self._prepared.coded_part(path, list(dict.fromkeys(names.values())))
         users = self._user.encode({name: part[column] for name, column in names.items()})
-        arrays = {f"user.{name}": array for name, array in users.items()}
-        if self._carried:
-            items = part["item_row"].to_numpy()
-            columns = {name: part[f"item.{name}"] for name in self._carried}
-            for name, (codes, values) in self._coded.items():
-                columns[name] = pa.DictionaryArray.from_arrays(pa.array(codes[items]), values)
-            known = {name: array[items] for name, array in self._items.items()}
-            arrays |= {f"item.{name}": array for name, array in self._item.encode(columns, known).items()}
-        return arrays
+        return {f"user.{name}": array for name, array in users.items()}
+
+    def _encode_versions(self, path: Path) -> Arrays:
+        part = self._prepared.coded_part(path, ["item_row", *(f"item.{name}" for name in self._varying)])
+        items = part["item_row"].to_numpy()
+        columns = {name: part[f"item.{name}"] for name in self._varying}
+        for name, (codes, values) in self._coded.items():
+            columns[name] = pa.DictionaryArray.from_arrays(pa.array(codes[items]), values)
+        known = {name: array[items] for name, array in self._items.items()}
+        return self._item.encode(columns, known)
 
 
 def in_order(pool: ThreadPoolExecutor, work: Callable[[S], T], jobs: Iterable[S], ahead: int) -> Iterator[T]:

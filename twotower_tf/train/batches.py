@@ -150,11 +150,8 @@ class Batches:
     def _example(self, drawn: Drawn, rng: np.random.Generator) -> Example:
         encoded, index = self._encoded, drawn.rows.index
         users = encoded.user_batch("train", index, rng)
-        items = encoded.event_item_batch("train", index)
-        more = np.concatenate([drawn.negatives.reshape(-1), drawn.shared])
-        if len(more):
-            catalogue = encoded.item_batch(more)
-            items = {key: _stack(value, catalogue[key]) for key, value in items.items()}
+        rows = np.concatenate([drawn.rows.own, drawn.negatives.reshape(-1), drawn.shared])
+        items = encoded.item_batch(rows, self._times(drawn, rng) if encoded.varies else None)
         x = {self._names["user"][key]: np.ascontiguousarray(value) for key, value in users.items()}
         x |= {self._names["item"][key]: np.ascontiguousarray(value) for key, value in items.items()}
         if isinstance(self._config.loss, CosineLogitBCE):
@@ -165,6 +162,17 @@ class Batches:
             return x, y, weight
         weight = drawn.weight[:, np.newaxis]
         return x | self._loss_inputs(drawn) | {candidates.SAMPLE_WEIGHT: weight}, drawn.label[:, np.newaxis], weight
+
+    def _times(self, drawn: Drawn, rng: np.random.Generator) -> Ints:
+        """As of when the items of a batch are taken: own items, the rows' negatives, then those of the whole batch.
+
+        A row's negatives have the row's own time. What the whole batch meets has the times of positives, drawn by
+        chance, so that times tell positives and negatives apart as little as they can.
+        """
+        times = self._keys["timestamp"][drawn.rows.index]
+        positives = times[drawn.label == 1] if (drawn.label == 1).any() else times
+        shared = rng.choice(positives, len(drawn.shared))
+        return np.concatenate([times, np.repeat(times, drawn.negatives.shape[1]), shared])
 
     def _loss_inputs(self, drawn: Drawn) -> dict[str, np.ndarray]:
         """What a loss must know of how its candidates were drawn."""
@@ -207,12 +215,3 @@ def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.with_options(options)
-
-
-def _stack(first: np.ndarray, then: np.ndarray) -> np.ndarray:
-    """Rows one below the other; where widths differ, -1 (no value) fills the narrower."""
-    width = max(first.shape[1], then.shape[1])
-    joined = np.full((len(first) + len(then), width), -1, first.dtype)
-    joined[: len(first), : first.shape[1]] = first
-    joined[len(first) :, : then.shape[1]] = then
-    return joined

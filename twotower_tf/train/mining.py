@@ -27,7 +27,8 @@ def rank(model: TwoTower, encoded: EncodedData, mined: MinedSampler) -> None:
         mined: the sampler.
     """
     users, rows = newest_rows(encoded.keys("train"))
-    mined.refresh(users, user_vectors(model, encoded, "train", rows), item_vectors(model, encoded))
+    items = item_vectors(model, encoded, at=encoded.ranking_time("train"))
+    mined.refresh(users, user_vectors(model, encoded, "train", rows), items)
 
 
 def newest_rows(keys: dict[str, npt.NDArray[Any]]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:

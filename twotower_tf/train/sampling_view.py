@@ -183,7 +183,7 @@ def _gather(kind: _Collected) -> Kind:
 def _with_cosines(kinds: dict[str, Kind], model: Any, encoded: EncodedData, looked: Ints) -> dict[str, Kind]:
     users = user_vectors(model, encoded, "train", looked)
     known, place = np.unique(np.concatenate([kind.items for kind in kinds.values()]), return_inverse=True)
-    items = item_vectors(model, encoded, known)
+    items = item_vectors(model, encoded, known, at=encoded.ranking_time("train"))
     found: dict[str, Kind] = {}
     first = 0
     for name, kind in kinds.items():

@@ -9,8 +9,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import tensorflow as tf
 
-from twotower_tf.features.arrays import Batch, EncodedData
+from twotower_tf.features.arrays import EncodedData
 from twotower_tf.features.inputs import SideName
+from twotower_tf.features.versions import Batch
 from twotower_tf.model import two_tower
 from twotower_tf.model.two_tower import TwoTower
 
@@ -19,10 +20,15 @@ _ROWS_PER_BATCH = 8192
 _asked: WeakKeyDictionary[TwoTower, dict[str, tuple[Any, Any]]] = WeakKeyDictionary()
 
 
-def item_vectors(model: TwoTower, encoded: EncodedData, rows: np.ndarray | None = None) -> np.ndarray:
-    """Vectors of catalogue rows (all by default): float32 `[rows, vector_dim]`, unit length."""
+def item_vectors(
+    model: TwoTower, encoded: EncodedData, rows: np.ndarray | None = None, *, at: int | None = None
+) -> np.ndarray:
+    """Vectors of catalogue rows (all by default): float32 `[rows, vector_dim]`, unit length.
+
+    `at` is the epoch second as of which the items are taken; None takes the catalogue, as of the preparation.
+    """
     rows = np.arange(encoded.num_items) if rows is None else rows
-    return _vectors(model, encoded, "item", rows, encoded.item_batch)
+    return _vectors(model, encoded, "item", rows, lambda part: encoded.item_batch(part, at))
 
 
 def user_vectors(model: TwoTower, encoded: EncodedData, split: str, rows: np.ndarray) -> np.ndarray:

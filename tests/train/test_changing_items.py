@@ -1,0 +1,189 @@
+"""A column of the items that changes with time and says nothing: it must not tell positives from negatives."""
+
+import dataclasses
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tests.train import changing_items as world
+from twotower_tf import artifacts
+from twotower_tf import config as configuration
+from twotower_tf.artifacts import RunPaths
+from twotower_tf.config import (
+    BilateralSoftmax,
+    CosineLogitBCE,
+    InBatch,
+    InBatchSoftmax,
+    Labelled,
+    Mined,
+    PairwiseLogistic,
+    Popularity,
+    Queue,
+    Rejections,
+    SameAttribute,
+    SampledSoftmax,
+    SamplingConfig,
+    SkipAbove,
+    TrainConfig,
+    Uniform,
+)
+from twotower_tf.data.prepare import prepare
+from twotower_tf.data.prepared import Prepared
+from twotower_tf.evaluate.evaluate import evaluate
+from twotower_tf.features.arrays import EncodedData
+from twotower_tf.features.encode import encode
+from twotower_tf.train.batches import Batches
+from twotower_tf.train.loop import train
+
+BATCH = 512
+KINDS = {
+    "Uniform": ((Uniform(),), CosineLogitBCE()),
+    "Popularity": ((Popularity(),), CosineLogitBCE()),
+    "Labelled": ((Labelled(),), CosineLogitBCE()),
+    "SameAttribute": ((SameAttribute(columns=("shelf",)),), CosineLogitBCE()),
+    "Rejections": ((Rejections(),), PairwiseLogistic()),
+    "SkipAbove": ((SkipAbove(),), PairwiseLogistic()),
+    "Mined": ((Mined(ranks=(21, 100)),), CosineLogitBCE()),
+    "InBatch": ((InBatch(),), InBatchSoftmax(temperature=0.1)),
+    "InBatch and shared Uniform": (
+        (InBatch(), Uniform(per_positive=128, shared=True)),
+        InBatchSoftmax(temperature=0.1),
+    ),
+    "shared Popularity": ((Popularity(),), SampledSoftmax(negatives=128, temperature=0.1)),
+    "bilateral": ((InBatch(), Uniform()), BilateralSoftmax(negatives=128)),
+    "Queue": ((InBatch(), Queue(size=1024)), InBatchSoftmax(temperature=0.1)),
+}
+
+
+def prepared_run(config, run_dir):
+    artifacts.write_text(RunPaths(run_dir).config, configuration.to_json(config))
+    prepare(config, run_dir, threads=1)
+    encode(config, Prepared.open(run_dir))
+    return config, run_dir
+
+
+@pytest.fixture(scope="module", params=["table", "log"])
+def run(request, tmp_path_factory):
+    root = tmp_path_factory.mktemp(f"changing-{request.param}")
+    world.write(root / "data", users=200, items=200, days=30, clicks=6_000)
+    return prepared_run(world.experiment(root / "data", request.param), root / "run")
+
+
+def auc(positives, negatives):
+    """The share of pairs in which the positive has the larger value; of equal values one half."""
+    ordered = np.sort(negatives)
+    below, upto = (np.searchsorted(ordered, positives, side=side) for side in ("left", "right"))
+    return float((below + upto).mean() / 2 / len(ordered))
+
+
+def compared(made, config):
+    """The column's values of the positives and of what they are compared with, over an epoch."""
+    positives, negatives = [], []
+    own = []
+    for (_, drawn), (x, _, _) in zip(made.drawn(0), made.epoch(0), strict=True):
+        values = x["item_numeric"][:, 0]
+        first, rest = values[:BATCH], values[BATCH:]
+        positives.append(first[drawn.label == 1])
+        negatives.append(first[drawn.label == 0])
+        present = np.concatenate([drawn.present.ravel(), np.ones(len(drawn.shared), bool)])
+        negatives.append(rest[present])
+        own.append(first)
+    kinds = {each.type for each in config.sampling.negatives}
+    if "InBatch" in kinds:
+        negatives += own
+    if "Queue" in kinds:  # the own items of the steps before, with the values that they had there
+        negatives += own[:-1]
+    return np.concatenate(positives), np.concatenate(negatives)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_column_tells_no_positive_from_a_negative(run, kind):
+    config, run_dir = run
+    negatives, loss = KINDS[kind]
+    config = dataclasses.replace(
+        config, sampling=SamplingConfig(negatives), loss=loss, train=TrainConfig(batch_size=BATCH, monitor="")
+    )
+    prepared = Prepared.open(run_dir)
+    made = Batches(config, prepared, EncodedData(config, prepared))
+    if made.samplers.mined is not None:
+        rng = np.random.default_rng(1)
+        shelves = np.eye(world.TENTHS, dtype=np.float32)
+        users = [int(name[1:]) % world.TENTHS for name in prepared.user_ids()]
+        items = [int(name[1:]) % world.TENTHS for name in prepared.item_ids()]
+        noise = rng.normal(0, 0.2, (len(items), world.TENTHS)).astype(np.float32)
+        made.samplers.mined.refresh(np.arange(len(users)), shelves[users], shelves[items] + noise)
+    positives, others = compared(made, config)
+    assert len(positives) > 2_000 and len(others) > 1_000
+    assert abs(auc(positives, others) - 0.5) <= 0.03
+
+
+def test_shared_negatives_have_the_times_of_positives(run):
+    config, run_dir = run
+    config = dataclasses.replace(
+        config,
+        sampling=SamplingConfig((Uniform(),)),
+        loss=SampledSoftmax(negatives=150),
+        train=TrainConfig(batch_size=BATCH, monitor=""),
+    )
+    prepared = Prepared.open(run_dir)
+    made = Batches(config, prepared, EncodedData(config, prepared))
+    (_, drawn), (x, _, _) = next(iter(made.drawn(0))), next(iter(made.epoch(0)))
+    shared = x["item_numeric"][-150:, 0]
+    # Each value is one that the item has at the time of a row of this batch.
+    times = made._keys["timestamp"][drawn.rows.index]
+    encoded = EncodedData(config, prepared)
+    for item, value in zip(drawn.shared, shared, strict=True):
+        assert value in encoded.item_batch(np.full(BATCH, item), times)["numeric"][:, 0]
+    again = next(iter(made.epoch(0)))[0]["item_numeric"][-150:, 0]
+    assert again.tolist() == shared.tolist()
+    assert len(set(shared.tolist())) > 10
+
+
+@pytest.mark.parametrize("column", ["table", "log"])
+def test_what_is_known_after_a_split_begins_does_not_change_how_it_is_ranked(tmp_path, column):
+    world.write(tmp_path / "one", users=60, items=60, days=20, clicks=1_500)
+    world.write(tmp_path / "two", users=60, items=60, days=20, clicks=1_500)
+    first = {}
+    for name in ("one", "two"):
+        config = world.experiment(tmp_path / name, column)
+        if name == "two":  # the last day says other things
+            for table, time in (("items", "from"), ("events", "time")):
+                path = tmp_path / name / f"{table}.parquet"
+                rows = pq.read_table(path).to_pandas()
+                value = "clicks_so_far" if table == "items" else "seen_clicks"
+                rows.loc[rows[time] > first["one"][2], value] += 1_000
+                rows.to_parquet(path, index=False)
+        _, run_dir = prepared_run(config, tmp_path / f"run-{name}")
+        prepared = Prepared.open(run_dir)
+        encoded = EncodedData(config, prepared)
+        items = np.arange(prepared.num_items)
+        first[name] = [
+            encoded.item_batch(items, encoded.ranking_time("valid"))["numeric"].tolist(),
+            encoded.item_batch(items, encoded.ranking_time("test"))["numeric"].tolist(),
+            encoded.ranking_time("test"),
+        ]
+        now = encoded.item_batch(items)["numeric"]
+    assert first["one"] == first["two"]
+    assert (now > np.array(first["two"][1])).mean() > 0.5  # what is exported holds later
+
+
+@pytest.mark.quality
+@pytest.mark.parametrize("kind", ["Uniform", "Popularity", "SameAttribute", "InBatch and shared Uniform", "Queue"])
+def test_the_column_costs_no_recall(tmp_path, kind):
+    world.write(tmp_path / "data", users=2_400, items=400, days=40, clicks=24_000)
+    negatives, loss = KINDS[kind]
+    recall = {}
+    for column in world.COLUMNS:
+        config = world.experiment(
+            tmp_path / "data",
+            column,
+            sampling=SamplingConfig(negatives if kind != "SameAttribute" else (*negatives, Uniform())),
+            loss=loss,
+            train=TrainConfig(batch_size=BATCH, epochs=12, initial_lr=0.003),
+        )
+        _, run_dir = prepared_run(config, tmp_path / f"run-{column}")
+        train(config, run_dir)
+        recall[column] = evaluate(config, run_dir, "test")["metrics"]["recall@20"]
+    assert recall[""] > 0.3
+    assert min(recall["table"], recall["log"]) >= recall[""] - 0.02
