@@ -185,6 +185,14 @@ def test_a_recall_that_is_no_longer_as_stated(copy, monkeypatch):
     bundle.manifest["index"]["recall"]["measured"] = 0.104
     (said,) = verifying._recall(bundle, Worse())
     assert said.endswith(" users 0.1000, stated 0.1040")
+    level = {"k": 40, "excluded": 30, "recall_excluded": 0.95, "queries": 12}
+    bundle.manifest["index"]["recall"]["levels"] = [{"k": 10}, level]
+    with pytest.raises(
+        ArtifactError, match="index: recall of ranks 31 to 40 of 12 users is 0.0000, the manifest states 0.9500"
+    ):
+        list(verifying._recall(bundle, Worse()))
+    _, said = verifying._recall(bundle, types.SimpleNamespace(kind="scann", items=real.items, search=real.search))
+    assert said == "index: recall of ranks 31 to 40 of 12 users 1.0000, stated 0.9500"
 
 
 def test_other_formats_are_what_other_programs_read(copy):

@@ -63,15 +63,16 @@ class TestScannSearcher(SearcherContract):
         vectors = clustered(rng, 500, 8)
         built = build([str(n) for n in range(500)], vectors, IndexConfig(kind="scann", k=1, target_recall=0.01))
         # Which of the settings that reach so little is the fastest is the machine's mood; the fewest leaves are wanted.
-        parameters = dataclasses.replace(built.parameters, leaves_to_search=1)
+        parameters = dataclasses.replace(built.parameters, k=500, leaves_to_search=1, reorder=500, wider=())
         built = ScannSearcher(built.items, built._native, parameters, built.recall)
         queries = clustered(rng, 20, 8)
-        raw_rows, raw_scores = native.ask(built._native, queries, 100, 1, 100, threads=1)
-        assert np.isneginf(raw_scores).any() and (raw_rows[np.isneginf(raw_scores)] == 0).all()
-        found = built.search(queries, 100)
-        assert all(len(set(rows.tolist())) == 100 for rows in found.rows)
-        everything = built.search(queries, 500)
-        assert (np.sort(everything.rows, axis=1) == np.arange(500)).all()
+        for k in (100, 500):
+            raw_rows, raw_scores = native.ask(built._native, queries, k, 1, 500, threads=1)
+            padded = np.isneginf(raw_scores)
+            assert padded.any(axis=1).all() and (raw_rows[padded] == 0).all()  # so each answer is completed
+            found, best = built.search(queries, k), np.argsort(-(queries @ vectors.T), axis=1, kind="stable")[:, :k]
+            assert all(set(rows.tolist()) == set(right.tolist()) for rows, right in zip(found.rows, best, strict=True))
+            np.testing.assert_allclose(found.scores, np.take_along_axis(queries @ vectors.T, best, 1), atol=1e-6)
 
     def test_loads_in_a_fresh_process(self, data, searcher, tmp_path, run_python):
         _, _, queries = data

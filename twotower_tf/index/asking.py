@@ -1,8 +1,8 @@
 """Search among the items that a query may have: k of them, or all where there are fewer.
 
 More items are fetched than asked for, as many as are expected to fall away. Where too many did, more are fetched;
-where that would cost more than scoring every allowed item, those are scored. So an answer is short only where no item
-is left.
+where that would cost more than scoring every allowed item, or has no stated recall, those are scored. So an answer is
+short only where no item is left, and has the stated recall however many are excluded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from twotower_tf.index.allowed import Allowed, Excluded
 from twotower_tf.index.searcher import Answers, Searcher, check_queries
 
-_MORE = 4  # times as many items are fetched where too few were left
+_CELLS = 1 << 20  # fetched items that are looked through at a time
 _DEVIATIONS = 4.0  # of the number that falls away by the filter, were it by chance
 
 Floats = npt.NDArray[np.float32]
@@ -29,8 +29,8 @@ def search(
 ) -> Answers:
     """Finds k items for every query among those it may have.
 
-    With an exact searcher the answer is exact. With an approximate one it has the recall of `searcher.search`, and is
-    exact where few items are allowed or most of the nearest fell away.
+    With an exact searcher the answer is exact. With an approximate one it has the recall that the index states, and is
+    exact where few items are allowed or more fell away than the index fetches.
 
     Args:
         searcher: what is searched.
@@ -48,62 +48,66 @@ def search(
     table = check_queries(queries, k, searcher.items.dim)
     size = len(searcher.items)
     nobody = np.empty(0, np.int64)
+    k = min(k, size)
     gone = excluded if excluded is not None else Excluded(nobody, nobody, len(table))
     passing = size if allowed is None else len(allowed)
     wanted = np.minimum(k, passing - (gone if allowed is None else gone.within(allowed)).counts)
-    fetch = _fetch(k, gone.counts, passing / size)
+    fetches = np.array(searcher.fetches(passing), np.int64)
+    level = np.searchsorted(fetches, _needed(k, gone.counts, passing / size, searcher.stated_k))
     parts: list[tuple[Rows, Answers]] = []
     pending = np.arange(len(table))
     while len(pending):
-        over = fetch[pending].astype(np.float64) >= size
-        for level in np.unique(fetch[pending]):
-            over |= (fetch[pending] == level) & (searcher.effort(int(level)) >= passing)
+        over = level[pending] == len(fetches)
         scanned = pending[over]
         if len(scanned):
             parts.append((scanned, searcher.scan(table[scanned], k, gone.take(scanned), allowed)))
-        pending = _fetched(searcher, table, k, pending[~over], fetch, gone, allowed, wanted, parts)
-        fetch[pending] *= _MORE
+        short = [np.empty(0, np.int64)]
+        for each in np.unique(level[pending[~over]]):
+            asked, fetch = pending[level[pending] == each], int(fetches[each])
+            step = max(1, _CELLS // fetch)
+            for part in (asked[start : start + step] for start in range(0, len(asked), step)):
+                short.append(_fetched(searcher, table, k, part, fetch, gone, allowed, wanted, parts))
+        pending = np.sort(np.concatenate(short))
+        level[pending] += 1
     return _merged(parts, len(table), searcher)
 
 
-def _fetch(k: int, gone: Rows, share: float) -> Rows:
+def _needed(k: int, gone: Rows, share: float, stated_k: int) -> npt.NDArray[np.float64]:
     """How many items to fetch, so that k are left of what is not excluded and of a share that is allowed.
 
-    Rounded up to a quarter of a power of two, so that there are few groups of queries; just k where nothing falls away.
+    A level's recall is that of its last `stated_k` ranks, and lower at the last of them than at the first. Of a smaller
+    k, the middle of the answers lies no further than the middle of those ranks. Just k where nothing falls away.
     """
     if share <= 0:
-        return np.full(len(gone), np.iinfo(np.int32).max, np.int64)
+        return np.full(len(gone), np.inf)
     expected = (k + gone) / share
     spare = _DEVIATIONS * np.sqrt(expected * (1 - share)) / share
-    needed = np.minimum(expected + spare, np.iinfo(np.int32).max)
-    step = 2.0 ** np.maximum(np.floor(np.log2(needed)) - 2, 0)
-    return np.where(needed > k, np.ceil(needed / step) * step, k).astype(np.int64)
+    middle = max(0, stated_k - k) / 2
+    needed: npt.NDArray[np.float64] = np.where((gone > 0) | (share < 1), expected + spare + middle, k)
+    return needed
 
 
 def _fetched(
     searcher: Searcher,
     table: Floats,
     k: int,
-    pending: Rows,
-    fetch: Rows,
+    asked: Rows,
+    fetch: int,
     gone: Excluded,
     allowed: Allowed | None,
     wanted: Rows,
     parts: list[tuple[Rows, Answers]],
 ) -> Rows:
-    """Adds the answers of the pending queries that fetching was enough for; returns the others."""
-    short = [np.empty(0, np.int64)]
-    for level in np.unique(fetch[pending]):
-        asked = pending[fetch[pending] == level]
-        found = searcher.search(table[asked], int(level))
-        kept = ~gone.take(asked).hits(found.rows)
-        if allowed is not None:
-            kept &= allowed.mask[found.rows]
-        enough = np.count_nonzero(kept, axis=1) >= wanted[asked]
-        short.append(asked[~enough])
-        answers = Answers.first(k, kept[enough], found.rows[enough], found.scores[enough], searcher.items)
-        parts.append((asked[enough], answers))
-    return np.sort(np.concatenate(short))
+    """Adds the answers of the queries asked that fetching was enough for; returns the others."""
+    found = searcher.search(table[asked], fetch)
+    kept = ~gone.take(asked).hits(found.rows)
+    if allowed is not None:
+        kept &= allowed.mask[found.rows]
+    enough = np.count_nonzero(kept, axis=1) >= wanted[asked]
+    answers = Answers.first(k, kept[enough], found.rows[enough], found.scores[enough], searcher.items)
+    parts.append((asked[enough], answers))
+    short: Rows = asked[~enough]
+    return short
 
 
 def _merged(parts: list[tuple[Rows, Answers]], num_queries: int, searcher: Searcher) -> Answers:

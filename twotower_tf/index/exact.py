@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -80,9 +81,14 @@ class ExactSearcher:
         scores = np.where(there, _rescored(table, vectors, columns), -np.inf)
         return -np.sort(-scores, axis=1)[:, :k]
 
-    def effort(self, k: int) -> float:
-        """See `Searcher.effort`."""
-        return float(len(self.items))
+    @property
+    def stated_k(self) -> int:
+        """See `Searcher.stated_k`."""
+        return 1
+
+    def fetches(self, passing: int) -> Sequence[int]:
+        """See `Searcher.fetches`: every item is scored."""
+        return ()
 
     def scan(self, queries: npt.ArrayLike, k: int, excluded: Excluded, allowed: Allowed | None = None) -> Answers:
         """See `Searcher.scan`."""

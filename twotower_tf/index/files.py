@@ -20,7 +20,8 @@ from twotower_tf.errors import ArtifactError
 from twotower_tf.index import topk
 from twotower_tf.index.items import ItemVectors, read_ids, write_ids
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+_OLDER = 2  # without levels above k; it is read, too
 KINDS = ("exact", "scann")
 INDEX = "index.json"
 ITEM_IDS = "item_ids"
@@ -98,7 +99,9 @@ def open_index(directory: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: where it is missing, damaged, of another version or of an unknown kind.
     """
-    document = artifacts.read_json(directory / INDEX, "index", SCHEMA_VERSION)
+    document = artifacts.read_json(directory / INDEX, "index")
+    if document.get("schema_version") != _OLDER:
+        artifacts.check_schema(document, SCHEMA_VERSION, str(directory / INDEX))
     if document.get("kind") not in KINDS:
         raise ArtifactError(
             f"{directory / INDEX}: damaged: kind {document.get('kind')!r} is none of {', '.join(KINDS)}"

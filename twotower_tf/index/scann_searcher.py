@@ -6,7 +6,8 @@ checked before it sees them, files before it opens them, and a padded answer is 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from twotower_tf.errors import ArtifactError, ConfigError
-from twotower_tf.index import curve, files, native, shapes, topk, tuning
+from twotower_tf.index import curve, fetch_levels, files, native, shapes, topk, tuning
 from twotower_tf.index.allowed import Allowed, Excluded
 from twotower_tf.index.exact import ExactSearcher
+from twotower_tf.index.fetch_levels import Level
 from twotower_tf.index.items import ItemVectors
 from twotower_tf.index.searcher import Answers, Neighbours, check_queries
 
@@ -44,6 +46,7 @@ class ScannParameters:
         anisotropic_threshold: of the quantizer's loss.
         trained_on: items that partitions and quantizer were trained for.
         changed_since: items added, changed or deleted since.
+        wider: settings for more answers than k, ascending.
     """
 
     leaves: int
@@ -54,6 +57,21 @@ class ScannParameters:
     anisotropic_threshold: float
     trained_on: int
     changed_since: int = 0
+    wider: tuple[Level, ...] = ()
+
+    @classmethod
+    def of(cls, document: dict[str, Any]) -> ScannParameters:
+        """Reads `description`; an index of schema version 2 has none that are wider."""
+        return cls(**{**document, "wider": tuple(Level(**each) for each in document.get("wider", ()))})
+
+    def description(self) -> dict[str, Any]:
+        """The parameters as JSON."""
+        return {**asdict(self), "wider": [asdict(level) for level in self.wider]}
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """All settings, by the number of items that they fetch."""
+        return (Level(self.k, self.leaves_to_search, self.reorder), *self.wider)
 
 
 class ScannSearcher:
@@ -75,7 +93,7 @@ class ScannSearcher:
             items: what is searched.
             native: ScaNN's searcher over the same rows.
             parameters: how it is searched.
-            recall: {"k", "target", "measured", "queries", "curve", "shapes"} of the tuning.
+            recall: {"k", "target", "measured", "queries", "curve", "shapes", "levels"} of the tuning.
             threads: that answer one call at most; 0 is one per core.
         """
         self.items = items
@@ -140,38 +158,68 @@ class ScannSearcher:
         # Of the answers as they are given, short ones completed: with few leaves that is more than ScaNN's own.
         answered = tuning.recall_of(searcher.search(queries, k).scores, truth)
         recall["measured"] = round(float(answered.mean(dtype=np.float64)), 6)
+        searcher._tune_levels(queries, target_recall)
         return searcher
+
+    def _tune_levels(self, queries: Floats, target: float) -> None:
+        """Tunes and states what is searched for more answers than k, as far as that is less than scoring all items."""
+        wider = fetch_levels.tune(
+            lambda asked, fetch, leaves, reorder: native.ask(
+                self._native, asked, fetch, leaves, reorder, self._exact.threads
+            )[1],
+            self._exact,
+            queries,
+            self.parameters.levels[0],
+            self.parameters.leaves,
+            target,
+            lambda level: self._effort(level) < len(self.items),
+        )
+        self.parameters = replace(self.parameters, wider=tuple(wider))
+        self.recall["levels"] = self.measured_levels(tuning.sample(queries, fetch_levels.QUERIES))
+
+    def measured_levels(self, queries: Floats) -> list[dict[str, Any]]:
+        """The recall of each level, as `fetch_levels.stated` says; queries [num_queries, vector_dim] float32."""
+        found = [self.search(queries, level.fetch).scores for level in self.parameters.levels]
+        truth = self._exact.best_scores(queries, found[-1].shape[1], found[-1][:, -1])
+        return [fetch_levels.stated(each, truth[:, : each.shape[1]], self.parameters.k) for each in found]
 
     def search(self, queries: npt.ArrayLike, k: int) -> Neighbours:
         """See `Searcher.search`."""
         table = check_queries(queries, k, self.items.dim)
         k = min(k, len(self.items))
-        rows, scores = native.ask(self._native, table, k, *self._setting(k), self._exact.threads)
+        level = next((level for level in self.parameters.levels if level.fetch >= k), None)
+        if level is None:
+            return self._exact.search(table, k)
+        reorder = min(len(self.items), level.reorder)
+        rows, scores = native.ask(self._native, table, k, level.leaves_to_search, reorder, self._exact.threads)
         short = np.flatnonzero(np.isneginf(scores[:, -1])) if len(table) else np.empty(0, np.int64)
         if len(short):
             exact = self._exact.search(table[short], k)
             rows[short], scores[short] = exact.rows, exact.scores
         return Neighbours(rows, scores, self.items)
 
-    def effort(self, k: int) -> float:
-        """See `Searcher.effort`: fitted to a million vectors of 64 dimensions."""
-        leaves, reorder = self._setting(min(k, len(self.items)))
-        scanned = len(self.items) * leaves / self.parameters.leaves
-        return _QUANTIZED * scanned + _REORDERED * reorder + _CENTRE * self.parameters.leaves
+    @property
+    def stated_k(self) -> int:
+        """See `Searcher.stated_k`."""
+        return self.parameters.k
+
+    def fetches(self, passing: int) -> Sequence[int]:
+        """See `Searcher.fetches`."""
+        levels = self.parameters.levels
+        return [level.fetch for level in levels if level.fetch < len(self.items) and self._effort(level) < passing]
+
+    def _effort(self, level: Level) -> float:
+        """What a search costs, in items scored exactly: fitted to a million vectors of 64 dimensions."""
+        scanned = len(self.items) * level.leaves_to_search / self.parameters.leaves
+        return _QUANTIZED * scanned + _REORDERED * level.reorder + _CENTRE * self.parameters.leaves
 
     def scan(self, queries: npt.ArrayLike, k: int, excluded: Excluded, allowed: Allowed | None = None) -> Answers:
         """See `Searcher.scan`."""
         return self._exact.scan(queries, k, excluded, allowed)
 
-    def _setting(self, k: int) -> tuple[int, int]:
-        """The tuned setting, widened in proportion for more answers than it was tuned for."""
-        tuned, factor = self.parameters, max(1.0, k / self.parameters.k)
-        leaves = min(tuned.leaves, int(np.ceil(tuned.leaves_to_search * factor)))
-        return leaves, min(len(self.items), max(k, int(np.ceil(tuned.reorder * factor))))
-
     def description(self) -> dict[str, Any]:
         """See `Searcher.description`."""
-        parameters = asdict(self.parameters)
+        parameters = self.parameters.description()
         return {**files.describe(self.kind, self.items), "parameters": parameters, "recall": self.recall}
 
     def save(self, directory: Path) -> None:
@@ -210,4 +258,4 @@ class ScannSearcher:
             ) from None
         if items is None:
             items = files.restore(directory, np.load(directory / files.DATASET, mmap_mode="r", allow_pickle=False))
-        return cls(items, held, ScannParameters(**document["parameters"]), document["recall"], threads)
+        return cls(items, held, ScannParameters.of(document["parameters"]), document["recall"], threads)

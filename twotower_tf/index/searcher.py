@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -91,8 +92,15 @@ class Searcher(Protocol):
             DataError: for queries of another dimension or with NaN or infinity, or k below 1.
         """
 
-    def effort(self, k: int) -> float:
-        """What a search for k items costs, in items whose score is computed exactly."""
+    @property
+    def stated_k(self) -> int:
+        """The number of answers whose recall is stated."""
+
+    def fetches(self, passing: int) -> Sequence[int]:
+        """Numbers of items, ascending, that are fetched with the stated recall for less than scoring `passing` items.
+
+        For more, only `scan` has that recall.
+        """
 
     def scan(self, queries: npt.ArrayLike, k: int, excluded: Excluded, allowed: Allowed | None = None) -> Answers:
         """Finds k items for every query among those it may have, by scoring all of those: exact, whatever the kind.

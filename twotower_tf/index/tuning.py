@@ -40,7 +40,7 @@ class Tuned:
     curve: list[dict[str, Any]]
 
 
-def recall_of(scores: Floats, truth: Floats) -> Floats:
+def recall_of(scores: Floats, truth: Floats, excluded: int = 0) -> Floats:
     """The recall of each query, counting an answer as right where it scores as high as the k-th true one.
 
     Comparing scores, not ids, does not punish an answer that is exactly as near as the one expected.
@@ -48,12 +48,17 @@ def recall_of(scores: Floats, truth: Floats) -> Floats:
     Args:
         scores: [num_queries, k] float32, -inf where an answer is missing.
         truth: [num_queries, k] float32, of exact search, descending.
+        excluded: number of nearest items that no answer counts for: the recall is that of the others.
 
     Returns:
         [num_queries] float32 in [0, 1].
     """
-    found: Floats = (scores >= truth[:, -1:] - _SAME_SCORE).mean(axis=1, dtype=np.float32)
-    return found
+    found = np.count_nonzero(scores >= truth[:, -1:] - _SAME_SCORE, axis=1)
+    if excluded:
+        nearest = np.count_nonzero(scores >= truth[:, excluded - 1, None] - _SAME_SCORE, axis=1)
+        found = found - np.minimum(nearest, excluded)
+    share: Floats = (found / (truth.shape[1] - excluded)).astype(np.float32)
+    return share
 
 
 def sample(users: Floats, count: int) -> Floats:
@@ -62,6 +67,17 @@ def sample(users: Floats, count: int) -> Floats:
 
 
 def tune(search: Search, truth: Floats, size: int, leaves: int, target: float) -> Tuned:
+    """Chooses as `cheapest` does; where nothing less reaches the target, everything is searched and re-scored."""
+    found = cheapest(search, truth, size, leaves, target)
+    if found is None:
+        curve = _Curve(search, truth, target, 0)
+        found = curve.tuned(curve.measure(leaves, size))
+    return found
+
+
+def cheapest(
+    search: Search, truth: Floats, size: int, leaves: int, target: float, excluded: int = 0, at_least: int = 1
+) -> Tuned | None:
     """Chooses the cheapest setting whose recall reaches the target beyond the luck of the sample.
 
     For a growing number of re-scored candidates the fewest leaves that reach the target are found, doubling them and
@@ -73,30 +89,30 @@ def tune(search: Search, truth: Floats, size: int, leaves: int, target: float) -
         size: number of items.
         leaves: number of partitions.
         target: recall@k to reach, in (0, 1].
+        excluded: of the nearest items, as `recall_of` says.
+        at_least: leaves that are searched.
+
+    Returns:
+        The setting; None where none reaches the target.
     """
-    curve = _Curve(search, truth, target)
-    cheapest = np.inf
+    curve = _Curve(search, truth, target, excluded)
+    lowest = np.inf
     k = truth.shape[1]
     for reorder in sorted({min(size, round(step * k)) for step in _REORDER_STEPS}):
-        found = _fewest_leaves(curve, reorder, leaves)
+        found = _fewest_leaves(curve, reorder, leaves, min(at_least, leaves))
         if found is None:
             continue
         cost = curve.points[found, reorder]["microseconds"]
-        if cost > _DEARER * cheapest:
+        if cost > _DEARER * lowest:
             break
-        cheapest = min(cheapest, cost)
+        lowest = min(lowest, cost)
     reached = [point for point in curve.points.values() if point["surely"] >= target]
-    if not reached:  # everything is searched and re-scored: exact, but for rounding
-        reached = [curve.measure(leaves, size)]
-    best = min(reached, key=lambda point: float(point["microseconds"]))
-    ordered = sorted(curve.points.values(), key=lambda point: (point["reorder"], point["leaves_to_search"]))
-    shown = [{name: value for name, value in point.items() if name != "surely"} for point in ordered]
-    return Tuned(best["leaves_to_search"], best["reorder"], best["recall"], best["microseconds"], shown)
+    return curve.tuned(min(reached, key=lambda point: float(point["microseconds"]))) if reached else None
 
 
-def _fewest_leaves(curve: _Curve, reorder: int, leaves: int) -> int | None:
+def _fewest_leaves(curve: _Curve, reorder: int, leaves: int, at_least: int) -> int | None:
     """The fewest leaves that reach the target, within a sixteenth; None where it is out of reach."""
-    low, high, before = 0, 1, 0.0
+    low, high, before = at_least - 1, at_least, 0.0
     while not curve.reaches(high, reorder):
         recall = curve.points[high, reorder]["surely"]
         hopeless = recall - before < _HOPELESS * (curve.target - recall)  # quantization limits it, not leaves
@@ -112,11 +128,18 @@ def _fewest_leaves(curve: _Curve, reorder: int, leaves: int) -> int | None:
 class _Curve:
     """The settings measured so far, by (leaves_to_search, reorder)."""
 
-    def __init__(self, search: Search, truth: Floats, target: float) -> None:
+    def __init__(self, search: Search, truth: Floats, target: float, excluded: int) -> None:
         self.points: dict[tuple[int, int], dict[str, Any]] = {}
         self.target = target
         self._search = search
         self._truth = truth
+        self._excluded = excluded
+
+    def tuned(self, point: dict[str, Any]) -> Tuned:
+        """The choice of one of the settings."""
+        ordered = sorted(self.points.values(), key=lambda point: (point["reorder"], point["leaves_to_search"]))
+        shown = [{name: value for name, value in each.items() if name != "surely"} for each in ordered]
+        return Tuned(point["leaves_to_search"], point["reorder"], point["recall"], point["microseconds"], shown)
 
     def reaches(self, leaves_to_search: int, reorder: int) -> bool:
         return bool(self.measure(leaves_to_search, reorder)["surely"] >= self.target)
@@ -125,7 +148,7 @@ class _Curve:
         key = (leaves_to_search, reorder)
         if key not in self.points:
             scores, seconds = self._timed(leaves_to_search, reorder)
-            recalls = recall_of(scores, self._truth).astype(np.float64)
+            recalls = recall_of(scores, self._truth, self._excluded).astype(np.float64)
             mean, error = recalls.mean(), recalls.std() / np.sqrt(len(recalls))
             if mean - error >= self.target:  # a setting that may be chosen is timed with care
                 seconds = min(seconds, *(self._timed(leaves_to_search, reorder)[1] for _ in range(_REPEATS)))

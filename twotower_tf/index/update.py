@@ -28,6 +28,7 @@ import numpy.typing as npt
 from twotower_tf.config import IndexConfig
 from twotower_tf.index import build, files, native, tuning
 from twotower_tf.index.exact import ExactSearcher
+from twotower_tf.index.fetch_levels import Level
 from twotower_tf.index.items import Ids, ItemVectors
 from twotower_tf.index.scann_searcher import ScannParameters, ScannSearcher
 from twotower_tf.index.searcher import Searcher
@@ -37,6 +38,7 @@ NEW = -1  # in `origin`: the item's vector is not in the index before
 _STALE = 0.3  # share of items new or changed since the training, above which the index is built anew
 _WIDER = (1.0, 1.25, 1.6, 2.0)  # factors of the tuned setting that are tried
 _CHECKED = 256  # users that recall is measured with: its error is below 0.003 where it is 0.95
+_LEVEL_ERROR = 0.01  # of a recall measured with these users, at the last ranks
 _SCANN, _ASSETS = "scann", "scann_assets.pbtxt"
 _ASSET = re.compile(r'assets\s*\{\s*asset_type:\s*(\w+)\s*asset_path:\s*"([^"]*)"\s*\}\s*')
 _DATASET = "DATASET_NPY"
@@ -91,7 +93,7 @@ def update(
     """
     if old.kind == ScannSearcher.kind == build.chosen_kind(len(ids), index):
         known = assets(old.directory / _SCANN)
-        before = ScannParameters(**old.document["parameters"])
+        before = ScannParameters.of(old.document["parameters"])
         changed = before.changed_since + _changes(len(old.vectors), origin)
         if changed <= _STALE * before.trained_on and set(known) <= {_DATASET} | _DERIVED | _TRAINED:
             digests = _splice(old.directory, known, new, origin, target)
@@ -189,15 +191,18 @@ def _splice_rows(old: Path, size: int, new: npt.NDArray[Any], origin: Rows, targ
 def _checked(
     old: dict[str, Any], changed: int, items: ItemVectors, target: Path, users: Floats, threads: int
 ) -> Searcher | None:
-    """The index, with the tuned setting as it was or wider; None where no wider setting reaches the target."""
+    """The index, with the tuned settings as they were or wider; None where no wider setting reaches the target at k.
+
+    A level above k that does not reach it is left out with those above it: every item is scored instead.
+    """
     k = min(int(old["recall"]["k"]), len(items))
     asked = tuning.sample(users if len(users) else items.vectors, _CHECKED)
     truth: Floats | None = None
     wanted = min(float(old["recall"]["target"]), float(old["recall"]["measured"]))
+    before = ScannParameters.of({**old["parameters"], "changed_since": changed})
     for factor in _WIDER:
-        parameters = _wider({**old["parameters"], "changed_since": changed}, factor, len(items))
         recall = {**old["recall"], "k": k, "queries": len(asked)}
-        document: dict[str, Any] = {"parameters": parameters, "recall": recall}
+        document: dict[str, Any] = {"parameters": _wider(before, factor, len(items)).description(), "recall": recall}
         searcher = ScannSearcher.read(target, document, threads, items)
         scores = searcher.search(asked, k).scores
         if truth is None:
@@ -206,10 +211,32 @@ def _checked(
         recall["measured"] = round(float(found.mean()), 6)
         error = float(found.std()) / math.sqrt(len(found))
         if recall["measured"] + error >= wanted:  # below it only as far as the choice of users goes
+            _keep_levels(searcher, asked, wanted)
             return searcher
     return None
 
 
-def _wider(parameters: dict[str, Any], factor: float, size: int) -> dict[str, Any]:
-    leaves = min(int(parameters["leaves"]), math.ceil(parameters["leaves_to_search"] * factor))
-    return {**parameters, "leaves_to_search": leaves, "reorder": min(size, math.ceil(parameters["reorder"] * factor))}
+def _keep_levels(searcher: ScannSearcher, asked: Floats, wanted: float) -> None:
+    """States the recall of the levels anew, and leaves out those above k that have lost it."""
+    levels = searcher.measured_levels(asked)
+    kept = 1
+    while kept < len(levels) and levels[kept]["recall_excluded"] >= wanted - _LEVEL_ERROR:
+        kept += 1
+    searcher.parameters = dataclasses.replace(searcher.parameters, wider=searcher.parameters.wider[: kept - 1])
+    searcher.recall["levels"] = levels[:kept]
+
+
+def _wider(parameters: ScannParameters, factor: float, size: int) -> ScannParameters:
+    """All levels widened by a factor; those that fetch every item are left out."""
+
+    def widened(level: Level) -> Level:
+        leaves = min(parameters.leaves, math.ceil(level.leaves_to_search * factor))
+        return Level(level.fetch, leaves, min(size, math.ceil(level.reorder * factor)))
+
+    first, *above = map(widened, parameters.levels)
+    return dataclasses.replace(
+        parameters,
+        leaves_to_search=first.leaves_to_search,
+        reorder=first.reorder,
+        wider=tuple(level for level in above if level.fetch < size),
+    )
