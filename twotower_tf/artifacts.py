@@ -8,6 +8,7 @@ process.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -159,8 +160,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
     remove_unfinished(path.parent, path.name)
     temporary, descriptor = _create(path, directory=False)
     try:
-        yield temporary
-        sync(temporary)
+        with _named_errors(path):
+            yield temporary
+            sync(temporary)
         os.replace(temporary, path)
         sync(path.parent)
     finally:
@@ -176,10 +178,11 @@ def atomic_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
         ArtifactError: where `path` exists already and `replace` is not given, or another process is writing it.
     """
     with scratch_directory(path) as temporary:
-        yield temporary
-        for file in temporary.rglob("*"):
-            sync(file)
-        sync(temporary)
+        with _named_errors(path):
+            yield temporary
+            for file in temporary.rglob("*"):
+                sync(file)
+            sync(temporary)
         if path.exists():
             if not replace:
                 raise ArtifactError(f"{path}: exists already and is never overwritten")
@@ -210,6 +213,19 @@ def scratch_directory(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    """Gives a failed write, which names no file (a full disk), the path of what was being written."""
+    try:
+        yield
+    except OSError as error:
+        if re.fullmatch(r"\d+ requested and \d+ written", str(error)):  # as NumPy has it, without a number
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            error.filename = str(path)
+        raise
 
 
 def _create(path: Path, *, directory: bool) -> tuple[Path, int]:

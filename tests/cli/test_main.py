@@ -1,18 +1,28 @@
 """What a person meets first: help, typing errors, exit statuses, and no waiting for TensorFlow."""
 
 import errno
+import os
+import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from absl import flags
 
-from twotower_tf import __version__
+from twotower_tf import __version__, artifacts, sql
 from twotower_tf.cli import main as main_module
 from twotower_tf.cli.main import COMMANDS, main
+from twotower_tf.data.readers import scans
 from twotower_tf.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -186,3 +196,151 @@ def test_tensorflow_is_quiet_unless_the_user_wants_it(given: str, monkeypatch: p
         monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
     assert main(["doctor"]) == 0
     assert seen == [given or "3"]
+
+
+# --- what the machine refuses -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 200 kB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", place], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"mounting a small file system is not permitted: {mounted.stderr.decode().strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def running(monkeypatch: pytest.MonkeyPatch, run: Callable[[Any], object]) -> None:
+    """Puts a command in place of `synth` that does something else."""
+
+    def define(values: Any) -> None:
+        flags.DEFINE_string("output", "", "where it writes", flag_values=values)
+
+    module = SimpleNamespace(define=define, run=run, __doc__="runs")
+    monkeypatch.setitem(sys.modules, "twotower_tf.cli.synth", module)
+
+
+def arrow(place: Path) -> None:
+    with artifacts.atomic_file(place / "a.parquet") as path:
+        pq.write_table(pa.table({"a": np.random.default_rng(0).random(100_000)}), path)
+
+
+def numpy(place: Path) -> None:
+    with artifacts.atomic_directory(place / "a.parquet") as directory, (directory / "a.npy").open("wb") as file:
+        np.save(file, np.zeros(100_000))
+
+
+def python(place: Path) -> None:
+    artifacts.write_text(place / "a.parquet", "x" * 1_000_000)
+
+
+def copy_of_duckdb(place: Path) -> None:
+    duckdb.sql(f"COPY (SELECT random() FROM range(100000)) TO '{place}/a.parquet'")
+
+
+def tables_of_duckdb(place: Path) -> None:
+    duckdb.connect(place / "a.parquet").execute("CREATE TABLE t AS SELECT random() FROM range(1000000)")
+
+
+def wrapped(place: Path) -> None:
+    """An error of the package's own that was raised while a full disk was handled."""
+    try:
+        python(place)
+    except OSError:
+        raise DataError("events.csv: cannot be read") from None
+
+
+@pytest.mark.parametrize("write", [arrow, numpy, python, copy_of_duckdb, tables_of_duckdb, wrapped])
+def test_a_full_disk_is_one_line_with_the_path(
+    write: Callable[[Path], None], full: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    running(monkeypatch, lambda values: write(full))
+    assert main(["synth", f"--output={full}"]) == 2
+    assert capsys.readouterr().err == f"twotower synth: {full}/a.parquet: No space left on device\n"
+
+
+def test_a_full_disk_under_tensorflow_and_in_messages_without_a_path(
+    full: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class ResourceExhaustedError(Exception):
+        """As TensorFlow raises it."""
+
+    def run(values: Any) -> None:
+        raise ResourceExhaustedError(f"{{{{function_node}}}} {full}/ex/v/variables/part-0; No space left on device")
+
+    running(monkeypatch, run)
+    assert main(["synth", "--output=x"]) == 2
+    assert capsys.readouterr().err == f"twotower synth: {full}/ex/v/variables/part-0: No space left on device\n"
+    (full / "fill").write_bytes(bytes(150_000))
+    failing_text(monkeypatch, "failed to offload data block of size 160.0 KiB (256.0 KiB/270.0 KiB used).")
+    assert main(["synth", f"--output={full}/new/out"]) == 2
+    assert capsys.readouterr().err == f"twotower synth: {full}/new/out: No space left on device\n"
+
+
+def failing_text(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    def run(values: Any) -> None:
+        raise duckdb.OutOfMemoryException(text)
+
+    running(monkeypatch, run)
+
+
+def test_too_little_memory_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def group(values: Any) -> None:
+        with sql.connect(memory_limit="20MB", temp_directory="", threads=1) as connection:
+            try:
+                connection.execute("CREATE TABLE t AS SELECT random()::VARCHAR FROM range(10000000)")
+            except duckdb.Error as error:
+                raise scans.unreadable([], error) from None
+
+    running(monkeypatch, group)
+    assert main(["synth", "--output=x"]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("twotower synth: out of memory: could not allocate block of size ")
+    assert message.endswith("; give the command more memory\n") and message.count("\n") == 1
+    running(monkeypatch, lambda values: np.empty(1 << 60, np.uint8))
+    assert main(["synth", "--output=x"]) == 2
+    assert capsys.readouterr().err.startswith("twotower synth: out of memory: Unable to allocate 1.00 EiB")
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "message"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+@pytest.mark.parametrize("where", ["python", "duckdb", "a handler"])
+def test_signals_end_a_command_cleaned_up(
+    number: signal.Signals,
+    status: int,
+    message: str,
+    where: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def run(values: Any) -> None:
+        with artifacts.atomic_directory(tmp_path / "out"):
+            threading.Timer(0.3, os.kill, (os.getpid(), number)).start()
+            if where == "python":
+                time.sleep(20)
+            try:
+                duckdb.connect().execute(
+                    "SELECT count(*) FROM range(10000000) a, range(100000) b WHERE a.range % 7 = 9"
+                )
+            except Exception as error:
+                if where == "duckdb":
+                    raise
+                raise DataError("events.csv: cannot be read") from error
+
+    running(monkeypatch, run)
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    assert main(["synth", "--output=x"]) == status
+    assert capsys.readouterr().err == f"twotower synth: {message}\n"
+    assert list(tmp_path.iterdir()) == []
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before

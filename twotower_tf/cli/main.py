@@ -1,21 +1,25 @@
 """`twotower COMMAND --flag=value`: finds the command, reads its flags, and turns errors into exit statuses.
 
-Exit status: 0 done; 2 bad usage, configuration or input, told in one line; 1 a fault of ours; 130 interrupted.
+Exit status: 0 done; 2 bad usage, configuration or input, or what the machine refuses, in one line; 1 a fault of
+twotower; 130 interrupted; 143 terminated.
 Nothing here, and no command before it runs, imports TensorFlow.
 """
 
 from __future__ import annotations
 
-import errno
 import importlib
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
+
+from absl.flags import FlagValues
 
 from twotower_tf import __version__, resources
-from twotower_tf.cli import command
+from twotower_tf.cli import command, signals
 from twotower_tf.errors import ConfigError, TwoTowerError, unknown_name
 
 # In the order in which a reader meets them.
@@ -41,12 +45,7 @@ COMMANDS = {
     "publish": "item vectors, and user vectors, to Redis, with an atomic version switch",
     "doctor": "versions, CPU, memory, what is installed, what is missing",
 }
-# What the machine, not the program, refuses.
-_MACHINE = {
-    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR,
-    errno.ENAMETOOLONG, errno.ELOOP,
-}  # fmt: skip
-_SHOWN = 200  # characters of a file's name in an error
+_PLACES = ("output", "export_dir", "run_dir")  # flags that say where a command writes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,7 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    where = "twotower"
+    with signals.noticed() as received:
+        return _run(arguments, received)
+
+
+def _run(arguments: list[str], received: signals.Received) -> int:
+    where, values = "twotower", None
     try:
         if not arguments:
             raise ConfigError("a command is needed; twotower --help lists them")
@@ -83,21 +87,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         module.run(values)
         sys.stdout.flush()
         return 0
-    except TwoTowerError as error:
-        return _tell(where, str(error))
-    except KeyboardInterrupt:
-        return _tell(where, "interrupted", 130)
     except BrokenPipeError:  # the reader of our output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as error:
-        if error.errno in _MACHINE:
-            name = str(error.filename or "file system")
-            shown = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
-            return _tell(where, f"{shown}: {error.strerror}")
-        return _fault(where)
-    except Exception:
-        return _fault(where)
+    except (Exception, KeyboardInterrupt) as error:
+        return _report(where, error, received, values)
+
+
+def _report(where: str, error: BaseException, received: signals.Received, values: FlagValues | None) -> int:
+    """Prints why a command ended; returns the exit status."""
+    if received.number or isinstance(error, KeyboardInterrupt):
+        number = received.number or signal.SIGINT
+        return _tell(where, signals.NAMES[number], 128 + number)
+    from twotower_tf.cli import failures
+
+    given = {} if values is None else {name: values[name].value for name in values}
+    places = [Path(str(given[name])) for name in _PLACES if given.get(name)]
+    refused = failures.describe(error, places, "memory_limit" in given)
+    if refused or isinstance(error, TwoTowerError):
+        return _tell(where, refused or str(error))
+    return _fault(where, error)
 
 
 def _tell(where: str, message: str, status: int = 2) -> int:
@@ -106,8 +115,8 @@ def _tell(where: str, message: str, status: int = 2) -> int:
     return status
 
 
-def _fault(where: str) -> int:
-    traceback.print_exc()
+def _fault(where: str, error: BaseException) -> int:
+    traceback.print_exception(error)
     return _tell(where, "this is a fault of twotower; please report it with the lines above", 1)
 
 

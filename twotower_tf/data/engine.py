@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _SHARE = 0.5
 
 Connection = duckdb.DuckDBPyConnection
+MACHINE = (duckdb.OutOfMemoryException, duckdb.InterruptException)  # errors that no input is the reason of
 
 
 class Cluster(abc.ABC):

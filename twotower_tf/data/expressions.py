@@ -19,7 +19,7 @@ import duckdb
 
 from twotower_tf import sql
 from twotower_tf.config import DataConfig
-from twotower_tf.data import quarantine, roles
+from twotower_tf.data import engine, quarantine, roles
 from twotower_tf.data.engine import one, reason
 from twotower_tf.data.tables import Table
 from twotower_tf.data.values import number_sql, quoted
@@ -136,6 +136,8 @@ class Expressions:
         try:
             connection.execute(f"SELECT count(*) FROM (SELECT {expression} AS held FROM ({relation})) WHERE held")
         except duckdb.Error as error:
+            if isinstance(error, engine.MACHINE):
+                raise
             return [f"data.{field}: {getattr(self.data, field)!r} cannot be evaluated: {reason(error)}"]
         return []
 

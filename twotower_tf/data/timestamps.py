@@ -28,7 +28,7 @@ from dataclasses import dataclass
 
 import duckdb
 
-from twotower_tf.data.engine import one, reason
+from twotower_tf.data.engine import MACHINE, one, reason
 from twotower_tf.data.values import INTEGERS, literal, text_sql
 from twotower_tf.errors import DataError
 
@@ -154,7 +154,7 @@ def choose(
             whole = _look(connection, relation, text, forms)
             name = whole.chosen()
     except duckdb.Error as error:
-        if not form:
+        if not form or isinstance(error, MACHINE):
             raise
         raise DataError(f"data.timestamp_format: {form!r} is no strptime format: {reason(error)}") from None
     if name is not None:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 import duckdb
 
+from twotower_tf.data import engine
 from twotower_tf.data.files import Source
 from twotower_tf.data.tables import Column, Wanted
 from twotower_tf.data.values import file_pattern, literal
@@ -71,8 +72,10 @@ def create(connection: duckdb.DuckDBPyConnection, name: str, columns: dict[str, 
     connection.execute(f"CREATE TABLE {name} (source INTEGER{', ' if body else ''}{body})")
 
 
-def unreadable(sources: Sequence[Source], error: Exception) -> DataError:
-    """The error that names the file which DuckDB could not read."""
+def unreadable(sources: Sequence[Source], error: Exception) -> Exception:
+    """The error that names the file which DuckDB could not read; for want of memory or disk, the error itself."""
+    if isinstance(error, engine.MACHINE):
+        return error
     message = " ".join(str(error).split())
     at_fault = [source.name for source in sources if str(source.path) in message] or [sources[0].name]
     return DataError(f"{at_fault[0]}: cannot be read: {message[:300]}")
