@@ -85,7 +85,7 @@ class PreparedPaths:
 
     @property
     def users(self) -> Path:
-        """One row per user of the log, in row order: user_id, train_count."""
+        """One row per user of the log, in row order: user_id, train_count, last_event, latest values as user.NAME."""
         return self.root / "users.parquet"
 
     @property

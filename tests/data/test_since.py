@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from twotower_tf.config import (
     Hash,
     History,
     Numeric,
+    RandomSplit,
     TimeSplit,
 )
 from twotower_tf.data.prepare import prepare
@@ -173,6 +175,99 @@ def test_item_tables_are_read_anew_and_absent_items_keep_their_values(tmp_path: 
     prepared = Prepared.open(tmp_path / "two")
     assert prepared.user_ids().tolist() == ["a", "b"]
     assert np.diff(prepared.sequence_users("train")).tolist() == [2, 1]
+
+
+def users_of(prepared: Prepared) -> dict[str, tuple[Any, ...]]:
+    """What users.parquet has of each user: last_event, device, age."""
+    rows = pq.read_table(prepared.paths.users).to_pylist()
+    return {row["user_id"]: (row["last_event"], row["user.device"], row["user.age"]) for row in rows}
+
+
+def people(root: Path, **data: Any) -> ExperimentConfig:
+    """A device that events carry, an age that the users table has."""
+    return dataclasses.replace(
+        experiment(root, users="users.csv", **data),
+        item_features=(Hash("item", buckets=10),),
+        user_features=(Hash("device", buckets=10), Numeric("age")),
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_users_latest_values_go_on_from_run_to_run(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    log: list[Row] = []
+    ages: dict[str, float | None] = {}
+    for day in (1, 2, 3):
+        some = [f"u{number}" for number in range(12) if chance.random() < 0.5]
+        rows = [
+            {
+                "user": chance.choice(some),
+                "item": "i",
+                "time": day * DAY + chance.randrange(10),
+                "label": chance.randrange(2),
+                "device": chance.choice(["phone", "desk", ""]),
+            }
+            for _ in range(30)
+        ]
+        table = [{"user": f"u{n}", "age": chance.choice([20 + day, None])} for n in range(12) if chance.random() < 0.6]
+        log += rows
+        met = {row["user"] for row in log}  # whom no event names is no user yet
+        # a row says all of its user, also that there is no age
+        ages |= {row["user"]: row["age"] for row in table if row["user"] in met}
+        write_csv(tmp_path / f"events/dt=2024010{day}/part.csv", rows)
+        write_csv(tmp_path / "users.csv", table)
+        config = people(tmp_path, split=TimeSplit(valid_fraction=0.2, test_fraction=0.2))
+        prepare(config, tmp_path / f"run{day}", since=tmp_path / f"run{day - 1}" if day > 1 else None)
+        latest: dict[str, Row] = {}
+        for row in log:  # of equal times the later row counts
+            if row["user"] not in latest or row["time"] >= latest[row["user"]]["time"]:
+                latest[row["user"]] = row
+        expected = {user: (row["time"], row["device"] or None, ages.get(user)) for user, row in latest.items()}
+        assert users_of(Prepared.open(tmp_path / f"run{day}")) == expected
+    absent = {row["user"] for row in log} - {row["user"] for row in rows}
+    assert absent and {expected[user] for user in absent} != {(None, None, None)}
+    # The table of all days, one row per user, gives one preparation the same.
+    write_csv(tmp_path / "users.csv", [{"user": user, "age": age} for user, age in ages.items()])
+    prepare(people(tmp_path, split=TimeSplit(0.2, 0.2)), tmp_path / "once")
+    assert users_of(Prepared.open(tmp_path / "once")) == expected
+
+
+def test_files_that_arrive_late_do_not_displace_later_values(tmp_path: Path) -> None:
+    def events(number: int, *rows: tuple[str, str, int | str, str, float | str]) -> None:
+        names = ("user", "item", "time", "device", "price")
+        write_csv(tmp_path / f"events/{number}.csv", [dict(zip(names, row, strict=True)) for row in rows])
+
+    config = dataclasses.replace(
+        people(tmp_path, label="", split=TimeSplit(0, 0), users_time="since"),
+        item_features=(Hash("item", buckets=10), Numeric("price")),
+    )
+    ages = [("a", 100, 30), ("a", 90, 20), ("b", 5, 40)]
+    write_csv(tmp_path / "users.csv", [dict(zip(("user", "since", "age"), row, strict=True)) for row in ages])
+    events(1, ("a", "x", 100, "phone", 1), ("b", "y", 100, "desk", 2), ("c", "z", 100, "tablet", 3))
+    prepare(config, tmp_path / "one")
+    # a: earlier; b: at the same time, so later in the log; c: later; d: new
+    events(2, ("a", "x", 99, "watch", 9), ("b", "y", 100, "watch", 9), ("c", "z", 101, "", ""), ("d", "x", 7, "tv", 8))
+    prepare(config, tmp_path / "two", since=tmp_path / "one")
+    prepared = Prepared.open(tmp_path / "two")
+    assert users_of(prepared) == {
+        "a": (100, "phone", 30), "b": (100, "watch", 40), "c": (101, None, None), "d": (7, "tv", None)
+    }  # fmt: skip
+    items = prepared.items(["item_id", "price", "last_event"]).to_pylist()
+    assert [tuple(row.values()) for row in items] == [("x", 1, 100), ("y", 9, 100), ("z", None, 101)]
+
+
+def test_without_times_new_files_have_the_latest_values(tmp_path: Path) -> None:
+    config = dataclasses.replace(
+        people(tmp_path, timestamp="", label="", split=RandomSplit(0, 0)), user_features=(Hash("device", buckets=10),)
+    )
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, users=""))
+    write_csv(tmp_path / "events/1.csv", [{"user": u, "item": "x", "device": "old"} for u in "ab"])
+    prepare(config, tmp_path / "one")
+    write_csv(tmp_path / "events/2.csv", [{"user": u, "item": "x", "device": f"new {u}"} for u in "bc"])
+    prepare(config, tmp_path / "two", since=tmp_path / "one")
+    table = pq.read_table(Prepared.open(tmp_path / "two").paths.users)
+    assert table.column("user.device").to_pylist() == ["old", "new b", "new c"]
+    assert table.column("last_event").to_pylist() == [None] * 3
 
 
 @pytest.mark.quality

@@ -1,5 +1,6 @@
 """Users built from a prepared log, against the log's own rows read by hand."""
 
+import dataclasses
 from collections import defaultdict
 
 import numpy as np
@@ -7,7 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.data.test_prepare import write_csv
+from tests.data.test_since import experiment
 from twotower_tf import config as configuration
+from twotower_tf.config import Hash, History, Hour, Numeric, TimeSplit
+from twotower_tf.data.prepare import prepare
 from twotower_tf.data.prepared import Prepared
 from twotower_tf.errors import ArtifactError
 from twotower_tf.score import from_events
@@ -131,3 +136,41 @@ def test_a_users_table_as_the_log_has_it_is_judged_alike(scored):
     assert bad == [] and users.good.all()
     assert np.isfinite(users.columns["age"].drop_null().to_numpy()).all()
     assert from_events.SEEN in built.column_names
+
+
+def test_users_who_are_in_none_of_the_new_files_keep_their_features(tmp_path):
+    """Three days by hand, each prepared on top of the one before it."""
+    config = dataclasses.replace(
+        experiment(tmp_path, users="users.csv", label="", split=TimeSplit(0.3, 0.3)),
+        item_features=(Hash("item", buckets=10),),
+        user_features=(
+            Hash("user", buckets=10), Hash("device", buckets=10), Numeric("age"), Hour("time"),
+            History(of="item", length=3),
+        ),
+    )  # fmt: skip
+    days = {
+        1: ([("a", "w", "phone"), ("b", "x", "desk"), ("a", "y", "tablet"), ("c", "y", "tv")], {"a": 31, "b": 41}),
+        2: ([("b", "z", "watch"), ("d", "x", "desk")], {"b": 42}),
+        3: ([("d", "w", ""), ("d", "y", "phone"), ("d", "z", "tv")], {"a": 33, "d": ""}),
+    }
+    for day, (events, ages) in days.items():
+        rows = [
+            {"user": user, "item": item, "time": 86_400 * day + at, "device": device}
+            for at, (user, item, device) in enumerate(events)
+        ]
+        write_csv(tmp_path / f"events/{day}.csv", rows)
+        write_csv(tmp_path / "users.csv", [{"user": user, "age": age} for user, age in ages.items()])
+        prepare(config, tmp_path / f"run{day}", since=tmp_path / f"run{day - 1}" if day > 1 else None)
+    prepared = Prepared.open(tmp_path / "run3")
+    index_rows = np.arange(prepared.num_items, dtype=np.int32)
+    from_events.build(tmp_path / "built", prepared, config, index_rows, "1GB", 1)
+    found = pq.read_table(tmp_path / "built").to_pylist()
+    names = prepared.item_ids()
+    assert [(row["user"], row["device"], row["age"], row["history"]) for row in found] == [
+        ("a", "tablet", 33, ["w", "y"]),
+        ("b", "watch", 42, ["x", "z"]),
+        ("c", "tv", None, ["y"]),
+        ("d", "tv", None, ["w", "y", "z"]),
+    ]
+    seen = [{names[item] for item in row[from_events.SEEN]} for row in found]
+    assert seen == [{"w", "y"}, {"x", "z"}, {"y"}, {"x", "w", "y", "z"}]

@@ -3,7 +3,10 @@
 The catalogue keeps every item of the item table and every item of a used event. A column of the item table has the
 value of the item's latest row there (by `items_time`, as of the preparation, or by the event's time column where the
 table has it, then by place); a column that only the events carry has the value of the item's latest used event, whose
-time is `last_event`. Users are those with a used event.
+time is `last_event`. Users are those with a used event, and have their latest values in the same way: where the events
+carry a user's column, that of the latest used event.
+
+A run that continues an earlier one carries both on: a value stays where neither table nor log has a newer one.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import duckdb
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.data import expressions, judge, timestamps
 from twotower_tf.data.engine import one
-from twotower_tf.data.roles import RESERVED, FeatureColumn, Inputs, feature_sources
+from twotower_tf.data.roles import RESERVED, FeatureColumn, Inputs, Side, feature_sources
 from twotower_tf.data.tables import Column, Table
 from twotower_tf.data.values import literal, quoted, text_sql
 from twotower_tf.errors import DataError
@@ -151,7 +154,11 @@ def items_query(
 
     `earlier` has the columns of `earlier_items` (`g`): its values stay where neither table nor log has a newer one.
     """
-    _describe_items(connection)
+    _latest_events(connection, "item")
+    connection.execute(
+        "CREATE TABLE item_counts AS "
+        "SELECT item_row, count(*) AS train_count FROM positives WHERE split = 0 GROUP BY item_row"
+    )
     data = config.data
     table, events = inputs.items, inputs.events
     from_table = table.columns if table is not None else {}
@@ -178,7 +185,7 @@ def items_query(
         for name in list(values)[1:]:
             before, now = _before(earlier.get(name), kinds.get(name, "")), values[name]
             column = data.item_name if name == "item_name" else name
-            silent = [] if column in from_table and column not in events.columns else ["last.place IS NULL"]
+            silent = [] if column in from_table and column not in events.columns else [_NO_NEWER_EVENT]
             silent += ["l.id IS NULL"] if table is not None else []
             values[name] = f"CASE WHEN {' AND '.join(silent)} THEN coalesce({before}, {now}) ELSE {now} END"
     values["train_count"] = "coalesce(c.train_count, 0)"
@@ -193,17 +200,50 @@ def items_query(
     return f"SELECT {selected} FROM items AS i {joins} ORDER BY i.item_row"
 
 
-def _describe_items(connection: duckdb.DuckDBPyConnection) -> None:
-    """Creates `item_events` and `item_counts`: each item's latest used event, and its training positives."""
+def users_query(connection: duckdb.DuckDBPyConnection, inputs: Inputs, *, continued: bool = False) -> str:
+    """Creates `user_events` (each user's latest used event) and gives the SQL of `users.parquet`.
+
+    A source column NAME of the user features is `user.NAME` there, as in the examples. `continued`: the values of
+    `earlier_users` (`g`) stay where neither table nor log has a newer one.
+    """
+    _latest_events(connection, "user")
+    values: dict[str, str] = {}
+    for feature in inputs.user_from_events:
+        values[feature.name] = feature.sql(inputs.events.columns[feature.name], "e")
+    last = "last.ts"
+    joins = "LEFT JOIN user_events AS last ON last.user_row = u.user_row LEFT JOIN events AS e ON e.rowid = last.place "
+    if inputs.users is not None:
+        for feature in inputs.user_from_table:
+            values[feature.name] = feature.sql(inputs.users.columns[feature.name], "t")
+        joins += "LEFT JOIN user_latest AS l ON l.id = u.user_id LEFT JOIN user_table AS t ON t.rowid = l.place "
+    if continued:
+        last = "greatest(last.ts, g.last_event)"
+        joins += "LEFT JOIN earlier_users AS g ON g.user_row = u.user_row "
+        for features, silent in ((inputs.user_from_events, _NO_NEWER_EVENT), (inputs.user_from_table, "l.id IS NULL")):
+            for feature in features:
+                before = f"g.{quoted(f'user.{feature.name}')}"
+                values[feature.name] = f"CASE WHEN {silent} THEN {before} ELSE {values[feature.name]} END"
+    selected = "".join(f", {value} AS {quoted(f'user.{name}')}" for name, value in values.items())
+    return (
+        f"SELECT u.user_id, u.train_count, {last} AS last_event{selected} "
+        f"FROM user_counts AS u {joins}ORDER BY u.user_row"
+    )
+
+
+_BEFORE_ALL = -(1 << 62)  # the time of an event without one
+# an earlier run's latest event is later than this one's; of equal times the new one counts
+_NO_NEWER_EVENT = f"(last.place IS NULL OR coalesce(last.ts, {_BEFORE_ALL}) < coalesce(g.last_event, {_BEFORE_ALL}))"
+
+
+def _latest_events(connection: duckdb.DuckDBPyConnection, side: Side) -> None:
+    """Creates `{side}_events`: place and time of each user's or item's latest used event."""
     connection.execute(
-        """
-        CREATE TABLE item_events AS
-        WITH latest AS (SELECT item_row, max(ts) AS ts FROM split_keys GROUP BY item_row)
-        SELECT k.item_row, max(k.place) AS place, max(k.ts) AS ts
-        FROM split_keys AS k JOIN latest ON k.item_row = latest.item_row AND k.ts IS NOT DISTINCT FROM latest.ts
-        GROUP BY k.item_row;
-        CREATE TABLE item_counts AS
-        SELECT item_row, count(*) AS train_count FROM positives WHERE split = 0 GROUP BY item_row
+        f"""
+        CREATE TABLE {side}_events AS
+        WITH latest AS (SELECT {side}_row, max(ts) AS ts FROM split_keys GROUP BY {side}_row)
+        SELECT k.{side}_row, max(k.place) AS place, max(k.ts) AS ts
+        FROM split_keys AS k JOIN latest ON k.{side}_row = latest.{side}_row AND k.ts IS NOT DISTINCT FROM latest.ts
+        GROUP BY k.{side}_row
         """
     )
 

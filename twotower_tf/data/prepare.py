@@ -44,7 +44,7 @@ from twotower_tf.data.values import file_pattern, quoted
 from twotower_tf.errors import DataError
 from twotower_tf.progress import Progress, silent
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _STEPS = 8
 
 
@@ -147,7 +147,7 @@ def _prepare(
         drop(connection, "item_versions")
     step()
     shards.write_table(connection, catalogue.items_query(connection, config, inputs, known), paths.items)
-    shards.write_table(connection, "SELECT user_id, train_count FROM user_counts ORDER BY user_row", paths.users)
+    shards.write_table(connection, catalogue.users_query(connection, inputs, continued=bool(earlier)), paths.users)
     step()
     if earlier:
         earlier.reuse_statistics(paths)

@@ -1,14 +1,15 @@
 """A preparation that continues an earlier one: only files that it has not read become rows.
 
 What is reused: the statistics, as they are; the numbers of users and items (new ones follow, ordered by id among
-themselves, so that rows are ordered by id within each generation); the catalogue's values of which nothing new
-is known; the counts of positives, which go on. Whatever the earlier run did with its rows, to this one they are the
-past: all its positives, held-out ones too, stand in the histories, in the counts and in what a user has seen, and none
-becomes a row again. The split's rule is applied to the new rows alone. So a run over days 1 to 5 and one over day 6
-`--since` it give day 6 the histories and values that one run over days 1 to 6 with days 1 to 5 as training gives it.
+themselves, so that rows are ordered by id within each generation); the values of users and of the catalogue of which
+nothing new is known; the counts of positives, which go on. Whatever the earlier run did with its rows, to this one they
+are the past: all its positives, held-out ones too, stand in the histories, in the counts and in what a user has seen,
+and none becomes a row again. The split's rule is applied to the new rows alone. So a run over days 1 to 5 and one over
+day 6 `--since` it give day 6 the histories and values that one run over days 1 to 6 with days 1 to 5 as training gives
+it.
 
-The tables of items and users are read whole. New events are taken as later than those of the earlier run where the
-latest value of an item is chosen; histories go by the events' times, whatever the order of arrival.
+The tables of items and users are read whole. Latest values and histories go by the events' times, whatever the order
+of arrival; of equal times, and in a log without times, new events are the later ones.
 """
 
 from __future__ import annotations
@@ -87,13 +88,13 @@ class Earlier:
         return found
 
     def load(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Creates `earlier_users`, `earlier_items` (with their catalogue values) and `past`, its positives."""
+        """Creates `earlier_users` and `earlier_items`, with their latest values, and `past`, its positives."""
         paths = self.paths
         past = file_pattern(paths.positives, "*.parquet")
         connection.execute(
             f"""
             CREATE TABLE earlier_users AS
-            SELECT user_id, CAST(file_row_number AS INTEGER) AS user_row
+            SELECT * EXCLUDE (file_row_number), CAST(file_row_number AS INTEGER) AS user_row
             FROM read_parquet({file_pattern(paths.users)}, file_row_number=true);
             CREATE TABLE earlier_items AS
             SELECT * EXCLUDE (file_row_number), CAST(file_row_number AS INTEGER) AS item_row

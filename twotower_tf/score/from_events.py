@@ -1,8 +1,8 @@
 """All users of a prepared log as a table: their latest features, and their history as of now.
 
-A user's features are those of the latest row of the log, whatever its split; the history is every positive, held-out
-ones too: nothing is held out from the answer that is given next. Users whom only an earlier run (`--since`) met have
-their history, and no other features.
+A user's features are the latest values that the log and the users table have of the user, whatever an event's split;
+the history is every positive, held-out ones too: nothing is held out from the answer that is given next. Where the log
+was prepared run by run (`--since`), that is so of all runs and of users who are in none of the new files.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from twotower_tf.score import columns
 from twotower_tf.score.job import SEEN
 
 _USERS = 1 << 18  # of one part
-_BEFORE_ALL = -(1 << 62)  # the time of a row without one
 
 Rows = npt.NDArray[np.int32]
 
@@ -90,32 +89,11 @@ def build(
 def _load(connection: duckdb.DuckDBPyConnection, prepared: Prepared, config: ExperimentConfig) -> None:
     """Creates `latest`, one row per user, and `positives`, user by user in time order."""
     names = [each.name for each in columns.features(config) if each.role not in ("time", "history")]
-    scans = []
-    for place, split in enumerate(("train", "valid", "test")):
-        paths = ", ".join(file_pattern(path) for path in prepared.parts(split))
-        chosen = "".join(f", {quoted(f'user.{name}')} AS {quoted(name)}" for name in names)
-        scans.append(
-            f"SELECT user_row, timestamp AS ts, {place} AS split, filename, file_row_number AS place{chosen} "
-            f"FROM read_parquet([{paths}], filename=true, file_row_number=true)"
-        )
-    latest = "".join(f", {quoted(name)} := {quoted(name)}" for name in names)
-    users = file_pattern(prepared.paths.users)
     known = config.data.user_id
-    selected = "".join(f", found.latest.{quoted(name)} AS {quoted(name)}" for name in names if name != known)
+    latest = "".join(f", {quoted(f'user.{name}')} AS {quoted(name)}" for name in names if name != known)
     connection.execute(
-        f"""
-        CREATE TABLE latest AS
-        WITH every AS ({" UNION ALL ".join(scans)}),
-        found AS (
-            SELECT user_row, arg_max(struct_pack(met := true{latest}),
-                   struct_pack(ts := coalesce(ts, {_BEFORE_ALL}), split := split, file := filename, place := place))
-                   AS latest
-            FROM every GROUP BY user_row
-        )
-        SELECT CAST(file_row_number AS INTEGER) AS user_row, user_id AS {quoted(known)}{selected}
-        FROM read_parquet({users}, file_row_number=true) AS known
-        LEFT JOIN found ON found.user_row = known.file_row_number
-        """
+        f"CREATE TABLE latest AS SELECT file_row_number AS user_row, user_id AS {quoted(known)}{latest} "
+        f"FROM read_parquet({file_pattern(prepared.paths.users)}, file_row_number=true)"
     )
     paths = file_pattern(prepared.paths.positives, "*.parquet")
     timed = "WHERE timestamp IS NOT NULL" if config.data.timestamp else ""
