@@ -128,11 +128,12 @@ def test_hits_of_marked_items():
 
 
 def test_popularity_shows_everybody_the_items_trained_most_and_not_yet_seen():
-    counts = np.array([2, 2**24 + 1, 0, 2**24, 2])
+    counts = np.array([2, 2**24, 0, 2**24 + 1, 2])
     found = rank_scores(
-        baselines.popularity(counts), 5, questions([{3}, {3}, {0}, {4}], [set(), {1}, {1, 3}, {1}]), (1, 2)
+        baselines.popularity(counts), 5, questions([{1}, {1}, {0}, {4}], [set(), {3}, {1, 3}, {3}]), (1, 2)
     )
-    # Order 1, 3, 0, 4, 2: counts beyond float32's whole numbers are told apart, equal counts come by row.
+    # Order 3, 1, 0, 4, 2: counts beyond float32's whole numbers are told apart (as float32, 3 and 1 would be equal and
+    # 1 would come first), equal counts come by row.
     assert found.per_query()["recall@1"].tolist() == [0, 1, 1, 0]
     assert found.per_query()["recall@2"].tolist() == [1, 1, 1, 0]
 

@@ -15,6 +15,11 @@ def test_popularity_slices_part_the_catalogue():
     }
 
 
+def test_hot_items_are_told_apart_beyond_float32s_whole_numbers():
+    counts = np.array([2**24, 2**24 + 1, *[1] * 8])  # ten trained items: one is hot
+    assert np.flatnonzero(slices.item_popularity(counts)["hot"]).tolist() == [1]
+
+
 def test_activity_slices_part_the_users():
     masks = slices.user_activity(np.array([0, 1, 1, 2, 3, 8, 9]))
     assert {name: np.flatnonzero(mask).tolist() for name, mask in masks.items()} == {

@@ -55,3 +55,19 @@ def test_top_k_counts_ranked_rows_that_fewer_than_k_others_beat():
     weights = tf.constant([[6.0], [0.0], [9.0]])
     metric.update_state(tf.zeros([3, 1]), tf.constant([[0.0], [7.0], [-1.0]]), sample_weight=weights)
     assert abs(float(metric.result()) - (2 + 6) / (4 + 6)) < 1e-6
+
+
+def test_an_epoch_may_have_more_rows_than_float32_counts():
+    # 2^24 + 1 is the first whole number that float32 does not have: one more row is one more.
+    many = 2.0**24
+    clicks = ClickFigures()
+    for label, probability, weight in ((1, 0.9, many), (1, 0.9, 1), (1, 0.2, 1), (0, 0.9, many), (0, 0.9, 1)):
+        shape = [1, 1, 1]
+        clicks.update_state(tf.fill(shape, float(label)), tf.fill(shape, probability), tf.fill([1, 1], float(weight)))
+    counts = clicks.counts.numpy()
+    assert counts[179].tolist() == [16_777_217, 16_777_217] and counts[39].tolist() == [1, 0]
+    assert float(clicks.result()["recall"]) == 16_777_217 / 16_777_218
+    top = InBatchTopK(1)
+    for rank, weight in ((0, many), (5, 1), (0, 1)):
+        top.update_state(tf.zeros([1, 1]), tf.fill([1, 1], float(rank)), tf.fill([1, 1], float(weight)))
+    assert float(top.result()) == 16_777_217 / 16_777_218

@@ -52,6 +52,29 @@ def test_the_floor_decides_whether_cold_items_come():
     assert np.isin(with_floor.propose(rng, 100_000), cold).any()
 
 
+def test_counts_beyond_float32s_whole_numbers_are_told_apart():
+    many = 16_777_216  # 2^24; the next whole number of float32 is 16,777,218
+    counts = np.array([many, many + 1, many + 3, 0])
+    known = Pairs(np.array([0, 1]), np.array([0, 1]), 2, 4)
+    sampler = PopularitySampler(known, counts, 1.0, 0.0)
+    items = np.arange(4)
+    assert sampler.weight(items).tolist() == [16_777_216, 16_777_217, 16_777_219, 0]
+    assert sampler.shared_probability(items).tolist() == [count / 50_331_652 for count in counts.tolist()]
+    # User 0 is left items 1 and 2, user 1 items 0 and 2.
+    rows = Rows(np.arange(2), np.arange(2), np.arange(2))
+    assert sampler.probability(rows, np.array([[1], [0]]))[:, 0].tolist() == [
+        16_777_217 / 33_554_436, 16_777_216 / 33_554_435
+    ]  # fmt: skip
+
+    class Points:
+        """On both sides of the ends of items 0 and 1, at 16,777,216 and 33,554,433."""
+
+        def random(self, draws):
+            return np.array([16_777_215.5, 16_777_216.5, 33_554_432.5, 33_554_433.5]) / 50_331_652
+
+    assert sampler.propose(Points(), 4).tolist() == [0, 1, 1, 2]
+
+
 def test_a_user_who_has_almost_everything_gets_what_is_left():
     for sampler, weights in samplers():
         counts = sample(sampler, one_row(KNOWN, user=USERS - 1), draws=20_000)

@@ -24,6 +24,16 @@ def test_the_rule_of_word2vec_by_hand():
     np.testing.assert_allclose(keep_probability(np.array([16.0, 84.0]), 0.04)[0], (2 + 1) / 4)
 
 
+def test_shares_are_exact_beyond_float32s_whole_numbers():
+    # A share z of (2^24 + 1) / 2^26, and the rest; t = 1/16: (sqrt(16 z) + 1) / (16 z).
+    counts = np.array([2**24 + 1, 3 * 2**24 - 1])
+    z = [16_777_217 / 67_108_864, 50_331_647 / 67_108_864]
+    expected = [(4 * each**0.5 + 1) / (16 * each) for each in z]
+    np.testing.assert_allclose(keep_probability(counts, 1 / 16), expected, rtol=1e-12)
+    share = Selection(SamplingConfig(), np.zeros(3, int), np.array([0, 1, 1]), np.ones(3), 2, labelled=False).share
+    assert share.tolist() == [1 / 3, 2 / 3]  # as float64; float32's thirds are others
+
+
 def test_an_epoch_keeps_of_every_item_what_the_rule_says():
     made = selection(SamplingConfig(downsample=Downsample(t=0.05)))
     # z = 100/160 = 0.625: (sqrt(12.5) + 1) / 12.5 = 0.36284; z = 0.3125: (2.5 + 1) / 6.25 = 0.56; z = 0.0625: all.

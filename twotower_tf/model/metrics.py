@@ -1,4 +1,7 @@
-"""What training is watched by: figures of clicks, and how high rows' own items rank."""
+"""What training is watched by: figures of clicks, and how high rows' own items rank.
+
+Both count in float64: an epoch may have more rows than 2^24, beyond which a float32 count no longer takes one more.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ class ClickFigures(keras.metrics.Metric):
 
     def __init__(self, name: str = "clicks") -> None:
         super().__init__(name=name)
-        self.counts = self.add_weight(name="counts", shape=(_BUCKETS, 2), initializer="zeros")
+        self.counts = self.add_weight(name="counts", shape=(_BUCKETS, 2), initializer="zeros", dtype=tf.float64)
 
     def update_state(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None) -> None:
         """Counts `[batch, candidates, 1]` labels (0 or 1) and probabilities, `[batch, candidates]` weights."""
@@ -26,7 +29,7 @@ class ClickFigures(keras.metrics.Metric):
         # Bucket i holds probabilities in (i / 200, (i + 1) / 200].
         bucket = tf.cast(tf.maximum(tf.math.ceil(probability * _BUCKETS) - 1.0, 0.0), tf.int32)
         clicked = weight * label
-        both = tf.stack([clicked, weight - clicked], axis=1)
+        both = tf.cast(tf.stack([clicked, weight - clicked], axis=1), tf.float64)
         self.counts.assign_add(tf.math.unsorted_segment_sum(both, bucket, _BUCKETS))
 
     def reset_state(self) -> None:
@@ -53,7 +56,7 @@ class InBatchTopK(keras.metrics.Mean):
     """The share of ranked rows whose own item is among the k best of its candidates."""
 
     def __init__(self, k: int) -> None:
-        super().__init__(name=f"in_batch_top_{k}")
+        super().__init__(name=f"in_batch_top_{k}", dtype=tf.float64)
         self.k = k
 
     def update_state(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None) -> None:

@@ -17,7 +17,7 @@ from twotower_tf.model import two_tower
 from twotower_tf.model.two_tower import TwoTower
 from twotower_tf.train import variables
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 WEIGHTS, OPTIMIZER, METRICS = "weights.npz", "optimizer.npz", "metrics.npz"
 
