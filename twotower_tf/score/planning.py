@@ -22,6 +22,7 @@ from twotower_tf.index.bundle import Bundle
 from twotower_tf.index.files import ITEM_IDS
 from twotower_tf.index.gate import Gate
 from twotower_tf.index.items import ItemVectors, read_ids
+from twotower_tf.index.limits import JOB_FILTER_SECONDS
 from twotower_tf.score import columns, exclusions, from_events, journal, looking, sizing, units
 from twotower_tf.score.job import ALLOWED, EXCLUDED, USERS, Job
 from twotower_tf.score.journal import Journal
@@ -79,7 +80,7 @@ class Planner:
             return None
         items = ItemVectors.trusted(self._ids, np.empty((len(self._ids), 0), np.float32))
         blocklist = self.options.blocklist or Path(self.options.export_dir) / BLOCKLIST
-        gate = Gate(lambda: self.bundle.items, items, Path(blocklist))
+        gate = Gate(lambda: self.bundle.items, items, Path(blocklist), seconds=JOB_FILTER_SECONDS)
         allowed = gate.allowed(self.options.filter)
         return None if allowed is None else allowed.mask
 
