@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.evaluate.worlds import metric_oracle
+from tests.evaluate.worlds import every_order, metric_oracle, ordered_metrics
 from twotower_tf.errors import DataError
 from twotower_tf.evaluate import baselines, metrics
 from twotower_tf.evaluate.metrics import Hits
@@ -122,9 +122,10 @@ def test_a_diverged_model_is_refused(side):
 
 
 def test_hits_of_marked_items():
-    hits = Hits(np.array([0, 0, 2]), np.array([1, 3, 0]), np.array([5, 1, 5], np.int32))
+    hits = Hits(np.array([0, 0, 2]), np.array([1, 3, 0]), np.array([1, 4, 2]), np.array([5, 1, 5], np.int32))
     kept = hits.of_items(np.arange(6) == 5)
-    assert (kept.queries.tolist(), kept.places.tolist(), kept.items.tolist()) == ([0, 2], [1, 0], [5, 5])
+    assert (kept.queries.tolist(), kept.items.tolist()) == ([0, 2], [5, 5])
+    assert (kept.above.tolist(), kept.tied.tolist()) == ([1, 0], [1, 2])
 
 
 def test_popularity_shows_everybody_the_items_trained_most_and_not_yet_seen():
@@ -132,10 +133,10 @@ def test_popularity_shows_everybody_the_items_trained_most_and_not_yet_seen():
     found = rank_scores(
         baselines.popularity(counts), 5, questions([{1}, {1}, {0}, {4}], [set(), {3}, {1, 3}, {3}]), (1, 2)
     )
-    # Order 3, 1, 0, 4, 2: counts beyond float32's whole numbers are told apart (as float32, 3 and 1 would be equal and
-    # 1 would come first), equal counts come by row.
-    assert found.per_query()["recall@1"].tolist() == [0, 1, 1, 0]
-    assert found.per_query()["recall@2"].tolist() == [1, 1, 1, 0]
+    # Order 3, 1, then 0 and 4 by chance, 2: counts beyond float32's whole numbers are told apart (as float32, 3 and 1
+    # would be equal).
+    assert found.per_query()["recall@1"].tolist() == [0, 1, 0.5, 0]
+    assert found.per_query()["recall@2"].tolist() == [1, 1, 1, 0.5]
 
 
 def test_chance_is_uniform_and_the_same_whatever_the_blocks():
@@ -148,3 +149,99 @@ def test_chance_is_uniform_and_the_same_whatever_the_blocks():
     assert whole.mean()["recall@10"] == pytest.approx(10 / 50, abs=0.02)  # 3 standard errors
     assert whole.shown.sum() == 40_000
     assert whole.shown.min() > 650 and whole.shown.max() < 950  # 800 expected of each
+
+
+# --- ties ---------------------------------------------------------------------------------------------------------
+
+
+def test_ties_by_hand():
+    """Six items: one above, four of one score with two relevant ones among them, one below."""
+    scores = np.float32([[1, 5, 5, 9, 5, 5]])
+    found = rank_scores(lambda start, stop: scores.copy(), 6, questions([{1, 4}], [set()]), (1, 2, 3, 5))
+    means = found.mean()
+    # Two of the four tied items, each at places 2 to 5 with equal chance; k - 1 of these places are within k.
+    assert [means[f"recall@{k}"] for k in (1, 2, 3, 5)] == pytest.approx([0, 1 / 4, 2 / 4, 1])
+    # none of the two in one place of four: 1/2; in two places: 1/6
+    assert [means[f"hit_rate@{k}"] for k in (1, 2, 3, 5)] == pytest.approx([0, 1 / 2, 5 / 6, 1])
+    # the first of the two is at place 2, 3, 4 of the list with chance 3/6, 2/6, 1/6
+    assert [means[f"mrr@{k}"] for k in (1, 2, 3, 5)] == pytest.approx(
+        [0, 3 / 12, 3 / 12 + 2 / 18, 3 / 12 + 2 / 18 + 1 / 24]
+    )
+    ideal = 1 + 1 / math.log2(3)
+    assert means["ndcg@2"] == pytest.approx(2 / 4 / math.log2(3) / ideal)
+    assert means["ndcg@5"] == pytest.approx(
+        2 / 4 * (1 / math.log2(3) + 1 / math.log2(4) + 1 / math.log2(5) + 1 / math.log2(6)) / ideal
+    )
+    assert found.shown.tolist() == [1] * 6
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    scores=st.lists(st.integers(0, 2), min_size=1, max_size=6),
+    relevant=st.sets(st.integers(0, 5), min_size=1),
+    seen=st.sets(st.integers(0, 5), max_size=2),
+)
+def test_metrics_are_averages_over_every_order_of_tied_items(scores, relevant, seen):
+    relevant = {item for item in relevant if item < len(scores) and item not in seen}
+    seen = {item for item in seen if item < len(scores)}
+    if not relevant:
+        return
+    table = np.float32([scores])
+    ks = (1, 2, 3, 5, 9)
+    found = rank_scores(lambda start, stop: table.copy(), len(scores), questions([relevant], [seen]), ks).mean()
+    for k in ks:
+        expected = every_order(scores, relevant, seen, k)
+        assert {name: found[f"{name}@{k}"] for name in metrics.NAMES} == pytest.approx(expected, abs=1e-12)
+        assert metric_oracle(scores, relevant, seen, k) == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_average_over_random_orders_is_the_expectation():
+    rng = np.random.default_rng(3)
+    scores = rng.integers(0, 4, 60).astype(np.float32)
+    relevant = {3, 17, 18, 40, 59}
+    found = rank_scores(
+        lambda start, stop: scores[np.newaxis].copy(), 60, questions([relevant], [set()]), (5, 20)
+    ).mean()
+    orders = [np.lexsort((rng.random(60), -scores)).tolist() for _ in range(4000)]
+    for k in (5, 20):
+        drawn = [ordered_metrics(order, relevant, k) for order in orders]
+        for name in metrics.NAMES:
+            values = [each[name] for each in drawn]
+            assert found[f"{name}@{k}"] == pytest.approx(np.mean(values), abs=4 * np.std(values) / 4000**0.5 + 1e-9)
+
+
+def test_the_order_of_the_rows_changes_no_metric():
+    rng = np.random.default_rng(4)
+    users, items = rng.integers(-2, 3, (30, 3)), rng.integers(-2, 3, (90, 3))
+    relevant = [set(rng.integers(0, 90, 4).tolist()) for _ in range(30)]
+    renamed = rng.permutation(90)
+    moved = np.empty_like(items)
+    moved[renamed] = items
+    before = rank(*np.float32([users]), *np.float32([items]), questions(relevant, [set()] * 30), (3, 10)).mean()
+    after_relevant = [{int(renamed[item]) for item in each} for each in relevant]
+    after = rank(*np.float32([users]), *np.float32([moved]), questions(after_relevant, [set()] * 30), (3, 10)).mean()
+    assert after == pytest.approx(before, abs=1e-12)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-7])
+def test_a_model_whose_vectors_are_one_scores_like_chance(noise):
+    """Also where rounding makes the vectors differ, and most in the items that are wanted."""
+    rng = np.random.default_rng(5)
+    items = np.tile(rng.normal(size=16), (400, 1))
+    items /= np.linalg.norm(items[0])
+    items *= 1.0 + noise * np.linspace(1, 0, 400)[:, np.newaxis]  # popular ones have the lower rows
+    users = items[:1].repeat(50, axis=0)
+    relevant = [set(range(query % 10, 40, 10)) for query in range(50)]
+    found = rank(
+        users.astype(np.float32), items.astype(np.float32), questions(relevant, [set()] * 50), (20, 100)
+    ).mean()
+    assert found["recall@20"] == pytest.approx(20 / 400)
+    assert found["recall@100"] == pytest.approx(100 / 400)
+    assert found["hit_rate@20"] == pytest.approx(1 - math.comb(396, 20) / math.comb(400, 20))
+
+
+def test_small_differences_that_are_no_rounding_count():
+    angles = np.linspace(1.0, 1.4, 300)  # neighbours' cosines to the query differ by a thousandth
+    items = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    found = rank(np.float32([[1, 0]]), items, questions([{0, 1, 2}], [set()]), (3,)).mean()
+    assert found["recall@3"] == 1.0 and found["ndcg@3"] == pytest.approx(1.0)

@@ -1,5 +1,6 @@
 """Small data sets for the evaluation's tests, and slow oracles that share no code with it."""
 
+import itertools
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -69,13 +70,9 @@ def query_oracle(prepared, split, query, exclude_seen):
     return result
 
 
-def metric_oracle(scores, relevant, seen, k):
-    """recall, ndcg, hit_rate, mrr at k of one query, from a plain sort; None where nothing is relevant."""
-    if not relevant:
-        return None
-    order = sorted((item for item in range(len(scores)) if item not in seen), key=lambda item: (-scores[item], item))
-    first = order[:k]
-    hits = [item in relevant for item in first]
+def ordered_metrics(order, relevant, k):
+    """recall, ndcg, hit_rate, mrr at k of one order of items."""
+    hits = [item in relevant for item in order[:k]]
     gain = sum(hit / math.log2(place + 2) for place, hit in enumerate(hits))
     best = sum(1 / math.log2(place + 2) for place in range(min(k, len(relevant))))
     return {
@@ -84,3 +81,42 @@ def metric_oracle(scores, relevant, seen, k):
         "hit_rate": float(any(hits)),
         "mrr": 1 / (hits.index(True) + 1) if any(hits) else 0.0,
     }
+
+
+def every_order(scores, relevant, seen, k):
+    """The metrics of one query, averaged over every order that its scores allow: for a handful of items."""
+    items = [item for item in range(len(scores)) if item not in seen]
+    allowed = [
+        order
+        for order in itertools.permutations(items)
+        if all(scores[first] >= scores[then] for first, then in itertools.pairwise(order))
+    ]
+    values = [ordered_metrics(order, relevant, k) for order in allowed]
+    return {name: sum(value[name] for value in values) / len(values) for name in values[0]}
+
+
+def metric_oracle(scores, relevant, seen, k):
+    """The same for any number of items, group by group of equal scores; None where nothing is relevant."""
+    if not relevant:
+        return None
+    levels = {}
+    for item, score in enumerate(scores):
+        if item not in seen:
+            levels.setdefault(score, []).append(item)
+    found = gain = first = 0.0
+    none = 1.0  # the probability that no relevant item came so far
+    above = 0
+    for score in sorted(levels, reverse=True):
+        size, wanted = len(levels[score]), sum(item in relevant for item in levels[score])
+        for place in range(above, min(k, above + size)):
+            found += wanted / size
+            gain += wanted / size / math.log2(place + 2)
+            # that the first relevant item of the group is here: the other ones behind it
+            behind = above + size - place - 1
+            if wanted:
+                first += none * math.comb(behind, wanted - 1) / math.comb(size, wanted) / (place + 1)
+        within = max(0, min(k, above + size) - above)
+        none *= math.comb(size - wanted, within) / math.comb(size, within)
+        above += size
+    best = sum(1 / math.log2(place + 2) for place in range(min(k, len(relevant))))
+    return {"recall": found / len(relevant), "ndcg": gain / best, "hit_rate": 1.0 - none, "mrr": first}

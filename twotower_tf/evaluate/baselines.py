@@ -9,7 +9,7 @@ from twotower_tf.evaluate.ranking import Scorer
 
 
 def popularity(train_count: npt.NDArray[np.int64]) -> Scorer:
-    """Every query gets the items with the most training positives.
+    """Every query gets the items with the most training positives; items with equally many are tied.
 
     Args:
         train_count: [num_items] int64.

@@ -1,4 +1,4 @@
-"""Ranking metrics from the places at which relevant items were found."""
+"""Ranking metrics from the places at which relevant items stand, averaged over the order of tied items."""
 
 from __future__ import annotations
 
@@ -11,61 +11,142 @@ import numpy.typing as npt
 NAMES = ("recall", "ndcg", "hit_rate", "mrr")
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Hits:
-    """Relevant items among the answers of all queries, ordered by query, then place.
+    """Relevant items that may be among the answers, ordered by query, then score, best first.
 
     Attributes:
         queries: [num_hits] int64.
-        places: [num_hits] int64, 0 for the first answer.
+        above: [num_hits] int64, how many items have a higher score: 0 for the first answer.
+        tied: [num_hits] int64, how many items have the same score, the item itself among them.
         items: [num_hits] int32 item rows.
     """
 
-    queries: npt.NDArray[np.int64]
-    places: npt.NDArray[np.int64]
+    queries: Ints
+    above: Ints
+    tied: Ints
     items: npt.NDArray[np.int32]
 
     def of_items(self, mask: Mask) -> Hits:
         """The hits whose item is marked."""
         kept = mask[self.items]
-        return Hits(self.queries[kept], self.places[kept], self.items[kept])
+        return Hits(self.queries[kept], self.above[kept], self.tied[kept], self.items[kept])
 
 
-def per_query(hits: Hits, relevant: npt.NDArray[np.int64], ks: Sequence[int]) -> dict[str, Floats]:
+def per_query(hits: Hits, relevant: Ints, ks: Sequence[int]) -> dict[str, Floats]:
     """Computes recall, ndcg, hit_rate and mrr at each k for every query.
 
     recall@k is the share of the relevant items among the first k answers; hit_rate@k whether there is any; mrr@k the
     reciprocal place of the first one, 0 beyond k; ndcg@k the gain 1/log2(place + 1) (places from 1) of those found,
     over that of the best possible order of min(k, relevant) items (Järvelin and Kekäläinen, 2002, binary relevance).
 
+    Items of equal score have no order. Each metric is its exact expectation over all orders of tied items, all equally
+    likely (McSherry and Najork, 2008, "Computing information retrieval performance measures efficiently in the presence
+    of tied scores"): no order, such as that of the item rows, makes a model look better or worse.
+
     Args:
-        hits: where relevant items were found.
+        hits: the relevant items with fewer than max(ks) items above them.
         relevant: [num_queries] int64, how many there are to find.
         ks: cut-offs.
 
     Returns:
         [num_queries] float64 by "NAME@K"; NaN for a query with nothing to find.
     """
+    size = len(relevant)
     asked = np.where(relevant > 0, 1.0, np.nan)
-    gains = 1.0 / np.log2(np.arange(2, max(ks) + 2))
+    gains = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(2, max(ks) + 2)))])  # of the first n places
+    groups = _Groups.of(hits)
     results: dict[str, dict[int, Floats]] = {name: {} for name in NAMES}
+    reciprocal = _reciprocal_of_first(groups, size, ks)
     for k in ks:
-        within = hits.places < k
-        queries, places = hits.queries[within], hits.places[within]
-        found = np.bincount(queries, minlength=len(relevant))
-        gain = np.bincount(queries, weights=gains[places], minlength=len(relevant))
-        best = np.concatenate([[1.0], np.cumsum(gains[:k])])[np.minimum(relevant, k)]
-        first = np.zeros(len(relevant))
-        answered, position = np.unique(queries, return_index=True)
-        first[answered] = 1.0 / (places[position] + 1)
+        begin, end = np.minimum(hits.above, k), np.minimum(hits.above + hits.tied, k)
+        found = np.bincount(hits.queries, weights=(end - begin) / hits.tied, minlength=size)
+        gain = np.bincount(hits.queries, weights=(gains[end] - gains[begin]) / hits.tied, minlength=size)
         results["recall"][k] = asked * found / np.maximum(relevant, 1)
-        results["ndcg"][k] = asked * gain / best
-        results["hit_rate"][k] = asked * (found > 0)
-        results["mrr"][k] = asked * first
+        results["ndcg"][k] = asked * gain / np.where(relevant > 0, gains[np.minimum(relevant, k)], 1.0)
+        results["hit_rate"][k] = asked * (1.0 - _chance_of_none(groups, size, k))
+        results["mrr"][k] = asked * reciprocal[k]
     return {f"{name}@{k}": values for name, by_k in results.items() for k, values in by_k.items()}
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """Groups of tied items with a relevant one, ordered by query, then score, best first.
+
+    Attributes:
+        queries: [num_groups] int64.
+        above: [num_groups] int64, items of a higher score.
+        tied: [num_groups] int64, items of the group.
+        relevant: [num_groups] int64, relevant ones among them.
+    """
+
+    queries: Ints
+    above: Ints
+    tied: Ints
+    relevant: Ints
+
+    @classmethod
+    def of(cls, hits: Hits) -> _Groups:
+        first = np.ones(len(hits.queries), np.bool_)
+        first[1:] = (hits.queries[1:] != hits.queries[:-1]) | (hits.above[1:] != hits.above[:-1])
+        starts = np.flatnonzero(first)
+        relevant = np.diff(np.append(starts, len(first)))
+        return cls(hits.queries[starts], hits.above[starts], hits.tied[starts], relevant)
+
+
+def _chance_of_none(groups: _Groups, size: int, k: int) -> Floats:
+    """[num_queries] the probability that no relevant item is among the first k.
+
+    A group of T items with r relevant ones that has m places within k has none there with probability
+    C(T - r, m) / C(T, m), the product of (T - r - j) / (T - j) over j below m. Groups are ordered independently.
+    """
+    slots = np.minimum(groups.above + groups.tied, k) - np.minimum(groups.above, k)
+    none = np.ones(len(slots))
+    alone = groups.tied == 1
+    none[alone & (slots > 0)] = 0.0
+    left = np.flatnonzero(~alone & (slots > 0))
+    for j in range(int(slots[left].max(initial=0))):
+        left = left[(slots[left] > j) & (none[left] > 0.0)]
+        if not len(left):
+            break
+        tied, others = groups.tied[left], groups.tied[left] - groups.relevant[left]
+        none[left] *= np.maximum(others - j, 0) / (tied - j)
+    result = np.ones(size)
+    np.multiply.at(result, groups.queries, none)
+    return result
+
+
+def _reciprocal_of_first(groups: _Groups, size: int, ks: Sequence[int]) -> dict[int, Floats]:
+    """By k, [num_queries] the expected reciprocal place of the first relevant item, 0 beyond k.
+
+    It is in the best group with a relevant item: with A items above, T in the group and r relevant ones, at place
+    A + x + 1 with probability p(x) = C(T - 1 - x, r - 1) / C(T, r): p(0) = r / T, and p(x + 1) = p(x) (T - r - x) /
+    (T - 1 - x).
+    """
+    best = np.ones(len(groups.queries), np.bool_)
+    best[1:] = groups.queries[1:] != groups.queries[:-1]
+    above, tied, relevant = groups.above[best], groups.tied[best], groups.relevant[best]
+    results = {k: np.zeros(len(above)) for k in ks}
+    chance = relevant / tied
+    left = np.flatnonzero(above < max(ks))
+    for x in range(max(ks)):
+        for k in ks:
+            within = left[above[left] + x < k]
+            results[k][within] += chance[within] / (above[within] + x + 1)
+        others = tied[left] - relevant[left] - x
+        left, others = left[others > 0], others[others > 0]
+        chance[left] *= others / (tied[left] - 1 - x)
+        left = left[above[left] + x + 1 < max(ks)]
+        if not len(left):
+            break
+    found = {k: np.zeros(size) for k in ks}
+    for k in ks:
+        found[k][groups.queries[best]] = results[k]
+    return found
 
 
 def mean(values: dict[str, Floats]) -> dict[str, float]:

@@ -1,7 +1,13 @@
-"""Exact ranking of the whole catalogue for every query, in blocks of bounded memory."""
+"""Exact ranking of the whole catalogue for every query, in blocks of bounded memory.
+
+Items of equal score have no order: the metrics are expectations over all orders of them (see `metrics`). Scores are
+equal where their difference is no more than what rounding makes of it: a model whose vectors have all become one is
+not measured by the rounding of its scores. Served answers and `shown` have one fixed order, by item row.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +25,9 @@ from twotower_tf.progress import Progress, silent
 TOP = 10  # answers counted as shown
 
 _BLOCK_BYTES = 32 << 20  # of scores held by one thread
+# Scores are compared as whole multiples of this. A float32 dot product of unit vectors of 64 coordinates is exact to
+# 64 * 2^-24 = 2^-18 (Higham, section 3.1); differences of cosines that say something are hundreds of times larger.
+_RESOLUTION = 2.0**-18
 
 Scorer = Callable[[int, int], npt.NDArray[np.float32]]
 """(start, stop) -> scores [stop - start, num_items] float32 of these queries, which the ranking may overwrite."""
@@ -32,7 +41,7 @@ class Ranking:
         ks: cut-offs of the metrics.
         relevant: the items that were to be found.
         hits: where they were.
-        shown: [num_items] int64, how many queries have the item among their first 10.
+        shown: [num_items] int64, how many queries have the item among their first 10; of tied items, the lower rows.
     """
 
     ks: tuple[int, ...]
@@ -69,11 +78,11 @@ def rank(
     threads: int = 0,
     progress: Progress = silent,
 ) -> Ranking:
-    """Ranks all items for every query by dot product; among equal scores the lower item row comes first.
+    """Ranks all items for every query by dot product, to a resolution of 2^-18: what is nearer to each other is tied.
 
     Args:
-        query_vectors: [num_queries, vector_dim] float32.
-        item_vectors: [num_items, vector_dim] float32.
+        query_vectors: [num_queries, vector_dim] float32, unit length.
+        item_vectors: [num_items, vector_dim] float32, unit length.
         queries: what to find and what to leave out.
         ks: cut-offs, which may exceed the catalogue.
         block: queries ranked at a time by each thread; 0 chooses it so that a block's scores take 32 MB.
@@ -91,8 +100,15 @@ def rank(
                 "lower train.initial_lr and train again"
             )
     items = item_vectors.T
+
+    def score(start: int, stop: int) -> npt.NDArray[np.float32]:
+        scores: npt.NDArray[np.float32] = query_vectors[start:stop] @ items
+        scores *= np.float32(1.0 / _RESOLUTION)
+        np.rint(scores, out=scores)
+        return scores
+
     return rank_scores(
-        lambda start, stop: query_vectors[start:stop] @ items,
+        score,
         item_vectors.shape[0],
         queries,
         ks,
@@ -113,7 +129,7 @@ def rank_scores(
     progress: Progress = silent,
     stage: str = "rank",
 ) -> Ranking:
-    """Ranks all items by any score; see `rank`."""
+    """Ranks all items by any score, equal ones as ties; see `rank`."""
     total, deepest = len(queries), max(*ks, TOP)
     size = block or max(1, _BLOCK_BYTES // (4 * num_items))
 
@@ -129,9 +145,9 @@ def rank_scores(
             parts.append(hits)
             shown += block_shown
             progress(stage, min((number + 1) * size, total), total)
-    nothing = Hits(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int32))
+    nothing = Hits(*(np.empty(0, np.int64),) * 3, np.empty(0, np.int32))
     joined = [
-        np.concatenate([getattr(part, name) for part in (nothing, *parts)]) for name in ("queries", "places", "items")
+        np.concatenate([getattr(part, field.name) for part in (nothing, *parts)]) for field in dataclasses.fields(Hits)
     ]
     return Ranking(tuple(ks), queries.relevant, Hits(*joined), shown)
 
@@ -142,12 +158,37 @@ def _rank_block(
     num_items = scores.shape[1]
     scores[queries.seen.block(start, stop)] = -np.inf
     answers, values = topk.top_k(scores, deepest)
-    valid = values > -np.inf
-    relevant_query, relevant_item = queries.relevant.block(start, stop)
-    wanted = relevant_query * num_items + relevant_item  # ascending: lists are
-    came = np.arange(len(scores))[:, np.newaxis] * num_items + answers
-    position = np.searchsorted(wanted, came)
-    known = np.append(wanted, -1)[position] == came
-    query, place = np.nonzero(known & valid)
-    shown = np.bincount(answers[:, :TOP][valid[:, :TOP]], minlength=num_items)
-    return Hits(query + start, place, answers[query, place]), shown
+    query, item = queries.relevant.block(start, stop)
+    score, last = scores[query, item], values[:, -1]
+    reached = (score >= last[query]) & (score > -np.inf)
+    query, item, score = query[reached], item[reached], score[reached]
+    above, tied = _places(values, query, score)
+    # Where the answers end within a group of tied items, the others of the group are among all scores.
+    if values.shape[1] < num_items:
+        open_ended = score == last[query]
+        rows, position = np.unique(query[open_ended], return_inverse=True)
+        tied[open_ended] = np.count_nonzero(scores[rows] == last[rows, np.newaxis], axis=1)[position]
+    order = np.lexsort((above, query))
+    valid = values[:, :TOP] > -np.inf
+    shown = np.bincount(answers[:, :TOP][valid], minlength=num_items)
+    return Hits(query[order] + start, above[order], tied[order], item[order]), shown
+
+
+def _places(
+    values: npt.NDArray[np.float32], query: npt.NDArray[np.int64], score: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """How many of a query's answers have a higher score, and how many the same.
+
+    Args:
+        values: [num_queries, k] float32, descending.
+        query: [n] int64.
+        score: [n] float32.
+    """
+    above, tied = np.empty(len(query), np.int64), np.empty(len(query), np.int64)
+    step = max(1, _BLOCK_BYTES // (8 * values.shape[1]))
+    for first in range(0, len(query), step):
+        part = slice(first, first + step)
+        answers, own = values[query[part]], score[part, np.newaxis]
+        above[part] = np.count_nonzero(answers > own, axis=1)
+        tied[part] = np.count_nonzero(answers == own, axis=1)
+    return above, tied
