@@ -78,6 +78,42 @@ def test_readers_work_side_by_side_and_keep_writers_out(tmp_path: Path) -> None:
         pass
 
 
+def test_the_last_holder_removes_the_lock_file(tmp_path: Path) -> None:
+    with locks.working(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert list(tmp_path.iterdir()) == []
+    with locks.working(tmp_path, shared=True):
+        with locks.working(tmp_path, shared=True):
+            pass
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+        assert "in use by" in refusal(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_writers_in_turn_never_work_together(tmp_path: Path) -> None:
+    """Each removes the lock file at its end, which others may have opened already."""
+    script = tmp_path / "turns.py"
+    script.write_text(
+        "import sys, time\nfrom pathlib import Path\nfrom twotower_tf import errors, locks\n"
+        "place, mark, done = Path(sys.argv[1]), Path(sys.argv[1]) / 'mark', 0\n"
+        "while done < 60:\n"
+        "    try:\n"
+        "        with locks.working(place):\n"
+        "            mark.open('x').close()\n"
+        "            time.sleep(0.0005)\n"
+        "            mark.unlink()\n"
+        "            done += 1\n"
+        "    except errors.ArtifactError:\n"
+        "        pass\n"
+    )
+    place = tmp_path / "place"
+    started = [subprocess.Popen([sys.executable, str(script), str(place)], stderr=subprocess.PIPE) for _ in range(3)]
+    for process in started:
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err.decode()[-400:]
+    assert list(place.iterdir()) == []
+
+
 def test_a_reader_of_a_missing_directory_makes_none(tmp_path: Path) -> None:
     with locks.working(tmp_path / "none", shared=True):
         assert list(tmp_path.iterdir()) == []

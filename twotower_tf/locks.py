@@ -1,7 +1,7 @@
 """Locks of directories: who may work there now. A lock ends with the process that holds it, however that ends.
 
-The locks are `flock`s: of a directory that a command works in, on the file `.lock` there; of an unfinished file or
-directory, on itself.
+The locks are `flock`s. A directory that a command works in is locked by the file `.lock` there, which the last holder
+removes; an unfinished file or directory is locked itself.
 """
 
 from __future__ import annotations
@@ -37,19 +37,36 @@ def working(directory: Path, *, shared: bool = False) -> Iterator[None]:
     """
     if not shared:
         directory.mkdir(parents=True, exist_ok=True)
-    descriptor = _open(directory / NAME, shared)
-    if descriptor is None:
-        yield
-        return
+    descriptor = _take(directory / NAME, shared)
     try:
-        if not acquire(descriptor, shared=shared):
-            raise ArtifactError(
-                f"{directory}: in use by {_holder(descriptor)}; wait until it has ended, or choose another directory"
-            )
-        _sign(descriptor)
         yield
     finally:
-        os.close(descriptor)
+        if descriptor is not None:
+            with contextlib.suppress(OSError):
+                if acquire(descriptor):  # no reader is left
+                    os.unlink(directory / NAME)
+            os.close(descriptor)
+
+
+def _take(path: Path, shared: bool) -> int | None:
+    """The lock file, open and locked; None where a reader needs none: see `_open`."""
+    while True:
+        descriptor = _open(path, shared)
+        if descriptor is None:
+            return None
+        if not acquire(descriptor, shared=shared):
+            try:
+                raise ArtifactError(
+                    f"{path.parent}: in use by {_holder(descriptor)}; "
+                    "wait until it has ended, or choose another directory"
+                )
+            finally:
+                os.close(descriptor)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                _sign(descriptor)
+                return descriptor
+        os.close(descriptor)  # its holder removed it at the end, after we had opened it
 
 
 def acquire(descriptor: int, *, shared: bool = False) -> bool:

@@ -81,7 +81,7 @@ def check(root, by):
 
 def afterwards(root, work, thorough, again):
     """What is there after a kill, and after the next run."""
-    left = sorted(path.name for path in root.iterdir() if not path.name.isdigit())
+    left = sorted(path.name for path in root.iterdir() if not path.name.isdigit() and path.name != ".lock")
     said = {"versions": check(root, verify.verify if thorough else Bundle.open), "left": left}
     if again:
         try:

@@ -312,14 +312,15 @@ def test_a_killed_export_leaves_no_version(trained, tmp_path):
     ]
     assert [process.wait(timeout=120) for process in running] == [-signal.SIGKILL] * 2
     for moment, root in roots.items():
-        (leftover,) = root.iterdir()
+        (leftover,) = root.glob(".tmp-*")
         assert leftover.name.startswith(".tmp-8-")
         assert {path.name for path in leftover.iterdir()} >= set(moments[moment])
         assert bundle.versions(root) == []
         with pytest.raises(ArtifactError, match="no bundle of ours there"):
             bundle.Bundle.open(root)
         with publish.exclusive(root):
-            assert list(root.iterdir()) == []
+            assert [path.name for path in root.iterdir()] == [".lock"]
+        assert list(root.iterdir()) == []
 
 
 def test_only_ascending_rows_of_a_split_are_read(trained):

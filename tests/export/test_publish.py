@@ -88,6 +88,7 @@ def test_leftovers_of_a_killed_export_are_cleared(tmp_path):
     (tmp_path / ".tmp-7-abc" / "saved_model.pb").write_text("half")
     with publish.exclusive(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
