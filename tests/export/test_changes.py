@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from twotower_tf.config import DataConfig, ExperimentConfig, Hash, Numeric, Tags
+from twotower_tf.data import catalogue
 from twotower_tf.errors import DataError
 from twotower_tf.export.changes import merge, read_ids, read_items
 
@@ -162,3 +163,16 @@ def test_contradictions_are_refused(tmp_path):
         merge(OLD, listing, ["d", "a"], "upsert", FEATURES)
     with pytest.raises(DataError, match="the catalogue would be empty: every item leaves it"):
         merge(OLD, None, ["a", "b", "c", "d"], "upsert", FEATURES)
+
+
+def test_a_table_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "items.csv").write_text("sku,title,brand,tags,price\na,A,x,1,1.0\n")
+    latest = catalogue.latest
+
+    def meanwhile(*arguments):
+        (tmp_path / "items.csv").write_text("sku,title,brand,tags,price\nb,B,x,1,1.0\nc,C,x,1,1.0\n")
+        return latest(*arguments)
+
+    monkeypatch.setattr(catalogue, "latest", meanwhile)
+    with pytest.raises(DataError, match=r"items\.csv: changed while it was read; run again when nothing writes to it$"):
+        read_items(CONFIG, tmp_path / "items.csv", OLD.schema)

@@ -18,8 +18,9 @@ import pytest
 from tests.score import fakes
 from tests.score.people import delimited, parquet, people
 from twotower_tf.cli.main import main
+from twotower_tf.config import DataConfig
 from twotower_tf.errors import ArtifactError, DataError
-from twotower_tf.score import crew, units, worker
+from twotower_tf.score import crew, exclusions, units, worker
 from twotower_tf.score.options import Options
 from twotower_tf.score.score import score
 
@@ -237,6 +238,43 @@ def test_a_directory_of_somebody_else_is_left_alone(tmp_path, export_dir, users,
         score(Options(export_dir=export_dir, output=tmp_path / "mine", users=str(users)))
     with pytest.raises(DataError, match="is a file; --output names a directory to write"):
         score(Options(export_dir=export_dir, output=users, users=str(users)))
+
+
+def test_users_that_change_while_they_are_scored_are_refused(tmp_path, export_dir, users, faked):
+    """Ten rows more after the first unit has been written: answers would be of two files, or of a part of one."""
+    path = tmp_path / "users.parquet"
+    shutil.copy(users, path)
+    changes = []
+
+    def progress(stage, done, total):
+        if not changes:
+            changes.append(done)
+            parquet(tmp_path / "new.parquet", people(3010), row_group_size=250)
+            (tmp_path / "new.parquet").rename(path)
+
+    options = Options(export_dir=export_dir, output=tmp_path / "out", users=str(path), workers=1, k=5, at=0)
+    with pytest.raises(DataError, match=r"users\.parquet: changed while it was read; run again when nothing writes"):
+        score(options, progress=progress)
+    assert changes and not (tmp_path / "out" / "_summary.json").exists()
+    with pytest.raises(DataError, match=r"was begun with other input files: .*users\.parquet has changed since"):
+        score(options)
+    assert score(options, resume=False)["users"] == 3010
+
+
+def test_pairs_that_change_while_they_are_sorted_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "pairs.csv"
+    path.write_text("user_id,item_id\nu1,i1\n")
+    data = DataConfig(user_id="user_id", item_id="item_id")
+    sort = exclusions._sort
+
+    def meanwhile(*arguments):
+        path.write_text("user_id,item_id\nu1,i2\nu1,i3\n")
+        sort(*arguments)
+
+    monkeypatch.setattr(exclusions, "_sort", meanwhile)
+    with pytest.raises(DataError, match=r"pairs\.csv: changed while it was read"):
+        exclusions.build(tmp_path / "sorted", exclusions.find(data, str(path)), data, ["i1", "i2"], "100MB", 1)
+    assert not (tmp_path / "sorted").exists()
 
 
 def test_two_scorings_into_one_directory(tmp_path, export_dir, users, faked):

@@ -7,13 +7,14 @@ column KEY where the files have none of that name.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import glob
 import gzip
 import hashlib
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
@@ -60,6 +61,49 @@ class Source:
     def number(self, place: int) -> int:
         """The line (row, record) of the file as it was found that stands in `path` at `place`, both from 1."""
         return self.numbers[place - 1] if self.numbers else place
+
+
+class Snapshot:
+    """Files as they are now: size, time of the last change, and inode of each."""
+
+    def __init__(self, sources: Iterable[Source]) -> None:
+        """Looks at the files; to be called before anything of them is read."""
+        self._states = {source.path: (source.name, _state(source.path)) for source in sources}
+
+    def check(self) -> None:
+        """Refuses files that are not what they were.
+
+        Raises:
+            DataError: naming the first that has changed.
+        """
+        for path, (name, state) in self._states.items():
+            now = _state(path)
+            if now != state:
+                what = "changed" if now else "was removed"
+                raise DataError(f"{name}: {what} while it was read; run again when nothing writes to it")
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Checks the files after the block, and where it cannot use them: a change is the likelier reason.
+
+        Raises:
+            DataError: see `check`.
+        """
+        try:
+            yield
+        except (DataError, OSError):
+            self.check()
+            raise
+        self.check()
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    """What differs after a change, without reading the file; None where it is missing."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def suffix(path: Path) -> str:

@@ -76,26 +76,30 @@ def prepare(
 
     Raises:
         ArtifactError: where `since` has no finished preparation.
-        DataError: for input that cannot be used.
+        DataError: for input that cannot be used, or that changes while it is read.
         ConfigError: for a `memory_limit` that is no size, or where Spark cannot be started.
     """
     size(memory_limit)  # what is asked is checked before what is there
     earlier = open_earlier(Path(since), config, Path(run_dir), SCHEMA_VERSION) if since else None
     sources = _sources(config, earlier)
     every = [source for table in sources.values() for source in table]
+    inputs = files.Snapshot(every)
     with artifacts.atomic_directory(RunPaths(Path(run_dir)).prepared, replace=True) as temporary:
         work = temporary / "work"
         with (
-            open_session(spark, work, memory_limit)
-            if spark
-            else open_engine(
-                work,
-                memory_limit,
-                threads,
-                files.text_bytes(sources["events"]),
-                directories=[temporary, *([earlier.paths.root] if earlier else []), *files.directories(every)],
-            )
-        ) as connection:
+            (
+                open_session(spark, work, memory_limit)
+                if spark
+                else open_engine(
+                    work,
+                    memory_limit,
+                    threads,
+                    files.text_bytes(sources["events"]),
+                    directories=[temporary, *([earlier.paths.root] if earlier else []), *files.directories(every)],
+                )
+            ) as connection,
+            inputs.held(),
+        ):
             moment = int(time.time() if now is None else now)
             return _prepare(connection, config, temporary, threads, progress, earlier, sources, moment)
 

@@ -106,11 +106,13 @@ def read_items(
         now: epoch seconds; rows that hold from a later time on do not hold yet. None is the time of the call.
 
     Raises:
-        DataError: where the table cannot be read, lacks a column of the features, or has no usable row.
+        DataError: where the table cannot be read or changes meanwhile, lacks a column of the features, or has no
+            usable row.
     """
     named = config.data.item_columns if files.suffix(path) in files.DELIMITERS else ()
     sources = files.find(Path(), str(path), _FIELD, named, config.data.delimiter)
     with (
+        files.Snapshot(sources).held(),
         tempfile.TemporaryDirectory(prefix="twotower-") as work,
         engine.open_engine(
             Path(work) / "engine", memory_limit, 0, directories=files.directories(sources)

@@ -51,6 +51,7 @@ def build(
     """
     with (
         artifacts.atomic_directory(directory) as staging,
+        files.Snapshot(sources).held(),
         open_engine(
             staging / "engine", memory_limit, threads, directories=[staging, *files.directories(sources)]
         ) as connection,

@@ -38,12 +38,14 @@ class Input:
         columns: feature columns that the files have.
         clocks: how times are read, by column.
         identity: what tells whether it is still the same input.
+        snapshot: the files as they were before anything of them was read.
     """
 
     sources: tuple[Source, ...]
     columns: tuple[Column, ...]
     clocks: Mapping[str, Any]
     identity: list[dict[str, Any]]
+    snapshot: files.Snapshot
 
 
 def look(options: Options, config: ExperimentConfig) -> Input:
@@ -56,6 +58,7 @@ def look(options: Options, config: ExperimentConfig) -> Input:
     sources = _find(options, config)
     if not sources:
         raise DataError(f"--users: {options.users}: no rows")
+    snapshot, identity = files.Snapshot(sources), journal.fingerprint(sources)
     user_id = config.data.user_id
     wanted = [user_id, *(each.name for each in columns.features(config))]
     with (
@@ -75,7 +78,7 @@ def look(options: Options, config: ExperimentConfig) -> Input:
         timed = [each.name for each in present if each.role == "time" and each.name in sample.column_names]
         clocks = {name: judge.clock(sample, name, form) for name in timed}
         judge.Judge(user_id, present, clocks).check_numbers(sample, sources[0].name)
-    return Input(tuple(sources), present, clocks, journal.fingerprint(sources))
+    return Input(tuple(sources), present, clocks, identity, snapshot)
 
 
 def _find(options: Options, config: ExperimentConfig) -> list[Source]:

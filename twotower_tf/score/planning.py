@@ -41,7 +41,10 @@ class Planner:
         journal: of the output.
         size: of the crew.
         rows: at a time.
+        users: the files of users as they were before they were read, once settled.
     """
+
+    users: files.Snapshot
 
     def __init__(self, options: Options) -> None:
         """Checks options, bundle and users; writes nothing.
@@ -96,6 +99,7 @@ class Planner:
         self.journal.compare(settings)
         begun = self.journal.settled() is not None
         table = self._table or self._build()
+        self.users = table.snapshot
         cut = units.plan(table.sources)
         if not begun:
             self._restrict()
@@ -164,7 +168,7 @@ class Planner:
         sources = tuple(files.find(directory, ".", "--users_from_events"))
         found = columns.features(self._config)
         present = tuple(each for each in found if each.role != "time")
-        return Input(sources, present, {}, self._log_identity())
+        return Input(sources, present, {}, self._log_identity(), files.Snapshot(sources))
 
     def _index_rows(self) -> Any:
         """int32 `[catalogue]`: the index's row of each row of the log's catalogue, -1 for none."""

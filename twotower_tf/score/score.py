@@ -47,7 +47,7 @@ def score(
 
     Raises:
         TwoTowerError: for what cannot be used, before anything is written; DataError as well where the output was begun
-            with other input, settings or bundle.
+            with other input, settings or bundle, and where the users' files change while they are read.
     """
     began = time.monotonic()
     options.check()
@@ -63,7 +63,8 @@ def score(
                 return artifacts.read_json(planner.journal.output / SUMMARY, "scoring")
             job, units = planner.settle()
             done = {unit.number for unit in units if planner.journal.note(unit.number) is not None}
-            _run(crew, planner, job, units, done, progress, watch)
+            with planner.users.held():
+                _run(crew, planner, job, units, done, progress, watch)
             summary = summarize(planner, job, units, began, done)
             summary |= {
                 "workers": size.workers,

@@ -58,7 +58,8 @@ def score_on_spark(options: Options, spark: SparkOptions) -> dict[str, Any]:
             with _packed(planner.bundle, planner.journal.directory / f"{name}.tar") as archive:
                 session.sparkContext.addArchive(f"{archive}#{name}")  # an executor fetches and unpacks it once
                 try:
-                    _write(session, _Work(replace(job, export_dir=name, threads=1), planner.rows), units)
+                    with planner.users.held():
+                        _write(session, _Work(replace(job, export_dir=name, threads=1), planner.rows), units)
                 except Exception as error:
                     raise _ours(error) from None
             master = session.sparkContext.master
