@@ -232,6 +232,24 @@ def test_users_latest_values_go_on_from_run_to_run(tmp_path: Path, seed: int) ->
     assert users_of(Prepared.open(tmp_path / "once")) == expected
 
 
+@pytest.mark.parametrize("timed", [False, True])
+def test_events_of_users_whom_the_table_no_longer_has_see_what_was_known(tmp_path: Path, timed: bool) -> None:
+    log = {1: [("a", 10), ("b", 11), ("c", 12)], 2: [("a", 20), ("b", 21), ("c", 22), ("d", 23)]}
+    ages = {1: [("a", 5, 30), ("b", 6, 40), ("c", 7, 50)], 2: [("b", 21, ""), ("c", 22, 51), ("d", 24, 60)]}
+    for day in (1, 2):
+        rows = [{"user": user, "item": "x", "time": time, "device": "tv"} for user, time in log[day]]
+        write_csv(tmp_path / f"events/{day}.csv", rows)
+        table = [{"user": user, "since": since, "age": age} for user, since, age in ages[day]]
+        write_csv(tmp_path / "users.csv", table)
+        data = {"users_time": "since"} if timed else {}
+        config = people(tmp_path, label="", split=TimeSplit(0, 0), **data)
+        prepare(config, tmp_path / f"run{day}", since=tmp_path / "run1" if day > 1 else None)
+    # a is in the table of the first day alone; b's row says that there is no age; d's begins after the event
+    expected = {"a": 30, "b": None, "c": 51, "d": None if timed else 60}
+    rows = seen_by(Prepared.open(tmp_path / "run2"), "train")
+    assert {row["user"]: row["user.age"] for row, _ in rows} == expected
+
+
 def test_files_that_arrive_late_do_not_displace_later_values(tmp_path: Path) -> None:
     def events(number: int, *rows: tuple[str, str, int | str, str, float | str]) -> None:
         names = ("user", "item", "time", "device", "price")
@@ -276,13 +294,22 @@ def test_engines_continue_alike(tmp_path: Path, spark: SparkOptions) -> None:
         write_csv(tmp_path / f"events/dt=2024010{day}/part.csv", day_of(3, day))
     items = [{"item": f"i{number}", "site": "s", "stock": number} for number in range(15)]
     write_csv(tmp_path / "items.csv", items)
-    config = experiment(tmp_path, items="items.csv", split=TimeSplit(0.1, 0.2), weight="price")
+    ages = [{"user": f"u{number}", "age": number} for number in range(8)]
+    write_csv(tmp_path / "users.csv", ages)
+    config = experiment(tmp_path, items="items.csv", users="users.csv", split=TimeSplit(0.1, 0.2), weight="price")
+    config = dataclasses.replace(config, user_features=(*config.user_features, Numeric("age")))
     prepare(config, tmp_path / "one")
+    write_csv(tmp_path / "users.csv", ages[:2])
     write_csv(tmp_path / "events/dt=20240103/part.csv", day_of(3, 3))
     write_csv(tmp_path / "items.csv", [{**row, "stock": f"about {row['stock']}"} for row in items[3:]])
     found = assert_engines_agree(config, tmp_path, spark, since=tmp_path / "one")
     assert found["manifest"]["rows"]["read"] == 150 > found["manifest"]["rows"]["used"]
     assert found["items"]["stock"].to_pylist()[:4] == ["0", "1", "about 10", "about 11"]
+    known = {row["user_id"]: row["user.age"] for row in found["users"].to_pylist()}
+    assert known["u1"] == 1 and known["u5"] == 5 and None in known.values()
+    row_of = found["users"]["user_id"].to_pylist().index("u5")
+    seen = {row["user.age"] for row in found["examples train"].to_pylist() if row["user_row"] == row_of}
+    assert seen == {5}
 
 
 def test_what_cannot_be_continued_is_refused(tmp_path: Path) -> None:

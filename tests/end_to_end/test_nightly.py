@@ -89,9 +89,9 @@ def nights(tmp_path_factory: pytest.TempPathFactory) -> Nights:
     for night, day in enumerate(sorted((root / "all/events").iterdir())):
         shutil.copytree(day, root / "data/events" / day.name)
         log.append([row for path in sorted(day.iterdir()) for row in rows_of(path)])
-        # The users table has the day's users alone: of the others what was known is kept.
-        met = {row["user_id"] for row in log[-1]}
-        table = [line for line in people[1:] if line.partition(",")[0] in met]
+        # The users table has new users alone: of the others what was known is kept.
+        before = {row["user_id"] for day in log[:-1] for row in day}
+        table = [line for line in people[1:] if line.partition(",")[0] not in before]
         (root / "data/users.csv").write_text("".join([people[0], *table]))
         runs.append(root / f"run{night + 1}")
         begin(config, runs[-1], since=runs[-2] if night else None)

@@ -113,15 +113,15 @@ def latest(
     return TableCounts(table.rows + malformed, used, table.rows - used - bad, bad + malformed), rejected
 
 
-def number(connection: duckdb.DuckDBPyConnection, inputs: Inputs, *, continued: bool = False) -> None:
+def number(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> None:
     """Creates `users` and `items` (id, row) and `keys`: the used events by row numbers.
 
-    `continued`: those of `earlier_users` and `earlier_items` keep their numbers, and new ones follow.
+    Where an earlier run is continued, its users and items keep their numbers, and new ones follow.
     """
     used = "FROM judged WHERE reason IS NULL AND NOT excluded"
     more = " UNION SELECT id AS item_id FROM item_latest" if inputs.items is not None else ""
-    _number(connection, "user", f"SELECT DISTINCT user_id {used}", continued)
-    _number(connection, "item", f"SELECT DISTINCT item_id {used}{more}", continued)
+    _number(connection, "user", f"SELECT DISTINCT user_id {used}", inputs.continued)
+    _number(connection, "item", f"SELECT DISTINCT item_id {used}{more}", inputs.continued)
     connection.execute(
         f"""
         CREATE TABLE keys AS
@@ -200,11 +200,11 @@ def items_query(
     return f"SELECT {selected} FROM items AS i {joins} ORDER BY i.item_row"
 
 
-def users_query(connection: duckdb.DuckDBPyConnection, inputs: Inputs, *, continued: bool = False) -> str:
+def users_query(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> str:
     """Creates `user_events` (each user's latest used event) and gives the SQL of `users.parquet`.
 
-    A source column NAME of the user features is `user.NAME` there, as in the examples. `continued`: the values of
-    `earlier_users` (`g`) stay where neither table nor log has a newer one.
+    A source column NAME of the user features is `user.NAME` there, as in the examples. Where an earlier run is
+    continued, the values of `earlier_users` (`g`) stay where neither table nor log has a newer one.
     """
     _latest_events(connection, "user")
     values: dict[str, str] = {}
@@ -216,7 +216,7 @@ def users_query(connection: duckdb.DuckDBPyConnection, inputs: Inputs, *, contin
         for feature in inputs.user_from_table:
             values[feature.name] = feature.sql(inputs.users.columns[feature.name], "t")
         joins += "LEFT JOIN user_latest AS l ON l.id = u.user_id LEFT JOIN user_table AS t ON t.rowid = l.place "
-    if continued:
+    if inputs.continued:
         last = "greatest(last.ts, g.last_event)"
         joins += "LEFT JOIN earlier_users AS g ON g.user_row = u.user_row "
         for features, silent in ((inputs.user_from_events, _NO_NEWER_EVENT), (inputs.user_from_table, "l.id IS NULL")):

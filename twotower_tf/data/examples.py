@@ -94,13 +94,15 @@ def part_rows(columns: int) -> int:
 
 
 def values(inputs: Inputs) -> tuple[dict[str, str], dict[str, str]]:
-    """SQL of the raw values by their column in the examples: log (`e`), users (`t`), item versions (`i`)."""
+    """SQL of the raw values by their column in the examples: log (`e`), users (`t`, `g`), item versions (`i`)."""
     events = inputs.events.columns
     carried = {f"user.{column.name}": column.sql(events[column.name], "e") for column in inputs.user_from_events}
     joined: dict[str, str] = {}
     if inputs.users is not None:
         users = inputs.users.columns
-        joined |= {f"user.{column.name}": column.sql(users[column.name], "t") for column in inputs.user_from_table}
+        for column in inputs.user_from_table:
+            name, value = f"user.{column.name}", column.sql(users[column.name], "t")
+            joined[name] = f"coalesce({value}, g.{quoted(name)})" if inputs.continued else value
     versions = enumerate(inputs.item_as_of)
     return carried, joined | {f"item.{column.name}": f"i.v{number}" for number, column in versions}
 
@@ -112,6 +114,8 @@ def _keys(inputs: Inputs) -> str:
 
 def _joins(inputs: Inputs) -> str:
     joins = "LEFT JOIN user_table AS t ON t.rowid = p.user_at " if inputs.user_from_table else ""
+    if inputs.user_from_table and inputs.continued:
+        joins += "LEFT JOIN carried_users AS g ON g.user_row = p.user_row "
     return joins + ("LEFT JOIN item_versions AS i ON i.place = p.item_at " if inputs.item_as_of else "")
 
 

@@ -125,7 +125,7 @@ def _prepare(
     if earlier:
         earlier.load(connection)
         past, known = "past", earlier.catalogue_columns()
-    inputs = roles.load(connection, config, sources)
+    inputs = dataclasses.replace(roles.load(connection, config, sources), continued=earlier is not None)
     step()
     judge.check_numbers(connection, inputs)
     judge.judge(connection, config, inputs)
@@ -133,7 +133,7 @@ def _prepare(
     quarantined = _quarantine(connection, inputs, rejected, paths.quarantine)
     rows = _account(connection, config, inputs, quarantined)
     step()
-    catalogue.number(connection, inputs, continued=earlier is not None)
+    catalogue.number(connection, inputs)
     drop(connection, "judged")
     splits.assign(connection, config)
     drop(connection, "keys")
@@ -151,7 +151,7 @@ def _prepare(
         drop(connection, "item_versions")
     step()
     shards.write_table(connection, catalogue.items_query(connection, config, inputs, known), paths.items)
-    shards.write_table(connection, catalogue.users_query(connection, inputs, continued=bool(earlier)), paths.users)
+    shards.write_table(connection, catalogue.users_query(connection, inputs), paths.users)
     step()
     if earlier:
         earlier.reuse_statistics(paths)
@@ -236,6 +236,8 @@ def _versions(
     if inputs.user_from_table:
         found["user"] = bool(config.data.users_time)
         as_of.create_user_versions(connection, timed=found["user"])
+        if inputs.continued:
+            as_of.create_carried_users(connection)
     if inputs.item_as_of:
         found["item"] = True
         item_versions.create(connection, inputs, earlier, timed=bool(config.data.items_time))

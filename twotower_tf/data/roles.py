@@ -85,6 +85,7 @@ class Inputs:
         item_from_table: item columns that only the item table has.
         item_as_of: those of both whose values change with time; the others are the catalogue's.
         keys: key columns of the examples beside the usual ones.
+        continued: whether an earlier run has values of users whom the user table no longer has.
     """
 
     events: Table
@@ -96,6 +97,7 @@ class Inputs:
     item_from_table: tuple[FeatureColumn, ...]
     item_as_of: tuple[FeatureColumn, ...] = ()
     keys: tuple[str, ...] = ()
+    continued: bool = False
 
 
 def expressions(data: DataConfig) -> dict[str, str]:
