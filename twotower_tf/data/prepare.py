@@ -85,17 +85,17 @@ def prepare(
     every = [source for table in sources.values() for source in table]
     inputs = files.Snapshot(every)
     with artifacts.atomic_directory(RunPaths(Path(run_dir)).prepared, replace=True) as temporary:
-        work = temporary / "work"
+        work, own = temporary / "work", [temporary, *([earlier.paths.root] if earlier else [])]
         with (
             (
-                open_session(spark, work, memory_limit)
+                open_session(spark, work, memory_limit, own)
                 if spark
                 else open_engine(
                     work,
                     memory_limit,
                     threads,
                     files.text_bytes(sources["events"]),
-                    directories=[temporary, *([earlier.paths.root] if earlier else []), *files.directories(every)],
+                    directories=[*own, *files.directories(every)],
                 )
             ) as connection,
             inputs.held(),

@@ -18,7 +18,7 @@ from __future__ import annotations
 import glob
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -67,11 +67,16 @@ class Relation:
 
 
 @contextmanager
-def open_spark(session: SparkSession, work: Path, memory_limit: str) -> Iterator[SparkConnection]:
-    """The Spark engine in a session; tables live in the new directory `work`, which is removed afterwards."""
+def open_spark(
+    session: SparkSession, work: Path, memory_limit: str, directories: Iterable[Path]
+) -> Iterator[SparkConnection]:
+    """The Spark engine in a session; tables live in the new directory `work`, which is removed afterwards.
+
+    The driver's DuckDB reaches files below `work` and `directories`, no others.
+    """
     work.mkdir()
     try:
-        with engine.open_engine(work / "driver", memory_limit, 0, directories=[work]) as shadow:
+        with engine.open_engine(work / "driver", memory_limit, 0, directories=[work, *directories]) as shadow:
             connection = SparkConnection(session, work, memory_limit, shadow)
             try:
                 yield connection

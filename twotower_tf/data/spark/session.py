@@ -7,7 +7,7 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -89,10 +89,11 @@ def start(options: SparkOptions) -> Any:
 
 
 @contextlib.contextmanager
-def open_session(options: SparkOptions, work: Path, memory_limit: str) -> Iterator[Any]:
+def open_session(options: SparkOptions, work: Path, memory_limit: str, directories: Iterable[Path]) -> Iterator[Any]:
     """A `SparkConnection`, for the steps a DuckDB; its tables in the new directory `work`, which is removed afterwards.
 
-    A Spark context that runs already is used and left running; else one is started and stopped.
+    A Spark context that runs already is used and left running; else one is started and stopped. Beside the input files
+    the steps read what is below `directories`.
 
     Raises:
         ConfigError: where Spark is not installed, or cannot be started with these options.
@@ -108,7 +109,7 @@ def open_session(options: SparkOptions, work: Path, memory_limit: str) -> Iterat
         session = base.newSession()
         for name, value in _SETTINGS.items():
             session.conf.set(name, value)
-        with open_spark(session, work, memory_limit) as connection:
+        with open_spark(session, work, memory_limit, directories) as connection:
             yield connection
     finally:
         if ours:
