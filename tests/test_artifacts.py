@@ -79,9 +79,21 @@ def test_json_is_read_back_and_checked(tmp_path: Path) -> None:
 
 
 def test_json_has_no_nan(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        artifacts.write_json(tmp_path / "metrics.json", {"recall": float("nan")})
-    assert list(tmp_path.iterdir()) == []
+    path = tmp_path / "metrics.json"
+    artifacts.write_json(path, {"recall": float("nan"), "ks": [1.5, float("inf")], "deep": {"x": (-float("inf"),)}})
+    assert artifacts.read_json(path, "run directory") == {"recall": None, "ks": [1.5, None], "deep": {"x": [None]}}
+    for text in ('{"recall": NaN}', '{"recall": [-Infinity]}'):
+        path.write_text(text)
+        with pytest.raises(ArtifactError, match=r"metrics.json: damaged: (NaN|-Infinity) is not a number of JSON"):
+            artifacts.read_json(path, "run directory")
+
+
+def test_json_without_an_end_to_its_depth_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.json"
+    path.write_text('{"a": ' + "[" * 200_000 + "]" * 200_000 + "}")
+    with pytest.raises(ArtifactError) as caught:
+        artifacts.read_json(path, "run directory")
+    assert str(caught.value) == f"{path}: damaged: nested too deeply"
 
 
 @pytest.mark.parametrize(

@@ -647,3 +647,8 @@ def test_json_round_trip(config: ExperimentConfig) -> None:
     assert again == config
     assert configuration.to_json(again) == text
     assert configuration.fingerprint(again) == configuration.fingerprint(config)
+
+
+def test_a_configuration_nested_without_end_is_one_line():
+    with pytest.raises(ConfigError, match="^config.json: JSON nested too deeply for a configuration$"):
+        configuration.from_json("[" * 200_000 + "]" * 200_000, "config.json")

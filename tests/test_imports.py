@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "twotower_tf"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-GROUND = {"errors", "locks", "artifacts", "config", "progress", "resources", "sql"}
+GROUND = {"errors", "characters", "locks", "artifacts", "config", "progress", "resources", "sql"}
 DATA = GROUND | {"data"}
 FEATURES = DATA | {"features"}
 SAMPLING = FEATURES | {"sampling"}
@@ -22,6 +22,7 @@ ALLOWED = {
     "errors": set(),
     "progress": set(),
     "resources": set(),
+    "characters": set(),
     "sql": {"errors"},
     "locks": {"errors"},
     "artifacts": {"errors", "locks"},
@@ -40,6 +41,7 @@ ALLOWED = {
 }
 NO_TENSORFLOW = {
     "errors",
+    "characters",
     "locks",
     "progress",
     "sql",

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -285,8 +286,21 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Writes a JSON file by rename. NaN and infinity are refused: JSON has neither."""
-    write_text(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Writes a JSON file by rename; see `json_text`."""
+    write_text(path, json_text(document, indent=2) + "\n")
+
+
+def json_text(document: Any, indent: int | None = None) -> str:
+    """JSON of a document, on one line by default. NaN and infinity, which JSON does not have, become null."""
+    return json.dumps(_finite(document), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    return [_finite(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def read_text(path: Path, kind: str) -> str:
@@ -311,14 +325,20 @@ def read_json(path: Path, kind: str, schema_version: int | None = None, remedy: 
     """
     text = read_text(path, kind)
     try:
-        document = json.loads(text)
-    except json.JSONDecodeError as error:
+        document = json.loads(text, parse_constant=_refuse_constant)
+    except ValueError as error:
         raise ArtifactError(f"{path}: damaged: {error}") from None
+    except RecursionError:
+        raise ArtifactError(f"{path}: damaged: nested too deeply") from None
     if not isinstance(document, dict):
         raise ArtifactError(f"{path}: damaged: a JSON object is expected, came {type(document).__name__}")
     if schema_version is not None:
         check_schema(document, schema_version, str(path), remedy)
     return document
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number of JSON")
 
 
 def check_schema(document: Any, expected: int, where: str, remedy: str = WRITE_AGAIN) -> None:

@@ -7,6 +7,8 @@ import time
 import urllib.parse
 import urllib.request
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from tensorboard import default, program
 
@@ -14,6 +16,7 @@ from twotower_tf.artifacts import RunPaths
 from twotower_tf.config import TrainConfig
 from twotower_tf.data.prepared import Prepared
 from twotower_tf.train import loop
+from twotower_tf.train.callbacks import write_projector
 
 WAIT = 60.0  # seconds for TensorBoard to have read the logs
 
@@ -83,3 +86,19 @@ def test_the_projector_shows_items_by_name(board):
     assert metadata[0] == "item_name\titem_id\ttrain_count"
     assert metadata[1].split("\t") == [items[0]["item_name"], items[0]["item_id"], str(items[0]["train_count"])]
     assert len(metadata) == 1 + len(items)
+
+
+def test_the_projectors_table_has_one_line_per_item_whatever_the_names(tmp_path):
+    names = ["line\nend", "tab\there", 'quote"d', "\x1b[2J", None]
+    items = pa.table({"item_name": names, "item_id": list("abcde"), "train_count": [5, 4, 3, 2, 1]})
+    write_projector(tmp_path, np.eye(5, dtype=np.float32), items)
+    lines = (tmp_path / "items.tsv").read_bytes().decode().split("\n")
+    assert lines == [
+        "item_name\titem_id\ttrain_count",
+        "line\\u000aend\ta\t5",
+        "tab\\u0009here\tb\t4",
+        'quote"d\tc\t3',
+        "\\u001b[2J\td\t2",
+        "\te\t1",
+        "",
+    ]

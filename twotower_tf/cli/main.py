@@ -19,7 +19,7 @@ from pathlib import Path
 from absl.flags import FlagValues
 
 from twotower_tf import __version__, resources
-from twotower_tf.cli import command, signals
+from twotower_tf.cli import command, signals, terminal
 from twotower_tf.errors import ConfigError, TwoTowerError, unknown_name
 
 # In the order in which a reader meets them.
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    with signals.noticed() as received:
+    with terminal.escaping(), signals.noticed() as received:
         return _run(arguments, received)
 
 

@@ -10,6 +10,7 @@ from typing import NoReturn, TextIO
 
 from tqdm import tqdm
 
+from twotower_tf.cli import terminal
 from twotower_tf.progress import Progress
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -25,7 +26,7 @@ def shown(stream: TextIO | None = None, note: Note = lambda: "") -> Iterator[Pro
         stream: standard error by default.
         note: what else there is to say at the moment, e.g. the memory in use.
     """
-    stream = stream or sys.stderr
+    stream = terminal.unescaped(stream or sys.stderr)
     display: Bars | Lines = Bars(stream, note) if stream.isatty() else Lines(stream, note)
     try:
         yield display

@@ -13,6 +13,7 @@ from typing import Any
 from absl import flags
 from absl.flags import FlagValues
 
+from twotower_tf import artifacts
 from twotower_tf.cli import options
 from twotower_tf.errors import ConfigError
 
@@ -44,7 +45,7 @@ def run(values: FlagValues) -> None:
     recommender = Recommender(bundle, blocklist=values.blocklist, max_k=values.max_k)
     answers = recommender.recommend(users, values.k, exclude=exclude, filter=values.filter)
     for answer in answers:
-        print(json.dumps(answer, ensure_ascii=False))
+        print(artifacts.json_text(answer))
         if sys.stdout.isatty():
             print(listing(bundle, answer))
 

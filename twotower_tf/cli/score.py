@@ -7,7 +7,6 @@ continues; every row of the table is answered once. Rows that cannot be answered
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 from absl.flags import FlagValues
 
+from twotower_tf import artifacts
 from twotower_tf.cli import options, progress, run_lock
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def run(values: FlagValues) -> None:
             with progress.shown(note=note) as shown:
                 summary = score(wanted, resume=values.resume, progress=shown, tell=_tell, watch=note.watch)
     print(told(summary, values.output))
-    print(json.dumps(summary))
+    print(artifacts.json_text(summary))
 
 
 def _tell(line: str) -> None:

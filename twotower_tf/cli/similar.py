@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 from absl import flags
 from absl.flags import FlagValues
 
+from twotower_tf import artifacts
 from twotower_tf.cli import options
 
 REQUIRED = ("export_dir", "item")
@@ -33,6 +33,6 @@ def run(values: FlagValues) -> None:
     recommender = Recommender(bundle, blocklist=values.blocklist, max_k=values.max_k)
     for item in values.item:
         answer = recommender.similar(item, values.k, values.filter)
-        print(json.dumps(answer, ensure_ascii=False))
+        print(artifacts.json_text(answer))
         if sys.stdout.isatty():
             print(listing(bundle, answer))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
 from absl.flags import FlagValues
 
+from twotower_tf import artifacts
 from twotower_tf.cli import options
 from twotower_tf.errors import ArtifactError
 
@@ -31,7 +31,7 @@ def run(values: FlagValues) -> None:
     summaries = [_summary(Bundle.open(values.export_dir, version, check="light").manifest) for version in known]
     if not sys.stdout.isatty():
         for summary in summaries:
-            print(json.dumps(summary, ensure_ascii=False))
+            print(artifacts.json_text(summary))
         return
     shown = [name for name in _SHOWN if any(name in summary["metrics"] for summary in summaries)]
     rows = [

@@ -61,6 +61,8 @@ def from_json(text: str, where: str) -> ExperimentConfig:
         document = json.loads(text)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{where}: not JSON: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: JSON nested too deeply for a configuration") from None
     artifacts.check_schema(document, SCHEMA_VERSION, where)
     document.pop("schema_version")
     try:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 import duckdb
 
+from twotower_tf.characters import LINE_BREAKING
 from twotower_tf.config import DateSplit, ExperimentConfig, GivenSplit, LeaveLastOut, TimeSplit
 from twotower_tf.data import days, quarantine, timestamps
 from twotower_tf.data.engine import one
@@ -22,14 +23,13 @@ from twotower_tf.data.values import literal
 from twotower_tf.errors import DataError
 
 SPLITS = ("train", "valid", "test")
-_CONTROL = r"[\t\n\r\x00]"
 
 
 def unusable_id(kind: str, column: str, text: str) -> str:
     """SQL branches of a CASE that name what is wrong with an id."""
     return (
         f"WHEN {text} IS NULL THEN {literal(f'no {kind} id: column {column!r} is empty')} "
-        f"WHEN regexp_matches({text}, '{_CONTROL}') "
+        f"WHEN regexp_matches({text}, {literal(LINE_BREAKING)}) "
         f"THEN {literal(f'{kind} id with a tab, line end or NUL in column {column!r}')} "
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import duckdb
 
+from twotower_tf import artifacts
 from twotower_tf.data import files, lines
 from twotower_tf.data.tables import Table
 
@@ -107,7 +107,7 @@ def _row_entries(
         ).fetchall()
         for place, *values in rows:
             position = place - start
-            text = json.dumps(dict(zip(names, values, strict=True)), ensure_ascii=False)
+            text = artifacts.json_text(dict(zip(names, values, strict=True)))
             found.append(
                 {"file": source.name, key: source.number(number(position)), "reason": reasons[position], "text": text}
             )
@@ -138,4 +138,4 @@ def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes `quarantine.jsonl`; an empty file says that nothing was set aside."""
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(artifacts.json_text(row) + "\n")

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from twotower_tf import artifacts, resources
+from twotower_tf.characters import LINE_BREAKING
 from twotower_tf.errors import ArtifactError
 
 Floats = npt.NDArray[np.float32]
@@ -31,7 +32,6 @@ Bytes = npt.NDArray[np.uint8]
 _VALUES_PER_BLOCK = 1 << 18  # texts of about 3 MB: large enough to amortise calls, small enough to stay in cache
 _BYTES_PER_READ = 1 << 22
 _TAB, _NEWLINE, _COMMA, _CLOSE = b"\t\n,]"
-_FORBIDDEN = "[\t\n\r\x00]"
 
 
 def write_tsv(path: Path, ids: Sequence[str] | npt.NDArray[Any] | pa.Array, vectors: Floats, threads: int = 0) -> None:
@@ -193,7 +193,7 @@ def _id_array(ids: Sequence[str] | npt.NDArray[Any] | pa.Array) -> pa.Array:
         raise ArtifactError(f"item ids: each must be valid Unicode text: {error}") from None
     if names.null_count or pc.any(pc.equal(pc.binary_length(names), 0)).as_py():
         raise ArtifactError("item ids: one is empty; every exported item needs an id")
-    odd = names.filter(pc.match_substring_regex(names, _FORBIDDEN))
+    odd = names.filter(pc.match_substring_regex(names, LINE_BREAKING))
     if len(odd):
         raise ArtifactError(
             f"item id {odd[0].as_py()!r}: holds a tab, line break or NUL, which item_embeddings.tsv cannot"

@@ -156,7 +156,7 @@ class Journal:
         with artifacts.atomic_file(self.output / QUARANTINE) as path, path.open("w", encoding="utf-8") as file:
             for note in self.notes(count):
                 for entry in note["quarantined"]:
-                    file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                    file.write(artifacts.json_text(entry) + "\n")
                     rows += 1
         return rows
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from twotower_tf import sql
+from twotower_tf.characters import LINE_BREAKING
 from twotower_tf.data import timestamps
 from twotower_tf.data.timestamps import Clock
 from twotower_tf.data.values import number_sql, text_sql
@@ -25,7 +26,6 @@ from twotower_tf.score.columns import Column, is_text
 from twotower_tf.score.reading import Bad
 
 _CONTROLS = np.frombuffer(b"\t\n\r\0", np.uint8)
-_CONTROL = "[\t\n\r\x00]"
 _VALUE = "v"  # what DuckDB sees a column as
 
 Mask = npt.NDArray[np.bool_]
@@ -76,7 +76,7 @@ class Judge:
         empty = pc.fill_null(pc.equal(pc.binary_length(ids), 0), True).to_numpy(zero_copy_only=False)
         faults.append((empty, lambda value: f"no user id: {where} is empty", ids))
         if _has_controls(ids):
-            odd = pc.fill_null(pc.match_substring_regex(ids, _CONTROL), False).to_numpy(zero_copy_only=False)
+            odd = pc.fill_null(pc.match_substring_regex(ids, LINE_BREAKING), False).to_numpy(zero_copy_only=False)
             faults.append((odd, lambda value: f"user id with a tab, line end or NUL in {where}", ids))
         values: dict[str, pa.Array] = {}
         for each in self._columns:

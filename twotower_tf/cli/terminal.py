@@ -1,0 +1,50 @@
+"""What commands print: ids and names from data cannot steer the terminal that shows them."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO, cast
+
+from twotower_tf.characters import escaped
+
+
+class Escaping:
+    """A text stream that escapes what a terminal would obey; see `characters.escaped`.
+
+    Attributes:
+        unescaped: the stream behind it, for the progress bar, which steers the terminal itself.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.unescaped = stream
+
+    def write(self, text: str) -> int:
+        """Writes a text; returns its length."""
+        self.unescaped.write(escaped(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Writes texts one after the other."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.unescaped, name)
+
+
+@contextlib.contextmanager
+def escaping() -> Iterator[None]:
+    """Escapes what is printed to standard output and standard error within a block."""
+    out, err = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = cast(TextIO, Escaping(out)), cast(TextIO, Escaping(err))
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = out, err
+
+
+def unescaped(stream: TextIO) -> TextIO:
+    """The stream behind one that escapes, or the stream itself."""
+    return stream.unescaped if isinstance(stream, Escaping) else stream
