@@ -80,3 +80,22 @@ def test_a_name_too_long_for_a_file_is_one_line(asked, tmp_path):
     assert status == 2 and "Traceback" not in error
     status, _, error = asked("recommend", "--user={}", f"--export_dir={'e' * 4096}")
     assert status == 2 and "Traceback" not in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+@pytest.mark.parametrize("feature", ["age", "country", "timestamp", "history"])
+def test_what_json_does_not_have_is_told_in_a_line(asked, feature, number):
+    user = f'{{"{feature}": {f"[{number}]" if feature == "history" else number}}}'
+    status, answers, error = asked("recommend", f"--user={user}")
+    assert (status, answers) == (2, [])
+    assert error == (
+        f"twotower recommend: --user: not JSON ({number} is not a JSON value): {user}; "
+        """write e.g. --user='{"user_id": "u1"}'\n"""
+    )
+
+
+def test_null_is_no_value(asked):
+    nothing = '{"age": null, "country": null, "timestamp": null, "history": [null], "interests": null}'
+    status, (answer,), _ = asked("recommend", f"--user={nothing}", "--k=5")
+    assert status == 0
+    assert answer["item_ids"] == asked("recommend", "--user={}", "--k=5")[1][0]["item_ids"]

@@ -139,15 +139,15 @@ def test_versions_are_the_changes_of_table_and_log(tmp_path: Path) -> None:
         for path in prepared.version_parts()
         for row in pq.read_table(path).to_pylist()
     ]
-    # What the log says at second 10 is known from 11 on, and the first that it says from the beginning; the table's
-    # rows hold from their own second. The test events, at 99, tell nothing, but for the item that has no other.
+    # What the log says at second 10 is known a microsecond later, and the first that it says from the beginning; the
+    # table's rows hold from their own second. The test events, at 99, tell nothing, but for the item that has no other.
     assert versions == [
-        ("cold", 0, None, None), ("cold", 5, 7.0, 3.0),
-        ("x", 0, 5.0, None), ("x", 15, 5.0, 1.0), ("x", 21, 3.0, 1.0), ("x", 30, 3.0, 2.0),
-        ("y", 0, 1.0, None), ("y", 31, 0.0, None),
+        ("cold", 0, None, None), ("cold", 5_000_000, 7.0, 3.0),
+        ("x", 0, 5.0, None), ("x", 15_000_000, 5.0, 1.0), ("x", 20_000_001, 3.0, 1.0), ("x", 30_000_000, 3.0, 2.0),
+        ("y", 0, 1.0, None), ("y", 30_000_001, 0.0, None),
         ("z", 0, 8.0, None),
     ]  # fmt: skip
-    assert manifest["split_times"] == {"train": [10, 30], "test": [99, 99]}
+    assert manifest["split_times"] == {"train": [10_000_000, 30_000_000], "test": [99_000_000, 99_000_000]}
     assert [row["item.stock"] for row in rows_of(prepared, "train")] == [5, 1, 5, 5, 5, 1]
     assert [row["item.price"] for row in rows_of(prepared, "train")] == [None, None, None, 1, 1, None]
 

@@ -112,6 +112,24 @@ def test_lines_of_json(tmp_path: Path) -> None:
     assert Prepared.open(tmp_path / "run").item_ids().tolist() == ["1", "2"]
 
 
+def test_json_has_no_nan(tmp_path: Path) -> None:
+    """As a word in a text it is one; as a value it is no JSON, wherever it stands."""
+    (tmp_path / "events.jsonl").write_text(
+        '{"user": "NaN", "item": "a \\" inf, NaN", "time": 5, "label": 1}\n'
+        '{"user": "a", "item": "x", "time": NaN, "label": 1}\n'
+        '{"user": "a", "item": "x", "time": 5, "label": 1, "unread": [1, -Infinity]}\n'
+        '{"user": "a", "item": "x", "time": 5, "label": nan}\n'
+        '{"user": "b", "item": "banana", "time": 6, "label": 1}\n'
+    )
+    manifest = prepare(experiment(tmp_path, events="events.jsonl"), tmp_path / "run")
+    assert manifest["rows"] == {"read": 5, "used": 2, "excluded": {}, "quarantined": 3}
+    reason = "NaN or Infinity, which JSON does not have"
+    assert [(entry["line"], entry["reason"]) for entry in quarantined(tmp_path)] == [
+        (line, reason) for line in (2, 3, 4)
+    ]
+    assert Prepared.open(tmp_path / "run").item_ids().tolist() == ['a " inf, NaN', "banana"]
+
+
 def test_rows_of_parquet(tmp_path: Path) -> None:
     for part, users in enumerate((["a", None], ["b\n", "c"])):
         table = pa.table({"user": users, "item": [3.0, 4.0], "time": [1, 2], "label": [True, False]})

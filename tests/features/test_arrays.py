@@ -146,7 +146,7 @@ def test_own_items_and_any_others_have_the_values_said_before_the_event(timed, s
     keys = encoded.keys(split)
     own = encoded.event_item_batch(split, np.arange(len(keys["item_row"])))
     others = np.random.default_rng(0).integers(0, prepared.num_items, len(keys["item_row"]))
-    drawn = encoded.item_batch(others, keys["timestamp"])
+    drawn = encoded.item_batch(others, keys["timestamp"] * 1_000_000)
     assert len(own["numeric"]) == prepared.num_rows(split) > 50
     for place, (item, other, time) in enumerate(zip(keys["item_row"], others, keys["timestamp"], strict=True)):
         assert own["ids"][place].tolist() == [bucket(ids[item])]
@@ -160,9 +160,9 @@ def test_own_items_and_any_others_have_the_values_said_before_the_event(timed, s
 def test_the_catalogue_is_ranked_as_of_a_held_out_splits_first_event(timed, untimed):
     _, prepared, encoded = timed
     times = {split: [row["timestamp"] for row in raw_rows(prepared, split)] for split in ("train", "valid", "test")}
-    assert encoded.ranking_time("train") == max(times["train"])
-    assert encoded.ranking_time("valid") == min(times["valid"])
-    assert encoded.ranking_time("test") == min(times["test"]) > max(times["valid"])
+    assert encoded.ranking_time("train") == max(times["train"]) * 1_000_000
+    assert encoded.ranking_time("valid") == min(times["valid"]) * 1_000_000
+    assert encoded.ranking_time("test") == min(times["test"]) * 1_000_000 > max(times["valid"]) * 1_000_000
     _, prepared, encoded = untimed  # nothing is before anything: the catalogue holds for all
     assert not encoded.varies and [encoded.ranking_time(split) for split in times] == [None] * 3
     assert not (prepared.paths.item_versions.exists() or prepared.paths.encoded_versions.exists())

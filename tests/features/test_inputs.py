@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from twotower_tf.errors import DataError
@@ -30,8 +31,34 @@ def test_lists_are_padded_and_cut_at_the_right_end():
     assert got["history"].tolist() == [[b"i2", b"3"], [b"", b""], [b"", b""]]
 
 
-def test_one_unsplit_text_is_a_history_of_one():
-    assert rows_to_arrays(INPUTS, [{"history": "i|1"}])["history"].tolist() == [[b"i|1"]]
+def test_a_text_of_items_is_split_as_in_text_files():
+    rows = [{"history": "i0|i1|i2"}, {"history": "i1"}, {"history": "|i1||i2"}, {"history": ["i|1"]}, {"history": ""}]
+    got = rows_to_arrays(INPUTS, rows)["history"].tolist()
+    assert got == [[b"i1", b"i2"], [b"i1", b""], [b"i1", b"i2"], [b"i|1", b""], [b"", b""]]
+
+
+def test_values_come_in_any_ordered_iterable():
+    rows = [{"history": pd.Series(["i1", "i2"])}, {"history": iter(["i1", "i2"])}, {"history": np.array(["i1", "i2"])}]
+    assert rows_to_arrays(INPUTS, rows)["history"].tolist() == [[b"i1", b"i2"]] * 3
+
+
+def test_elements_of_tags_are_split_as_in_training():
+    """Training joins a list by the separator and splits it again."""
+    assert rows_to_arrays(INPUTS, [{"tags": [" a ", "b|c"]}])["tags"].tolist() == [[b"a", b"b", b"c"]]
+
+
+@pytest.mark.parametrize("gap", [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT, np.datetime64("NaT"), ""])
+def test_a_gap_is_no_value_for_every_kind(gap):
+    got = rows_to_arrays(INPUTS, [{each.name: gap for each in INPUTS}])
+    assert (got["city"].tolist(), got["ts"].tolist()) == ([b""], [0])
+    assert (got["tags"].tolist(), got["history"].tolist()) == ([[b""]], [[b""]])
+    assert np.isnan(got["age"]).tolist() == [True]
+    assert rows_to_arrays(INPUTS, [{"history": [gap, "i1"]}])["history"].tolist() == [[b"i1"]]
+
+
+def test_infinity_is_no_number_as_in_training():
+    ages = [float("inf"), "-inf", 10**400, 1e30]
+    assert np.isnan(rows_to_arrays(INPUTS, [{"age": age} for age in ages])["age"]).tolist() == [True] * 3 + [False]
 
 
 def test_numbers_and_times():
@@ -41,14 +68,21 @@ def test_numbers_and_times():
     assert got["ts"].tolist() == [3600, 60, 0, 86400]
 
 
+TIME = (
+    "feature 'ts': invalid time {} (expected epoch seconds from -62135596800 to 253402300799, or ISO 8601); write it "
+    "in the form that the log has"
+)
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
         ({"citi": "x"}, "row 0: unknown feature 'citi'; did you mean 'city'? (features: age, city, history, tags, ts)"),
         ({"age": "old"}, "feature 'age': a number is expected; came 'old'"),
-        ({"ts": "noon"}, "feature 'ts': epoch seconds or an ISO 8601 time is expected; came 'noon'"),
-        ({"ts": 1e30}, "feature 'ts': epoch seconds or an ISO 8601 time is expected; came 1e+30"),
-        ({"ts": 2**63}, "feature 'ts': epoch seconds or an ISO 8601 time is expected; came 9223372036854775808"),
+        ({"ts": "noon"}, TIME.format("'noon'")),
+        ({"ts": 1e30}, TIME.format("1e+30")),
+        ({"ts": 2**63}, TIME.format("9223372036854775808")),
+        ({"ts": True}, TIME.format("True")),
         ({"city": ["a"]}, "feature 'city': one value is expected; came ['a']"),
         ({"city": "\ud800"}, "feature 'city': text of valid Unicode is expected; came '\\ud800'"),
         ({"city": b"\xff"}, "feature 'city': text of valid Unicode is expected; came b'\\xff'"),

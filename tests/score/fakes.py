@@ -29,7 +29,7 @@ class FakeScorer:
         bundle = Bundle.open(job.export_dir, job.version, check="light")
         self.job, self.ids = job, read_ids(bundle.path / "index" / "item_ids")
         self.layout = Layout(bundle.version, job.format, job.k, self.ids)
-        self.judge = Judge(job.user_id, job.columns, job.clocks)
+        self.judge = Judge(job.user_id, job.columns, job.times)
         self.tables = 0
 
     def tally(self):

@@ -10,11 +10,11 @@ import pytest
 
 from tests.score.people import COLUMNS, delimited, json_lines, parquet, people
 from twotower_tf.cli.main import main
-from twotower_tf.data.timestamps import Clock
+from twotower_tf.data.time_form import TimeForm
 from twotower_tf.errors import ConfigError
 from twotower_tf.score import looking
 from twotower_tf.score.columns import Column
-from twotower_tf.score.judge import Judge, clock
+from twotower_tf.score.judge import Judge
 from twotower_tf.score.options import Options
 from twotower_tf.score.planning import Planner
 
@@ -115,7 +115,8 @@ def test_words_where_numbers_were(tmp_path, export_dir, capsys):
 def test_words_where_times_were(tmp_path, export_dir, capsys):
     delimited(tmp_path / "u.csv", [{**row, "timestamp": "soon"} for row in people(10)])
     assert refused(capsys, export_dir, tmp_path, tmp_path / "u.csv") == (
-        "--users: column 'timestamp': 10 of 10 values are no time; write them as ISO 8601 or epoch seconds"
+        "u.csv: column 'timestamp': 10 of the first 10 values are no time, e.g. 'soon'; the model was trained on "
+        "times: expected epoch seconds from 100000000 to 99999999999, or ISO 8601"
     )
 
 
@@ -178,8 +179,7 @@ COLUMNS_OF_A_MODEL = (
 
 
 def judged(table):
-    clocks = {"when": clock(table, "when", "")} if "when" in table.column_names else {}
-    return Judge("id", COLUMNS_OF_A_MODEL, clocks).judge(table, 4096)
+    return Judge("id", COLUMNS_OF_A_MODEL, TimeForm("epoch seconds")).judge(table, 4096)
 
 
 def test_rows_that_are_set_aside():
@@ -197,7 +197,10 @@ def test_rows_that_are_set_aside():
         (4098, "no user id: column 'id' is empty"),
         (4099, "user id with a tab, line end or NUL in column 'id'"),
         (4100, "column 'age': 'thirty' is no number"),
-        (4101, "column 'when': 'yesterday' is not epoch seconds"),
+        (
+            4101,
+            "column 'when': 'yesterday' is no time (expected epoch seconds from 100000000 to 99999999999, or ISO 8601)",
+        ),
     ]
     assert json.loads(bad[3].text) == {"id": "e", "age": "thirty", "when": "1736500000"}
     age = users.columns["age"].to_pylist()
@@ -269,9 +272,15 @@ def test_only_the_beginning_of_a_text_is_looked_at(tmp_path, export_dir, monkeyp
     assert read[0] == read[1] == text[: text[:20_000].rfind(b"\n") + 1]
 
 
-def test_clock_of_a_form_that_is_given():
-    found = clock(pa.table({"when": ["21.10.2025", "22.10.2025"]}), "when", "%d.%m.%Y")
-    assert isinstance(found, Clock) and found.form == "%d.%m.%Y"
+def test_times_of_a_form_that_was_given():
+    """The bundle's form reads, not the one that the table itself would suggest."""
+    table = pa.table({"id": ["a", "b", "c"], "when": ["02.10.2025", "2025-10-02", "1736500000"]})
+    users, bad = Judge("id", COLUMNS_OF_A_MODEL, TimeForm("%d.%m.%Y")).judge(table, 0)
+    assert users.columns["when"].to_pylist() == [1759363200, None, None]
+    assert [each.reason for each in bad] == [
+        "column 'when': '2025-10-02' is no time (expected text in the form %d.%m.%Y)",
+        "column 'when': '1736500000' is no time (expected text in the form %d.%m.%Y)",
+    ]
 
 
 def test_options_alone():

@@ -131,7 +131,7 @@ def test_shared_negatives_have_the_times_of_positives(run):
     (_, drawn), (x, _, _) = next(iter(made.drawn(0))), next(iter(made.epoch(0)))
     shared = x["item_numeric"][-150:, 0]
     # Each value is one that the item has at the time of a row of this batch.
-    times = made._keys["timestamp"][drawn.rows.index]
+    times = made._keys["timestamp"][drawn.rows.index] * 1_000_000
     encoded = EncodedData(config, prepared)
     for item, value in zip(drawn.shared, shared, strict=True):
         assert value in encoded.item_batch(np.full(BATCH, item), times)["numeric"][:, 0]
@@ -152,7 +152,7 @@ def test_what_is_known_after_a_split_begins_does_not_change_how_it_is_ranked(tmp
                 path = tmp_path / name / f"{table}.parquet"
                 rows = pq.read_table(path).to_pandas()
                 value = "clicks_so_far" if table == "items" else "seen_clicks"
-                rows.loc[rows[time] > first["one"][2], value] += 1_000
+                rows.loc[rows[time] * 1_000_000 > first["one"][2], value] += 1_000
                 rows.to_parquet(path, index=False)
         _, run_dir = prepared_run(config, tmp_path / f"run-{name}")
         prepared = Prepared.open(run_dir)

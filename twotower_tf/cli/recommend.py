@@ -83,9 +83,9 @@ def _user(text: str) -> dict[str, Any]:
     shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
     example = """write e.g. --user='{"user_id": "u1"}'"""
     try:
-        user = json.loads(text)
+        user = json.loads(text, parse_constant=_not_json)
         deep = _nested(user, _DEEPEST)
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise ConfigError(f"--user: not JSON ({error}): {shown}; {example}") from None
     except RecursionError:
         deep = True
@@ -107,3 +107,7 @@ def _nested(value: Any, levels: int) -> bool:
             for inner in (each.values() if isinstance(each, dict) else each)
         ]
     return bool(current)
+
+
+def _not_json(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON value")

@@ -58,7 +58,7 @@ def latest(
         event_time: the log's time column, which decides what is latest where the table has a usable one of that name.
         name: "item" or "user".
         since: the column with the time from which a row holds, or "". With it `{name}_rows` is created too: id, place
-            and ts of every id's latest row at each time.
+            and ts (epoch microseconds) of every id's latest row at each time.
         now: epoch seconds; rows that hold from a later time on are in no `{name}_latest`. None: all may be.
 
     Returns:
@@ -75,7 +75,7 @@ def latest(
         clock = timestamps.choose(
             connection, table.name, column.identifier, column.kind, column=since, field=f"data.{name}s_time"
         )
-        ts, time = clock.seconds, table.text(since)
+        ts, time = clock.micros, table.text(since)
         faults += (
             f"WHEN {time} IS NULL THEN {literal(f'no time: column {since!r} is empty')} "
             f"WHEN {ts} IS NULL THEN 'time ''' || {time} || ''' is not {clock.form}' "
@@ -83,7 +83,7 @@ def latest(
     elif event_time in table.columns:
         column = table.columns[event_time]
         with contextlib.suppress(DataError):  # a column of that name with another meaning: file order decides
-            ts = timestamps.choose(connection, table.name, column.identifier, column.kind, column=event_time).seconds
+            ts = timestamps.choose(connection, table.name, column.identifier, column.kind, column=event_time).micros
     connection.execute(
         f"""
         CREATE TABLE {name}_rows AS
@@ -95,7 +95,7 @@ def latest(
         """
     )
     used, bad = one(connection, f"SELECT count(*) FILTER (used), count(*) FILTER (reason IS NOT NULL) FROM {name}_rows")
-    begun = f"WHERE ts <= {now}" if since and now is not None else ""
+    begun = f"WHERE ts <= {now * timestamps.MICROSECONDS}" if since and now is not None else ""
     rejected = connection.execute(
         f"SELECT place, reason FROM {name}_rows WHERE reason IS NOT NULL ORDER BY place"
     ).fetchall()
@@ -189,7 +189,8 @@ def items_query(
             silent += ["l.id IS NULL"] if table is not None else []
             values[name] = f"CASE WHEN {' AND '.join(silent)} THEN coalesce({before}, {now}) ELSE {now} END"
     values["train_count"] = "coalesce(c.train_count, 0)"
-    values["last_event"] = "last.ts" if earlier is None else "greatest(last.ts, g.last_event)"
+    last = timestamps.seconds_sql("last.ts")
+    values["last_event"] = last if earlier is None else f"greatest({last}, g.last_event)"
     joins = "LEFT JOIN item_events AS last ON last.item_row = i.item_row LEFT JOIN events AS e ON e.rowid = last.place "
     joins += "LEFT JOIN item_counts AS c ON c.item_row = i.item_row "
     if table is not None:
@@ -210,14 +211,14 @@ def users_query(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> str:
     values: dict[str, str] = {}
     for feature in inputs.user_from_events:
         values[feature.name] = feature.sql(inputs.events.columns[feature.name], "e")
-    last = "last.ts"
+    last = timestamps.seconds_sql("last.ts")
     joins = "LEFT JOIN user_events AS last ON last.user_row = u.user_row LEFT JOIN events AS e ON e.rowid = last.place "
     if inputs.users is not None:
         for feature in inputs.user_from_table:
             values[feature.name] = feature.sql(inputs.users.columns[feature.name], "t")
         joins += "LEFT JOIN user_latest AS l ON l.id = u.user_id LEFT JOIN user_table AS t ON t.rowid = l.place "
     if inputs.continued:
-        last = "greatest(last.ts, g.last_event)"
+        last = f"greatest({last}, g.last_event)"
         joins += "LEFT JOIN earlier_users AS g ON g.user_row = u.user_row "
         for features, silent in ((inputs.user_from_events, _NO_NEWER_EVENT), (inputs.user_from_table, "l.id IS NULL")):
             for feature in features:
@@ -231,8 +232,11 @@ def users_query(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> str:
 
 
 _BEFORE_ALL = -(1 << 62)  # the time of an event without one
-# an earlier run's latest event is later than this one's; of equal times the new one counts
-_NO_NEWER_EVENT = f"(last.place IS NULL OR coalesce(last.ts, {_BEFORE_ALL}) < coalesce(g.last_event, {_BEFORE_ALL}))"
+# an earlier run's latest event is later than this one's; of one second the new one counts
+_NO_NEWER_EVENT = (
+    f"(last.place IS NULL OR coalesce({timestamps.seconds_sql('last.ts')}, {_BEFORE_ALL}) < "
+    f"coalesce(g.last_event, {_BEFORE_ALL}))"
+)
 
 
 def _latest_events(connection: duckdb.DuckDBPyConnection, side: Side) -> None:

@@ -17,12 +17,13 @@ import pyarrow as pa
 
 from twotower_tf import resources
 from twotower_tf.artifacts import PreparedPaths
-from twotower_tf.data import judge, shards
+from twotower_tf.data import judge, shards, timestamps
 from twotower_tf.data.engine import Cluster
 from twotower_tf.data.roles import Inputs
 from twotower_tf.data.values import quoted
 
 KEYS = ("user_row", "item_row", "label", "timestamp", "history_start", "history_end")
+_MICROSECOND = "microsecond"  # of the second in `timestamp`: what orders rows of several splits
 _CELLS = 16 << 20  # of one part: rows times columns
 _WRITERS = 2
 _MOST_READ = 4  # ranges may overlap: the log is read this often at most before one sort is cheaper
@@ -61,7 +62,7 @@ def write(
             connection.write_parts(_of_split(inputs, code), paths.examples(split))
         return
     carried, joined = values(inputs)
-    rows = part_rows(len(KEYS) + len(inputs.keys) + len(carried) + len(joined))
+    rows = part_rows(len(_stored(inputs)) + len(carried) + len(joined))
     for split in judge.SPLITS:
         paths.examples(split).mkdir(parents=True)
     parts = _parts(connection, rows)
@@ -107,9 +108,18 @@ def values(inputs: Inputs) -> tuple[dict[str, str], dict[str, str]]:
     return carried, joined | {f"item.{column.name}": f"i.v{number}" for number, column in versions}
 
 
+def _stored(inputs: Inputs) -> tuple[str, ...]:
+    """The columns before the raw values."""
+    return (*KEYS, *inputs.keys, _MICROSECOND)
+
+
 def _keys(inputs: Inputs) -> str:
-    names = (*KEYS, *inputs.keys)
-    return ", ".join("p.ts AS timestamp" if name == "timestamp" else f"p.{name}" for name in names)
+    seconds = timestamps.seconds_sql("p.ts")
+    made = {
+        "timestamp": f"{seconds} AS timestamp",
+        _MICROSECOND: f"CAST(p.ts - {timestamps.MICROSECONDS} * {seconds} AS INTEGER) AS {_MICROSECOND}",
+    }
+    return ", ".join(made.get(name, f"p.{name}") for name in _stored(inputs))
 
 
 def _joins(inputs: Inputs) -> str:
@@ -166,4 +176,4 @@ def _read(connection: duckdb.DuckDBPyConnection, inputs: Inputs, part: _Part) ->
         log = log.take(places)
     for position, name in enumerate(log.schema.names):
         table = table.append_column(name, log.column(position))
-    return table.select([*table.schema.names[: len(KEYS) + len(inputs.keys)], *carried, *joined])
+    return table.select([*table.schema.names[: len(_stored(inputs))], *carried, *joined])

@@ -26,8 +26,8 @@ _MEMBERS = {"train": "split = 0", "seen": "split <= 1"}
 def count_positives(connection: duckdb.DuckDBPyConnection, past: str = "") -> None:
     """Creates `positives` and `user_counts`.
 
-    `positives` has user_row, item_row, ts, place and split of what can be in a history. `user_counts` has user_row,
-    user_id, the user's positives and their first positions in both arrays.
+    `positives` has user_row, item_row, ts (epoch microseconds), place and split of what can be in a history.
+    `user_counts` has user_row, user_id, the user's positives and their first positions in both arrays.
 
     Args:
         connection: with `split_keys` and `users`.
@@ -59,7 +59,7 @@ def write_sequences(connection: duckdb.DuckDBPyConnection, root: Path, past: str
     continued = f" UNION ALL SELECT user_row, item_row, ts, place FROM {past}" if past else ""
     shards.write_parts(
         connection,
-        "SELECT user_row, item_row, ts AS timestamp, place FROM (SELECT user_row, item_row, ts, place FROM split_keys "
+        "SELECT user_row, item_row, ts AS micros, place FROM (SELECT user_row, item_row, ts, place FROM split_keys "
         f"WHERE label = 1{continued}) ORDER BY user_row, ts NULLS LAST, place",
         paths.positives,
     )
@@ -115,7 +115,7 @@ def place_histories(
 def _count_before(connection: duckdb.DuckDBPyConnection) -> None:
     """Creates `met`: how many positives a user has from a time on, until the next of the user's rows there.
 
-    They count from the second after their own: strictly before, whatever the ties.
+    They count from the microsecond after their own: strictly before, whatever the ties.
     """
     counts = ", ".join(f"count(*) FILTER ({member}) AS {which}" for which, member in _MEMBERS.items())
     before = ", ".join(

@@ -33,6 +33,8 @@ def create(
 ) -> None:
     """Creates `item_versions`: item row (`version_of`), `since`, number in that order (`place`), values `v0`, `v1`, ...
 
+    `since` is in epoch microseconds.
+
     Args:
         connection: with `split_keys`, `items`, the input tables, and where `earlier` is given `earlier_items`.
         inputs: the tables' columns; those of `item_as_of` give the values.
@@ -97,7 +99,7 @@ def _in_table(inputs: Inputs) -> bool:
 
 
 def _create_reports(connection: duckdb.DuckDBPyConnection, inputs: Inputs, known: int) -> None:
-    """Creates `item_reports`: what the log says of an item, from the second after it says so.
+    """Creates `item_reports`: what the log says of an item, from the microsecond after it says so.
 
     The first report of an item holds from the beginning, unless an earlier run knows the item (the first `known` rows).
     Test events are no reports, and validation events are where they follow all of training, so that training rows see

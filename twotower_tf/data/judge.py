@@ -19,6 +19,7 @@ from twotower_tf.data.engine import one
 from twotower_tf.data.expressions import Expressions
 from twotower_tf.data.roles import Inputs
 from twotower_tf.data.tables import Table
+from twotower_tf.data.timestamps import Clock
 from twotower_tf.data.values import literal
 from twotower_tf.errors import DataError
 
@@ -34,8 +35,13 @@ def unusable_id(kind: str, column: str, text: str) -> str:
     )
 
 
-def judge(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs) -> None:
+def judge(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs) -> str:
     """Creates `judged`: place, user_id, item_id, ts, label, given, reason (NULL: well-formed), excluded, `inputs.keys`.
+
+    `ts` is in epoch microseconds.
+
+    Returns:
+        the name of the form in which the log writes times; "" in a log without times.
 
     Raises:
         DataError: for a label column without usable labels, times that cannot be read, or an unusable expression.
@@ -43,9 +49,10 @@ def judge(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, input
     data, table = config.data, inputs.events
     user, item = table.text(data.user_id), table.text(data.item_id)
     reasons = unusable_id("user", data.user_id, user) + unusable_id("item", data.item_id, item)
-    ts = "CAST(NULL AS BIGINT)"
+    ts, clock = "CAST(NULL AS BIGINT)", None
     if data.timestamp:
-        ts, wrong = _time(connection, config, table)
+        clock, wrong = _time(connection, config, table)
+        ts = clock.micros
         reasons += wrong
     label = "CAST(1 AS TINYINT)"
     if data.label:
@@ -57,7 +64,7 @@ def judge(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, input
         given, wrong = _given(connection, table, data.split.column)
         reasons += wrong
     elif isinstance(data.split, DateSplit):
-        given, wrong = _days(connection, data.split, table, ts if data.timestamp else "")
+        given, wrong = _days(connection, data.split, table, clock.seconds if clock else "")
         reasons += wrong
         outside = "__given IS NULL"
     expressions = Expressions.of(connection, data, table)
@@ -84,6 +91,7 @@ def judge(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, input
         )
         """
     )
+    return clock.form if clock else ""
 
 
 def faults(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs) -> Iterator[str]:
@@ -93,7 +101,7 @@ def faults(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inpu
 
     def read_time() -> None:
         nonlocal seconds
-        seconds, _ = _time(connection, config, table)
+        seconds = _time(connection, config, table)[0].seconds
 
     def read_days(split: DateSplit) -> None:
         if seconds or not data.timestamp:
@@ -146,7 +154,8 @@ def check_numbers(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> None
                 )
 
 
-def _time(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, table: Table) -> tuple[str, str]:
+def _time(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, table: Table) -> tuple[Clock, str]:
+    """How the log's times are read, and SQL branches of a CASE that name what is wrong with one."""
     name = config.data.timestamp
     column = table.columns[name]
     clock = timestamps.choose(
@@ -159,13 +168,14 @@ def _time(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, table
         example=lambda condition: quarantine.example(connection, table, name, condition),
     )
     text = table.text(name)
+    newest = _newest() * timestamps.MICROSECONDS
     wrong = (
-        f"WHEN {text} IS NOT NULL AND {clock.seconds} IS NULL THEN 'time ''' || {text} || ''' is not {clock.form}' "
-        f"WHEN {clock.seconds} > {_newest()} THEN 'time ''' || {text} || ''' lies in the future' "
+        f"WHEN {text} IS NOT NULL AND {clock.micros} IS NULL THEN 'time ''' || {text} || ''' is not {clock.form}' "
+        f"WHEN {clock.micros} > {newest} THEN 'time ''' || {text} || ''' lies in the future' "
     )
     if isinstance(config.data.split, TimeSplit | LeaveLastOut | DateSplit):
         wrong += f"WHEN {text} IS NULL THEN {literal(f'no time: column {name!r} is empty')} "
-    return clock.seconds, wrong
+    return clock, wrong
 
 
 def _newest() -> int:

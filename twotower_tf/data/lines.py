@@ -77,14 +77,22 @@ def _field_count(source: Source, message: str) -> str:
     return f"{came.strip()} fields, {owner} {expected.strip()}" if came else message.splitlines()[0]
 
 
+# DuckDB takes NaN and Infinity for numbers
+_NO_OBJECT = (
+    "CASE WHEN CASE WHEN json_valid(line) THEN json_type(line) = 'OBJECT' END "
+    "THEN 'NaN or Infinity, which JSON does not have' ELSE 'not a JSON object' END"
+)
+
+
 def not_json(connection: duckdb.DuckDBPyConnection, staged: str, sources: Sequence[Source]) -> list[Malformed]:
     """The lines of `staged` that are neither blank nor a JSON object."""
     rows = connection.execute(
-        f"SELECT source, number, line FROM (SELECT source, line, good, row_number() OVER (PARTITION BY source ORDER BY "
+        f"SELECT source, number, {_NO_OBJECT}, line FROM (SELECT source, line, good, "
+        "row_number() OVER (PARTITION BY source ORDER BY "
         f"rowid) AS number FROM {staged}) WHERE NOT good AND trim(coalesce(line, ''), ' \t\r') <> '' "
         "ORDER BY source, number"
     ).fetchall()
-    return [Malformed(sources[source], int(number), "not a JSON object", line) for source, number, line in rows]
+    return [Malformed(sources[source], int(number), reason, line) for source, number, reason, line in rows]
 
 
 def records(source: Source) -> Iterator[tuple[int, int, bytes]]:

@@ -34,6 +34,8 @@ from twotower_tf.data import (
     shards,
     splits,
     statistics,
+    text_forms,
+    timestamps,
 )
 from twotower_tf.data.engine import Cluster, drop, one, open_engine, size
 from twotower_tf.data.roles import FeatureColumn, Inputs
@@ -44,7 +46,7 @@ from twotower_tf.data.values import file_pattern, quoted
 from twotower_tf.errors import DataError
 from twotower_tf.progress import Progress, silent
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 _STEPS = 8
 
 
@@ -128,7 +130,7 @@ def _prepare(
     inputs = dataclasses.replace(roles.load(connection, config, sources), continued=earlier is not None)
     step()
     judge.check_numbers(connection, inputs)
-    judge.judge(connection, config, inputs)
+    time_form = judge.judge(connection, config, inputs)
     tables, rejected = _side_tables(connection, config, inputs, now)
     quarantined = _quarantine(connection, inputs, rejected, paths.quarantine)
     rows = _account(connection, config, inputs, quarantined)
@@ -158,7 +160,12 @@ def _prepare(
     else:
         artifacts.write_json(paths.statistics, statistics.compute(connection, config, _training_rows(inputs, paths)))
     manifest = _manifest(connection, config, inputs, rows, tables, paths)
-    manifest |= {"basis": basis(config), "since": {"inputs": earlier.inputs} if earlier else None}
+    manifest |= {
+        "time_form": time_form,
+        "text_forms": _text_forms(connection, config, inputs, earlier),
+        "basis": basis(config),
+        "since": {"inputs": earlier.inputs} if earlier else None,
+    }
     artifacts.write_json(paths.manifest, manifest)
     step()
     return manifest
@@ -244,6 +251,16 @@ def _versions(
     return found
 
 
+def _text_forms(
+    connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs, earlier: Earlier | None
+) -> dict[str, str]:
+    """How the log writes booleans and whole numbers; a form is one that the values of every run have."""
+    found = text_forms.find(connection, config, inputs)
+    if earlier is None:
+        return found
+    return {name: form for name, form in found.items() if earlier.manifest["text_forms"].get(name) == form}
+
+
 def _training_rows(inputs: Inputs, paths: PreparedPaths) -> Any:
     """Where the statistics find the values of a source column on the training rows."""
     examples = f"read_parquet({file_pattern(paths.examples('train'), '*.parquet')})"
@@ -273,7 +290,8 @@ def _manifest(
         "min(ts), max(ts) FROM split_keys GROUP BY split"
     ).fetchall()
     by_split = {judge.SPLITS[code]: counts for code, *counts, _, _ in found}
-    times = one(connection, "SELECT min(ts), max(ts) FROM split_keys")
+    first, last = (timestamps.seconds_sql(f"{end}(ts)") for end in ("min", "max"))
+    times = one(connection, f"SELECT {first}, {last} FROM split_keys")
     sources = [source for table in (inputs.events, inputs.items, inputs.users) if table for source in table.sources]
     return {
         "schema_version": SCHEMA_VERSION,

@@ -22,6 +22,7 @@ KEYS = {
     "item_row": np.int32,
     "label": np.int8,
     "timestamp": np.int64,
+    "microsecond": np.int32,
     "history_start": np.int64,
     "history_end": np.int64,
     "rejected": np.bool_,
@@ -104,19 +105,19 @@ class Prepared:
         return sorted(self.paths.examples(split).glob("part-*.parquet"))
 
     def columns(self, split: str, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
-        """Key columns of a split as arrays `[num_rows]`, of `manifest["keys"]`.
+        """Key columns of a split as arrays `[num_rows]`, of `manifest["keys"]`, or `microsecond`.
 
-        `user_row`, `item_row`, `label` (1 for a positive), `timestamp` (epoch seconds, 0 where unknown),
-        `history_start` and `history_end` (a slice of `sequence`) are always there. Where the configuration names them:
-        `rejected` (bool, on rows with label 0), `weight` (at least 0), `list` (a number per list, -1 for none) and
-        `position` in it (NaN for none).
+        `user_row`, `item_row`, `label` (1 for a positive), `timestamp` (epoch seconds, 0 where unknown), `microsecond`
+        (of that second), `history_start` and `history_end` (a slice of `sequence`) are always there. Where the
+        configuration names them: `rejected` (bool, on rows with label 0), `weight` (at least 0), `list` (a number per
+        list, -1 for none) and `position` in it (NaN for none).
         """
         tables = [pq.read_table(path, columns=list(names)) for path in self.parts(split)]
         table = pa.concat_tables(tables)
         arrays: dict[str, npt.NDArray[Any]] = {}
         for name in names:
             column = table.column(name)
-            if name == "timestamp":
+            if name in ("timestamp", "microsecond"):
                 column = column.fill_null(0)
             arrays[name] = np.asarray(column.to_numpy(), dtype=KEYS[name])
         return arrays

@@ -1,4 +1,4 @@
-"""Columns of Parquet files that have one name and types that do not go together."""
+"""Columns of Parquet files whose types cannot be read as they are, or do not go together under one name."""
 
 from __future__ import annotations
 
@@ -8,16 +8,27 @@ import pyarrow as pa
 
 from twotower_tf.data.files import Source
 
+_DECIMAL_DIGITS = 38
+
 
 def type_misfits(
     sources: Sequence[Source], schemas: Sequence[pa.Schema], wanted: Callable[[str], bool]
 ) -> Iterator[tuple[Source, str]]:
-    """The files that have another type for a column than the first one that has it, and a line for each column."""
+    """The files that have another type for a column than the first one that has it, and a line for each column.
+
+    A decimal of more than 38 digits is named too: DuckDB reads it as a double, which does not keep its digits.
+    """
     first: dict[str, tuple[str, pa.DataType, Source]] = {}
     for source, schema in zip(sources, schemas, strict=True):
         for each in schema:
             if not wanted(each.name) or pa.types.is_null(each.type):
                 continue
+            if pa.types.is_decimal256(each.type) and each.type.precision > _DECIMAL_DIGITS:
+                yield (
+                    source,
+                    f"{source.name}: column {each.name!r}: invalid type {each.type} (expected a decimal of at most "
+                    f"{_DECIMAL_DIGITS} digits); write it as text",
+                )
             kind, known, where = first.setdefault(each.name, (_family(each.type), each.type, source))
             if _family(each.type) != kind:
                 yield (

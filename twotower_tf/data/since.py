@@ -100,7 +100,7 @@ class Earlier:
             SELECT * EXCLUDE (file_row_number), CAST(file_row_number AS INTEGER) AS item_row
             FROM read_parquet({file_pattern(paths.items)}, file_row_number=true);
             CREATE TABLE past AS
-            SELECT user_row, item_row, timestamp AS ts, place - {_ROWS} AS place, CAST(0 AS TINYINT) AS split
+            SELECT user_row, item_row, micros AS ts, place - {_ROWS} AS place, CAST(0 AS TINYINT) AS split
             FROM read_parquet({past})
             """
         )

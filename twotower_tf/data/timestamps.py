@@ -1,4 +1,6 @@
-"""Time columns: which of the known forms a column has, and the SQL that reads it as epoch seconds, UTC.
+"""Time columns: which of the known forms a column has, and the SQL that reads it as epoch microseconds, UTC.
+
+Events are ordered by microseconds, digits beyond them are cut off; features see whole seconds.
 
 The form is decided once for the whole column, so that one odd value cannot change how the others are read: the first
 form in the order below that reads more than half of the column's values.
@@ -11,8 +13,8 @@ form in the order below that reads more than half of the column's values.
    digits fit both forms (20101021), the four-digit year wins.
 4. ISO 8601: `2014-10-21`, `2014-10-21T08:30:00Z`, `2014-10-21 08:30:00.5+02:00`; without an offset it is UTC.
 5. Numbers: epoch milliseconds where more than half of them are at least 1e11 in size (1973 as milliseconds, the year
-   5138 as seconds), else epoch seconds. Small and negative integers are seconds: a log without times may give the
-   place in the user's order. Fractions of a second are cut off.
+   5138 as seconds), microseconds where they are at least 1e14, nanoseconds where they are at least 1e17, else epoch
+   seconds. Small and negative integers are seconds: a log without times may give the place in the user's order.
 
 The form is found on the column's first rows, and confirmed on all of them: it reads more than half, and too few values
 could be of an earlier form. Where that fails, every form is tried on every row.
@@ -23,7 +25,7 @@ or that lies outside the years 1 to 9999, is no time: its row is quarantined.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -32,11 +34,13 @@ from twotower_tf.data.engine import MACHINE, one, reason
 from twotower_tf.data.values import INTEGERS, literal, text_sql
 from twotower_tf.errors import DataError
 
-_ISO_NAME = "ISO 8601"
-_SECONDS = "epoch seconds"
-_MILLISECONDS = "epoch milliseconds"
-_EARLIEST, _LATEST = -62135596800, 253402300799  # the years 1 and 9999
-_MILLISECONDS_FROM = "1e11"
+ISO_NAME = "ISO 8601"
+SECONDS = "epoch seconds"
+TYPED = "a time"  # the name of the form of columns with a time type
+UNITS = {SECONDS: 1, "epoch milliseconds": 1000, "epoch microseconds": 1_000_000, "epoch nanoseconds": 1_000_000_000}
+EARLIEST, LATEST = -62135596800, 253402300799  # the years 1 and 9999
+LARGE = 10**11  # numbers from here on, times 1000 for each finer unit, are in a finer unit than seconds
+MICROSECONDS = 1_000_000  # of a second
 
 _ISO = (
     r"\d{4}-\d{2}-\d{2}"
@@ -44,7 +48,7 @@ _ISO = (
 )
 
 # name: (digits after the century, strptime format, the century where the text has none)
-_COMPACT: dict[str, tuple[int, str, str]] = {
+COMPACT: dict[str, tuple[int, str, str]] = {
     "YYYYMMDD": (6, "%Y%m%d", ""),
     "YYYYMMDDHH": (8, "%Y%m%d%H", ""),
     "YYYYMMDDHHmm": (10, "%Y%m%d%H%M", ""),
@@ -60,16 +64,32 @@ class Clock:
 
     Attributes:
         form: the name of the form, for messages and the manifest.
-        seconds: SQL for epoch seconds (BIGINT) of the column's expression; NULL where it is no time.
+        micros: SQL for epoch microseconds (BIGINT) of the column's expression; NULL where it is no time.
     """
 
     form: str
-    seconds: str
+    micros: str
+
+    @property
+    def seconds(self) -> str:
+        """SQL for whole epoch seconds (BIGINT)."""
+        return seconds_sql(self.micros)
 
 
-def _whole(seconds: str) -> str:
-    """SQL: `seconds` (a number) cut to whole seconds, NULL outside the years 1 to 9999."""
-    return f"CASE WHEN {seconds} BETWEEN {_EARLIEST} AND {_LATEST} THEN CAST(floor({seconds}) AS BIGINT) END"
+def seconds_sql(micros: str) -> str:
+    """SQL: whole seconds, rounded down, of epoch microseconds (BIGINT)."""
+    return _floor_divide(micros, MICROSECONDS)
+
+
+def _floor_divide(number: str, by: int) -> str:
+    """SQL: the quotient of a BIGINT, rounded down; DuckDB's and Spark's own is rounded toward zero."""
+    return f"(({number}) // {by} - CAST(({number}) % {by} < 0 AS BIGINT))"
+
+
+def _within_years(micros: str) -> str:
+    """SQL: microseconds, NULL outside the years 1 to 9999."""
+    first, last = EARLIEST * MICROSECONDS, (LATEST + 1) * MICROSECONDS - 1
+    return f"CASE WHEN {micros} BETWEEN {first} AND {last} THEN {micros} END"
 
 
 @dataclass(frozen=True)
@@ -77,37 +97,77 @@ class _Form:
     """A way to read a column.
 
     Attributes:
-        seconds: SQL of the seconds.
+        micros: SQL of the microseconds.
         possible: SQL that holds for every value that the form reads, and costs next to nothing.
     """
 
-    seconds: str
+    micros: str
     possible: str
+
+
+def typed(expression: str, kind: str) -> str:
+    """SQL for the microseconds of a column with a time type; "" where `kind`, DuckDB's type, is none."""
+    if not (kind.startswith("TIMESTAMP") or kind == "DATE"):
+        return ""
+    if kind.startswith(("TIMESTAMP_NS", "TIMESTAMPTZ_NS")):
+        return _within_years(_floor_divide(f"epoch_ns({expression})", 1000))
+    return _within_years(f"epoch_us({expression})")
+
+
+def parsed(text: str, form: str) -> str:
+    """SQL for the microseconds of texts in a strptime format."""
+    return _within_years(f"epoch_us(try_strptime({text}, {literal(form)}))")
+
+
+def iso(text: str) -> str:
+    """SQL for the microseconds of ISO 8601 texts."""
+    micros = _within_years(f"epoch_us(TRY_CAST({text} AS TIMESTAMPTZ))")
+    return f"CASE WHEN regexp_full_match({text}, '{_ISO}') THEN {micros} END"
+
+
+def compact(text: str, name: str) -> str:
+    """SQL for the microseconds of texts in one of the forms made of digits only."""
+    digits, form, century = COMPACT[name]
+    pattern = rf"\d{{{digits}}}" if century else rf"(19|20)\d{{{digits}}}"
+    micros = f"epoch_us(try_strptime('{century}' || {text}, '{form}'))"
+    return f"CASE WHEN regexp_full_match({text}, '{pattern}') THEN {micros} END"
+
+
+def epoch(number: str, name: str, first: int = EARLIEST, last: int = LATEST) -> str:
+    """SQL for the microseconds of numbers, or texts of numbers, in one of `UNITS`.
+
+    Args:
+        number: SQL of the numbers.
+        name: of the unit.
+        first: the earliest second; earlier ones are NULL.
+        last: the latest second.
+    """
+    per_second = UNITS[name]
+    double = f"TRY_CAST({number} AS DOUBLE)"
+    if per_second < MICROSECONDS:  # a double holds the whole units; the fraction is rounded, never up to the next unit
+        finer = MICROSECONDS // per_second
+        fraction = f"least({finer - 1}, CAST(round(({double} - floor({double})) * {finer}) AS BIGINT))"
+        micros = f"CAST(floor({double}) AS BIGINT) * {finer} + {fraction}"
+    else:
+        micros = f"TRY_CAST({number} AS BIGINT)"
+        if per_second > MICROSECONDS:
+            micros = _floor_divide(micros, per_second // MICROSECONDS)
+    low, high = first * per_second, (last + 1) * per_second
+    return f"CASE WHEN {double} >= {low} AND {double} < {high} THEN {micros} END"
 
 
 def _text_forms(text: str) -> dict[str, _Form]:
     """The forms of texts in order of preference, numbers excepted."""
     forms = {}
-    for name, (digits, form, century) in _COMPACT.items():
-        pattern = rf"\d{{{digits}}}" if century else rf"(19|20)\d{{{digits}}}"
-        parsed = f"CAST(epoch(try_strptime('{century}' || {text}, '{form}')) AS BIGINT)"
+    for name, (digits, _, century) in COMPACT.items():
         length = f"length({text}) = {digits if century else digits + 2}"
-        forms[name] = _Form(
-            f"CASE WHEN regexp_full_match({text}, '{pattern}') THEN {parsed} END",
-            length if century else f"{length} AND ({text} LIKE '19%' OR {text} LIKE '20%')",
-        )
-    iso = f"epoch(TRY_CAST({text} AS TIMESTAMPTZ))"
-    forms[_ISO_NAME] = _Form(
-        f"CASE WHEN regexp_full_match({text}, '{_ISO}') THEN {_whole(iso)} END", f"{text} LIKE '____-__-__%'"
-    )
-    return forms
+        possible = length if century else f"{length} AND ({text} LIKE '19%' OR {text} LIKE '20%')"
+        forms[name] = _Form(compact(text, name), possible)
+    return forms | {ISO_NAME: _Form(iso(text), f"{text} LIKE '____-__-__%'")}
 
 
 def _number_forms(number: str) -> dict[str, _Form]:
-    return {
-        _SECONDS: _Form(_whole(number), "true"),
-        _MILLISECONDS: _Form(_whole(f"({number} / 1000)"), "true"),
-    }
+    return {name: _Form(epoch(number, name), "true") for name in UNITS}
 
 
 def choose(
@@ -136,16 +196,15 @@ def choose(
     Raises:
         DataError: where no form reads more than half of the values, or `form` is no strptime format.
     """
-    if kind.startswith("TIMESTAMP") or kind == "DATE":
-        return Clock("a time", _whole(f"epoch({expression})"))
+    if of_type := typed(expression, kind):
+        return Clock(TYPED, of_type)
     text = f"trim({text_sql(expression, kind)})"
     if form:
-        parsed = f"try_strptime({text}, {literal(form)})"
-        forms = {form: _Form(_whole(f"epoch({parsed})"), "true")}
+        forms = {form: _Form(parsed(text, form), "true")}
     elif kind in INTEGERS or kind in ("VARCHAR",):
-        forms = _text_forms(text) | _number_forms(f"TRY_CAST({text} AS DOUBLE)")
+        forms = _text_forms(text) | _number_forms(text)
     else:
-        forms = _number_forms(f"TRY_CAST({expression} AS DOUBLE)")
+        forms = _number_forms(expression)
     try:
         name = None
         if len(forms) > 1:
@@ -158,12 +217,12 @@ def choose(
             raise
         raise DataError(f"data.timestamp_format: {form!r} is no strptime format: {reason(error)}") from None
     if name is not None:
-        return Clock(name, forms[name].seconds)
+        return Clock(name, forms[name].micros)
     best = max(whole.read, key=lambda name: whole.read[name])
     advice = "set data.timestamp_format to their strptime form"
     if field != "data.timestamp":
         advice = "write them as ISO 8601 or epoch seconds"
-    unread = example(f"({forms[best].seconds}) IS NULL AND {text} <> ''")
+    unread = example(f"({forms[best].micros}) IS NULL AND {text} <> ''")
     raise DataError(
         f"{field}: column {column!r}: {whole.values - whole.read[best]} of {whole.values} values are no time"
         f"{' in the form ' + form if form else ''}{unread and ';' + unread}; {advice}"
@@ -184,11 +243,11 @@ class _Look:
 
 def _look(connection: duckdb.DuckDBPyConnection, rows: str, text: str, forms: Mapping[str, _Form]) -> _Look:
     """Tries every form on every row."""
-    read = ", ".join(f"count({form.seconds})" for form in forms.values())
-    values, large, *counts = one(connection, f"SELECT {_values(text)}, {_large(text)}, {read} FROM {rows}")
-    found = dict(zip(forms, counts, strict=True))
-    if _SECONDS in found:
-        found.pop(_SECONDS if large * 2 > values else _MILLISECONDS)
+    read = ", ".join(f"count({form.micros})" for form in forms.values())
+    values, *counts = one(connection, f"SELECT {_values(text)}, {_large(text)}, {read} FROM {rows}")
+    large, counts = counts[: len(UNITS) - 1], counts[len(UNITS) - 1 :]
+    unit = _unit(values, large)
+    found = {name: n for name, n in zip(forms, counts, strict=True) if name == unit or name not in UNITS}
     return _Look(values, found)
 
 
@@ -196,15 +255,15 @@ def _is_first(
     connection: duckdb.DuckDBPyConnection, relation: str, text: str, forms: Mapping[str, _Form], name: str
 ) -> bool:
     """Whether `_look` at every row would choose the form `name`; False is also said where it only may not."""
-    numbers = (_SECONDS, _MILLISECONDS)
-    earlier = [forms[other] for other in list(forms)[: list(forms).index(name)] if other not in numbers]
+    earlier = [forms[other] for other in list(forms)[: list(forms).index(name)] if other not in UNITS]
     possible = "".join(f", count(*) FILTER ({form.possible})" for form in earlier)
-    large = _large(text) if name in numbers else "0"
-    values, read, above, *others = one(
-        connection, f"SELECT {_values(text)}, count({forms[name].seconds}), {large}{possible} FROM {relation}"
+    large = f", {_large(text)}" if name in UNITS else ""
+    values, read, *counts = one(
+        connection, f"SELECT {_values(text)}, count({forms[name].micros}){possible}{large} FROM {relation}"
     )
-    is_kind = name not in numbers or (above * 2 > values) == (name == _MILLISECONDS)
-    return bool(read * 2 > values and is_kind and all(other * 2 <= values for other in others))
+    others, sizes = counts[: len(earlier)], counts[len(earlier) :]
+    is_unit = name not in UNITS or _unit(values, sizes) == name
+    return bool(read * 2 > values and is_unit and all(other * 2 <= values for other in others))
 
 
 def _values(text: str) -> str:
@@ -212,4 +271,14 @@ def _values(text: str) -> str:
 
 
 def _large(text: str) -> str:
-    return f"count(*) FILTER (abs(TRY_CAST({text} AS DOUBLE)) >= {_MILLISECONDS_FROM})"
+    """SQL: how many numbers are large enough for each unit finer than seconds."""
+    size = f"abs(TRY_CAST({text} AS DOUBLE))"
+    return ", ".join(
+        f"count(*) FILTER ({size} >= {LARGE * per_second // 1000})" for per_second in [*UNITS.values()][1:]
+    )
+
+
+def _unit(values: int, large: Sequence[int]) -> str:
+    """The finest unit that more than half of the values are large enough for."""
+    fitting = [name for name, count in zip([*UNITS][1:], large, strict=True) if count * 2 > values]
+    return fitting[-1] if fitting else SECONDS

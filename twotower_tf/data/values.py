@@ -1,14 +1,17 @@
 """One text for one value: the rule by which ids and categories are written, in Python and in SQL.
 
-No value (missing, null, NaN, "") is "" in Python and NULL in SQL. Integers are decimal text, integral floating point
-numbers are written as integers (`3.0` is "3"), booleans are "true" and "false", other numbers are the shortest text
-that reads back to the same number. Text is itself. Both forms of the rule agree on every value (tested).
+No value (missing, null, NaN, pandas' NA and NaT, "") is "" in Python and NULL in SQL. Integers are decimal text,
+integral floating point numbers are written as integers (`3.0` is "3"), booleans are "true" and "false", other floating
+point numbers are the shortest text that reads back to the same number. Decimals keep all of their digits, without zeros
+at the end of a fraction (`1.50` is "1.5", `3.00` is "3"). Text is itself. Both forms of the rule agree on every value
+(tested).
 """
 
 from __future__ import annotations
 
 import glob
 import math
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +21,30 @@ _EXACT = 2**63  # integral floats below it are written as integers, larger ones 
 
 _FLOAT_DIGITS = (6, 7, 8, 9)  # nine always read back to the same float32
 
+_PANDAS_GAPS = ("NAType", "NaTType")  # told by name: pandas need not be there
+
 FLOATS = frozenset({"FLOAT", "DOUBLE"})
 INTEGERS = frozenset(
     {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"}
 )
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a scalar is no value: None, "", NaN, and what pandas and NumPy write for a gap (NA, NaT)."""
+    if value is None or (isinstance(value, str) and not value):
+        return True
+    if isinstance(value, float | np.floating):
+        return math.isnan(value)
+    if isinstance(value, Decimal):
+        return value.is_nan()
+    if isinstance(value, np.datetime64):
+        return bool(np.isnat(value))
+    return type(value).__name__ in _PANDAS_GAPS
+
+
 def as_text(value: Any) -> str:
     """The canonical text of a scalar; "" where there is no value."""
-    if value is None:
+    if is_missing(value):
         return ""
     if isinstance(value, str):
         return value
@@ -38,19 +56,28 @@ def as_text(value: Any) -> str:
         return str(int(value))
     if isinstance(value, float | np.floating):
         return _float_text(value)
+    if isinstance(value, Decimal):
+        return _decimal_text(value)
     return str(value)
 
 
 def _float_text(value: float | np.floating[Any]) -> str:
+    if isinstance(value, np.float16):  # Arrow and DuckDB hold it as a float32
+        value = np.float32(value)
     number = float(value)
-    if math.isnan(number):
-        return ""
     if number.is_integer() and abs(number) < _EXACT:
         return str(int(number))
     if isinstance(value, np.float32) and math.isfinite(number):
         texts = (f"{number:.{digits}g}" for digits in _FLOAT_DIGITS)
         number = next(float(text) for text in texts if np.float32(text) == value)
     return repr(number)
+
+
+def _decimal_text(value: Decimal) -> str:
+    if not value:
+        return "0"
+    text = format(value, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def text_sql(expression: str, kind: str, separator: str = "") -> str:
@@ -65,7 +92,8 @@ def text_sql(expression: str, kind: str, separator: str = "") -> str:
         texts = f"list_filter(list_transform({expression}, lambda element: {element}), lambda text: text IS NOT NULL)"
         return f"nullif(array_to_string({texts}, {literal(separator)}), '')"
     if kind.startswith("DECIMAL"):
-        return text_sql(f"CAST({expression} AS DOUBLE)", "DOUBLE")
+        digits = f"CAST({expression} AS VARCHAR)"
+        return f"CASE WHEN contains({digits}, '.') THEN rtrim(rtrim({digits}, '0'), '.') ELSE {digits} END"
     if kind in FLOATS:
         exact = f"abs({expression}) < 9223372036854775808 AND {expression} = trunc({expression})"
         return (

@@ -23,6 +23,7 @@ from twotower_tf import config as configuration
 from twotower_tf.artifacts import RunPaths
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.data.prepared import Prepared
+from twotower_tf.data.time_form import TimeForm
 from twotower_tf.errors import ArtifactError, ConfigError, DataError
 from twotower_tf.export import answers, contract, fresh, manifest, publish, raw, signatures, warmup
 from twotower_tf.export import formats as item_formats
@@ -180,9 +181,16 @@ def _write(
     few = slice(max(WARMUP_BATCHES))
     canaries = _try_users(run, staging, searcher, split, rows[few], users[few])
     progress("export", 5, _STEPS)
-    extra = {"canaries": canaries, "canary_k": CANARY_K, "formats": beside}
+    forms = {"time": _time_form(run.prepared), "text_forms": run.prepared.manifest["text_forms"]}
+    extra = {**forms, "canaries": canaries, "canary_k": CANARY_K, "formats": beside}
     manifest.write(staging, manifest.document(staging, run.config, run.run_dir, version, searcher, extra))
     fresh.check(staging)
+
+
+def _time_form(prepared: Prepared) -> dict[str, Any] | None:
+    """How the log writes its times, for clients; None for a log without times."""
+    form, times = prepared.manifest["time_form"], prepared.manifest["time_range"]
+    return TimeForm(form, *(times or ())).document() if form else None
 
 
 def _save_tower(run: _Run, side: SideName, path: Path, version: int, searcher: Searcher | None) -> None:

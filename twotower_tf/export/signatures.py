@@ -2,6 +2,10 @@
 
 A module tracks what its signatures read and nothing else: one tower's weights, for `recommend` the items. No Keras
 object, no optimizer slot and no custom operation is in it.
+
+A time is int64 epoch seconds, UTC, and 0 is no value, whatever form the log has: clients of this package convert
+(`data.time_form`). Every int64 is a time to the graph; an assertion on its range would fail a whole batch of requests
+for one of them.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from twotower_tf import artifacts
 from twotower_tf import config as configuration
 from twotower_tf.config import ExperimentConfig, History
 from twotower_tf.data.prepared import Prepared
+from twotower_tf.data.timestamps import MICROSECONDS
 from twotower_tf.errors import ArtifactError
 from twotower_tf.features.array_writer import SCHEMA_VERSION
 from twotower_tf.features.inputs import IDS, history_target, values_keys
@@ -53,6 +54,7 @@ class EncodedData:
         self._versions = Versions(prepared.paths) if prepared.manifest["item_columns_as_of"] else None
         self._splits = {split: load(prepared.paths.encoded(split)) for split in ("train", "valid", "test")}
         self._keys: dict[str, dict[str, np.ndarray]] = {}
+        self._times: dict[str, np.ndarray] = {}
         self._sequences: dict[str, np.ndarray] = {}
         self._histories = [_lookup(config, each) for each in config.user_features if isinstance(each, History)]
         self.num_items = prepared.num_items
@@ -73,8 +75,8 @@ class EncodedData:
 
         Args:
             item_rows: of the catalogue.
-            times: epoch seconds `[n]`, or one for all, as of which the items are taken; None gives the catalogue, as of
-                the preparation.
+            times: epoch microseconds `[n]`, or one for all, as of which the items are taken; None gives the catalogue,
+                as of the preparation.
         """
         if self._versions is None or times is None:
             return {name: array[item_rows] for name, array in self._items.items()}
@@ -83,10 +85,20 @@ class EncodedData:
     def event_item_batch(self, split: str, rows: np.ndarray) -> Batch:
         """Encoded item tensors of a split's rows `[n]`, as of the events' times."""
         keys = self.keys(split)
-        return self.item_batch(keys["item_row"][rows], keys["timestamp"][rows])
+        return self.item_batch(keys["item_row"][rows], self.times(split, rows))
+
+    def times(self, split: str, rows: np.ndarray) -> np.ndarray:
+        """As of when the items of a split's rows `[n]` are taken: epoch microseconds, 0 where there is no time."""
+        if self._versions is None:
+            return np.zeros(len(rows), np.int64)
+        if split not in self._times:
+            found = self._prepared.columns(split, ["timestamp", "microsecond"])
+            self._times[split] = found["timestamp"] * MICROSECONDS + found["microsecond"]
+        times: np.ndarray = self._times[split][rows]
+        return times
 
     def ranking_time(self, split: str) -> int | None:
-        """As of when the catalogue is ranked for a split.
+        """As of when the catalogue is ranked for a split, in epoch microseconds.
 
         Held-out splits know the catalogue as of their first event, the training split as of its last. None, the
         catalogue as of the preparation, where no item feature changes with time or the split has no event with a time.

@@ -5,9 +5,9 @@ This module imports no TensorFlow: clients that only build requests use it too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timezone
+import math
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -24,13 +24,16 @@ from twotower_tf.config import (
     feature_columns,
     feature_name,
 )
-from twotower_tf.data.values import as_text
+from twotower_tf.data.text_forms import written
+from twotower_tf.data.time_form import SIGNATURE, TimeForm
+from twotower_tf.data.values import as_text, is_missing
 from twotower_tf.errors import DataError, unknown_name
 
 SideName = Literal["user", "item"]
 Kind = Literal["text", "texts", "number", "time"]
 
 IDS, NUMERIC = "ids", "numeric"  # keys of the encoded tensors with a column per feature
+HISTORY_SEPARATOR = "|"  # of a history that is one text
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Input:
         separator: of a "texts" input whose source is one text; "" where the source is a list.
         max_length: of a "texts" input; what a history keeps is its end, what tags keep is their beginning.
         keep_last: whether the end is kept.
+        form: how the log writes booleans and whole numbers, of `data.text_forms`; "" is as others do.
     """
 
     name: str
@@ -52,6 +56,7 @@ class Input:
     separator: str = ""
     max_length: int = 0
     keep_last: bool = False
+    form: str = ""
 
 
 def side_features(config: ExperimentConfig, side: SideName) -> tuple[Any, ...]:
@@ -72,6 +77,11 @@ def values_keys(config: ExperimentConfig, side: SideName) -> dict[str, str]:
     """
     multivalued = [feature_name(each) for each in side_features(config, side) if is_multivalued(each)]
     return {name: f"values{number}" for number, name in enumerate(multivalued)}
+
+
+def client_inputs(config: ExperimentConfig, forms: Mapping[str, str]) -> tuple[Input, ...]:
+    """The inputs of the user tower for clients' values, which are written in the log's `data.text_forms`."""
+    return tuple(replace(each, form=forms.get(each.name, "")) for each in side_inputs(config, "user"))
 
 
 def side_inputs(config: ExperimentConfig, side: SideName) -> tuple[Input, ...]:
@@ -96,12 +106,17 @@ def split_texts(text: str, separator: str) -> list[str]:
     return [part for part in (piece.strip() for piece in text.split(separator)) if part]
 
 
-def rows_to_arrays(inputs: Sequence[Input], rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+def rows_to_arrays(
+    inputs: Sequence[Input], rows: Sequence[Mapping[str, Any]], times: TimeForm = SIGNATURE
+) -> dict[str, np.ndarray]:
     """Turns JSON-like rows into a signature's raw tensors.
 
     Args:
         inputs: of the tower.
-        rows: one mapping per example; an absent name, None and "" are no value. 3, 3.0 and "3" are one text.
+        rows: one mapping per example; an absent name, None, "", NaN, NA and NaT are no value. 3, 3.0 and "3" are one
+            text. A list of values may be any iterable in order, or one text: of tags with their separator, of a history
+            with `|`.
+        times: how times are read; by default as the signature has them, in epoch seconds, or as ISO 8601.
 
     Returns:
         Input name to array: object array of bytes `[batch]` or `[batch, length]`, float32 `[batch]`, int64 `[batch]`.
@@ -116,18 +131,18 @@ def rows_to_arrays(inputs: Sequence[Input], rows: Sequence[Mapping[str, Any]]) -
         for name in row:
             if name not in known:
                 raise DataError(f"row {position}: {unknown_name('feature', name, known)} (features: {_listing(known)})")
-    return {each.name: _column(each, [row.get(each.name) for row in rows]) for each in inputs}
+    return {each.name: _column(each, [row.get(each.name) for row in rows], times) for each in inputs}
 
 
 def _listing(names: set[str]) -> str:
     return ", ".join(sorted(names))
 
 
-def _column(spec: Input, values: list[Any]) -> np.ndarray:
+def _column(spec: Input, values: list[Any], times: TimeForm) -> np.ndarray:
     if spec.kind == "number":
         return np.array([_number(spec, value) for value in values], np.float32)
     if spec.kind == "time":
-        return np.array([_time(spec, value) for value in values], np.int64)
+        return _times(spec, values, times)
     if spec.kind == "text":
         return objects([_text(spec, value) for value in values])
     return pad([_texts(spec, value) for value in values], spec)
@@ -151,53 +166,56 @@ def objects(values: list[Any]) -> np.ndarray:
 
 
 def _text(spec: Input, value: Any) -> bytes:
-    if isinstance(value, list | tuple | dict | set | np.ndarray):
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray):
         raise DataError(f"feature {spec.name!r}: one value is expected; came {value!r}")
     try:
-        return as_text(value).encode()
+        return written(as_text(value), spec.form).encode()
     except UnicodeError:
         raise DataError(f"feature {spec.name!r}: text of valid Unicode is expected; came {value!r}") from None
 
 
 def _texts(spec: Input, value: Any) -> list[bytes]:
-    if isinstance(value, dict | set):
+    if isinstance(value, Mapping | Set):
         raise DataError(f"feature {spec.name!r}: a list of values is expected; came {value!r}")
-    if isinstance(value, list | tuple | np.ndarray):
-        return [text for text in (_text(spec, each) for each in value) if text]
-    text = _text(spec, value).decode()
-    parts = split_texts(text, spec.separator) if spec.separator else [text] if text else []
-    return [part.encode() for part in parts]
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray):
+        texts = [_text(spec, each) for each in value]
+        if spec.keep_last:
+            return [text for text in texts if text]
+    elif spec.keep_last:
+        return [text for text in (_text(spec, each) for each in _whole_text(spec, value)) if text]
+    else:
+        texts = [_text(spec, value)]
+    if not spec.separator:
+        return [text for text in texts if text]
+    return [part.encode() for text in texts for part in split_texts(text.decode(), spec.separator)]
+
+
+def _whole_text(spec: Input, value: Any) -> list[str]:
+    """The items of a history that is one text, or one value."""
+    return _text(replace(spec, form=""), value).decode().split(HISTORY_SEPARATOR)
 
 
 def _number(spec: Input, value: Any) -> float:
-    if value is None or value == "":
+    if is_missing(value):
         return float("nan")
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
         raise DataError(f"feature {spec.name!r}: a number is expected; came {value!r}") from None
+    except OverflowError:  # an integer beyond every double
+        return float("nan")
+    return number if math.isfinite(number) else float("nan")
 
 
-def _time(spec: Input, value: Any) -> int:
-    if value is None or value == "":
-        return 0
-    if isinstance(value, datetime):
-        return int((value if value.tzinfo else value.replace(tzinfo=timezone.utc)).timestamp())
-    try:
-        number = float(value)
-        if np.isnan(number):
-            return 0
-        if abs(number) < 2**63:  # what an int64 holds
-            return int(number)
-    except (TypeError, ValueError, OverflowError):
-        pass
-    try:
-        moment = datetime.fromisoformat(str(value).replace("Z", "+00:00"))
-    except ValueError:
-        raise DataError(
-            f"feature {spec.name!r}: epoch seconds or an ISO 8601 time is expected; came {value!r}"
-        ) from None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp())
+def _times(spec: Input, values: list[Any], form: TimeForm) -> np.ndarray:
+    seconds = form.read(values)
+    for value, found in zip(values, seconds, strict=True):
+        if found is None:
+            raise DataError(
+                f"feature {spec.name!r}: invalid time {value!r} (expected {form.expected}); write it in the form that "
+                "the log has"
+            )
+    return np.array(seconds, np.int64)
 
 
 def history_target(config: ExperimentConfig, history: History) -> Hash:

@@ -21,7 +21,7 @@ class Versions:
         self._rounds = int(np.max(np.diff(self._starts), initial=1) - 1).bit_length()
 
     def batch(self, item_rows: np.ndarray, times: np.ndarray | int) -> Batch:
-        """Encoded tensors of items `[n]` as of epoch seconds `[n]`, or of one for all."""
+        """Encoded tensors of items `[n]` as of epoch microseconds `[n]`, or of one for all."""
         found = self.find(item_rows, times)
         return {name: array[found] for name, array in self._arrays.items()}
 
@@ -30,6 +30,7 @@ class Versions:
 
         An item's first version begins before all times. The search halves every item's versions at once.
         """
+        low: np.ndarray
         low, high = self._starts[item_rows], self._starts[np.asarray(item_rows) + 1] - 1
         for _ in range(self._rounds):
             middle = (low + high + 1) >> 1

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 import pyarrow as pa
@@ -12,10 +13,9 @@ from twotower_tf.config import ExperimentConfig
 from twotower_tf.data import schema_misfits
 from twotower_tf.data.files import DELIMITERS, Source
 from twotower_tf.errors import ConfigError, DataError, unknown_name
-from twotower_tf.features.inputs import side_inputs
+from twotower_tf.features.inputs import HISTORY_SEPARATOR, client_inputs
 
 Role = Literal["text", "number", "time", "tags", "history"]
-HISTORY_SEPARATOR = "|"  # where a file has no lists
 
 _EXPECTED = {
     "text": "one value",
@@ -34,27 +34,32 @@ class Column:
         name: in the table.
         role: what becomes of its values.
         separator: of the values of one text; joins the elements where a table has lists.
+        form: how the log writes booleans and whole numbers, of `data.text_forms`.
     """
 
     name: str
     role: Role
     separator: str = ""
+    form: str = ""
 
 
-def features(config: ExperimentConfig) -> tuple[Column, ...]:
+def features(config: ExperimentConfig, forms: Mapping[str, str] = MappingProxyType({})) -> tuple[Column, ...]:
     """The source columns of the user features, histories among them."""
     found = []
-    for each in side_inputs(config, "user"):
+    for each in client_inputs(config, forms):
         if each.kind == "texts":
             role: Role = "history" if each.keep_last else "tags"
-            found.append(Column(each.name, role, each.separator or HISTORY_SEPARATOR))
+            found.append(Column(each.name, role, each.separator or HISTORY_SEPARATOR, each.form))
         else:
-            found.append(Column(each.name, each.kind))
+            found.append(Column(each.name, each.kind, form=each.form))
     return tuple(found)
 
 
 def present(
-    config: ExperimentConfig, known: Sequence[tuple[Source, Collection[str]]], absent: Collection[str]
+    config: ExperimentConfig,
+    known: Sequence[tuple[Source, Collection[str]]],
+    absent: Collection[str],
+    forms: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Column, ...]:
     """The feature columns that a table has.
 
@@ -63,12 +68,13 @@ def present(
         known: the names of the columns, file by file.
         absent: columns that the table may lack: they are no value. A time may always be lacking: it is that of the
             scoring.
+        forms: of the bundle, see `data.text_forms`.
 
     Raises:
         ConfigError: for a name in `absent` that no feature reads.
         DataError: for a column that a file lacks, naming both, with the nearest name.
     """
-    wanted = features(config)
+    wanted = features(config, forms)
     read = [column.name for column in wanted]
     for name in absent:
         if name not in read:

@@ -96,7 +96,7 @@ def _load(connection: duckdb.DuckDBPyConnection, prepared: Prepared, config: Exp
         f"FROM read_parquet({file_pattern(prepared.paths.users)}, file_row_number=true)"
     )
     paths = file_pattern(prepared.paths.positives, "*.parquet")
-    timed = "WHERE timestamp IS NOT NULL" if config.data.timestamp else ""
+    timed = "WHERE micros IS NOT NULL" if config.data.timestamp else ""
     connection.execute(
         "CREATE TABLE positives AS SELECT user_row, item_row, row_number() OVER () AS place "
         f"FROM read_parquet({paths}) {timed}"

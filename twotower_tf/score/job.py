@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from twotower_tf.data.files import Source
-from twotower_tf.data.timestamps import Clock
+from twotower_tf.data.time_form import TimeForm
 from twotower_tf.score import reading
 from twotower_tf.score.columns import Column
 from twotower_tf.score.reading import Bad, Rows
@@ -32,7 +32,7 @@ class Job:
         sources: files of users.
         user_id: column of their ids.
         columns: feature columns that the files have.
-        clocks: how times are read, by column.
+        times: how times are read.
         at: epoch seconds for times that the files have not.
         k: answers per user; 0 gives vectors.
         format: of the parts.
@@ -48,7 +48,7 @@ class Job:
     sources: tuple[Source, ...]
     user_id: str
     columns: tuple[Column, ...]
-    clocks: Mapping[str, Clock]
+    times: TimeForm
     at: Mapping[str, int]
     k: int
     format: Format

@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 
 from twotower_tf import sql
 from twotower_tf.characters import LINE_BREAKING
-from twotower_tf.data import timestamps
-from twotower_tf.data.timestamps import Clock
+from twotower_tf.data import text_forms
+from twotower_tf.data.time_form import TimeForm
 from twotower_tf.data.values import number_sql, text_sql
 from twotower_tf.errors import DataError
 from twotower_tf.score.columns import Column, is_text
@@ -27,6 +27,7 @@ from twotower_tf.score.reading import Bad
 
 _CONTROLS = np.frombuffer(b"\t\n\r\0", np.uint8)
 _VALUE = "v"  # what DuckDB sees a column as
+_TRAINED_ON = {"number": "numbers", "time": "times: expected {}"}
 
 Mask = npt.NDArray[np.bool_]
 Fault = tuple[Mask, Callable[[Any], str], pa.Array]  # rows, what is told of a value, the values
@@ -54,17 +55,17 @@ class Users:
 class Judge:
     """Types and judges rows."""
 
-    def __init__(self, user_id: str, columns: Sequence[Column], clocks: Mapping[str, Clock]) -> None:
+    def __init__(self, user_id: str, columns: Sequence[Column], times: TimeForm) -> None:
         """Keeps what is known of the columns.
 
         Args:
             user_id: name of the column with ids.
             columns: the features' columns that the table has.
-            clocks: how times are read, by column, of `clock`.
+            times: how times are read.
         """
         self._user_id = user_id
         self._columns = columns
-        self._clocks = clocks
+        self._times = times
         self._connection = sql.connect(threads=1)
 
     def judge(self, table: pa.Table, first: int) -> tuple[Users, list[Bad]]:
@@ -97,12 +98,12 @@ class Judge:
         if each.role == "history":
             return self._lists(each, raw)
         if each.role in ("text", "tags"):
-            return self._texts(each.name, raw, each.separator or "|")
+            return self._written(each, self._texts(each.name, raw, each.separator or "|"))
         kind = raw.type.value_type if pa.types.is_dictionary(raw.type) else raw.type
         if each.role == "number" and (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
-            return pc.cast(raw, pa.float64())
+            return pc.cast(raw, pa.float64(), safe=False)  # the nearest double, as DuckDB has it
         duck = self._kind(raw)
-        value = number_sql(_VALUE, duck) if each.role == "number" else self._clocks[each.name].seconds
+        value = number_sql(_VALUE, duck) if each.role == "number" else self._times.seconds(_VALUE, duck)
         found, present = self._evaluate(raw, [value, _present(duck)])
         if each.role == "number" and is_text(kind):
             # "nan" and "inf" are numbers in writing, and no value
@@ -112,18 +113,18 @@ class Judge:
             wrong = pc.and_(present, pc.is_null(found))
         mask = pc.fill_null(wrong, False).to_numpy(zero_copy_only=False)
         if mask.any():
-            rule = "no number" if each.role == "number" else f"not {self._clocks[each.name].form}"
+            rule = "no number" if each.role == "number" else f"no time (expected {self._times.expected})"
             faults.append((mask, lambda value: f"column {each.name!r}: {value!r} is {rule}", raw))
         return found
 
-    def check_numbers(self, table: pa.Table, where: str) -> None:
-        """Refuses a column of numbers in which most values are none.
+    def check_values(self, table: pa.Table, where: str) -> None:
+        """Refuses a column of numbers or times in which most values are none.
 
         Raises:
             DataError: naming the column, with an example.
         """
         for each in self._columns:
-            if each.role != "number" or each.name not in table.column_names:
+            if each.role not in _TRAINED_ON or each.name not in table.column_names:
                 continue
             faults: list[Fault] = []
             raw = column(table, each.name)
@@ -133,9 +134,10 @@ class Judge:
                 wrong = int(mask.sum())
                 if wrong * 2 > present:
                     example = raw[int(np.argmax(mask))].as_py()
+                    trained_on = _TRAINED_ON[each.role].format(self._times.expected)
                     raise DataError(
-                        f"{where}: column {each.name!r}: {wrong} of the first {present} values are no number, e.g. "
-                        f"{example!r}; the model was trained on numbers"
+                        f"{where}: column {each.name!r}: {wrong} of the first {present} values are no {each.role}, "
+                        f"e.g. {example!r}; the model was trained on {trained_on}"
                     )
 
     def _texts(self, name: str, raw: pa.Array, separator: str) -> pa.Array:
@@ -151,17 +153,22 @@ class Judge:
                 raise DataError(f"column {name!r}: its bytes are not UTF-8 text") from None
         return self._evaluate(raw, [text_sql(_VALUE, self._kind(raw), separator)])[0]
 
+    def _written(self, each: Column, texts: pa.Array) -> pa.Array:
+        """Texts as the log writes them."""
+        return self._evaluate(texts, [text_forms.written_sql(_VALUE, each.form)])[0] if each.form else texts
+
     def _lists(self, each: Column, raw: pa.Array) -> pa.Array:
         """Lists of texts."""
         if is_text(raw.type) or pa.types.is_dictionary(raw.type):
             texts = self._texts(each.name, raw, each.separator)
             texts = texts.dictionary_decode() if pa.types.is_dictionary(texts.type) else texts
-            return pc.split_pattern(texts, each.separator)
+            lists = pc.split_pattern(texts, each.separator)
+            return self._lists(each, lists) if each.form else lists
         if pa.types.is_null(raw.type):
             return pa.nulls(len(raw), pa.list_(pa.string()))
         if not pa.types.is_list(raw.type):
             raw = pc.cast(raw, pa.list_(raw.type.value_type))
-        values = self._texts(each.name, raw.flatten(), "|")
+        values = self._written(each, self._texts(each.name, raw.flatten(), "|"))
         values = values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
         lengths = pc.fill_null(pc.list_value_length(raw), 0).to_numpy(zero_copy_only=False)
         offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
@@ -190,29 +197,16 @@ class Judge:
 
 
 def column(table: pa.Table, name: str) -> pa.Array:
-    """A column in one piece."""
+    """A column in one piece; float16, which DuckDB does not take from Arrow, as float32."""
     chunks = table[name]
+    if pa.types.is_float16(chunks.type):
+        chunks = chunks.cast(pa.float32())
     if chunks.num_chunks == 1:
         return chunks.chunk(0)
     if pa.types.is_dictionary(chunks.type):
         chunks = chunks.unify_dictionaries()
     whole = chunks.combine_chunks()
     return whole if isinstance(whole, pa.Array) else pa.concat_arrays(whole.chunks)
-
-
-def clock(table: pa.Table, name: str, form: str) -> Clock:
-    """How the times of a column are read, decided by these rows.
-
-    Raises:
-        DataError: where most of them are no times.
-    """
-    values = column(table, name)
-    values = values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
-    with sql.connect(threads=1) as connection:
-        connection.register("values", pa.table({_VALUE: values}))
-        connection.execute('CREATE TABLE sample AS SELECT * FROM "values"')
-        ((kind,),) = connection.execute("SELECT column_type FROM (DESCRIBE sample)").fetchall()
-        return timestamps.choose(connection, "sample", _VALUE, kind, column=name, form=form, field="--users")
 
 
 def _present(kind: str) -> str:

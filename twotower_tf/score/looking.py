@@ -1,4 +1,4 @@
-"""A look at a table of users before work starts: its files, its columns and their types, how its times are read.
+"""A look at a table of users before work starts: its files, its columns and their types.
 
 Whatever is wrong with it is told here, before anything is written.
 """
@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.data import files
 from twotower_tf.data.files import Source
+from twotower_tf.data.time_form import TimeForm
 from twotower_tf.errors import DataError
 from twotower_tf.score import columns, journal, judge, reading, units
 from twotower_tf.score.columns import Column
@@ -36,20 +37,23 @@ class Input:
     Attributes:
         sources: their files.
         columns: feature columns that the files have.
-        clocks: how times are read, by column.
         identity: what tells whether it is still the same input.
         snapshot: the files as they were before anything of them was read.
     """
 
     sources: tuple[Source, ...]
     columns: tuple[Column, ...]
-    clocks: Mapping[str, Any]
     identity: list[dict[str, Any]]
     snapshot: files.Snapshot
 
 
-def look(options: Options, config: ExperimentConfig) -> Input:
+def look(options: Options, config: ExperimentConfig, manifest: Mapping[str, Any]) -> Input:
     """Looks at every file's head, and at the first rows.
+
+    Args:
+        options: name the files.
+        config: of the bundle.
+        manifest: of the bundle: in which forms the log writes times and other values.
 
     Raises:
         ConfigError: for an unknown name among those that may be absent.
@@ -67,18 +71,14 @@ def look(options: Options, config: ExperimentConfig) -> Input:
         reading.opened(source, unit, wanted, _SAMPLE, Path(work), "1GB") as rows,
     ):
         known = [(sources[0], rows.known), *_heads(sources[1:])]
-        present = columns.present(config, known, options.absent)
+        present = columns.present(config, known, options.absent, manifest.get("text_forms", {}))
         if sources[0].suffix in files.PARQUET:
             schemas = [pq.read_schema(source.path) for source in sources]
             columns.check_types(present, user_id, sources, schemas)
         sample = next(rows.batches, None)
-    clocks = {}
     if sample is not None:
-        form = config.data.timestamp_format
-        timed = [each.name for each in present if each.role == "time" and each.name in sample.column_names]
-        clocks = {name: judge.clock(sample, name, form) for name in timed}
-        judge.Judge(user_id, present, clocks).check_numbers(sample, sources[0].name)
-    return Input(tuple(sources), present, clocks, identity, snapshot)
+        judge.Judge(user_id, present, TimeForm.of_manifest(manifest)).check_values(sample, sources[0].name)
+    return Input(tuple(sources), present, identity, snapshot)
 
 
 def _find(options: Options, config: ExperimentConfig) -> list[Source]:

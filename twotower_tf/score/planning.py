@@ -16,6 +16,7 @@ import numpy as np
 from twotower_tf import artifacts
 from twotower_tf.data import files
 from twotower_tf.data.prepared import Prepared
+from twotower_tf.data.time_form import TimeForm
 from twotower_tf.index import bundle as bundles
 from twotower_tf.index.blocklist import BLOCKLIST
 from twotower_tf.index.bundle import Bundle
@@ -59,6 +60,7 @@ class Planner:
         self.bundle = Bundle.open(options.export_dir, options.version)
         self.journal = Journal(options.output)
         self._config = self.bundle.config
+        self._times = TimeForm.of_manifest(self.bundle.manifest)
         self.size = sizing.crew(options, self.bundle.manifest)
         self.rows = sizing.rows(options, self.bundle.manifest, self._config)
         self._exclude = exclusions.find(self._config.data, options.exclude) if options.exclude else []
@@ -68,7 +70,7 @@ class Planner:
         if options.users_from_events:
             self._log = from_events.opened(Path(options.users_from_events), self._config)
         else:
-            self._table = looking.look(options, self._config)
+            self._table = looking.look(options, self._config, self.bundle.manifest)
         Layout(self.bundle.version, options.format, 1, None if options.vectors_only else self._ids)
 
     # --- items ----------------------------------------------------------------------------------------------------
@@ -114,7 +116,7 @@ class Planner:
             sources=tuple(dataclasses.replace(each, path=each.path.absolute()) for each in table.sources),
             user_id=self._config.data.user_id,
             columns=table.columns,
-            clocks=table.clocks,
+            times=self._times,
             at={name: settings["at"] for name in timed if name not in present},
             k=settings["k"],
             format=options.format,
@@ -168,7 +170,7 @@ class Planner:
         sources = tuple(files.find(directory, ".", "--users_from_events"))
         found = columns.features(self._config)
         present = tuple(each for each in found if each.role != "time")
-        return Input(sources, present, {}, self._log_identity(), files.Snapshot(sources))
+        return Input(sources, present, self._log_identity(), files.Snapshot(sources))
 
     def _index_rows(self) -> Any:
         """int32 `[catalogue]`: the index's row of each row of the log's catalogue, -1 for none."""

@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from twotower_tf.data.time_form import TimeForm
 from twotower_tf.data.values import as_text
 from twotower_tf.errors import ArtifactError, DataError
 from twotower_tf.features.argument_names import argument_names
-from twotower_tf.features.inputs import rows_to_arrays, side_inputs
+from twotower_tf.features.inputs import client_inputs, rows_to_arrays
 from twotower_tf.index import asking
 from twotower_tf.index.allowed import Excluded
 from twotower_tf.index.blocklist import BLOCKLIST
@@ -58,7 +59,8 @@ class Recommender:
         """
         self.bundle = bundle
         self._max_k = max_k
-        self.inputs = side_inputs(bundle.config, "user")
+        self.inputs = client_inputs(bundle.config, bundle.manifest.get("text_forms", {}))
+        self._times = TimeForm.of_manifest(bundle.manifest)
         self._arguments = argument_names([each.name for each in self.inputs])
         self._model = tf.saved_model.load(str(bundle.path))  # held: its signatures do not keep the weights alive
         self._tower = self._model.signatures["serving_default"]
@@ -78,7 +80,8 @@ class Recommender:
         """The k best items for each user.
 
         Args:
-            rows: one mapping of feature values per user; an absent feature is no value.
+            rows: one mapping of feature values per user; an absent feature is no value. A time is read in the form that
+                the log has (`data.time_form`).
             k: items asked for, from 1 to `max_k`.
             exclude: per user, ids of items not to answer; ids outside the catalogue are passed over.
             filter: a boolean SQL expression over the columns of `bundle.items` that every answer satisfies; "" is none.
@@ -117,7 +120,9 @@ class Recommender:
         """
         import pandas as pd
 
-        rows = users.astype(object).where(users.notna(), None).to_dict("records")
+        values = [_scalars(users[name]) for name in users.columns]
+        rows = [dict(zip(users.columns, row, strict=True)) for row in zip(*values, strict=True)]
+        rows = rows or [{} for _ in users.index]  # a frame without columns
         catalogue = self.bundle.items
         names = dict(zip(catalogue["item_id"].to_pylist(), catalogue["item_name"].to_pylist(), strict=True))
         answers = [
@@ -164,7 +169,7 @@ class Recommender:
         return np.concatenate(parts) if parts else np.empty((0, self.bundle.manifest["vector_dim"]), np.float32)
 
     def _embed(self, rows: Sequence[Mapping[str, Any]]) -> Floats:
-        arrays = rows_to_arrays(self.inputs, rows)
+        arrays = rows_to_arrays(self.inputs, rows, self._times)
         answer = self._tower(**{self._arguments[name]: tf.constant(array) for name, array in arrays.items()})
         versions = set(answer["model_version"].numpy().tolist())
         if versions != {self.bundle.version}:
@@ -196,6 +201,15 @@ class Recommender:
             if isinstance(ids, str | bytes) or not isinstance(ids, Sequence | set | frozenset):
                 raise DataError(f"exclude: a list of item ids per user is expected; came {ids!r}")
         return Excluded.of([[as_text(item) for item in ids] for ids in exclude], self._searcher.items)
+
+
+def _scalars(column: pd.Series[Any]) -> list[Any]:
+    """A column's values; a float32 stays one: as a double it is another text (0.10000000149011612)."""
+    stored = column.cat.categories.dtype if column.dtype == "category" else column.dtype
+    kind = getattr(stored, "numpy_dtype", stored)
+    if kind in (np.float16, np.float32):
+        return list(column.to_numpy(kind, na_value=np.nan))
+    return list(column)
 
 
 def _lists(answers: Answers) -> Iterator[tuple[list[str], list[float]]]:

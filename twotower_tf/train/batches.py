@@ -169,7 +169,7 @@ class Batches:
         A row's negatives have the row's own time. What the whole batch meets has the times of positives, drawn by
         chance, so that times tell positives and negatives apart as little as they can.
         """
-        times = self._keys["timestamp"][drawn.rows.index]
+        times = self._encoded.times("train", drawn.rows.index)
         positives = times[drawn.label == 1] if (drawn.label == 1).any() else times
         shared = rng.choice(positives, len(drawn.shared))
         return np.concatenate([times, np.repeat(times, drawn.negatives.shape[1]), shared])

@@ -12,6 +12,12 @@ from twotower_tf.data.readers import scans
 from twotower_tf.data.tables import Table, Wanted
 from twotower_tf.data.values import literal, text_sql
 
+# DuckDB takes NaN and Infinity as numbers, which JSON does not have; in texts the words may stand
+_NOT_A_NUMBER = (
+    "(regexp_matches(line, '(?i)nan|inf') AND "
+    r"""regexp_matches(regexp_replace(line, '"(?:[^"\\]|\\.)*"', '', 'g'), '(?i)nan|inf'))"""
+)
+
 
 def read(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Source], wanted: Wanted) -> Table:
     """Reads the lines as text, then the members of those that are objects."""
@@ -27,7 +33,8 @@ def read(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Sou
     try:
         connection.execute(
             f"CREATE TABLE {staged} AS SELECT {scans.file_position(sources, positions)} AS source, line, "
-            f"coalesce(CASE WHEN json_valid(line) THEN json_type(line) = 'OBJECT' END, false) AS good FROM {scan}"
+            f"coalesce(CASE WHEN json_valid(line) THEN json_type(line) = 'OBJECT' AND NOT {_NOT_A_NUMBER} END, false) "
+            f"AS good FROM {scan}"
         )
     except duckdb.Error as error:
         raise scans.unreadable(sources, error) from None
@@ -57,12 +64,20 @@ def read(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Sou
 def _json_text(column: str) -> str:
     """SQL: the canonical text of a member; a list's elements are joined by `|`."""
     path = literal('$."' + column.replace("\\", "\\\\").replace('"', '\\"') + '"')
-    value = f"json_extract_string(line, {path})"
-    number = f"TRY_CAST({value} AS DOUBLE)"
-    joined = f"array_to_string(json_extract_string(line, {path[:-1]}[*]'), '|')"
+    element = _scalar_text("json_type(element)", "json_extract_string(element, '$')")
+    joined = f"array_to_string(list_transform(json_extract(line, {path[:-1]}[*]'), lambda element: {element}), '|')"
+    kind = f"json_type(line, {path})"
     return (
-        f"CASE json_type(line, {path}) "
-        f"WHEN 'DOUBLE' THEN {text_sql(number, 'DOUBLE')} "
-        f"WHEN 'ARRAY' THEN nullif({joined}, '') "
-        f"ELSE nullif({value}, '') END"
+        f"CASE WHEN {kind} = 'ARRAY' THEN nullif({joined}, '') "
+        f"ELSE {_scalar_text(kind, f'json_extract_string(line, {path})')} END"
     )
+
+
+def _scalar_text(kind: str, value: str) -> str:
+    """SQL: the canonical text of a JSON value of type `kind`, whose own text is `value`.
+
+    DuckDB calls an integer beyond 64 bits a DOUBLE; its text has all of the digits.
+    """
+    number = text_sql(f"TRY_CAST({value} AS DOUBLE)", "DOUBLE")
+    whole = f"regexp_full_match({value}, '-?[0-9]+')"
+    return f"CASE WHEN {kind} = 'DOUBLE' AND NOT {whole} THEN {number} ELSE nullif({value}, '') END"

@@ -1,0 +1,391 @@
+"""One value, one text, whichever way it comes: the log's readers, batch scoring, rows and data frames."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from twotower_tf import artifacts
+from twotower_tf.cli.main import main
+from twotower_tf.data import files, readers
+from twotower_tf.data.time_form import TimeForm
+from twotower_tf.errors import DataError
+from twotower_tf.features.inputs import Input, rows_to_arrays
+from twotower_tf.index.bundle import Bundle, seal
+from twotower_tf.score.columns import Column
+from twotower_tf.score.judge import Judge
+from twotower_tf.score.recommend import Recommender
+
+
+@dataclass(frozen=True)
+class Form:
+    """A value as each way writes it; a way without an entry has no such value."""
+
+    text: str
+    arrow: pa.Array | None = None
+    csv: str | None = None
+    json: str | None = None
+    python: list[Any] = field(default_factory=list)
+    frame: list[pd.Series] = field(default_factory=list)
+
+
+def arrow(value: Any, kind: pa.DataType) -> pa.Array:
+    return pa.array([value], kind)
+
+
+def series(value: Any, kind: Any) -> pd.Series:
+    return pd.Series([value], dtype=kind)
+
+
+BIG = Decimal("123456789012345678901234567890123456.5")
+FORMS = {
+    "float32 0.1": Form(
+        "0.1",
+        arrow(0.1, pa.float32()),
+        "0.1",
+        "0.1",
+        [0.1, np.float32(0.1)],
+        [
+            series(0.1, "float32"),
+            series(0.1, "Float32"),
+            series(0.1, pd.ArrowDtype(pa.float32())),
+            series(0.1, "float32").astype("category"),
+            series(0.1, "float64"),
+        ],
+    ),
+    "float32 3.0": Form("3", arrow(3.0, pa.float32()), "3", "3.0", [3, 3.0, np.float32(3)], [series(3, "float32")]),
+    "float16 0.5": Form("0.5", arrow(0.5, pa.float16()), None, None, [np.float16(0.5)], [series(0.5, "float16")]),
+    "float16 0.1": Form("0.099975586", arrow(np.float16(0.1), pa.float16()), None, None, [np.float16(0.1)]),
+    "float64 with a gap": Form("7", arrow(7.0, pa.float64()), "7", "7", [7.0, Decimal("7.00")], [series(7, "Int64")]),
+    "int8": Form("-5", arrow(-5, pa.int8()), "-5", "-5", [-5, np.int8(-5)], [series(-5, "int8")]),
+    "int64": Form(
+        "9007199254740993",
+        arrow(2**53 + 1, pa.int64()),
+        "9007199254740993",
+        "9007199254740993",
+        [2**53 + 1, Decimal(2**53 + 1), "9007199254740993"],
+        [series(2**53 + 1, "int64"), series(2**53 + 1, object)],
+    ),
+    "2^64 - 1": Form(
+        "18446744073709551615",
+        arrow(2**64 - 1, pa.uint64()),
+        "18446744073709551615",
+        "18446744073709551615",
+        [2**64 - 1, np.uint64(2**64 - 1)],
+        [series(2**64 - 1, "uint64")],
+    ),
+    "2^64 + 1": Form(
+        "18446744073709551617",
+        arrow(Decimal(2**64 + 1), pa.decimal128(20, 0)),
+        "18446744073709551617",
+        "18446744073709551617",
+        [2**64 + 1, Decimal(2**64 + 1)],
+        [series(2**64 + 1, object), series(Decimal(2**64 + 1), object)],
+    ),
+    "below -2^63": Form(
+        "-9223372036854775809",
+        arrow(Decimal(-(2**63) - 1), pa.decimal128(38, 0)),
+        "-9223372036854775809",
+        "-9223372036854775809",
+        [-(2**63) - 1],
+    ),
+    "decimal with a fraction": Form(
+        "123456789012345678901234567890123456.5",
+        arrow(BIG, pa.decimal128(38, 2)),
+        "123456789012345678901234567890123456.5",
+        '"123456789012345678901234567890123456.5"',
+        [BIG, Decimal("123456789012345678901234567890123456.50")],
+    ),
+    "decimal zero": Form("0", arrow(Decimal("0.00"), pa.decimal128(5, 2)), "0", "0.0", [Decimal("-0.00"), 0, -0.0]),
+    "true": Form(
+        "true", arrow(True, pa.bool_()), "true", "true", [True, np.True_], [series(True, bool), series(True, "boolean")]
+    ),
+    "text 3.0": Form("3.0", arrow("3.0", pa.string()), "3.0", '"3.0"', ["3.0", b"3.0"], [series("3.0", object)]),
+    "gap": Form(
+        "",
+        arrow(float("nan"), pa.float32()),
+        "",
+        "null",
+        [None, "", float("nan"), np.float32("nan"), Decimal("nan"), pd.NA, pd.NaT, np.datetime64("NaT")],
+        [series(np.nan, "float32"), series(None, "Float32"), series(None, "Int64"), series(None, "category")],
+    ),
+}
+ARROW = {name: form for name, form in FORMS.items() if form.arrow is not None}
+CSV = {name: form for name, form in FORMS.items() if form.csv is not None}
+JSON = {name: form for name, form in FORMS.items() if form.json is not None}
+
+
+@pytest.fixture(scope="module")
+def read(tmp_path_factory):
+    """The text of every form in a log of each file format, as training hashes it."""
+    root = tmp_path_factory.mktemp("log")
+    pq.write_table(pa.table({name: form.arrow for name, form in ARROW.items()}), root / "log.parquet")
+    # in one more column something always stands: a line without any would be none
+    (root / "log.csv").write_text(
+        ",".join([*CSV, "x"]) + "\n" + ",".join([*(form.csv for form in CSV.values()), "x"]) + "\n"
+    )
+    (root / "log.jsonl").write_text("{" + ", ".join(f'"{name}": {form.json}' for name, form in JSON.items()) + "}\n")
+    found = {}
+    for suffix in ("parquet", "csv", "jsonl"):
+        with duckdb.connect() as connection:
+            connection.execute(f"SET temp_directory = '{root / 'spill'}'")
+            table = readers.read(connection, "log", files.find(root, f"log.{suffix}", "log"), lambda name: True)
+            names = [name for name in table.known if name in FORMS]
+            assert len(names) == len({"parquet": ARROW, "csv": CSV, "jsonl": JSON}[suffix])
+            (row,) = connection.execute(f"SELECT {', '.join(table.text(name) for name in names)} FROM log").fetchall()
+            found[suffix] = {name: text or "" for name, text in zip(names, row, strict=True)}
+    return found
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_training(read, name):
+    texts = {suffix: found[name] for suffix, found in read.items() if name in found}
+    assert texts == dict.fromkeys(texts, FORMS[name].text)
+
+
+@pytest.mark.parametrize("name", ARROW)
+@pytest.mark.parametrize("coded", [False, True], ids=["plain", "dictionary"])
+def test_batch_scoring(name, coded):
+    column = FORMS[name].arrow
+    if coded and (pa.types.is_float16(column.type) or pa.types.is_boolean(column.type)):
+        pytest.skip("Arrow has no such dictionary")
+    column = column.dictionary_encode() if coded else column
+    table = pa.table({"id": column, "c": column})
+    users, _ = Judge("id", (Column("c", "text"),), TimeForm()).judge(table, 0)
+    values = users.columns["c"]
+    values = values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
+    assert (values[0].as_py() or "") == (users.ids[0].as_py() or "") == FORMS[name].text
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_rows(name):
+    inputs = (Input("c", "text"), Input("tags", "texts", "|", 2), Input("history", "texts", "", 2, keep_last=True))
+    for value in FORMS[name].python:
+        row = {"c": value, "tags": [value], "history": [value]}
+        got = rows_to_arrays(inputs, [row])
+        expected = FORMS[name].text.encode()
+        assert (got["c"].tolist(), got["tags"].tolist(), got["history"].tolist()) == (
+            [expected],
+            [[expected]],
+            [[expected]],
+        ), repr(value)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_data_frames(name):
+    class Rows(Recommender):
+        def __init__(self) -> None:
+            self.bundle = type("", (), {"items": pa.table({"item_id": [], "item_name": []})})
+
+        def recommend(self, rows, k, exclude=None, filter=""):
+            self.rows = rows
+            return [{"item_ids": [], "scores": [], "model_version": 1} for _ in rows]
+
+    for column in FORMS[name].frame:
+        rows = Rows()
+        rows.recommend_frame(pd.DataFrame({"c": column}), 1)
+        assert rows_to_arrays((Input("c", "text"),), rows.rows)["c"].tolist() == [FORMS[name].text.encode()], (
+            column.dtype
+        )
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_the_served_tower_takes_the_text(export_dir, name):
+    """A client that sends the text and one that sends the value get one vector."""
+    recommender = Recommender(Bundle.open(export_dir))
+    rows = [{"user_id": value} for value in [FORMS[name].text, *FORMS[name].python]]
+    vectors = recommender.vectors(rows)
+    np.testing.assert_array_equal(vectors, np.broadcast_to(vectors[0], vectors.shape))
+
+
+def test_a_number_beyond_every_exact_double_is_the_nearest():
+    table = pa.table({"id": ["a"], "age": pa.array([2**53 + 1], pa.int64())})
+    users, bad = Judge("id", (Column("age", "number"),), TimeForm()).judge(table, 0)
+    assert bad == [] and users.columns["age"].to_pylist() == [2.0**53]
+
+
+def test_a_decimal_that_duckdb_would_round_is_refused(tmp_path):
+    pq.write_table(pa.table({"id": pa.array([Decimal(10) ** 44], pa.decimal256(45, 0))}), tmp_path / "log.parquet")
+    with duckdb.connect() as connection, pytest.raises(DataError) as error:
+        readers.read(connection, "log", files.find(tmp_path, "log.parquet", "log"), lambda name: True)
+    assert str(error.value) == (
+        "log.parquet: column 'id': invalid type decimal256(45, 0) (expected a decimal of at most 38 digits); "
+        "write it as text"
+    )
+
+
+# --- times --------------------------------------------------------------------------------------------------------
+
+NINE = 1736499600  # 2025-01-10 09:00 UTC
+MOMENT = datetime(2025, 1, 10, 9, tzinfo=timezone.utc)
+ALWAYS = [
+    "2025-01-10T09:00:00Z",
+    "2025-01-10 10:00+01:00",
+    MOMENT,
+    MOMENT.replace(tzinfo=None),
+    pd.Timestamp(MOMENT),
+    np.datetime64("2025-01-10T09:00:00.999999999"),
+]
+# by the log's form: what is nine o'clock, and what is refused
+TIMES: dict[str, tuple[list[Any], list[Any]]] = {
+    "epoch seconds": (
+        [NINE, f"{NINE}", NINE + 0.5, *ALWAYS],
+        [NINE * 1000, NINE * 10**6, 20250110, "20250110", "10.01.2025", True, 10**30, float("inf")],
+    ),
+    "epoch milliseconds": ([NINE * 1000 + 777, f"{NINE}000", NINE * 1000.0, *ALWAYS], [NINE, 20250110, 2025011009]),
+    "epoch microseconds": ([NINE * 10**6 + 1, f"{NINE}000000", *ALWAYS], [NINE, NINE * 1000, NINE * 10**9]),
+    "epoch nanoseconds": ([NINE * 10**9 + 1, f"{NINE}000000000", *ALWAYS], [NINE, NINE * 1000, NINE * 10**6]),
+    "YYYYMMDDHH": ([2025011009, "2025011009", 2025011009.0, *ALWAYS], [NINE, 20250110, 2025011025]),
+    "YYMMDDHH": ([25011009, "25011009", *ALWAYS], [NINE, 2025011009]),
+    "ISO 8601": ([NINE, NINE * 1000, NINE * 10**6, NINE * 10**9, *ALWAYS], [20250110, "20250110", "soon"]),
+    "a time": ([NINE, NINE * 1000, *ALWAYS], [20250110, 25011009]),
+    "": ([NINE, NINE * 1000, *ALWAYS], [20250110, 25011009]),
+    "%d.%m.%Y %H": (["10.01.2025 09", *ALWAYS[2:]], ["2025-01-10T09:00:00Z", NINE, 2025011009]),
+}
+ONE = [(form, value, NINE) for form, (good, _) in TIMES.items() for value in good]
+ONE += [(form, value, None) for form, (_, refused) in TIMES.items() for value in refused]
+
+
+@pytest.mark.parametrize(("form", "value", "expected"), ONE)
+def test_a_time_is_one_in_rows_and_in_batch_scoring(form, value, expected):
+    times = TimeForm(form)
+    inputs = (Input("ts", "time"),)
+    if expected is None:
+        with pytest.raises(DataError, match="feature 'ts': invalid time "):
+            rows_to_arrays(inputs, [{"ts": value}], times)
+    else:
+        assert rows_to_arrays(inputs, [{"ts": value}], times)["ts"].tolist() == [expected]
+    if isinstance(value, int) and abs(value) > 2**63:
+        return  # Arrow has no such integer
+    column = pa.array([value])
+    users, bad = Judge("id", (Column("ts", "time"),), times).judge(pa.table({"id": ["a"], "ts": column}), 0)
+    assert users.columns["ts"].to_pylist() == [expected]
+    assert [each.reason.startswith(f"column 'ts': {column[0].as_py()!r} is no time (expected ") for each in bad] == (
+        [True] if expected is None else []
+    )
+
+
+@pytest.mark.parametrize("form", TIMES)
+def test_no_time_is_none(form):
+    rows = [{"ts": value} for value in (None, "", float("nan"), pd.NaT, pd.NA, np.datetime64("NaT"), 0)]
+    got = rows_to_arrays((Input("ts", "time"),), rows[: None if "%" not in form else -1], TimeForm(form))["ts"]
+    assert not got.any()
+
+
+def test_times_of_every_arrow_type():
+    moment = MOMENT + timedelta(milliseconds=999)
+    kinds = [pa.timestamp(unit, zone) for unit in ("s", "ms", "us", "ns") for zone in (None, "UTC", "Europe/Berlin")]
+    for kind in kinds:
+        table = pa.table({"id": ["a"], "ts": pa.array([moment], pa.timestamp("us", "UTC")).cast(kind, safe=False)})
+        users, bad = Judge("id", (Column("ts", "time"),), TimeForm("epoch milliseconds")).judge(table, 0)
+        assert (users.columns["ts"].to_pylist(), bad) == ([NINE], []), kind
+    table = pa.table({"id": ["a"], "ts": [date(2025, 1, 10)]})
+    users, _ = Judge("id", (Column("ts", "time"),), TimeForm()).judge(table, 0)
+    assert users.columns["ts"].to_pylist() == [NINE - 9 * 3600]
+
+
+def test_a_log_of_places_in_an_order_keeps_its_small_numbers():
+    """A log without times may give the place in the user's order: numbers as small as the log's own are no mistake."""
+    inputs = (Input("ts", "time"),)
+    assert rows_to_arrays(inputs, [{"ts": 41}], TimeForm("epoch seconds", 0, 40))["ts"].tolist() == [41]
+    with pytest.raises(DataError, match="invalid time 41 .expected epoch seconds from 100000000 to 99999999999, or"):
+        rows_to_arrays(inputs, [{"ts": 41}], TimeForm("epoch seconds", NINE, NINE))
+
+
+@pytest.fixture
+def of_milliseconds(export_dir, tmp_path):
+    """The same model, as if its log had been written in milliseconds."""
+    shutil.copytree(export_dir, tmp_path / "root")
+    path = tmp_path / "root" / "7" / "manifest.json"
+    document = json.loads(path.read_text())
+    assert document["time"]["form"] == "epoch seconds"
+    first, last = document["time"]["first"], document["time"]["last"]
+    assert 1_000_000_000 < first < last < 2_000_000_000
+    artifacts.write_json(path, seal({**document, "time": {"form": "epoch milliseconds", "first": first, "last": last}}))
+    return tmp_path / "root"
+
+
+def test_a_bundle_says_how_its_log_writes_times(export_dir, of_milliseconds, tmp_path, capsys):
+    (expected,) = Recommender(Bundle.open(export_dir)).vectors([{"timestamp": NINE}])
+    (none,) = Recommender(Bundle.open(export_dir)).vectors([{}])
+    assert np.abs(expected - none).max() > 1e-4  # the hour does matter
+    recommender = Recommender(Bundle.open(of_milliseconds))
+    np.testing.assert_array_equal(recommender.vectors([{"timestamp": NINE * 1000}])[0], expected)
+    (tmp_path / "users.csv").write_text(
+        f"user_id,timestamp\nu1,{NINE * 1000}\nu2,{NINE}\nu3,{NINE * 1000}\nu4,2025-01-10T09:00Z\n"
+    )
+    absent = "--absent=country,age,interests,device_type,history"
+    assert main(["score", f"--export_dir={of_milliseconds}", f"--users={tmp_path / 'users.csv'}", absent, "--k=3",
+                 f"--output={tmp_path / 'out'}", "--workers=1", "--vectors_only"]) == 0  # fmt: skip
+    table = pq.read_table(tmp_path / "out")
+    assert table["user_id"].to_pylist() == ["u1", "u3", "u4"]
+    rows = [{"user_id": user, "timestamp": MOMENT} for user in ("u1", "u3", "u4")]
+    np.testing.assert_allclose(np.array(table["vector"].to_pylist()), recommender.vectors(rows), atol=1e-6)
+    quarantine = json.loads((tmp_path / "out" / "_quarantine.jsonl").read_text())
+    assert quarantine["line"] == 3 and "column 'timestamp': '1736499600' is no time" in quarantine["reason"]
+    capsys.readouterr()
+    user = json.dumps({"timestamp": NINE})
+    assert main(["recommend", f"--export_dir={of_milliseconds}", f"--user={user}"]) == 2
+    assert "feature 'timestamp': invalid time 1736499600 (expected epoch milliseconds from" in capsys.readouterr().err
+
+
+def test_a_bundle_that_does_not_say_is_read_by_size(of_milliseconds):
+    path = of_milliseconds / "7" / "manifest.json"
+    document = json.loads(path.read_text())
+    del document["time"]
+    artifacts.write_json(path, seal(document))
+    recommender = Recommender(Bundle.open(of_milliseconds))
+    vectors = recommender.vectors([{"timestamp": NINE}, {"timestamp": NINE * 1000}, {"timestamp": MOMENT}])
+    np.testing.assert_array_equal(vectors, np.broadcast_to(vectors[0], vectors.shape))
+    with pytest.raises(DataError, match="feature 'timestamp': invalid time 20250110 "):
+        recommender.vectors([{"timestamp": 20250110}])
+
+
+# --- booleans and whole numbers of text files ---------------------------------------------------------------------
+
+
+def test_typed_values_are_written_as_the_log_of_texts_has_them(export_dir, tmp_path):
+    """`True` and `3.0` of a CSV log, for clients whose booleans and numbers are typed."""
+    plain = Recommender(Bundle.open(export_dir))
+    shutil.copytree(export_dir, tmp_path / "root")
+    path = tmp_path / "root" / "7" / "manifest.json"
+    document = json.loads(path.read_text())
+    assert document["text_forms"] == {}
+    forms = {"country": "True", "user_id": "3.0", "history": "3.0"}
+    artifacts.write_json(path, seal({**document, "text_forms": forms}))
+    recommender = Recommender(Bundle.open(tmp_path / "root"))
+    (expected,) = plain.vectors([{"country": "True", "user_id": "3.0", "history": ["5.0", "x"]}])
+    (other,) = plain.vectors([{"country": True, "user_id": 3, "history": [5, "x"]}])
+    assert np.abs(expected - other).max() > 1e-4
+    same = [
+        {"country": True, "user_id": 3, "history": [5, "x"]},
+        {"country": "true", "user_id": 3.0, "history": "5|x"},
+        {"country": np.True_, "user_id": "3", "history": ["5.0", "x"]},
+        {"country": "True", "user_id": Decimal("3.00"), "history": "5.0|x"},
+    ]
+    vectors = recommender.vectors(same)
+    np.testing.assert_array_equal(vectors, np.broadcast_to(expected, vectors.shape))
+    tables = {
+        "typed.parquet": pa.table({"user_id": [3], "country": [True], "history": [["5", "x"]]}),
+        "texts.parquet": pa.table({"user_id": ["3.0"], "country": ["True"], "history": ["5.0|x"]}),
+    }
+    for name, table in tables.items():
+        pq.write_table(table, tmp_path / name)
+        absent = "--absent=age,interests,device_type"
+        # a time that the table lacks is that of the scoring: 0 is none
+        assert main(["score", f"--export_dir={tmp_path / 'root'}", f"--users={tmp_path / name}", absent, "--at=0",
+                     f"--output={tmp_path / name}.out", "--workers=1", "--vectors_only"]) == 0  # fmt: skip
+        found = pq.read_table(f"{tmp_path / name}.out")
+        assert found["user_id"].to_pylist() == [str(table["user_id"][0].as_py())]
+        np.testing.assert_allclose(found["vector"].to_pylist(), [expected], atol=1e-6)
