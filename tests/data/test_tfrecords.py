@@ -130,7 +130,7 @@ def test_a_bad_record_is_set_aside_by_its_number(tmp_path: Path) -> None:
     assert manifest["rows"] == {"read": 9000, "used": 8996, "excluded": {}, "quarantined": 4}
     assert [(entry["record"], entry["reason"]) for entry in quarantined(tmp_path)] == [
         (2, "no tf.Example"),
-        (4501, "not UTF-8"),
+        (4501, "feature 'user': not UTF-8"),
         (5001, "user id with a tab, line end or NUL in column 'user'"),
         (8001, "damaged: its checksum does not match"),
     ]

@@ -13,6 +13,7 @@ import dataclasses
 import glob
 import gzip
 import hashlib
+import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ TFRECORDS = frozenset({".tfrecord", ".tfrecords"})
 KNOWN = (*DELIMITERS, *sorted(PARQUET), *sorted(JSON_LINES), *sorted(TFRECORDS))
 _WHOLE_HASH_BELOW = 1 << 28  # larger inputs are recognised by their size and both ends
 _END = 1 << 20
+_BLANK = b"\r\n\xef\xbb\xbf"  # line ends and the byte order mark
 _INFLATED = 4  # text to its compressed form, roughly
 
 
@@ -202,6 +204,11 @@ def _source(root: Path, path: Path, field: str) -> Source:
     if kind not in KNOWN:
         raise DataError(f"{field}: {path}: unknown format {kind or 'without a suffix'!r}; known: {', '.join(KNOWN)}")
     try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        raise DataError(f"{field}: {shown}: the file's name is not UTF-8; rename it") from None
+    try:
         name = path.relative_to(root).as_posix()
     except ValueError:
         name = path.as_posix()
@@ -241,13 +248,16 @@ def head(source: Source) -> tuple[list[str], str] | None:
     """
     try:
         with open_bytes(source.path) as file:
-            line = file.readline(1 << 20).decode("utf-8-sig", "replace" if source.columns else "strict")
+            number, raw = next(((n, line) for n, line in enumerate(_lines(file), 1) if line.strip(_BLANK)), (1, b""))
+            line = raw.decode("utf-8-sig", "replace" if source.columns else "strict")
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{source.name}: cannot be read: {error}") from None
     except UnicodeDecodeError:
         raise DataError(f"{source.name}:1: the header is not UTF-8; convert the file, e.g. with iconv") from None
     if not line.strip("\r\n"):
         return None
+    if number > 1 and not source.columns:
+        raise DataError(f"{source.name}:1: an empty line before the header; the first line must name the columns")
     own = DELIMITERS[source.suffix]
     delimiter = source.delimiter or next((mark for mark in (own, "\t", ";", "|", ",") if mark in line), own)
     names = next(csv.reader([line], delimiter=delimiter))
@@ -263,6 +273,11 @@ def head(source: Source) -> tuple[list[str], str] | None:
             raise DataError(f"{source.name}:1: two columns are named {name!r}")
         seen.add(name)
     return names, delimiter
+
+
+def _lines(file: IO[bytes]) -> Iterator[bytes]:
+    while line := file.readline(_END):
+        yield line
 
 
 def describe(source: Source) -> dict[str, str | int]:

@@ -223,7 +223,25 @@ def misfits(config: ExperimentConfig, events: Table, items: Table | None, users:
                 where = events.sources[0].name + (f" and {table.sources[0].name}" if table else "")
                 yield f"{side}_features: {unknown_name(f'column in {where}', column.name, both)}"
 
+    yield from _nested(config, events, items, users)
     yield from _unknown_attributes(config, items)
+
+
+def _nested(config: ExperimentConfig, events: Table, items: Table | None, users: Table | None) -> Iterator[str]:
+    """Columns of features and ids whose values are neither single ones nor lists of them."""
+    data = config.data
+    for field, table, names in (
+        ("data.user_id", users or events, [data.user_id]),
+        ("data.item_id", items or events, [data.item_id]),
+        *((f"{side}_features", events, [each.name for each in feature_sources(config, side)]) for side in SIDES),
+        ("user_features", users, [each.name for each in feature_sources(config, "user")]),
+        ("item_features", items, [each.name for each in feature_sources(config, "item")]),
+    ):
+        for name in names if table is not None else ():
+            kind = table.columns[name].kind if table is not None and name in table.columns else ""
+            if kind.startswith(("STRUCT", "MAP", "UNION")) or "[]" in kind.removesuffix("[]") or kind.endswith(")[]"):
+                where = table.sources[0].name if table is not None else ""
+                yield f"{field}: column {name!r} in {where} is {kind}; one value, or a list of values, is expected"
 
 
 def _unknown_attributes(config: ExperimentConfig, items: Table | None) -> Iterator[str]:

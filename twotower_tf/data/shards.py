@@ -69,9 +69,14 @@ def write_parts(connection: duckdb.DuckDBPyConnection, query: str, directory: Pa
 
 def write_table(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
     """Writes one Parquet file."""
-    schema = connection.sql(f"SELECT * FROM ({query}) LIMIT 0").to_arrow_table().schema
-    with pq.ParquetWriter(path, schema) as writer:
-        for table in tables(connection, query):
+    found = tables(connection, query)
+    first = next(found, None)
+    if first is None:
+        pq.write_table(connection.sql(f"SELECT * FROM ({query}) LIMIT 0").to_arrow_table(), path)
+        return
+    with pq.ParquetWriter(path, first.schema) as writer:  # a subquery would name columns of other cases otherwise
+        writer.write_table(first)
+        for table in found:
             writer.write_table(table)
 
 

@@ -2,19 +2,19 @@
 
 A record is its length, a checksum of the length, the bytes, and a checksum of them
 (https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details). A record with damaged bytes is set
-aside by its number; after a damaged length nothing more can be found in the file, which is refused. TensorFlow is
-imported when the first file is read, for the message class alone.
+aside by its number; after a damaged length nothing more can be found in the file, which is refused.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from twotower_tf.data import files
@@ -29,17 +29,16 @@ _LONGEST = 1 << 30  # a longer record is a damaged length
 Row = dict[str, str | None]
 
 
-def batches(source: Source) -> Iterator[tuple[list[Row], list[Malformed]]]:
+def batches(source: Source, wanted: Callable[[str], bool]) -> Iterator[tuple[list[Row], list[Malformed]]]:
     """The examples of a file: good ones in order, as texts by feature name (None: no value), and the others.
 
-    Several values of one feature are joined by `|`.
+    Several values of one feature are joined by `|`. Features that are not wanted may hold anything, and are None.
 
     Raises:
         DataError: for a file that is cut off, damaged beyond a record, or no TFRecord file.
     """
-    from tensorflow.core.example import example_pb2
-
     number = 0
+    names: dict[bytes, str | None] = {}
     for payloads, good in _checked(source):
         rows, bad = [], []
         for payload, whole in zip(payloads, good, strict=True):
@@ -47,19 +46,73 @@ def batches(source: Source) -> Iterator[tuple[list[Row], list[Malformed]]]:
             try:
                 if not whole:
                     raise ValueError("damaged: its checksum does not match")
-                rows.append(_row(example_pb2.Example, payload))
+                rows.append(_row(payload, names, wanted))
             except ValueError as error:
                 bad.append(Malformed(source, number, str(error)))
         yield rows, bad
 
 
-def _row(example: Any, payload: bytes) -> Row:
+def _message() -> Any:
+    """The class of `tf.Example` messages, with names of features as bytes: they need not be UTF-8.
+
+    https://github.com/tensorflow/tensorflow/blob/v2.20.0/tensorflow/core/example/feature.proto; a map is a list of
+    entries.
+    """
+    types = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="twotower/example.proto", package="twotower", syntax="proto3")
+
+    def message(name: str, *fields: tuple[str, int, str], repeated: bool = False, oneof: str = "") -> None:
+        found = file.message_type.add(name=name)
+        if oneof:
+            found.oneof_decl.add(name=oneof)
+        for number, (field, kind, type_name) in enumerate(fields, 1):
+            label = types.LABEL_REPEATED if repeated else types.LABEL_OPTIONAL
+            added = found.field.add(name=field, number=number, label=label, type=types.Type.ValueType(kind))
+            if type_name:
+                added.type_name = f".twotower.{type_name}"
+            if oneof:
+                added.oneof_index = 0
+
+    message("BytesList", ("value", types.TYPE_BYTES, ""), repeated=True)
+    message("FloatList", ("value", types.TYPE_FLOAT, ""), repeated=True)
+    message("Int64List", ("value", types.TYPE_INT64, ""), repeated=True)
+    lists = (("bytes_list", "BytesList"), ("float_list", "FloatList"), ("int64_list", "Int64List"))
+    message("Feature", *((field, types.TYPE_MESSAGE, name) for field, name in lists), oneof="kind")
+    message("Entry", ("key", types.TYPE_BYTES, ""), ("value", types.TYPE_MESSAGE, "Feature"))
+    message("Features", ("feature", types.TYPE_MESSAGE, "Entry"), repeated=True)
+    message("Example", ("features", types.TYPE_MESSAGE, "Features"))
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("twotower.Example"))
+
+
+_EXAMPLE = _message()
+
+
+def _name(key: bytes) -> str | None:
+    """A feature's name as text; None where it is none, and no configuration can name it."""
     try:
-        features = example.FromString(payload).features.feature
+        return key.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _row(payload: bytes, names: dict[bytes, str | None], wanted: Callable[[str], bool]) -> Row:
+    """One example's texts; `names` remembers how names read."""
+    try:
+        entries = _EXAMPLE.FromString(payload).features.feature
     except DecodeError:
         raise ValueError("no tf.Example") from None
     row: Row = {}
-    for name, feature in features.items():
+    for entry in entries:
+        if entry.key not in names:
+            names[entry.key] = _name(entry.key)
+        name, feature = names[entry.key], entry.value
+        if name is None:
+            continue
+        if not wanted(name):
+            row[name] = None
+            continue
         kind = feature.WhichOneof("kind")
         values = getattr(feature, kind).value if kind else ()
         try:
@@ -68,7 +121,7 @@ def _row(example: Any, payload: bytes) -> Row:
             else:
                 texts = [as_text(value) for value in values]
         except UnicodeDecodeError:
-            raise ValueError("not UTF-8") from None
+            raise ValueError(f"feature {name!r}: not UTF-8") from None
         row[name] = "|".join(text for text in texts if text) or None
     return row
 

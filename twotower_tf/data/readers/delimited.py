@@ -63,7 +63,7 @@ def _scan(
         scan = (
             f"read_csv([{paths}], columns={{{fields}}}, header={'false' if sources[0].columns else 'true'}, "
             f"auto_detect=false, delim={literal(delimiter)}, "
-            "quote='\"', escape='\"', filename=true, store_rejects=true, rejects_limit=0)"
+            f"quote='\"', escape='\"', filename='{scans.FILE}', store_rejects=true, rejects_limit=0)"
         )
         try:
             connection.execute(

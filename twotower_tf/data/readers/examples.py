@@ -25,9 +25,9 @@ def read(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Sou
         connection.execute(f"ALTER TABLE {name} ADD COLUMN {columns[column].identifier} {scans.TEXT}")
 
     for position, source in enumerate(sources):
-        for rows, bad in tfrecords.batches(source):
+        for rows, bad in tfrecords.batches(source, wanted):
             malformed += bad
-            found = dict.fromkeys(key for row in rows for key in row)
+            found = dict.fromkeys(key for row in rows for key in row if scans.usable(key))
             for key in found:
                 if key not in known and wanted(key):
                     add(key)

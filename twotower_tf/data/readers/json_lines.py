@@ -27,7 +27,7 @@ def read(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Sou
     paths = scans.file_list(sources)
     scan = (
         f"read_csv([{paths}], columns={{'line': 'VARCHAR'}}, header=false, auto_detect=false, delim='\\x01', quote='', "
-        "escape='', filename=true, store_rejects=true, rejects_limit=0)"
+        f"escape='', filename='{scans.FILE}', store_rejects=true, rejects_limit=0)"
     )
     positions = list(range(len(sources)))
     try:
@@ -44,7 +44,7 @@ def read(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Sou
         f"SELECT key, min(place) FROM (SELECT unnest(json_keys(line)) AS key, rowid AS place FROM {staged} WHERE good) "
         "GROUP BY key ORDER BY 2, 1"
     ).fetchall()
-    known = [str(key) for key, _ in keys]
+    known = [str(key) for key, _ in keys if scans.usable(str(key))]
     partition = scans.partition_keys(sources, known)
     columns = scans.columns_of(known, wanted, partition)
     scans.create(connection, name, columns)
@@ -63,9 +63,10 @@ def read(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Sou
 
 def _json_text(column: str) -> str:
     """SQL: the canonical text of a member; a list's elements are joined by `|`."""
-    path = literal('$."' + column.replace("\\", "\\\\").replace('"', '\\"') + '"')
+    path = literal("/" + column.replace("~", "~0").replace("/", "~1"))  # a JSON pointer: any name can be said
     element = _scalar_text("json_type(element)", "json_extract_string(element, '$')")
-    joined = f"array_to_string(list_transform(json_extract(line, {path[:-1]}[*]'), lambda element: {element}), '|')"
+    elements = f"json_extract(json_extract(line, {path}), '$[*]')"
+    joined = f"array_to_string(list_transform({elements}, lambda element: {element}), '|')"
     kind = f"json_type(line, {path})"
     return (
         f"CASE WHEN {kind} = 'ARRAY' THEN nullif({joined}, '') "

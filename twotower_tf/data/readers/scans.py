@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import duckdb
 
@@ -13,12 +13,26 @@ from twotower_tf.data.values import file_pattern, literal
 from twotower_tf.errors import DataError
 
 TEXT = "VARCHAR"
+FILE = "__twotower_file"  # column with the path of a row's file; unlike any name in a file
 
 
 def columns_of(names: Sequence[str], wanted: Wanted, partition: Sequence[str]) -> dict[str, Column]:
     """The wanted columns by name: those of the files, then those of their directories."""
-    chosen = [name for name in [*names, *partition] if wanted(name)]
+    chosen = [name for name in [*names, *partition] if usable(name) and wanted(name)]
     return {name: Column(f"c{position}", TEXT) for position, name in enumerate(chosen)}
+
+
+def usable(name: str) -> bool:
+    """Whether a column has a name that SQL can say; others are passed over, for no configuration names them."""
+    return bool(name) and "\0" not in name
+
+
+def twins(names: Iterable[str], wanted: Wanted) -> list[list[str]]:
+    """Groups of columns whose names differ in case only, of which some are wanted."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(name.lower(), []).append(name)
+    return [group for group in groups.values() if len(group) > 1 and any(map(wanted, group))]
 
 
 def lacking_columns(sources: Sequence[Source], names: Sequence[Collection[str] | None]) -> dict[str, Source]:
@@ -37,11 +51,11 @@ def partition_keys(sources: Sequence[Source], names: Collection[str]) -> list[st
 
 
 def file_position(sources: Sequence[Source], positions: Sequence[int]) -> str:
-    """SQL: the position of the row's file, from the reader's `filename`."""
+    """SQL: the position of the row's file, from the reader's column `FILE`."""
     if len(positions) == 1:
         return f"CAST({positions[0]} AS INTEGER)"
     paths = ", ".join(literal(str(sources[position].path)) for position in positions)
-    return f"CAST({positions[0] - 1} + list_position([{paths}], filename) AS INTEGER)"
+    return f"CAST({positions[0] - 1} + list_position([{paths}], {FILE}) AS INTEGER)"
 
 
 def file_list(sources: Sequence[Source]) -> str:
@@ -57,7 +71,7 @@ def partition_value(sources: Sequence[Source], positions: Sequence[int], key: st
         (value,) = values
         return "CAST(NULL AS VARCHAR)" if value is None else literal(value)
     paths = ", ".join(literal(str(source.path)) for source in some)
-    return f"list_extract([{partition_values(some, key)}], list_position([{paths}], filename))"
+    return f"list_extract([{partition_values(some, key)}], list_position([{paths}], {FILE}))"
 
 
 def partition_values(sources: Sequence[Source], key: str) -> str:
