@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from tests.model.filled import fill_tables
 from twotower_tf.config import (
     Bucketized,
     Cross,
@@ -48,7 +49,7 @@ CONFIG = ExperimentConfig(
 @pytest.fixture(scope="module")
 def model():
     tf.random.set_seed(1)
-    return two_tower.build(CONFIG)
+    return fill_tables(two_tower.build(CONFIG))
 
 
 @pytest.fixture(scope="module")

@@ -67,6 +67,40 @@ def test_rows_follow_the_rule_at_the_steps_that_read_them_and_rest_otherwise(rul
     np.testing.assert_array_equal(table.numpy()[[1, 5]], start[[1, 5]])
 
 
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
+@pytest.mark.parametrize("rule", [RowwiseAdagrad(), Adagrad(), LazyAdam()], ids=lambda each: each.type)
+def test_a_row_has_random_content_from_the_first_step_that_reads_it_and_is_zero_before(rule, dtype):
+    """Gradients are zero here, so that what a row holds is its first content and nothing else."""
+    table = tf.Variable(tf.zeros((2_000, 16), dtype), name="some/table")
+    optimizer = TowersAndTables(Adam(), rule, 0.1, table_share=1.0, seed=3)
+    held = np.zeros((2_000, 16), np.float32)
+    for rows in (np.arange(500), np.array([3, 3, 700]), np.arange(400, 900)):
+        slices = tf.IndexedSlices(tf.zeros((len(rows), 16)), tf.constant(rows), tf.constant([2_000, 16], tf.int64))
+        optimizer.apply_gradients([(slices, table)])
+        now = tf.cast(table, tf.float32).numpy()
+        before = held.any(axis=1)
+        np.testing.assert_array_equal(now[before], held[before])  # never drawn twice
+        read = before | np.isin(np.arange(2_000), rows)
+        assert now[read].all(axis=1).all() and not now[~read].any()
+        held = now
+    drawn = held[:900].ravel()  # all but rows 500 to 899 at the first step, most of these at the third
+    assert np.abs(drawn).max() <= 0.25 and abs(drawn.mean()) < 6e-3 and abs(drawn.std() - 0.14434) < 3e-3
+    assert len(np.unique(held[:900, 0])) > (800 if dtype == tf.float32 else 100)
+
+
+def test_the_first_step_moves_a_row_from_its_random_content():
+    """Row-wise Adagrad's first step is lr · g / √(mean g²): 0.2 · (3, 4, 0, 0) / 2.5."""
+    held = []
+    for gradient in ([0.0, 0.0, 0.0, 0.0], [3.0, 4.0, 0.0, 0.0]):
+        table = tf.Variable(tf.zeros((3, 4)), name="some/table")
+        optimizer = TowersAndTables(Adam(), RowwiseAdagrad(), 0.1, table_share=2.0, seed=3)
+        slices = tf.IndexedSlices(tf.constant([gradient]), tf.constant([1]), tf.constant([3, 4], tf.int64))
+        optimizer.apply_gradients([(slices, table)])
+        held.append(table.numpy())
+    assert held[0][1].all()
+    np.testing.assert_allclose(held[0] - held[1], [[0] * 4, [0.24, 0.32, 0, 0], [0] * 4], atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("rule", "numbers"), [(RowwiseAdagrad(), 1), (Adagrad(), 3), (LazyAdam(), 6)], ids=lambda each: str(each)[:8]
 )
@@ -145,9 +179,9 @@ def test_learning_rates_warm_up_and_decay():
 def test_tables_have_a_learning_rate_of_their_own_and_share_the_schedule():
     config = TrainConfig(initial_lr=0.01, lr_decay_rate=0.5, table_optimizer=RowwiseAdagrad(initial_lr=0.3))
     optimizer = make(config, steps_per_epoch=1, seed=0)
-    table = tf.Variable(tf.zeros((2, 4)), name="some/table")
+    table = tf.Variable(tf.ones((2, 4)), name="some/table")
     gradient = tf.IndexedSlices(tf.ones((1, 4)), tf.constant([1], tf.int64), tf.constant([2, 4], tf.int64))
     optimizer.apply_gradients([(gradient, table)])
-    np.testing.assert_allclose(table.numpy(), [[0] * 4, [-0.3] * 4], rtol=1e-5)
+    np.testing.assert_allclose(table.numpy(), [[1] * 4, [0.7] * 4], rtol=1e-5)
     optimizer.apply_gradients([(gradient, table)])
-    np.testing.assert_allclose(table.numpy()[1], -0.3 - 0.15 / np.sqrt(2), rtol=1e-5)
+    np.testing.assert_allclose(table.numpy()[1], 0.7 - 0.15 / np.sqrt(2), rtol=1e-5)

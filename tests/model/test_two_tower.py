@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
+from tests.model.filled import fill_tables, filled_table
 from twotower_tf.config import (
     BilateralSoftmax,
     Bucketized,
@@ -101,7 +102,7 @@ def test_tables_lie_apart_by_use_and_dimension():
 
 
 def test_embeddings_are_rows_at_offsets_and_zero_without_a_value():
-    table = EmbeddingTable(10, 3)
+    table = filled_table(10, 3)
     ids = tf.constant([[0, 2], [-1, 1]], tf.int32)
     got = table(ids, offsets=[0, 5]).numpy()
     weights = table.table.numpy()
@@ -118,9 +119,8 @@ def test_no_value_moves_no_embedding():
 
 
 def test_the_mean_counts_only_values_that_are_there():
-    table = EmbeddingTable(9, 3)
+    table = filled_table(9, 3)
     ids = np.array([[1, -1, 3, 1], [-1, -1, -1, -1], [0, 2, 3, -1]], np.int32)
-    table.build(None)
     with tf.GradientTape() as tape:
         got = table(tf.constant(ids), offsets=[4], mean=True)
         loss = tf.reduce_sum(got * tf.constant([[1.0], [10.0], [100.0]]))
@@ -143,7 +143,7 @@ def test_unit_length_even_of_nothing():
 
 @pytest.mark.parametrize("loss", ["bce", "softmax"])
 def test_a_slice_answers_as_the_whole_model_and_holds_only_its_side(loss):
-    model = two_tower.build(experiment(loss))
+    model = fill_tables(two_tower.build(experiment(loss)))
     user, item = two_tower.tower(model, "user"), two_tower.tower(model, "item")
     assert user.layers[-1].name == "user_vector" and item.layers[-1].name == "ad_vector"
     names = {weight.name.split("/")[0] for weight in user.weights}
@@ -165,7 +165,7 @@ def test_a_slice_answers_as_the_whole_model_and_holds_only_its_side(loss):
 
 
 def test_padding_does_not_change_a_vector():
-    user = two_tower.tower(two_tower.build(experiment()), "user")
+    user = two_tower.tower(fill_tables(two_tower.build(experiment())), "user")
     history = np.array([[4, 9]], np.int32)
     padded = np.array([[4, -1, 9, -1, -1]], np.int32)
     short = user(user_batch(1, user_values1=history)).numpy()
@@ -173,7 +173,7 @@ def test_padding_does_not_change_a_vector():
 
 
 def test_a_history_reads_the_items_own_embeddings():
-    model = two_tower.build(experiment())
+    model = fill_tables(two_tower.build(experiment()))
     user = two_tower.tower(model, "user")
     before = user(user_batch(1, user_values1=np.array([[7]], np.int32))).numpy()
     table = model.get_layer("shared_embedding_8").table
@@ -183,7 +183,7 @@ def test_a_history_reads_the_items_own_embeddings():
 
 
 def test_residual_blocks_add_their_input():
-    model = two_tower.build(experiment(residual=True))
+    model = fill_tables(two_tower.build(experiment(residual=True)))
     user = two_tower.tower(model, "user")
     for layer in user.layers:
         if layer.name in ("user_hidden_1", "user_hidden_2"):
@@ -191,7 +191,7 @@ def test_residual_blocks_add_their_input():
     # With dead hidden layers the shortcut alone carries the features: vectors still differ from user to user.
     vectors = user(user_batch(3)).numpy()
     assert np.abs(vectors[0] - vectors[1]).max() > 1e-3
-    plain = two_tower.tower(two_tower.build(experiment()), "user")
+    plain = two_tower.tower(fill_tables(two_tower.build(experiment())), "user")
     for layer in plain.layers:
         if layer.name in ("user_hidden_1", "user_hidden_2"):
             layer.set_weights([np.zeros_like(weight) for weight in layer.get_weights()])
@@ -199,27 +199,40 @@ def test_residual_blocks_add_their_input():
     np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)
 
 
-def test_a_new_table_is_uniform_and_the_same_for_the_same_seed():
-    rows = 70_000  # of 16 numbers: more than one part
-    drawn = np.concatenate([part for _, part in embeddings.initial_rows(rows, 16, [5, 6])])
-    assert drawn.shape == (rows, 16) and drawn.dtype == np.float32
-    assert -0.25 < drawn.min() < -0.2499 and 0.2499 < drawn.max() < 0.25
+def test_a_new_table_is_zero():
+    table = EmbeddingTable(70_000, 16)
+    table.build(None)
+    assert table.table.shape == (70_000, 16) and not table.table.numpy().any()
+
+
+def test_first_content_is_uniform_and_the_same_for_the_same_seed():
+    drawn, same, other = (
+        embeddings.initial_rows(70_000, 16, tf.constant(seed, tf.int64)).numpy() for seed in ((5, 6), (5, 6), (5, 7))
+    )
+    assert drawn.shape == (70_000, 16) and drawn.dtype == np.float32
+    assert -0.25 <= drawn.min() < -0.2499 and 0.2499 < drawn.max() < 0.25
     # A million numbers, uniform between ±1/4: a mean of 0 ± 0.00014, a deviation of 0.25/√3 = 0.14434 ± 0.00006.
     assert abs(drawn.mean()) < 6e-4 and abs(drawn.std() - 0.14434) < 3e-4
     assert abs(np.corrcoef(drawn[:, 0], drawn[:, 1])[0, 1]) < 0.02
     assert len(np.unique(drawn[:, :4].view([("", np.float32)] * 4))) > 69_990
-    table, other = (EmbeddingTable(rows, 16, seed, name="t") for seed in (5, 6))
+    np.testing.assert_array_equal(drawn, same)
+    assert np.abs(drawn - other).mean() > 0.1
+
+
+def test_rows_that_are_read_as_no_value_are_none_that_the_gradient_names():
+    """A row that the gradient names counts as read by the step: row 0 must not be, where it stands for no value."""
+    table = EmbeddingTable(9, 2)
     table.build(None)
-    other.build(None)
-    again = EmbeddingTable(rows, 16, 5, name="t")
-    again.build(None)
-    np.testing.assert_array_equal(table.table.numpy(), again.table.numpy())
-    assert np.abs(table.table.numpy() - other.table.numpy()).mean() > 0.1
-    np.testing.assert_array_equal(embeddings.read_rows(table.table, 69_000, 69_003), table.table.numpy()[69_000:69_003])
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(table(tf.constant([[-1, 2], [3, -1]]), offsets=[0, 4]))
+    assert set(tape.gradient(loss, table.table).indices.numpy().tolist()) == {3, 6}
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(table(tf.constant([[-1, 2], [3, -1]]), offsets=[0], mean=True))
+    assert set(tape.gradient(loss, table.table).indices.numpy().tolist()) == {2, 3}
 
 
 def test_a_bfloat16_table_answers_in_float32():
-    table = EmbeddingTable(10, 3, 1, "bfloat16")
+    table = filled_table(10, 3, table_dtype="bfloat16")
     got = table(tf.constant([[7, -1]], tf.int32), offsets=[0])
     assert table.table.dtype == tf.bfloat16 and got.dtype == tf.float32
     np.testing.assert_array_equal(got[0], [tf.cast(table.table, tf.float32)[7], [0, 0, 0]])

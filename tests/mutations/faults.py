@@ -265,6 +265,18 @@ FAULTS = (
         ("test_two_tower.py",),
     ),
     Fault(
+        "a row that is read for the first time stays zero",
+        "moved = self._begun(tf.cast(tf.gather(table, rows), tf.float32), place)",
+        "moved = tf.cast(tf.gather(table, rows), tf.float32)",
+        ("test_optimizers.py",),
+    ),
+    Fault(
+        "no value counts as reading row 0",
+        "tf.maximum(tf.reduce_max(tf.where(present, rows, -1)), 0)",
+        "0",
+        ("test_two_tower.py",),
+    ),
+    Fault(
         "learning rates do not decay",
         "rate = config.initial_lr * tf.pow(config.lr_decay_rate, exponent)",
         "rate = config.initial_lr + 0.0 * exponent",

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from tests.model.filled import fill_tables
 from twotower_tf.config import InBatch, InBatchSoftmax, Mined, Queue, SamplingConfig, TrainConfig, Uniform
 from twotower_tf.data.prepared import Prepared
 from twotower_tf.features.arrays import EncodedData
@@ -45,7 +46,7 @@ def test_the_ranking_is_the_models(run):
     run_dir, config = run
     encoded = EncodedData(config, Prepared.open(run_dir))
     batches = Batches(config, Prepared.open(run_dir), encoded)
-    model = loop.compile_model(config, batches.steps)
+    model = fill_tables(loop.compile_model(config, batches.steps))
     mined, positives = batches.samplers.mined, batches.samplers.positives
     mining.rank(model, encoded, mined)
     users, rows = mining.newest_rows(encoded.keys("train"))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +13,6 @@ import tf_keras as keras
 from twotower_tf.config import ExperimentConfig, History, Numeric, feature_name
 from twotower_tf.features import columns
 from twotower_tf.features.inputs import SideName, side_features
-
-_DRAWN_AT_ONCE = 1 << 20  # random numbers, 4 MB: they stay in a core's cache until they are written
-_LEVELS = 1 << 16  # different values an initial number can take: four of them cost one 64-bit random number
 
 Key = tuple[SideName, str]  # a feature: side and name
 
@@ -83,55 +79,49 @@ def tables(config: ExperimentConfig) -> dict[str, EmbeddingTable]:
     for placement in plan(config).values():
         rows[placement.table] = max(rows.get(placement.table, 0), placement.offset + placement.buckets)
         dims[placement.table] = placement.dim
-    return {
-        name: EmbeddingTable(rows[name], dims[name], config.seed, config.model.table_dtype, name=name)
-        for name in sorted(rows)
-    }
+    return {name: EmbeddingTable(rows[name], dims[name], config.model.table_dtype, name=name) for name in sorted(rows)}
 
 
-def initial_rows(rows: int, dim: int, seed: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """A table's first content, part by part: uniform between ±dim^-0.5, the same for the same arguments.
+def initial_rows(rows: tf.Tensor, dim: int, seed: tf.Tensor) -> tf.Tensor:
+    """Draws the first content of rows that a step reads for the first time: uniform between ±dim^-0.5.
 
-    The scale keeps a sum of a few embeddings near unit size. A hundred million rows of 16 take seconds.
+    The scale keeps a sum of a few embeddings near unit size.
 
-    Yields:
-        The first row of a part, and float32 `[part, dim]`.
+    Args:
+        rows: int32 `[]`, how many.
+        dim: of an embedding.
+        seed: int64 `[2]`; the same rows for the same seed.
+
+    Returns:
+        float32 `[rows, dim]`.
     """
-    size = max(1, _DRAWN_AT_ONCE // dim)
-    step = np.float32(2.0 * dim**-0.5 / _LEVELS)
-    for start in range(0, rows, size):
-        stop = min(rows, start + size)
-        raw = np.random.SFC64([*seed, start]).random_raw(-(-(stop - start) * dim // 4)).view(np.uint16)
-        part = raw[: (stop - start) * dim].astype(np.float32)
-        part -= np.float32((_LEVELS - 1) / 2)
-        part *= step
-        yield start, part.reshape(-1, dim)
+    return tf.random.stateless_uniform([rows, dim], seed, -(dim**-0.5), dim**-0.5)
 
 
 class EmbeddingTable(keras.layers.Layer):
-    """A table `[rows, dim]` that is read at bucket ids plus each column's offset."""
+    """A table `[rows, dim]` that is read at bucket ids plus each column's offset.
 
-    def __init__(self, rows: int, dim: int, seed: int = 0, table_dtype: str = "float32", **kwargs: Any) -> None:
+    A new table is zero, and so is every row that no training step has read: an id that training never met adds
+    nothing, as no value does. The optimizer gives a row of zeros its random first content at the step that first reads
+    it (`TowersAndTables`), so that a zero row is known by itself, in a checkpoint, a bundle and a warm start too.
+    """
+
+    def __init__(self, rows: int, dim: int, table_dtype: str = "float32", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.rows = rows
         self.dim = dim
-        self.seed = seed
         self.table_dtype = table_dtype
 
     def build(self, input_shape: Any) -> None:
-        """Creates the table and draws its content."""
-        # Memory that nothing has written to: what is drawn below, or read from a checkpoint, is its first content.
-        # The table is never assigned as a whole: that would take its own size once more.
+        """Creates the table."""
+        # A zeroed piece of memory; `tf.zeros` would be copied, and a table may take half of all memory.
         self.table = self.add_weight(
             name="table",
             shape=(self.rows, self.dim),
             dtype=self.table_dtype,
-            initializer=lambda shape, dtype=None, **_: tf.raw_ops.Empty(shape=shape, dtype=dtype),
+            initializer=lambda shape, dtype=None, **_: tf.raw_ops.Empty(shape=shape, dtype=dtype, init=True),
             experimental_autocast=False,
         )
-        with tf.init_scope():
-            for start, part in initial_rows(self.rows, self.dim, [self.seed, zlib.crc32(self.name.encode())]):
-                write_rows(self.table, start, part)
         super().build(input_shape)
 
     def call(self, ids: tf.Tensor, offsets: Sequence[int], mean: bool = False) -> tf.Tensor:
@@ -151,7 +141,10 @@ class EmbeddingTable(keras.layers.Layer):
         present = ids >= 0
         if mean:
             return self._mean(rows, present)
-        embeddings = tf.cast(tf.gather(self.table, tf.where(present, rows, 0)), tf.float32)
+        # In the place of no value stands a row that is read anyway (where there is one): a row counts as read for its
+        # place in the gradient alone, and row 0 is some id's like any other.
+        read = tf.where(present, rows, tf.maximum(tf.reduce_max(tf.where(present, rows, -1)), 0))
+        embeddings = tf.cast(tf.gather(self.table, read), tf.float32)
         return embeddings * tf.cast(present, tf.float32)[..., tf.newaxis]
 
     def _mean(self, rows: tf.Tensor, present: tf.Tensor) -> tf.Tensor:
@@ -166,7 +159,7 @@ class EmbeddingTable(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        own = {name: getattr(self, name) for name in ("rows", "dim", "seed", "table_dtype")}
+        own = {name: getattr(self, name) for name in ("rows", "dim", "table_dtype")}
         return {**super().get_config(), **own}
 
 

@@ -1,0 +1,22 @@
+"""Models whose tables hold something: a new table is zero, and a tower over zeros says nothing."""
+
+import numpy as np
+
+from twotower_tf.model.embeddings import EmbeddingTable
+
+
+def fill_tables(model, seed=0):
+    """Gives every row of the model's tables random content; returns the model."""
+    rng = np.random.default_rng(seed)
+    for layer in model.layers:
+        if isinstance(layer, EmbeddingTable):
+            layer.table.assign(rng.normal(size=layer.table.shape) * layer.dim**-0.5)
+    return model
+
+
+def filled_table(rows, dim, **more):
+    """A table of its own with random content."""
+    table = EmbeddingTable(rows, dim, **more)
+    table.build(None)
+    table.table.assign(np.random.default_rng(rows).normal(size=(rows, dim)))
+    return table
