@@ -101,6 +101,12 @@ FAULTS = (
         ("test_catalogue.py",),
     ),
     Fault(
+        "Popularity counts in float32, whose whole numbers end at 2^24",
+        "raised = np.maximum(counts, floor).astype(np.float64)",
+        "raised = np.maximum(counts, floor).astype(np.float32)",
+        ("test_catalogue.py",),
+    ),
+    Fault(
         "a user's positives are drawn as negatives",
         "left = np.flatnonzero(positives.contain(users[places], drawn))",
         "left = np.flatnonzero(np.zeros(len(places), bool))",
@@ -300,6 +306,12 @@ FAULTS = (
         "rough[excluded.queries, excluded.rows] = -np.inf",
         "rough[excluded.queries[:0], excluded.rows[:0]] = -np.inf",
         ("test_exact.py",),
+    ),
+    Fault(
+        "ScaNN's short answers stay short",
+        "short = np.flatnonzero(np.isneginf(scores[:, -1])) if len(table) else np.empty(0, np.int64)",
+        "short = np.empty(0, np.int64)",
+        ("test_scann_searcher.py",),
     ),
     Fault(
         "equal scores go to the higher row",
