@@ -54,9 +54,10 @@ def test_the_ranking_is_the_models(run):
     for user, row, score in zip(users, rows, scores, strict=False):
         liked = positives.of(int(user))
         score[liked] = -np.inf
-        best = np.argsort(-score)[4:20]
+        best = -np.sort(-score)[4:20]
         drawn = mined.draw(np.random.default_rng(0), Rows(np.array([row]), np.array([user]), liked[:1]), 300)
-        assert set(drawn[0].tolist()) == set(best.tolist())
+        # By score: towers that nobody has trained have items of the same vector, which no order is stated for.
+        np.testing.assert_allclose(-np.sort(-score[np.unique(drawn)]), best, atol=1e-6)
 
 
 @pytest.mark.quality
