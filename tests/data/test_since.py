@@ -333,3 +333,41 @@ def test_what_cannot_be_continued_is_refused(tmp_path: Path) -> None:
         prepare(experiment(log), tmp_path / "two", since=tmp_path / "one")
     assert tree(tmp_path / "one") == before
     assert not (tmp_path / "two" / "prepared").exists()
+
+
+def test_values_that_change_with_time_go_on_from_the_earlier_run(tmp_path: Path) -> None:
+    write_csv(
+        tmp_path / "events/1.csv",
+        [{"user": "a", "item": "x", "time": 10, "stock": 1}, {"user": "a", "item": "gone", "time": 12, "stock": 2}],
+    )
+    first = [{"item": "x", "from": 0, "price": 1}, {"item": "gone", "from": 0, "price": 7}]
+    write_csv(tmp_path / "items.csv", first)
+    data = {"label": "", "items": "items.csv", "items_time": "from", "split": TimeSplit(0, 0)}
+    config = ExperimentConfig(
+        name="test",
+        data=experiment(tmp_path, **data).data,
+        item_features=(Hash("item", buckets=10), Numeric("stock"), Numeric("price")),
+        user_features=(Hash("user", buckets=10),),
+    )
+    prepare(config, tmp_path / "one", now=50)
+    write_csv(
+        tmp_path / "events/2.csv",
+        [
+            {"user": "b", "item": "x", "time": 20, "stock": 3}, {"user": "b", "item": "new", "time": 21, "stock": 5},
+            {"user": "c", "item": "x", "time": 40, "stock": 4}, {"user": "c", "item": "new", "time": 41, "stock": 6},
+            {"user": "d", "item": "gone", "time": 42, "stock": 8},
+        ],
+    )  # fmt: skip
+    write_csv(tmp_path / "items.csv", [{"item": "x", "from": 30, "price": 2}, {"item": "new", "from": 30, "price": 9}])
+    prepare(config, tmp_path / "two", since=tmp_path / "one", now=50)
+    prepared = Prepared.open(tmp_path / "two")
+    ids = prepared.item_ids()
+    found = [
+        (ids[row["item_row"]], row["timestamp"], row["item.stock"], row["item.price"])
+        for row in rows_of(prepared, "train")
+    ]
+    # What the earlier log said of x and gone holds until the new one says more. The table of items is the new one, in
+    # which x has no price before 30; gone is not in it and keeps its own.
+    assert found == [
+        ("x", 20, 1, None), ("new", 21, 5, None), ("x", 40, 3, 2), ("new", 41, 5, 9), ("gone", 42, 2, 7),
+    ]  # fmt: skip
