@@ -1,5 +1,7 @@
 """What a table of items changes in a catalogue: rows, order, counts, refusals. No tower is run."""
 
+import dataclasses
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -73,6 +75,19 @@ def test_the_same_catalogue_again_changes_nothing(tmp_path):
     found = merge(OLD, listing.items, [], "replace", FEATURES)
     assert not found.any and found.origin.tolist() == [0, 1, 2, 3]
     assert found.catalogue.to_pylist() == OLD.to_pylist()
+
+
+def test_rows_that_begin_later_do_not_hold_yet(tmp_path):
+    config = dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, items="items.csv", items_time="from"))
+    path = tmp_path / "items.csv"
+    path.write_text("sku,from,brand,tags,price\na,100,x,,1\na,200,x,,2\na,201,x,,3\nz,201,y,,4\n")
+    prices = {}
+    for now in (199, 200, 201, None):
+        listing = read_items(config, path, OLD.schema, now=now)
+        prices[now] = dict(zip(listing.items["item_id"].to_pylist(), listing.items["price"].to_pylist(), strict=True))
+    assert prices == {199: {"a": 1}, 200: {"a": 2}, 201: {"a": 3, "z": 4}, None: {"a": 3, "z": 4}}
+    with pytest.raises(DataError, match="none of 4 rows holds yet; column 'from' says that each begins later"):
+        read_items(config, path, OLD.schema, now=99)
 
 
 def test_random_changes_against_dictionaries():

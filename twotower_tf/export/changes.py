@@ -107,7 +107,7 @@ def read_items(
 
     Raises:
         DataError: where the table cannot be read or changes meanwhile, lacks a column of the features, or has no
-            usable row.
+            usable row that holds.
     """
     named = config.data.item_columns if files.suffix(path) in files.DELIMITERS else ()
     sources = files.find(Path(), str(path), _FIELD, named, config.data.delimiter)
@@ -137,6 +137,10 @@ def read_items(
         items = connection.sql(
             f"SELECT {selected} FROM item_latest AS l JOIN item_table AS t ON t.rowid = l.place ORDER BY l.id"
         ).to_arrow_table()
+        if not items.num_rows:
+            raise DataError(
+                f"{_FIELD}: {path}: none of {counts.used} rows holds yet; column {since!r} says that each begins later"
+            )
         return Listing(items, counts.read, entries, unfit)
 
 
