@@ -233,3 +233,21 @@ def test_arrays_of_an_earlier_format_are_refused(untimed):
     assert str(error.value) == (
         f"{path}: schema_version 2 is not the 3 that this version of twotower_tf reads; run `twotower prepare` again"
     )
+
+
+def test_items_are_taken_as_of_the_microsecond(tmp_path):
+    """A price said at a microsecond is known from the next one on, within one second."""
+    start = 1_700_000_000_000_000
+    columns = {
+        "user": ["u"] * 4 + ["w"] * 2,
+        "ad": ["i"] * 4 + ["j"] * 2,
+        "ts": [start, start + 400_000, start + 400_001, start + 999_999, start, start + 400_000],
+        "price": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+        "tags": [None] * 6,
+    }
+    _, prepared, encoded = prepared_run(tmp_path, columns, timestamp="ts", split=RandomSplit(0.0, 0.0))
+    found = encoded.event_item_batch("train", np.arange(6))["numeric"][:, 0]
+    ids = prepared.item_ids()[encoded.keys("train")["item_row"]]
+    prices = {item: found[ids == item].tolist() for item in "ij"}
+    assert prices == {"i": [1.0, 1.0, 2.0, 3.0], "j": [5.0, 5.0]}
+    assert encoded.keys("train")["timestamp"].tolist() == [1_700_000_000] * 6
