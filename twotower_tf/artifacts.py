@@ -321,11 +321,12 @@ def read_json(path: Path, kind: str, schema_version: int | None = None, remedy: 
     """Reads a JSON object of ours and checks its schema version.
 
     Raises:
-        ArtifactError: where it is missing, damaged, or of another version.
+        ArtifactError: where it is missing, damaged, or of another version: NaN and infinity are no JSON, a name stands
+            once in an object, and Python's limits of depth and of digits hold.
     """
     text = read_text(path, kind)
     try:
-        document = json.loads(text, parse_constant=_refuse_constant)
+        document = json.loads(text, object_pairs_hook=_refuse_twins, parse_constant=_refuse_constant)
     except ValueError as error:
         raise ArtifactError(f"{path}: damaged: {error}") from None
     except RecursionError:
@@ -339,6 +340,15 @@ def read_json(path: Path, kind: str, schema_version: int | None = None, remedy: 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a number of JSON")
+
+
+def _refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise ValueError(f"the name {twice!r} stands twice in an object")
+    return found
 
 
 def check_schema(document: Any, expected: int, where: str, remedy: str = WRITE_AGAIN) -> None:

@@ -77,7 +77,8 @@ def test_every_file_is_missed_and_every_flipped_bit_is_found(copy):
 
 def test_a_file_that_the_manifest_does_not_know(copy):
     (copy / "item_tower" / "notes.txt").write_text("mine")
-    assert refusal(copy) == f"{copy}/item_tower/notes.txt: not in the manifest; a version is never changed"
+    expected = "not in manifest.json; a version is never changed; move the file elsewhere"
+    assert refusal(copy) == f"{copy}/item_tower/notes.txt: {expected}"
 
 
 def test_vectors_of_another_run_in_the_tsv(copy):

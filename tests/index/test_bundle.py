@@ -37,9 +37,22 @@ def write_bundle(root, version, angle=0.0, **changes):
         "schema_version": 2,
         "format": "twotower_tf bundle",
         "version": version,
+        "created": "2026-01-01T00:00:00+00:00",
+        "origin": {"kind": "export"},
+        "name": "small",
         "items": 3,
         "vector_dim": 2,
         "vectors_fingerprint": searcher.items.fingerprint,
+        "weights_fingerprint": {"user": "1", "item": "2"},
+        "tables": {"user": {"user_id": {"shape": [100, 2], "bytes": 800}}, "item": {}},
+        "signatures": {"user": ["serving_default"], "item": ["serving_default"]},
+        "similarity": "cosine",
+        "index": {"kind": "exact", "parameters": {}, "recall": {"measured": 1.0}},
+        "evaluation": None,
+        "libraries": {},
+        "canaries": [{"user": {"user_id": "u1"}, "item_ids": ["a", "b"], "scores": [1.0, 0.5]}],
+        "canary_k": 2,
+        "formats": ["tsv"],
         "files": files,
         **changes,
     }
@@ -108,7 +121,7 @@ def test_a_damaged_manifest_is_not_passed_over_for_an_older_version(tmp_path):
     with pytest.raises(ArtifactError, match=r"/9/manifest.json: damaged: "):
         Bundle.open(tmp_path)
     (path / "manifest.json").write_text('{"schema_version": 2, "format": "twotower_tf bundle", "version": 9}')
-    with pytest.raises(ArtifactError, match="manifest.json: damaged: 'items' is missing or not int"):
+    with pytest.raises(ArtifactError, match="manifest.json: damaged: 'created': field required; export again"):
         Bundle.open(tmp_path)
 
 

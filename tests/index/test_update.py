@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from twotower_tf.config import IndexConfig
-from twotower_tf.index import build, update
+from twotower_tf.index import build, native, update
 from twotower_tf.index.exact import ExactSearcher
 from twotower_tf.index.files import Stored
 from twotower_tf.index.items import ItemVectors, read_ids
@@ -70,7 +70,7 @@ def test_spliced_tables_have_the_old_rows_and_those_that_scann_derives(built, tm
     done = changed_index(old, items, origin, tmp_path / "index", SCANN, users)
     assert not done.rebuilt
     (tmp_path / "whole").mkdir()
-    update._derive(directory / "scann", update.assets(directory / "scann"), items.vectors, tmp_path / "whole")
+    update._derive(directory / "scann", native.assets(directory / "scann"), items.vectors, tmp_path / "whole")
     before, after = tables(directory), tables(tmp_path / "index")
     assert set(after) == set(before) >= {"dataset.npy", "datapoint_to_token.npy", "hashed_dataset.npy"}
     kept = origin != update.NEW
@@ -95,7 +95,7 @@ def test_an_index_with_spilled_partitions_is_changed_too(tmp_path):
     (tmp_path / "scann").mkdir()
     spilled.serialize(str(tmp_path / "scann"), relative_path=True)
     items, origin = changed(ItemVectors([f"i{row}" for row in range(SIZE)], vectors))
-    known = update.assets(tmp_path / "scann")
+    known = native.assets(tmp_path / "scann")
     update._splice(tmp_path, known, items.vectors[origin == update.NEW], origin, tmp_path / "after")
     assert (tmp_path / "after" / "scann" / "hashed_dataset_soar.npy").exists()
     searcher = library.load_searcher(str(tmp_path / "after" / "scann"), assets_backcompat_shim=False)

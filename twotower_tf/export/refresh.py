@@ -260,7 +260,7 @@ def _new_vectors(bundle: Bundle, changes: Changes) -> tuple[Ids, Floats]:
     inputs = side_inputs(bundle.config, "item")
     rows = changes.catalogue.take(pa.array(new))
     arrays = {each.name: arrow_to_array(each, rows[each.name]) for each in inputs}
-    vectors = Tower(bundle.path / bundles.ITEM_TOWER, inputs).vectors(contract.VECTORS["item"], arrays)
+    vectors = Tower(bundle.tower("item"), inputs).vectors(contract.VECTORS["item"], arrays)
     broken = new[~np.isfinite(vectors).all(axis=1)]
     if len(broken):
         named = ", ".join(repr(ids[row]) for row in broken[:_NAMED]) + (", ..." if len(broken) > _NAMED else "")

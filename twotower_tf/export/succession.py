@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from twotower_tf.errors import ArtifactError
 from twotower_tf.export import manifest, saved_model
 from twotower_tf.index.bundle import MANIFEST, Bundle
 
@@ -49,11 +50,19 @@ def inherit(bundle: Bundle, staging: Path, version: int, without: Sequence[str] 
 
 
 def _link(source: Path, target: Path) -> None:
+    """Gives a file of a version a second name, or copies it; never over another file, never what a link points to."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.link(source, target)
-    except OSError:  # no hard links there
-        shutil.copyfile(source, target)
+        try:
+            os.link(source, target, follow_symlinks=False)
+        except FileExistsError:
+            raise
+        except OSError:  # no hard links there
+            descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
+            with open(descriptor, "rb") as read, target.open("xb") as written:
+                shutil.copyfileobj(read, written, 1 << 20)
+    except FileExistsError:
+        raise ArtifactError(f"{target}: exists already, and is never overwritten; remove it") from None
 
 
 def document(bundle: Bundle, version: int, origin: dict[str, Any], **changes: Any) -> dict[str, Any]:

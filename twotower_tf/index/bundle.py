@@ -2,10 +2,16 @@
 
 A bundle is a directory `EXPORT_DIR/VERSION`, published by one rename and never changed. What is missing, changed, or
 of two models at once is refused here, with the file's name, before anything is answered from it.
+
+It may come from elsewhere. However it is opened, its manifest is complete and sealed, every name in it is a plain
+relative path, nothing in the directory is a symbolic link or unlisted, and the configuration, the catalogue and the
+index's description and ids have their checksums. Of everything else the checksums are compared when it is opened
+(`check="full"`) or before it is first read.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +25,7 @@ import pyarrow.parquet as pq
 
 from twotower_tf import artifacts, config
 from twotower_tf.errors import ArtifactError
-from twotower_tf.index import files
+from twotower_tf.index import files, manifest_schema, members
 from twotower_tf.index.load import load
 from twotower_tf.index.searcher import Searcher
 
@@ -36,6 +42,8 @@ USERS = "sample_users.npy"  # vectors of real users, float32 [users, vector_dim]
 SEAL = "manifest_fingerprint"
 
 _LIGHT = (CONFIG, ITEMS, f"{INDEX}/{files.INDEX}", f"{INDEX}/{files.ITEM_IDS}")
+_SAVED_MODEL = "saved_model.pb"
+_OF_TOWERS = (_SAVED_MODEL, "variables", "assets", "assets.extra", "fingerprint.pb")  # what TensorFlow reads
 
 
 def seal(document: dict[str, Any]) -> dict[str, Any]:
@@ -59,8 +67,11 @@ def versions(export_dir: str | Path) -> list[int]:
 
 def _is_version(child: Path) -> bool:
     name = child.name
-    if not (name.isascii() and name.isdecimal() and str(int(name)) == name and (child / MANIFEST).is_file()):
+    manifest = child / MANIFEST
+    if not (name.isascii() and name.isdecimal() and str(int(name)) == name and os.path.lexists(manifest)):
         return False
+    if not manifest.is_file():
+        return True
     try:
         document = artifacts.read_json(child / MANIFEST, "bundle")
     except ArtifactError:
@@ -93,12 +104,14 @@ class Bundle:
         Args:
             export_dir: the export root.
             version: one of `versions(export_dir)`.
-            check: "full" compares the SHA-256 of every file of the manifest; "light" that of the small ones, and that
-                all files are there (`searcher()` then checks the index's own, `check_files` any others).
+            check: "full" compares the SHA-256 of every file of the manifest; "light" that of the configuration, the
+                catalogue and the index's description and ids. `searcher()`, `tower()`, `statistics` and `sample_users`
+                then compare what they read, `check_files` anything else.
 
         Raises:
-            ArtifactError: where there is no such version; where a file is missing or changed (named); where the index
-                was built from other vectors than the manifest states (both fingerprints named).
+            ArtifactError: where there is no such version; where a file is missing, changed, not in the manifest, or a
+                symbolic link (named); where a name or a value of the manifest cannot be used; where the index was built
+                from other vectors than the manifest states (both fingerprints named).
         """
         root = Path(export_dir)
         path = root / str(_choose(root, version))
@@ -124,12 +137,13 @@ class Bundle:
         Raises:
             ArtifactError: as `open` says.
         """
+        found = members.find(path)
         manifest = artifacts.read_json(path / MANIFEST, "bundle", SCHEMA_VERSION)
         if manifest.get("format") != FORMAT:
             raise ArtifactError(f"{path / MANIFEST}: format {manifest.get('format')!r} is not {FORMAT!r}")
         _check_manifest(path / MANIFEST, manifest)
+        members.check_complete(path, found, manifest["files"], MANIFEST)
         bundle = cls(path, manifest["version"], manifest, checked=check == "full")
-        bundle._check_present()
         bundle.check_files(*() if bundle.checked else _LIGHT, known=known)
         bundle._check_index()
         return bundle
@@ -147,6 +161,8 @@ class Bundle:
         Raises:
             ArtifactError: where an earlier version of twotower_tf exported the bundle without them.
         """
+        if STATISTICS in self.manifest["files"]:
+            self._compare(STATISTICS)
         return artifacts.read_json(self.path / STATISTICS, "bundle")
 
     @cached_property
@@ -164,7 +180,10 @@ class Bundle:
         Raises:
             ArtifactError: as `items` says.
         """
-        table = pq.read_table(self.path / ITEMS, columns=None if names is None else list(names))
+        try:
+            table = pq.read_table(self.path / ITEMS, columns=None if names is None else list(names))
+        except (pa.ArrowException, OSError) as error:
+            raise ArtifactError(f"{self.path / ITEMS}: damaged: {str(error).splitlines()[0]}; export again") from None
         if table.num_rows != self.manifest["items"]:
             raise ArtifactError(
                 f"{self.path / ITEMS}: {table.num_rows} rows, the manifest states {self.manifest['items']} items"
@@ -191,9 +210,42 @@ class Bundle:
 
     @cached_property
     def sample_users(self) -> npt.NDArray[np.float32]:
-        """[users, vector_dim] float32: vectors of real users, which recall was measured with."""
-        users: npt.NDArray[np.float32] = np.load(self.path / USERS, allow_pickle=False)
+        """[users, vector_dim] float32: vectors of real users, which recall was measured with.
+
+        Raises:
+            ArtifactError: where the file is missing, changed, or holds something else.
+        """
+        self._compare(USERS)
+        users = files.load_array(self.path / USERS)
+        if users.ndim != 2 or users.shape[1] != self.manifest["vector_dim"] or users.dtype != np.float32:
+            raise ArtifactError(
+                f"{self.path / USERS}: damaged: {users.dtype} {users.shape} (expected float32 "
+                f"[users, {self.manifest['vector_dim']}]); export again"
+            )
         return users
+
+    def tower(self, side: Literal["user", "item"]) -> Path:
+        """The directory of a tower's SavedModel, its files compared with the manifest.
+
+        Loading it runs the graph that its author wrote, with all that TensorFlow's operations can do.
+
+        Raises:
+            ArtifactError: where a file of it is missing or changed.
+        """
+        prefix = "" if side == "user" else f"{ITEM_TOWER}/"
+        listed = {name.removeprefix(prefix).split("/")[0] for name in self.manifest["files"] if name.startswith(prefix)}
+        self._compare(f"{prefix}{_SAVED_MODEL}", *(f"{prefix}{name}" for name in _OF_TOWERS if name in listed))
+        return self.path / prefix
+
+    def _compare(self, *names: str) -> None:
+        """Compares files of the manifest, unless that was done when the bundle was opened."""
+        if not self.checked or any(not self._listed(name) for name in names):
+            self.check_files(*names)
+
+    def _listed(self, name: str) -> dict[str, str]:
+        """SHA-256 of a file, or of all files of a directory, as the manifest states it; by name."""
+        stated: dict[str, str] = self.manifest["files"]
+        return {path: digest for path, digest in stated.items() if path == name or path.startswith(f"{name}/")}
 
     def check_files(self, *names: str, known: Mapping[str, str] | None = None) -> None:
         """Compares the SHA-256 of the named files, or directories of files, with the manifest; of all by default.
@@ -203,21 +255,13 @@ class Bundle:
         Raises:
             ArtifactError: naming the first file that is missing, changed or not in the manifest.
         """
-        stated: dict[str, str] = self.manifest["files"]
         wanted: dict[str, str] = {}
         for name in names:
-            chosen = {path: digest for path, digest in stated.items() if path == name or path.startswith(f"{name}/")}
+            chosen = self._listed(name)
             if not chosen:
                 raise ArtifactError(f"{self.path / name}: {self.path / MANIFEST} does not list it")
             wanted.update(chosen)
-        files.check_files(self.path, wanted if names else stated, MANIFEST, known)
-
-    def _check_present(self) -> None:
-        for name in (*_LIGHT, *self.manifest["files"]):
-            if not (self.path / name).is_file():
-                raise ArtifactError(
-                    f"{self.path / name}: missing; {MANIFEST} lists it; export again or restore the file"
-                )
+        files.check_files(self.path, wanted if names else self.manifest["files"], MANIFEST, known)
 
     def _check_index(self) -> None:
         """Index and towers of different models must never meet: the index says of which vectors it was built."""
@@ -229,23 +273,28 @@ class Bundle:
                     f"{self.path / INDEX}: the index has {mine} {index[mine]}, {MANIFEST} states {theirs} "
                     f"{self.manifest[theirs]}; they are of different models"
                 )
-
-
-_KEYS = {
-    "version": int,
-    "items": int,
-    "vector_dim": int,
-    "vectors_fingerprint": str,
-    "files": dict,
-}
+        prefix = f"{INDEX}/"
+        stated = {name.removeprefix(prefix): digest for name, digest in self._listed(INDEX).items()}
+        del stated[files.INDEX]
+        if index["kind"] != self.manifest["index"]["kind"] or index["files"] != stated:
+            raise ArtifactError(
+                f"{self.path / INDEX / files.INDEX}: damaged: {MANIFEST} states another kind or other files of the "
+                "index; export again"
+            )
 
 
 def _check_manifest(path: Path, manifest: dict[str, Any]) -> None:
-    for key, kind in _KEYS.items():
-        if not isinstance(manifest.get(key), kind):
-            raise ArtifactError(f"{path}: damaged: {key!r} is missing or not {kind.__name__}")
-    if manifest.get(SEAL) != seal(manifest)[SEAL]:
+    manifest_schema.check_manifest(path, manifest)
+    try:
+        sealed = manifest.get(SEAL) == seal(manifest)[SEAL]
+    except (RecursionError, ValueError):  # nested too deeply; a text that is no Unicode
+        sealed = False
+    if not sealed:
         raise ArtifactError(f"{path}: damaged: its content is not that of its {SEAL}; export again or restore it")
+    members.check_names(manifest["files"], path)
+    for name in _LIGHT:
+        if name not in manifest["files"]:
+            raise ArtifactError(f"{path}: damaged: it does not list {name}; export again or restore it")
 
 
 def _choose(root: Path, version: int | None) -> int:

@@ -161,7 +161,7 @@ class ExactSearcher:
     @classmethod
     def read(cls, directory: Path, threads: int = 0) -> ExactSearcher:
         """Reads what `save` wrote; `load` has checked the files."""
-        vectors = np.load(directory / files.VECTORS, allow_pickle=False)
+        vectors = files.load_array(directory / files.VECTORS)
         return cls(files.restore(directory, vectors), threads)
 
 

@@ -17,12 +17,11 @@ import numpy.typing as npt
 
 from twotower_tf import artifacts
 from twotower_tf.errors import ArtifactError
-from twotower_tf.index import topk
+from twotower_tf.index import manifest_schema, members, topk
 from twotower_tf.index.items import ItemVectors, read_ids, write_ids
 
 SCHEMA_VERSION = 3
 _OLDER = 2  # without levels above k; it is read, too
-KINDS = ("exact", "scann")
 INDEX = "index.json"
 ITEM_IDS = "item_ids"
 VECTORS = "vectors.npy"
@@ -51,13 +50,17 @@ class Stored:
             ArtifactError: as `open_index` says.
         """
         document = open_index(directory)
-        file = VECTORS if document["kind"] == "exact" else DATASET
-        return cls(directory, document, np.load(directory / file, mmap_mode="r", allow_pickle=False))
+        return cls(directory, document, load_array(directory / vectors_file(document["kind"]), mapped=True))
 
     @property
     def kind(self) -> str:
         """The implementation: "exact" or "scann"."""
         return str(self.document["kind"])
+
+
+def vectors_file(kind: str) -> str:
+    """The file of an index that holds its vectors [items, vector_dim] float32."""
+    return VECTORS if kind == "exact" else DATASET
 
 
 def describe(kind: str, items: ItemVectors) -> dict[str, Any]:
@@ -97,16 +100,38 @@ def open_index(directory: Path) -> dict[str, Any]:
     """Reads `index.json`.
 
     Raises:
-        ArtifactError: where it is missing, damaged, of another version or of an unknown kind.
+        ArtifactError: where it is missing, damaged, of another version or of an unknown kind, or names a file that is
+            no plain relative path.
     """
     document = artifacts.read_json(directory / INDEX, "index")
     if document.get("schema_version") != _OLDER:
         artifacts.check_schema(document, SCHEMA_VERSION, str(directory / INDEX))
-    if document.get("kind") not in KINDS:
-        raise ArtifactError(
-            f"{directory / INDEX}: damaged: kind {document.get('kind')!r} is none of {', '.join(KINDS)}"
-        )
+    manifest_schema.check_index(directory / INDEX, document)
+    members.check_names(document["files"], directory / INDEX)
     return document
+
+
+def check_index(directory: Path, document: Mapping[str, Any], known: Mapping[str, str] | None = None) -> None:
+    """Compares the files of an index with its description; the caller has just computed those that are `known`.
+
+    Raises:
+        ArtifactError: naming a file that is missing, changed, not listed, or a symbolic link.
+    """
+    members.check_complete(directory, members.find(directory), document["files"], INDEX)
+    check_files(directory, document["files"], INDEX, known)
+
+
+def load_array(path: Path, *, mapped: bool = False) -> npt.NDArray[Any]:
+    """Reads a NumPy file whose checksum was compared; nothing in it is a pickle.
+
+    Raises:
+        ArtifactError: where it is missing or no such file.
+    """
+    try:
+        array: npt.NDArray[Any] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: damaged: {str(error).splitlines()[0]}; export again") from None
+    return array
 
 
 def check_files(root: Path, stated: dict[str, str], stated_in: str, known: Mapping[str, str] | None = None) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from twotower_tf.errors import ArtifactError
 from twotower_tf.index import files
 from twotower_tf.index.exact import ExactSearcher
@@ -26,18 +28,22 @@ def load(directory: str | Path, *, threads: int = 0, check: bool = True, held: A
     directory = Path(directory)
     document = files.open_index(directory)
     if check:
-        files.check_files(directory, document["files"], files.INDEX)
+        files.check_index(directory, document)
+    _check_vectors(directory, document)
     searcher: Searcher
     if document["kind"] == "exact":
         searcher = ExactSearcher.read(directory, threads)
     else:
         from twotower_tf.index.scann_searcher import ScannSearcher
 
-        searcher = ScannSearcher.read(directory, document, threads, held=held)
-    stated, held = (document["size"], document["dim"]), (len(searcher.items), searcher.items.dim)
-    if stated != held:
+        try:
+            searcher = ScannSearcher.read(directory, document, threads, held=held)
+        except TypeError as error:  # of the parameters
+            raise ArtifactError(f"{directory / files.INDEX}: damaged: {error}; export again") from None
+    if len(searcher.items.ids) != document["size"]:
         raise ArtifactError(
-            f"{directory}: damaged: {files.INDEX} states {stated} items x dimensions, files hold {held}"
+            f"{directory / files.ITEM_IDS}: damaged: {len(searcher.items.ids)} ids, {files.INDEX} states "
+            f"{document['size']} items; export again"
         )
     if check and searcher.items.fingerprint != document["fingerprint"]:
         raise ArtifactError(
@@ -45,3 +51,13 @@ def load(directory: str | Path, *, threads: int = 0, check: bool = True, held: A
             f"{files.INDEX} states {document['fingerprint'][:12]}..."
         )
     return searcher
+
+
+def _check_vectors(directory: Path, document: dict[str, Any]) -> None:
+    """Compares type and shape of the vectors with the index's description: ScaNN aborts on others."""
+    path, expected = directory / files.vectors_file(document["kind"]), (document["size"], document["dim"])
+    vectors = files.load_array(path, mapped=True)
+    if vectors.dtype != np.float32 or vectors.shape != expected:
+        raise ArtifactError(
+            f"{path}: damaged: {vectors.dtype} {vectors.shape}, {files.INDEX} states float32 {expected}; export again"
+        )

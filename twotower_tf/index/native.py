@@ -16,6 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from twotower_tf import artifacts
+from twotower_tf.errors import ArtifactError
+from twotower_tf.index import members
+
 _CENTRE_SAMPLE = 250_000  # items that the partitions' centres are trained with
 _CODE_SAMPLE = 100_000  # and the quantizer, which more items make dearer, not better (tried up to a million)
 # Rounds of their training: four more find 0.0015 more of the recall and take a third of the time again.
@@ -24,6 +28,8 @@ _CENTRE_ROUNDS = 8
 _CENTRE_LOSS = 2.5
 _PARALLEL_BATCH = 64  # queries that a ScaNN thread takes at a time
 _BATCH = 512  # queries of one call by one thread: of more, ScaNN's tables outgrow the caches (a third slower at 4,096)
+ASSET_LIST = "scann_assets.pbtxt"
+_ASSET = re.compile(r'assets\s*\{\s*asset_type:\s*(\w+)\s*asset_path:\s*"([^"]*)"\s*\}\s*')
 _CHATTER = re.compile(rb"[IW]\d{4} \d\d:|WARNING: All log messages before absl::InitializeLog")
 
 Floats = npt.NDArray[np.float32]
@@ -56,12 +62,32 @@ def library() -> ModuleType:
     return module
 
 
+def assets(directory: Path) -> dict[str, str]:
+    """The files of a serialized index by kind: names in `directory`.
+
+    Raises:
+        ArtifactError: where the list cannot be read, or names a file that is not a plain name in the directory.
+    """
+    path = directory / ASSET_LIST
+    text = artifacts.read_text(path, "serialized ScaNN index")
+    found = dict(_ASSET.findall(text))
+    if _ASSET.sub("", text).strip() or len(found) != len(_ASSET.findall(text)):
+        raise ArtifactError(f"{path}: damaged: not a list of assets, each kind once; export again")
+    for name in found.values():
+        members.check_name(name, path)
+        if not (directory / name).is_file():
+            raise ArtifactError(f"{directory / name}: missing; {ASSET_LIST} lists it; export again")
+    return found
+
+
 def load(directory: Path) -> Any:
     """ScaNN's searcher from what it serialized; it ends the process where that is damaged.
 
     Raises:
         ImportError: as `library` says.
+        ArtifactError: as `assets` says: ScaNN opens whatever file it is told of.
     """
+    assets(directory)
     return library().load_searcher(str(directory), assets_backcompat_shim=False)
 
 

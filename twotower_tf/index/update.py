@@ -15,7 +15,6 @@ import dataclasses
 import hashlib
 import io
 import math
-import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -39,8 +38,7 @@ _STALE = 0.3  # share of items new or changed since the training, above which th
 _WIDER = (1.0, 1.25, 1.6, 2.0)  # factors of the tuned setting that are tried
 _CHECKED = 256  # users that recall is measured with: its error is below 0.003 where it is 0.95
 _LEVEL_ERROR = 0.01  # of a recall measured with these users, at the last ranks
-_SCANN, _ASSETS = "scann", "scann_assets.pbtxt"
-_ASSET = re.compile(r'assets\s*\{\s*asset_type:\s*(\w+)\s*asset_path:\s*"([^"]*)"\s*\}\s*')
+_SCANN = "scann"
 _DATASET = "DATASET_NPY"
 _DERIVED = frozenset({"TOKENIZATION_NPY", "AH_DATASET_NPY", "AH_DATASET_SOAR_NPY", "BF16_DATASET_NPY"})
 _TRAINED = frozenset({"AH_CENTERS", "PARTITIONER"})
@@ -92,7 +90,7 @@ def update(
         DataError: as `build.build` says.
     """
     if old.kind == ScannSearcher.kind == build.chosen_kind(len(ids), index):
-        known = assets(old.directory / _SCANN)
+        known = native.assets(old.directory / _SCANN)
         before = ScannParameters.of(old.document["parameters"])
         changed = before.changed_since + _changes(len(old.vectors), origin)
         if changed <= _STALE * before.trained_on and set(known) <= {_DATASET} | _DERIVED | _TRAINED:
@@ -115,11 +113,6 @@ def _changes(size: int, origin: Rows) -> int:
     """Items that came, changed or left of `size`."""
     stay = int(np.count_nonzero(origin != NEW))
     return len(origin) - stay + size - stay
-
-
-def assets(directory: Path) -> dict[str, str]:
-    """The files of a serialized ScaNN index by kind."""
-    return dict(_ASSET.findall((directory / _ASSETS).read_text(encoding="utf-8")))
 
 
 def _splice(directory: Path, known: dict[str, str], new: Floats, origin: Rows, target: Path) -> dict[str, str]:
@@ -153,7 +146,7 @@ def _derive(old: Path, known: dict[str, str], vectors: Floats, part: Path) -> No
     derived = [name for name in known.values() if name not in kept.values()]
     shutil.copytree(old, source, ignore=shutil.ignore_patterns(*derived, known[_DATASET]))
     stated = [f'assets {{\n  asset_type: {kind}\n  asset_path: "{name}"\n}}\n' for kind, name in kept.items()]
-    (source / _ASSETS).write_text("".join(stated), encoding="utf-8")
+    (source / native.ASSET_LIST).write_text("".join(stated), encoding="utf-8")
     np.save(source / known[_DATASET], np.ascontiguousarray(vectors))
     native.load(source).serialize(str(part), relative_path=True)
 

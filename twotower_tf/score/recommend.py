@@ -62,7 +62,9 @@ class Recommender:
         self.inputs = client_inputs(bundle.config, bundle.manifest.get("text_forms", {}))
         self._times = TimeForm.of_manifest(bundle.manifest)
         self._arguments = argument_names([each.name for each in self.inputs])
-        self._model = tf.saved_model.load(str(bundle.path))  # held: its signatures do not keep the weights alive
+        self._model = tf.saved_model.load(
+            str(bundle.tower("user"))
+        )  # held: its signatures do not keep the weights alive
         self._tower = self._model.signatures["serving_default"]
         self._searcher = bundle.searcher(threads)
         if blocklist is not None and not Path(blocklist).is_file():

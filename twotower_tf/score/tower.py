@@ -35,7 +35,9 @@ class UserTower:
             ArtifactError: where the bundle was exported without what this needs, or its towers do not agree.
         """
         config = bundle.config
-        self._model = tf.saved_model.load(str(bundle.path))  # held: its signatures do not keep the weights alive
+        self._model = tf.saved_model.load(
+            str(bundle.tower("user"))
+        )  # held: its signatures do not keep the weights alive
         if FROM_ENCODED not in self._model.signatures:
             raise ArtifactError(
                 f"{bundle.path}: the user tower has no signature {FROM_ENCODED!r}: an earlier version of twotower_tf "
