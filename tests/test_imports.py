@@ -12,7 +12,17 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "twotower_tf"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-GROUND = {"errors", "characters", "locks", "artifacts", "config", "progress", "resources", "sql"}
+GROUND = {
+    "errors",
+    "characters",
+    "locks",
+    "artifacts",
+    "config",
+    "interpreter",
+    "progress",
+    "resources",
+    "sql",
+}
 DATA = GROUND | {"data"}
 FEATURES = DATA | {"features"}
 SAMPLING = FEATURES | {"sampling"}
@@ -20,6 +30,7 @@ MODEL = SAMPLING | {"model"}
 TRAIN = MODEL | {"train"}
 ALLOWED = {
     "errors": set(),
+    "interpreter": set(),
     "progress": set(),
     "resources": set(),
     "characters": set(),
@@ -42,6 +53,7 @@ ALLOWED = {
 NO_TENSORFLOW = {
     "errors",
     "characters",
+    "interpreter",
     "locks",
     "progress",
     "sql",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from absl.flags import FlagValues
 
-from twotower_tf import __version__, resources
+from twotower_tf import __version__, interpreter, resources
 from twotower_tf.errors import ConfigError
 
 PYTHONS = ((3, 10), (3, 13))
@@ -121,5 +121,5 @@ def _together() -> list[str]:
 
 
 def _import_in_a_process(name: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", f"import {name}"]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    command, environment = interpreter.command(f"import {name}"), interpreter.environment({})
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)

@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from twotower_tf import artifacts
+from twotower_tf import artifacts, interpreter
 from twotower_tf.errors import ArtifactError, TwoTowerError
 from twotower_tf.export import answers, runtime
 from twotower_tf.index import files, native, topk
@@ -86,15 +86,13 @@ def waiting(kind: str = "") -> Iterator[Trial]:
     Args:
         kind: of the version's index, whose library is among them.
     """
-    package = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
     process = subprocess.Popen(
-        [sys.executable, "-m", __name__, kind],
+        interpreter.command(f"from {__name__} import main; sys.exit(main())", kind),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": path},
+        env=interpreter.environment({"TF_CPP_MIN_LOG_LEVEL": "3"}),
     )
     with process:
         try:
@@ -173,7 +171,7 @@ class _Read:
     def _load(self, path: Path) -> Searcher:
         stated = files.open_index(path / INDEX)
         _load_library(stated["kind"])
-        files.check_files(path / INDEX, stated["files"], files.INDEX, self.digests(path / INDEX))
+        files.check_index(path / INDEX, stated, self.digests(path / INDEX))
         return load(path / INDEX, check=False, held=self._held.result() if self._held else None)
 
 
@@ -205,7 +203,8 @@ def _load_library(kind: str) -> None:
         del sys.modules["tensorflow"]
 
 
-def _main() -> int:
+def main() -> int:
+    """What the process does: reads requests from stdin, a JSON object a line; returns its exit status."""
     try:
         runtime.load_library()
         _load_library(sys.argv[1])
@@ -220,7 +219,3 @@ def _main() -> int:
         print(error)
         return _REFUSED
     return 1  # whoever started it has gone
-
-
-if __name__ == "__main__":
-    sys.exit(_main())

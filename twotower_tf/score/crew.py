@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from twotower_tf import errors
+from twotower_tf import errors, interpreter
 from twotower_tf.errors import DataError
 from twotower_tf.score import worker
 from twotower_tf.score.job import Job
@@ -222,7 +222,7 @@ class Crew:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        with _environment(self._size.threads):
+        with interpreter.spawning(environment(self._size.threads)):
             process = context.Process(target=worker.main, args=(theirs,), daemon=True)
             process.start()
         theirs.close()
@@ -258,19 +258,3 @@ def environment(threads: int) -> dict[str, str]:
     numbers = {name: str(threads) for name in _THREADS}
     level = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")
     return {**numbers, "TF_NUM_INTEROP_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": level, "CUDA_VISIBLE_DEVICES": "-1"}
-
-
-@contextlib.contextmanager
-def _environment(threads: int) -> Iterator[None]:
-    """The environment of a process to start."""
-    ours = environment(threads)
-    before = {name: os.environ.get(name) for name in ours}
-    os.environ.update(ours)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

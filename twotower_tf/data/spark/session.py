@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from twotower_tf import interpreter
 from twotower_tf.errors import ConfigError
 
 # of SQL alone; the session's own copy, so that a notebook's session keeps its settings
@@ -77,6 +78,7 @@ def start(options: SparkOptions) -> Any:
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # Spark's own default knows none of our packages
     builder: Any = SparkSession.builder.appName("twotower prepare")
     builder = builder.config("spark.ui.showConsoleProgress", "false")  # ours is shown
+    builder = builder.config(f"spark.executorEnv.{interpreter.SAFE_PATH}", "1")
     if options.master:
         builder = builder.master(options.master)
     for name, value in options.conf.items():

@@ -1,0 +1,73 @@
+"""Python processes of the package's own, started so that no module of the working directory is imported.
+
+`python -c` and `python -m` put the working directory first on `sys.path`: a `queue.py` beside the data would be run.
+Python 3.11 and later leave it out where PYTHONSAFEPATH is set; for Python 3.10 the process removes it before it imports
+anything. Directories that PYTHONPATH names stay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing import util
+from pathlib import Path
+from typing import Any
+
+SAFE_PATH = "PYTHONSAFEPATH"
+
+_PACKAGE = str(Path(__file__).resolve().parents[1])
+_REMOVE = "import sys; sys.path[:] = [path for path in sys.path if path]"
+
+
+def command(code: str, *arguments: str) -> list[str]:
+    """The command that runs Python code which may import this package, wherever it was imported from here.
+
+    Args:
+        code: Python statements.
+        arguments: `sys.argv` from 1 on.
+    """
+    # Last, so that a checkout's other files hide no library.
+    return [sys.executable, "-c", f"{_REMOVE}; sys.path.append({_PACKAGE!r}); {code}", *arguments]
+
+
+def environment(changes: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process that `command` starts: this one's, with changes."""
+    return {**os.environ, **_safe(), **changes}
+
+
+def _safe() -> dict[str, str]:
+    """An empty part of PYTHONPATH is the working directory, too."""
+    parts = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
+    return {SAFE_PATH: "1", **({"PYTHONPATH": os.pathsep.join(parts)} if parts else {})}
+
+
+@contextlib.contextmanager
+def spawning(changes: Mapping[str, str]) -> Iterator[None]:
+    """Has `multiprocessing` spawn processes with a changed environment, and with a path as `command` has it."""
+    changes = {**_safe(), **changes}
+    before, spawn = {name: os.environ.get(name) for name in changes}, util.spawnv_passfds
+    os.environ.update(changes)
+    if sys.version_info < (3, 11):
+        util.spawnv_passfds = _spawn_safely  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        util.spawnv_passfds = spawn
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+_SPAWN = util.spawnv_passfds
+
+
+def _spawn_safely(path: Any, arguments: Sequence[Any], descriptors: Any) -> int:
+    """What `multiprocessing` starts processes with, worker and resource tracker alike: `python -c CODE`."""
+    changed = list(arguments)
+    place = changed.index("-c") + 1
+    changed[place] = f"{_REMOVE}; {changed[place]}"
+    return int(_SPAWN(path, changed, descriptors))
