@@ -2,12 +2,15 @@
 
 import dataclasses
 import os
+import select
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import urllib.parse
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from twotower_tf.cli.main import main
 from twotower_tf.errors import ArtifactError, ConfigError, DataError
 from twotower_tf.export import redis_store
 from twotower_tf.index.bundle import Bundle
@@ -81,7 +85,7 @@ def test_a_reader_finds_every_vector_of_the_tsv(bundle, server, client):
         assert version == "7"
         np.testing.assert_array_equal(vector, np.array(numbers.split(","), np.float32))
     meta = {key.decode(): value.decode() for key, value in client.hgetall("tiny:7:meta").items()}
-    del meta["published"]
+    del meta["published"], meta["publication"]
     expected = {"version": "7", "vector_dim": "8", "similarity": "cosine", "dtype": "<f4", "items": "150", "users": "0"}
     assert meta == expected
     assert sorted(client.keys()) == [b"tiny:7:items", b"tiny:7:meta", b"tiny:current"]
@@ -229,16 +233,197 @@ def test_a_write_that_was_lost_is_found(bundle, server, client, monkeypatch):
         real(client, key, ids, vectors)
 
     monkeypatch.setattr(redis_store, "_compare", after_a_loss)
-    with pytest.raises(ArtifactError, match="redis: tiny:7:writing-.*:items: item 'i00000' is not as it was written"):
+    expected = "redis: tiny:7:writing-.*:items: item 'i00000' is not as it was written; tiny:current is not set$"
+    with pytest.raises(ArtifactError, match=expected):
         redis_store.publish(bundle, server)
     assert not client.exists("tiny:current")
 
 
+def state(client):
+    """Every key with its content and whether it ends, without what an unfinished version left."""
+    keys = sorted(key for key in client.keys() if b":writing-" not in key)
+    return [
+        (key, client.get(key) if client.type(key) == b"string" else client.hgetall(key), client.ttl(key) == -1)
+        for key in keys
+    ]
+
+
+LOSSES = {
+    "evicted": lambda client, key: client.delete(key),
+    "expired": lambda client, key: client.pexpire(key, 0),
+    "one vector lost": lambda client, key: client.hdel(key, client.hkeys(key)[70]),
+    "one vector more": lambda client, key: client.hset(key, "stranger", b"0"),
+}
+
+
+@pytest.mark.parametrize("kind", ["items", "users"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_vectors_that_redis_loses_before_the_switch_are_never_switched_to(
+    bundle, server, client, tmp_path, monkeypatch, loss, kind
+):
+    """After the last look at them: it was Redis that looked once more."""
+    users_file(tmp_path / "users.parquet", ids=[f"u{row}" for row in range(80)], version=7)
+    redis_store.publish(as_version(bundle, 6), server, prefix="tiny")
+    before = state(client)
+    real = redis_store._versions
+
+    def after_a_loss(asked, prefix):
+        (key,) = (key for key in client.keys("tiny:7:writing-*") if key.decode().endswith(kind))
+        LOSSES[loss](client, key)
+        return real(asked, prefix)
+
+    monkeypatch.setattr(redis_store, "_versions", after_a_loss)
+    held = {"evicted": 0, "expired": 0, "one vector lost": -1, "one vector more": 1}[loss]
+    count = {"items": 150, "users": 80}[kind]
+    held = count + held if held else 0
+    with pytest.raises(ArtifactError) as raised:
+        redis_store.publish(bundle, server, users=tmp_path / "users.parquet")
+    assert f":{kind} holds {held} vectors of {count}: Redis has evicted or expired it" in str(raised.value)
+    assert str(raised.value).endswith("; tiny:current is 6")
+    assert state(client) == before
+
+
+class Proxy:
+    """Passes on what a client and the server say, and cuts the connection at the script, or at its reply.
+
+    `cuts` are taken one by one, a connection's script each: "before", "after", or "" for none; "down" refuses everybody
+    from then on.
+    """
+
+    def __init__(self, server, cuts):
+        self.server, self.cuts, self.down = int(server.rpartition(":")[2].partition("/")[0]), list(cuts), False
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self.listener.getsockname()[1]}/0"
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
+
+    def serve(self, connection):
+        with connection, socket.create_connection(("127.0.0.1", self.server)) as server:
+            while not self.down:
+                ready, _, _ = select.select([connection, server], [], [], 30)
+                for side in ready:
+                    data = side.recv(1 << 20)
+                    if not data:
+                        return
+                    cut = ""
+                    if side is connection and b"EVAL" in data:
+                        cut = self.cuts.pop(0) if self.cuts else ""
+                        while not data.endswith(b"\r\n"):
+                            data += side.recv(1 << 20)
+                    if cut.startswith("before"):
+                        self.down = cut.endswith("down")
+                        return
+                    (server if side is connection else connection).sendall(data)
+                    if cut:
+                        server.recv(1 << 20)  # the server has done it; nobody hears of it
+                        self.down = cut.endswith("down")
+                        return
+
+
+@pytest.fixture
+def proxy(server):
+    opened = []
+
+    def start(*cuts):
+        opened.append(Proxy(server, cuts))
+        return opened[-1].url
+
+    yield start
+    for each in opened:
+        each.listener.close()
+
+
+@pytest.mark.parametrize("cut", ["before", "after"])
+def test_a_lost_reply_is_asked_for_again(bundle, server, client, proxy, cut):
+    redis_store.publish(as_version(bundle, 6), server, prefix="tiny")
+    done = redis_store.publish(bundle, proxy(cut), prefix="tiny")
+    assert (done.version, done.items) == (7, 150)
+    assert client.get("tiny:current") == b"7" and client.hlen("tiny:7:items") == 150
+    assert not client.keys("*writing*") and 500 < client.ttl("tiny:6:items") <= 600
+
+
+def test_an_error_says_what_is_current(bundle, server, client, proxy):
+    redis_store.publish(as_version(bundle, 6), server, prefix="tiny")
+    with pytest.raises(ArtifactError, match="; tiny:current is 6$"):
+        redis_store.publish(bundle, proxy(*["before"] * 20), prefix="tiny")
+    assert client.get("tiny:current") == b"6"
+    expected = r"; tiny:current cannot be read either \(.*\): look at it before you publish again$"
+    with pytest.raises(ArtifactError, match=expected):
+        redis_store.publish(bundle, proxy("after, then down"), prefix="tiny")
+    assert client.get("tiny:current") == b"7"  # and only Redis knows
+
+
+def test_a_server_without_memory_changes_nothing(bundle, server, client):
+    redis_store.publish(as_version(bundle, 6), server, prefix="tiny")
+    before = state(client)
+    client.config_set("maxmemory", "1mb")
+    try:
+        with pytest.raises(ArtifactError, match="'maxmemory'.*; tiny:current is 6$"):
+            redis_store.publish(bundle, server)
+    finally:
+        client.config_set("maxmemory", "0")
+    assert state(client) == before
+
+
+def test_the_password_comes_from_the_environment_and_is_never_shown(bundle, server, client, monkeypatch, capfd):
+    place = server.partition("://")[2]
+    client.config_set("requirepass", "s3/cr?et@word")
+    try:
+        monkeypatch.setenv("TWOTOWER_REDIS_PASSWORD", "s3/cr?et@word")
+        assert redis_store.publish(bundle, server).version == 7
+        monkeypatch.delenv("TWOTOWER_REDIS_PASSWORD")
+        quoted = urllib.parse.quote("s3/cr?et@word", safe="")
+        assert redis_store.publish(bundle, f"redis://:{quoted}@{place}").version == 7
+        monkeypatch.setenv("TWOTOWER_REDIS_PASSWORD", "another")  # the URL's own comes first
+        assert redis_store.publish(bundle, f"redis://:{quoted}@{place}").version == 7
+        for url in (server, f"redis://me:secret@{place}", f"redis://{place}?password=secret"):
+            status = main(["publish", f"--export_dir={bundle.path.parent}", f"--redis_url={url}"])
+            said = "".join(capfd.readouterr())
+            assert status == 2 and f"--redis_url: {server}: " in said
+            assert not any(word in said for word in ("secret", "another", "s3/", "cr?et", "cr%3Fet")), said
+    finally:
+        client.config_set("requirepass", "")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://me:secret@host:6379/3", "redis://host:6379/3"),
+        ("rediss://:se@cret@host", "rediss://host"),
+        ("redis://:se/cret@host:6379/0", "redis://..."),
+        ("redis://:12/secret@host:6379/0", "redis://..."),
+        ("redis://:se?cret@host:6379/0", "redis://..."),
+        ("redis://:se#cret@host:6379/0", "redis://..."),
+        ("redis://host/0?password=secret", "redis://host/0"),
+        ("redis://host/0?password=a@secret", "redis://..."),
+        ("unix:///run/redis.sock?password=secret", "unix:///run/redis.sock"),
+        ("me:secret@host", "..."),
+        ("localhost", "localhost"),
+    ],
+)
+def test_what_is_shown_of_a_url_has_no_part_of_a_password(url, shown):
+    assert redis_store._shown(url) == shown
+
+
 def test_no_server_no_url_no_package(bundle, monkeypatch):
-    with pytest.raises(ArtifactError, match="--redis_url: redis://127.0.0.1:1: .*; tiny:current names what it named"):
+    expected = "--redis_url: redis://127.0.0.1:1: .*; tiny:current cannot be read either"
+    with pytest.raises(ArtifactError, match=expected):
         redis_store.publish(bundle, "redis://me:secret@127.0.0.1:1")
-    with pytest.raises(ConfigError, match="--redis_url: localhost: Redis URL must specify"):
-        redis_store.publish(bundle, "localhost")
+    for url, shown in (
+        ("localhost", "localhost"),
+        ("redis://:se/cret@host", "redis://..."),
+        ("redis://host?color=red", "redis://host"),
+    ):
+        with pytest.raises(ConfigError) as raised:
+            redis_store.publish(bundle, url)
+        assert str(raised.value).startswith(f"--redis_url: invalid URL {shown!r} (expected redis://")
     monkeypatch.setitem(sys.modules, "redis", None)
     with pytest.raises(ConfigError, match=r"--redis_url: needs the package redis; pip install 'twotower-tf\[redis\]'"):
         redis_store.publish(bundle, "redis://127.0.0.1:1")

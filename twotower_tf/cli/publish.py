@@ -1,7 +1,8 @@
-"""Writes a version's item vectors, and user vectors, to Redis, and switches to it by one transaction.
+"""Writes a version's item vectors, and user vectors, to Redis, and switches to it by one script.
 
 Keys: PREFIX:current is the version served; PREFIX:VERSION:items and PREFIX:VERSION:users are hashes of id to vector,
-float32 in little-endian bytes; PREFIX:VERSION:meta describes them.
+float32 in little-endian bytes; PREFIX:VERSION:meta describes them. The password is that of the environment variable
+TWOTOWER_REDIS_PASSWORD, where the URL has none: others see a command line.
 """
 
 from __future__ import annotations

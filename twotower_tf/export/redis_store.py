@@ -7,12 +7,18 @@ Keys, below a prefix (the export directory's name by default):
 - `PREFIX:VERSION:meta`: a hash of version, vector_dim, similarity, dtype, items, users, published (UTC).
 
 A reader asks `GET PREFIX:current` and then `HGET PREFIX:VERSION:items ID`. A version is written under a name of its
-own, counted, compared by sample, and then appears by MULTI/EXEC together with the pointer: who is killed before leaves
-the pointer where it was, and keys that expire. The versions before stay for a grace period, then Redis drops them.
+own, counted, compared by sample, and then appears together with the pointer by one script, which counts again: a writer
+that is killed before leaves the pointer where it was, and keys that expire; vectors that Redis has evicted or expired
+meanwhile are never switched to. The versions before stay for a grace period, then Redis drops them.
+
+The meta hash has a random `publication` as well: the script may be sent twice where its reply was lost.
 """
 
 from __future__ import annotations
 
+import os
+import re
+import urllib.parse
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +30,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from twotower_tf.errors import ArtifactError, ConfigError, DataError, unknown_name
+from twotower_tf.errors import ArtifactError, ConfigError, DataError, TwoTowerError, unknown_name
 from twotower_tf.export.manifest import now
 from twotower_tf.index.bundle import Bundle
 from twotower_tf.progress import Progress, silent
@@ -38,12 +44,44 @@ Vectors = Iterator[tuple[Sequence[str], Floats]]
 ITEMS, USERS, META, CURRENT = "items", "users", "meta", "current"
 USER_ID, USER_VECTOR, MODEL_VERSION = "user_id", "vector", "model_version"
 
+PASSWORD = "TWOTOWER_REDIS_PASSWORD"  # environment variable; command lines are seen by others
+
 _ROWS = 1000  # vectors per command
 _COMMANDS = 16  # per round trip
 _ABANDONED = 3600  # seconds without a write after which an unfinished version is dropped
 _COMPARED = 100  # vectors read back before the switch
 _NORM = 1e-3
 _NO_END = -1  # TTL's answer for a key that does not expire
+
+# KEYS: current, meta, then written name and final name of each kind, keys to remove, keys that get an end.
+# ARGV: version, publication, number of kinds, number of keys to remove, seconds, vectors of each kind, fields of meta.
+_SWITCH = """
+local kinds, removed = tonumber(ARGV[3]), tonumber(ARGV[4])
+if redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('HGET', KEYS[2], 'publication') == ARGV[2] then
+  return {}
+end
+for i = 1, kinds do
+  local held = redis.call('HLEN', KEYS[2 * i + 1])
+  if held ~= tonumber(ARGV[5 + i]) then
+    return {KEYS[2 * i + 1], held, ARGV[5 + i]}
+  end
+end
+for i = 1, kinds do
+  redis.call('RENAME', KEYS[2 * i + 1], KEYS[2 * i + 2])
+  redis.call('PERSIST', KEYS[2 * i + 2])
+end
+local rest = 2 * kinds + 3
+for i = rest, rest + removed - 1 do
+  redis.call('UNLINK', KEYS[i])
+end
+redis.call('DEL', KEYS[2])
+redis.call('HSET', KEYS[2], unpack(ARGV, 6 + kinds))
+redis.call('SET', KEYS[1], ARGV[1])
+for i = rest + removed, #KEYS do
+  redis.call('EXPIRE', KEYS[i], ARGV[5])
+end
+return {}
+"""
 
 
 @dataclass(frozen=True)
@@ -70,7 +108,8 @@ def publish(
 
     Args:
         bundle: the version, every file of it checked.
-        url: `redis://[[user]:password@]host[:port][/database]`, `rediss://` for TLS, `unix://path`.
+        url: `redis://[user@]host[:port][/database]`, `rediss://` for TLS, `unix://path`. Its password, where it has
+            none, is that of the environment variable TWOTOWER_REDIS_PASSWORD; no error shows either.
         prefix: of the keys; the export directory's name by default.
         users: Parquet file, or directory of such, with `user_id`, `vector` and perhaps `model_version`.
         grace_seconds: that versions which are served no more stay.
@@ -80,7 +119,8 @@ def publish(
     Raises:
         ConfigError: where redis-py is not installed, or the URL is none.
         DataError: for user vectors that cannot be used.
-        ArtifactError: where Redis cannot be reached, refuses, or holds something else than was written.
+        ArtifactError: where Redis cannot be reached, refuses, or holds something else than was written; it says which
+            version is current then.
     """
     prefix = prefix or bundle.path.resolve().parent.name
     client = _client(url)
@@ -89,9 +129,27 @@ def publish(
     try:
         return _publish(client, bundle, prefix, users, grace_seconds, keep, progress)
     except redis.RedisError as error:
-        raise ArtifactError(f"--redis_url: {_plain(url)}: {error}; {prefix}:{CURRENT} names what it named") from None
+        raise ArtifactError(f"--redis_url: {_shown(url)}: {error}; {_current(client, prefix)}") from None
+    except _Lost as error:
+        raise ArtifactError(f"{error}; {_current(client, prefix)}") from None
     finally:
         client.close()
+
+
+class _Lost(TwoTowerError):
+    """Redis holds something else than was written."""
+
+
+def _current(client: Any, prefix: str) -> str:
+    """Which version is served, asked after an error."""
+    import redis
+
+    key = f"{prefix}:{CURRENT}"
+    try:
+        version = client.get(key)
+    except redis.RedisError as error:
+        return f"{key} cannot be read either ({error}): look at it before you publish again"
+    return f"{key} is {version.decode(errors='replace')}" if version is not None else f"{key} is not set"
 
 
 def _client(url: str) -> redis.Redis:
@@ -100,16 +158,30 @@ def _client(url: str) -> redis.Redis:
     except ImportError:
         raise ConfigError("--redis_url: needs the package redis; pip install 'twotower-tf[redis]'") from None
     try:
-        client: redis.Redis = redis.Redis.from_url(url, socket_timeout=60, socket_connect_timeout=10)
-    except ValueError as error:
-        raise ConfigError(f"--redis_url: {_plain(url)}: {error}") from None
+        client: redis.Redis = redis.Redis.from_url(
+            url, socket_timeout=60, socket_connect_timeout=10, password=os.environ.get(PASSWORD) or None
+        )
+        client.connection_pool.make_connection()  # connects to nothing yet
+    except (ValueError, TypeError):  # their texts may hold a part of the password
+        raise ConfigError(
+            f"--redis_url: invalid URL {_shown(url)!r} (expected redis://[user@]host[:port][/database], rediss:// or "
+            f"unix://path); give the password by the environment variable {PASSWORD}"
+        ) from None
     return client
 
 
-def _plain(url: str) -> str:
-    """The URL without its password."""
-    scheme, mark, rest = url.partition("://")
-    return f"{scheme}{mark}{rest.rpartition('@')[2]}"
+def _shown(url: str) -> str:
+    """The URL's scheme, host, port and database, or path; `...` where a password may be anywhere in it."""
+    scheme = url.partition("://")[0] if "://" in url else ""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host, port = parts.hostname or "", f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return f"{scheme}://..."
+    path = parts.path if parts.scheme == "unix" or re.fullmatch(r"/\d*", parts.path) else ""
+    if not scheme or "@" in f"{parts.path}{parts.query}{parts.fragment}":
+        return f"{scheme}://..." if scheme else "..." if "@" in url or ":" in url else url
+    return f"{scheme}://{host}{port}{path}"
 
 
 def _publish(
@@ -117,7 +189,8 @@ def _publish(
 ) -> Published:
     items = bundle.searcher().items
     dim = items.dim
-    mine = f"{prefix}:{bundle.version}:writing-{uuid.uuid4().hex[:12]}"
+    publication = uuid.uuid4().hex[:12]
+    mine = f"{prefix}:{bundle.version}:writing-{publication}"
     names = {ITEMS: f"{mine}:{ITEMS}"} | ({} if users is None else {USERS: f"{mine}:{USERS}"})
     given = {ITEMS: (_item_blocks(items.ids, items.vectors), len(items))}
     if users is not None:
@@ -131,6 +204,7 @@ def _publish(
         ITEMS: written[ITEMS],
         USERS: written.get(USERS, 0),
         "published": now(),
+        "publication": publication,
     }
     _compare(client, names[ITEMS], items.ids, items.vectors)
     _switch(client, prefix, bundle.version, names, facts, grace_seconds, keep)
@@ -213,7 +287,7 @@ def _write(client: Any, names: dict[str, str], kind: str, blocks: Vectors, total
     if not held:
         raise DataError("--users: there is no row")
     if held != done:
-        raise ArtifactError(f"redis: {key} holds {held} vectors of {done}; an id stands twice, or writes were lost")
+        raise _Lost(f"redis: {key} holds {held} vectors of {done}; an id stands twice, or writes were lost")
     return int(held)
 
 
@@ -222,13 +296,17 @@ def _compare(client: Any, key: str, ids: npt.NDArray[Any], vectors: Floats) -> N
     came = client.hmget(key, ids[rows].tolist())
     for row, value in zip(rows, came, strict=True):
         if value != vectors[row].astype("<f4").tobytes():
-            raise ArtifactError(f"redis: {key}: item {ids[row]!r} is not as it was written")
+            raise _Lost(f"redis: {key}: item {ids[row]!r} is not as it was written")
 
 
 def _switch(
     client: Any, prefix: str, version: int, names: dict[str, str], facts: dict[str, Any], grace_seconds: int, keep: int
 ) -> None:
-    """One transaction: the new version's keys get their names, the pointer names it, others get an end."""
+    """One script: vectors are counted, the new version's keys get their names, the pointer names it, others get an end.
+
+    Raises:
+        _Lost: where a key that was written is not whole any more; nothing was changed then.
+    """
     others = [other for other in _versions(client, prefix) if other != version]
     kept = sorted(others)[-keep:] if keep else []
     ends = [
@@ -238,20 +316,31 @@ def _switch(
         )
         if client.ttl(key) == _NO_END
     ]
-    with client.pipeline(transaction=True) as pipe:
-        for kind in (ITEMS, USERS):
-            final = f"{prefix}:{version}:{kind}"
-            if kind in names:
-                pipe.rename(names[kind], final)
-                pipe.persist(final)
-            else:
-                pipe.unlink(final)
-        pipe.delete(f"{prefix}:{version}:{META}")
-        pipe.hset(f"{prefix}:{version}:{META}", mapping=facts)
-        pipe.set(f"{prefix}:{CURRENT}", version)
-        for key in ends:
-            pipe.expire(key, grace_seconds)
-        pipe.execute()
+    final = {kind: f"{prefix}:{version}:{kind}" for kind in (ITEMS, USERS)}
+    removed = [final[kind] for kind in final if kind not in names]
+    renamed = [key for kind in names for key in (names[kind], final[kind])]
+    keys = [f"{prefix}:{CURRENT}", f"{prefix}:{version}:{META}", *renamed, *removed, *ends]
+    counts = [facts[kind] for kind in names]
+    fields = [text for pair in facts.items() for text in pair]
+    arguments = [version, facts["publication"], len(names), len(removed), grace_seconds, *counts, *fields]
+    answer = _run_script(client, keys, arguments)
+    if answer:
+        key, held, wanted = answer
+        raise _Lost(
+            f"redis: {key.decode()} holds {held} vectors of {wanted.decode()}: Redis has evicted or expired it, or "
+            "somebody else changed it; give Redis more memory (maxmemory), and publish again"
+        )
+
+
+def _run_script(client: Any, keys: Sequence[str], arguments: Sequence[Any]) -> list[Any]:
+    """Switches; once more where the reply was lost, which changes nothing if the first was heard."""
+    import redis
+
+    try:
+        answer: list[Any] = client.eval(_SWITCH, len(keys), *keys, *arguments)
+    except (redis.ConnectionError, redis.TimeoutError):
+        answer = client.eval(_SWITCH, len(keys), *keys, *arguments)
+    return answer
 
 
 def _versions(client: Any, prefix: str) -> list[int]:
