@@ -40,6 +40,13 @@ def test_compose_mounts_relatively_and_its_files_are_there():
     assert flags and all("=" in flag for flag in flags)  # the server does not read `--flag value`
 
 
+def test_compose_opens_its_ports_to_this_machine_only():
+    text = re.sub(r"#.*", "", (SERVING / "docker-compose.yml").read_text())
+    ports = re.findall(r'- "([\d.:\[\]]+)"', text.split("ports:")[1].split("volumes:")[0])
+    assert ports == ["127.0.0.1:8500:8500", "127.0.0.1:8501:8501"]
+    assert "network_mode" not in text
+
+
 def test_git_ignores_bundles_and_keeps_the_rest():
     lines = (ROOT / ".gitignore").read_text().splitlines()
     assert lines[1:] == ["*", "!.gitignore", "!README.md", "!serving/", "!serving/**"]
