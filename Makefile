@@ -7,24 +7,30 @@ SHELL := /bin/bash
 BIN := .venv/bin
 # Any Python from 3.10 to 3.13; `make PYTHON=/path/to/python3.12` chooses one.
 PYTHON ?=
-EXTRAS := serve,redis,dev
+EXTRAS := serve redis dev
 STAMP := .venv/.installed
 # Spark is 400 MB and needs Java: the tests and checks have it, the quickstart does without.
 SPARK_STAMP := .venv/.installed-spark
+
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate --no-emit-index-url
 
 .PHONY: help quickstart test test-fast lint benchmark quality clean constraints
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
-$(STAMP): setup.cfg pyproject.toml constraints.txt
+# Nothing is installed whose SHA-256 is not in requirements/; the package itself is built without fetching anything.
+LOCKED := -m pip install --quiet --no-deps --require-hashes --requirement
+
+$(STAMP): setup.cfg pyproject.toml $(wildcard requirements/*.txt)
 	@.ci/venv .venv "$(PYTHON)"
-	@$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@$(BIN)/python $(LOCKED) requirements/pip.txt
+	$(BIN)/python $(LOCKED) requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(SPARK_STAMP): $(STAMP)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[spark]'
+$(SPARK_STAMP): $(STAMP) requirements/spark.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --require-hashes --requirement requirements/spark.txt
 	@touch $@
 
 quickstart: $(STAMP)  ## a synthetic log to recommendations, in under two minutes
@@ -44,18 +50,21 @@ lint: $(SPARK_STAMP)  ## ruff, mypy --strict, codespell, house-keeping tests
 	$(BIN)/python -m pytest tests/test_house.py tests/test_imports.py
 
 benchmark: $(STAMP)  ## every script of benchmarks/, one JSON line per claim
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS),bench]'
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	@for script in benchmarks/*.py; do [ -e "$$script" ] || { echo "no benchmarks yet"; break; }; $(BIN)/python "$$script"; done
 
 quality: $(SPARK_STAMP)  ## figures of the shipped configurations on published data, and what else takes minutes
 	$(BIN)/python -m pytest -m quality -s
 
-constraints:  ## solves constraints.txt anew from setup.cfg
+constraints:  ## solves constraints.txt and requirements/ anew from setup.cfg
 	@.ci/venv .venv "$(PYTHON)"
 	@$(BIN)/python -m pip install --quiet 'uv>=0.5'
 	@head -n 1 constraints.txt > constraints.new
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras --no-header --no-annotate --no-emit-index-url setup.cfg >> constraints.new
+	@$(COMPILE) --all-extras setup.cfg >> constraints.new
 	@mv constraints.new constraints.txt
+	@$(COMPILE) --generate-hashes --constraint constraints.txt $(addprefix --extra ,$(EXTRAS)) setup.cfg --output-file requirements/dev.txt
+	@$(COMPILE) --generate-hashes --constraint constraints.txt --extra spark setup.cfg --output-file requirements/spark.txt
+	@echo pip | $(COMPILE) --generate-hashes - --output-file requirements/pip.txt
 
 clean:  ## removes the environment, caches and builds; runs, data and bundles stay
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

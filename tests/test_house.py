@@ -71,6 +71,42 @@ def test_constraints_satisfy_every_range_on_every_python(python: str, machine: s
         assert wanted.specifier.contains(pinned[wanted.name]), wanted
 
 
+LOCKS = {"dev": ("serve", "redis", "dev"), "spark": ("spark",)}  # requirements/NAME.txt: the extras that it installs
+
+
+def locked(name: str) -> dict[Requirement, list[str]]:
+    """The requirements of a file in requirements/, each with its checksums."""
+    found: dict[Requirement, list[str]] = {}
+    for line in (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8").splitlines():
+        text = line.removesuffix("\\").strip()
+        if text.startswith("--hash="):
+            next(reversed(found.values())).append(text.removeprefix("--hash="))
+        else:
+            found[Requirement(text)] = []
+    return found
+
+
+@pytest.mark.parametrize("name", [*LOCKS, "pip"])
+def test_what_make_installs_has_checksums_and_names_no_machine(name: str) -> None:
+    assert "://" not in (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
+    versions = {(requirement.name, str(requirement.specifier)) for requirement in constraints()}
+    for requirement, hashes in locked(name).items():
+        assert [part.operator for part in requirement.specifier] == ["=="], requirement
+        assert hashes and all(re.fullmatch("sha256:[0-9a-f]{64}", each) for each in hashes), requirement
+        assert name == "pip" or (requirement.name, str(requirement.specifier)) in versions, requirement
+
+
+@pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13"])
+@pytest.mark.parametrize("name", LOCKS)
+def test_what_make_installs_is_all_that_is_needed(name: str, python: str) -> None:
+    environment = {"python_version": python, "python_full_version": f"{python}.1", "sys_platform": "linux"}
+    there = {each.name for each in locked(name) if each.marker is None or each.marker.evaluate(environment)}
+    extras = [setup()["options.extras_require"][extra] for extra in LOCKS[name]]
+    lines = [line for block in (setup()["options"]["install_requires"], *extras) for line in block.splitlines()]
+    wanted = {Requirement(line).name for line in lines if line.strip() and not line.strip().startswith("#")}
+    assert len(wanted) > 15 and wanted <= there
+
+
 def test_every_command_has_a_module_with_help() -> None:
     for name in COMMANDS:
         module = importlib.import_module(f"twotower_tf.cli.{name}")

@@ -108,6 +108,23 @@ def test_python_3_10_that_knows_no_safe_path(hostile, monkeypatch):
     assert done.returncode == 33, done.stderr
 
 
+@pytest.mark.quality
+def test_python_workers_of_spark(hostile):
+    """Spark starts them with `python -m pyspark.daemon`, in the directory where the command was given."""
+    pytest.importorskip("pyspark")
+    if shutil.which("java") is None:
+        pytest.skip("needs Java")
+    script = hostile / "session.py"
+    script.write_text(
+        "from twotower_tf.data.spark.session import SparkOptions, start\n"
+        "context = start(SparkOptions(master='local[1]')).sparkContext\n"
+        "print(context.parallelize([1], 1).map(lambda one: __import__('queue').__file__).collect()[0])\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=environment, check=False)
+    assert done.stdout.strip().startswith(sys.base_prefix), done.stderr[-2000:]
+
+
 def test_what_pythonpath_names_is_found(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text("print('mine')")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", str(tmp_path), ""]))
