@@ -148,6 +148,23 @@ def test_a_sealed_manifest_without_a_key_or_with_another_type_is_refused_by_name
             assert refusal(tmp_path).startswith(f"{path}/manifest.json: damaged: '{key}")
 
 
+def test_what_is_inside_a_key_is_checked_too(tmp_path):
+    for change, place in (
+        ({"evaluation": {"metrics": {"recall@20": "high"}}}, "evaluation.metrics.recall@20"),
+        ({"index": {"kind": "scann", "parameters": {}, "recall": {"k": 10, "queries": 3, "target": 1.0}}}, "measured"),
+        ({"index": {"kind": "faiss", "parameters": {}, "recall": {}}}, "index.kind"),
+        ({"tables": {"user": {"user_id": {"shape": [1], "bytes": "8"}}, "item": {}}}, "tables.user.user_id.bytes"),
+        ({"canaries": [{"user": {}, "item_ids": ["a"], "scores": ["1"]}]}, "canaries.0.scores.0"),
+        ({"weights_fingerprint": {"user": "1"}}, "weights_fingerprint.item"),
+    ):
+        shutil.rmtree(tmp_path / "9", ignore_errors=True)
+        path = write_bundle(tmp_path, 9, **change)
+        assert refusal(tmp_path).startswith(f"{path}/manifest.json: damaged: '{place}': ")
+    shutil.rmtree(tmp_path / "9")
+    path = write_bundle(tmp_path, 9, canaries=[{"user": {}, "item_ids": ["a", "b"], "scores": [1.0]}])
+    assert refusal(tmp_path) == f"{path}/manifest.json: damaged: a canary has 2 items and 1 scores; export again"
+
+
 def test_a_manifest_that_is_no_plain_json_is_refused(tmp_path):
     path = write_bundle(tmp_path, 9)
     text = (path / "manifest.json").read_text()

@@ -45,7 +45,13 @@ def write(directory: Path, formats: Sequence[str], items: ItemVectors) -> None:
     - `tsv`: item_embeddings.tsv, as `export.tsv` says.
     - `parquet`: item_embeddings.parquet with `item_id`, text, and `vector`, a list of float32 of fixed size.
     - `npy`: item_embeddings.npy, float32 `[items, vector_dim]`; row i is the item of line i of index/item_ids.
+
+    Raises:
+        ArtifactError: for another name, which a manifest may have.
     """
+    unknown = sorted(set(formats) - set(_WRITERS))
+    if unknown:
+        raise ArtifactError(f"formats: invalid format {unknown[0]!r} (expected {', '.join(_WRITERS)}); export again")
     for name in formats:
         _WRITERS[name](directory, items)
 

@@ -53,6 +53,19 @@ class _Origin(TypedDict):
     kind: str
 
 
+class _Evaluation(TypedDict, total=False):
+    metrics: dict[str, Finite]
+
+
+class _Recall(TypedDict):
+    """Of an approximate index."""
+
+    k: Count
+    queries: Annotated[int, Field(ge=0)]
+    target: Finite
+    measured: Finite
+
+
 class Manifest(TypedDict):
     """`manifest.json`; more keys than these are allowed."""
 
@@ -68,7 +81,7 @@ class Manifest(TypedDict):
     signatures: _Lists
     similarity: Literal["cosine"]
     index: _Index
-    evaluation: dict[str, Any] | None
+    evaluation: _Evaluation | None
     libraries: dict[str, str]
     canaries: list[_Canary]
     canary_k: Count
@@ -90,6 +103,7 @@ class IndexDocument(TypedDict):
 
 _MANIFEST = pydantic.TypeAdapter(Manifest)
 _INDEX = pydantic.TypeAdapter(IndexDocument)
+_RECALL = pydantic.TypeAdapter(_Recall)
 
 
 def check_manifest(path: Path, document: dict[str, Any]) -> None:
@@ -99,9 +113,11 @@ def check_manifest(path: Path, document: dict[str, Any]) -> None:
         ArtifactError: naming the first key that is missing or of another type.
     """
     _check(_MANIFEST, path, document)
+    _check_recall(path, document["index"])
     for canary in document["canaries"]:
         if len(canary["item_ids"]) != len(canary["scores"]):
-            raise ArtifactError(f"{path}: damaged: a canary has {len(canary['item_ids'])} items and other scores")
+            counts = f"{len(canary['item_ids'])} items and {len(canary['scores'])} scores"
+            raise ArtifactError(f"{path}: damaged: a canary has {counts}; export again")
 
 
 def check_index(path: Path, document: dict[str, Any]) -> None:
@@ -111,6 +127,12 @@ def check_index(path: Path, document: dict[str, Any]) -> None:
         ArtifactError: as `check_manifest` says.
     """
     _check(_INDEX, path, document)
+    _check_recall(path, document)
+
+
+def _check_recall(path: Path, index: dict[str, Any]) -> None:
+    if index["kind"] != "exact":
+        _check(_RECALL, path, index["recall"])
 
 
 def _check(adapter: pydantic.TypeAdapter[Any], path: Path, document: dict[str, Any]) -> None:
