@@ -40,7 +40,7 @@ def environment(changes: Mapping[str, str]) -> dict[str, str]:
 def _safe() -> dict[str, str]:
     """An empty part of PYTHONPATH is the working directory, too."""
     parts = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
-    return {SAFE_PATH: "1", **({"PYTHONPATH": os.pathsep.join(parts)} if parts else {})}
+    return {SAFE_PATH: "1", "PYTHONPATH": os.pathsep.join(parts)}
 
 
 @contextlib.contextmanager

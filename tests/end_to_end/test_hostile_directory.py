@@ -129,7 +129,9 @@ def test_what_pythonpath_names_is_found(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text("print('mine')")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", str(tmp_path), ""]))
     environment = interpreter.environment({"A": "b"})
-    assert environment["PYTHONPATH"] == str(tmp_path) and environment["A"] == "b" == environment["A"]
+    assert environment["PYTHONPATH"] == str(tmp_path) and environment["A"] == "b"
+    monkeypatch.setenv("PYTHONPATH", os.pathsep)
+    assert interpreter.environment({})["PYTHONPATH"] == ""  # as if it were not set
     command = interpreter.command("import mine, twotower_tf; print(sys.argv[1:])", "x", "y")
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.splitlines() == ["mine", "['x', 'y']"]
