@@ -184,3 +184,21 @@ def test_names_with_patterns_and_long_ones_are_names_like_others(tmp_path: Path,
         artifacts.write_text(tmp_path / name / name, "2")
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert sorted(path.name for path in (tmp_path / name).iterdir()) == sorted([name, "part"])
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_what_a_lock_file_links_to_is_not_written(tmp_path: Path, shared: bool) -> None:
+    """A directory from elsewhere, as an archive may bring one."""
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "run").mkdir()
+    lock = tmp_path / "run" / locks.NAME
+    for target in ("precious", "new"):
+        lock.symlink_to(tmp_path / target)
+        with pytest.raises(ArtifactError, match=r"invalid lock file \(expected a plain file\); remove it$"):
+            with locks.working(tmp_path / "run", shared=shared):
+                pass
+        lock.unlink()
+    os.mkfifo(lock)
+    with pytest.raises(ArtifactError, match="invalid lock file"), locks.working(tmp_path / "run", shared=shared):
+        pass
+    assert (tmp_path / "precious").read_text() == "mine" and not (tmp_path / "new").exists()

@@ -97,9 +97,16 @@ def is_held(path: Path) -> bool:
 
 
 def _open(path: Path, shared: bool) -> int | None:
-    """The lock file, open; None where a reader finds none and cannot create it: then nobody can write there."""
+    """The lock file, open; None where a reader finds none and cannot create it: then nobody can write there.
+
+    Raises:
+        ArtifactError: where it is a link, a pipe or a device: a directory from elsewhere may hold one, and whoever
+            locks it writes there.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise ArtifactError(f"{path}: invalid lock file (expected a plain file); remove it")
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     except (FileNotFoundError, NotADirectoryError):
         if not shared:
             raise
@@ -108,7 +115,7 @@ def _open(path: Path, shared: bool) -> int | None:
         if not shared or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return None
 

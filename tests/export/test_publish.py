@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 from datetime import datetime, timezone
 
 import pytest
@@ -102,3 +103,15 @@ def test_old_versions_are_removed(tmp_path, keep, published, left):
     assert bundle.versions(tmp_path) == left
     assert sorted([*removed, *left]) == [1, 2, 3, 4]
     assert sorted(path.name for path in tmp_path.iterdir()) == [str(version) for version in left]
+
+
+def test_an_old_version_that_is_a_link_loses_the_link_alone(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "manifest.json").write_text('{"format": "twotower_tf bundle"}')
+    root = tmp_path / "root"
+    root.mkdir()
+    shutil.copytree(tmp_path / "elsewhere", root / "9")
+    (root / "8").symlink_to(tmp_path / "elsewhere")
+    assert publish.remove_old(root, 1, 9) == [8]
+    assert [path.name for path in root.iterdir()] == ["9"]
+    assert (tmp_path / "elsewhere" / "manifest.json").is_file()
