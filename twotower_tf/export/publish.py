@@ -83,8 +83,8 @@ def choose_newest(export_dir: Path, version: int | None) -> int:
 def remove_old(export_dir: Path, keep: int, published: int) -> list[int]:
     """Removes all but the `keep` newest versions, never the one just published; 0 keeps all.
 
-    A version disappears by one rename before its files are deleted: no reader sees half of one. Of one that is a symbolic
-    link the link alone goes.
+    A version disappears by one rename before its files are deleted: no reader sees half of one. Where it is a symbolic
+    link, only the link is removed.
     """
     known = bundle.versions(export_dir)
     removed = [version for version in known[:-keep] if version != published] if keep else []
