@@ -1,5 +1,7 @@
 """Every answer against plain TensorFlow and a brute-force ranking of the vectors that the TSV holds."""
 
+import shutil
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -154,8 +156,7 @@ def test_exclusions_and_filters(tmp_path, export_dir, crowd, vectors, tsv):
 def test_blocked_items_are_not_answered(tmp_path, export_dir, crowd, tsv):
     parquet(tmp_path / "users.parquet", crowd[:100])
     root = tmp_path / "root"
-    root.mkdir()
-    (root / "7").symlink_to(export_dir / "7")
+    shutil.copytree(export_dir, root)
     blocked = {str(item) for item in tsv[0][::2]}
     (root / "blocklist.txt").write_text("\n".join(blocked))
     table, _, _ = scored(Options(export_dir=root, output=tmp_path / "out", users=str(tmp_path / "users.parquet"), k=9))
