@@ -39,8 +39,8 @@ quickstart: $(STAMP)  ## a synthetic log to recommendations, in under two minute
 test: $(SPARK_STAMP)  ## every test but those of `make quality`
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
-test-fast: $(STAMP)  ## the tests that need neither TensorFlow nor Spark, in seconds
-	$(BIN)/python -m pytest tests/test_*.py tests/cli tests/data tests/index --ignore=tests/data/test_spark.py --ignore=tests/data/test_spark_readers.py --ignore=tests/data/test_tfrecords.py
+test-fast: $(STAMP)  ## the tests that need neither a model nor Spark
+	$(BIN)/python -m pytest -m "not tensorflow and not spark and not quality"
 
 lint: $(SPARK_STAMP)  ## ruff, mypy --strict, codespell, house-keeping tests
 	$(BIN)/ruff check .

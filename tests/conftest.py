@@ -13,6 +13,31 @@ import pytest
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 
+# What tests need is marked: by `pytestmark` in a module, or here by the directory or by the fixtures asked for. The
+# lanes of the Makefile choose by these marks.
+_TESTS = Path(__file__).parent
+_DIRECTORIES = {
+    "tensorflow": {"contract", "end_to_end", "export", "features", "model", "score", "train"},
+}
+_FIXTURES = {"tensorflow": {"trained", "export_dir"}, "spark": {"spark", "spark_installed"}}
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves out whole directories that the lane does not want: to import them takes TensorFlow's seconds."""
+    unwanted = [mark for mark in _DIRECTORIES if f"not {mark}" in config.option.markexpr]
+    inside = collection_path.parent == _TESTS
+    return True if inside and any(collection_path.name in _DIRECTORIES[mark] for mark in unwanted) else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks tests by their directory and their fixtures."""
+    for item in items:
+        for mark in ("tensorflow", "spark"):
+            in_directory = not _DIRECTORIES.get(mark, set()).isdisjoint(item.path.relative_to(_TESTS).parts)
+            if in_directory or not _FIXTURES[mark].isdisjoint(getattr(item, "fixturenames", ())):
+                item.add_marker(mark)
+
+
 @pytest.fixture(scope="session")
 def published() -> Callable[[str], Path]:
     """Finds a publisher's files by their name below the published data; skips where they are not there."""

@@ -114,12 +114,13 @@ def test_no_tensorflow_where_it_is_not_needed(path: Path) -> None:
     assert found == []
 
 
-def test_importing_these_packages_loads_no_tensorflow() -> None:
-    """The source may be clean and an import still indirect: so it is tried."""
+@pytest.mark.parametrize("spark", [False, pytest.param(True, marks=pytest.mark.spark)], ids=["plain", "spark"])
+def test_importing_these_packages_loads_no_tensorflow(spark: bool) -> None:
+    """The source may be clean and an import still indirect: so it is tried. Spark's modules need the extra `spark`."""
     names = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for path in MODULES
-        if part(path) in NO_TENSORFLOW - {"__main__", "configs"}
+        if part(path) in NO_TENSORFLOW - {"__main__", "configs"} and ("spark" in path.parts) == spark
     ]
     code = "import importlib, sys\n" + "".join(f"importlib.import_module({name!r})\n" for name in names)
     code += "print([name for name in ('tensorflow', 'tf_keras', 'scann') if name in sys.modules])"

@@ -17,6 +17,8 @@ from twotower_tf.train.batches import Batches
 from twotower_tf.train.checkpoint import load_model
 from twotower_tf.train.vectors import item_vectors, user_vectors
 
+pytestmark = pytest.mark.tensorflow
+
 KINDS = (
     InBatch(),
     Uniform(per_positive=9, shared=True),

@@ -27,6 +27,8 @@ from twotower_tf.config import (
 from twotower_tf.data import publishers, synthetic
 from twotower_tf.data.spark.session import SparkOptions
 
+pytestmark = pytest.mark.spark
+
 SPLITS = {
     "time": TimeSplit(valid_fraction=0.1, test_fraction=0.1),
     "leave_last_out": LeaveLastOut(),

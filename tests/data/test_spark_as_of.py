@@ -12,6 +12,8 @@ pytest.importorskip("sqlglot", reason="needs sqlglot: pip install 'twotower-tf[s
 from tests.data.test_spark_windows import sorted_parts  # noqa: E402
 from twotower_tf.data.spark import as_of_joins, plan  # noqa: E402
 
+pytestmark = pytest.mark.spark
+
 QUERY = """
     SELECT k.place, user, start + coalesce(seen, 0) AS history_end, v.at
     FROM log AS k JOIN people AS u ON u.person = k.user

@@ -12,6 +12,8 @@ from tests.data.engines import assert_engines_agree
 from twotower_tf.config import DataConfig, DateSplit, ExperimentConfig, Hash, RandomSplit
 from twotower_tf.data.spark.session import SparkOptions
 
+pytestmark = pytest.mark.spark
+
 
 def experiment(root: Path, **data: Any) -> ExperimentConfig:
     fields = {"events": "log", "user_id": "user", "item_id": "item", "timestamp": "time"}

@@ -18,6 +18,8 @@ from twotower_tf import config as configuration
 from twotower_tf.config import DataConfig, ExperimentConfig, Hash, History, LeaveLastOut, Numeric, TimeSplit
 from twotower_tf.data.prepare import prepare
 
+pytestmark = pytest.mark.spark
+
 EVENTS, FILES, USERS, ITEMS, HOURS = 90_000, 6, 4_000, 500, 240
 HOT = 0.3
 MOST = 0.2  # of a stage's rows in one task: less than the hot key has

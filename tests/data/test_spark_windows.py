@@ -12,6 +12,8 @@ pytest.importorskip("sqlglot", reason="needs sqlglot: pip install 'twotower-tf[s
 
 from twotower_tf.data.spark import plan, windows  # noqa: E402
 
+pytestmark = pytest.mark.spark
+
 QUERIES = {
     "numbers": "SELECT place, row_number() OVER (ORDER BY place) - 1 AS n, place * 2 AS twice FROM log",
     "running sum": "SELECT place, user, CAST(sum(label) OVER (ORDER BY place) AS BIGINT) - label AS before FROM log",

@@ -20,6 +20,8 @@ from twotower_tf.data.tfrecords import masked_crc32c
 from twotower_tf.data.validate import validate
 from twotower_tf.errors import DataError
 
+pytestmark = pytest.mark.tensorflow
+
 
 def example(**features: Any) -> bytes:
     found = {}

@@ -13,6 +13,8 @@ from twotower_tf.errors import DataError
 from twotower_tf.evaluate import evaluate as module
 from twotower_tf.evaluate import report, validation
 
+pytestmark = pytest.mark.tensorflow
+
 CONFIG = ExperimentConfig(
     name="small",
     data=DataConfig(),

@@ -9,6 +9,8 @@ import pytest
 from twotower_tf.errors import DataError
 from twotower_tf.evaluate import protocol, validation
 
+pytestmark = pytest.mark.tensorflow
+
 
 def test_no_validation_positive_is_told_where_an_epoch_is_to_be_chosen(trained, monkeypatch):
     _, config = trained

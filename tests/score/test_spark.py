@@ -17,6 +17,8 @@ from twotower_tf.score import spark
 from twotower_tf.score.options import Options
 from twotower_tf.score.planning import Planner
 
+pytestmark = pytest.mark.spark
+
 
 @pytest.fixture
 def users(tmp_path):
