@@ -174,7 +174,7 @@ def auc_among_impressions(config: ExperimentConfig, run_dir: Path) -> float | No
         positive = keys["label"][rows] == 1
         above = np.sign(scores[rows[positive]][:, np.newaxis] - scores[rows[~positive]])
         right, pairs = right + (0.5 * (above + 1.0)).sum(), pairs + above.size
-    return round(right / pairs, 6) if pairs else None
+    return round(float(right) / pairs, 6) if pairs else None
 
 
 def main() -> None:

@@ -143,10 +143,10 @@ FAULTS = (
         ("test_selection.py",),
     ),
     Fault(
-        "per_user is ignored where downsample is given",
+        "downsample is ignored where per_user is given",
         "kept = np.ones(len(users)) if self._kept is None else self._kept\n",
         "kept = np.ones(len(users))\n",
-        ("test_selection.py",),
+        OPTIONS,
     ),
     Fault(
         "a row's age is counted in hours",

@@ -12,7 +12,7 @@ from tests.mutations.faults import FAULTS
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("twotower_tf", "tests", "configs", "setup.cfg", "pyproject.toml")
-MINUTES = 5  # for the tests of one fault
+MINUTES = 10  # for the tests of one fault
 
 
 def sources(root):

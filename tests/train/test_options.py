@@ -181,8 +181,13 @@ def thinned(t):
     return kept
 
 
-def at_most(n):
-    return lambda user, item: min(1.0, n / len(TAKEN[user]))
+def at_most(n, before=lambda user, item: 1.0):
+    """Of what is kept before, in proportion, so much that a user keeps n."""
+
+    def kept(user, item):
+        return before(user, item) * min(1.0, n / sum(before(user, j) for j in TAKEN[user]))
+
+    return kept
 
 
 # --- the losses of one row, from (cosine, log q, weight) of what it meets ---------------------------------------------
@@ -321,6 +326,14 @@ CASES = {
         share=share(at_most(2)),
         sampling={"per_user": 2},
         size=sum(at_most(2)(*each) for each in POSITIVES),
+    ),
+    "downsample and per user": Case(
+        IN,
+        SOFT,
+        softmax(0.2, True),
+        share=share(at_most(2, thinned(0.03))),
+        sampling={"downsample": Downsample(t=0.03), "per_user": 2},
+        size=sum(at_most(2, thinned(0.03))(*each) for each in POSITIVES),
     ),
     "recency": Case(
         IN, SOFT, softmax(0.2, True), sampling={"recency_half_life": 5.0}, age=lambda days: 0.5 ** (days / 5)
