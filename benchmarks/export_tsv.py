@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from twotower_tf.export import tsv
+from twotower_tf.bundle import item_tsv
 
 
 def loop(path: Path, ids: list[str], vectors: np.ndarray) -> None:
@@ -54,7 +54,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "vectors.tsv"
         for _ in range(options.runs):
-            rates["ours"].append(options.rows / seconds(tsv.write_tsv, path, ids, vectors))
+            rates["ours"].append(options.rows / seconds(item_tsv.write_tsv, path, ids, vectors))
             rates["loop"].append(tenth / seconds(loop, path, ids[:tenth], vectors[:tenth]))
             rates["polars"].append(options.rows / seconds(polars, path, ids, vectors))
     for peer in ("loop", "polars"):

@@ -24,11 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from twotower_tf.index import native
 from twotower_tf.index.exact import ExactSearcher
-from twotower_tf.index.items import ItemVectors
-from twotower_tf.index.scann_searcher import ScannSearcher
-from twotower_tf.index.tuning import recall_of
+from twotower_tf.index.item_vectors import ItemVectors
+from twotower_tf.index.scann import scann_build
+from twotower_tf.index.scann.scann_searcher import ScannSearcher
+from twotower_tf.index.scann.tuning import recall_of
 
 Search = Callable[[np.ndarray], np.ndarray]  # queries to scores [queries, k]
 TOPICS = 1_000
@@ -99,7 +99,7 @@ def fastest(task: Task, settings: Iterator[tuple[str, Search]], build: float) ->
 def ours(task: Task) -> Engine:
     """Built and tuned as `twotower export` does it."""
     timed: list[float] = []
-    build = native.build
+    build = scann_build.build
 
     def clocked(*arguments: Any) -> Any:
         started = time.perf_counter()
@@ -107,14 +107,14 @@ def ours(task: Task) -> Engine:
         timed.append(time.perf_counter() - started)
         return made
 
-    native.build = clocked
+    scann_build.build = clocked
     try:
         items = ItemVectors([f"i{row}" for row in range(len(task.vectors))], task.vectors)
         begin = time.perf_counter()
         searcher = ScannSearcher.build(items, task.k, task.target, task.sample, task.threads)
         seconds = time.perf_counter() - begin
     finally:
-        native.build = build
+        scann_build.build = build
     p = searcher.parameters
     setting = (
         f"{p.leaves_to_search} of {p.leaves} leaves, {p.reorder} re-scored, {p.dimensions_per_block} dimensions a "

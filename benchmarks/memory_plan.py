@@ -24,10 +24,10 @@ from twotower_tf.config import Hash, InBatch, InBatchSoftmax, SamplingConfig, Tr
 def train(root: Path, run_dir: Path, buckets: int) -> dict[str, Any]:
     """Prepares and trains one epoch; the content of train.json."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    from twotower_tf.data.prepare import prepare
-    from twotower_tf.data.prepared import Prepared
-    from twotower_tf.features.encode import encode
-    from twotower_tf.train import loop
+    from twotower_tf.features.encode_rows import encode
+    from twotower_tf.prepare.preparation import prepare
+    from twotower_tf.prepare.prepared import Prepared
+    from twotower_tf.train import training_loop
 
     config = avazu_log.config(root)
     config = dataclasses.replace(
@@ -39,7 +39,7 @@ def train(root: Path, run_dir: Path, buckets: int) -> dict[str, Any]:
     )
     prepare(config, run_dir)
     encode(config, Prepared.open(run_dir))
-    return loop.train(config, run_dir)
+    return training_loop.train(config, run_dir)
 
 
 def main() -> None:

@@ -27,15 +27,15 @@ import pyarrow.parquet as pq
 from twotower_tf import artifacts
 from twotower_tf import config as configuration
 from twotower_tf.artifacts import RunPaths
+from twotower_tf.bundle.bundle import Bundle
 from twotower_tf.config import ExperimentConfig
-from twotower_tf.data.prepare import prepare
-from twotower_tf.data.prepared import Prepared
-from twotower_tf.data.synthetic import synthesize
-from twotower_tf.export.export import export
-from twotower_tf.export.refresh import refresh
-from twotower_tf.features.encode import encode
-from twotower_tf.index.bundle import Bundle
-from twotower_tf.train import loop
+from twotower_tf.datasets.synthetic import synthesize
+from twotower_tf.export.export_bundle import export
+from twotower_tf.export.refresh_bundle import refresh
+from twotower_tf.features.encode_rows import encode
+from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.prepared import Prepared
+from twotower_tf.train import training_loop
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "quickstart.py"
 
@@ -48,7 +48,7 @@ def trained(root: Path, items: int, dim: int) -> tuple[ExperimentConfig, Path]:
     artifacts.write_text(RunPaths(root / "run").config, configuration.to_json(config))
     prepare(config, root / "run")
     encode(config, Prepared.open(root / "run"))
-    loop.train(config, root / "run")
+    training_loop.train(config, root / "run")
     return config, root / "run"
 
 

@@ -55,14 +55,14 @@ from twotower_tf.config import (
     TripletHinge,
     Uniform,
 )
-from twotower_tf.data.prepare import prepare
-from twotower_tf.data.prepared import Prepared
-from twotower_tf.data.synthetic import synthesize
-from twotower_tf.evaluate.evaluate import evaluate
+from twotower_tf.datasets.synthetic import synthesize
+from twotower_tf.evaluate.evaluate_run import evaluate
 from twotower_tf.features.arrays import EncodedData
-from twotower_tf.features.encode import encode
-from twotower_tf.train import loop, vectors
-from twotower_tf.train.checkpoint import load_model
+from twotower_tf.features.encode_rows import encode
+from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.prepared import Prepared
+from twotower_tf.train import tower_vectors, training_loop
+from twotower_tf.train.checkpoints import load_model
 
 SEED = 17
 K = 20
@@ -146,7 +146,7 @@ def measure(base: ExperimentConfig, run_dir: Path, loss: Any, sampling: Sampling
     config = dataclasses.replace(base, loss=loss, sampling=sampling)
     artifacts.write_text(RunPaths(run_dir).config, configuration.to_json(config))
     begin = time.perf_counter()
-    trained = loop.train(config, run_dir)
+    trained = training_loop.train(config, run_dir)
     seconds = time.perf_counter() - begin
     report = evaluate(config, run_dir, "test")
     parts = report["slices"]["item_popularity"]
@@ -166,8 +166,8 @@ def auc_among_impressions(config: ExperimentConfig, run_dir: Path) -> float | No
     """The share of (positive, other) pairs of test rows of one user in order; None where there is no pair."""
     encoded = EncodedData(config, Prepared.open(run_dir))
     keys, model = encoded.keys("test"), load_model(config, run_dir)
-    users = vectors.user_vectors(model, encoded, "test", np.arange(len(keys["label"])))
-    scores = np.einsum("nd,nd->n", users, vectors.item_vectors(model, encoded)[keys["item_row"]])
+    users = tower_vectors.user_vectors(model, encoded, "test", np.arange(len(keys["label"])))
+    scores = np.einsum("nd,nd->n", users, tower_vectors.item_vectors(model, encoded)[keys["item_row"]])
     right, pairs = 0.0, 0
     order = np.argsort(keys["user_row"], kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(keys["user_row"][order])) + 1):

@@ -38,14 +38,14 @@ from twotower_tf.config import (
     TrainConfig,
     Uniform,
 )
-from twotower_tf.data.prepare import prepare
-from twotower_tf.data.prepared import Prepared
-from twotower_tf.data.synthetic import synthesize
+from twotower_tf.datasets.synthetic import synthesize
 from twotower_tf.features.arrays import EncodedData
-from twotower_tf.features.encode import encode
+from twotower_tf.features.encode_rows import encode
+from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.train.batches import Batches
 from twotower_tf.train.callbacks import Clock
-from twotower_tf.train.loop import compile_model
+from twotower_tf.train.training_loop import compile_model
 
 KINDS: dict[str, tuple[Any, ...]] = {
     "in-batch": (),

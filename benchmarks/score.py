@@ -218,8 +218,8 @@ def limits(root: Path, part: Path, answers: Path, items: int, cores: int) -> dic
 
 def scann_rate(export_dir: Path, root: Path, k: int, cores: int) -> float:
     """Queries per second of ScaNN's own batch search, with the setting of the index and all cores."""
-    from twotower_tf.index.bundle import Bundle
-    from twotower_tf.index.scann_searcher import ScannSearcher
+    from twotower_tf.bundle.bundle import Bundle
+    from twotower_tf.index.scann.scann_searcher import ScannSearcher
 
     bundle = Bundle.open(export_dir)
     searcher = bundle.searcher(cores)

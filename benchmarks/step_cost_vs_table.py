@@ -79,7 +79,7 @@ def batches(rows: int) -> Any:
 def serve(connection: Connection, rows: int, table_dtype: str) -> None:
     """Trains as many steps as it is told; answers with the seconds and the peak of resident memory."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    from twotower_tf.train.loop import compile_model, share_cores
+    from twotower_tf.train.training_loop import compile_model, share_cores
 
     share_cores()  # as `twotower train` does
     begin = time.perf_counter()

@@ -23,14 +23,14 @@ import numpy as np
 from train_throughput import DIM, HIDDEN, VECTOR, textbook_model, textbook_rows
 
 from twotower_tf.config import DataConfig, ExperimentConfig, Hash, Labelled, ModelConfig, SamplingConfig, TrainConfig
-from twotower_tf.data.prepare import prepare
-from twotower_tf.data.prepared import Prepared
-from twotower_tf.data.synthetic import synthesize
+from twotower_tf.datasets.synthetic import synthesize
 from twotower_tf.features.arrays import EncodedData
-from twotower_tf.features.encode import encode
+from twotower_tf.features.encode_rows import encode
 from twotower_tf.model import two_tower
+from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.train.batches import Batches, untuned
-from twotower_tf.train.loop import compile_model
+from twotower_tf.train.training_loop import compile_model
 
 USER, ITEM = {"user_id": 50_000, "country": 100, "device_type": 10}, {"item_id": 10_000, "category": 200}
 BATCH = 1024

@@ -89,11 +89,11 @@ def retrieval(root: Path, batch_size: int, precision: Precision) -> ExperimentCo
 
 def ours(config: ExperimentConfig, run_dir: Path) -> Fit:
     """Ours, from the prepared arrays."""
-    from twotower_tf.data.prepared import Prepared
     from twotower_tf.features.arrays import EncodedData
-    from twotower_tf.features.encode import encode
+    from twotower_tf.features.encode_rows import encode
+    from twotower_tf.prepare.prepared import Prepared
     from twotower_tf.train.batches import Batches
-    from twotower_tf.train.loop import compile_model, share_cores
+    from twotower_tf.train.training_loop import compile_model, share_cores
 
     share_cores()  # as `twotower train` does
     prepared = Prepared.open(run_dir)
@@ -135,7 +135,7 @@ def textbook_rows(run_dir: Path, split: str, users: Iterable[str], items: Iterab
     import pyarrow as pa
     import tensorflow as tf
 
-    from twotower_tf.data.prepared import Prepared
+    from twotower_tf.prepare.prepared import Prepared
 
     prepared = Prepared.open(run_dir)
     rows = pa.Table.from_batches(prepared.raw_batches(split, 100_000))
@@ -303,7 +303,7 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="also tells where the milliseconds of our steps go")
     options = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from twotower_tf.data.prepare import prepare
+    from twotower_tf.prepare.preparation import prepare
 
     with tempfile.TemporaryDirectory() as scratch, multiprocessing.get_context("spawn").Pool(1) as pool:
         rate = pool.apply(peak, ("float32" if options.precision == "float32" else "bfloat16",))

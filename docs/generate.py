@@ -124,7 +124,12 @@ def _class_section(name: str, cls: type) -> list[str]:
     lines += ["| field | type | default | |", "| --- | --- | --- | --- |"]
     for field in fields:
         default = "required" if field.default is dataclasses.MISSING else f"`{_value(field.default)}`"
-        row = (f"`{field.name}`", _cell(_type(hints[field.name])), _cell(default), _cell(attributes.get(field.name, "")))
+        row = (
+            f"`{field.name}`",
+            _cell(_type(hints[field.name])),
+            _cell(default),
+            _cell(attributes.get(field.name, "")),
+        )
         lines.append(f"| {' | '.join(row)} |")
     return [*lines, ""]
 

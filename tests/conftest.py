@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +20,7 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 # lanes of the Makefile choose by these marks.
 _TESTS = Path(__file__).parent
 _DIRECTORIES = {
-    "tensorflow": {"contract", "end_to_end", "export", "features", "model", "score", "train"},
+    "tensorflow": {"bundle", "contract", "end_to_end", "export", "features", "model", "score", "train"},
 }
 _FIXTURES = {"tensorflow": {"trained", "export_dir"}, "spark": {"spark", "spark_installed"}}
 
@@ -62,9 +65,41 @@ def trained(tmp_path_factory):
 @pytest.fixture(scope="session")
 def export_dir(trained, tmp_path_factory):
     """An export root with one version of the tiny run; never written to by tests."""
-    from twotower_tf.export.export import export
+    from twotower_tf.export.export_bundle import export
 
     run_dir, config = trained
     root = tmp_path_factory.mktemp("exported") / "tiny"
     export(config, run_dir, root, version=7)
     return root
+
+
+@pytest.fixture(scope="session")
+def spark_installed() -> None:
+    """Skips where Spark cannot be started."""
+    for module in ("pyspark", "sqlglot"):
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"needs {module}: pip install 'twotower-tf[spark]'")
+    if not (shutil.which("java") or os.environ.get("JAVA_HOME")):
+        pytest.skip("needs Java 17: apt-get install openjdk-17-jre-headless")
+
+
+@pytest.fixture(scope="session")
+def spark(spark_installed: None) -> Iterator[Any]:
+    """A small Spark in this process, which the preparations share."""
+    from twotower_tf.prepare.spark.spark_session import SparkOptions, start
+
+    conf = {
+        "spark.ui.enabled": "false",
+        "spark.sql.shuffle.partitions": "2",
+        "spark.sql.adaptive.coalescePartitions.enabled": "false",  # little as there is, it is parted
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.host": "127.0.0.1",
+        "spark.log.level": "ERROR",
+        # so little is run that compiling it takes longer
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        "spark.sql.codegen.wholeStage": "false",
+        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    }
+    session = start(SparkOptions("local[2]", conf))
+    yield SparkOptions()
+    session.stop()

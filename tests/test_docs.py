@@ -21,7 +21,9 @@ def test_the_page_is_up_to_date(name):
 def test_every_field_flag_and_file_is_described(name):
     rows = [line for line in generate.PAGES[name]().splitlines() if line.startswith("| ")]
     assert len(rows) > 10
-    assert [row for row in rows if re.search(r"\|\s*\|$", row) and not set(row) <= set("|- ") and "| |" not in row] == []
+    assert [
+        row for row in rows if re.search(r"\|\s*\|$", row) and not set(row) <= set("|- ") and "| |" not in row
+    ] == []
 
 
 def test_a_field_is_written_with_type_default_and_description():

@@ -26,9 +26,9 @@ from twotower_tf.config import (
     TimeSplit,
     Weekday,
 )
-from twotower_tf.data.prepare import prepare
-from twotower_tf.data.proposal import common_root
 from twotower_tf.errors import DataError
+from twotower_tf.onboarding.proposal import common_root
+from twotower_tf.prepare.preparation import prepare
 
 
 def shop(root: Path, events: int = 600) -> dict[str, list[Any]]:

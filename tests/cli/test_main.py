@@ -22,8 +22,8 @@ from absl import flags
 from twotower_tf import __version__, artifacts, sql
 from twotower_tf.cli import main as main_module
 from twotower_tf.cli.main import COMMANDS, main
-from twotower_tf.data.readers import scans
 from twotower_tf.errors import DataError
+from twotower_tf.tables.readers import scans
 
 ROOT = Path(__file__).resolve().parents[2]
 

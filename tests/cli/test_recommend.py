@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from twotower_tf.bundle.bundle import Bundle
 from twotower_tf.cli.main import main
-from twotower_tf.index.bundle import Bundle
 
 
 @pytest.fixture

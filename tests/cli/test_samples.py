@@ -9,13 +9,13 @@ import pytest
 from twotower_tf.artifacts import RunPaths
 from twotower_tf.cli.main import main
 from twotower_tf.config import InBatch, InBatchSoftmax, Queue, Rejections, SameAttribute, SamplingConfig, Uniform
-from twotower_tf.data.prepared import Prepared
-from twotower_tf.evaluate import samples
 from twotower_tf.features.arrays import EncodedData
-from twotower_tf.train import sampling_view
+from twotower_tf.prepare.prepared import Prepared
+from twotower_tf.report import samples_page
+from twotower_tf.train import sampling_stats
 from twotower_tf.train.batches import Batches
-from twotower_tf.train.checkpoint import load_model
-from twotower_tf.train.vectors import item_vectors, user_vectors
+from twotower_tf.train.checkpoints import load_model
+from twotower_tf.train.tower_vectors import item_vectors, user_vectors
 
 pytestmark = pytest.mark.tensorflow
 
@@ -36,7 +36,7 @@ def view(trained):
     encoded = EncodedData(config, prepared)
     batches = Batches(config, prepared, encoded)
     model = load_model(trained[1], run_dir)
-    return sampling_view.look(batches, encoded, model, rows=700), prepared, encoded, model
+    return sampling_stats.look(batches, encoded, model, rows=700), prepared, encoded, model
 
 
 def test_every_draw_is_what_its_kind_promises(view):
@@ -84,13 +84,13 @@ def test_figures_are_of_these_draws(view):
 
 def test_examples_and_histograms(view):
     seen, prepared, *_ = view
-    shown = samples.examples(seen, prepared)
+    shown = samples_page.examples(seen, prepared)
     names = prepared.items(["item_id", "item_name"]).to_pylist()
     assert len(shown) == 6 and all(len(each["negatives"]["SameAttribute"]) <= 2 for each in shown)
     first = shown[0]
     assert first["user"] == prepared.user_ids()[seen.users[0]]
     assert first["positive"]["name"] == names[seen.own[0]]["item_name"]
-    histograms = samples.histograms(seen)
+    histograms = samples_page.histograms(seen)
     assert histograms["popularity"]["edges"][:5] == [0, 1, 2, 4, 8]
     counts = prepared.train_count()[seen.kinds["Uniform"].items]
     by_hand = [np.mean(counts == 0), np.mean(counts == 1), np.mean((counts >= 2) & (counts <= 3))]

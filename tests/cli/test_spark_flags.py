@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from twotower_tf.cli.main import main
-from twotower_tf.data.spark import session
+from twotower_tf.prepare.spark import spark_session
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs/quickstart.py"
 BAD = {
@@ -36,9 +36,11 @@ def test_flags_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str
     ],
 )
 def test_what_spark_lacks(monkeypatch: pytest.MonkeyPatch, missing: str, told: str) -> None:
-    monkeypatch.setattr(session.importlib.util, "find_spec", lambda module: None if module == missing else object())
-    monkeypatch.setattr(session.shutil, "which", lambda program: None)
+    monkeypatch.setattr(
+        spark_session.importlib.util, "find_spec", lambda module: None if module == missing else object()
+    )
+    monkeypatch.setattr(spark_session.shutil, "which", lambda program: None)
     monkeypatch.delenv("JAVA_HOME", raising=False)
-    with pytest.raises(session.ConfigError) as error:
-        session.check_installed()
+    with pytest.raises(spark_session.ConfigError) as error:
+        spark_session.check_installed()
     assert str(error.value).startswith(told)

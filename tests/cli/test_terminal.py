@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from twotower_tf.cli import progress, terminal
+from twotower_tf.cli import progress_bar, terminal
 from twotower_tf.cli.main import main
 
 
@@ -50,7 +50,7 @@ def test_a_progress_bar_still_moves_back() -> None:
 
     stream = Terminal()
     escaping = terminal.Escaping(stream)
-    with progress.shown(escaping) as show:  # type: ignore[arg-type]
+    with progress_bar.shown(escaping) as show:  # type: ignore[arg-type]
         show("prepare", 1, 2)
         show("prepare", 2, 2)
     assert "\r" in stream.getvalue() and "\\u000d" not in stream.getvalue()

@@ -152,8 +152,8 @@ def test_saved_model_cli_shows_and_runs_both_towers(export_dir, tmp_path):
 
 def test_our_own_client_ranks_as_the_fresh_process(client, export_dir):
     """The first user of the client above."""
-    from twotower_tf.index.bundle import Bundle
-    from twotower_tf.score.recommend import Recommender
+    from twotower_tf.bundle.bundle import Bundle
+    from twotower_tf.retrieval.recommender import Recommender
 
     user = {
         "user_id": "u000137",

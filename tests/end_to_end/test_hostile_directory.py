@@ -10,9 +10,9 @@ import pytest
 
 from tests.score.people import parquet, people
 from twotower_tf import interpreter
+from twotower_tf.bundle.bundle import versions
 from twotower_tf.cli.main import main
-from twotower_tf.export.export import export
-from twotower_tf.index.bundle import versions
+from twotower_tf.export.export_bundle import export
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = (
@@ -116,7 +116,7 @@ def test_python_workers_of_spark(hostile):
         pytest.skip("needs Java")
     script = hostile / "session.py"
     script.write_text(
-        "from twotower_tf.data.spark.session import SparkOptions, start\n"
+        "from twotower_tf.prepare.spark.spark_session import SparkOptions, start\n"
         "context = start(SparkOptions(master='local[1]')).sparkContext\n"
         "print(context.parallelize([1], 1).map(lambda one: __import__('queue').__file__).collect()[0])\n"
     )

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.data.test_since import seen_by
 from tests.export.trained import experiment
+from tests.prepare.test_incremental import seen_by
 from twotower_tf import artifacts
 from twotower_tf import config as configuration
 from twotower_tf.artifacts import RunPaths
@@ -29,12 +29,12 @@ from twotower_tf.config import (
     TimeSplit,
     TrainConfig,
 )
-from twotower_tf.data.prepare import prepare
-from twotower_tf.data.prepared import Prepared
-from twotower_tf.data.synthetic import synthesize
+from twotower_tf.datasets.synthetic import synthesize
 from twotower_tf.evaluate import protocol
+from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.sampling.samplers import Samplers
-from twotower_tf.score import from_events
+from twotower_tf.score import users_from_events
 
 AT = 1_736_500_000  # when users are scored
 
@@ -110,10 +110,10 @@ def users_as_of_now(nights: Nights, run_dir: Path, built: Path) -> dict[str, dic
     """Every user as `score --users_from_events --exclude_seen` takes them, items by their ids."""
     prepared = Prepared.open(run_dir)
     names = prepared.item_ids()
-    from_events.build(built, prepared, nights.config, np.arange(len(names), dtype=np.int32), "1GB", 1)
+    users_from_events.build(built, prepared, nights.config, np.arange(len(names), dtype=np.int32), "1GB", 1)
     users = {row["user_id"]: row for row in pq.read_table(built).to_pylist()}
     for row in users.values():
-        row[from_events.SEEN] = [names[item] for item in row[from_events.SEEN]]
+        row[users_from_events.SEEN] = [names[item] for item in row[users_from_events.SEEN]]
     return users
 
 
@@ -129,7 +129,7 @@ def test_the_third_night_knows_all_that_one_preparation_knows(nights: Nights, tm
 
     # the log itself says the same of what everybody took, and of whom only earlier days met
     liked = Counter((row["user_id"], row["item_id"]) for day in nights.log for row in day if row["click"] == "1")
-    found = Counter((user, item) for user, row in users[0].items() for item in row[from_events.SEEN])
+    found = Counter((user, item) for user, row in users[0].items() for item in row[users_from_events.SEEN])
     assert found == liked and sum(found.values()) > 300
     gone = {row["user_id"] for day in nights.log[:2] for row in day} - {row["user_id"] for row in nights.log[2]}
     device = {
@@ -169,12 +169,12 @@ def test_the_third_night_masks_draws_and_asks_as_one_preparation_does(nights: Ni
 
 @pytest.mark.quality
 def test_each_night_is_trained_exported_and_scored(nights: Nights, tmp_path: Path) -> None:
-    from twotower_tf.export.export import export
-    from twotower_tf.features.encode import encode
-    from twotower_tf.score.options import Options
-    from twotower_tf.score.planning import Planner
+    from twotower_tf.export.export_bundle import export
+    from twotower_tf.features.encode_rows import encode
+    from twotower_tf.score.score_options import Options
+    from twotower_tf.score.score_plan import Planner
     from twotower_tf.score.scorer import Scorer
-    from twotower_tf.train import loop
+    from twotower_tf.train import training_loop
 
     def scored(run_dir: Path, output: Path) -> dict[str, tuple[list[str], list[float]]]:
         """What the newest version answers to every user of a run's log."""
@@ -195,7 +195,7 @@ def test_each_night_is_trained_exported_and_scored(nights: Nights, tmp_path: Pat
     liked: dict[str, set[str]] = {}
     for night, run_dir in enumerate(nights.runs):
         encode(nights.config, Prepared.open(run_dir))
-        loop.train(nights.config, run_dir, warm_start=nights.runs[night - 1] if night else None)
+        training_loop.train(nights.config, run_dir, warm_start=nights.runs[night - 1] if night else None)
         export(nights.config, run_dir, nights.export_dir, version=night + 1)
         for row in nights.log[night]:
             liked.setdefault(row["user_id"], set())

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from tests.evaluate.worlds import every_order, metric_oracle, ordered_metrics
 from twotower_tf.errors import DataError
-from twotower_tf.evaluate import baselines, metrics
-from twotower_tf.evaluate.metrics import Hits
+from twotower_tf.evaluate import baselines, ranking_metrics
 from twotower_tf.evaluate.protocol import ItemLists, Queries
 from twotower_tf.evaluate.ranking import rank, rank_scores
+from twotower_tf.evaluate.ranking_metrics import Hits
 
 
 def lists(sets):
@@ -71,7 +71,7 @@ def test_equals_the_slow_oracle(seed, num_queries, num_items, levels, block, thr
     for query in range(num_queries):
         for k in ks:
             expected = metric_oracle((items @ users[query]).tolist(), relevant[query], seen[query], k)
-            came = {name: values[f"{name}@{k}"][query] for name in metrics.NAMES}
+            came = {name: values[f"{name}@{k}"][query] for name in ranking_metrics.NAMES}
             if expected is None:
                 assert all(math.isnan(value) for value in came.values())
             else:
@@ -191,7 +191,7 @@ def test_metrics_are_averages_over_every_order_of_tied_items(scores, relevant, s
     found = rank_scores(lambda start, stop: table.copy(), len(scores), questions([relevant], [seen]), ks).mean()
     for k in ks:
         expected = every_order(scores, relevant, seen, k)
-        assert {name: found[f"{name}@{k}"] for name in metrics.NAMES} == pytest.approx(expected, abs=1e-12)
+        assert {name: found[f"{name}@{k}"] for name in ranking_metrics.NAMES} == pytest.approx(expected, abs=1e-12)
         assert metric_oracle(scores, relevant, seen, k) == pytest.approx(expected, abs=1e-12)
 
 
@@ -205,7 +205,7 @@ def test_the_average_over_random_orders_is_the_expectation():
     orders = [np.lexsort((rng.random(60), -scores)).tolist() for _ in range(4000)]
     for k in (5, 20):
         drawn = [ordered_metrics(order, relevant, k) for order in orders]
-        for name in metrics.NAMES:
+        for name in ranking_metrics.NAMES:
             values = [each[name] for each in drawn]
             assert found[f"{name}@{k}"] == pytest.approx(np.mean(values), abs=4 * np.std(values) / 4000**0.5 + 1e-9)
 

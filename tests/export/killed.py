@@ -19,12 +19,13 @@ import time
 from pathlib import Path
 
 from twotower_tf import artifacts, config
-from twotower_tf.export import formats, fresh, manifest, refresh, saved_model, verify
-from twotower_tf.index.bundle import Bundle
+from twotower_tf.bundle import fresh, manifest, saved_model_edits, vector_formats, verify_bundle
+from twotower_tf.bundle.bundle import Bundle
+from twotower_tf.export import export_bundle, refresh_bundle
 
 MOMENTS = {  # name: (where, attribute, which call, whether it is still done)
-    "saving a tower": (saved_model, "write", 1, False),
-    "writing vectors": (formats, "write", 1, True),
+    "saving a tower": (saved_model_edits, "write", 1, False),
+    "writing vectors": (vector_formats, "write", 1, True),
     "before the manifest": (manifest, "write", 1, False),
     "trying it": (fresh, "check", 1, False),
     "syncing": (artifacts, "sync", 6, True),
@@ -82,14 +83,14 @@ def check(root, by):
 def afterwards(root, work, thorough, again):
     """What is there after a kill, and after the next run."""
     left = sorted(path.name for path in root.iterdir() if not path.name.isdigit() and path.name != ".lock")
-    said = {"versions": check(root, verify.verify if thorough else Bundle.open), "left": left}
+    said = {"versions": check(root, verify_bundle.verify if thorough else Bundle.open), "left": left}
     if again:
         try:
             work(root)
             said["again"] = 0
         except Exception as error:
             said["again"] = str(error)
-        said["after"] = check(root, verify.verify)
+        said["after"] = check(root, verify_bundle.verify)
         said["clean"] = not [path for path in root.iterdir() if not path.name.isdigit()]
     return said
 
@@ -102,17 +103,15 @@ def main(kind, run_dir, root, *moments):
         if moment:
             arm(moment)
         if kind == "export":
-            from twotower_tf.export import export
-
-            export.export(config.load_run(run_dir), run_dir, root, keep=keep)
+            export_bundle.export(config.load_run(run_dir), run_dir, root, keep=keep)
         else:
-            refresh.refresh(root, items, keep=keep)
+            refresh_bundle.refresh(root, items, keep=keep)
 
     def copied(number):
         return shutil.copytree(root, root.parent / f"killed-{number}" / root.name)
 
     if kind == "export":  # once, not in every fork
-        importlib.import_module("twotower_tf.export.export")
+        importlib.import_module("twotower_tf.export.export_bundle")
     attempts = [(moment, None) for moment in moments]
     random_moments = moments[0] == "random"
     if random_moments:

@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from twotower_tf.bundle.bundle import Bundle
 from twotower_tf.cli.main import main
 from twotower_tf.errors import ArtifactError, ConfigError, DataError
 from twotower_tf.export import redis_store
-from twotower_tf.index.bundle import Bundle
 
 redis = pytest.importorskip("redis", reason="needs the package redis (extra redis)")
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -185,7 +185,7 @@ def test_user_vectors_that_cannot_be_used(bundle, server, client, tmp_path):
 KILLED = """
 import dataclasses, os, signal, sys
 from twotower_tf.export import redis_store
-from twotower_tf.index.bundle import Bundle
+from twotower_tf.bundle.bundle import Bundle
 moment = sys.argv[3]
 def die(*args):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -20,10 +20,10 @@ from twotower_tf.config import (
     Weekday,
 )
 from twotower_tf.export import signatures
-from twotower_tf.features.encoder import Side
 from twotower_tf.features.inputs import rows_to_arrays
+from twotower_tf.features.tower_encoder import Side
 from twotower_tf.index.exact import ExactSearcher
-from twotower_tf.index.items import ItemVectors
+from twotower_tf.index.item_vectors import ItemVectors
 from twotower_tf.model import two_tower
 
 VERSION = 20260102030405

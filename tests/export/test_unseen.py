@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from twotower_tf.data.prepared import Prepared
+from twotower_tf.prepare.prepared import Prepared
 
 BUCKETS = 500  # of item_id and user_id in the tiny run
 

@@ -23,11 +23,11 @@ from twotower_tf.config import (
     Tags,
     TrainConfig,
 )
-from twotower_tf.data.prepare import prepare
-from twotower_tf.data.prepared import Prepared
-from twotower_tf.data.synthetic import synthesize
-from twotower_tf.features.encode import encode
-from twotower_tf.train import loop
+from twotower_tf.datasets.synthetic import synthesize
+from twotower_tf.features.encode_rows import encode
+from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.prepared import Prepared
+from twotower_tf.train import training_loop
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 K = 30
@@ -69,5 +69,5 @@ def train(root):
     artifacts.write_text(RunPaths(run_dir).config, configuration.to_json(config))
     prepare(config, run_dir, threads=1)
     encode(config, Prepared.open(run_dir))
-    loop.train(config, run_dir)
+    training_loop.train(config, run_dir)
     return run_dir, dataclasses.replace(config)

@@ -12,11 +12,11 @@ from twotower_tf import artifacts
 from twotower_tf import config as configuration
 from twotower_tf.artifacts import RunPaths
 from twotower_tf.config import DataConfig, ExperimentConfig, Hash, History, Numeric, RandomSplit, Tags, TimeSplit
-from twotower_tf.data.prepare import prepare
-from twotower_tf.data.prepared import Prepared
 from twotower_tf.errors import ArtifactError
 from twotower_tf.features.arrays import EncodedData
-from twotower_tf.features.encode import encode
+from twotower_tf.features.encode_rows import encode
+from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.prepared import Prepared
 
 BUCKETS = 10_000  # of few values: no two share one here
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from twotower_tf.errors import ArtifactError, DataError
-from twotower_tf.index.build import build
-from twotower_tf.index.load import load
+from twotower_tf.index.build_index import build
+from twotower_tf.index.load_index import load
 
 
 def unit(rng, count, dim):

@@ -4,9 +4,9 @@ import pytest
 from tests.index.contract import SearcherContract, unit
 from twotower_tf.config import IndexConfig
 from twotower_tf.index import exact
-from twotower_tf.index.allowed import Excluded
+from twotower_tf.index.eligible import Excluded
 from twotower_tf.index.exact import ExactSearcher
-from twotower_tf.index.items import ItemVectors
+from twotower_tf.index.item_vectors import ItemVectors
 
 
 class TestExactSearcher(SearcherContract):

@@ -7,13 +7,14 @@ import socket
 
 import pytest
 
-from tests.index.test_bundle import write_bundle
+from tests.bundle.test_bundle import write_bundle
 from twotower_tf import artifacts
+from twotower_tf.bundle import derived_version
+from twotower_tf.bundle.bundle import Bundle, seal
 from twotower_tf.errors import ArtifactError
-from twotower_tf.export import succession
-from twotower_tf.index import members, native
-from twotower_tf.index.bundle import Bundle, seal
-from twotower_tf.index.load import load
+from twotower_tf.index import members
+from twotower_tf.index.load_index import load
+from twotower_tf.index.scann import scann_build
 
 CHECKS = ("full", "light")
 
@@ -209,7 +210,7 @@ def test_scann_is_not_told_of_files_elsewhere(tmp_path):
     (tmp_path / "centers").write_bytes(b"")
     assets = tmp_path / "scann_assets.pbtxt"
     assets.write_text(entry.format("AH_CENTERS", "centers"))
-    assert native.assets(tmp_path) == {"AH_CENTERS": "centers"}
+    assert scann_build.assets(tmp_path) == {"AH_CENTERS": "centers"}
     for text in (
         entry.format("AH_CENTERS", "/etc/passwd"),
         entry.format("AH_CENTERS", "../centers"),
@@ -219,13 +220,13 @@ def test_scann_is_not_told_of_files_elsewhere(tmp_path):
     ):
         assets.write_text(text)
         with pytest.raises(ArtifactError, match="invalid file name|missing; scann_assets|damaged: not a list"):
-            native.load(tmp_path)
+            scann_build.load(tmp_path)
 
 
 def test_no_file_is_linked_or_copied_over_another(tmp_path, monkeypatch):
     source, target = tmp_path / "source", tmp_path / "deep" / "target"
     source.write_text("new")
-    succession._link(source, target)
+    derived_version._link(source, target)
     assert target.stat().st_ino == source.stat().st_ino
 
     def refuses(*args, **kwargs):
@@ -234,10 +235,10 @@ def test_no_file_is_linked_or_copied_over_another(tmp_path, monkeypatch):
     for links in (os.link, refuses):
         monkeypatch.setattr(os, "link", links)
         target.unlink()
-        succession._link(source, target)
+        derived_version._link(source, target)
         assert target.read_text() == "new"
         target.unlink()
         target.write_text("precious")
         with pytest.raises(ArtifactError, match="deep/target: exists already, and is never overwritten"):
-            succession._link(source, target)
+            derived_version._link(source, target)
         assert target.read_text() == "precious"

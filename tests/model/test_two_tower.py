@@ -31,9 +31,9 @@ from twotower_tf.config import (
 )
 from twotower_tf.model import embeddings, two_tower
 from twotower_tf.model.embeddings import EmbeddingTable, Placement
-from twotower_tf.model.metrics import InBatchTopK
 from twotower_tf.model.towers import UnitLength
-from twotower_tf.sampling import draws
+from twotower_tf.model.training_metrics import InBatchTopK
+from twotower_tf.sampling import negatives_plan
 
 BOTH = {
     "bce": (CosineLogitBCE(), (Uniform(),)),
@@ -243,7 +243,7 @@ def test_a_bfloat16_table_answers_in_float32():
 
 def training_batch(config, rows, seed):
     """A step's inputs with everything that the configuration's loss takes; queues are full."""
-    rng, plan = np.random.default_rng(seed), draws.plan(config)
+    rng, plan = np.random.default_rng(seed), negatives_plan.plan(config)
     n, columns = plan.per_row, plan.columns(rows)
     items = rows * (1 + n) + plan.for_all
     x = {

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.data.test_prepare import write_csv
-from tests.data.test_since import day_of, experiment
+from tests.prepare.test_incremental import day_of, experiment
+from tests.prepare.test_preparation import write_csv
 from twotower_tf.config import (
     ExperimentConfig,
     InBatch,
@@ -29,10 +29,10 @@ from twotower_tf.config import (
     TrainConfig,
     Uniform,
 )
-from twotower_tf.data.prepare import prepare
-from twotower_tf.data.prepared import Prepared
-from twotower_tf.sampling import hits
-from twotower_tf.sampling.rows import Rows
+from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.prepared import Prepared
+from twotower_tf.sampling import accidental_hits
+from twotower_tf.sampling.row_sampler import Rows
 from twotower_tf.sampling.samplers import Samplers
 
 DAYS = (1, 2, 3)
@@ -143,7 +143,7 @@ def test_what_a_user_took_before_is_masked_among_the_batchs_candidates(
     index = np.flatnonzero(keys["label"] == 1)[:16]
     users, own = keys["user_row"][index], keys["item_row"][index]
     columns = samplers.columns.items(own[:8], samplers.columns.draw(np.random.default_rng(3)), own[8:])
-    found = {tuple(pair) for pair in hits.accidental(samplers.positives, users[:8], columns).tolist()}
+    found = {tuple(pair) for pair in accidental_hits.accidental(samplers.positives, users[:8], columns).tolist()}
     expected = {
         (row, place)
         for row in range(8)

@@ -4,13 +4,13 @@ import numpy as np
 import pyarrow as pa
 
 from tests.sampling.worlds import ITEMS, USERS, fits, one_row, positives, sample
-from twotower_tf.sampling.attributes import SameAttributeSampler, groups_of
-from twotower_tf.sampling.catalogue import UniformSampler
+from twotower_tf.sampling.catalogue_samplers import UniformSampler
 from twotower_tf.sampling.mined import MinedSampler
 from twotower_tf.sampling.pairs import Pairs
 from twotower_tf.sampling.rejections import RejectionSampler
-from twotower_tf.sampling.rows import Rows
-from twotower_tf.sampling.skipped import SkipAboveSampler
+from twotower_tf.sampling.row_sampler import Rows
+from twotower_tf.sampling.same_attribute import SameAttributeSampler, groups_of
+from twotower_tf.sampling.skip_above import SkipAboveSampler
 
 KNOWN = positives()
 CATALOGUE = np.arange(ITEMS)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from tests.sampling.worlds import ITEMS, fits, one_row, positives, repeated
-from twotower_tf.sampling.attributes import SameAttributeSampler
-from twotower_tf.sampling.catalogue import PopularitySampler, UniformSampler
+from twotower_tf.sampling.catalogue_samplers import PopularitySampler, UniformSampler
 from twotower_tf.sampling.mixture import Columns, Part, RowMixture, SharedPart
 from twotower_tf.sampling.rejections import RejectionSampler
-from twotower_tf.sampling.rows import Rows
+from twotower_tf.sampling.row_sampler import Rows
+from twotower_tf.sampling.same_attribute import SameAttributeSampler
 
 KNOWN = positives()
 COUNTS = np.bincount(KNOWN.items, minlength=ITEMS)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from twotower_tf.sampling.pairs import Pairs
-from twotower_tf.sampling.rows import Rows
+from twotower_tf.sampling.row_sampler import Rows
 
 USERS, ITEMS, COLD = 40, 60, 56
 

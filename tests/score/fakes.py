@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from twotower_tf.index.bundle import Bundle
-from twotower_tf.index.items import read_ids
+from twotower_tf.bundle.bundle import Bundle
+from twotower_tf.index.item_vectors import read_ids
 from twotower_tf.score import worker
-from twotower_tf.score.judge import Judge
-from twotower_tf.score.tables import Layout
-from twotower_tf.score.tally import Tally
+from twotower_tf.score.answer_stats import Tally
+from twotower_tf.score.answer_tables import Layout
+from twotower_tf.score.type_columns import Judge
 
 TOKENS = "TWOTOWER_TEST_TOKENS"  # a directory; whoever takes a file of it dies
 SECONDS = "TWOTOWER_TEST_SECONDS"  # that a table takes

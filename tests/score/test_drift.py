@@ -10,13 +10,13 @@ import pytest
 
 from tests.score.people import COLUMNS, delimited, json_lines, parquet, people
 from twotower_tf.cli.main import main
-from twotower_tf.data.time_form import TimeForm
 from twotower_tf.errors import ConfigError
-from twotower_tf.score import looking
-from twotower_tf.score.columns import Column
-from twotower_tf.score.judge import Judge
-from twotower_tf.score.options import Options
-from twotower_tf.score.planning import Planner
+from twotower_tf.score import inspect_users
+from twotower_tf.score.score_options import Options
+from twotower_tf.score.score_plan import Planner
+from twotower_tf.score.type_columns import Judge
+from twotower_tf.score.user_columns import Column
+from twotower_tf.tables.time_form import TimeForm
 
 
 def replaced(path, name, column):
@@ -254,19 +254,19 @@ def test_no_value_where_a_file_of_json_lacks_a_member(tmp_path, export_dir):
 
 def test_only_the_beginning_of_a_text_is_looked_at(tmp_path, export_dir, monkeypatch):
     """A compressed file is one unit; it is not read to its end twice."""
-    monkeypatch.setattr(looking, "_LOOKED_AT", 20_000)
+    monkeypatch.setattr(inspect_users, "_LOOKED_AT", 20_000)
     delimited(tmp_path / "u.csv", people(3000))
     text = (tmp_path / "u.csv").read_bytes()
     with gzip.open(tmp_path / "u.csv.gz", "wb") as file:
         file.write(text)
     read = []
-    opened = looking.reading.opened
+    opened = inspect_users.reading.opened
 
     def watched(source, *rest):
         read.append(source.path.read_bytes())
         return opened(source, *rest)
 
-    monkeypatch.setattr(looking.reading, "opened", watched)
+    monkeypatch.setattr(inspect_users.reading, "opened", watched)
     for name in ("u.csv", "u.csv.gz"):
         Planner(Options(export_dir=export_dir, output=tmp_path / "out", users=str(tmp_path / name)))
     assert read[0] == read[1] == text[: text[:20_000].rfind(b"\n") + 1]

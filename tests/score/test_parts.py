@@ -6,10 +6,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from twotower_tf.errors import DataError
-from twotower_tf.score import tables, tally
+from twotower_tf.score import answer_stats, answer_tables
+from twotower_tf.score.answer_stats import Tally, total
+from twotower_tf.score.answer_tables import Layout
 from twotower_tf.score.exclusions import Exclusions, of_lists
-from twotower_tf.score.tables import Layout
-from twotower_tf.score.tally import Tally, total
 
 IDS = np.array([f"i{number}" for number in range(40)], object)
 
@@ -25,7 +25,7 @@ def answers(layout, start, stop):
 
 
 def test_parquet_is_the_same_however_it_comes(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "_ROWS_PER_GROUP", 1024)
+    monkeypatch.setattr(answer_tables, "_ROWS_PER_GROUP", 1024)
     layout = Layout(7, "parquet", 3, IDS)
     for name, step in (("a", 5000), ("b", 700), ("c", 1024), ("d", 1)):
         stop = 5000 if step > 1 else 1500
@@ -137,7 +137,7 @@ def test_tallies_of_units_add_up():
 
 def test_tallies_by_hand(monkeypatch):
     """Three answers at a time; rounding may put a cosine beyond 1."""
-    monkeypatch.setattr(tally, "_AT_A_TIME", 3)
+    monkeypatch.setattr(answer_stats, "_AT_A_TIME", 3)
     scores = np.float32([1.0000001, 0.5, 0.5, 0.5, -0.25, -1.0000001, 0.0015])
     counted = Tally(5)
     counted.add(2, np.int32([4, 1, 1, 4, 2, 4, 4]), scores)

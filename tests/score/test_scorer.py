@@ -11,8 +11,8 @@ import tensorflow as tf
 from tests.score.people import delimited, json_lines, parquet, people
 from twotower_tf.errors import ArtifactError
 from twotower_tf.features.inputs import rows_to_arrays, side_inputs
-from twotower_tf.score.options import Options
-from twotower_tf.score.planning import Planner
+from twotower_tf.score.score_options import Options
+from twotower_tf.score.score_plan import Planner
 from twotower_tf.score.scorer import Scorer
 
 AT = 1736500000
@@ -176,20 +176,20 @@ def test_a_time_that_users_lack_is_the_moment_of_scoring(tmp_path, export_dir, c
 
 
 def test_bundles_without_the_signature_are_refused(export_dir, monkeypatch):
-    from twotower_tf.index.bundle import Bundle
-    from twotower_tf.score import tower
+    from twotower_tf.bundle.bundle import Bundle
+    from twotower_tf.score import user_tower
 
-    monkeypatch.setattr(tower, "FROM_ENCODED", "from_nothing")
+    monkeypatch.setattr(user_tower, "FROM_ENCODED", "from_nothing")
     with pytest.raises(ArtifactError, match="the user tower has no signature 'from_nothing': an earlier version"):
-        tower.UserTower(Bundle.open(export_dir))
+        user_tower.UserTower(Bundle.open(export_dir))
 
 
 def test_bulk_encoding_that_disagrees_with_the_tower_is_refused(export_dir, monkeypatch):
-    from twotower_tf.index.bundle import Bundle
-    from twotower_tf.score import tower
+    from twotower_tf.bundle.bundle import Bundle
+    from twotower_tf.score import user_tower
 
     bundle = Bundle.open(export_dir)
     statistics = {**bundle.statistics, "user": {**bundle.statistics["user"], "years": {"mean": 90.0, "std": 1.0}}}
     monkeypatch.setitem(bundle.__dict__, "statistics", statistics)
     with pytest.raises(ArtifactError, match="values encoded in bulk give vectors .* away from those of the user tower"):
-        tower.UserTower(bundle)
+        user_tower.UserTower(bundle)

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.score.people import parquet, people
-from twotower_tf.data.files import find
 from twotower_tf.errors import DataError
-from twotower_tf.score import reading, units
+from twotower_tf.score import unit_reader, units
+from twotower_tf.tables.input_files import find
 
 
 def sources(path):
@@ -25,7 +25,7 @@ def rows_of(path, tmp_path, wanted=("a", "b"), rows=64):
     (source,) = sources(path)
     found, entries = [], []
     for unit in units.plan([source]):
-        with reading.opened(source, unit, wanted, rows, tmp_path, "256MB") as opened:
+        with unit_reader.opened(source, unit, wanted, rows, tmp_path, "256MB") as opened:
             tables = list(opened.batches)
             assert [table.num_rows for table in tables[:-1]] == [rows] * (len(tables) - 1)
             found += [row for table in tables for row in table.to_pylist()]
@@ -131,7 +131,7 @@ def test_partitions_are_columns(tmp_path):
     found = []
     every = find(tmp_path, ".", "--users")
     for unit in units.plan(every):
-        with reading.opened(every[unit.file], unit, ["user_id", "country"], 10, tmp_path, "1GB") as opened:
+        with unit_reader.opened(every[unit.file], unit, ["user_id", "country"], 10, tmp_path, "1GB") as opened:
             found += [row for table in opened.batches for row in table.to_pylist()]
     assert found == [{"user_id": f"u{day}", "country": day} for day in ("20260101", "20260102")]
 

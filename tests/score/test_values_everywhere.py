@@ -17,15 +17,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from twotower_tf import artifacts
+from twotower_tf.bundle.bundle import Bundle, seal
 from twotower_tf.cli.main import main
-from twotower_tf.data import files, readers
-from twotower_tf.data.time_form import TimeForm
 from twotower_tf.errors import DataError
 from twotower_tf.features.inputs import Input, rows_to_arrays
-from twotower_tf.index.bundle import Bundle, seal
-from twotower_tf.score.columns import Column
-from twotower_tf.score.judge import Judge
-from twotower_tf.score.recommend import Recommender
+from twotower_tf.retrieval.recommender import Recommender
+from twotower_tf.score.type_columns import Judge
+from twotower_tf.score.user_columns import Column
+from twotower_tf.tables import input_files, readers
+from twotower_tf.tables.time_form import TimeForm
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def read(tmp_path_factory):
     for suffix in ("parquet", "csv", "jsonl"):
         with duckdb.connect() as connection:
             connection.execute(f"SET temp_directory = '{root / 'spill'}'")
-            table = readers.read(connection, "log", files.find(root, f"log.{suffix}", "log"), lambda name: True)
+            table = readers.read(connection, "log", input_files.find(root, f"log.{suffix}", "log"), lambda name: True)
             names = [name for name in table.known if name in FORMS]
             assert len(names) == len({"parquet": ARROW, "csv": CSV, "jsonl": JSON}[suffix])
             (row,) = connection.execute(f"SELECT {', '.join(table.text(name) for name in names)} FROM log").fetchall()
@@ -218,7 +218,7 @@ def test_a_number_beyond_every_exact_double_is_the_nearest():
 def test_a_decimal_that_duckdb_would_round_is_refused(tmp_path):
     pq.write_table(pa.table({"id": pa.array([Decimal(10) ** 44], pa.decimal256(45, 0))}), tmp_path / "log.parquet")
     with duckdb.connect() as connection, pytest.raises(DataError) as error:
-        readers.read(connection, "log", files.find(tmp_path, "log.parquet", "log"), lambda name: True)
+        readers.read(connection, "log", input_files.find(tmp_path, "log.parquet", "log"), lambda name: True)
     assert str(error.value) == (
         "log.parquet: column 'id': invalid type decimal256(45, 0) (expected a decimal of at most 38 digits); "
         "write it as text"

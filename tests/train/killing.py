@@ -22,7 +22,7 @@ import numpy as np  # noqa: E402
 
 from twotower_tf import config as configuration  # noqa: E402
 from twotower_tf.artifacts import RunPaths  # noqa: E402
-from twotower_tf.train import loop  # noqa: E402
+from twotower_tf.train import training_loop  # noqa: E402
 
 
 def begin(run_dir, resume):
@@ -32,7 +32,7 @@ def begin(run_dir, resume):
         return child
     status = 1
     try:
-        loop.train(configuration.load_run(run_dir), run_dir, resume=resume)
+        training_loop.train(configuration.load_run(run_dir), run_dir, resume=resume)
         status = 0
     except Exception:
         traceback.print_exc()

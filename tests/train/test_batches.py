@@ -21,9 +21,9 @@ from twotower_tf.config import (
     TrainConfig,
     Uniform,
 )
-from twotower_tf.data.prepared import Prepared
 from twotower_tf.errors import ConfigError
 from twotower_tf.features.arrays import EncodedData
+from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.train.batches import Batches
 
 

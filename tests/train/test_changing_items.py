@@ -28,13 +28,13 @@ from twotower_tf.config import (
     TrainConfig,
     Uniform,
 )
-from twotower_tf.data.prepare import prepare
-from twotower_tf.data.prepared import Prepared
-from twotower_tf.evaluate.evaluate import evaluate
+from twotower_tf.evaluate.evaluate_run import evaluate
 from twotower_tf.features.arrays import EncodedData
-from twotower_tf.features.encode import encode
+from twotower_tf.features.encode_rows import encode
+from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.train.batches import Batches
-from twotower_tf.train.loop import train
+from twotower_tf.train.training_loop import train
 
 BATCH = 512
 KINDS = {

@@ -8,13 +8,13 @@ import pytest
 
 from tests.model.filled import fill_tables
 from twotower_tf.config import InBatch, InBatchSoftmax, Mined, Queue, SamplingConfig, TrainConfig, Uniform
-from twotower_tf.data.prepared import Prepared
 from twotower_tf.features.arrays import EncodedData
-from twotower_tf.sampling.rows import Rows
-from twotower_tf.train import loop, mining
+from twotower_tf.prepare.prepared import Prepared
+from twotower_tf.sampling.row_sampler import Rows
+from twotower_tf.train import mining, training_loop
 from twotower_tf.train.batches import Batches
-from twotower_tf.train.checkpoint import load_model
-from twotower_tf.train.vectors import item_vectors, user_vectors
+from twotower_tf.train.checkpoints import load_model
+from twotower_tf.train.tower_vectors import item_vectors, user_vectors
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_the_ranking_is_the_models(run):
     run_dir, config = run
     encoded = EncodedData(config, Prepared.open(run_dir))
     batches = Batches(config, Prepared.open(run_dir), encoded)
-    model = fill_tables(loop.compile_model(config, batches.steps))
+    model = fill_tables(training_loop.compile_model(config, batches.steps))
     mined, positives = batches.samplers.mined, batches.samplers.positives
     mining.rank(model, encoded, mined)
     users, rows = mining.newest_rows(encoded.keys("train"))
@@ -65,7 +65,7 @@ def test_a_stopped_training_goes_on_to_the_same_end(run, tmp_path_factory):
     run_dir, config = run
     other = tmp_path_factory.mktemp("undisturbed")
     shutil.copytree(run_dir, other, dirs_exist_ok=True)
-    loop.train(config, other)
+    training_loop.train(config, other)
 
     class Stop(Exception):
         pass
@@ -75,8 +75,8 @@ def test_a_stopped_training_goes_on_to_the_same_end(run, tmp_path_factory):
             raise Stop
 
     with pytest.raises(Stop):
-        loop.train(config, run_dir, progress=stop_in_the_second_epoch)
-    document = loop.train(config, run_dir, resume=True)
+        training_loop.train(config, run_dir, progress=stop_in_the_second_epoch)
+    document = training_loop.train(config, run_dir, resume=True)
     assert [epoch["epoch"] for epoch in document["history"]] == [1, 2]
     for got, expected in zip(weights(config, run_dir), weights(config, other), strict=True):
         np.testing.assert_allclose(got, expected, atol=1e-4)

@@ -44,12 +44,12 @@ from twotower_tf.config import (
 )
 from twotower_tf.config.losses import Loss
 from twotower_tf.config.sampling import Negatives
-from twotower_tf.data.prepare import prepare
-from twotower_tf.data.prepared import Prepared
 from twotower_tf.features.arrays import EncodedData
-from twotower_tf.features.encode import encode
-from twotower_tf.model.losses import choice
+from twotower_tf.features.encode_rows import encode
+from twotower_tf.model.losses import registry
 from twotower_tf.model.losses.cosine_logit import CosineLogit, WeightedBinaryCrossentropy, final_sigmoid
+from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.train.batches import Batches
 
 USERS, ITEMS, BATCH, EPOCHS, DIM = 10, 12, 8, 10, 5
@@ -489,7 +489,7 @@ def test_an_option_gives_the_batches_and_the_loss_that_it_means(name, prepared):
         made.samplers.mined.refresh(
             np.arange(USERS), USER_VECTORS[order["u"]].astype(np.float32), ITEM_VECTORS[order["i"]].astype(np.float32)
         )
-    layer = None if case.meaning is None else choice.layer(config)
+    layer = None if case.meaning is None else registry.layer(config)
     queue: list[int] = []
     counts = np.zeros((2, len(case.own) + len(case.shared), ITEMS))  # drawn, and expected
     for epoch in range(EPOCHS):

@@ -14,8 +14,8 @@ from tensorboard import default, program
 
 from twotower_tf.artifacts import RunPaths
 from twotower_tf.config import TrainConfig
-from twotower_tf.data.prepared import Prepared
-from twotower_tf.train import loop
+from twotower_tf.prepare.prepared import Prepared
+from twotower_tf.train import training_loop
 from twotower_tf.train.callbacks import write_projector
 
 WAIT = 60.0  # seconds for TensorBoard to have read the logs
@@ -29,7 +29,7 @@ def board(trained, tmp_path_factory):
     shutil.copytree(source / "prepared", run_dir / "prepared")
     train = TrainConfig(batch_size=256, epochs=2, monitor="recall@20")
     config = dataclasses.replace(config, train=train)
-    loop.train(config, run_dir, validate=lambda model: {"recall@20": 0.25})
+    training_loop.train(config, run_dir, validate=lambda model: {"recall@20": 0.25})
     server = program.TensorBoard(default.get_plugins())
     server.configure(argv=[None, "--logdir", str(RunPaths(run_dir).logs), "--host", "127.0.0.1", "--port", "0"])
     return server.launch(), run_dir

@@ -27,12 +27,12 @@ def define(values: FlagValues) -> None:
 
 def run(values: FlagValues) -> None:
     """Converts, and prints what was written."""
-    from twotower_tf.cli import progress
-    from twotower_tf.data import publishers
+    from twotower_tf import datasets
+    from twotower_tf.cli import progress_bar
 
     output = Path(values.output)
-    with progress.shown() as show:
-        written = publishers.convert(
+    with progress_bar.shown() as show:
+        written = datasets.convert(
             values.argument, output, source=Path(values.source) if values.source else None, progress=show
         )
     counts = [f"{count:,} {table}" for table, count in written.items() if isinstance(count, int)]

@@ -25,19 +25,20 @@ def define(values: FlagValues) -> None:
 def run(values: FlagValues) -> None:
     """Evaluates, and prints the metrics beside the baselines'."""
     from twotower_tf import config as configuration
-    from twotower_tf.cli import progress, run_lock, stages
+    from twotower_tf import pipeline, run_lock
+    from twotower_tf.cli import progress_bar
 
     run_dir = Path(values.run_dir)
-    with run_lock.working(run_dir), progress.shown() as show:
+    with run_lock.working(run_dir), progress_bar.shown() as show:
         config = configuration.load_run(run_dir)
-        report = stages.Runner(config, run_dir, show, print).evaluate(values.split)
+        report = pipeline.Runner(config, run_dir, show, print).evaluate(values.split)
     print(told(report))
     print(f"\n{run_dir / 'report.html'}")
 
 
 def told(report: dict[str, Any]) -> str:
     """A table: one line per metric, the model beside the baselines."""
-    from twotower_tf.cli import table
+    from twotower_tf.cli import text_table
 
     baselines = report["baselines"]
     rows = [
@@ -45,4 +46,4 @@ def told(report: dict[str, Any]) -> str:
         for metric, value in report["metrics"].items()
     ]
     title = f"{report['split']} split, {report['users']:,} users"
-    return title + "\n" + table.text(["metric", "model", *baselines], rows, right=range(1, 2 + len(baselines)))
+    return title + "\n" + text_table.text(["metric", "model", *baselines], rows, right=range(1, 2 + len(baselines)))

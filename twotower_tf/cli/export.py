@@ -26,12 +26,13 @@ def define(values: FlagValues) -> None:
 def run(values: FlagValues) -> None:
     """Exports, and prints the version's directory."""
     from twotower_tf import config as configuration
-    from twotower_tf.cli import progress, run_lock, stages
+    from twotower_tf import pipeline, run_lock
+    from twotower_tf.cli import progress_bar
 
     run_dir = Path(values.run_dir)
-    with run_lock.working(run_dir), progress.shown() as show:
+    with run_lock.working(run_dir), progress_bar.shown() as show:
         config = configuration.load_run(run_dir)
-        bundle = stages.Runner(config, run_dir, show, print).export(
+        bundle = pipeline.Runner(config, run_dir, show, print).export(
             Path(values.export_dir),
             version=values.version,
             keep=values.keep,
@@ -44,8 +45,8 @@ def run(values: FlagValues) -> None:
 
 def tables(path: Path) -> str:
     """Both towers' weights by size, from a version's manifest."""
-    from twotower_tf.cli import table
-    from twotower_tf.index.bundle import Bundle
+    from twotower_tf.bundle.bundle import Bundle
+    from twotower_tf.cli import text_table
 
     weights = Bundle.read(path, check="light").manifest["tables"]
     sizes = [(side, name, each["shape"], each["bytes"]) for side in weights for name, each in weights[side].items()]
@@ -60,7 +61,7 @@ def tables(path: Path) -> str:
     total = ", ".join(
         f"{side} tower {_megabytes(sum(each['bytes'] for each in weights[side].values()))}" for side in weights
     )
-    return f"{table.text(['tower', 'weights', 'shape', 'MB'], rows, right=(3,))}\nin all: {total} MB"
+    return f"{text_table.text(['tower', 'weights', 'shape', 'MB'], rows, right=(3,))}\nin all: {total} MB"
 
 
 def _megabytes(size: int) -> str:

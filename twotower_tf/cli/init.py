@@ -39,8 +39,9 @@ def run(values: FlagValues) -> None:
     """Writes the configuration, and prints the roles."""
     from twotower_tf import artifacts
     from twotower_tf import config as configuration
-    from twotower_tf.data import files, proposal, proposal_file
-    from twotower_tf.data.engine import open_engine
+    from twotower_tf.onboarding import proposal, render_config
+    from twotower_tf.tables import input_files
+    from twotower_tf.tables.duckdb_engine import open_engine
 
     output = Path(values.output)
     if output.suffix != ".py":
@@ -49,12 +50,12 @@ def run(values: FlagValues) -> None:
         raise ConfigError(f"--output: {output} exists already; choose another name or remove it")
     given = {role: getattr(values, role) for role in _ROLES}
     paths = {"events": values.events, "items": values.items, "users": values.users}
-    reach = [files.directory(Path(), path) for path in paths.values() if path]
+    reach = [input_files.directory(Path(), path) for path in paths.values() if path]
     with tempfile.TemporaryDirectory() as directory:
         with open_engine(Path(directory) / "work", values.memory_limit, 0, directories=reach) as connection:
             found = proposal.propose(connection, paths, given)
         name = re.sub(r"[^A-Za-z0-9_.-]", "_", output.stem)
-        text = proposal_file.render(found, name, str(output))
+        text = render_config.render(found, name, str(output))
         draft = Path(directory) / output.name
         draft.write_text(text, encoding="utf-8")
         configuration.load(draft)

@@ -8,10 +8,10 @@ from absl import flags
 from absl.flags import FlagValues
 
 from twotower_tf.errors import ConfigError
-from twotower_tf.index.limits import MAX_K
+from twotower_tf.retrieval.limits import MAX_K
 
 if TYPE_CHECKING:
-    from twotower_tf.data.spark.session import SparkOptions
+    from twotower_tf.prepare.spark.spark_session import SparkOptions
 
 
 def config(values: FlagValues, help: str = "configuration file: a .py with get_config(), or a config.json") -> None:
@@ -87,7 +87,7 @@ def spark(values: FlagValues) -> SparkOptions | None:
     Raises:
         ConfigError: for a flag of Spark's with another engine, or a `--spark_conf` that is no NAME=VALUE.
     """
-    from twotower_tf.data.spark.session import SparkOptions
+    from twotower_tf.prepare.spark.spark_session import SparkOptions
 
     if values.engine != "spark":
         for flag in ("spark_master", "spark_conf"):

@@ -27,13 +27,14 @@ def define(values: FlagValues) -> None:
 def run(values: FlagValues) -> None:
     """Prepares, and prints what came of the rows."""
     from twotower_tf import config as configuration
-    from twotower_tf.cli import progress, run_lock, stages
+    from twotower_tf import pipeline, run_lock
+    from twotower_tf.cli import progress_bar
 
     config, run_dir = configuration.load(values.config, values.set), Path(values.run_dir)
     spark = options.spark(values)
-    with run_lock.working(run_dir, create=True), progress.shown() as show:
-        stages.adopt(run_dir, config, overwrite=values.overwrite)
-        runner = stages.Runner(config, run_dir, show, print)
+    with run_lock.working(run_dir, create=True), progress_bar.shown() as show:
+        pipeline.adopt(run_dir, config, overwrite=values.overwrite)
+        runner = pipeline.Runner(config, run_dir, show, print)
         manifest = runner.prepare(
             memory_limit=values.memory_limit, threads=values.threads, spark=spark, since=values.since
         )

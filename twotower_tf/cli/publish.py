@@ -34,12 +34,12 @@ def define(values: FlagValues) -> None:
 
 def run(values: FlagValues) -> None:
     """Publishes, and prints what is there now."""
-    from twotower_tf.cli import progress
+    from twotower_tf.bundle.bundle import Bundle
+    from twotower_tf.cli import progress_bar
     from twotower_tf.export import redis_store
-    from twotower_tf.index.bundle import Bundle
 
     bundle = Bundle.open(values.export_dir, values.version)
-    with progress.shown() as show:
+    with progress_bar.shown() as show:
         done = redis_store.publish(
             bundle,
             values.redis_url,

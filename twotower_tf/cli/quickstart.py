@@ -37,22 +37,23 @@ def define(values: FlagValues) -> None:
 def run(values: FlagValues) -> None:
     """Runs all stages and prints their results."""
     from twotower_tf import config as configuration
-    from twotower_tf.cli import evaluate, prepare, progress, run_lock, stages, train
-    from twotower_tf.data import synthetic
-    from twotower_tf.export import publish
-    from twotower_tf.index.bundle import Bundle
+    from twotower_tf import pipeline, run_lock
+    from twotower_tf.bundle import export_root
+    from twotower_tf.bundle.bundle import Bundle
+    from twotower_tf.cli import evaluate, prepare, progress_bar, train
+    from twotower_tf.datasets import synthetic
 
     started = time.monotonic()
     run_dir, export_dir = Path(values.run_dir), Path(values.export_dir)
     config = configuration.load(CONFIG)
     log = run_dir / "log"
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, root=str(log)))
-    publish.check_root(export_dir)
-    with run_lock.working(run_dir, create=True), progress.shown() as show:
-        stages.adopt(run_dir, config, overwrite=values.overwrite)
+    export_root.check_root(export_dir)
+    with run_lock.working(run_dir, create=True), progress_bar.shown() as show:
+        pipeline.adopt(run_dir, config, overwrite=values.overwrite)
         if not (log / "truth.npz").exists():
             synthetic.synthesize(log, progress=show)
-        runner = stages.Runner(config, run_dir, show, print)
+        runner = pipeline.Runner(config, run_dir, show, print)
         print(prepare.told(runner.prepare(skip=True)))
         print(train.told(runner.train(skip=True)))
         report = runner.evaluate("test", skip=True)
@@ -71,8 +72,8 @@ def _best_recall(config: ExperimentConfig, run_dir: Path, truth: Path) -> float:
     """What ranking the unseen items by the true preferences reaches on the test split."""
     import numpy as np
 
-    from twotower_tf.data.prepared import Prepared
     from twotower_tf.evaluate import protocol, ranking
+    from twotower_tf.prepare.prepared import Prepared
 
     prepared = Prepared.open(run_dir)
     queries = protocol.queries(prepared, config.evaluation, "test")
@@ -93,7 +94,7 @@ def _places(ids: Any, wanted: Any) -> list[int]:
 def _answer(bundle: Any) -> list[dict[str, Any]]:
     """Prints recommendations for some users of the log; returns these users' features."""
     from twotower_tf.cli.recommend import listing, names
-    from twotower_tf.score.recommend import Recommender
+    from twotower_tf.retrieval.recommender import Recommender
 
     users: list[dict[str, Any]] = [canary["user"] for canary in bundle.manifest["canaries"][:SHOWN_USERS]]
     clicked: list[list[str]] = [user.get("history") or [] for user in users]

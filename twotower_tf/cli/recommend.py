@@ -37,8 +37,8 @@ def run(values: FlagValues) -> None:
     options.check_k(values)
     users = [_user(text) for text in values.user]
 
-    from twotower_tf.index.bundle import Bundle
-    from twotower_tf.score.recommend import Recommender
+    from twotower_tf.bundle.bundle import Bundle
+    from twotower_tf.retrieval.recommender import Recommender
 
     bundle = Bundle.open(values.export_dir, values.version)
     exclude = [list(values.exclude)] * len(users) if values.exclude else None
@@ -52,7 +52,7 @@ def run(values: FlagValues) -> None:
 
 def listing(bundle: Any, answer: dict[str, Any]) -> str:
     """An answer as a table of rank, item, name and score."""
-    from twotower_tf.cli import table
+    from twotower_tf.cli import text_table
 
     rows = [
         [str(rank), item, name, f"{score:.4f}"]
@@ -60,7 +60,7 @@ def listing(bundle: Any, answer: dict[str, Any]) -> str:
             zip(answer["item_ids"], names(bundle, answer["item_ids"]), answer["scores"], strict=True), start=1
         )
     ]
-    return table.text(["", "item", "name", "score"], rows, right=(0, 3))
+    return text_table.text(["", "item", "name", "score"], rows, right=(0, 3))
 
 
 def names(bundle: Any, item_ids: list[str]) -> list[str]:

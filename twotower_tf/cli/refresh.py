@@ -42,11 +42,11 @@ def define(values: FlagValues) -> None:
 
 def run(values: FlagValues) -> None:
     """Refreshes, and prints what has changed and the version's directory."""
-    from twotower_tf.cli import progress
-    from twotower_tf.export import refresh
+    from twotower_tf.cli import progress_bar
+    from twotower_tf.export import refresh_bundle
 
-    with progress.shown() as show:
-        done = refresh.refresh(
+    with progress_bar.shown() as show:
+        done = refresh_bundle.refresh(
             Path(values.export_dir),
             Path(values.items) if values.items else None,
             mode=values.mode,
@@ -57,6 +57,6 @@ def run(values: FlagValues) -> None:
             memory_limit=values.memory_limit,
             progress=show,
         )
-    for line in refresh.told(done):
+    for line in refresh_bundle.told(done):
         print(line)
     print(done.path)

@@ -24,6 +24,6 @@ def define(values: FlagValues) -> None:
 
 def run(values: FlagValues) -> None:
     """Rolls back, and prints the new version's directory."""
-    from twotower_tf.export import rollback
+    from twotower_tf.bundle import rollback_version
 
-    print(rollback.rollback(Path(values.export_dir), values.to, version=values.version, keep=values.keep))
+    print(rollback_version.rollback(Path(values.export_dir), values.to, version=values.version, keep=values.keep))

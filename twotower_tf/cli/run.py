@@ -28,16 +28,17 @@ def define(values: FlagValues) -> None:
 def run(values: FlagValues) -> None:
     """Runs the stages and prints what came of each."""
     from twotower_tf import config as configuration
-    from twotower_tf.cli import evaluate, prepare, progress, run_lock, stages, train
-    from twotower_tf.export import publish
+    from twotower_tf import pipeline, run_lock
+    from twotower_tf.bundle import export_root
+    from twotower_tf.cli import evaluate, prepare, progress_bar, train
 
     config, run_dir = configuration.load(values.config, values.set), Path(values.run_dir)
     spark = options.spark(values)
-    publish.check_root(Path(values.export_dir))  # now, not after hours of training
-    publish.choose_version(Path(values.export_dir), values.version)
-    with run_lock.working(run_dir, create=True), progress.shown() as show:
-        stages.adopt(run_dir, config, overwrite=values.overwrite)
-        runner = stages.Runner(config, run_dir, show, print)
+    export_root.check_root(Path(values.export_dir))  # now, not after hours of training
+    export_root.choose_version(Path(values.export_dir), values.version)
+    with run_lock.working(run_dir, create=True), progress_bar.shown() as show:
+        pipeline.adopt(run_dir, config, overwrite=values.overwrite)
+        runner = pipeline.Runner(config, run_dir, show, print)
         manifest = runner.prepare(
             skip=True, memory_limit=values.memory_limit, threads=values.threads, spark=spark, since=values.since
         )

@@ -25,19 +25,19 @@ def define(values: FlagValues) -> None:
 
 def run(values: FlagValues) -> None:
     """Draws, and prints a table."""
-    from twotower_tf.cli import run_lock, stages
-    from twotower_tf.evaluate import samples
+    from twotower_tf import pipeline, run_lock
+    from twotower_tf.report import samples_page
 
     run_dir = Path(values.run_dir)
     with run_lock.reading(run_dir):
-        recorded, config = stages.asked(run_dir, values.config, values.set)
-        print(told(samples.samples(config, recorded, run_dir)))
+        recorded, config = pipeline.asked(run_dir, values.config, values.set)
+        print(told(samples_page.samples(config, recorded, run_dir)))
     print(f"\n{run_dir / 'samples.html'}")
 
 
 def told(document: dict[str, Any]) -> str:
     """A line per kind; popularity is the median of the items' training positives."""
-    from twotower_tf.cli import table
+    from twotower_tf.cli import text_table
 
     def shown(value: float | None, digits: int = 3) -> str:
         return "-" if value is None else f"{value:,.{digits}f}"
@@ -54,7 +54,7 @@ def told(document: dict[str, Any]) -> str:
         for name, kind in document["kinds"].items()
     ]
     headings = ["kind", "draws", "left out", "cold items", "popularity", "mean cosine"]
-    lines = [table.text(headings, rows, right=range(1, 6))]
+    lines = [text_table.text(headings, rows, right=range(1, 6))]
     if document["masked_share"] is not None:
         lines.append(
             f"left out of the batch's shared candidates as the user's own positives: {document['masked_share']:.2%}"

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 from absl.flags import FlagValues
 
-from twotower_tf import artifacts
-from twotower_tf.cli import options, progress, run_lock
+from twotower_tf import artifacts, run_lock
+from twotower_tf.cli import options, progress_bar
 
 if TYPE_CHECKING:
-    from twotower_tf.score.crew import State
+    from twotower_tf.score.worker_pool import State
 
 REQUIRED = ("export_dir", "output")
 
@@ -67,7 +67,7 @@ def define(values: FlagValues) -> None:
 def run(values: FlagValues) -> None:
     """Scores every user."""
     options.check_k(values)
-    from twotower_tf.score.options import Options
+    from twotower_tf.score.score_options import Options
 
     wanted = Options(
         export_dir=Path(values.export_dir),
@@ -92,14 +92,14 @@ def run(values: FlagValues) -> None:
     spark = options.spark(values)
     with run_lock.reading(values.users_from_events):
         if spark is not None:
-            from twotower_tf.score.spark import score_on_spark
+            from twotower_tf.score.spark_scoring import score_on_spark
 
             summary = score_on_spark(wanted, spark)
         else:
-            from twotower_tf.score.score import score
+            from twotower_tf.score.score_users import score
 
             note = _Memory()
-            with progress.shown(note=note) as shown:
+            with progress_bar.shown(note=note) as shown:
                 summary = score(wanted, resume=values.resume, progress=shown, tell=_tell, watch=note.watch)
     print(told(summary, values.output))
     print(artifacts.json_text(summary))

@@ -25,9 +25,9 @@ def define(values: FlagValues) -> None:
 def run(values: FlagValues) -> None:
     """Answers each item."""
     options.check_k(values)
+    from twotower_tf.bundle.bundle import Bundle
     from twotower_tf.cli.recommend import listing
-    from twotower_tf.index.bundle import Bundle
-    from twotower_tf.score.recommend import Recommender
+    from twotower_tf.retrieval.recommender import Recommender
 
     bundle = Bundle.open(values.export_dir, values.version)
     recommender = Recommender(bundle, blocklist=values.blocklist, max_k=values.max_k)

@@ -26,10 +26,10 @@ def define(values: FlagValues) -> None:
 
 def run(values: FlagValues) -> None:
     """Writes the log, and prints what is in it."""
-    from twotower_tf.cli import progress
-    from twotower_tf.data import synthetic
+    from twotower_tf.cli import progress_bar
+    from twotower_tf.datasets import synthetic
 
-    with progress.shown() as show:
+    with progress_bar.shown() as show:
         written = synthetic.synthesize(
             Path(values.output),
             events=values.events,

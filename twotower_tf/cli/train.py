@@ -35,16 +35,17 @@ def define(values: FlagValues) -> None:
 
 def run(values: FlagValues) -> None:
     """Trains, and prints the figures of train.json."""
-    from twotower_tf.cli import progress, run_lock, stages
+    from twotower_tf import pipeline, run_lock
+    from twotower_tf.cli import progress_bar
 
     run_dir = Path(values.run_dir)
-    with run_lock.working(run_dir), progress.shown() as show:
-        _, config = stages.asked(run_dir, values.config, values.set)
-        stages.adopt(run_dir, config, overwrite=values.overwrite, resume=values.resume)
-        from twotower_tf.train import loop
+    with run_lock.working(run_dir), progress_bar.shown() as show:
+        _, config = pipeline.asked(run_dir, values.config, values.set)
+        pipeline.adopt(run_dir, config, overwrite=values.overwrite, resume=values.resume)
+        from twotower_tf.train import training_loop
 
-        loop.share_cores()
-        report = stages.Runner(config, run_dir, show, print).train(resume=values.resume, warm_start=values.warm_start)
+        training_loop.share_cores()
+        report = pipeline.Runner(config, run_dir, show, print).train(resume=values.resume, warm_start=values.warm_start)
     print(told(report))
 
 

@@ -28,21 +28,22 @@ def run(values: FlagValues) -> None:
         DataError: telling how many problems there are.
     """
     from twotower_tf import config as configuration
-    from twotower_tf.cli import progress
-    from twotower_tf.data import files, validate
-    from twotower_tf.data.engine import open_engine
+    from twotower_tf.cli import progress_bar
+    from twotower_tf.onboarding import validate_inputs
+    from twotower_tf.tables import input_files
+    from twotower_tf.tables.duckdb_engine import open_engine
 
     config = configuration.load(values.config, values.set)
     tables = (config.data.events, config.data.items, config.data.users)
     with tempfile.TemporaryDirectory() as directory:
         small = Path(directory) / "samples"
         small.mkdir()
-        reach = [small, *(files.directory(Path(config.data.root), path) for path in tables if path)]
+        reach = [small, *(input_files.directory(Path(config.data.root), path) for path in tables if path)]
         with (
-            progress.shown() as show,
+            progress_bar.shown() as show,
             open_engine(Path(directory) / "work", "2GB", 0, directories=reach) as connection,
         ):
-            report = validate.validate(connection, config, small, show)
+            report = validate_inputs.validate(connection, config, small, show)
     for problem in report.problems:
         print(problem)
     for note in report.notes:

@@ -19,7 +19,7 @@ def define(values: FlagValues) -> None:
 
 def run(values: FlagValues) -> None:
     """Verifies, and prints each check that was passed."""
-    from twotower_tf.export import verify
+    from twotower_tf.bundle import verify_bundle
 
-    for check in verify.verify(Path(values.export_dir), values.version):
+    for check in verify_bundle.verify(Path(values.export_dir), values.version):
         print(f"ok  {check}")

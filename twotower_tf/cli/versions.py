@@ -22,8 +22,8 @@ def define(values: FlagValues) -> None:
 
 def run(values: FlagValues) -> None:
     """Prints a table on a terminal, a JSON object per version otherwise."""
-    from twotower_tf.cli import table
-    from twotower_tf.index.bundle import Bundle, versions
+    from twotower_tf.bundle.bundle import Bundle, versions
+    from twotower_tf.cli import text_table
 
     known = versions(values.export_dir)
     if not known:
@@ -46,7 +46,7 @@ def run(values: FlagValues) -> None:
         for summary in summaries
     ]
     header = ["version", "created", "origin", "items", "index", *shown]
-    print(table.text(header, rows, right=(3, *range(5, len(header)))))
+    print(text_table.text(header, rows, right=(3, *range(5, len(header)))))
 
 
 def _summary(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""How good a model is: exact ranking of the whole catalogue, baselines through the same code, a report to look at."""
+"""Evaluates a run: exact ranking of the whole catalogue, protocols, baselines, slices."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from twotower_tf.config import EvaluationConfig
 
 if TYPE_CHECKING:
-    from twotower_tf.data.prepared import Prepared
+    from twotower_tf.prepare.prepared import Prepared
 
 _CHUNK = 1 << 22  # positions of the seen sequence compared at a time
 

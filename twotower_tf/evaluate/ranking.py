@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from twotower_tf.errors import DataError
-from twotower_tf.evaluate import metrics
-from twotower_tf.evaluate.metrics import Floats, Hits, Mask
+from twotower_tf.evaluate import ranking_metrics
 from twotower_tf.evaluate.protocol import ItemLists, Queries
+from twotower_tf.evaluate.ranking_metrics import Floats, Hits, Mask
 from twotower_tf.index import topk
 from twotower_tf.progress import Progress, silent
 
@@ -52,15 +52,15 @@ class Ranking:
     def per_query(self, item_mask: Mask | None = None) -> dict[str, Floats]:
         """Metrics of every query, counting as relevant only the marked items (of all ranked); see `metrics`."""
         if item_mask is None:
-            return metrics.per_query(self.hits, self.relevant.counts, self.ks)
-        return metrics.per_query(self.hits.of_items(item_mask), self.relevant_of(item_mask), self.ks)
+            return ranking_metrics.per_query(self.hits, self.relevant.counts, self.ks)
+        return ranking_metrics.per_query(self.hits.of_items(item_mask), self.relevant_of(item_mask), self.ks)
 
     def mean(self, item_mask: Mask | None = None, query_mask: Mask | None = None) -> dict[str, float]:
         """Average metrics over the marked queries that have a marked item to find; empty where none has."""
         values = self.per_query(item_mask)
         if query_mask is not None:
             values = {name: column[query_mask] for name, column in values.items()}
-        return metrics.mean(values)
+        return ranking_metrics.mean(values)
 
     def relevant_of(self, item_mask: Mask) -> npt.NDArray[np.int64]:
         """How many marked items each query has to find."""

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from twotower_tf.evaluate.metrics import Mask
 from twotower_tf.evaluate.ranking import Ranking
+from twotower_tf.evaluate.ranking_metrics import Mask
 
 HOT_SHARE = 0.1  # of the items with a training positive
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twotower_tf.config import ExperimentConfig
-from twotower_tf.data.prepared import Prepared
 from twotower_tf.errors import DataError
 from twotower_tf.evaluate import protocol
 from twotower_tf.evaluate.ranking import rank
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.model.two_tower import TwoTower
-from twotower_tf.train import vectors
+from twotower_tf.prepare.prepared import Prepared
+from twotower_tf.train import tower_vectors
 
 
 def validator(
@@ -37,8 +37,8 @@ def validator(
         return None
 
     def validate(model: TwoTower) -> dict[str, float]:
-        items = vectors.item_vectors(model, encoded, at=encoded.ranking_time("valid"))
-        users = vectors.user_vectors(model, encoded, "valid", queries.example_rows)
+        items = tower_vectors.item_vectors(model, encoded, at=encoded.ranking_time("valid"))
+        users = tower_vectors.user_vectors(model, encoded, "valid", queries.example_rows)
         return rank(users, items, queries, config.evaluation.ks).mean()
 
     return validate

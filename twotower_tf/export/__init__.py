@@ -1,1 +1,1 @@
-"""A trained run becomes a bundle: both towers, item vectors, index and manifest, published by one rename."""
+"""Exports a trained run: SavedModels with their signatures, refresh, Redis."""

@@ -30,9 +30,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from twotower_tf.bundle.bundle import Bundle
+from twotower_tf.bundle.manifest import now
 from twotower_tf.errors import ArtifactError, ConfigError, DataError, TwoTowerError, unknown_name
-from twotower_tf.export.manifest import now
-from twotower_tf.index.bundle import Bundle
 from twotower_tf.progress import Progress, silent
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from twotower_tf.export import examples, saved_model
-from twotower_tf.export.contract import (
+from twotower_tf.bundle import saved_model_edits
+from twotower_tf.bundle.signature_names import (
     FROM_EXAMPLES,
     ITEM_IDS,
     MODEL_VERSION,
@@ -29,10 +29,11 @@ from twotower_tf.export.contract import (
     VECTORS,
     VERSION_NODE,
 )
+from twotower_tf.export import tf_examples
 from twotower_tf.features.argument_names import argument_names
-from twotower_tf.features.encoder import FROM_ENCODED, Side
 from twotower_tf.features.inputs import Input
-from twotower_tf.index.items import ItemVectors
+from twotower_tf.features.tower_encoder import FROM_ENCODED, Side
+from twotower_tf.index.item_vectors import ItemVectors
 
 _SPARE = 64  # candidates beyond k that are re-scored in double precision
 
@@ -84,7 +85,7 @@ def save(
         return embed({name: arguments[alias] for name, alias in aliases.items()})
 
     def from_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        return embed(_parse(side.inputs, examples))
+        return embed(_parse(side.inputs, tf_examples))
 
     def from_encoded(**arguments: tf.Tensor) -> dict[str, tf.Tensor]:
         return answer(arguments)
@@ -102,11 +103,11 @@ def save(
         recommend = _recommend(module, catalogue, serving_default)
         signatures[RECOMMEND] = _trace(recommend, **by_name)
     tf.saved_model.save(module, str(path), signatures=signatures)
-    written = saved_model.read(path)
-    saved_model.rename_inputs(written, {alias: name for name, alias in aliases.items() if alias != name})
+    written = saved_model_edits.read(path)
+    saved_model_edits.rename_inputs(written, {alias: name for name, alias in aliases.items() if alias != name})
     if catalogue is not None:
-        saved_model.state_answers(written, min(catalogue.k, len(catalogue.items)))
-    saved_model.write(path, written)
+        saved_model_edits.state_answers(written, min(catalogue.k, len(catalogue.items)))
+    saved_model_edits.write(path, written)
 
 
 def _recommend(
@@ -170,7 +171,7 @@ def _list(spec: Input, values: tf.Tensor) -> tf.Tensor:
 
 
 def _parse(inputs: Sequence[Input], serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-    return examples.decode(inputs, tf.ensure_shape(serialized, [None]))
+    return tf_examples.decode(inputs, tf.ensure_shape(serialized, [None]))
 
 
 def nearest(queries: tf.Tensor, vectors: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:

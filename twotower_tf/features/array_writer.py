@@ -7,7 +7,7 @@ from typing import IO
 
 import numpy as np
 
-from twotower_tf.data import shards
+from twotower_tf.tables import parquet_parts
 
 SCHEMA_VERSION = 3  # of `encoded/`: 2 files are named by keys of encoded tensors, 3 versions of the items
 NO_VALUE = -1
@@ -42,7 +42,7 @@ class ArrayWriter:
         if self._done:
             self._path.replace(before)
         self._width = block.shape[1]
-        self._file = shards.start_array(self._path, block.dtype, (self._rows, self._width))
+        self._file = parquet_parts.start_array(self._path, block.dtype, (self._rows, self._width))
         if not self._done:
             return
         with before.open("rb") as old:

@@ -9,12 +9,12 @@ import numpy as np
 from twotower_tf import artifacts
 from twotower_tf import config as configuration
 from twotower_tf.config import ExperimentConfig, History
-from twotower_tf.data.prepared import Prepared
-from twotower_tf.data.timestamps import MICROSECONDS
 from twotower_tf.errors import ArtifactError
 from twotower_tf.features.array_writer import SCHEMA_VERSION
+from twotower_tf.features.catalogue_versions import Batch, Versions, load
 from twotower_tf.features.inputs import IDS, history_target, values_keys
-from twotower_tf.features.versions import Batch, Versions, load
+from twotower_tf.prepare.prepared import Prepared
+from twotower_tf.tables.timestamps import MICROSECONDS
 
 NO_VALUE = -1
 

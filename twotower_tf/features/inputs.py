@@ -24,10 +24,10 @@ from twotower_tf.config import (
     feature_columns,
     feature_name,
 )
-from twotower_tf.data.text_forms import written
-from twotower_tf.data.time_form import SIGNATURE, TimeForm
-from twotower_tf.data.values import as_text, is_missing
 from twotower_tf.errors import DataError, unknown_name
+from twotower_tf.prepare.text_forms import written
+from twotower_tf.tables.time_form import SIGNATURE, TimeForm
+from twotower_tf.tables.values import as_text, is_missing
 
 SideName = Literal["user", "item"]
 Kind = Literal["text", "texts", "number", "time"]

@@ -1,1 +1,1 @@
-"""Nearest-item search: one contract, an exact and an approximate implementation, and the bundle that holds them."""
+"""Nearest-neighbour search: the `Searcher` contract and its backends."""

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from twotower_tf.index import files, topk
-from twotower_tf.index.allowed import Allowed, Excluded
-from twotower_tf.index.items import ItemVectors
+from twotower_tf.index import index_files, topk
+from twotower_tf.index.eligible import Allowed, Excluded
+from twotower_tf.index.item_vectors import ItemVectors
 from twotower_tf.index.searcher import Answers, Neighbours, check_queries
 
 _BLOCK_BYTES = 32 << 20  # of scores held by one thread
@@ -150,19 +150,19 @@ class ExactSearcher:
 
     def description(self) -> dict[str, Any]:
         """See `Searcher.description`."""
-        return {**files.describe(self.kind, self.items), "parameters": {}, "recall": {"measured": 1.0}}
+        return {**index_files.describe(self.kind, self.items), "parameters": {}, "recall": {"measured": 1.0}}
 
     def save(self, directory: Path) -> None:
         """Writes item_ids and vectors.npy, then index.json."""
         directory.mkdir(parents=True, exist_ok=True)
-        np.save(directory / files.VECTORS, self.items.vectors)
-        files.finish(directory, self.items, self.description())
+        np.save(directory / index_files.VECTORS, self.items.vectors)
+        index_files.finish(directory, self.items, self.description())
 
     @classmethod
     def read(cls, directory: Path, threads: int = 0) -> ExactSearcher:
         """Reads what `save` wrote; `load` has checked the files."""
-        vectors = files.load_array(directory / files.VECTORS)
-        return cls(files.restore(directory, vectors), threads)
+        vectors = index_files.load_array(directory / index_files.VECTORS)
+        return cls(index_files.restore(directory, vectors), threads)
 
 
 def _queries_of_a_block(num_vectors: int, size: int) -> int:

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from twotower_tf.errors import DataError
-from twotower_tf.index.allowed import Allowed, Excluded, Mask
-from twotower_tf.index.items import Ids, ItemVectors
+from twotower_tf.index.eligible import Allowed, Excluded, Mask
+from twotower_tf.index.item_vectors import Ids, ItemVectors
 
 
 @dataclass(frozen=True)

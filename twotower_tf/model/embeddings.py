@@ -11,7 +11,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from twotower_tf.config import ExperimentConfig, History, Numeric, feature_name
-from twotower_tf.features import columns
+from twotower_tf.features import tf_columns
 from twotower_tf.features.inputs import SideName, side_features
 
 Key = tuple[SideName, str]  # a feature: side and name
@@ -56,7 +56,7 @@ def plan(config: ExperimentConfig) -> dict[Key, Placement]:
         each = features[root]
         dim = each.embedding_dim or config.model.embedding_dim
         table = f"{'shared' if len(users) > 1 else root[0]}_embedding_{dim}"
-        buckets = columns.table_buckets(each, config)
+        buckets = tf_columns.table_buckets(each, config)
         placed[root] = Placement(table, filled.get(table, 0), buckets, dim)
         filled[table] = filled.get(table, 0) + buckets
     return {key: placed[root] for key, root in roots.items()}

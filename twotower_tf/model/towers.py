@@ -10,8 +10,8 @@ import tensorflow as tf
 import tf_keras as keras
 
 from twotower_tf.config import ExperimentConfig, feature_name
-from twotower_tf.features.encoder import Layout
 from twotower_tf.features.inputs import IDS, NUMERIC, SideName
+from twotower_tf.features.tower_encoder import Layout
 from twotower_tf.model.embeddings import EmbeddingTable, Key, Placement
 
 VECTOR_LAYERS: dict[SideName, str] = {"user": "user_vector", "item": "ad_vector"}

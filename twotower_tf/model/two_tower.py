@@ -8,12 +8,12 @@ import tensorflow as tf
 import tf_keras as keras
 
 from twotower_tf.config import CosineLogitBCE, ExperimentConfig
-from twotower_tf.features.encoder import Layout
 from twotower_tf.features.inputs import SideName
+from twotower_tf.features.tower_encoder import Layout
 from twotower_tf.model import embeddings, towers
-from twotower_tf.model.losses import candidates, choice
+from twotower_tf.model.losses import candidates, registry
 from twotower_tf.model.losses.cosine_logit import CosineLogit, final_sigmoid
-from twotower_tf.sampling import draws
+from twotower_tf.sampling import negatives_plan
 
 
 class TwoTower(keras.Model):
@@ -59,12 +59,12 @@ def build(config: ExperimentConfig) -> TwoTower:
         inputs.update({towers.input_name(side, key): tensor for key, tensor in encoded.items()})
         vectors[side] = towers.tower(config, side, encoded, tables, placed)
     if isinstance(config.loss, CosineLogitBCE):
-        logit = CosineLogit(draws.plan(config).per_row, name="cosine_logit")
+        logit = CosineLogit(negatives_plan.plan(config).per_row, name="cosine_logit")
         output = final_sigmoid()(logit(vectors["user"], vectors["item"]))
     else:
-        compared = {name: keras.Input(type_spec=candidates.SPECS[name], name=name) for name in choice.inputs(config)}
+        compared = {name: keras.Input(type_spec=candidates.SPECS[name], name=name) for name in registry.inputs(config)}
         pair = {candidates.USERS: vectors["user"], candidates.ITEMS: vectors["item"]}
-        output = choice.layer(config)({**pair, **compared})
+        output = registry.layer(config)({**pair, **compared})
         inputs |= compared
     return TwoTower(inputs=inputs, outputs=output, name="two_tower")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from twotower_tf.sampling.catalogue import CatalogueSampler
+from twotower_tf.sampling.catalogue_samplers import CatalogueSampler
 from twotower_tf.sampling.pairs import Ints, Items, Mask, Pairs, ranges
-from twotower_tf.sampling.rows import Rows
+from twotower_tf.sampling.row_sampler import Rows
 
 BLOCK_BYTES = 32 << 20  # of scores held at a time
 

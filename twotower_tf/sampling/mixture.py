@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from twotower_tf.sampling.catalogue import CatalogueSampler
+from twotower_tf.sampling.catalogue_samplers import CatalogueSampler
 from twotower_tf.sampling.pairs import Ints, Items, Mask
-from twotower_tf.sampling.rows import Floats, Rows, RowSampler
+from twotower_tf.sampling.row_sampler import Floats, Rows, RowSampler
 
 LogQ = npt.NDArray[np.float32]
 

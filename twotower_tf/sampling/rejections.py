@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from twotower_tf.sampling.pairs import Ints, Items, Mask, Pairs
-from twotower_tf.sampling.rows import Rows
+from twotower_tf.sampling.row_sampler import Rows
 
 
 class RejectionSampler:

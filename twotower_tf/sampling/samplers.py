@@ -16,18 +16,18 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from twotower_tf.config import ExperimentConfig, Labelled, Mined, Popularity, Rejections, SameAttribute, SkipAbove
-from twotower_tf.data.prepared import Prepared
 from twotower_tf.errors import ConfigError, DataError, unknown_name
-from twotower_tf.sampling import draws
-from twotower_tf.sampling.attributes import SameAttributeSampler, groups_of
-from twotower_tf.sampling.catalogue import CatalogueSampler, PopularitySampler, UniformSampler
+from twotower_tf.prepare.prepared import Prepared
+from twotower_tf.sampling import negatives_plan
+from twotower_tf.sampling.catalogue_samplers import CatalogueSampler, PopularitySampler, UniformSampler
+from twotower_tf.sampling.epoch_selection import Selection, describe_untimed, row_weights
 from twotower_tf.sampling.mined import MinedSampler
 from twotower_tf.sampling.mixture import Columns, Part, RowMixture, SharedPart
 from twotower_tf.sampling.pairs import Pairs
 from twotower_tf.sampling.rejections import RejectionSampler
-from twotower_tf.sampling.rows import RowSampler
-from twotower_tf.sampling.selection import Selection, describe_untimed, row_weights
-from twotower_tf.sampling.skipped import SkipAboveSampler
+from twotower_tf.sampling.row_sampler import RowSampler
+from twotower_tf.sampling.same_attribute import SameAttributeSampler, groups_of
+from twotower_tf.sampling.skip_above import SkipAboveSampler
 
 Keys = Mapping[str, npt.NDArray[Any]]
 
@@ -63,8 +63,8 @@ class Samplers:
         if not positive.any():
             raise DataError("prepared/examples/train: no positive row to train on; check data.label and data.positive")
         num_items = prepared.num_items
-        plan = draws.plan(config)
-        draws.require_items(config, num_items)
+        plan = negatives_plan.plan(config)
+        negatives_plan.require_items(config, num_items)
         self.positives = _positives(prepared)
         self.counts = prepared.train_count()
         labelled = any(isinstance(each, Labelled) for each in config.sampling.negatives)

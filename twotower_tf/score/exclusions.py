@@ -16,13 +16,13 @@ import pyarrow as pa
 
 from twotower_tf import artifacts, sql
 from twotower_tf.config import DataConfig
-from twotower_tf.data import files, readers, shards, tables
-from twotower_tf.data.engine import one, open_engine
-from twotower_tf.data.files import Source
-from twotower_tf.data.values import text_sql
 from twotower_tf.errors import DataError, unknown_name
-from twotower_tf.index.allowed import Excluded
-from twotower_tf.index.items import Ids
+from twotower_tf.index.eligible import Excluded
+from twotower_tf.index.item_vectors import Ids
+from twotower_tf.tables import input_files, input_table, parquet_parts, readers
+from twotower_tf.tables.duckdb_engine import one, open_engine
+from twotower_tf.tables.input_files import Source
+from twotower_tf.tables.values import text_sql
 
 _HASHES = "hash({0}), hash({0} || chr(1))"
 _FILES = ("users", "checks", "offsets", "rows")
@@ -30,7 +30,7 @@ _FILES = ("users", "checks", "offsets", "rows")
 
 def find(data: DataConfig, pattern: str) -> list[Source]:
     """The files of the table of pairs."""
-    return files.find(Path(), pattern, "--exclude", (), data.delimiter)
+    return input_files.find(Path(), pattern, "--exclude", (), data.delimiter)
 
 
 def build(
@@ -51,9 +51,9 @@ def build(
     """
     with (
         artifacts.atomic_directory(directory) as staging,
-        files.Snapshot(sources).held(),
+        input_files.Snapshot(sources).held(),
         open_engine(
-            staging / "engine", memory_limit, threads, directories=[staging, *files.directories(sources)]
+            staging / "engine", memory_limit, threads, directories=[staging, *input_files.directories(sources)]
         ) as connection,
     ):
         wanted = {data.user_id, data.item_id}
@@ -66,7 +66,7 @@ def build(
         _write(connection, staging)
 
 
-def _sort(connection: duckdb.DuckDBPyConnection, table: tables.Table, data: DataConfig, ids: Ids) -> None:
+def _sort(connection: duckdb.DuckDBPyConnection, table: input_table.Table, data: DataConfig, ids: Ids) -> None:
     connection.register("known_items", pa.table({"id": pa.array(ids, pa.string()), "row": np.arange(len(ids))}))
     pair = (table.columns[name] for name in (data.user_id, data.item_id))
     user, item = (text_sql(column.identifier, column.kind) for column in pair)
@@ -87,10 +87,10 @@ def _write(connection: duckdb.DuckDBPyConnection, staging: Path) -> None:
     (count,) = one(connection, f"SELECT count(*) FROM ({users})")
     ends = f"SELECT CAST(sum(items) OVER (ORDER BY hashed, checked) AS BIGINT) AS stop FROM ({users})"
     ends = f"SELECT stop FROM (SELECT CAST(0 AS BIGINT) AS stop UNION ALL {ends}) ORDER BY stop"
-    shards.write_array(connection, f"SELECT hashed FROM ({users})", staging / "users.npy", np.uint64, count)
-    shards.write_array(connection, f"SELECT checked FROM ({users})", staging / "checks.npy", np.uint64, count)
-    shards.write_array(connection, ends, staging / "offsets.npy", np.int64, count + 1)
-    shards.write_array(connection, "SELECT row FROM sorted", staging / "rows.npy", np.int32, pairs)
+    parquet_parts.write_array(connection, f"SELECT hashed FROM ({users})", staging / "users.npy", np.uint64, count)
+    parquet_parts.write_array(connection, f"SELECT checked FROM ({users})", staging / "checks.npy", np.uint64, count)
+    parquet_parts.write_array(connection, ends, staging / "offsets.npy", np.int64, count + 1)
+    parquet_parts.write_array(connection, "SELECT row FROM sorted", staging / "rows.npy", np.int32, pairs)
 
 
 class Exclusions:

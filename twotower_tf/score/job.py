@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from twotower_tf.data.files import Source
-from twotower_tf.data.time_form import TimeForm
-from twotower_tf.score import reading
-from twotower_tf.score.columns import Column
-from twotower_tf.score.reading import Bad, Rows
-from twotower_tf.score.tables import Format
-from twotower_tf.score.tally import Tally
+from twotower_tf.score import unit_reader
+from twotower_tf.score.answer_stats import Tally
+from twotower_tf.score.answer_tables import Format
+from twotower_tf.score.unit_reader import Bad, Rows
 from twotower_tf.score.units import Unit
+from twotower_tf.score.user_columns import Column
+from twotower_tf.tables.input_files import Source
+from twotower_tf.tables.time_form import TimeForm
 
 ALLOWED, EXCLUDED, USERS = "allowed.npy", "excluded", "users"  # in the journal's directory, while it is needed
 SEEN = "seen_rows"  # column of lists of index rows, in tables that are built from a log
@@ -64,7 +64,7 @@ class Job:
     def open(self, unit: Unit, rows: int) -> Any:
         """Opens a unit for reading, `rows` at a time."""
         work = Path(self.journal)
-        return reading.opened(self.sources[unit.file], unit, self.wanted, rows, work, self.memory_limit)
+        return unit_reader.opened(self.sources[unit.file], unit, self.wanted, rows, work, self.memory_limit)
 
 
 def note(unit: Unit, part: str, tally: Tally, rows: Rows, bad: Sequence[Bad], source: Source) -> dict[str, Any]:

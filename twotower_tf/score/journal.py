@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from twotower_tf import artifacts, locks
-from twotower_tf.data.files import Source
 from twotower_tf.errors import ArtifactError, DataError
 from twotower_tf.score.units import Unit
+from twotower_tf.tables.input_files import Source
 
 SCHEMA_VERSION = 1
 # Underscored: readers of a directory of Parquet files (Arrow, Spark, Hive) pass over such names.

@@ -9,18 +9,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from twotower_tf.index import asking
-from twotower_tf.index.allowed import Allowed, Excluded
-from twotower_tf.index.bundle import Bundle
+from twotower_tf.bundle.bundle import Bundle
+from twotower_tf.index.eligible import Allowed, Excluded
 from twotower_tf.index.searcher import Searcher
+from twotower_tf.retrieval import filtered_search
 from twotower_tf.score import exclusions
+from twotower_tf.score.answer_stats import Tally
+from twotower_tf.score.answer_tables import Layout
 from twotower_tf.score.exclusions import Exclusions
 from twotower_tf.score.job import ALLOWED, EXCLUDED, SEEN, Job
-from twotower_tf.score.judge import Judge, Users, column
-from twotower_tf.score.reading import Bad, Rows
-from twotower_tf.score.tables import Layout
-from twotower_tf.score.tally import Tally
-from twotower_tf.score.tower import STEP, UserTower
+from twotower_tf.score.type_columns import Judge, Users, column
+from twotower_tf.score.unit_reader import Bad, Rows
+from twotower_tf.score.user_tower import STEP, UserTower
 
 Floats = npt.NDArray[np.float32]
 
@@ -93,5 +93,5 @@ class Scorer:
         if gone is None and self._allowed is None:
             found = self._searcher.search(vectors, self._job.k)
             return np.full(len(vectors), found.rows.shape[1]), found.rows.reshape(-1), found.scores.reshape(-1)
-        answers = asking.search(self._searcher, vectors, self._job.k, gone, self._allowed)
+        answers = filtered_search.search(self._searcher, vectors, self._job.k, gone, self._allowed)
         return np.diff(answers.offsets), answers.rows, answers.scores

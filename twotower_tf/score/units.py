@@ -16,10 +16,10 @@ from typing import IO
 import numpy as np
 import pyarrow.parquet as pq
 
-from twotower_tf.data import files
-from twotower_tf.data.files import Source
-from twotower_tf.data.repair import LONGEST
 from twotower_tf.errors import DataError
+from twotower_tf.tables import input_files
+from twotower_tf.tables.csv_repair import LONGEST
+from twotower_tf.tables.input_files import Source
 
 ROWS = 1 << 18  # of a Parquet unit, at least, where the file has as many
 BYTES = 32 << 20  # of a text unit
@@ -65,18 +65,18 @@ def plan(sources: Sequence[Source]) -> list[Unit]:
             ranges = list(_ranges(source))
         except OSError as error:
             raise DataError(f"{source.name}: cannot be read: {error.strerror or error}") from None
-        whole = len(ranges) == 1 and source.suffix not in files.PARQUET
+        whole = len(ranges) == 1 and source.suffix not in input_files.PARQUET
         units += [Unit(len(units) + number, position, *each, whole) for number, each in enumerate(ranges)]
     return units
 
 
 def _ranges(source: Source) -> Iterator[Range]:
     size = source.path.stat().st_size
-    if source.suffix in files.PARQUET:
+    if source.suffix in input_files.PARQUET:
         return _row_groups(source)
     if source.path.name.lower().endswith(".gz"):
         return iter([(0, size, 0, 0)])
-    if source.suffix in files.TFRECORDS:
+    if source.suffix in input_files.TFRECORDS:
         return _records(source.path, size)
     return _lines(source, size)
 
@@ -100,7 +100,7 @@ def _lines(source: Source, size: int) -> Iterator[Range]:
     An even number of quotes since the unit's start says that none is. A stray quote makes the numbers odd for good:
     after a record's longest length the next line end is taken.
     """
-    quoted = source.suffix in files.DELIMITERS
+    quoted = source.suffix in input_files.DELIMITERS
     with source.path.open("rb") as file:
         start, first = 0, 0
         if quoted and not source.columns:

@@ -23,11 +23,11 @@ import pyarrow as pa
 
 from twotower_tf import artifacts
 from twotower_tf.errors import TwoTowerError
-from twotower_tf.score import unneeded
+from twotower_tf.score import skip_imports
+from twotower_tf.score.answer_tables import part_name
 from twotower_tf.score.job import Job, note
 from twotower_tf.score.journal import Journal
-from twotower_tf.score.reading import Bad, Rows
-from twotower_tf.score.tables import part_name
+from twotower_tf.score.unit_reader import Bad, Rows
 from twotower_tf.score.units import Unit
 
 AHEAD = 2  # tables between two stages
@@ -96,13 +96,13 @@ def serve(connection: Connection, prepare: Callable[[], None], load: Callable[[J
 
 
 def _import_tensorflow() -> None:
-    unneeded.refuse()
+    skip_imports.refuse()
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     import_module("twotower_tf.score.scorer")
 
 
 def _loaded(job: Job) -> Any:
-    from twotower_tf.index.bundle import Bundle
+    from twotower_tf.bundle.bundle import Bundle
     from twotower_tf.score.scorer import Scorer
 
     return Scorer(job, Bundle.open(job.export_dir, job.version, check="light"))

@@ -14,15 +14,15 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from twotower_tf.config import CosineLogitBCE, ExperimentConfig
-from twotower_tf.data.prepared import Prepared
 from twotower_tf.errors import ConfigError
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.features.inputs import IDS, NUMERIC
 from twotower_tf.model import two_tower
 from twotower_tf.model.losses import candidates
-from twotower_tf.sampling import hits
+from twotower_tf.prepare.prepared import Prepared
+from twotower_tf.sampling import accidental_hits
 from twotower_tf.sampling.pairs import Ints, Items, Mask
-from twotower_tf.sampling.rows import Rows
+from twotower_tf.sampling.row_sampler import Rows
 from twotower_tf.sampling.samplers import Samplers
 
 Example = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
@@ -183,7 +183,7 @@ class Batches:
             mixed = len(rows), len(drawn.queued)
             own = samplers.columns.log_q(rows.own, *mixed)
             inputs[candidates.COLUMN_LOG_Q] = samplers.columns.log_q(columns, *mixed)[:, np.newaxis]
-            inputs[candidates.HITS] = hits.accidental(samplers.positives, rows.users, columns)
+            inputs[candidates.HITS] = accidental_hits.accidental(samplers.positives, rows.users, columns)
         else:
             own = samplers.rows.own_log_q(rows)
         if samplers.rows.draws:

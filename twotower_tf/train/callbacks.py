@@ -18,7 +18,7 @@ from twotower_tf.characters import on_a_line
 from twotower_tf.errors import ConfigError, DataError
 from twotower_tf.model.two_tower import TwoTower
 from twotower_tf.progress import Progress
-from twotower_tf.train.checkpoint import Checkpoints
+from twotower_tf.train.checkpoints import Checkpoints
 
 Validate = Callable[[TwoTower], dict[str, float]]
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.model.two_tower import TwoTower
 from twotower_tf.sampling.mined import MinedSampler
-from twotower_tf.train.vectors import item_vectors, user_vectors
+from twotower_tf.train.tower_vectors import item_vectors, user_vectors
 
 
 def rank(model: TwoTower, encoded: EncodedData, mined: MinedSampler) -> None:

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tests.model.losses import oracle
 from tests.model.losses.oracle import world
-from twotower_tf.model.losses import blocks
+from twotower_tf.model.losses import blockwise_logits
 from twotower_tf.model.losses.pairwise import CosineContrastiveLoss, PairwiseLogisticLoss, TripletHingeLoss
 from twotower_tf.model.losses.softmax import BilateralSoftmaxLoss, SoftmaxLoss
 
@@ -63,7 +63,7 @@ def test_loss_and_ranks_equal_numpy(name, rows, monkeypatch):
             continue
         w = world(seed, *shape)
         if rows:  # blocks of two rows, the last one mostly not full
-            monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", rows * max(1, len(w.column_log_q)) + 1)
+            monkeypatch.setattr(blockwise_logits, "BLOCK_ELEMENTS", rows * max(1, len(w.column_log_q)) + 1)
         loss, ranks = run(made(name, w), w.inputs())
         expected = oracle.total(w, row, *arguments)
         assert abs(loss - expected) < 1e-5 * max(1.0, abs(expected)), shape
@@ -100,8 +100,8 @@ def test_products_in_bfloat16_give_two_digits_of_losses_ranks_and_gradients(name
 def test_only_the_first_rows_are_ranked(name, ranked, monkeypatch):
     _, _, row, arguments, ranking = LOSSES[name]
     w = world(3, 8, 2, 5, 0, True)
-    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", 2 * len(w.column_log_q))
-    monkeypatch.setattr(blocks, "RANKED", ranked)
+    monkeypatch.setattr(blockwise_logits, "BLOCK_ELEMENTS", 2 * len(w.column_log_q))
+    monkeypatch.setattr(blockwise_logits, "RANKED", ranked)
     loss, ranks = run(made(name, w), w.inputs())
     assert ranks == oracle.ranks(w, *ranking)[:ranked] + [-1] * (8 - ranked)
     assert abs(loss - oracle.total(w, row, *arguments)) < 1e-5
@@ -112,7 +112,7 @@ def test_only_the_first_rows_are_ranked(name, ranked, monkeypatch):
 def test_gradients_are_those_of_finite_differences(name, shape, monkeypatch):
     _, _, row, arguments, _ = LOSSES[name]
     w = world(17, *shape)
-    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", 3 * len(w.column_log_q))
+    monkeypatch.setattr(blockwise_logits, "BLOCK_ELEMENTS", 3 * len(w.column_log_q))
     layer, given = made(name, w), {key: tf.constant(value) for key, value in w.inputs().items()}
     vectors = [given["user_vectors"], given["item_vectors"]]
     with tf.GradientTape() as tape:

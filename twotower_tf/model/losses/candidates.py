@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from twotower_tf.model.losses.blocks import IMPOSSIBLE, Grid
+from twotower_tf.model.losses.blockwise_logits import IMPOSSIBLE, Grid
 
 # Inputs of the losses, beside the encoded ones. A column is a candidate that every row of the batch meets: the own
 # items of the batch (where its positives are negatives of each other), items drawn for all rows, the queue.

@@ -6,8 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from twotower_tf.model.losses import blocks
-from twotower_tf.model.losses.blocks import Step
+from twotower_tf.model.losses import blockwise_logits
+from twotower_tf.model.losses.blockwise_logits import Step
 from twotower_tf.model.losses.candidates import CandidateLoss, Candidates
 from twotower_tf.model.losses.softmax import add_log_temperature, among_both, higher
 
@@ -106,7 +106,7 @@ def mean_above(
     """
     weights = tf.math.divide_no_nan(candidates.weights, candidates.counts)
     grid = candidates.grid(scale, False, candidates.positive * scale, weights)
-    by_column, ranks = blocks.sum_above(step, grid, threshold)
+    by_column, ranks = blockwise_logits.sum_above(step, grid, threshold)
     _, negatives = candidates.logits(1.0, False)
     above = negatives * scale - threshold[:, tf.newaxis]
     costs = tf.nn.relu(above) if step == "hinge" else tf.nn.softplus(above)

@@ -8,8 +8,8 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from twotower_tf.model.losses import blocks
-from twotower_tf.model.losses.blocks import IMPOSSIBLE
+from twotower_tf.model.losses import blockwise_logits
+from twotower_tf.model.losses.blockwise_logits import IMPOSSIBLE
 from twotower_tf.model.losses.candidates import CandidateLoss, Candidates
 
 
@@ -55,7 +55,7 @@ class SoftmaxLoss(CandidateLoss):
         counted = negatives + candidates.log_weights()
         reference = tf.reduce_logsumexp(tf.concat([own[:, tf.newaxis], counted], axis=1), axis=1)
         grid = candidates.grid(scale, self.correct, own, candidates.weights)
-        loss, ranks = blocks.log_sum_exp(grid, reference, positive=own)
+        loss, ranks = blockwise_logits.log_sum_exp(grid, reference, positive=own)
         return loss, among_both(ranks, higher(negatives, own))
 
     def get_config(self) -> dict[str, Any]:
@@ -92,7 +92,9 @@ class BilateralSoftmaxLoss(CandidateLoss):
         reference = tf.reduce_logsumexp(tf.concat([none, counted], axis=1), axis=1)
         weights = tf.where(candidates.counts > 0.0, candidates.weights, 0.0)
         grid = candidates.grid(scale, self.correct, own, weights)
-        loss, ranks = blocks.log_sum_exp(grid, reference, positive=candidates.positive / self.temperature_positive)
+        loss, ranks = blockwise_logits.log_sum_exp(
+            grid, reference, positive=candidates.positive / self.temperature_positive
+        )
         return loss, among_both(ranks, higher(negatives, own))
 
     def get_config(self) -> dict[str, Any]:

@@ -1,0 +1,183 @@
+from hashlib import sha256
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from twotower_tf.bundle import item_tsv
+from twotower_tf.errors import ArtifactError
+
+
+def random_floats(count, seed=0):
+    """Every exponent, both signs, subnormal numbers and both zeros."""
+    bits = np.random.default_rng(seed).integers(0, 2**32, count, dtype=np.uint64).astype(np.uint32)
+    bits[:2] = 0, 0x80000000
+    values = bits.view(np.float32)
+    return values[np.isfinite(values)]
+
+
+def significant(text):
+    return len(text.lower().split("e")[0].lstrip("-").replace(".", "").strip("0"))
+
+
+def test_every_float_reads_back_to_the_same_bits(tmp_path):
+    values = random_floats(200_000)
+    vectors = values[: len(values) // 8 * 8].reshape(-1, 8)
+    ids = [f"i{row}" for row in range(len(vectors))]
+    item_tsv.write_tsv(tmp_path / "t.tsv", ids, vectors)
+    read_ids, read = item_tsv.read_tsv(tmp_path / "t.tsv")
+    assert list(read_ids) == ids
+    np.testing.assert_array_equal(read.view(np.uint32), vectors.view(np.uint32))
+
+
+def test_text_is_the_shortest_that_reads_back(tmp_path):
+    """NumPy's repr is shortest round-trip too, by another algorithm (Dragon4)."""
+    values = random_floats(20_000, seed=1)
+    item_tsv.write_tsv(tmp_path / "t.tsv", [f"i{row}" for row in range(len(values))], values.reshape(-1, 1))
+    for line, value in zip((tmp_path / "t.tsv").read_text().splitlines(), values, strict=True):
+        text = line.split("\t")[1]
+        assert significant(text) == significant(np.format_float_scientific(value, unique=True, trim="-")), line
+
+
+def test_layout_of_a_line(tmp_path):
+    vectors = np.array([[0.5, -0.25, 1.0], [0.1, 1 / 3, 1e-10]], np.float32)
+    item_tsv.write_tsv(tmp_path / "t.tsv", ["a", "π,b"], vectors)
+    assert (tmp_path / "t.tsv").read_bytes() == "a\t0.5,-0.25,1\nπ,b\t0.1,0.33333334,1e-10\n".encode()
+
+
+def test_whole_numbers_have_no_fraction(tmp_path):
+    vectors = np.array([[0, -0.0, 1, -1], [10, 2**24, 3e9, 0.5], [0.25, 100.5, 1e20, 7]], np.float32)
+    item_tsv.write_tsv(tmp_path / "t.tsv", ["a", "b", "c"], vectors)
+    assert (tmp_path / "t.tsv").read_text() == ("a\t0,-0,1,-1\nb\t10,16777216,3000000000,0.5\nc\t0.25,100.5,1e+20,7\n")
+
+
+def test_ids_may_hold_commas(tmp_path):
+    ids, vectors = ["a,b,c", "d", ",", "]", "[1,2],"], np.arange(10, dtype=np.float32).reshape(5, 2) / 7
+    item_tsv.write_tsv(tmp_path / "t.tsv", ids, vectors)
+    read_ids, read = item_tsv.read_tsv(tmp_path / "t.tsv")
+    assert read_ids.tolist() == ids
+    np.testing.assert_array_equal(read, vectors)
+
+
+def test_blocks_are_read_one_after_the_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(item_tsv, "_BYTES_PER_READ", 100)
+    vectors = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    item_tsv.write_tsv(tmp_path / "t.tsv", [f"item {row}" for row in range(50)], vectors)
+    blocks = list(item_tsv.read_blocks(tmp_path / "t.tsv", threads=2))
+    assert len(blocks) > 10 and all(len(ids) == len(rows) for ids, rows in blocks)
+    assert [text for ids, _ in blocks for text in ids.to_pylist()] == [f"item {row}" for row in range(50)]
+    np.testing.assert_array_equal(np.concatenate([rows for _, rows in blocks]), vectors)
+
+
+def test_blocks_join_without_a_seam(tmp_path, monkeypatch):
+    monkeypatch.setattr(item_tsv, "_VALUES_PER_BLOCK", 12)
+    monkeypatch.setattr(item_tsv, "_BYTES_PER_READ", 37)
+    vectors = np.random.default_rng(0).normal(size=(101, 4)).astype(np.float32)
+    ids = np.array([f"item {row} ü" for row in range(101)], object)
+    item_tsv.write_tsv(tmp_path / "t.tsv", ids, vectors, threads=3)
+    read_ids, read = item_tsv.read_tsv(tmp_path / "t.tsv")
+    np.testing.assert_array_equal(read_ids, ids)
+    np.testing.assert_array_equal(read, vectors)
+
+
+def test_arrow_ids_and_slices(tmp_path):
+    ids = pa.array(["x", "a", "b", "y"]).slice(1, 2)
+    item_tsv.write_tsv(tmp_path / "t.tsv", ids, np.eye(2, dtype=np.float32))
+    assert (tmp_path / "t.tsv").read_text() == "a\t1,0\nb\t0,1\n"
+
+
+@pytest.mark.parametrize(
+    ("ids", "vectors", "message"),
+    [
+        (["a\tb"], [[1.0]], r"item id 'a\\tb': holds a tab, line break or NUL, which item_embeddings.tsv cannot"),
+        (["a", "b\r"], [[1.0], [1.0]], r"item id 'b\\r': holds a tab"),
+        (["a", ""], [[1.0], [1.0]], "item ids: one is empty; every exported item needs an id"),
+        (["a", "b"], [[1.0], [np.nan]], "item 'b': its vector is not finite"),
+        (["a", "b"], [[1.0]], r"float32 of shape \[2, vector_dim\] is expected for 2 item ids; came float32"),
+        (["\ud800"], [[1.0]], "item ids: each must be valid Unicode text"),
+    ],
+)
+def test_refused_input_leaves_no_file(tmp_path, ids, vectors, message):
+    with pytest.raises(ArtifactError, match=message):
+        item_tsv.write_tsv(tmp_path / "t.tsv", ids, np.array(vectors, np.float32))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a\t1,2\nb 1,2\n", "damaged: line 2: one tab between item id and vector is expected"),
+        (b"a\t1,2\nb\t1\t2\n", "damaged: line 2: one tab between"),
+        (b"a\t1,2\n\t1,2\n", "damaged: line 2: the item id is empty"),
+        (b"a\t1,2\nb\t1,2\nc\t1\n", "damaged: line 3: 2 numbers are expected"),
+        (b"a\t1,2\nb\t1,2,3\nc\t1\n", "damaged: line 2: 2 numbers are expected"),
+        (b"a\t1,2\nb\t1\nc\t1,2,3\n", "damaged: line 2: 2 numbers are expected"),
+        (b"a\t1,2\nb,c\t1\n", "damaged: line 2: 2 numbers are expected"),
+        (b"a,b\t1,2\nc\t1\n", "damaged: line 2: 2 numbers are expected"),
+        (b"a\t1,2\nb\t1,x\n", "damaged: line 2: one of the values is not a number"),
+        (b"a\t1,2\nb\t1,\n", "damaged: line 2: one of the values is not a number"),
+        (b"a\t1,2\nb\t1,\xff\n", "damaged: line 2: one of the values is not a number"),
+        (b"a\t1,2\nb\t1,nan\n", "damaged: line 2: one of the values is not finite"),
+        (b"a\t1,2\n\xff\t1,2\n", "damaged: line 2: the item id is not UTF-8"),
+        (b"a\t1,2\nb\t1,2", "damaged: the last line has no line end; the file is cut short"),
+        (b"", "holds no item"),
+    ],
+)
+@pytest.mark.parametrize("bytes_per_read", [6, 1 << 24])
+def test_damage_is_named_by_line(tmp_path, monkeypatch, content, message, bytes_per_read):
+    monkeypatch.setattr(item_tsv, "_BYTES_PER_READ", bytes_per_read)
+    path = tmp_path / "t.tsv"
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=message) as raised:
+        item_tsv.read_tsv(path)
+    assert str(raised.value).startswith(str(path))
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(ArtifactError, match="t.tsv: cannot be read: No such file or directory"):
+        item_tsv.read_tsv(tmp_path / "t.tsv")
+
+
+@pytest.mark.parametrize(
+    ("rows", "stay", "seed"), [(1, 0, 0), (1, 1, 1), (1000, 1000, 2), (1000, 0, 3), (5000, 4000, 4)]
+)
+def test_lines_of_an_earlier_file_are_copied_and_others_formatted(tmp_path, monkeypatch, rows, stay, seed):
+    """What is written is what `write_tsv` writes of the same items, whichever lines come from the earlier file."""
+    monkeypatch.setattr(item_tsv, "_VALUES_PER_BLOCK", 3 * 700)
+    monkeypatch.setattr(item_tsv, "_BYTES_PER_READ", 1000)
+    rng = np.random.default_rng(seed)
+    before = rng.normal(size=(rows, 3)).astype(np.float32)
+    names = np.array([f"old {row}, é" for row in range(rows)], object)
+    item_tsv.write_tsv(tmp_path / "before.tsv", names, before)
+    origin = np.full(rows + 7, -1, np.int64)
+    places = np.sort(rng.choice(rows + 7, stay, replace=False))
+    origin[places] = np.sort(rng.choice(rows, stay, replace=False))
+    vectors = rng.normal(size=(len(origin), 3)).astype(np.float32)
+    vectors[places] = before[origin[places]]
+    ids = np.array([f"new {row}" for row in range(len(origin))], object)
+    ids[places] = names[origin[places]]
+    done = item_tsv.splice_tsv(tmp_path / "before.tsv", rows, origin, tmp_path / "after.tsv", ids, vectors[origin < 0])
+    item_tsv.write_tsv(tmp_path / "whole.tsv", ids, vectors)
+    assert (tmp_path / "after.tsv").read_bytes() == (tmp_path / "whole.tsv").read_bytes()
+    digests = [sha256((tmp_path / name).read_bytes()).hexdigest() for name in ("before.tsv", "after.tsv")]
+    assert [done.source, done.written] == digests
+
+
+def test_an_earlier_file_of_other_items_is_refused_and_so_is_what_cannot_be_written(tmp_path):
+    vectors = np.array([[0.5], [0.25]], np.float32)
+    item_tsv.write_tsv(tmp_path / "t.tsv", ["a", "b"], vectors)
+    ids = np.array(["a", "c\t"], object)
+    new, origin = vectors[1:], np.array([0, -1])
+    with pytest.raises(ArtifactError, match=r"t.tsv: damaged: 2 lines; 3 are expected"):
+        item_tsv.splice_tsv(tmp_path / "t.tsv", 3, origin, tmp_path / "u.tsv", ids[:1].repeat(2), new)
+    with pytest.raises(ArtifactError, match=r"t.tsv: damaged: 2 lines; 1 are expected"):
+        item_tsv.splice_tsv(tmp_path / "t.tsv", 1, origin, tmp_path / "u.tsv", ids[:1].repeat(2), new)
+    with pytest.raises(ArtifactError, match=r"item id 'c\\t': holds a tab"):
+        item_tsv.splice_tsv(tmp_path / "t.tsv", 2, origin, tmp_path / "u.tsv", ids, new)
+    with pytest.raises(ArtifactError, match="item 'c': its vector is not finite"):
+        item_tsv.splice_tsv(
+            tmp_path / "t.tsv", 2, origin, tmp_path / "u.tsv", np.array(["a", "c"], object), new * np.nan
+        )
+    (tmp_path / "t.tsv").write_bytes((tmp_path / "t.tsv").read_bytes()[:-1])
+    with pytest.raises(ArtifactError, match=r"t.tsv: damaged: the last line has no line end; the file is cut short"):
+        item_tsv.splice_tsv(tmp_path / "t.tsv", 2, origin, tmp_path / "u.tsv", np.array(["a", "c"], object), new)

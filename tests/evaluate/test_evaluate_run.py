@@ -1,0 +1,213 @@
+import dataclasses
+import json
+import math
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from tests.evaluate.worlds import FakePrepared, metric_oracle, query_oracle, random_world
+from twotower_tf.config import DataConfig, EvaluationConfig, ExperimentConfig, Hash
+from twotower_tf.errors import DataError
+from twotower_tf.evaluate import evaluate_run as module
+from twotower_tf.evaluate import validation
+from twotower_tf.report import report_page
+
+pytestmark = pytest.mark.tensorflow
+
+CONFIG = ExperimentConfig(
+    name="small",
+    data=DataConfig(),
+    item_features=(Hash("item_id", 100),),
+    user_features=(Hash("user_id", 100),),
+    evaluation=EvaluationConfig(ks=(1, 5, 20)),
+)
+
+
+def unit(rng, count, dim):
+    vectors = rng.standard_normal((count, dim))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+class FakeEncoded:
+    """Encoded data whose splits begin at known times."""
+
+    times = {"valid": 80, "test": 90}
+
+    def ranking_time(self, split):
+        return self.times[split]
+
+
+@pytest.fixture
+def planted(monkeypatch):
+    """A run whose towers answer planted vectors: one per item, one per example row of each split.
+
+    `plant` gives them, and the times as of which item vectors are asked for.
+    """
+
+    def plant(world):
+        rng = np.random.default_rng(2)
+        items = unit(rng, world.num_items, 4)
+        users = {split: unit(rng, max(1, len(world.splits[split])), 4) for split in ("valid", "test")}
+        times = []
+
+        def item_vectors(model, encoded, *, at):
+            times.append(at)
+            return items
+
+        for place in (module, validation):
+            monkeypatch.setattr(place.vectors, "item_vectors", item_vectors)
+            monkeypatch.setattr(place.vectors, "user_vectors", lambda model, encoded, split, rows: users[split][rows])
+        monkeypatch.setattr(module.Prepared, "open", lambda run_dir: world)
+        monkeypatch.setattr(module, "EncodedData", lambda config, prepared: FakeEncoded())
+        monkeypatch.setattr(module, "load_model", lambda config, run_dir: None)
+        return items, users, times
+
+    return plant
+
+
+def expected_recall(world, items, users, split, k):
+    values = []
+    for row, _, relevant, seen in query_oracle(world, split, "user", True):
+        values.append(metric_oracle((items @ users[split][row]).tolist(), relevant, seen, k)["recall"])
+    return float(np.mean(values))
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_writes_what_the_oracle_finds(planted, tmp_path, split):
+    world = random_world(np.random.default_rng(5), num_users=30, num_items=25)
+    items, users, times = planted(world)
+    document = module.evaluate(CONFIG, tmp_path, split)
+    assert times == [{"valid": 80, "test": 90}[split]]  # the catalogue as of the split's first event
+    assert json.loads((tmp_path / "metrics.json").read_text()) == document
+    assert list(document) == [
+        "schema_version", "split", "protocol", "users", "metrics", "baselines", "slices", "collapse"
+    ]  # fmt: skip
+    asked = query_oracle(world, split, "user", True)
+    assert (document["schema_version"], document["split"], document["users"]) == (1, split, len(asked))
+    assert document["protocol"] == {
+        "query": "user",
+        "exclude_seen": True,
+        "ks": [1, 5, 20],
+        "candidates": 25,
+        "queries": len(asked),
+        "relevant": sum(len(relevant) for _, _, relevant, _ in asked),
+        "queries_without_unseen_positive": document["protocol"]["queries_without_unseen_positive"],
+    }
+    for k in (1, 5, 20):
+        expected = expected_recall(world, items, users, split, k)
+        assert document["metrics"][f"recall@{k}"] == pytest.approx(expected, abs=1e-6)
+    counts = world.train_count()
+    popular = [metric_oracle(counts.tolist(), relevant, seen, 5)["ndcg"] for _, _, relevant, seen in asked]
+    assert document["baselines"]["popularity"]["ndcg@5"] == pytest.approx(np.mean(popular), abs=1e-6)
+    assert set(document["baselines"]["random"]) == set(document["metrics"])
+    assert "NaN" not in (tmp_path / "metrics.json").read_text()
+
+
+def test_the_validator_measures_as_evaluate_does(planted, tmp_path):
+    world = random_world(np.random.default_rng(6), num_users=30, num_items=25)
+    _, _, times = planted(world)
+    validate = validation.validator(CONFIG, world, FakeEncoded())
+    means = validate(None)
+    assert times == [80]
+    assert means == pytest.approx(module.evaluate(CONFIG, tmp_path, "valid")["metrics"], abs=1e-6)
+    assert set(means) == {f"{name}@{k}" for name in ("recall", "ndcg", "hit_rate", "mrr") for k in (1, 5, 20)}
+
+
+def test_without_validation_positives_there_is_no_validator():
+    nothing = FakePrepared(2, 3, train=[(0, 1, 1)])
+    with pytest.raises(DataError, match=r"^the validation part has no positive that could be asked for, .*--set train"):
+        validation.validator(CONFIG, nothing, None)
+    unjudged = dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, monitor=""))
+    assert validation.validator(unjudged, nothing, None) is None
+
+
+def test_a_split_with_nothing_to_rank_is_refused(planted, tmp_path):
+    planted(FakePrepared(2, 3, train=[(0, 1, 1)], test=[(0, 1, 0)]))
+    with pytest.raises(
+        DataError, match="examples/test: the test split has no positive event, so there is nothing to r"
+    ):
+        module.evaluate(CONFIG, tmp_path, "test")
+    planted(FakePrepared(2, 3, train=[(0, 1, 1)], test=[(0, 1, 1)]))
+    with pytest.raises(DataError, match="the test split has no positive event that its user has not seen before, so"):
+        module.evaluate(CONFIG, tmp_path, "test")
+    assert not (tmp_path / "metrics.json").exists()
+
+
+class Page(HTMLParser):
+    """Collects what a page shows and what it would load; fails on tags that do not close."""
+
+    VOID = ("meta", "br", "img", "link", "input")
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.text, self.loads, self.tags = [], [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.loads += [value for name, value in attrs if name in ("src", "href") and not (value or "").startswith("#")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture
+def document(planted, tmp_path):
+    planted(random_world(np.random.default_rng(5), num_users=30, num_items=25))
+    return module.evaluate(CONFIG, tmp_path, "test")
+
+
+def test_the_report_is_one_well_formed_page_that_loads_nothing(document, tmp_path):
+    text = (tmp_path / "report.html").read_text()
+    page = Page(text)
+    assert [url for url in page.loads if not url.startswith("http://www.w3.org/1999/xlink")] == []
+    assert "script" not in page.tags and page.tags.count("svg") == 4
+    assert 'name="viewport"' in text
+    assert not re.search(r"url\((?!#)", text)
+    shown = " ".join(page.text)
+    assert f"{document['metrics']['recall@20']:.4f}" in shown
+    assert f"{document['baselines']['popularity']['ndcg@5']:.4f}" in shown
+
+
+def test_names_are_escaped(document):
+    text = report_page.render("<script>alert('x')</script> & \"co\"", document)
+    assert "<script>" not in text
+    assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &#34;co&#34;" in text
+
+
+def test_the_report_copes_with_empty_slices_and_useless_baselines(document):
+    for part in document["slices"]["item_popularity"].values():
+        part |= {"metrics": None, "popularity": None, "queries": 0}
+    document["baselines"]["popularity"] = dict.fromkeys(document["metrics"], 0.0)
+    document["collapse"] |= {"item_cosine": None, "user_cosine": None, "warnings": ["<b>all</b> the same"]}
+    shown = " ".join(Page(report_page.render("small", document)).text)
+    assert "popularity finds nothing" in shown and "<b>all</b> the same" in shown
+
+
+def test_the_same_figures_give_the_same_report(document):
+    assert report_page.render("small", document) == report_page.render("small", document)
+
+
+def test_figures_are_strict_numbers(document):
+    def leaves(value):
+        if isinstance(value, dict | list):
+            for part in value.values() if isinstance(value, dict) else value:
+                yield from leaves(part)
+        else:
+            yield value
+
+    assert all(isinstance(leaf, str | int | float | None) for leaf in leaves(document))
+    assert all(math.isfinite(leaf) for leaf in leaves(document) if isinstance(leaf, float))

@@ -1,0 +1,1 @@
+"""Bundles: manifest, opening, verification, and the export root with its versions."""

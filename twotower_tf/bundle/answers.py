@@ -1,0 +1,131 @@
+"""Whether a bundle's towers and index answer as its manifest says, whatever runs the towers. Imports no TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from twotower_tf.bundle.bundle import ITEM_TOWER, Bundle
+from twotower_tf.bundle.signature_names import (
+    ITEM_IDS,
+    MODEL_VERSION,
+    RECOMMEND,
+    SCORES,
+    SERVING_DEFAULT,
+    TOLERANCE,
+    VECTORS,
+)
+from twotower_tf.errors import ArtifactError
+from twotower_tf.features.inputs import rows_to_arrays, side_inputs
+from twotower_tf.index.exact import ExactSearcher
+from twotower_tf.index.searcher import Searcher
+
+Floats = npt.NDArray[np.float32]
+Answer = tuple[Sequence[str], Sequence[float]]  # item ids and scores, best first
+
+_ITEMS_TRIED = 1024
+
+
+class Tower(Protocol):
+    """A tower's SavedModel."""
+
+    @property
+    def signatures(self) -> tuple[str, ...]:
+        """Names of its signatures."""
+
+    def __call__(self, signature: str, arrays: dict[str, Any]) -> dict[str, Any]:
+        """Answers raw inputs `[batch, ...]` by name with the outputs by name."""
+
+
+def canaries(searcher: Searcher, people: Sequence[dict[str, Any]], vectors: Floats, k: int) -> list[dict[str, Any]]:
+    """What the manifest expects for real users: their features, and the k best items of the index.
+
+    Args:
+        searcher: the bundle's index.
+        people: feature values of each user.
+        vectors: `[people, vector_dim]` float32, as the exported user tower gives them.
+        k: answers kept.
+    """
+    found = searcher.search(vectors, k)
+    return [
+        {"user": dict(user), "item_ids": ids.tolist(), "scores": [float(score) for score in scores]}
+        for user, ids, scores in zip(people, found.item_ids, found.scores, strict=True)
+    ]
+
+
+def check_item_tower(bundle: Bundle, searcher: Searcher, tower: Tower, most: int = _ITEMS_TRIED) -> Iterator[str]:
+    """Compares the tower's vectors of items, evenly from the catalogue, with the index's.
+
+    Raises:
+        ArtifactError: naming the item that is farthest away.
+    """
+    inputs = side_inputs(bundle.config, "item")
+    count = len(searcher.items)
+    rows = np.unique(np.linspace(0, count - 1, min(most, count)).astype(np.int64))
+    catalogue = bundle.columns([each.name for each in inputs]).take(pa.array(rows)).to_pylist()
+    answer = tower(SERVING_DEFAULT, rows_to_arrays(inputs, catalogue))
+    _check_version(bundle, "item", answer)
+    apart = np.abs(answer[VECTORS["item"]] - searcher.items.vectors[rows]).max(axis=1)
+    if not (apart <= TOLERANCE).all():
+        item = searcher.items.ids[rows[np.argmax(apart)]]
+        raise ArtifactError(
+            f"{bundle.path / ITEM_TOWER}: its vector for item {item!r} is {apart.max():.3g} away from the index's"
+        )
+    yield f"item tower: gives the vectors of {len(rows)} items of the catalogue"
+
+
+def check_users(bundle: Bundle, searcher: Searcher, tower: Tower) -> Iterator[str]:
+    """Asks for the canaries and compares with the answers that the manifest expects.
+
+    Raises:
+        ArtifactError: naming the canary that gets another answer.
+    """
+    canaries = bundle.manifest["canaries"]
+    arrays = rows_to_arrays(side_inputs(bundle.config, "user"), [canary["user"] for canary in canaries])
+    answer = tower(SERVING_DEFAULT, arrays)
+    _check_version(bundle, "user", answer)
+    vectors = answer[VECTORS["user"]]
+    expected = [(canary["item_ids"], canary["scores"]) for canary in canaries]
+    found = searcher.search(vectors, bundle.manifest["canary_k"])
+    _as_expected(bundle, canaries, expected, list(zip(found.item_ids, found.scores, strict=True)), "the index")
+    yield f"{len(canaries)} canaries: the index answers as expected"
+    if RECOMMEND in tower.signatures:
+        inside = tower(RECOMMEND, arrays)
+        ids = [[text.decode() for text in row] for row in inside[ITEM_IDS]]
+        exact = ExactSearcher(searcher.items).search(vectors, len(ids[0]))
+        expected = list(zip(exact.item_ids, exact.scores, strict=True))
+        came = list(zip(ids, inside[SCORES], strict=True))
+        _as_expected(bundle, canaries, expected, came, f"signature {RECOMMEND}")
+        yield f"{len(canaries)} canaries: signature {RECOMMEND} answers as exact search over the index's vectors"
+
+
+def _check_version(bundle: Bundle, side: str, answer: dict[str, Any]) -> None:
+    came = sorted(set(answer[MODEL_VERSION].tolist()))
+    if came != [bundle.version]:
+        raise ArtifactError(
+            f"{bundle.path}: the {side} tower answers as version {', '.join(map(str, came))}, not {bundle.version}"
+        )
+
+
+def _as_expected(
+    bundle: Bundle, canaries: list[dict[str, Any]], expected: Sequence[Answer], came: Sequence[Answer], source: str
+) -> None:
+    """Every canary's items, in order; where two scores are equal up to rounding, either order."""
+    for canary, (ids, scores), (came_ids, came_scores) in zip(canaries, expected, came, strict=True):
+        if len(came_ids) != len(ids) or not _same(ids, np.asarray(scores), came_ids, np.asarray(came_scores)):
+            raise ArtifactError(
+                f"{bundle.path}: {source} answers for canary {canary['user']} with {list(came_ids)}, "
+                f"expected {list(ids)}"
+            )
+
+
+def _same(ids: Sequence[str], scores: Floats, came_ids: Sequence[str], came_scores: Floats) -> bool:
+    if np.abs(scores - came_scores).max(initial=0.0) > TOLERANCE:
+        return False
+    gaps = np.abs(np.diff(scores, prepend=np.inf, append=scores[-1:]))  # the last item's next rival is not known
+    certain = (gaps[:-1] > 2 * TOLERANCE) & (gaps[1:] > 2 * TOLERANCE)
+    return all(mine == theirs for mine, theirs, sure in zip(ids, came_ids, certain, strict=True) if sure)

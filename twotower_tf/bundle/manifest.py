@@ -1,0 +1,166 @@
+"""`manifest.json` of a bundle: what is in it, what it was made from, how to recognise damage."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from twotower_tf import artifacts
+from twotower_tf import config as configuration
+from twotower_tf.artifacts import RunPaths
+from twotower_tf.bundle import bundle, saved_model_edits
+from twotower_tf.config import ExperimentConfig
+from twotower_tf.errors import ArtifactError
+from twotower_tf.features.inputs import SideName
+from twotower_tf.index import index_files
+from twotower_tf.index.searcher import Searcher
+
+_LIBRARIES = ("tensorflow", "tf-keras", "numpy", "pyarrow", "duckdb", "scann", "twotower-tf")
+_WEIGHTS, _VALUE = "weights/", "/.ATTRIBUTES/VARIABLE_VALUE"  # of a signature module's checkpoint
+
+
+def document(
+    staging: Path,
+    config: ExperimentConfig,
+    run_dir: Path,
+    version: int,
+    searcher: Searcher,
+    extra: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What the manifest of a trained run's bundle says.
+
+    Args:
+        staging: the bundle's directory; its towers are finished.
+        config: the experiment.
+        run_dir: may hold metrics.json, whose summary is taken over.
+        version: of the bundle.
+        searcher: the bundle's index.
+        extra: more entries.
+    """
+    weights = {side: tower_weights(path) for side, path in tower_paths(staging).items()}
+    return {
+        "schema_version": bundle.SCHEMA_VERSION,
+        "format": bundle.FORMAT,
+        "version": version,
+        "created": now(),
+        "origin": {"kind": "export"},
+        "name": config.name,
+        "config_fingerprint": configuration.fingerprint(config),
+        "weights_fingerprint": {side: digest for side, (digest, _) in weights.items()},
+        "tables": {side: tables for side, (_, tables) in weights.items()},
+        "signatures": {
+            side: list(saved_model_edits.definitions(saved_model_edits.read(path)))
+            for side, path in tower_paths(staging).items()
+        },
+        **of_index(searcher),
+        "similarity": "cosine",
+        "evaluation": evaluation(run_dir),
+        "libraries": libraries(),
+        **extra,
+    }
+
+
+def of_index(searcher: Searcher) -> dict[str, Any]:
+    """What the manifest says of an index."""
+    description = searcher.description()
+    return {
+        "vectors_fingerprint": searcher.items.fingerprint,
+        "vector_dim": searcher.items.dim,
+        "items": len(searcher.items),
+        "index": {key: description[key] for key in ("kind", "parameters", "recall")},
+    }
+
+
+def now() -> str:
+    """The time, UTC, as manifests state it."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def tower_paths(path: Path) -> dict[SideName, Path]:
+    """Where the towers of a bundle are."""
+    return {"user": path, "item": path / bundle.ITEM_TOWER}
+
+
+def write(staging: Path, content: Mapping[str, Any], known: Mapping[str, str] | None = None) -> None:
+    """Writes the manifest, last: it names every other file of the bundle.
+
+    Args:
+        staging: the bundle's directory; its other files are finished.
+        content: all but the files.
+        known: SHA-256 of files that were just compared with it. The index's own are taken over from index.json; whoever
+            tries the version afterwards compares them all.
+    """
+    index = {
+        f"{bundle.INDEX}/{name}": digest
+        for name, digest in index_files.open_index(staging / bundle.INDEX)["files"].items()
+    }
+    document = {**content, "files": checksums(staging, {**(known or {}), **index})}
+    artifacts.write_json(staging / bundle.MANIFEST, bundle.seal(document))
+
+
+def checksums(directory: Path, known: Mapping[str, str] | None = None) -> dict[str, str]:
+    """SHA-256 of every file but the manifest, by path relative to the bundle; `known` ones are not computed."""
+    return index_files.checksums(directory, listing(directory), known)
+
+
+def listing(directory: Path) -> list[str]:
+    """Every file but the manifest, relative to the bundle, sorted."""
+    names = (path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
+    return sorted(name for name in names if name != bundle.MANIFEST)
+
+
+def tower_weights(path: Path) -> tuple[str, dict[str, dict[str, Any]]]:
+    """A SHA-256 of a tower's weights (names, shapes and values, in order of names), and the size of each.
+
+    Not of files: two exports of the same weights differ in `saved_model.pb`.
+
+    Returns:
+        the digest, and by weight `{"shape": [...], "bytes": n}`.
+
+    Raises:
+        ArtifactError: where the variables cannot be read.
+    """
+    prefix = path / saved_model_edits.VARIABLES
+    digest = hashlib.sha256()
+    sizes: dict[str, dict[str, Any]] = {}
+    try:
+        reader = tf.train.load_checkpoint(str(prefix))
+        for key in sorted(reader.get_variable_to_shape_map()):
+            if key.startswith(_WEIGHTS):
+                value = reader.get_tensor(key)
+                name = key.removeprefix(_WEIGHTS).removesuffix(_VALUE)
+                digest.update(f"{name} {value.dtype.name} {list(value.shape)}\n".encode())
+                digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)  # bfloat16 is no buffer
+                sizes[name] = {"shape": list(value.shape), "bytes": int(value.nbytes)}
+    except (tf.errors.OpError, RuntimeError) as error:
+        raise ArtifactError(f"{prefix}.*: damaged: {str(error).splitlines()[0]}") from None
+    return digest.hexdigest(), sizes
+
+
+def evaluation(run_dir: Path) -> dict[str, Any] | None:
+    """The summary of a run's metrics.json, or None where it was not evaluated."""
+    path = RunPaths(run_dir).metrics
+    if not path.is_file():
+        return None
+    document = artifacts.read_json(path, "run directory")
+    keys = ("split", "protocol", "users", "metrics", "baselines")
+    return {key: document[key] for key in keys if key in document}
+
+
+def libraries() -> dict[str, str]:
+    """Versions of Python and of the packages that made the bundle, as far as they are installed."""
+    found = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

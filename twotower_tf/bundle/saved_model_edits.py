@@ -1,0 +1,123 @@
+"""What of a written SavedModel may be stated anew without its model: names of inputs, version, embedded catalogue.
+
+`saved_model.pb` is edited as the protocol buffer that it is, and weights are never read or written again. So a version
+can be made from another one without the code, or the framework, that trained it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import saved_model_pb2
+
+from twotower_tf.bundle import signature_names
+from twotower_tf.errors import ArtifactError
+from twotower_tf.index.item_vectors import ItemVectors
+
+FILE = "saved_model.pb"
+VARIABLES = "variables/variables"
+_FINGERPRINT = "fingerprint.pb"  # TensorFlow's own, of the file as it was first written
+_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def read(path: Path) -> Any:
+    """The SavedModel in directory `path` as a protocol buffer.
+
+    Raises:
+        ArtifactError: where it is missing or none.
+    """
+    file = path / FILE
+    try:
+        model = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+        model.meta_graphs[0]
+    except FileNotFoundError:
+        raise ArtifactError(f"{file}: missing") from None
+    except (DecodeError, IndexError):
+        raise ArtifactError(f"{file}: damaged: no SavedModel") from None
+    return model
+
+
+def write(path: Path, model: Any) -> None:
+    """Replaces directory `path`'s SavedModel; the file may be a hard link, whose other names keep the old one."""
+    (path / FILE).unlink(missing_ok=True)
+    (path / FILE).write_bytes(model.SerializeToString(deterministic=True))
+    (path / _FINGERPRINT).unlink(missing_ok=True)
+
+
+def definitions(model: Any) -> dict[str, Any]:
+    """The signatures by name."""
+    found = model.meta_graphs[0].signature_def
+    return {name: found[name] for name in sorted(found) if not name.startswith("__")}
+
+
+def tensors(model: Any) -> dict[str, dict[str, dict[str, str]]]:
+    """Names in the graph of every signature's inputs and outputs: what a session is fed and asked for."""
+    return {
+        name: {
+            "inputs": {key: info.name for key, info in signature.inputs.items()},
+            "outputs": {key: info.name for key, info in signature.outputs.items()},
+        }
+        for name, signature in definitions(model).items()
+    }
+
+
+def rename_inputs(model: Any, names: Mapping[str, str]) -> None:
+    """Gives the signatures' inputs the names of their columns where these are no Python names."""
+    for signature in model.meta_graphs[0].signature_def.values():
+        for alias, name in names.items():
+            if alias in signature.inputs:
+                signature.inputs[name].CopyFrom(signature.inputs[alias])
+                del signature.inputs[alias]
+
+
+def state_version(model: Any, version: int, where: Path) -> None:
+    """Makes every signature answer as `version`.
+
+    Raises:
+        ArtifactError: where the graph does not say its version by a constant of ours.
+    """
+    found = 0
+    for function in model.meta_graphs[0].graph_def.library.function:
+        for node in function.node_def:
+            if node.op == "Const" and node.name.rpartition("/")[2].startswith(signature_names.VERSION_NODE):
+                node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(version, tf.int64))
+                found += 1
+    if not found:
+        raise ArtifactError(
+            f"{where / FILE}: its version cannot be changed: its graph has no constant {signature_names.VERSION_NODE!r}"
+        )
+
+
+def state_answers(model: Any, k: int) -> None:
+    """Says how many items `recommend` answers with."""
+    outputs = model.meta_graphs[0].signature_def[signature_names.RECOMMEND].outputs
+    for name in (signature_names.ITEM_IDS, signature_names.SCORES):
+        outputs[name].tensor_shape.dim[1].size = k
+
+
+def copy_variables(source: Path, target: Path, items: ItemVectors) -> None:
+    """Writes the variables of a user tower into another directory, with other items for `recommend`.
+
+    Raises:
+        ArtifactError: where they cannot be read.
+    """
+    prefix = source / VARIABLES
+    try:
+        reader = tf.train.load_checkpoint(str(prefix))
+        values = {key: reader.get_tensor(key) for key in reader.get_variable_to_shape_map()}
+    except (tf.errors.OpError, RuntimeError) as error:
+        raise ArtifactError(f"{prefix}.*: damaged: {str(error).splitlines()[0]}") from None
+    values[signature_names.EMBEDDED_IDS + _VALUE] = items.ids.astype(str)
+    values[signature_names.EMBEDDED_VECTORS + _VALUE] = items.vectors
+    (target / VARIABLES).parent.mkdir(parents=True)
+    keys = sorted(values)
+    tf.raw_ops.SaveV2(
+        prefix=str(target / VARIABLES),
+        tensor_names=keys,
+        shape_and_slices=[""] * len(keys),
+        tensors=[values[key] for key in keys],
+    )

@@ -1,0 +1,141 @@
+"""Checks a published bundle as a whole: are the files those that were written, and do they still answer the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from twotower_tf.bundle import answers, item_tsv, manifest, saved_model_edits, vector_formats, warmup
+from twotower_tf.bundle.bundle import TSV, Bundle
+from twotower_tf.bundle.loaded_tower import Tower
+from twotower_tf.errors import ArtifactError
+from twotower_tf.features.inputs import side_inputs
+from twotower_tf.index.exact import ExactSearcher
+from twotower_tf.index.item_vectors import NORM_TOLERANCE
+from twotower_tf.index.scann.tuning import recall_of, sample
+from twotower_tf.index.searcher import Searcher
+
+_RECALL_SLACK = 0.005  # another processor rounds other candidates into the last places
+
+
+def verify(export_dir: Path, version: int | None = None) -> list[str]:
+    """Verifies a version of an export root, by default the newest.
+
+    Returns:
+        What was checked, a line each.
+
+    Raises:
+        ArtifactError: at the first check that fails, naming the file.
+    """
+    bundle = Bundle.open(export_dir, version)
+    checks = [f"version {bundle.version}: {len(bundle.manifest['files'])} files, unchanged, and no others"]
+    checks += _weights(bundle)
+    searcher = bundle.searcher()
+    checks += _vectors(bundle, searcher)
+    checks += _recall(bundle, searcher)
+    checks += _signatures(bundle)
+    item_tower = Tower(bundle.tower("item"), side_inputs(bundle.config, "item"))
+    checks += answers.check_item_tower(bundle, searcher, item_tower)
+    user_tower = Tower(bundle.tower("user"), side_inputs(bundle.config, "user"))
+    checks += answers.check_users(bundle, searcher, user_tower)
+    checks += _warmup(bundle, user_tower)
+    return checks
+
+
+def _weights(bundle: Bundle) -> Iterator[str]:
+    for side, path in manifest.tower_paths(bundle.path).items():
+        (came, _), stated = manifest.tower_weights(path), bundle.manifest["weights_fingerprint"][side]
+        if came != stated:
+            raise ArtifactError(
+                f"{path / 'variables'}: weights of fingerprint {came[:12]}..., the manifest states {stated[:12]}..."
+            )
+        yield f"{side} tower: weights of fingerprint {came[:12]}..."
+
+
+def _vectors(bundle: Bundle, searcher: Searcher) -> Iterator[str]:
+    items = searcher.items
+    if items.fingerprint != bundle.manifest["vectors_fingerprint"]:
+        raise ArtifactError(
+            f"{bundle.path / 'index'}: ids and vectors of fingerprint {items.fingerprint[:12]}..., "
+            f"the manifest states {bundle.manifest['vectors_fingerprint'][:12]}..."
+        )
+    yield f"index: {len(items)} items of {items.dim} dimensions, fingerprint {items.fingerprint[:12]}..."
+    lengths = np.linalg.norm(items.vectors, axis=1)
+    if np.abs(lengths - 1).max() > NORM_TOLERANCE:
+        raise ArtifactError(
+            f"{bundle.path / 'index'}: item {items.ids[np.argmax(np.abs(lengths - 1))]!r}: not of unit length"
+        )
+    yield "every item vector has length 1"
+    ids, vectors = item_tsv.read_tsv(bundle.path / TSV)
+    if not np.array_equal(ids, items.ids) or not np.array_equal(vectors, items.vectors):
+        raise ArtifactError(f"{bundle.path / TSV}: other items or vectors than the index holds")
+    for name in vector_formats.check(bundle.path, bundle.manifest["formats"], items):
+        yield f"{name}: the same items and vectors"
+    if not np.array_equal(bundle.items["item_id"].to_numpy(), items.ids):
+        raise ArtifactError(f"{bundle.path / 'items.parquet'}: other items, or in another order, than the index holds")
+    yield f"{TSV} and items.parquet: the same items, in the same order; the same vectors"
+
+
+def _recall(bundle: Bundle, searcher: Searcher) -> Iterator[str]:
+    """The index's recall, measured again with the users it was stated with."""
+    stated = bundle.manifest["index"]["recall"]
+    if searcher.kind == ExactSearcher.kind:
+        yield "index: exact"
+        return
+    users, k = sample(bundle.sample_users, stated["queries"]), stated["k"]
+    if not len(users):
+        yield "index: no real user to measure its recall with"
+        return
+    truth = ExactSearcher(searcher.items).search(users, k).scores
+    came = float(recall_of(searcher.search(users, k).scores, truth).mean(dtype=np.float64))
+    if came < stated["measured"] - _RECALL_SLACK:
+        raise ArtifactError(
+            f"{bundle.path / 'index'}: recall@{k} of {len(users)} users is {came:.4f}, the manifest states "
+            f"{stated['measured']:.4f}"
+        )
+    yield f"index: recall@{k} of {len(users)} users {came:.4f}, stated {stated['measured']:.4f}"
+    if above := stated.get("levels", [])[1:]:  # an index made by an earlier version states none
+        yield from _recall_above(bundle, searcher, above)
+
+
+def _recall_above(bundle: Bundle, searcher: Searcher, levels: list[dict[str, Any]]) -> Iterator[str]:
+    """The recall for more answers, after as many excluded ones as each level states."""
+    users = sample(bundle.sample_users, levels[0]["queries"])
+    truth = ExactSearcher(searcher.items).search(users, levels[-1]["k"]).scores
+    for level in levels:
+        k, excluded = level["k"], level["excluded"]
+        found = recall_of(searcher.search(users, k).scores, truth[:, :k], excluded)
+        came = float(found.mean(dtype=np.float64))
+        what = f"recall of ranks {excluded + 1} to {k} of {len(users)} users"
+        if came < level["recall_excluded"] - _RECALL_SLACK:
+            raise ArtifactError(
+                f"{bundle.path / 'index'}: {what} is {came:.4f}, the manifest states {level['recall_excluded']:.4f}"
+            )
+        yield f"index: {what} {came:.4f}, stated {level['recall_excluded']:.4f}"
+
+
+def _signatures(bundle: Bundle) -> Iterator[str]:
+    for side, path in manifest.tower_paths(bundle.path).items():
+        file = path / saved_model_edits.FILE
+        found = saved_model_edits.definitions(saved_model_edits.read(path))
+        stated = bundle.manifest["signatures"][side]
+        missing = sorted(set(stated) - set(found))
+        if missing:
+            raise ArtifactError(f"{file}: has no signature {missing[0]!r}; it has {', '.join(found)}")
+        for name in stated:
+            for kind, tensors in (("input", found[name].inputs), ("output", found[name].outputs)):
+                for tensor, info in tensors.items():
+                    if info.tensor_shape.unknown_rank or not info.tensor_shape.dim:
+                        raise ArtifactError(f"{file}: {name}: {kind} {tensor!r} has no batch dimension")
+        yield f"{file.relative_to(bundle.path)}: {', '.join(stated)}; the batch is dimension 0 throughout"
+
+
+def _warmup(bundle: Bundle, tower: Tower) -> Iterator[str]:
+    requests = 0
+    for signature, request in warmup.read(bundle.path / warmup.WARMUP):
+        tower(signature, request)
+        requests += 1
+    yield f"{warmup.WARMUP}: {requests} requests, all answered"

@@ -1,1 +1,0 @@
-"""Tables in, training rows out: readers, time, splits, catalogue, statistics, quarantine."""

@@ -1,1 +1,0 @@
-"""The Spark engine of `prepare`: the same SQL steps, spread over a cluster."""

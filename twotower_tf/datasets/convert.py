@@ -1,0 +1,123 @@
+"""From a publisher's raw files to `events.parquet`, `items.parquet` and `users.parquet`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from twotower_tf import artifacts
+from twotower_tf.datasets import avazu_log, interaction_lists, movielens
+from twotower_tf.datasets.download import Archive, extract, fetch
+from twotower_tf.errors import ConfigError, DataError, unknown_name
+from twotower_tf.output_directory import check_replaceable
+from twotower_tf.progress import Progress, silent
+
+TABLES = ("events.parquet", "items.parquet", "users.parquet")
+
+
+# Writes the tables of the raw files in a source (a directory or a file) into a directory; returns the counts.
+Converter = Callable[[Path, Path, Progress], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A data set: how its files are read, and where they come from.
+
+    Attributes:
+        converter: reads the raw files.
+        archive: the publisher's download, or None where there is none that a program may fetch.
+        instead: for None, what to fetch by hand.
+    """
+
+    converter: Converter
+    archive: Archive | None = None
+    instead: str = ""
+
+
+_GROUPLENS = "https://files.grouplens.org/datasets/movielens"
+PUBLICATIONS: dict[str, Publication] = {
+    "movielens-100k": Publication(
+        movielens.convert_100k, Archive(f"{_GROUPLENS}/ml-100k.zip", "0e33842e24a9c977be4e0107933c0723")
+    ),
+    "movielens-1m": Publication(
+        movielens.convert_1m, Archive(f"{_GROUPLENS}/ml-1m.zip", "c4d9eecfca2ab87c1945afe126590906")
+    ),
+    "movielens-1m-m1": Publication(
+        interaction_lists.convert_m1, instead="fetch train.txt, test.txt and valid.txt of reczoo/Movielens1M_m1"
+    ),
+    "gowalla": Publication(
+        interaction_lists.convert_gowalla, instead="fetch train.txt and test.txt of Data/gowalla in kuandeng/LightGCN"
+    ),
+    "lightgcn": Publication(
+        interaction_lists.convert_lists,
+        instead="it is any folder with train.txt and test.txt, lines 'user item item ...'",
+    ),
+    "avazu": Publication(
+        avazu_log.convert, instead="log in to Kaggle and fetch train.gz of the competition avazu-ctr-prediction"
+    ),
+}
+NAMES = tuple(PUBLICATIONS)
+
+
+def convert(name: str, output: Path, *, source: Path | None = None, progress: Progress = silent) -> dict[str, Any]:
+    """Writes a published data set as Parquet tables into `output`, all at once.
+
+    Ids are text, as published; a column `split` (train, valid, test) stands where the publisher split. Columns:
+
+    * movielens-100k: events user_id, movie_id, rating, timestamp, position; items movie_id, title, year, genres;
+      users user_id, age, gender, occupation, zip_code.
+    * movielens-1m: events user_id, movie_id, rating, position and, from ratings.dat, timestamp; items as above; users
+      user_id, gender, age, occupation, zip_code. `position` is the rating's place in its user's time order, from 0;
+      -1 is unknown.
+    * gowalla, lightgcn: events user_id, item_id, split.
+    * movielens-1m-m1: the same; and, where users.dat and movies.dat of MovieLens 1M lie in `source` or beside it in
+      `movielens-1m`, items item_id, movie_id, title, year, genres; users user_id, ml1m_user_id, gender, age,
+      occupation, zip_code.
+    * avazu: events with the publisher's columns, all text but `click`.
+
+    Args:
+        name: one of `NAMES`.
+        output: directory to write; an earlier output there is replaced.
+        source: directory with the raw files, or the publisher's archive; None downloads it where that is possible.
+        progress: told bytes fetched and rows converted.
+
+    Returns:
+        name, output, and the rows of each table; for split sets also the rows of each split.
+
+    Raises:
+        ConfigError: for an unknown name.
+        DataError: for a missing or malformed file (with its line), a download that fails or has other content than
+            published, or an `output` that holds anything else.
+    """
+    if name not in PUBLICATIONS:
+        raise ConfigError(unknown_name("data set", name, NAMES))
+    publication = PUBLICATIONS[name]
+    output = output.resolve()
+    check_replaceable(output, TABLES, "events.parquet", "a converted data set")
+    with _raw_files(name, publication, source, output, progress) as directory:
+        with artifacts.atomic_directory(output, replace=True) as temporary:
+            counts = publication.converter(directory, temporary, progress)
+    return {"name": name, "output": str(output), **counts}
+
+
+@contextlib.contextmanager
+def _raw_files(
+    name: str, publication: Publication, source: Path | None, output: Path, progress: Progress
+) -> Iterator[Path]:
+    """The directory (or single file) with the raw files, unpacked or downloaded first where that is needed."""
+    if source is not None and not source.exists():
+        raise DataError(f"--source: no such file or directory: {source}")
+    if source is not None and not (publication.archive and source.is_file()):
+        yield source.resolve()
+        return
+    if publication.archive is None:
+        raise DataError(f"{name} has no public download; {publication.instead}, and pass --source=DIRECTORY")
+    with artifacts.scratch_directory(output.parent / f"raw-{output.name}") as scratch:
+        archive = source
+        if archive is None:
+            archive = scratch / "archive.zip"
+            fetch(publication.archive, archive, progress)
+        yield extract(archive, scratch / "raw")

@@ -1,0 +1,128 @@
+"""Interaction lists `user item item ...`, one file per split: LightGCN's gowalla, the m1 split of MovieLens 1M, others.
+
+Sources: He et al., LightGCN, SIGIR 2020 (the format); reczoo/Movielens1M_m1 (the m1 split).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from twotower_tf.datasets.movielens import movies_1m, users_1m
+from twotower_tf.datasets.raw_lines import lines, records, require
+from twotower_tf.errors import DataError
+from twotower_tf.progress import Progress
+
+_BATCH = 500_000
+_SCHEMA = pa.schema([("user_id", pa.string()), ("item_id", pa.string()), ("split", pa.string())])
+_ITEM_MAP, _USER_MAP = "m1_to_ml1m_items.csv", "m1_to_ml1m_users.csv"
+
+
+def convert_lists(source: Path, output: Path, progress: Progress) -> dict[str, Any]:
+    """train.txt, test.txt and, where there is one, valid.txt."""
+    files = {"train": require(source, "train.txt"), "test": require(source, "test.txt")}
+    if (source / "valid.txt").is_file():
+        files["valid"] = source / "valid.txt"
+    return _write_events(files, output, progress)
+
+
+def convert_gowalla(source: Path, output: Path, progress: Progress) -> dict[str, Any]:
+    """As `convert_lists`; train_part.txt and valid_part.txt, where both are there, are train.txt divided in two."""
+    parts = {"train": source / "train_part.txt", "valid": source / "valid_part.txt"}
+    if all(path.is_file() for path in parts.values()):
+        return _write_events({**parts, "test": require(source, "test.txt")}, output, progress)
+    return convert_lists(source, output, progress)
+
+
+def convert_m1(source: Path, output: Path, progress: Progress) -> dict[str, Any]:
+    """The m1 split of MovieLens 1M, with the movies' and users' columns where MovieLens 1M is at hand."""
+    files = {"train": require(source, "train.txt"), "test": require(source, "test.txt")}
+    valid = [name for name in ("valid.txt", "valid_recovered.txt") if (source / name).is_file()]
+    if valid:
+        files["valid"] = source / valid[0]
+    movielens = next((place for place in _movielens_places(source) if (place / "movies.dat").is_file()), None)
+    counts = _write_events(files, output, progress)
+    if movielens is not None and (source / _ITEM_MAP).is_file():
+        items = _joined(
+            _mapping(require(source, _ITEM_MAP), "m1_item", "ml1m_movie_id", "item_id", "movie_id"),
+            movies_1m(require(movielens, "movies.dat")),
+            "movie_id",
+        )
+        users = _joined(
+            _mapping(require(source, _USER_MAP), "m1_user", "ml1m_user_id", "user_id", "ml1m_user_id"),
+            users_1m(require(movielens, "users.dat")).rename_columns({"user_id": "ml1m_user_id"}),
+            "ml1m_user_id",
+        )
+        for name, table in (("items", items), ("users", users)):
+            parquet.write_table(table, output / f"{name}.parquet")
+            counts[name] = table.num_rows
+    return counts
+
+
+def _movielens_places(source: Path) -> list[Path]:
+    return [source, *(parent / name for parent in (source, source.parent) for name in ("movielens-1m", "ml-1m"))]
+
+
+def _mapping(path: Path, key: str, value: str, key_name: str, value_name: str) -> pa.Table:
+    """A csv file with two columns of ids, as text."""
+    rows = [fields for _, fields in records(path, ",", 2, header=f"{key},{value}")]
+    return pa.table(
+        {
+            key_name: pa.array([row[0] for row in rows], pa.string()),
+            value_name: pa.array([row[1] for row in rows], pa.string()),
+        }
+    )
+
+
+def _joined(mapping: pa.Table, table: pa.Table, key: str) -> pa.Table:
+    """`mapping` with the columns of `table`, in the order of `mapping`."""
+    places = {value: place for place, value in enumerate(table[key].to_pylist())}
+    rows = pa.array([places.get(value) for value in mapping[key].to_pylist()], pa.int64())
+    for name in table.column_names:
+        if name != key:
+            mapping = mapping.append_column(name, table[name].take(rows))
+    return mapping
+
+
+def _write_events(files: dict[str, Path], output: Path, progress: Progress) -> dict[str, Any]:
+    """Writes events.parquet from one list file per split, in bounded memory."""
+    counts: dict[str, int] = {}
+    with parquet.ParquetWriter(output / "events.parquet", _SCHEMA) as writer:
+        for split in ("train", "valid", "test"):
+            if split in files:
+                counts[split] = _append(writer, files[split], split, sum(counts.values()), progress)
+    return {"events": sum(counts.values()), "splits": counts}
+
+
+def _append(writer: parquet.ParquetWriter, path: Path, split: str, before: int, progress: Progress) -> int:
+    """Appends one file's pairs and returns how many they are."""
+    users: list[str] = []
+    items: list[str] = []
+    written = 0
+
+    def flush() -> int:
+        columns = [pa.array(users, pa.string()), pa.array(items, pa.string()), pa.array([split] * len(users))]
+        writer.write_table(pa.table(columns, schema=_SCHEMA))
+        count = len(users)
+        users.clear()
+        items.clear()
+        progress("lists", before + written + count, 0)
+        return count
+
+    for number, line in lines(path, "utf-8"):
+        user, *listed = line.split()
+        if not "".join((user, *listed)).isdecimal():
+            odd = next(text for text in (user, *listed) if not text.isdecimal())
+            raise DataError(f"{path}:{number}: a line is 'user item item ...' in whole numbers; came {odd!r}")
+        users.extend([user] * len(listed))
+        items.extend(listed)
+        if len(users) >= _BATCH:
+            written += flush()
+    if users:
+        written += flush()
+    if not written:
+        raise DataError(f"{path}: has no 'user item item ...' line with an item")
+    return written

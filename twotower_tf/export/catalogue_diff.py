@@ -1,0 +1,283 @@
+"""What a table of items, and a list of ids to delete, change in a bundle's catalogue.
+
+The table is read as `prepare` reads DataConfig.items: any format, an item's latest row, malformed rows set aside with
+file and line. Every source column of the item features has to be there, so that no vector is made of values that were
+left out. Other columns that the table lacks keep their values.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from twotower_tf.config import ExperimentConfig
+from twotower_tf.errors import DataError, unknown_name
+from twotower_tf.index.scann.index_update import NEW
+from twotower_tf.prepare import catalogue, row_rules, user_sql
+from twotower_tf.prepare.schema import RESERVED, FeatureColumn, Inputs, feature_sources
+from twotower_tf.tables import duckdb_engine, input_files, quarantine, readers
+from twotower_tf.tables.input_table import Table
+from twotower_tf.tables.values import quoted
+
+Mode = Literal["upsert", "replace"]
+Rows = npt.NDArray[np.int64]
+
+_FIELD = "--items"
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A table of items that was read.
+
+    Attributes:
+        items: one row per item in the order of ids: item_id, the features' columns, and what else the table has.
+        read: rows of the files.
+        quarantine: what was set aside, an object each.
+        unfit: by column, values that do not have the type it has in the bundle's catalogue, and are none now.
+    """
+
+    items: pa.Table
+    read: int
+    quarantine: list[dict[str, Any]] = field(default_factory=list)
+    unfit: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """A new catalogue beside the old one.
+
+    Attributes:
+        catalogue: the new one: items that stay in their order, then new ones in the order of their ids.
+        origin: [items] row of the old catalogue whose feature values are the same, or NEW.
+        added: items that are new.
+        changed: items with other feature values.
+        restated: items of which only other columns have changed.
+        removed: items that left.
+        unknown: ids to delete that the catalogue did not have.
+    """
+
+    catalogue: pa.Table
+    origin: Rows
+    added: int
+    changed: int
+    restated: int
+    removed: int
+    unknown: int
+
+    @property
+    def any(self) -> bool:
+        """Whether the new catalogue differs at all."""
+        return bool(self.added or self.changed or self.restated or self.removed)
+
+
+def read_ids(path: Path) -> list[str]:
+    """The ids of a file, one a line; empty lines are none.
+
+    Raises:
+        DataError: where it cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"--delete: {path}: cannot be read: {error}") from None
+    return [line for line in (text.removesuffix("\r") for text in lines) if line]
+
+
+def read_items(
+    config: ExperimentConfig, path: Path, known: pa.Schema, memory_limit: str = "4GB", now: float | None = None
+) -> Listing:
+    """Reads a table of items.
+
+    Args:
+        config: of the bundle.
+        path: file, directory or glob.
+        known: columns of the bundle's catalogue.
+        memory_limit: of reading.
+        now: epoch seconds; rows that hold from a later time on do not hold yet. None is the time of the call.
+
+    Raises:
+        DataError: where the table cannot be read or changes meanwhile, lacks a column of the features, or has no
+            usable row that holds.
+    """
+    named = config.data.item_columns if input_files.suffix(path) in input_files.DELIMITERS else ()
+    sources = input_files.find(Path(), str(path), _FIELD, named, config.data.delimiter)
+    with (
+        input_files.Snapshot(sources).held(),
+        tempfile.TemporaryDirectory(prefix="twotower-") as work,
+        duckdb_engine.open_engine(
+            Path(work) / "engine", memory_limit, 0, directories=input_files.directories(sources)
+        ) as connection,
+    ):
+        table = readers.read(connection, "item_table", sources, lambda name: True)
+        features = feature_sources(config, "item")
+        _check_columns(config, table, features)
+        data = config.data
+        since = data.items_time if data.items_time in table.columns else ""
+        moment = int(time.time() if now is None else now)
+        counts, rejected = catalogue.latest(connection, table, data.item_id, data.timestamp, "item", since, moment)
+        entries = quarantine.entries(connection, table, rejected)
+        if not counts.used:
+            first = f"; the first, {quarantine.told(entries[0])}: {entries[0]['reason']}" if entries else ""
+            raise DataError(f"{_FIELD}: {path}: none of {counts.read} rows can be used{first}")
+        from_table = tuple(column for column in features if column.name != config.data.item_id)
+        row_rules.check_numbers(connection, Inputs(table, table, None, (), (), (), from_table))
+        values = _values(connection, config, table, features)
+        kinds = _kinds(connection, known)
+        selected, unfit = _fitted(connection, values, kinds)
+        items = connection.sql(
+            f"SELECT {selected} FROM item_latest AS l JOIN item_table AS t ON t.rowid = l.place ORDER BY l.id"
+        ).to_arrow_table()
+        if not items.num_rows:
+            raise DataError(
+                f"{_FIELD}: {path}: none of {counts.used} rows holds yet; column {since!r} says that each begins later"
+            )
+        return Listing(items, counts.read, entries, unfit)
+
+
+def _check_columns(config: ExperimentConfig, table: Table, features: list[FeatureColumn]) -> None:
+    name = table.sources[0].name
+    for column in (config.data.item_id, *(feature.name for feature in features)):
+        if column not in table.known:
+            raise DataError(
+                f"{_FIELD}: {unknown_name(f'column in {name}', column, table.known)}; "
+                "a table of items has the id and every column of the item features"
+            )
+        if column in table.lacking:
+            raise DataError(f"{_FIELD}: {table.lacking[column].name} has no column {column!r}, unlike other files")
+
+
+def _values(
+    connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, table: Table, features: list[FeatureColumn]
+) -> dict[str, str]:
+    """SQL of the catalogue's columns, as `catalogue.items_query` has them."""
+    data = config.data
+    values = {"item_id": "l.id"}
+    if data.item_name in table.columns:
+        values["item_name"] = f"coalesce({table.text(data.item_name, 't')}, l.id)"
+    for feature in features:
+        if feature.name == data.item_id:
+            value = "l.id" if feature.kind == "text" else "TRY_CAST(l.id AS DOUBLE)"
+        else:
+            value = feature.sql(table.columns[feature.name], "t")
+        values.setdefault(feature.name, value)
+    others = [name for name in table.columns if name not in values and name not in (data.item_id, *RESERVED)]
+    return values | user_sql.typed(connection, table, others, "t")
+
+
+def _kinds(connection: duckdb.DuckDBPyConnection, schema: pa.Schema) -> dict[str, str]:
+    """DuckDB's types of the columns of an Arrow schema."""
+    connection.register("known_columns", schema.empty_table())
+    described = connection.execute("DESCRIBE known_columns").fetchall()
+    connection.unregister("known_columns")
+    return {name: kind for name, kind, *_ in described}
+
+
+def _fitted(
+    connection: duckdb.DuckDBPyConnection, values: dict[str, str], kinds: dict[str, str]
+) -> tuple[str, dict[str, int]]:
+    """The select list with the types of the known columns, and how many values do not have them."""
+    fitted = {name: f"TRY_CAST({value} AS {kinds[name]})" if name in kinds else value for name, value in values.items()}
+    counts = [f"count({values[name]}) - count({fitted[name]})" for name in values]
+    found = duckdb_engine.one(
+        connection, f"SELECT {', '.join(counts)} FROM item_latest AS l JOIN item_table AS t ON t.rowid = l.place"
+    )
+    selected = ", ".join(f"{value} AS {quoted(name)}" for name, value in fitted.items())
+    return selected, {name: count for name, count in zip(values, found, strict=True) if count}
+
+
+def merge(
+    old: pa.Table, listing: pa.Table | None, deletes: Collection[str], mode: Mode, features: Collection[str]
+) -> Changes:
+    """The catalogue after the change.
+
+    Args:
+        old: the catalogue before.
+        listing: `Listing.items`.
+        deletes: ids.
+        mode: "upsert": items that the listing does not have stay; "replace": they leave.
+        features: source columns of the item features.
+
+    Raises:
+        DataError: where an item is listed and deleted at once, or nothing is left.
+    """
+    ids = old["item_id"].combine_chunks()
+    listed = (pa.array([], pa.string()) if listing is None else listing["item_id"].combine_chunks()).cast(ids.type)
+    gone = pa.array(sorted(set(deletes)), ids.type)
+    both = listed.filter(pc.is_in(listed, value_set=gone))
+    if len(both):
+        raise DataError(f"item {both[0].as_py()!r}: stands in {_FIELD} and in --delete; one of them is wrong")
+    # What is looked up is always in the short list of the two: tables of a million ids take their time to build.
+    stays = pc.invert(pc.is_in(ids, value_set=gone)).to_numpy(zero_copy_only=False)
+    unknown = len(gone) - int(np.count_nonzero(~stays))
+    listed_as = pc.fill_null(pc.index_in(ids, value_set=listed), NEW).to_numpy(zero_copy_only=False)
+    if mode == "replace":
+        stays &= listed_as != NEW
+    place = np.full(len(listed), NEW, np.int64)
+    place[listed_as[listed_as != NEW]] = np.flatnonzero(listed_as != NEW)
+    kept, new = np.flatnonzero(stays), np.flatnonzero(place == NEW)
+    if not len(kept) + len(new):
+        raise DataError("the catalogue would be empty: every item leaves it")
+    # Rows of the concatenation old + listing: an item that stays has a new row where the listing has one.
+    source = np.arange(len(ids))
+    source[place[place != NEW]] = len(ids) + np.flatnonzero(place != NEW)
+    order = np.concatenate([source[kept], len(ids) + new])
+    whole = old if listing is None else _stacked(old, listing, place)
+    catalogue_after = whole.take(pa.array(order)).combine_chunks()
+    origin = np.concatenate([kept, np.full(len(new), NEW)]).astype(np.int64)
+    listed_again = np.flatnonzero(order[: len(kept)] >= len(ids))
+    before, after = old.take(pa.array(kept[listed_again])), catalogue_after.take(pa.array(listed_again))
+    differs = _differs(before, after, [name for name in after.column_names if name in features])
+    other = _differs(before, after, [name for name in after.column_names if name not in features]) & ~differs
+    origin[listed_again[differs]] = NEW
+    counts = (len(new), int(differs.sum()), int(other.sum()), len(ids) - len(kept))
+    return Changes(catalogue_after, origin, *counts, unknown)
+
+
+def _stacked(old: pa.Table, listing: pa.Table, place: Rows) -> pa.Table:
+    """Both tables below each other; where the listing lacks a column, known items keep their values."""
+    columns: dict[str, pa.ChunkedArray] = {}
+    known = pa.array(np.where(place == NEW, 0, place), mask=place == NEW)
+    for name in [*old.column_names, *(name for name in listing.column_names if name not in old.column_names)]:
+        if name not in old.column_names:
+            before = pa.chunked_array([pa.nulls(len(old), listing[name].type)])
+        else:
+            before = old[name]
+        if name in listing.column_names:
+            added = listing[name].cast(before.type)
+        else:
+            added = before.take(known)
+            if name == "train_count":
+                added = pc.fill_null(added, 0)
+            elif name == "item_name":
+                added = pc.coalesce(added, listing["item_id"].cast(before.type))
+        columns[name] = pa.chunked_array([*before.chunks, *pa.chunked_array(added).chunks], type=before.type)
+    return pa.table(columns)
+
+
+def _differs(before: pa.Table, after: pa.Table, names: list[str]) -> npt.NDArray[np.bool_]:
+    """Which rows differ in any of the columns; null is a value of its own."""
+    found = np.zeros(len(after), np.bool_)
+    for name in names:
+        if name not in before.column_names:
+            found |= after[name].is_valid().to_numpy()
+            continue
+        if pa.types.is_nested(before[name].type):
+            pairs = zip(before[name].to_pylist(), after[name].to_pylist(), strict=True)
+            found |= np.fromiter((one != other for one, other in pairs), np.bool_, len(after))
+            continue
+        # Codes of the values of both tables: equal values have one code, whatever their type.
+        joined = pa.concat_arrays([before[name].combine_chunks(), after[name].combine_chunks()])
+        codes = joined.dictionary_encode("encode").indices.to_numpy(zero_copy_only=False)
+        found |= codes[: len(after)] != codes[len(after) :]
+    return found

@@ -1,0 +1,260 @@
+"""A trained run becomes a bundle version.
+
+The item vectors are what the exported item tower answers, read back from its SavedModel, for the catalogue's raw
+values. They are compared with the vectors of the training path before anything is published: a difference is a
+train/serve skew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from twotower_tf import artifacts
+from twotower_tf import config as configuration
+from twotower_tf.artifacts import RunPaths
+from twotower_tf.bundle import answers, bundle, export_root, fresh, manifest, signature_names, warmup
+from twotower_tf.bundle import vector_formats as item_formats
+from twotower_tf.bundle.loaded_tower import Tower
+from twotower_tf.config import ExperimentConfig
+from twotower_tf.errors import ArtifactError, ConfigError, DataError
+from twotower_tf.export import signature_inputs, signatures
+from twotower_tf.features.arrays import EncodedData
+from twotower_tf.features.inputs import SideName
+from twotower_tf.features.tower_encoder import Side
+from twotower_tf.index import build_index as index
+from twotower_tf.index.scann.tuning import SAMPLES
+from twotower_tf.index.searcher import Searcher
+from twotower_tf.model import two_tower
+from twotower_tf.model.two_tower import TwoTower
+from twotower_tf.prepare.prepared import Prepared
+from twotower_tf.progress import Progress, silent
+from twotower_tf.tables.time_form import TimeForm
+from twotower_tf.train import checkpoints, tower_vectors
+
+Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+
+CANARIES, CANARY_K = 8, 10
+WARMUP_BATCHES = (1, 32)
+SECONDS_PER_DAY = 86_400
+_NAMED = 3  # offending items that an error lists
+_STEPS = 6
+
+
+def export(
+    config: ExperimentConfig,
+    run_dir: Path,
+    export_dir: Path,
+    *,
+    version: int | None = None,
+    keep: int = 0,
+    active_days: int = 0,
+    formats: Sequence[str] = (),
+    progress: Progress = silent,
+    tell: Callable[[str], object] = lambda line: None,
+) -> Path:
+    """Publishes a new version of the bundle, by one rename.
+
+    Args:
+        config: of the run.
+        run_dir: prepared and trained.
+        export_dir: the export root; new, empty or ours.
+        version: by default the UTC time, larger than the newest there.
+        keep: versions kept, the new one among them; 0 keeps all.
+        active_days: only items with an event in the log's last so many days are exported; 0 exports all.
+        formats: of the item vectors beside the TSV: "parquet", "npy".
+        progress: told of each step.
+        tell: told, a line each, what the index will take, before it does, and what is odd about its vectors.
+
+    Returns:
+        The version's directory.
+
+    Raises:
+        ArtifactError: where `export_dir` is not ours or busy, the version exists, the run is unfinished, vectors are
+            not finite, or the exported towers differ from the trained ones, or answer otherwise in a fresh process.
+        DataError: where no item to export has been trained on.
+        ConfigError: for `active_days` of a log without time, or an unusable `version`.
+    """
+    run_dir, export_dir = Path(run_dir), Path(export_dir)
+    with export_root.exclusive(export_dir):
+        number = export_root.choose_version(export_dir, version)
+        run = _Run.open(config, run_dir, active_days)
+        path = export_dir / str(number)
+        with artifacts.atomic_directory(path) as staging:
+            _write(run, staging, number, formats, progress, tell)
+        export_root.remove_old(export_dir, keep, number)
+    progress("export", _STEPS, _STEPS)
+    return path
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is exported.
+
+    Attributes:
+        rows: the catalogue's rows that enter the bundle, ascending.
+        catalogue: these rows.
+    """
+
+    config: ExperimentConfig
+    run_dir: Path
+    prepared: Prepared
+    encoded: EncodedData
+    model: TwoTower
+    rows: Rows
+    catalogue: pa.Table
+
+    @classmethod
+    def open(cls, config: ExperimentConfig, run_dir: Path, active_days: int) -> _Run:
+        prepared = Prepared.open(run_dir)
+        rows = _exported_rows(config, prepared, active_days)
+        encoded = EncodedData(config, prepared)
+        model = checkpoints.load_model(config, run_dir)
+        catalogue = prepared.items()
+        if len(rows) < catalogue.num_rows:
+            catalogue = catalogue.take(pa.array(rows))
+        return cls(config, run_dir, prepared, encoded, model, rows, catalogue)
+
+    def side(self, side: SideName) -> Side:
+        return Side(self.config, self.prepared.statistics, side)
+
+
+def _exported_rows(config: ExperimentConfig, prepared: Prepared, active_days: int) -> Rows:
+    """Catalogue rows that enter the bundle."""
+    rows = np.arange(prepared.num_items, dtype=np.int64)
+    if active_days:
+        rows = np.flatnonzero(_active(config, prepared, active_days))
+    if not prepared.train_count()[rows].any():
+        which = f"with an event in the last {active_days} days " if active_days else ""
+        raise DataError(
+            f"{prepared.paths.items}: none of the {len(rows)} items {which}has a training positive; "
+            "nothing is known of any of them; check data.split, data.positive and data.exclude"
+        )
+    return rows
+
+
+def _active(config: ExperimentConfig, prepared: Prepared, active_days: int) -> npt.NDArray[np.bool_]:
+    """Which items have an event in the last days of the log, whatever the split, or of the runs that it continues."""
+    if not config.data.timestamp:
+        raise ConfigError("--active_days: the log has no time; data.timestamp names none")
+    times = prepared.items(["last_event"])["last_event"]
+    oldest = (pc.max(times).as_py() or 0) - active_days * SECONDS_PER_DAY
+    active: npt.NDArray[np.bool_] = pc.fill_null(pc.greater(times, oldest), False).to_numpy()
+    return active
+
+
+def _write(
+    run: _Run,
+    staging: Path,
+    version: int,
+    formats: Sequence[str],
+    progress: Progress,
+    tell: Callable[[str], object],
+) -> None:
+    """Fills the version's directory; the manifest comes last, and then a fresh process tries it."""
+    items = _item_vectors(run, staging / bundle.ITEM_TOWER, version)
+    progress("export", 1, _STEPS)
+    split, rows = signature_inputs.sample_users(run.prepared, SAMPLES)
+    users = tower_vectors.user_vectors(run.model, run.encoded, split, rows)
+    _require_finite(run, "user", users)
+    searcher = index.build(run.catalogue["item_id"].to_pylist(), items, run.config.index, users, tell=tell)
+    searcher.save(staging / bundle.INDEX)
+    progress("export", 2, _STEPS)
+    np.save(staging / bundle.USERS, users)
+    beside = [name for name in item_formats.FORMATS if name == "tsv" or name in formats]
+    item_formats.write(staging, beside, searcher.items)
+    pq.write_table(run.catalogue, staging / bundle.ITEMS)
+    artifacts.write_text(staging / bundle.CONFIG, configuration.to_json(run.config))
+    artifacts.write_json(staging / bundle.STATISTICS, run.prepared.statistics)
+    progress("export", 3, _STEPS)
+    _save_tower(run, "user", staging, version, searcher)
+    progress("export", 4, _STEPS)
+    few = slice(max(WARMUP_BATCHES))
+    canaries = _try_users(run, staging, searcher, split, rows[few], users[few])
+    progress("export", 5, _STEPS)
+    forms = {"time": _time_form(run.prepared), "text_forms": run.prepared.manifest["text_forms"]}
+    extra = {**forms, "canaries": canaries, "canary_k": CANARY_K, "formats": beside}
+    manifest.write(staging, manifest.document(staging, run.config, run.run_dir, version, searcher, extra))
+    fresh.check(staging)
+
+
+def _time_form(prepared: Prepared) -> dict[str, Any] | None:
+    """How the log writes its times, for clients; None for a log without times."""
+    form, times = prepared.manifest["time_form"], prepared.manifest["time_range"]
+    return TimeForm(form, *(times or ())).document() if form else None
+
+
+def _save_tower(run: _Run, side: SideName, path: Path, version: int, searcher: Searcher | None) -> None:
+    names = two_tower.batch_names(run.config, side)
+    catalogue = None
+    if searcher is not None and len(searcher.items) <= run.config.index.recommend_below:
+        catalogue = signatures.Catalogue(searcher.items, run.config.index.k)
+    signatures.save(path, run.side(side), two_tower.tower(run.model, side), names, version, catalogue)
+
+
+def _item_vectors(run: _Run, path: Path, version: int) -> Floats:
+    """Saves the item tower, and answers with it, read back, for the catalogue's raw values."""
+    _save_tower(run, "item", path, version, None)
+    inputs = run.side("item").inputs
+    exported = Tower(path, inputs).vectors(
+        signature_names.VECTORS["item"], signature_inputs.item_arrays(inputs, run.catalogue)
+    )
+    ids = run.catalogue["item_id"]
+    _require_finite(run, "item", exported, ids)
+    _compare("item", exported, tower_vectors.item_vectors(run.model, run.encoded, run.rows), ids)
+    return exported
+
+
+def _require_finite(run: _Run, what: str, found: Floats, ids: pa.ChunkedArray | None = None) -> None:
+    broken = ~np.isfinite(found.sum(axis=1))
+    if broken.any():
+        named = f": {_named(ids, broken)}" if ids is not None else ""
+        raise ArtifactError(
+            f"{RunPaths(run.run_dir).checkpoints}: the vectors of {int(broken.sum())} {what}s are not finite{named}; "
+            "the model diverged; train it again, with a smaller train.initial_lr"
+        )
+
+
+def _compare(what: str, exported: Floats, trained: Floats, ids: pa.ChunkedArray | None = None) -> None:
+    """The guard against train/serve skew."""
+    apart = np.abs(exported - trained).max(axis=1, initial=0.0)
+    skewed = apart > signature_names.TOLERANCE
+    if skewed.any():
+        named = f": {_named(ids, skewed)}" if ids is not None else ""
+        raise ArtifactError(
+            f"the exported {what} tower differs from the trained one by up to {apart.max():.3g} "
+            f"(at most {signature_names.TOLERANCE} is rounding) on {int(skewed.sum())} of {len(apart)} {what}s{named}; "
+            "nothing was published; run `twotower prepare` and `twotower train` again"
+        )
+
+
+def _named(ids: pa.ChunkedArray, chosen: npt.NDArray[np.bool_]) -> str:
+    places = np.flatnonzero(chosen)
+    names = ", ".join(repr(ids[int(place)].as_py()) for place in places[:_NAMED])
+    return names + (", ..." if len(places) > _NAMED else "")
+
+
+def _try_users(
+    run: _Run, staging: Path, searcher: Searcher, split: str, rows: Rows, trained: Floats
+) -> list[dict[str, Any]]:
+    """Sends real users through the exported user tower: skew guard, warm-up requests, canaries."""
+    inputs = run.side("user").inputs
+    arrays = signature_inputs.user_arrays(run.config, run.prepared, run.encoded, split, rows)
+    tower = Tower(staging, inputs)
+    found = tower.vectors(signature_names.VECTORS["user"], arrays)
+    _compare("user", found, trained)
+    names = [name for name in (signature_names.SERVING_DEFAULT, signature_names.RECOMMEND) if name in tower.signatures]
+    warmup.write(staging / warmup.WARMUP, names, arrays, WARMUP_BATCHES)
+    for signature, request in warmup.read(staging / warmup.WARMUP):
+        tower(signature, request)
+    people = signature_inputs.to_rows(inputs, {name: array[:CANARIES] for name, array in arrays.items()})
+    return answers.canaries(searcher, people, found[:CANARIES], CANARY_K)

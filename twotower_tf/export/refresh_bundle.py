@@ -1,0 +1,319 @@
+"""A new version with another catalogue and the same model: no training, and neither the log nor the run is needed.
+
+Only items whose feature values are new or changed go through the item tower, the newest version's own. Their vectors
+join those that stay, the index is changed accordingly, canaries are asked anew, and the version is tried in a fresh
+process before it appears.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Collection
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from twotower_tf import artifacts
+from twotower_tf.bundle import (
+    answers,
+    derived_version,
+    export_root,
+    fresh,
+    manifest,
+    saved_model_edits,
+    signature_names,
+    vector_formats,
+    warmup,
+)
+from twotower_tf.bundle import bundle as bundles
+from twotower_tf.bundle.bundle import Bundle
+from twotower_tf.bundle.loaded_tower import Tower
+from twotower_tf.errors import ArtifactError, ConfigError, DataError
+from twotower_tf.export.catalogue_diff import Changes, Listing, Mode, merge, read_ids, read_items
+from twotower_tf.features.column_encoder import arrow_to_array
+from twotower_tf.features.inputs import rows_to_arrays, side_inputs
+from twotower_tf.index.item_vectors import Ids, ItemVectors
+from twotower_tf.index.scann.index_update import NEW, update
+from twotower_tf.index.searcher import Searcher
+from twotower_tf.prepare.schema import feature_sources
+from twotower_tf.progress import Progress, silent
+from twotower_tf.tables import quarantine
+
+QUARANTINE = "refresh_quarantine.jsonl"
+_VECTORS = ("item_embeddings.tsv", "item_embeddings.parquet", "item_embeddings.npy")
+_NAMED, _STEPS = 3, 6
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """What came of a refresh.
+
+    Attributes:
+        path: the new version's directory; the newest one's where nothing has changed.
+        published: whether it is new.
+        changes: of the catalogue.
+        listing: what was read, or None without a table.
+        index: "kept", "updated" or "rebuilt".
+    """
+
+    path: Path
+    published: bool
+    changes: Changes
+    listing: Listing | None
+    index: str
+
+
+def refresh(
+    export_dir: Path,
+    items: Path | None = None,
+    *,
+    mode: Mode = "upsert",
+    delete: Path | None = None,
+    version: int | None = None,
+    keep: int = 0,
+    max_removed: float = 0.5,
+    memory_limit: str = "4GB",
+    progress: Progress = silent,
+) -> Refreshed:
+    """Publishes a version with the items of a table, by one rename.
+
+    Args:
+        export_dir: the export root.
+        items: table of items, as in DataConfig.items; a row says all of its item.
+        mode: "upsert": items that the table does not have stay; "replace": they leave.
+        delete: file of ids, one a line, that leave.
+        version: by default the UTC time, larger than the newest there.
+        keep: versions kept, the new one among them; 0 keeps all.
+        max_removed: share of the catalogue that may leave at once.
+        memory_limit: of reading the table.
+        progress: told of each step.
+
+    Raises:
+        ArtifactError: where there is no version, the newest is damaged, somebody else is writing there, a vector is not
+            finite, or a fresh process finds the new version to answer otherwise.
+        DataError: where the table or the ids cannot be used, or too much would leave.
+        ConfigError: for an unusable `version`, or where neither table nor ids are given.
+    """
+    if items is None and delete is None:
+        raise ConfigError("--items or --delete is needed: what is new, or what leaves")
+    if items is None and mode == "replace":
+        raise ConfigError("--mode=replace needs --items: the whole catalogue")
+    export_dir = Path(export_dir)
+    with export_root.exclusive(export_dir):
+        bundle = Bundle.open(export_dir, check="light")
+        number = export_root.choose_newest(export_dir, version)
+        path = export_dir / str(number)
+        progress("refresh", 1, _STEPS)
+        with fresh.waiting(bundle.manifest["index"]["kind"]) as trial:
+            with ThreadPoolExecutor(1) as beside:
+                others = [name for name in bundle.manifest["files"] if name != bundles.TSV]
+                checked = beside.submit(bundle.check_files, *others)
+                listing = (
+                    None if items is None else read_items(bundle.config, Path(items), bundle.items.schema, memory_limit)
+                )
+                changes = _changes(bundle, listing, delete, mode)
+                checked.result()
+            _check_removed(bundle, changes, max_removed)
+            progress("refresh", 2, _STEPS)
+            bundle = dataclasses.replace(bundle, checked=True)  # but for the TSV, which is hashed when it is read
+            if not changes.any:
+                bundle.check_files(bundles.TSV)
+                progress("refresh", _STEPS, _STEPS)
+                return Refreshed(bundle.path, False, changes, listing, "kept")
+            with artifacts.atomic_directory(path) as staging, _Finished(staging, trial) as finished:
+                index = _write(bundle, staging, number, changes, listing, progress, finished)
+                if index == "rebuilt":  # what the process has read of the index before is void
+                    fresh.check(staging)
+                else:
+                    trial.check(staging)
+        export_root.remove_old(export_dir, keep, number)
+    progress("refresh", _STEPS, _STEPS)
+    return Refreshed(path, True, changes, listing, index)
+
+
+def _changes(bundle: Bundle, listing: Listing | None, delete: Path | None, mode: Mode) -> Changes:
+    features = {column.name for column in feature_sources(bundle.config, "item")}
+    deletes = [] if delete is None else read_ids(Path(delete))
+    return merge(bundle.items, None if listing is None else listing.items, deletes, mode, features)
+
+
+def _check_removed(bundle: Bundle, changes: Changes, max_removed: float) -> None:
+    count = bundle.manifest["items"]
+    if changes.removed > max_removed * count:
+        raise DataError(
+            f"{changes.removed} of {count} items would leave, more than --max_removed={max_removed:g} of them; "
+            "is the table whole? --mode=upsert keeps items that it does not have"
+        )
+
+
+class _Finished:
+    """Syncs files of a version, and has the fresh process read them, beside the writing of others."""
+
+    def __init__(self, staging: Path, trial: fresh.Trial) -> None:
+        self._staging, self._trial = staging, trial
+        self._disk = ThreadPoolExecutor(1)
+        self._syncs: list[Future[None]] = []
+
+    def __enter__(self) -> _Finished:
+        return self
+
+    def __call__(self, *names: str) -> None:
+        """Takes files, or directories of files, that nobody changes any more."""
+        self._trial.finished(self._staging, names)
+        for name in names:
+            for path in [self._staging / name, *(self._staging / name).rglob("*")]:
+                self._syncs.append(self._disk.submit(_sync, path))
+
+    def __exit__(self, *error: object) -> None:
+        """Waits for the disk."""
+        self._disk.shutdown()
+        if error == (None, None, None):
+            for each in self._syncs:
+                each.result()
+
+
+def _sync(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):  # of an index that is given up; what is published is synced once more
+        artifacts.sync(path)
+
+
+def _write(
+    bundle: Bundle,
+    staging: Path,
+    version: int,
+    changes: Changes,
+    listing: Listing | None,
+    progress: Progress,
+    finished: _Finished,
+) -> str:
+    """Fills the version's directory; the manifest comes last."""
+    old = bundle.stored_index()
+    same_vectors = len(changes.origin) == len(old.vectors) and bool((changes.origin >= 0).all())
+    in_graph = signature_names.RECOMMEND in bundle.manifest["signatures"]["user"]
+    anew = [bundles.ITEMS, QUARANTINE]
+    if not same_vectors:
+        anew += [bundles.INDEX, *_VECTORS]
+    known = derived_version.inherit(bundle, staging, version, anew + (["variables"] if in_graph else []))
+    finished(*known)
+    if listing is not None and listing.quarantine:
+        quarantine.write(staging / QUARANTINE, listing.quarantine)
+    with ThreadPoolExecutor(1) as beside:
+        catalogue = beside.submit(_write_catalogue, staging, changes, finished)
+        if same_vectors:
+            bundle.check_files(bundles.TSV)
+            finished(bundles.INDEX)
+            searcher, how = bundle.searcher(), "kept"
+        else:
+            ids, new = _new_vectors(bundle, changes)
+            progress("refresh", 3, _STEPS)
+            text = beside.submit(_write_text, bundle, staging, changes, ids, new, finished)
+            index, users = bundle.config.index, bundle.sample_users
+            done = update(
+                old, ids, new, changes.origin, staging / bundles.INDEX, index, users,
+                written=lambda name: finished(f"{bundles.INDEX}/{name}"),
+            )  # fmt: skip
+            finished(bundles.INDEX)
+            known |= text.result()
+            vector_formats.write(
+                staging, [name for name in bundle.manifest["formats"] if name != "tsv"], done.searcher.items
+            )
+            searcher, how = done.searcher, "rebuilt" if done.rebuilt else "updated"
+        catalogue.result()
+    progress("refresh", 4, _STEPS)
+    if in_graph:
+        _embed_catalogue(bundle, staging, searcher.items)
+    content = _content(bundle, staging, version, changes, searcher, how)
+    manifest.write(staging, content, known)
+    progress("refresh", 5, _STEPS)
+    return how
+
+
+def _write_catalogue(staging: Path, changes: Changes, finished: _Finished) -> None:
+    pq.write_table(changes.catalogue, staging / bundles.ITEMS)
+    finished(bundles.ITEMS)
+
+
+def _write_text(
+    bundle: Bundle, staging: Path, changes: Changes, ids: Ids, new: Floats, finished: _Finished
+) -> dict[str, str]:
+    """Writes item_embeddings.tsv; its SHA-256 by its name."""
+    digest, size = bundle.manifest["files"][bundles.TSV], bundle.manifest["items"]
+    earlier = vector_formats.Earlier(bundle.path / bundles.TSV, digest, size, changes.origin)
+    known = vector_formats.splice_tsv(staging, earlier, ids, new)
+    finished(bundles.TSV)
+    return known
+
+
+def _new_vectors(bundle: Bundle, changes: Changes) -> tuple[Ids, Floats]:
+    """The ids of the new catalogue, and the vectors of new and changed items as the bundle's item tower gives them."""
+    ids = changes.catalogue["item_id"].to_numpy().astype(object)
+    new = np.flatnonzero(changes.origin == NEW)
+    if not len(new):
+        return ids, np.empty((0, bundle.manifest["vector_dim"]), np.float32)
+    inputs = side_inputs(bundle.config, "item")
+    rows = changes.catalogue.take(pa.array(new))
+    arrays = {each.name: arrow_to_array(each, rows[each.name]) for each in inputs}
+    vectors = Tower(bundle.tower("item"), inputs).vectors(signature_names.VECTORS["item"], arrays)
+    broken = new[~np.isfinite(vectors).all(axis=1)]
+    if len(broken):
+        named = ", ".join(repr(ids[row]) for row in broken[:_NAMED]) + (", ..." if len(broken) > _NAMED else "")
+        raise ArtifactError(f"the item tower's vectors of {len(broken)} items are not finite: {named}")
+    return ids, ItemVectors(ids[new], vectors).vectors  # refuses what no index can hold
+
+
+def _embed_catalogue(bundle: Bundle, staging: Path, items: ItemVectors) -> None:
+    """Gives the user tower the new catalogue for its `recommend`."""
+    saved_model_edits.copy_variables(bundle.path, staging, items)
+    model = saved_model_edits.read(staging)
+    saved_model_edits.state_answers(model, min(bundle.config.index.k, len(items)))
+    saved_model_edits.write(staging, model)
+
+
+def _content(
+    bundle: Bundle, staging: Path, version: int, changes: Changes, searcher: Searcher, how: str
+) -> dict[str, Any]:
+    """The manifest's content; the user tower is run for it, on the canaries' users and on the warm-up requests."""
+    inputs = side_inputs(bundle.config, "user")
+    tower = Tower(staging, inputs)
+    for signature, request in warmup.read(staging / warmup.WARMUP):
+        tower(signature, request)
+    people = [canary["user"] for canary in bundle.manifest["canaries"]]
+    found = tower.vectors(signature_names.VECTORS["user"], rows_to_arrays(inputs, people))
+    origin = {
+        "kind": "refresh",
+        "added": changes.added,
+        "changed": changes.changed,
+        "restated": changes.restated,
+        "removed": changes.removed,
+        "index": how,
+    }
+    canaries = answers.canaries(searcher, people, found, bundle.manifest["canary_k"])
+    return derived_version.document(bundle, version, origin, canaries=canaries, **manifest.of_index(searcher))
+
+
+def told(done: Refreshed) -> Collection[str]:
+    """What came of a refresh, in lines for people."""
+    changes = done.changes
+    counts = [
+        (changes.added, "new"), (changes.changed, "changed"), (changes.removed, "gone"),
+        (changes.restated, "with other columns only"),
+    ]  # fmt: skip
+    lines = ["items: " + ", ".join(f"{count:,} {what}" for count, what in counts)]
+    if done.listing is not None and done.listing.quarantine:
+        where = done.path / QUARANTINE if done.published else "nowhere: nothing was published"
+        lines.append(f"{len(done.listing.quarantine):,} of {done.listing.read:,} rows set aside: {where}")
+    for name, count in (done.listing.unfit if done.listing else {}).items():
+        lines.append(f"column {name!r}: {count:,} values do not have its type and are none now")
+    if changes.unknown:
+        lines.append(f"{changes.unknown:,} ids to delete were not in the catalogue")
+    lines.append(f"index: {done.index}" if done.published else "nothing has changed; no version was published")
+    return lines

@@ -1,0 +1,113 @@
+"""Rows of the prepared data as a tower's raw signature inputs: what a client of the exported model would send."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from twotower_tf.config import ExperimentConfig, History, feature_name
+from twotower_tf.features.arrays import EncodedData
+from twotower_tf.features.column_encoder import arrow_to_array
+from twotower_tf.features.inputs import Input, history_target, pad, side_inputs
+from twotower_tf.prepare.prepared import Prepared
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+_ROWS_PER_READ = 65_536
+_NEWEST_ROWS = 1 << 20  # of the log that sampled users are taken from
+
+
+def sample_users(prepared: Prepared, count: int) -> tuple[str, npt.NDArray[np.int64]]:
+    """Real users to try a model with: at most `count` distinct ones, evenly from the first held-out split with rows.
+
+    Returns:
+        the split, and rows of it, ascending; none where the log is empty.
+    """
+    for split in ("test", "valid", "train"):
+        total = prepared.num_rows(split)
+        if total:
+            users = prepared.columns(split, ["user_row"])["user_row"][:_NEWEST_ROWS]
+            first = np.sort(np.unique(users, return_index=True)[1])
+            chosen = np.linspace(0, len(first) - 1, min(count, len(first))).astype(np.int64)
+            return split, first[chosen].astype(np.int64)
+    return "train", np.empty(0, np.int64)
+
+
+def item_arrays(inputs: Sequence[Input], catalogue: pa.Table) -> Arrays:
+    """Catalogue rows as the item tower's raw inputs."""
+    return {each.name: arrow_to_array(each, catalogue[each.name]) for each in inputs}
+
+
+def user_arrays(
+    config: ExperimentConfig, prepared: Prepared, encoded: EncodedData, split: str, rows: npt.NDArray[np.int64]
+) -> Arrays:
+    """Rows of a split as the user tower's raw inputs, as of those events.
+
+    Args:
+        config: of the run.
+        prepared: the log.
+        encoded: knows the histories.
+        split: "train", "valid" or "test".
+        rows: of the split `[n]`, ascending.
+    """
+    inputs = side_inputs(config, "user")
+    histories = {feature_name(each): each for each in config.user_features if isinstance(each, History)}
+    plain = [each for each in inputs if each.name not in histories]
+    table = _rows(prepared, split, rows, {_column(config, each): None for each in plain})
+    arrays = {each.name: arrow_to_array(each, table[_column(config, each)]) for each in plain}
+    catalogue = prepared.items()
+    for each in inputs:
+        if each.name in histories:
+            history = histories[each.name]
+            texts = catalogue[history_target(config, history).column]
+            arrays[each.name] = _histories(each, texts, encoded.history_items(split, rows, history.length))
+    return arrays
+
+
+def _column(config: ExperimentConfig, spec: Input) -> str:
+    """The prepared column that holds an input."""
+    return "timestamp" if spec.kind == "time" else f"user.{spec.name}"
+
+
+def _rows(prepared: Prepared, split: str, rows: npt.NDArray[np.int64], columns: Mapping[str, None]) -> pa.Table:
+    """Ascending rows of a split, read no further than the last of them."""
+    if not columns:
+        return pa.table({})
+    parts, start = [], 0
+    for batch in prepared.raw_batches(split, _ROWS_PER_READ, list(columns)):
+        inside = rows[(rows >= start) & (rows < start + batch.num_rows)] - start
+        parts.append(pa.Table.from_batches([batch]).take(pa.array(inside)))
+        start += batch.num_rows
+        if not len(rows) or start > rows[-1]:
+            break
+    return pa.concat_tables(parts)
+
+
+def _histories(spec: Input, texts: pa.ChunkedArray, items: npt.NDArray[np.int32]) -> npt.NDArray[Any]:
+    """Item rows `[n, length]`, -1 for none, to padded texts."""
+    known = texts.to_pylist()
+    values = [[(known[item] or "").encode() for item in row if item >= 0] for row in items]
+    return pad([[value for value in row if value] for row in values], spec)
+
+
+def to_rows(inputs: Sequence[Input], arrays: Mapping[str, npt.NDArray[Any]]) -> list[dict[str, Any]]:
+    """Raw arrays as JSON-like rows, without what is no value; `rows_to_arrays` gives the arrays back."""
+    count = len(arrays[inputs[0].name])
+    return [
+        {each.name: value for each in inputs if (value := _value(each, arrays[each.name][row])) is not None}
+        for row in range(count)
+    ]
+
+
+def _value(spec: Input, value: Any) -> Any:
+    if spec.kind == "text":
+        return value.decode() or None
+    if spec.kind == "texts":
+        return [text.decode() for text in value if text] or None
+    if spec.kind == "time":
+        return int(value) or None
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,309 @@
+"""What is in the feature columns, and what hashing does to it: `prepared/columns.json`.
+
+Values are counted on the training rows; a column of the catalogue has each of its items' values, weighted by the item's
+training rows. Counting happens in DuckDB, which spills; the distinct values then stream through the very columns that
+training uses, so that the buckets are TensorFlow's own. Memory is one byte per bucket beside a batch of values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import tensorflow as tf
+
+from twotower_tf import artifacts
+from twotower_tf.config import Bucketized, Cross, ExperimentConfig, Hash, Numeric, Tags, feature_columns, feature_name
+from twotower_tf.features import bucket_counts, tf_columns
+from twotower_tf.features.inputs import SideName, is_multivalued, side_features
+from twotower_tf.prepare.prepared import Prepared
+from twotower_tf.progress import Progress, silent
+from twotower_tf.tables.duckdb_engine import one, open_engine
+from twotower_tf.tables.values import file_pattern, literal, quoted
+
+SCHEMA_VERSION = 1
+COVERED = (0.5, 0.9, 0.99)
+MOST_FREQUENT = 0.01
+_LISTED = 10
+_BATCH = 1 << 18
+
+Counts = npt.NDArray[np.int64]
+
+
+def audit(
+    config: ExperimentConfig,
+    prepared: Prepared,
+    *,
+    memory_limit: str = "4GB",
+    threads: int = 0,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Writes `prepared/columns.json` and returns it.
+
+    Args:
+        config: the experiment.
+        prepared: what was prepared with it.
+        memory_limit: what DuckDB may hold; beyond it, it spills below the run directory.
+        threads: of DuckDB; 0 takes one per core.
+        progress: told of each column.
+    """
+    document: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "counted_on": "training rows",
+        "target_sharing": bucket_counts.TARGET,
+        "most_frequent_share": MOST_FREQUENT,
+        "user": {},
+        "item": {},
+    }
+    run_dir = prepared.paths.root.parent
+    sources = [source for side in ("user", "item") for source in _sources(config, prepared, side)]
+    with artifacts.scratch_directory(run_dir / "columns") as work:
+        reach = [work, prepared.paths.root]
+        for done, source in enumerate(sources):
+            progress("columns", done, len(sources))
+            with open_engine(work / "engine", memory_limit, threads, directories=reach, ordered=False) as connection:
+                found, top = _count(connection, source, work / "values.parquet")
+            # DuckDB has given its memory back before the buckets take theirs
+            found["features"] = _hash(source, config, prepared, work / "values.parquet", found, top)
+            document[source.side][source.name] = found
+    progress("columns", len(sources), len(sources))
+    artifacts.write_json(prepared.paths.columns, document)
+    return document
+
+
+@dataclass(frozen=True)
+class Source:
+    """A column, or the combination of columns that a cross hashes.
+
+    Attributes:
+        side: whose features read it.
+        name: the column's, or the cross feature's.
+        columns: the source columns.
+        relation: SQL of its values `v0`, `v1`, ... (NULL: no value) with the rows `n` that each stands for.
+        features: those that read it.
+        separator: where a text holds several values.
+    """
+
+    side: SideName
+    name: str
+    columns: tuple[str, ...]
+    relation: str
+    features: tuple[Any, ...]
+    separator: str = ""
+
+
+def _sources(config: ExperimentConfig, prepared: Prepared, side: SideName) -> Iterator[Source]:
+    """The columns and crosses of a side; what is made of the event's time or of other events is none."""
+    features = side_features(config, side)
+    plain = [each for each in features if isinstance(each, Hash | Tags | Numeric | Bucketized)]
+    crosses = [each for each in features if isinstance(each, Cross)]
+    for column in dict.fromkeys(name for each in (*plain, *crosses) for name in feature_columns(each)):
+        readers = tuple(each for each in plain if each.column == column)
+        separator = next((each.separator for each in readers if isinstance(each, Tags)), "")
+        yield Source(side, column, (column,), _relation(prepared, side, (column,)), readers, separator)
+    for cross in crosses:
+        yield Source(side, feature_name(cross), cross.columns, _relation(prepared, side, cross.columns), (cross,))
+
+
+def _relation(prepared: Prepared, side: SideName, names: Sequence[str]) -> str:
+    """SQL: `v0`, `v1`, ... and the rows `n` that one stands for."""
+    rows = f"read_parquet({file_pattern(prepared.paths.examples('train'), '*.parquet')})"
+    carried = set(prepared.manifest["item_columns_as_of"])
+    from_rows = [side == "user" or name in carried for name in names]
+    held = [
+        f"e.{quoted(f'{side}.{name}')}" if here else f"i.{quoted(name)}"
+        for name, here in zip(names, from_rows, strict=True)
+    ]
+    selected = ", ".join(f"{value} AS v{position}" for position, value in enumerate(held))
+    if all(from_rows):
+        return f"SELECT {selected}, 1 AS n FROM {rows} AS e"
+    catalogue = file_pattern(prepared.paths.items)
+    items = f"(SELECT *, file_row_number AS row FROM read_parquet({catalogue}, file_row_number=true))"
+    if any(from_rows):
+        return f"SELECT {selected}, 1 AS n FROM {rows} AS e JOIN {items} AS i ON i.row = e.item_row"
+    weights = f"(SELECT item_row, count(*) AS n FROM {rows} GROUP BY item_row)"
+    return f"SELECT {selected}, coalesce(w.n, 0) AS n FROM {items} AS i LEFT JOIN {weights} AS w ON w.item_row = i.row"
+
+
+def _count(connection: duckdb.DuckDBPyConnection, source: Source, path: Path) -> tuple[dict[str, Any], pa.Table]:
+    """Writes the distinct values and their rows to `path`; what is known of them, and the most frequent 1 %."""
+    names = [f"v{position}" for position in range(len(source.columns))]
+    present = " AND ".join(f"{name} IS NOT NULL" for name in names)
+    values = source.relation
+    if source.separator:
+        split = f"unnest(string_split(v0, {literal(source.separator)}))"
+        values = f"SELECT nullif(trim({split}, ' \t\r\n'), '') AS v0, n FROM ({values})"
+    connection.execute(
+        f"COPY (SELECT {', '.join(names)}, CAST(sum(n) AS BIGINT) AS n FROM ({values}) WHERE {present} GROUP BY ALL) "
+        f"TO {literal(str(path))} (FORMAT parquet)"
+    )
+    (total,) = one(connection, f"SELECT coalesce(sum(n), 0) FROM ({source.relation})")
+    counted = f"read_parquet({file_pattern(path)})"
+    levels = connection.execute(f"SELECT n, count(*) FROM {counted} GROUP BY n ORDER BY n DESC").fetchnumpy()
+    per_value, how_many = (np.asarray(column, np.int64) for column in levels.values())
+    distinct, with_value = int(how_many.sum()), int((per_value * how_many).sum())
+    missing = int(total) - with_value
+    if source.separator:  # a text may hold several values, or none
+        (missing,) = one(connection, f"SELECT coalesce(sum(n), 0) FROM ({source.relation}) WHERE NOT ({present})")
+    listed = connection.execute(
+        f"SELECT {', '.join(names)}, n FROM {counted} ORDER BY n DESC, {', '.join(names)} LIMIT {_LISTED}"
+    ).fetchall()
+    found: dict[str, Any] = {
+        "columns": list(source.columns),
+        "rows": int(total),
+        "missing_share": _share(int(missing), int(total)),
+        "values": {"distinct": distinct, "exact": True},
+        "most_frequent": [
+            {"value": value[0] if len(value) == 1 else list(value), "share": _share(n, with_value)}
+            for *value, n in listed
+        ],
+        "values_covering": {str(share): covering(per_value, how_many, share) for share in COVERED},
+    }
+    return found, _most_frequent(connection, counted, names, per_value, how_many)
+
+
+def _hash(
+    source: Source, config: ExperimentConfig, prepared: Prepared, path: Path, counted: Mapping[str, Any], top: pa.Table
+) -> dict[str, Any]:
+    """What each categorical feature makes of the values."""
+    statistics = prepared.statistics[source.side]
+    found: dict[str, Any] = {}
+    for feature in source.features:
+        if isinstance(feature, Numeric):
+            continue
+        hashing = Hashing(config, feature, statistics)
+        if isinstance(feature, Bucketized):
+            found[feature_name(feature)] = _bucketized(hashing, path)
+        else:
+            found[feature_name(feature)] = _hashed(hashing, path, counted["values"]["distinct"], top)
+    return found
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
+
+
+def covering(per_value: Counts, how_many: Counts, share: float) -> int:
+    """The fewest values that hold `share` of the rows.
+
+    Args:
+        per_value: `[L]` rows of a value, descending.
+        how_many: `[L]` number of values with so many rows.
+        share: of the rows that have a value, above 0.
+    """
+    rows = np.cumsum(per_value * how_many)
+    if not len(rows) or not rows[-1]:
+        return 0
+    needed = math.ceil(share * float(rows[-1]))
+    level = int(np.searchsorted(rows, needed))
+    before = int(rows[level - 1]) if level else 0
+    return int(how_many[:level].sum()) + -(-(needed - before) // int(per_value[level]))
+
+
+def _most_frequent(
+    connection: duckdb.DuckDBPyConnection, counted: str, names: Sequence[str], per_value: Counts, how_many: Counts
+) -> pa.Table:
+    """The most frequent 1 % of the values (at least one); of equally frequent ones the first in order."""
+    wanted = math.ceil(MOST_FREQUENT * int(how_many.sum()))
+    level = int(np.searchsorted(np.cumsum(how_many), wanted))
+    least = int(per_value[level]) if wanted else 0
+    selected = ", ".join(names)
+    return connection.sql(
+        f"SELECT {selected} FROM {counted} WHERE n >= {least} ORDER BY n DESC, {selected} LIMIT {wanted}"
+    ).to_arrow_table()
+
+
+class Hashing:
+    """A categorical feature's buckets for columns of values, as training computes them."""
+
+    def __init__(self, config: ExperimentConfig, feature: Any, statistics: Mapping[str, Any]) -> None:
+        self.feature = feature
+        self._number = isinstance(feature, Bucketized)
+        column = tf_columns.categorical(feature, statistics, config)
+        names = feature_columns(feature)
+        multivalued = is_multivalued(feature)
+        shape = [None, 1] if multivalued else [None]
+        dtype = tf.float32 if self._number else tf.string
+
+        def ids(*parts: tf.Tensor) -> tf.Tensor:
+            return tf_columns.bucket_ids(feature, column, dict(zip(names, parts, strict=True)))[:, 0]
+
+        signature = [tf.TensorSpec(shape, dtype)] * len(names)
+        self._ids = tf.function(ids, input_signature=signature, autograph=False).get_concrete_function()
+        self._shape = (-1, 1) if multivalued else (-1,)
+
+    def __call__(self, parts: Sequence[pa.ChunkedArray | pa.Array]) -> npt.NDArray[np.int32]:
+        """`[n]` bucket ids of `[n]` values, one column per part of a cross."""
+        ids: npt.NDArray[np.int32] = self._ids(*(self._raw(part) for part in parts)).numpy()
+        return ids
+
+    def _raw(self, part: pa.ChunkedArray | pa.Array) -> Any:
+        if self._number:
+            return tf.constant(part.to_numpy(zero_copy_only=False).astype(np.float32))
+        return tf.constant(pc.cast(part, pa.binary()).to_numpy(zero_copy_only=False).reshape(self._shape))
+
+
+def _batches(path: Path, hashing: Hashing) -> Iterator[tuple[npt.NDArray[np.int32], Counts]]:
+    """Bucket ids and row counts of the distinct values, batch by batch."""
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(_BATCH):
+            if batch.num_rows:
+                yield hashing(batch.columns[:-1]), batch.columns[-1].to_numpy(zero_copy_only=False)
+
+
+def _hashed(hashing: Hashing, path: Path, distinct: int, top: pa.Table) -> dict[str, Any]:
+    """Expected and measured sharing of a hashed feature."""
+    size = hashing.feature.buckets
+    occupied = np.zeros(size, np.uint8)  # 0, 1, or 2 and more
+    for ids, _ in _batches(path, hashing):
+        found, times = np.unique(ids, return_counts=True)
+        occupied[found] = np.minimum(occupied[found] + np.minimum(times, 2), 2)
+    alone = int(np.count_nonzero(occupied == 1))
+    of_top = (
+        hashing([top.column(position) for position in range(top.num_columns)]) if top.num_rows else np.empty(0, int)
+    )
+    alone_among = int(np.count_nonzero(np.unique(of_top, return_counts=True)[1] == 1))
+    return {
+        "type": hashing.feature.type,
+        "buckets": size,
+        "buckets_used": int(np.count_nonzero(occupied)),
+        "suggested_buckets": bucket_counts.suggested(distinct),
+        "sharing": {
+            "expected": bucket_counts.expected_sharing(distinct, size),
+            "measured": _share(distinct - alone, distinct),
+        },
+        "most_frequent_sharing": {
+            "values": top.num_rows,
+            "expected": bucket_counts.expected_sharing(distinct, size) if top.num_rows else 0.0,
+            "measured": _share(int(np.count_nonzero(occupied[of_top] > 1)), top.num_rows),
+            "expected_among_themselves": bucket_counts.expected_sharing(top.num_rows, size),
+            "measured_among_themselves": _share(top.num_rows - alone_among, top.num_rows),
+        },
+    }
+
+
+def _bucketized(hashing: Hashing, path: Path) -> dict[str, Any]:
+    """How the rows lie in the buckets of a number."""
+    rows = np.zeros(0, np.int64)
+    for ids, counts in _batches(path, hashing):
+        here = np.bincount(ids, weights=counts, minlength=len(rows)).astype(np.int64)
+        here[: len(rows)] += rows
+        rows = here
+    levels = np.sort(rows[rows > 0])[::-1]
+    total = int(rows.sum())
+    return {
+        "type": hashing.feature.type,
+        "buckets": hashing.feature.buckets,
+        "buckets_used": len(levels),
+        "row_shares": [_share(int(count), total) for count in rows],
+        "buckets_covering": {str(share): covering(levels, np.ones_like(levels), share) for share in COVERED},
+    }

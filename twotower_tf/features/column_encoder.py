@@ -1,0 +1,146 @@
+"""`Side.encode` for Arrow columns: each distinct value, or combination of a cross, is encoded once.
+
+A value's encoding depends on the value alone, so the rows' encodings are taken from those of the distinct values; a
+column of a million rows and a thousand values costs a thousand hashes. Combinations are the ones that occur: the
+product of a cross's columns is never formed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import tensorflow as tf
+
+from twotower_tf.config import ExperimentConfig, feature_columns, feature_name
+from twotower_tf.features.inputs import IDS, NUMERIC, Input, SideName, pad, split_texts
+from twotower_tf.features.tower_encoder import Side
+
+Columns = Mapping[str, pa.Array | pa.ChunkedArray]
+
+
+class Encoder:
+    """One side's features, histories excepted: those are looked up from the catalogue when batches are built.
+
+    Attributes:
+        inputs: source columns by name.
+        names: keys of the encoded arrays.
+    """
+
+    def __init__(self, config: ExperimentConfig, statistics: Mapping[str, Any], side: SideName) -> None:
+        self._side = Side(config, statistics, side)
+        self.inputs = {each.name: each for each in self._side.inputs if not each.keep_last}
+        layout = self._side.layout
+        multivalued = [each for each in layout.multivalued if each.type != "History"]
+        self.groups: dict[str, list[Any]] = {IDS: layout.single, NUMERIC: layout.numeric}
+        self.groups |= {layout.values[feature_name(each)]: [each] for each in multivalued}
+        self.groups = {name: features for name, features in self.groups.items() if features}
+        self.names = list(self.groups)
+        self._functions = {
+            feature_name(each): self._function(each) for features in self.groups.values() for each in features
+        }
+
+    def _function(self, feature: Any) -> Any:
+        def encode(raw: dict[str, tf.Tensor]) -> tf.Tensor:
+            return self._side.encode_feature(feature, raw)
+
+        specs = self._side.signature()
+        wanted = {column: specs[column] for column in feature_columns(feature)}
+        return tf.function(encode, input_signature=[wanted], autograph=False).get_concrete_function()
+
+    def encode(self, columns: Columns, known: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+        """Encodes rows.
+
+        Args:
+            columns: by source name, all of one length `[n]`; null is no value.
+            known: arrays by key, `[n, width]`, for features whose columns are not all in `columns`.
+
+        Returns:
+            The encoded arrays by key.
+        """
+        return {
+            name: np.concatenate(
+                [
+                    self._feature(each, columns)
+                    if known is None or all(column in columns for column in feature_columns(each))
+                    else known[name][:, position : position + 1 if len(features) > 1 else None]
+                    for position, each in enumerate(features)
+                ],
+                axis=1,
+            )
+            for name, features in self.groups.items()
+        }
+
+    def _feature(self, feature: Any, columns: Columns) -> np.ndarray:
+        names = feature_columns(feature)
+        inputs = [self.inputs[name] for name in names]
+        if inputs[0].kind == "number":
+            return self._run(feature, {names[0]: arrow_to_array(inputs[0], columns[names[0]])})
+        coded = [code(columns[name]) for name in names]
+        codes, chosen = combinations([each[0] for each in coded], [len(each[1]) for each in coded])
+        raw = {
+            spec.name: arrow_to_array(spec, values.take(pa.array(rows)))
+            for spec, (_, values), rows in zip(inputs, coded, chosen, strict=True)
+        }
+        rows: np.ndarray = self._run(feature, raw)[codes]
+        return rows
+
+    def _run(self, feature: Any, raw: dict[str, Any]) -> np.ndarray:
+        encoded: np.ndarray = self._functions[feature_name(feature)](
+            {name: tf.constant(value) for name, value in raw.items()}
+        ).numpy()
+        return encoded
+
+
+def code(column: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
+    """A column as codes `[n]` and the values that they stand for; null is a value too, the last."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+        if isinstance(column, pa.ChunkedArray):  # of no chunk, or too large for one
+            column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    values = pa.concat_arrays([column.dictionary, pa.nulls(1, column.dictionary.type)])
+    return pc.fill_null(column.indices, len(values) - 1).to_numpy(zero_copy_only=False), values
+
+
+def combinations(codes: Sequence[np.ndarray], sizes: Sequence[int]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The combinations that occur in columns of codes.
+
+    Args:
+        codes: per column `[n]`, below its size.
+        sizes: number of values per column.
+
+    Returns:
+        The rows' combinations `[n]`, and per column the codes `[combinations]`. Of one column all values are listed.
+    """
+    if len(codes) == 1:
+        return codes[0], [np.arange(sizes[0])]
+    joint, size = codes[0].astype(np.int64), sizes[0]
+    for more, more_size in zip(codes[1:], sizes[1:], strict=True):
+        coded = pa.array(joint * more_size + more).dictionary_encode()  # anew each time: the product may be huge
+        joint, size = coded.indices.to_numpy().astype(np.int64), len(coded.dictionary)
+    example = np.empty(size, np.int64)
+    example[joint] = np.arange(len(joint))
+    return joint, [each[example] for each in codes]
+
+
+def arrow_to_array(spec: Input, column: pa.Array) -> Any:
+    """An Arrow column as the raw NumPy array of an input; null is no value."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    if spec.kind == "number":
+        return pc.fill_null(column.cast(pa.float64()), float("nan")).to_numpy(zero_copy_only=False).astype(np.float32)
+    if spec.kind == "time":
+        return pc.fill_null(column.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
+    if spec.kind == "text":
+        return pc.fill_null(column.cast(pa.binary()), b"").to_numpy(zero_copy_only=False)
+    coded = column.dictionary_encode()
+    texts = [
+        [part.encode() for part in split_texts(text or "", spec.separator)] for text in coded.dictionary.to_pylist()
+    ]
+    distinct = pad([*texts, []], spec)  # the last row, of no value, answers for nulls
+    return distinct[pc.fill_null(coded.indices, len(texts)).to_numpy(zero_copy_only=False)]

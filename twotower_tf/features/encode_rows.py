@@ -1,0 +1,157 @@
+"""Prepared raw rows to encoded arrays, in bulk: what the training loop reads.
+
+The encoding is `Side.encode`, the very operations of the exported towers. Arrays are plain `.npy` files that several
+workers can map and read by row ranges. Parts are encoded side by side and written in order; memory is that of a few
+parts, whatever the log's length.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from twotower_tf import artifacts, resources
+from twotower_tf import config as configuration
+from twotower_tf.config import ExperimentConfig
+from twotower_tf.features.array_writer import SCHEMA_VERSION, ArrayWriter
+from twotower_tf.features.column_encoder import Encoder, code
+from twotower_tf.features.inputs import values_keys
+from twotower_tf.prepare.prepared import Prepared
+from twotower_tf.progress import Progress, silent
+
+SPLITS = ("train", "valid", "test")
+_CATALOGUE_ROWS = 1 << 18
+_WORKERS = 2
+
+S = TypeVar("S")
+T = TypeVar("T")
+Arrays = dict[str, np.ndarray]
+
+
+def encode(config: ExperimentConfig, prepared: Prepared, progress: Progress = silent, threads: int = 0) -> None:
+    """Writes `prepared/encoded/`: the catalogue, the versions of its items, and each split's users, as arrays.
+
+    Files are named by the keys of the encoded tensors; the manifest's `values` says which feature has which key.
+
+    Args:
+        config: the experiment.
+        prepared: what to encode.
+        progress: told of rows.
+        threads: parts encoded at once, at most two; 0 takes one per core.
+    """
+    root = prepared.paths.encoded_items.parent
+    workers = min(_WORKERS, threads or resources.cpus())
+    with artifacts.atomic_directory(root, replace=True) as staging, ThreadPoolExecutor(workers) as pool:
+        total = prepared.num_items + sum(prepared.num_rows(split) for split in SPLITS) + _version_rows(prepared)
+        done = 0
+        for rows in _Run(config, prepared, staging, pool, workers).steps():
+            done += rows
+            progress("encode", done, total)
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            "config_fingerprint": configuration.fingerprint(config, configuration.PREPARED),
+            "values": {"user": values_keys(config, "user"), "item": values_keys(config, "item")},
+        }
+        artifacts.write_json(staging / "manifest.json", document)
+
+
+def _version_rows(prepared: Prepared) -> int:
+    return sum(pq.read_metadata(path).num_rows for path in prepared.version_parts())
+
+
+class _Run:
+    """One encoding of a preparation."""
+
+    def __init__(
+        self, config: ExperimentConfig, prepared: Prepared, staging: Path, pool: ThreadPoolExecutor, workers: int
+    ) -> None:
+        self._prepared = prepared
+        self._staging = staging
+        self._pool, self._workers = pool, workers
+        self._item, self._user = (Encoder(config, prepared.statistics, side) for side in ("item", "user"))
+        self._varying = prepared.manifest["item_columns_as_of"]
+        self._time = config.data.timestamp
+        self._catalogue = prepared.items(list(self._item.inputs))
+        # Crosses of a column that varies with one that does not need the latter's values version by version.
+        self._coded = {name: code(self._catalogue[name]) for name in self._item.inputs if self._mixed(name)}
+        self._items: Arrays = {}
+
+    def _mixed(self, name: str) -> bool:
+        """Whether a column that does not vary stands in one feature with a column that does."""
+        features = [each for group in self._item.groups.values() for each in group if each.type == "Cross"]
+        return name not in self._varying and any(
+            name in each.columns and not set(each.columns).isdisjoint(self._varying) for each in features
+        )
+
+    def steps(self) -> Iterator[int]:
+        """Encodes everything; yields the rows of each step."""
+        total = self._prepared.num_items
+        starts = range(0, total, _CATALOGUE_ROWS)
+        yield from self._write(self._staging / "items", total, starts, self._encode_items)
+        self._items = {
+            path.stem: np.load(path, mmap_mode="r") for path in sorted((self._staging / "items").glob("*.npy"))
+        }
+        if self._varying:
+            yield from self._write_versions()
+        for split in SPLITS:
+            (self._staging / split).mkdir(exist_ok=True)
+            parts = self._prepared.parts(split)
+            yield from self._write(self._staging / split, self._prepared.num_rows(split), parts, self._encode_part)
+
+    def _write_versions(self) -> Iterator[int]:
+        parts = self._prepared.version_parts()
+        yield from self._write(self._staging / "versions", _version_rows(self._prepared), parts, self._encode_versions)
+        index = pa.concat_tables([pq.read_table(path, columns=["item_row", "since"]) for path in parts])
+        starts = np.searchsorted(index["item_row"].to_numpy(), np.arange(self._prepared.num_items + 1))
+        directory = self._staging / "version_index"
+        directory.mkdir()
+        np.save(directory / "starts.npy", starts.astype(np.int64))
+        np.save(directory / "since.npy", index["since"].to_numpy())
+
+    def _write(self, directory: Path, total: int, jobs: Iterable[S], encode: Callable[[S], Arrays]) -> Iterator[int]:
+        writers: dict[str, ArrayWriter] = {}
+        for arrays in in_order(self._pool, encode, jobs, self._workers):
+            for name, array in arrays.items():
+                if len(array):
+                    writer = writers.setdefault(name, ArrayWriter(directory / f"{name}.npy", total))
+                    writer.append(array)
+            yield len(next(iter(arrays.values()), ()))
+        for writer in writers.values():
+            writer.close()
+
+    def _encode_items(self, start: int) -> Arrays:
+        rows = self._catalogue.slice(start, _CATALOGUE_ROWS)
+        return self._item.encode({name: rows[name] for name in self._item.inputs})
+
+    def _encode_part(self, path: Path) -> Arrays:
+        names = {name: "timestamp" if name == self._time else f"user.{name}" for name in self._user.inputs}
+        part = self._prepared.coded_part(path, list(dict.fromkeys(names.values())))
+        users = self._user.encode({name: part[column] for name, column in names.items()})
+        return {f"user.{name}": array for name, array in users.items()}
+
+    def _encode_versions(self, path: Path) -> Arrays:
+        part = self._prepared.coded_part(path, ["item_row", *(f"item.{name}" for name in self._varying)])
+        items = part["item_row"].to_numpy()
+        columns = {name: part[f"item.{name}"] for name in self._varying}
+        for name, (codes, values) in self._coded.items():
+            columns[name] = pa.DictionaryArray.from_arrays(pa.array(codes[items]), values)
+        known = {name: array[items] for name, array in self._items.items()}
+        return self._item.encode(columns, known)
+
+
+def in_order(pool: ThreadPoolExecutor, work: Callable[[S], T], jobs: Iterable[S], ahead: int) -> Iterator[T]:
+    """`pool.map` that holds the results of no more than `ahead` jobs."""
+    pending: deque[Future[T]] = deque()
+    for job in jobs:
+        pending.append(pool.submit(work, job))
+        if len(pending) > ahead:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()

@@ -1,0 +1,1 @@
+"""The ScaNN backend: building, tuning, searching, updating."""

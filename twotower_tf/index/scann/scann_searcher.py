@@ -1,0 +1,264 @@
+"""Approximate search with ScaNN (Guo et al., 2020: anisotropic vector quantization).
+
+ScaNN pads missing neighbours with row 0 and a NaN score, and aborts the process on what it cannot read. So vectors are
+checked before it sees them, files before it opens them, and a padded answer is replaced by an exact one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from twotower_tf.errors import ArtifactError, ConfigError
+from twotower_tf.index import index_files, topk
+from twotower_tf.index.eligible import Allowed, Excluded
+from twotower_tf.index.exact import ExactSearcher
+from twotower_tf.index.item_vectors import ItemVectors
+from twotower_tf.index.scann import fetch_levels, recall_plot, scann_build, scann_search_space, tuning
+from twotower_tf.index.scann.fetch_levels import Level
+from twotower_tf.index.searcher import Answers, Neighbours, check_queries
+
+MIN_ITEMS = 16  # a quantizer block has 16 centres, each wants a training point
+
+ASSETS = "scann"  # directory of what ScaNN serialized
+_CURVE = "recall_curve.svg"
+# In items scored exactly, among many: a quantized one, one re-scored out of order, and a partition's centre.
+_QUANTIZED, _REORDERED, _CENTRE = 0.5, 32.0, 1.0
+
+Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class ScannParameters:
+    """How the index was built and how it is searched.
+
+    Attributes:
+        leaves: partitions of the items.
+        leaves_to_search: partitions searched for each query.
+        reorder: candidates of the quantized search whose score is computed exactly.
+        k: the number of answers that leaves_to_search and reorder were tuned for.
+        dimensions_per_block: of the quantizer.
+        anisotropic_threshold: of the quantizer's loss.
+        trained_on: items that partitions and quantizer were trained for.
+        changed_since: items added, changed or deleted since.
+        wider: settings for more answers than k, ascending.
+    """
+
+    leaves: int
+    leaves_to_search: int
+    reorder: int
+    k: int
+    dimensions_per_block: int
+    anisotropic_threshold: float
+    trained_on: int
+    changed_since: int = 0
+    wider: tuple[Level, ...] = ()
+
+    @classmethod
+    def of(cls, document: dict[str, Any]) -> ScannParameters:
+        """Reads `description`; an index of schema version 2 has none that are wider."""
+        return cls(**{**document, "wider": tuple(Level(**each) for each in document.get("wider", ()))})
+
+    def description(self) -> dict[str, Any]:
+        """The parameters as JSON."""
+        return {**asdict(self), "wider": [asdict(level) for level in self.wider]}
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """All settings, by the number of items that they fetch."""
+        return (Level(self.k, self.leaves_to_search, self.reorder), *self.wider)
+
+
+class ScannSearcher:
+    """A tuned ScaNN index and the vectors it was built from."""
+
+    kind = "scann"
+
+    def __init__(
+        self,
+        items: ItemVectors,
+        native: Any,
+        parameters: ScannParameters,
+        recall: dict[str, Any],
+        threads: int = 0,
+    ) -> None:
+        """Keeps a built index; `build` and `read` make one.
+
+        Args:
+            items: what is searched.
+            native: ScaNN's searcher over the same rows.
+            parameters: how it is searched.
+            recall: {"k", "target", "measured", "queries", "curve", "shapes", "levels"} of the tuning.
+            threads: that answer one call at most; 0 is one per core.
+        """
+        self.items = items
+        self.parameters = parameters
+        self.recall = recall
+        self._native = native
+        self._exact = ExactSearcher(items, threads)
+        native.set_num_threads(self._exact.threads)
+
+    @classmethod
+    def build(
+        cls, items: ItemVectors, k: int, target_recall: float, sample_queries: Floats, threads: int = 0
+    ) -> ScannSearcher:
+        """Builds an index and tunes it to a recall against exact search.
+
+        Args:
+            items: at least 16.
+            k: answers at which recall is measured; all items where there are fewer.
+            target_recall: recall@k to reach.
+            sample_queries: [num_queries, vector_dim] float32, unit length, like those to come.
+            threads: for building, tuning and answering; 0 is one per core.
+
+        Raises:
+            ConfigError: where ScaNN is not installed or there are fewer than 16 items.
+        """
+        if len(items) < MIN_ITEMS:
+            raise ConfigError(
+                f"index.kind: scann needs at least {MIN_ITEMS} items to train its quantizer; the catalogue has "
+                f"{len(items)}; use kind='exact' or 'auto'"
+            )
+        try:
+            scann_build.library()
+        except ImportError as error:
+            raise ConfigError(
+                f"index.kind: scann is asked for and cannot be imported ({error}); pip install scann (Linux), "
+                "or use kind='exact'"
+            ) from None
+        k = min(k, len(items))
+        queries = check_queries(sample_queries, k, items.dim)[: tuning.SAMPLES]
+        threads = topk.available_threads(threads)
+        shape, tried = scann_search_space.choose(items.vectors, queries, k, target_recall, threads)
+        built = scann_build.build(items.vectors, k, shape, threads)
+        truth = ExactSearcher(items, threads).search(queries, k).scores
+        found = tuning.tune(
+            lambda leaves, reorder: scann_build.ask(built, queries, k, leaves, reorder, threads)[1],
+            truth,
+            len(items),
+            shape.leaves,
+            target_recall,
+        )
+        parameters = ScannParameters(
+            leaves=shape.leaves,
+            leaves_to_search=found.leaves_to_search,
+            reorder=found.reorder,
+            k=k,
+            dimensions_per_block=shape.dimensions_per_block,
+            anisotropic_threshold=shape.anisotropic_threshold,
+            trained_on=len(items),
+        )
+        recall = {"k": k, "target": target_recall, "queries": len(queries), "curve": found.curve, "shapes": tried}
+        searcher = cls(items, built, parameters, recall, threads)
+        # Of the answers as they are given, short ones completed: with few leaves that is more than ScaNN's own.
+        answered = tuning.recall_of(searcher.search(queries, k).scores, truth)
+        recall["measured"] = round(float(answered.mean(dtype=np.float64)), 6)
+        searcher._tune_levels(queries, target_recall)
+        return searcher
+
+    def _tune_levels(self, queries: Floats, target: float) -> None:
+        """Tunes and states what is searched for more answers than k, as far as that is less than scoring all items."""
+        wider = fetch_levels.tune(
+            lambda asked, fetch, leaves, reorder: scann_build.ask(
+                self._native, asked, fetch, leaves, reorder, self._exact.threads
+            )[1],
+            self._exact,
+            queries,
+            self.parameters.levels[0],
+            self.parameters.leaves,
+            target,
+            lambda level: self._effort(level) < len(self.items),
+        )
+        self.parameters = replace(self.parameters, wider=tuple(wider))
+        self.recall["levels"] = self.measured_levels(tuning.sample(queries, fetch_levels.QUERIES))
+
+    def measured_levels(self, queries: Floats) -> list[dict[str, Any]]:
+        """The recall of each level, as `fetch_levels.stated` says; queries [num_queries, vector_dim] float32."""
+        found = [self.search(queries, level.fetch).scores for level in self.parameters.levels]
+        truth = self._exact.best_scores(queries, found[-1].shape[1], found[-1][:, -1])
+        return [fetch_levels.stated(each, truth[:, : each.shape[1]], self.parameters.k) for each in found]
+
+    def search(self, queries: npt.ArrayLike, k: int) -> Neighbours:
+        """See `Searcher.search`."""
+        table = check_queries(queries, k, self.items.dim)
+        k = min(k, len(self.items))
+        level = next((level for level in self.parameters.levels if level.fetch >= k), None)
+        if level is None:
+            return self._exact.search(table, k)
+        reorder = min(len(self.items), level.reorder)
+        rows, scores = scann_build.ask(self._native, table, k, level.leaves_to_search, reorder, self._exact.threads)
+        short = np.flatnonzero(np.isneginf(scores[:, -1])) if len(table) else np.empty(0, np.int64)
+        if len(short):
+            exact = self._exact.search(table[short], k)
+            rows[short], scores[short] = exact.rows, exact.scores
+        return Neighbours(rows, scores, self.items)
+
+    @property
+    def stated_k(self) -> int:
+        """See `Searcher.stated_k`."""
+        return self.parameters.k
+
+    def fetches(self, passing: int) -> Sequence[int]:
+        """See `Searcher.fetches`."""
+        levels = self.parameters.levels
+        return [level.fetch for level in levels if level.fetch < len(self.items) and self._effort(level) < passing]
+
+    def _effort(self, level: Level) -> float:
+        """What a search costs, in items scored exactly: fitted to a million vectors of 64 dimensions."""
+        scanned = len(self.items) * level.leaves_to_search / self.parameters.leaves
+        return _QUANTIZED * scanned + _REORDERED * level.reorder + _CENTRE * self.parameters.leaves
+
+    def scan(self, queries: npt.ArrayLike, k: int, excluded: Excluded, allowed: Allowed | None = None) -> Answers:
+        """See `Searcher.scan`."""
+        return self._exact.scan(queries, k, excluded, allowed)
+
+    def description(self) -> dict[str, Any]:
+        """See `Searcher.description`."""
+        parameters = self.parameters.description()
+        return {**index_files.describe(self.kind, self.items), "parameters": parameters, "recall": self.recall}
+
+    def save(self, directory: Path) -> None:
+        """Writes ScaNN's files under scann/ with relative paths, a plot of the recall, item_ids, index.json."""
+        (directory / ASSETS).mkdir(parents=True, exist_ok=True)
+        self._native.serialize(str(directory / ASSETS), relative_path=True)
+        (directory / _CURVE).write_text(recall_plot.draw(self.recall, asdict(self.parameters)), encoding="utf-8")
+        index_files.finish(directory, self.items, self.description())
+
+    @classmethod
+    def read(
+        cls,
+        directory: Path,
+        document: dict[str, Any],
+        threads: int = 0,
+        items: ItemVectors | None = None,
+        held: Any = None,
+    ) -> ScannSearcher:
+        """Reads what `save` wrote; `load` has checked the files.
+
+        Args:
+            directory: of the index.
+            document: the content of index.json.
+            threads: that answer one call at most; 0 is one per core.
+            items: where the caller has them.
+            held: `native.load` of these files, where the caller has that.
+
+        Raises:
+            ArtifactError: where ScaNN is not installed.
+        """
+        try:
+            held = held or scann_build.load(directory / ASSETS)
+        except ImportError as error:
+            raise ArtifactError(
+                f"{directory}: an index of kind scann needs the package scann, which cannot be imported ({error})"
+            ) from None
+        if items is None:
+            items = index_files.restore(
+                directory, np.load(directory / index_files.DATASET, mmap_mode="r", allow_pickle=False)
+            )
+        return cls(items, held, ScannParameters.of(document["parameters"]), document["recall"], threads)

@@ -1,0 +1,252 @@
+"""What a person's own table holds, column by column: the facts from which roles and types are guessed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import duckdb
+
+from twotower_tf.errors import DataError
+from twotower_tf.tables import timestamps
+from twotower_tf.tables.duckdb_engine import one
+from twotower_tf.tables.input_table import Table
+from twotower_tf.tables.values import literal
+
+SEPARATORS = ("|", ";", ",")
+_INTEGER = "-?[0-9]+"
+_EXACT_UP_TO = 5_000_000  # rows; beyond, distinct values are counted approximately
+_SEPARATED = 0.05  # of the values hold a separator, where it separates tags
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A column's facts.
+
+    Attributes:
+        name: of the column.
+        tokens: the words of its name, lower case.
+        rows: of the table.
+        present: rows with a value.
+        distinct: values.
+        exact: whether `distinct` is.
+        integers: values written as whole numbers.
+        numbers: values that are finite numbers.
+        binary: values that are 0, 1, true or false.
+        low: smallest number.
+        high: largest number.
+        median: of the numbers.
+        tail: the number that 99 % are at or below.
+        length: mean number of characters.
+        top: the most frequent values with their share of the values.
+        separator: where texts hold several values: what stands between them.
+        elements: distinct values of such texts.
+    """
+
+    name: str
+    tokens: tuple[str, ...]
+    rows: int
+    present: int
+    distinct: int
+    exact: bool
+    integers: int
+    numbers: int
+    binary: int
+    low: float
+    high: float
+    median: float
+    tail: float
+    length: float
+    top: tuple[tuple[str, float], ...] = ()
+    separator: str = ""
+    elements: int = 0
+
+    @property
+    def missing(self) -> float:
+        return 1 - self.present / self.rows if self.rows else 0.0
+
+    @property
+    def unique(self) -> bool:
+        """Whether almost every row has its own value."""
+        return self.present > 50 and self.distinct > 0.9 * self.present
+
+    @property
+    def plain(self) -> str:
+        """The name in lower case without anything but letters and digits."""
+        return "".join(self.tokens)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A column read as time.
+
+    Attributes:
+        form: how it is written.
+        first: epoch seconds of the first.
+        last: of the last.
+        places: whether it is a place in an order rather than a time of the calendar.
+        hours: different hours of the day.
+        weekdays: different days of the week.
+    """
+
+    form: str
+    first: int
+    last: int
+    places: bool
+    hours: int = 0
+    weekdays: int = 0
+
+
+@dataclass
+class TableProfile:
+    """A table's columns.
+
+    Attributes:
+        table: in DuckDB.
+        columns: their facts by name.
+        moments: those that can be read as time.
+    """
+
+    table: Table
+    columns: dict[str, Profile]
+    moments: dict[str, Moment] = field(default_factory=dict)
+
+
+def words(name: str) -> tuple[str, ...]:
+    """The words of a column's name: `deviceID_v2` is device, id, v, 2."""
+    parts = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_a-zA-Z]+", name)
+    return tuple(part.lower() for part in parts)
+
+
+def measure(connection: duckdb.DuckDBPyConnection, table: Table) -> TableProfile:
+    """The facts of every column of a table."""
+    found = {name: _column(connection, table, name) for name in table.columns}
+    moments = {name: moment for name in found if (moment := _moment(connection, table, found[name]))}
+    return TableProfile(table, found, moments)
+
+
+def _column(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> Profile:
+    text = table.text(name)
+    number = f"TRY_CAST({text} AS DOUBLE)"
+    finite = f"CASE WHEN isfinite({number}) THEN {number} END"
+    exact = table.rows <= _EXACT_UP_TO
+    facts = [
+        f"count({text})",
+        f"count(DISTINCT {text})" if exact else f"approx_count_distinct({text})",
+        f"count(*) FILTER (regexp_full_match({text}, '{_INTEGER}'))",
+        f"count({finite})",
+        f"count(*) FILTER ({text} IN ('0', '1', 'true', 'false'))",
+        f"min({finite})",
+        f"max({finite})",
+        f"approx_quantile({finite}, 0.5)",
+        f"approx_quantile({finite}, 0.99)",
+        f"avg(length({text}))",
+        *(f"count(*) FILTER (contains({text}, {literal(separator)}))" for separator in SEPARATORS),
+    ]
+    row = one(connection, f"SELECT {', '.join(facts)} FROM {table.name}")
+    present = int(row[0])
+    top = connection.execute(
+        f"SELECT {text}, count(*) FROM {table.name} WHERE {text} IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 3"
+    ).fetchall()
+    separator, elements = "", 0
+    for mark, count in zip(SEPARATORS, row[10:], strict=True):
+        if present and count > _SEPARATED * present:
+            (elements,) = one(
+                connection,
+                f"SELECT count(DISTINCT part) FROM (SELECT trim(unnest(string_split({text}, {literal(mark)}))) AS part "
+                f"FROM {table.name}) WHERE part <> ''",
+            )
+            if elements <= row[1]:  # no more than whole texts: they come again in other company
+                separator = mark
+                break
+    low, high, median, tail, length = (float(value) if value is not None else 0.0 for value in row[5:10])
+    return Profile(
+        name=name,
+        tokens=words(name),
+        rows=table.rows,
+        present=present,
+        distinct=int(row[1]),
+        exact=exact,
+        integers=int(row[2]),
+        numbers=int(row[3]),
+        binary=int(row[4]),
+        low=low,
+        high=high,
+        median=median,
+        tail=tail,
+        length=length,
+        top=tuple((str(value), count / present) for value, count in top),
+        separator=separator,
+        elements=int(elements) if separator else 0,
+    )
+
+
+_EARLIEST = 631_152_000  # 1990: a number before it is no time of a log
+
+
+def _moment(connection: duckdb.DuckDBPyConnection, table: Table, profile: Profile) -> Moment | None:
+    """How a column reads as time; None where it does not."""
+    column = table.columns[profile.name]
+    if not profile.present or column.kind.endswith("[]") or column.kind == "BOOLEAN":
+        return None
+    try:
+        clock = timestamps.choose(connection, table.name, column.identifier, column.kind, column=profile.name)
+    except DataError:
+        return None
+    seconds = clock.seconds
+    read, first, last, hours, weekdays = one(
+        connection,
+        f"SELECT count({seconds}), min({seconds}), max({seconds}), "
+        f"count(DISTINCT floor({seconds} / 3600.0) % 24), count(DISTINCT floor({seconds} / 86400.0) % 7) "
+        f"FROM {table.name}",
+    )
+    if read < 0.99 * profile.present:
+        return None
+    places = clock.form.startswith("epoch") and first < _EARLIEST
+    return Moment(clock.form, int(first), int(last), places, int(hours), int(weekdays))
+
+
+def predicts(connection: duckdb.DuckDBPyConnection, table: Table, cause: str, effect: str) -> float:
+    """How well one column's value tells another's, 0 to 1.
+
+    The share of guesses that go wrong when always the most frequent value is guessed, and that go right when `cause` is
+    known (Goodman and Kruskal's lambda, 1954). A missing value is one of the values. Causes that occur once, which
+    would tell anything, are left out.
+    """
+    known, told = (f"coalesce({table.text(name)}, '')" for name in (cause, effect))
+    (right, rows) = one(
+        connection,
+        f"""
+        WITH pairs AS (SELECT {known} AS cause, {told} AS effect, count(*) AS n FROM {table.name} GROUP BY ALL),
+        causes AS (SELECT cause, max(n) AS best, sum(n) AS n FROM pairs GROUP BY cause HAVING sum(n) > 1)
+        SELECT coalesce(sum(best), 0), coalesce(sum(n), 0) FROM causes
+        """,
+    )
+    (guess,) = one(
+        connection,
+        f"""
+        WITH pairs AS (SELECT {known} AS cause, {told} AS effect FROM {table.name}),
+        often AS (SELECT cause FROM pairs GROUP BY cause HAVING count(*) > 1),
+        effects AS (SELECT effect, count(*) AS n FROM pairs SEMI JOIN often USING (cause) GROUP BY effect)
+        SELECT coalesce(max(n), 0) FROM effects
+        """,
+    )
+    return float(right - guess) / float(rows - guess) if rows > guess else 0.0
+
+
+def overlap(connection: duckdb.DuckDBPyConnection, events: Table, column: str, table: Table, key: str) -> float:
+    """The share of the events' distinct ids that the other table has."""
+    ids, keys = events.text(column), table.text(key)
+    shared, total = one(
+        connection,
+        f"SELECT count(*) FILTER (id IN (SELECT {keys} FROM {table.name})), count(*) "
+        f"FROM (SELECT DISTINCT {ids} AS id FROM {events.name} WHERE {ids} IS NOT NULL)",
+    )
+    return shared / total if total else 0.0
+
+
+def matches(names: Sequence[str], columns: dict[str, Profile]) -> list[str]:
+    """The columns whose plain names are among `names`, in the order of `names`."""
+    by_plain = {profile.plain: name for name, profile in columns.items()}
+    return [by_plain[name] for name in names if name in by_plain]

@@ -1,0 +1,348 @@
+"""A commented configuration from a person's own tables: `twotower init`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+import duckdb
+
+from twotower_tf.errors import DataError
+from twotower_tf.features import bucket_counts
+from twotower_tf.onboarding import column_profile, guess_roles
+from twotower_tf.onboarding.column_profile import Profile, TableProfile
+from twotower_tf.onboarding.guess_roles import Roles
+from twotower_tf.prepare.schema import RESERVED, TABLES
+from twotower_tf.tables import days, input_files, readers
+from twotower_tf.tables.duckdb_engine import one
+from twotower_tf.tables.input_files import Source
+from twotower_tf.tables.values import python_text
+
+_LOOKED_AT = 1 << 30  # bytes of the log: enough to guess from
+_MOST_BUCKETS = 10_000_000
+_VERSIONED = 0.9  # ids to rows, at most, of a table whose rows hold from a time on
+_FEWEST_DAYS = 4  # of directories, for a split by whole days
+_NUMBER_WORDS = frozenset(
+    "age price cost amount count num number qty quantity score rate ctr cvr size length duration days hours minutes "
+    "seconds year distance income salary weight height views clicks impressions rank".split()
+)
+_AFTER_WORDS = frozenset(
+    "rating stars dwell watch revenue purchase purchased bought converted conversion liked order ordered clicked click "
+    "label played skipped feedback review payout".split()
+)
+_LISTS = "requestid listid impressionid searchid queryid pageviewid auctionid serpid request".split()
+_PLACES = "position rank slot pos place displayorder".split()
+_BEFORE_WORDS = frozenset("past prior history avg mean last previous".split())
+
+
+@dataclass(frozen=True)
+class Line:
+    """One feature of the configuration, with what is known of its column."""
+
+    code: str
+    comment: str
+
+
+@dataclass
+class Proposal:
+    """What the configuration will say.
+
+    Attributes:
+        root: directory that the paths are relative to.
+        paths: of the tables, by field.
+        roles: of the event log's columns.
+        lines: the features of each side.
+        left_out: columns that are no features, and why.
+        notes: what a person should know first.
+        split: the split, as code, and why.
+        batch_size: of the training.
+        evaluation: how the model is judged where the default does not fit, as code, and why.
+        more: further fields of the data, as code, and why.
+    """
+
+    root: str
+    paths: dict[str, str]
+    roles: Roles
+    lines: dict[str, list[Line]] = field(default_factory=lambda: {"item": [], "user": []})
+    left_out: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    split: Line = Line("", "")
+    batch_size: int = 1024
+    evaluation: Line = Line("", "")
+    more: dict[str, Line] = field(default_factory=dict)
+
+
+def propose(connection: duckdb.DuckDBPyConnection, paths: Mapping[str, str], given: Mapping[str, str]) -> Proposal:
+    """Looks at the tables and decides.
+
+    Args:
+        connection: where they are read into.
+        paths: of `events`, and of `items` and `users` where there are such, as a person writes them.
+        given: columns that are settled, by role.
+
+    Raises:
+        DataError: for tables that cannot be read or have no columns for the ids.
+    """
+    root, relative = common_root(paths)
+    profiles: dict[str, TableProfile] = {}
+    notes = []
+    for name in TABLES:
+        if not paths.get(name):
+            continue
+        sources = input_files.find(Path(root), relative[name], f"--{name}")
+        some = _some(sources) if name == "events" else sources
+        if len(some) < len(sources):
+            notes.append(f"Figures are of {len(some)} of the {len(sources)} files of the events.")
+        table = readers.read(connection, f"init_{name}", some, lambda column: True)
+        if not table.rows:
+            raise DataError(f"--{name}: {paths[name]}: no rows")
+        profiles[name] = column_profile.measure(connection, table)
+    events, items, users = (profiles.get(name) for name in TABLES)
+    assert events is not None
+    roles = guess_roles.guess(connection, events, items, users, given)
+    proposal = Proposal(root, relative, roles, notes=notes)
+    for side, table_profile, role in (("items", items, roles.item), ("users", users, roles.user)):
+        if table_profile is not None and role.column not in table_profile.columns:
+            proposal.notes.append(
+                f"{relative.pop(side)} has no column {role.column!r} by which it could be joined: it is left out. "
+                "Give the id one name in both tables."
+            )
+            items, users = (None, users) if side == "items" else (items, None)
+    _tables_in_time(connection, proposal, items, users)
+    _lists(connection, proposal, events)
+    _features(connection, proposal, events, items, users)
+    _choose_split(proposal, events, input_files.find(Path(root), relative["events"], "--events"))
+    return proposal
+
+
+def common_root(paths: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """The directory that holds all tables, and the paths below it."""
+    given = {name: path for name, path in paths.items() if path}
+    fixed = []
+    for path in given.values():
+        parts = Path(path).parts
+        plain = next((at for at, part in enumerate(parts) if re.search(r"[*?\[]|^[^=]+=", part)), len(parts))
+        fixed.append(Path(*parts[: min(plain, len(parts) - 1)]))
+    common = fixed[0]
+    while any(common not in (each, *each.parents) for each in fixed):
+        if common == common.parent:
+            raise DataError("--items, --users: write all paths in one way, absolute or relative to one directory")
+        common = common.parent
+    return str(common), {name: str(Path(path).relative_to(common)) for name, path in given.items()}
+
+
+def _some(sources: Sequence[Source]) -> list[Source]:
+    """Files from all over the log, not much more of it than is needed."""
+    total = sum(source.path.stat().st_size for source in sources)
+    every = max(1, -(-total // _LOOKED_AT))
+    return list(sources[::every])
+
+
+def _tables_in_time(
+    connection: duckdb.DuckDBPyConnection, proposal: Proposal, items: TableProfile | None, users: TableProfile | None
+) -> None:
+    """A table that has several rows per id, each with a time of its own, is joined as of the event."""
+    roles = proposal.roles
+    for name, table, role in (("items", items, roles.item), ("users", users, roles.user)):
+        if table is None or not roles.time.column:
+            continue
+        key = table.columns[role.column]
+        times = [column for column, moment in table.moments.items() if not moment.places and column != role.column]
+        if len(times) != 1 or key.distinct > _VERSIONED * key.present:
+            continue
+        if _pairs(connection, table, role.column, times[0]) > 0.99:
+            why = f"{key.present:,} rows of {key.distinct:,} ids: an event sees the one that held at its time"
+            proposal.more[f"{name}_time"] = Line(python_text(times[0]), why)
+
+
+def _pairs(connection: duckdb.DuckDBPyConnection, profile: TableProfile, one_column: str, other: str) -> float:
+    """How many different pairs two columns have, as a share of the rows that have both."""
+    first, second = profile.table.text(one_column), profile.table.text(other)
+    pairs, rows = one(
+        connection,
+        f"SELECT count(DISTINCT ({first}, {second})), count(*) FROM {profile.table.name} "
+        f"WHERE {first} IS NOT NULL AND {second} IS NOT NULL",
+    )
+    return pairs / rows if rows else 0.0
+
+
+def _lists(connection: duckdb.DuckDBPyConnection, proposal: Proposal, events: TableProfile) -> None:
+    """A column of lists and one of places in them, where hardly a place stands twice in a list."""
+    roles = proposal.roles
+    taken = {roles.user.column, roles.item.column, roles.time.column, roles.label.column}
+    lists = [name for name in column_profile.matches(_LISTS, events.columns) if name not in taken]
+    places = [name for name in column_profile.matches(_PLACES, events.columns) if name not in taken]
+    if not lists or not places:
+        return
+    group, place = events.columns[lists[0]], events.columns[places[0]]
+    if group.distinct * 1.5 > group.present or place.numbers < place.present or not place.present:
+        return
+    if _pairs(connection, events, group.name, place.name) > 0.99:
+        why = f"{group.distinct:,} lists of {group.present / group.distinct:.1f} items; for SkipAbove() negatives"
+        proposal.more["list_id"] = Line(python_text(group.name), why)
+        proposal.more["position"] = Line(python_text(place.name), "the place in the list, from the top")
+        proposal.left_out |= {group.name: "the list (data.list_id)", place.name: "the place in it (data.position)"}
+
+
+def _features(
+    connection: duckdb.DuckDBPyConnection,
+    proposal: Proposal,
+    events: TableProfile,
+    items: TableProfile | None,
+    users: TableProfile | None,
+) -> None:
+    roles = proposal.roles
+    add = proposal.lines
+    item, user = (events.columns[role.column] for role in (roles.item, roles.user))
+    add["item"].append(_hash(item, "the item itself"))
+    add["user"].append(_hash(user, f"the user{guess_roles.dominant(user)}"))
+    ids = {roles.item.column, roles.user.column}
+    for side, table in (("item", items), ("user", users)):
+        for name, column in table.columns.items() if table else ():
+            if name in ids or name in events.columns:
+                continue
+            reason = _unfit(column, table, roles) if table else ""
+            if reason:
+                proposal.left_out[name] = reason
+            else:
+                add[side].append(_line(column))
+    for name, column in events.columns.items():
+        if name in (*ids, roles.time.column, roles.label.column) or name in proposal.left_out:
+            continue
+        reason = _unfit(column, events, roles) or _leaks(connection, events, column, roles)
+        if reason:
+            proposal.left_out[name] = reason
+            continue
+        in_items = items is not None and name in items.columns
+        told = column_profile.predicts(connection, events.table, roles.item.column, name)
+        about_item = (in_items or told > 0.8) and name not in RESERVED
+        why = f"; the item tells it in {guess_roles.percent(told)} of the cases" if about_item and not in_items else ""
+        add["item" if about_item else "user"].append(_line(column, why))
+    moment = events.moments.get(roles.time.column)
+    if moment is not None and not moment.places:
+        if moment.hours > 1:
+            add["user"].append(Line(f"Hour({python_text(roles.time.column)})", "of the event, UTC"))
+        if moment.weekdays > 1:
+            add["user"].append(Line(f"Weekday({python_text(roles.time.column)})", "of the event, UTC"))
+    if roles.time.column and user.present > 1.5 * user.distinct:
+        add["user"].append(
+            Line(f"History(of={python_text(roles.item.column)}, length=50)", "what the user liked before the event")
+        )
+
+
+def _unfit(column: Profile, table: TableProfile | None, roles: Roles) -> str:
+    """Why a column is no feature whatever it means; "" where it may be one."""
+    moment = table.moments.get(column.name) if table else None
+    if not column.present:
+        return "no value in any row"
+    if column.distinct < 2 and column.missing < 0.01:
+        return f"always {column.top[0][0]!r}"
+    if column.name in RESERVED:
+        return "its name is that of a column of the catalogue: rename it to use it"
+    if moment is not None and not moment.places and not _is_number(column):
+        return "a time"
+    if column.separator:
+        return ""
+    if column.name == roles.title.column:
+        return "shown as the item's name"
+    if column.unique and not _is_real(column):
+        return f"{guess_roles.told(column)}: almost every row has its own, as ids of events and free texts do"
+    if column.length > 60:
+        return f"free text of {column.length:.0f} characters on average"
+    return ""
+
+
+def _leaks(connection: duckdb.DuckDBPyConnection, events: TableProfile, column: Profile, roles: Roles) -> str:
+    """Why a column is likely known only after the event; "" where nothing says so."""
+    if _AFTER_WORDS & set(column.tokens) and not _BEFORE_WORDS & set(column.tokens):
+        if not any(re.fullmatch(r"\d+|d|h|\d+[dh]", token) for token in column.tokens):
+            return "by its name known only after the event"
+    if roles.label.column:
+        told = column_profile.predicts(connection, events.table, column.name, roles.label.column)
+        if told > 0.9 and column.distinct < 0.5 * column.present:
+            share = guess_roles.percent(told)
+            return f"it tells the label ({share} of the cases that chance does not), so it is made after it"
+    return ""
+
+
+def _is_real(column: Profile) -> bool:
+    return column.numbers == column.present and column.integers < column.present
+
+
+def _is_number(column: Profile) -> bool:
+    """Whether a column is a quantity, and not a code in digits."""
+    if column.numbers < column.present or column.distinct < 3:
+        return False
+    return _is_real(column) or (bool(_NUMBER_WORDS & set(column.tokens)) and "id" not in column.tokens)
+
+
+def _line(column: Profile, why: str = "") -> Line:
+    name = python_text(column.name)
+    if column.separator:
+        size = _buckets(column.elements)
+        code = f"Tags({name}, buckets={size}, separator={python_text(column.separator)})"
+        return Line(code, f"{column.elements:,} values, several in one text{_missing(column)}{why}")
+    if not _is_number(column):
+        return _hash(column, why.removeprefix("; "))
+    spread = f"{column.low:g} to {column.high:g}, half below {column.median:g}{_missing(column)}{why}"
+    if not _is_real(column):
+        return Line(f"Bucketized({name}, buckets=20)", spread)
+    skewed = column.low >= 0 and column.tail > 10 * max(column.median, 1e-9)
+    return Line(f"Numeric({name}" + (', transform="log1p")' if skewed else ")"), spread)
+
+
+def _hash(column: Profile, why: str = "") -> Line:
+    size = _buckets(column.distinct)
+    share = bucket_counts.expected_sharing(column.distinct, int(size.replace("_", "")))
+    about = "" if column.exact else "about "
+    shared = f", {guess_roles.percent(share)} share a bucket" if share > 2 * bucket_counts.TARGET else ""
+    comment = f"{about}{column.distinct:,} values{_missing(column)}{shared}"
+    if column.top and column.top[0][1] >= 0.01 and "alone" not in why:
+        comment += f"; {column.top[0][0]!r} has {guess_roles.percent(column.top[0][1])}"
+    return Line(f"Hash({python_text(column.name)}, buckets={size})", f"{comment}; {why}" if why else comment)
+
+
+def _buckets(distinct: int) -> str:
+    return f"{min(_MOST_BUCKETS, bucket_counts.suggested(distinct)):_}"
+
+
+def _missing(column: Profile) -> str:
+    return f", {guess_roles.percent(column.missing)} missing" if column.missing else ""
+
+
+def _choose_split(proposal: Proposal, events: TableProfile, sources: Sequence[Source]) -> None:
+    roles, rows = proposal.roles, events.table.rows
+    partitions = {days.parse(dict(source.partition).get(days.PARTITION, "")) for source in sources}
+    span = len(partitions) if None not in partitions else 0
+    moment = events.moments.get(roles.time.column)
+    user = events.columns[roles.user.column]
+    if span >= _FEWEST_DAYS and (moment is None or not moment.places):
+        line = Line(
+            f"DateSplit(train_days={_days_between(partitions) - 2}, valid_days=1, test_days=1)",
+            f"the directories have {span} days: the last is test, the one before it validation",
+        )
+    elif moment is None:
+        line = Line("RandomSplit(valid_fraction=0.1, test_fraction=0.1)", "without times only chance can part the log")
+    elif moment.places:
+        line = Line("LeaveLastOut()", "places are of each user: their last event is test, the one before it validation")
+    else:
+        line = Line("TimeSplit(valid_fraction=0.1, test_fraction=0.1)", "the last tenth of the log is test")
+    proposal.split = line
+    while proposal.batch_size > 16 and proposal.batch_size * 20 > rows:
+        proposal.batch_size //= 2
+    if user.top and user.top[0][1] > 0.3:
+        proposal.evaluation = Line(
+            'EvaluationConfig(query="event", exclude_seen=False)',
+            f"{user.top[0][0]!r} is many users at once: what it has seen tells nothing of the next one",
+        )
+    if user.present < 2 * user.distinct:
+        proposal.notes.append("Most users have a single event: there is little to learn of each, and no history.")
+
+
+def _days_between(partitions: Collection[date | None]) -> int:
+    """From the first day to the last, both included."""
+    found = sorted(day for day in partitions if day is not None)
+    return (found[-1] - found[0]).days + 1

@@ -1,0 +1,96 @@
+"""A proposed configuration as a commented Python file."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterable
+
+from twotower_tf.onboarding.proposal import Proposal
+from twotower_tf.tables.values import python_text
+
+
+def render(proposal: Proposal, name: str, where: str) -> str:
+    """The configuration file: `name` of the experiment, `where` it will stand."""
+    roles, evaluation = proposal.roles, proposal.evaluation.code
+    classes = {re.match(r"\w+", line.code).group() for side in proposal.lines.values() for line in side}  # type: ignore[union-attr]
+    classes |= {"DataConfig", "ExperimentConfig", "InBatch", "InBatchSoftmax", "SamplingConfig", "TrainConfig"}
+    classes |= {line.code.partition("(")[0] for line in (proposal.split, proposal.evaluation) if line.code}
+    data = [("root", python_text(proposal.root), "relative to where you run twotower")]
+    data += [(table, python_text(path), "") for table, path in proposal.paths.items()]
+    data += [("user_id", python_text(roles.user.column), roles.user.why)]
+    data += [("item_id", python_text(roles.item.column), roles.item.why)]
+    data += [("timestamp", python_text(roles.time.column), roles.time.why)]
+    data += [("label", python_text(roles.label.column), roles.label.why)]
+    if roles.title.column:
+        data += [("item_name", python_text(roles.title.column), roles.title.why)]
+    data += [(name, line.code, line.comment) for name, line in proposal.more.items()]
+    data += [("split", proposal.split.code, proposal.split.comment)]
+    notes = [
+        *proposal.notes,
+        "Everything below is a guess from the data, to be read once. Change what you know better.",
+    ]
+    lines = [
+        f'"""Proposed by `twotower init` from {_plain(", ".join(proposal.paths.values()))}.',
+        "",
+        f"twotower validate --config={where}",
+        f"twotower run --config={where} --run_dir=runs/{name} --export_dir=export/{name}",
+        "",
+        *(_wrapped(_plain(note), "") for note in notes),
+        '"""',
+        "",
+        "from twotower_tf.config import (",
+        *(f"    {cls}," for cls in sorted(classes)),
+        ")",
+        "",
+        "",
+        "def get_config() -> ExperimentConfig:",
+        '    """The experiment."""',
+        "    return ExperimentConfig(",
+        f"        name={python_text(name)},",
+        "        data=DataConfig(",
+        *_commented((f"            {key}={value},", comment) for key, value, comment in data),
+        "        ),",
+    ]
+    for side in ("item", "user"):
+        lines += [f"        {side}_features=("]
+        lines += _commented((f"            {line.code},", line.comment) for line in proposal.lines[side])
+        lines += ["        ),"]
+    if proposal.left_out:
+        lines += ["        # Columns that are no features:"]
+        lines += [_wrapped(f"{column}: {reason}", "        #   ") for column, reason in proposal.left_out.items()]
+    lines += [
+        "        sampling=SamplingConfig(negatives=(InBatch(),)),",
+        "        loss=InBatchSoftmax(),",
+        f"        train=TrainConfig(batch_size={proposal.batch_size}, epochs=5),",
+        *_commented(
+            [(f"        evaluation={proposal.evaluation.code},", proposal.evaluation.comment)] * bool(evaluation)
+        ),
+        "    )",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    """Text that may stand in a docstring."""
+    return text.replace("\\", "/").replace('"""', "'''")
+
+
+def _commented(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """Lines with their comments behind them, or above where both are too long for one line."""
+    found = []
+    for code, comment in pairs:
+        clean = " ".join(comment.split())
+        if not clean:
+            found.append(code)
+        elif len(code) + len(clean) + 4 <= 120:
+            found.append(f"{code}  # {clean}")
+        else:
+            indent = code[: len(code) - len(code.lstrip())]
+            found += [_wrapped(clean, f"{indent}# "), code]
+    return found
+
+
+def _wrapped(text: str, prefix: str) -> str:
+    return "\n".join(textwrap.wrap(" ".join(text.split()), 118, initial_indent=prefix, subsequent_indent=prefix))

@@ -1,0 +1,1 @@
+"""Prepares events: catalogue, users, training rows, splits, histories, statistics."""

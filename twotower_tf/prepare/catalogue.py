@@ -1,0 +1,276 @@
+"""Who and what the log is about: the tables of users and items, numbered in the order of their ids.
+
+The catalogue keeps every item of the item table and every item of a used event. A column of the item table has the
+value of the item's latest row there (by `items_time`, as of the preparation, or by the event's time column where the
+table has it, then by place); a column that only the events carry has the value of the item's latest used event, whose
+time is `last_event`. Users are those with a used event, and have their latest values in the same way: where the events
+carry a user's column, that of the latest used event.
+
+A run that continues an earlier one carries both on: a value stays where neither table nor log has a newer one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import duckdb
+
+from twotower_tf.config import ExperimentConfig
+from twotower_tf.errors import DataError
+from twotower_tf.prepare import row_rules, user_sql
+from twotower_tf.prepare.schema import RESERVED, FeatureColumn, Inputs, Side, feature_sources
+from twotower_tf.tables import timestamps
+from twotower_tf.tables.duckdb_engine import one
+from twotower_tf.tables.input_table import Column, Table
+from twotower_tf.tables.values import literal, quoted, text_sql
+
+
+@dataclass(frozen=True)
+class TableCounts:
+    """What became of a table's rows.
+
+    Used are the latest of each id, or of each id and time where rows hold from a time on; duplicates are the others;
+    quarantined are malformed ones and those without a usable id or time.
+    """
+
+    read: int
+    used: int
+    duplicates: int
+    quarantined: int
+
+
+def latest(
+    connection: duckdb.DuckDBPyConnection,
+    table: Table,
+    id_column: str,
+    event_time: str,
+    name: str,
+    since: str = "",
+    now: int | None = None,
+) -> tuple[TableCounts, list[tuple[int, str]]]:
+    """Creates `{name}_latest`: id and place of each id's latest row of a table.
+
+    Args:
+        connection: where the table is.
+        table: of items or users.
+        id_column: its column of ids.
+        event_time: the log's time column, which decides what is latest where the table has a usable one of that name.
+        name: "item" or "user".
+        since: the column with the time from which a row holds, or "". With it `{name}_rows` is created too: id, place
+            and ts (epoch microseconds) of every id's latest row at each time.
+        now: epoch seconds; rows that hold from a later time on are in no `{name}_latest`. None: all may be.
+
+    Returns:
+        The counts, and (place, reason) of rows whose id, or time in `since`, cannot be used.
+
+    Raises:
+        DataError: where most times in `since` cannot be read.
+    """
+    text = table.text(id_column)
+    faults = row_rules.unusable_id(name, id_column, text)
+    ts = "CAST(NULL AS BIGINT)"
+    if since:
+        column = table.columns[since]
+        clock = timestamps.choose(
+            connection, table.name, column.identifier, column.kind, column=since, field=f"data.{name}s_time"
+        )
+        ts, time = clock.micros, table.text(since)
+        faults += (
+            f"WHEN {time} IS NULL THEN {literal(f'no time: column {since!r} is empty')} "
+            f"WHEN {ts} IS NULL THEN 'time ''' || {time} || ''' is not {clock.form}' "
+        )
+    elif event_time in table.columns:
+        column = table.columns[event_time]
+        with contextlib.suppress(DataError):  # a column of that name with another meaning: file order decides
+            ts = timestamps.choose(connection, table.name, column.identifier, column.kind, column=event_time).micros
+    connection.execute(
+        f"""
+        CREATE TABLE {name}_rows AS
+        WITH named AS (SELECT {text} AS id, rowid AS place, {ts} AS ts, CASE {faults} END AS reason FROM {table.name})
+        SELECT id, place, ts, reason, reason IS NULL AND
+               row_number() OVER (PARTITION BY id{", ts" if since else ""} ORDER BY ts DESC NULLS LAST, place DESC) = 1
+               AS used
+        FROM named
+        """
+    )
+    used, bad = one(connection, f"SELECT count(*) FILTER (used), count(*) FILTER (reason IS NOT NULL) FROM {name}_rows")
+    begun = f"WHERE ts <= {now * timestamps.MICROSECONDS}" if since and now is not None else ""
+    rejected = connection.execute(
+        f"SELECT place, reason FROM {name}_rows WHERE reason IS NOT NULL ORDER BY place"
+    ).fetchall()
+    connection.execute(
+        f"""
+        DELETE FROM {name}_rows WHERE NOT used;
+        CREATE TABLE {name}_latest AS
+        SELECT id, place FROM (
+            SELECT id, place, row_number() OVER (PARTITION BY id ORDER BY ts DESC NULLS LAST, place DESC) AS back
+            FROM {name}_rows {begun}
+        ) WHERE back = 1
+        """
+    )
+    malformed = len(table.malformed)
+    return TableCounts(table.rows + malformed, used, table.rows - used - bad, bad + malformed), rejected
+
+
+def number(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> None:
+    """Creates `users` and `items` (id, row) and `keys`: the used events by row numbers.
+
+    Where an earlier run is continued, its users and items keep their numbers, and new ones follow.
+    """
+    used = "FROM judged WHERE reason IS NULL AND NOT excluded"
+    more = " UNION SELECT id AS item_id FROM item_latest" if inputs.items is not None else ""
+    _number(connection, "user", f"SELECT DISTINCT user_id {used}", inputs.continued)
+    _number(connection, "item", f"SELECT DISTINCT item_id {used}{more}", inputs.continued)
+    connection.execute(
+        f"""
+        CREATE TABLE keys AS
+        SELECT place, user_row, item_row, ts, label, given{"".join(f", {name}" for name in inputs.keys)}
+        FROM judged JOIN users USING (user_id) JOIN items USING (item_id)
+        WHERE reason IS NULL AND NOT excluded
+        """
+    )
+
+
+def _number(connection: duckdb.DuckDBPyConnection, side: str, ids: str, continued: bool) -> None:
+    first, earlier, fresh = 0, "", f"({ids})"
+    if continued:
+        (first,) = one(connection, f"SELECT count(*) FROM earlier_{side}s")
+        earlier = f"SELECT {side}_id, {side}_row FROM earlier_{side}s UNION ALL"
+        fresh = f"(SELECT n.{side}_id FROM ({ids}) AS n ANTI JOIN earlier_{side}s AS g ON g.{side}_id = n.{side}_id)"
+    connection.execute(
+        f"CREATE TABLE {side}s AS {earlier} SELECT {side}_id, "
+        f"CAST({first} + row_number() OVER (ORDER BY {side}_id) - 1 AS INTEGER) AS {side}_row FROM {fresh}"
+    )
+
+
+def items_query(
+    connection: duckdb.DuckDBPyConnection,
+    config: ExperimentConfig,
+    inputs: Inputs,
+    earlier: Mapping[str, Column] | None = None,
+) -> str:
+    """Creates `item_events` (each item's latest used event) and gives the SQL of `items.parquet`.
+
+    `earlier` has the columns of `earlier_items` (`g`): its values stay where neither table nor log has a newer one.
+    """
+    _latest_events(connection, "item")
+    connection.execute(
+        "CREATE TABLE item_counts AS "
+        "SELECT item_row, count(*) AS train_count FROM positives WHERE split = 0 GROUP BY item_row"
+    )
+    data = config.data
+    table, events = inputs.items, inputs.events
+    from_table = table.columns if table is not None else {}
+    kinds: dict[str, str] = {}
+    features = {column.name: column for column in feature_sources(config, "item")}
+    name = "NULL"
+    if data.item_name:
+        name = (
+            table.text(data.item_name, "t")
+            if table and data.item_name in from_table
+            else events.text(data.item_name, "e")
+        )
+    values = {"item_id": "i.item_id", "item_name": f"coalesce({name}, i.item_id)"}
+    for feature in features.values():
+        if feature.name not in values:
+            values[feature.name] = _feature(feature, data.item_id, table, events)
+    if table is not None:
+        others = [column for column in from_table if column not in values and column not in (data.item_id, *RESERVED)]
+        kinds = user_sql.value_kinds(connection, table, others)  # for filters
+        if earlier is not None:
+            kinds |= {name: "VARCHAR" for name, kind in kinds.items() if _clashes(earlier.get(name), kind)}
+        values |= {name: user_sql.of_kind(table, name, kind, "t") for name, kind in kinds.items()}
+    if earlier is not None:
+        for name in list(values)[1:]:
+            before, now = _before(earlier.get(name), kinds.get(name, "")), values[name]
+            column = data.item_name if name == "item_name" else name
+            silent = [] if column in from_table and column not in events.columns else [_NO_NEWER_EVENT]
+            silent += ["l.id IS NULL"] if table is not None else []
+            values[name] = f"CASE WHEN {' AND '.join(silent)} THEN coalesce({before}, {now}) ELSE {now} END"
+    values["train_count"] = "coalesce(c.train_count, 0)"
+    last = timestamps.seconds_sql("last.ts")
+    values["last_event"] = last if earlier is None else f"greatest({last}, g.last_event)"
+    joins = "LEFT JOIN item_events AS last ON last.item_row = i.item_row LEFT JOIN events AS e ON e.rowid = last.place "
+    joins += "LEFT JOIN item_counts AS c ON c.item_row = i.item_row "
+    if table is not None:
+        joins += "LEFT JOIN item_latest AS l ON l.id = i.item_id LEFT JOIN item_table AS t ON t.rowid = l.place"
+    if earlier is not None:
+        joins += " LEFT JOIN earlier_items AS g ON g.item_row = i.item_row"
+    selected = ", ".join(f"{expression} AS {quoted(column)}" for column, expression in values.items())
+    return f"SELECT {selected} FROM items AS i {joins} ORDER BY i.item_row"
+
+
+def users_query(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> str:
+    """Creates `user_events` (each user's latest used event) and gives the SQL of `users.parquet`.
+
+    A source column NAME of the user features is `user.NAME` there, as in the examples. Where an earlier run is
+    continued, the values of `earlier_users` (`g`) stay where neither table nor log has a newer one.
+    """
+    _latest_events(connection, "user")
+    values: dict[str, str] = {}
+    for feature in inputs.user_from_events:
+        values[feature.name] = feature.sql(inputs.events.columns[feature.name], "e")
+    last = timestamps.seconds_sql("last.ts")
+    joins = "LEFT JOIN user_events AS last ON last.user_row = u.user_row LEFT JOIN events AS e ON e.rowid = last.place "
+    if inputs.users is not None:
+        for feature in inputs.user_from_table:
+            values[feature.name] = feature.sql(inputs.users.columns[feature.name], "t")
+        joins += "LEFT JOIN user_latest AS l ON l.id = u.user_id LEFT JOIN user_table AS t ON t.rowid = l.place "
+    if inputs.continued:
+        last = f"greatest({last}, g.last_event)"
+        joins += "LEFT JOIN earlier_users AS g ON g.user_row = u.user_row "
+        for features, silent in ((inputs.user_from_events, _NO_NEWER_EVENT), (inputs.user_from_table, "l.id IS NULL")):
+            for feature in features:
+                before = f"g.{quoted(f'user.{feature.name}')}"
+                values[feature.name] = f"CASE WHEN {silent} THEN {before} ELSE {values[feature.name]} END"
+    selected = "".join(f", {value} AS {quoted(f'user.{name}')}" for name, value in values.items())
+    return (
+        f"SELECT u.user_id, u.train_count, {last} AS last_event{selected} "
+        f"FROM user_counts AS u {joins}ORDER BY u.user_row"
+    )
+
+
+_BEFORE_ALL = -(1 << 62)  # the time of an event without one
+# an earlier run's latest event is later than this one's; of one second the new one counts
+_NO_NEWER_EVENT = (
+    f"(last.place IS NULL OR coalesce({timestamps.seconds_sql('last.ts')}, {_BEFORE_ALL}) < "
+    f"coalesce(g.last_event, {_BEFORE_ALL}))"
+)
+
+
+def _latest_events(connection: duckdb.DuckDBPyConnection, side: Side) -> None:
+    """Creates `{side}_events`: place and time of each user's or item's latest used event."""
+    connection.execute(
+        f"""
+        CREATE TABLE {side}_events AS
+        WITH latest AS (SELECT {side}_row, max(ts) AS ts FROM split_keys GROUP BY {side}_row)
+        SELECT k.{side}_row, max(k.place) AS place, max(k.ts) AS ts
+        FROM split_keys AS k JOIN latest ON k.{side}_row = latest.{side}_row AND k.ts IS NOT DISTINCT FROM latest.ts
+        GROUP BY k.{side}_row
+        """
+    )
+
+
+def _clashes(earlier: Column | None, kind: str) -> bool:
+    """Whether a column's values had a type that does not go with the one they have now."""
+    return earlier is not None and earlier.kind != kind and {earlier.kind, kind} != {"BIGINT", "DOUBLE"}
+
+
+def _before(earlier: Column | None, kind: str) -> str:
+    """SQL of a column's earlier value, as text where `kind` is."""
+    if earlier is None:
+        return "NULL"
+    return text_sql(f"g.{earlier.identifier}", earlier.kind) if kind == "VARCHAR" else f"g.{earlier.identifier}"
+
+
+def _feature(feature: FeatureColumn, item_id: str, table: Table | None, events: Table) -> str:
+    if feature.name == item_id:
+        return "i.item_id" if feature.kind == "text" else "TRY_CAST(i.item_id AS DOUBLE)"
+    if table is not None and feature.name in table.columns:
+        value = feature.sql(table.columns[feature.name], "t")
+        if feature.name not in events.columns:
+            return value
+        return f"CASE WHEN t.rowid IS NULL THEN {feature.sql(events.columns[feature.name], 'e')} ELSE {value} END"
+    return feature.sql(events.columns[feature.name], "e")

@@ -1,0 +1,141 @@
+"""A preparation that continues an earlier one: only files that it has not read become rows.
+
+What is reused: the statistics, as they are; the numbers of users and items (new ones follow, ordered by id among
+themselves, so that rows are ordered by id within each generation); the values of users and of the catalogue of which
+nothing new is known; the counts of positives, which go on. Whatever the earlier run did with its rows, to this one they
+are the past: all its positives, held-out ones too, stand in the histories, in the counts and in what a user has seen,
+and none becomes a row again. The split's rule is applied to the new rows alone. So a run over days 1 to 5 and one over
+day 6 `--since` it give day 6 the histories and values that one run over days 1 to 6 with days 1 to 5 as training gives
+it.
+
+The tables of items and users are read whole. Latest values and histories go by the events' times, whatever the order
+of arrival; of equal times, and in a log without times, new events are the later ones.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from twotower_tf import artifacts, sql
+from twotower_tf.artifacts import PreparedPaths, RunPaths
+from twotower_tf.config import ExperimentConfig, to_json
+from twotower_tf.errors import ArtifactError, ConfigError, DataError
+from twotower_tf.tables import input_files
+from twotower_tf.tables.input_files import Source
+from twotower_tf.tables.input_table import Column
+from twotower_tf.tables.values import file_pattern, quoted
+
+# where the files lie, and how events become splits, may differ between the runs
+_FREE = ("root", "events", "items", "users", "split")
+
+
+def basis(config: ExperimentConfig) -> dict[str, str]:
+    """Digests of the parts of the configuration that runs which continue each other have in common."""
+    document = json.loads(to_json(config))
+    data = {name: value for name, value in document["data"].items() if name not in _FREE}
+    parts = {"data": data, "item_features": document["item_features"], "user_features": document["user_features"]}
+    return {name: artifacts.fingerprint(value) for name, value in parts.items()}
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """The run that is continued.
+
+    Attributes:
+        run_dir: its directory.
+        manifest: of its preparation.
+    """
+
+    run_dir: Path
+    manifest: dict[str, Any]
+
+    @property
+    def paths(self) -> PreparedPaths:
+        return PreparedPaths(RunPaths(self.run_dir).prepared)
+
+    @property
+    def inputs(self) -> list[dict[str, Any]]:
+        """Every input file that it, or a run before it, has read."""
+        before = self.manifest["since"] or {"inputs": []}
+        return [*before["inputs"], *self.manifest["inputs"]]
+
+    def unread(self, sources: Sequence[Source]) -> list[Source]:
+        """Those event files that are new.
+
+        Raises:
+            DataError: where a file has changed since it was read, or none is new.
+        """
+        known = {entry["path"]: entry for entry in self.inputs}
+        found = []
+        for source in sources:
+            if source.name not in known:
+                found.append(source)
+            elif input_files.describe(source) != known[source.name]:
+                raise DataError(
+                    f"{source.name}: has changed since {self.run_dir} read it; prepare again without --since"
+                )
+        if not found:
+            raise DataError(
+                f"data.events: {self.run_dir} has read all of {len(sources)} files; there is nothing new to prepare"
+            )
+        return found
+
+    def load(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Creates `earlier_users` and `earlier_items`, with their latest values, and `past`, its positives."""
+        paths = self.paths
+        past = file_pattern(paths.positives, "*.parquet")
+        connection.execute(
+            f"""
+            CREATE TABLE earlier_users AS
+            SELECT * EXCLUDE (file_row_number), CAST(file_row_number AS INTEGER) AS user_row
+            FROM read_parquet({file_pattern(paths.users)}, file_row_number=true);
+            CREATE TABLE earlier_items AS
+            SELECT * EXCLUDE (file_row_number), CAST(file_row_number AS INTEGER) AS item_row
+            FROM read_parquet({file_pattern(paths.items)}, file_row_number=true);
+            CREATE TABLE past AS
+            SELECT user_row, item_row, micros AS ts, place - {_ROWS} AS place, CAST(0 AS TINYINT) AS split
+            FROM read_parquet({past})
+            """
+        )
+
+    def reuse_statistics(self, paths: PreparedPaths) -> None:
+        """Takes over the boundaries, means and deviations."""
+        shutil.copyfile(self.paths.statistics, paths.statistics)
+
+    def catalogue_columns(self) -> dict[str, Column]:
+        """The columns of `earlier_items`, by name."""
+        with sql.connect(directories=[self.paths.root]) as connection:
+            found = connection.execute(f"DESCRIBE SELECT * FROM read_parquet({file_pattern(self.paths.items)})")
+            return {name: Column(quoted(name), kind) for name, kind, *_ in found.fetchall()}
+
+
+_ROWS = 1 << 40  # more than any log has: the places of the past, in their order, come before those of the log
+
+
+def open_earlier(run_dir: Path, config: ExperimentConfig, into: Path, schema_version: int) -> Earlier:
+    """Opens the run that is to be continued.
+
+    Raises:
+        ArtifactError: where it has no finished preparation, or one of another version.
+        ConfigError: where it was prepared with other features or columns, or is the run that is to be written.
+    """
+    if run_dir.resolve() == into.resolve():
+        raise ConfigError(f"--since: {run_dir} is --run_dir too; name the run that is continued")
+    path = PreparedPaths(RunPaths(run_dir).prepared).manifest
+    if not path.is_file():
+        raise ArtifactError(f"--since: {run_dir}: no finished preparation there; run `twotower prepare` first")
+    manifest = artifacts.read_json(path, "prepared directory", schema_version)
+    differing = [part for part, digest in basis(config).items() if manifest["basis"][part] != digest]
+    if differing:
+        raise ConfigError(
+            f"--since: {run_dir} was prepared with another configuration ({', '.join(differing)}); only data.root, "
+            "data.events, data.items, data.users and data.split may differ"
+        )
+    return Earlier(run_dir, manifest)

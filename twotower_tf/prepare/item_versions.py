@@ -1,0 +1,167 @@
+"""Values of item features that change with time: which version of an item holds when.
+
+Positives, negatives, validation and test all take an item's values from its versions, as of a time, by one rule. So a
+positive's values are no more exact in time than a negative's, and a column that changes with time tells the two apart
+only where users do.
+
+- A column that the item table has, with `items_time`: the latest row at or before the time; before the first row there
+  is no value. A row must tell what was known when it begins.
+- A column that the log carries: what the item's latest event strictly before the time says, since an event may carry
+  what it has itself brought about (a counter of clicks). Before the item's first event its values are those of that
+  event: attributes that never change are known from the beginning. An item without an event has the item table's value.
+  Held-out events tell nothing to rows that were before them in training.
+
+Versions that say the same as the one before are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import duckdb
+
+from twotower_tf.prepare.schema import FeatureColumn, Inputs
+from twotower_tf.tables.duckdb_engine import drop, one
+from twotower_tf.tables.input_table import Column
+from twotower_tf.tables.values import quoted
+
+START = -(1 << 62)  # from when on an item's first version holds
+
+
+def create(
+    connection: duckdb.DuckDBPyConnection, inputs: Inputs, earlier: Mapping[str, Column] | None, *, timed: bool
+) -> None:
+    """Creates `item_versions`: item row (`version_of`), `since`, number in that order (`place`), values `v0`, `v1`, ...
+
+    `since` is in epoch microseconds.
+
+    Args:
+        connection: with `split_keys`, `items`, the input tables, and where `earlier` is given `earlier_items`.
+        inputs: the tables' columns; those of `item_as_of` give the values.
+        earlier: the columns of `earlier_items`, whose values hold until a newer one is known, or None.
+        timed: whether the rows of the item table hold from a time on.
+    """
+    table = inputs.items if inputs.items is not None and _in_table(inputs) else None
+    known = one(connection, "SELECT count(*) FROM earlier_items")[0] if earlier is not None else 0
+    times = [f"SELECT item_row, CAST({START} AS BIGINT) AS since FROM items"]
+    joins, selected = "", ["k.item_row", "k.since"]
+    if inputs.item_from_events:
+        _create_reports(connection, inputs, known)
+        times.append("SELECT item_row, since FROM item_reports")
+        joins += " ASOF LEFT JOIN item_reports AS r ON r.item_row = k.item_row AND k.since >= r.since"
+        selected += ["r.place AS reported_at", *(f"r.r{number}" for number in range(len(inputs.item_from_events)))]
+    if table is not None:
+        since = ", ts AS since" if timed else ""
+        rows = "item_rows" if timed else "item_latest"
+        connection.execute(
+            f"CREATE TABLE item_held AS SELECT item_row, place{since} FROM {rows} JOIN items ON id = item_id"
+        )
+        if timed:
+            times.append("SELECT item_row, since FROM item_held")
+        joins += f" {'ASOF ' if timed else ''}LEFT JOIN item_held AS h ON h.item_row = k.item_row"
+        joins += " AND k.since >= h.since" if timed else ""
+        selected.append("h.place AS held_at")
+    connection.execute(f"CREATE TABLE item_times AS {' UNION '.join(times)}")
+    connection.execute(f"CREATE TABLE item_places AS SELECT {', '.join(selected)} FROM item_times AS k{joins}")
+    joins = " LEFT JOIN item_table AS t ON t.rowid = p.held_at" if table is not None else ""
+    listed = "p.held_at"
+    if earlier is not None:
+        joins += " LEFT JOIN earlier_items AS g ON g.item_row = p.item_row"
+        if timed and table is not None:
+            connection.execute("CREATE TABLE item_listed AS SELECT DISTINCT item_row FROM item_held")
+            joins += " LEFT JOIN item_listed AS l ON l.item_row = p.item_row"
+            listed = "l.item_row"
+    values = [
+        f"{_value(column, inputs, earlier, listed)} AS v{number}" for number, column in enumerate(inputs.item_as_of)
+    ]
+    connection.execute(
+        "CREATE TABLE item_values AS SELECT p.item_row, p.since, p.since + 1 AS after, "
+        f"{', '.join(values)} FROM item_places AS p{joins}"
+    )
+    _create_changes(connection, len(values))
+    for name in ("item_times", "item_places", "item_values"):
+        drop(connection, name)
+    if inputs.item_from_events:
+        drop(connection, "item_reports")
+
+
+def query(inputs: Inputs) -> str:
+    """SQL of the files that `Prepared.version_parts` lists."""
+    values = ", ".join(
+        f"v{number} AS {quoted(f'item.{column.name}')}" for number, column in enumerate(inputs.item_as_of)
+    )
+    return f"SELECT version_of AS item_row, since, {values} FROM item_versions ORDER BY place"
+
+
+def _in_table(inputs: Inputs) -> bool:
+    columns = inputs.items.columns if inputs.items is not None else {}
+    return any(column.name in columns for column in inputs.item_as_of)
+
+
+def _create_reports(connection: duckdb.DuckDBPyConnection, inputs: Inputs, known: int) -> None:
+    """Creates `item_reports`: what the log says of an item, from the microsecond after it says so.
+
+    The first report of an item holds from the beginning, unless an earlier run knows the item (the first `known` rows).
+    Test events are no reports, and validation events are where they follow all of training, so that training rows see
+    training events alone; only an item of no other event has its first one of these.
+    """
+    (last,) = one(connection, "SELECT max(ts) FROM split_keys WHERE split = 0")
+    counted = f"coalesce(split = 0{f' OR (split = 1 AND ts > {last})' if last is not None else ''}, false)"
+    events = inputs.events.columns
+    values = ", ".join(
+        f"{column.sql(events[column.name], 'e')} AS r{number}" for number, column in enumerate(inputs.item_from_events)
+    )
+    connection.execute(
+        f"""
+        CREATE TABLE item_moments AS
+        SELECT item_row, counted, since, max(place) AS place
+        FROM (SELECT item_row, {counted} AS counted, coalesce(ts + 1, {START}) AS since, place FROM split_keys)
+        GROUP BY item_row, counted, since;
+        CREATE TABLE item_first AS
+        SELECT item_row, bool_or(counted) AS counted, coalesce(min(since) FILTER (WHERE counted), min(since)) AS first
+        FROM item_moments GROUP BY item_row;
+        CREATE TABLE item_reports AS
+        SELECT m.item_row, m.place, {values},
+               CASE WHEN m.since = f.first AND m.item_row >= {known} THEN {START} ELSE m.since END AS since
+        FROM item_moments AS m JOIN item_first AS f ON f.item_row = m.item_row JOIN events AS e ON e.rowid = m.place
+        WHERE m.counted OR (NOT f.counted AND m.since = f.first AND m.item_row >= {known})
+        """
+    )
+    drop(connection, "item_moments")
+    drop(connection, "item_first")
+
+
+def _value(column: FeatureColumn, inputs: Inputs, earlier: Mapping[str, Column] | None, listed: str) -> str:
+    """SQL of a column's value: what the log says, else what the item table says, else what an earlier run knew.
+
+    `listed` is SQL that is NULL where the item table does not have the item.
+    """
+    table = inputs.items.columns if inputs.items is not None else {}
+    value = column.sql(table[column.name], "t") if column.name in table else ""
+    if earlier is not None and column.name in earlier:
+        before = f"g.{earlier[column.name].identifier}"
+        value = f"CASE WHEN {listed} IS NULL THEN {before} ELSE {value} END" if value else before
+    if column not in inputs.item_from_events:
+        return value
+    reported = f"p.r{inputs.item_from_events.index(column)}"
+    return f"CASE WHEN p.reported_at IS NULL THEN {value} ELSE {reported} END" if value else reported
+
+
+def _create_changes(connection: duckdb.DuckDBPyConnection, values: int) -> None:
+    """Creates `item_versions` from `item_values`, without those that say the same as the one before."""
+    columns = [f"v{number}" for number in range(values)]
+    differs = " OR ".join(f"k.{name} IS DISTINCT FROM b.{name}" for name in columns)
+    kept = "".join(f", k.{name}" for name in columns)
+    connection.execute(
+        f"""
+        CREATE TABLE item_changes AS
+        SELECT k.item_row, k.since{kept}
+        FROM item_values AS k ASOF LEFT JOIN item_values AS b ON b.item_row = k.item_row AND k.since >= b.after
+        WHERE b.item_row IS NULL OR {differs};
+        CREATE TABLE item_versions AS
+        SELECT item_row AS version_of, since, CAST(row_number() OVER (ORDER BY item_row, since) - 1 AS BIGINT) AS place,
+               {", ".join(columns)}
+        FROM item_changes
+        """
+    )
+    drop(connection, "item_changes")

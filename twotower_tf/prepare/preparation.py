@@ -1,0 +1,324 @@
+"""Raw tables to `prepared/`: one pass of SQL steps, on DuckDB out of core or on Spark, published by one rename.
+
+The steps' order: read, judge every row, number users and items, split, histories, training rows, catalogue, statistics,
+manifest. Every step is a table or a stream in DuckDB; the same input and configuration give the same bytes, whatever
+the number of threads. On Spark the same steps give the same rows, with `examples/` cut into parts in another way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow.parquet as pq
+
+from twotower_tf import artifacts
+from twotower_tf import config as configuration
+from twotower_tf.artifacts import PreparedPaths, RunPaths
+from twotower_tf.config import DateSplit, ExperimentConfig
+from twotower_tf.errors import DataError
+from twotower_tf.prepare import (
+    as_of,
+    catalogue,
+    histories,
+    item_versions,
+    row_rules,
+    schema,
+    splits,
+    statistics,
+    text_forms,
+    training_rows,
+)
+from twotower_tf.prepare.incremental import Earlier, basis, open_earlier
+from twotower_tf.prepare.schema import FeatureColumn, Inputs
+from twotower_tf.prepare.spark.spark_session import SparkOptions, open_session
+from twotower_tf.progress import Progress, silent
+from twotower_tf.tables import days, input_files, parquet_parts, quarantine, timestamps
+from twotower_tf.tables.duckdb_engine import Cluster, drop, one, open_engine, size
+from twotower_tf.tables.input_table import Column
+from twotower_tf.tables.values import file_pattern, quoted
+
+SCHEMA_VERSION = 5
+_STEPS = 8
+
+
+def prepare(
+    config: ExperimentConfig,
+    run_dir: Path,
+    *,
+    memory_limit: str = "4GB",
+    threads: int = 0,
+    spark: SparkOptions | None = None,
+    since: Path | None = None,
+    now: float | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Writes `prepared/` of a run directory and returns its manifest.
+
+    Args:
+        config: the experiment.
+        run_dir: the run directory; an earlier `prepared/` there is replaced at the end, as a whole.
+        memory_limit: near which the process's memory stays, e.g. "4GB"; beyond it, DuckDB spills below the run
+            directory.
+        threads: of DuckDB; 0 takes one per core.
+        spark: where Spark runs, which then does the work; `memory_limit` is that of each of its tasks. The run
+            directory and the input files are then on storage that every executor reaches under the same path.
+        since: an earlier run directory that this one continues with new files (`data.since` says how), or None.
+        now: epoch seconds as of which the catalogue holds: rows of the item table that begin later do not hold yet;
+            None is the time of the call.
+        progress: told of each step.
+
+    Raises:
+        ArtifactError: where `since` has no finished preparation.
+        DataError: for input that cannot be used, or that changes while it is read.
+        ConfigError: for a `memory_limit` that is no size, or where Spark cannot be started.
+    """
+    size(memory_limit)  # what is asked is checked before what is there
+    earlier = open_earlier(Path(since), config, Path(run_dir), SCHEMA_VERSION) if since else None
+    sources = _sources(config, earlier)
+    every = [source for table in sources.values() for source in table]
+    inputs = input_files.Snapshot(every)
+    with artifacts.atomic_directory(RunPaths(Path(run_dir)).prepared, replace=True) as temporary:
+        work, own = temporary / "work", [temporary, *([earlier.paths.root] if earlier else [])]
+        with (
+            (
+                open_session(spark, work, memory_limit, own)
+                if spark
+                else open_engine(
+                    work,
+                    memory_limit,
+                    threads,
+                    input_files.text_bytes(sources["events"]),
+                    directories=[*own, *input_files.directories(every)],
+                )
+            ) as connection,
+            inputs.held(),
+        ):
+            moment = int(time.time() if now is None else now)
+            return _prepare(connection, config, temporary, threads, progress, earlier, sources, moment)
+
+
+def _prepare(
+    connection: duckdb.DuckDBPyConnection,
+    config: ExperimentConfig,
+    root: Path,
+    threads: int,
+    progress: Progress,
+    earlier: Earlier | None,
+    sources: dict[str, list[input_files.Source]],
+    now: int,
+) -> dict[str, Any]:
+    paths = PreparedPaths(root)
+    steps = iter(range(_STEPS + 1))
+
+    def step() -> None:
+        progress("prepare", next(steps), _STEPS)
+
+    step()
+    past, known = "", None
+    if earlier:
+        earlier.load(connection)
+        past, known = "past", earlier.catalogue_columns()
+    inputs = dataclasses.replace(schema.load(connection, config, sources), continued=earlier is not None)
+    step()
+    row_rules.check_numbers(connection, inputs)
+    time_form = row_rules.judge(connection, config, inputs)
+    tables, rejected = _side_tables(connection, config, inputs, now)
+    quarantined = _quarantine(connection, inputs, rejected, paths.quarantine)
+    rows = _account(connection, config, inputs, quarantined)
+    step()
+    catalogue.number(connection, inputs)
+    drop(connection, "judged")
+    splits.assign(connection, config)
+    drop(connection, "keys")
+    step()
+    histories.count_positives(connection, past)
+    histories.write_sequences(connection, root, past)
+    step()
+    versions = _versions(connection, config, inputs, known)
+    histories.place_histories(connection, bool(config.data.timestamp), versions, inputs.keys)
+    step()
+    training_rows.write(connection, inputs, paths, threads, lambda done, total: progress("examples", done, total))
+    drop(connection, "placed")
+    if inputs.item_as_of:
+        parquet_parts.write_parts(connection, item_versions.query(inputs), paths.item_versions)
+        drop(connection, "item_versions")
+    step()
+    parquet_parts.write_table(connection, catalogue.items_query(connection, config, inputs, known), paths.items)
+    parquet_parts.write_table(connection, catalogue.users_query(connection, inputs), paths.users)
+    step()
+    if earlier:
+        earlier.reuse_statistics(paths)
+    else:
+        artifacts.write_json(paths.statistics, statistics.compute(connection, config, _training_rows(inputs, paths)))
+    manifest = _manifest(connection, config, inputs, rows, tables, paths)
+    manifest |= {
+        "time_form": time_form,
+        "text_forms": _text_forms(connection, config, inputs, earlier),
+        "basis": basis(config),
+        "since": {"inputs": earlier.inputs} if earlier else None,
+    }
+    artifacts.write_json(paths.manifest, manifest)
+    step()
+    return manifest
+
+
+def _sources(config: ExperimentConfig, earlier: Earlier | None) -> dict[str, list[input_files.Source]]:
+    """The files of every table; of the log those that are new to `earlier`."""
+    found: dict[str, list[input_files.Source]] = {
+        name: input_files.find_table(config.data, name) for name in schema.TABLES
+    }
+    return found | {"events": earlier.unread(found["events"])} if earlier else found
+
+
+def _side_tables(
+    connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs, now: int
+) -> tuple[dict[str, Any], dict[str, list[tuple[int, str]]]]:
+    """Reduces item and user tables to the latest row per id; counts, and rows without a usable id."""
+    counts: dict[str, Any] = {}
+    rejected: dict[str, list[tuple[int, str]]] = {}
+    data = config.data
+    for name, table, column, since in (
+        ("items", inputs.items, data.item_id, data.items_time),
+        ("users", inputs.users, data.user_id, data.users_time),
+    ):
+        if table is not None:
+            found, rejected[name] = catalogue.latest(connection, table, column, data.timestamp, name[:-1], since, now)
+            counts[name] = dataclasses.asdict(found)
+    return counts, rejected
+
+
+def _quarantine(
+    connection: duckdb.DuckDBPyConnection, inputs: Inputs, rejected: dict[str, list[tuple[int, str]]], path: Path
+) -> int:
+    """Writes the quarantine and returns how many rows of the log are in it."""
+    bad = connection.execute("SELECT place, reason FROM judged WHERE reason IS NOT NULL ORDER BY place").fetchall()
+    entries = quarantine.entries(connection, inputs.events, bad)
+    of_log = len(entries)
+    for name, table in (("items", inputs.items), ("users", inputs.users)):
+        if table is not None:
+            entries += quarantine.entries(connection, table, rejected[name])
+    quarantine.write(path, entries)
+    return of_log
+
+
+def _account(
+    connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs, quarantined: int
+) -> dict[str, Any]:
+    """The rows of the log by what became of them: read = used + excluded + quarantined."""
+    by_days = "given IS NULL" if isinstance(config.data.split, DateSplit) else "false"
+    used, outside, excluded = one(
+        connection,
+        f"SELECT count(*) FILTER (reason IS NULL AND NOT excluded), count(*) FILTER (excluded AND {by_days}), "
+        f"count(*) FILTER (excluded AND NOT ({by_days})) FROM judged",
+    )
+    if not used:
+        days_told = f"{outside} {days.EXCLUDED}, " if outside else ""
+        raise DataError(
+            f"data.events: {inputs.events.sources[0].name}: no row can be used: {excluded} excluded by data.exclude, "
+            f"{days_told}{quarantined} malformed"
+        )
+    return {
+        "read": inputs.events.rows + len(inputs.events.malformed),
+        "used": used,
+        "excluded": {reason: n for reason, n in (("exclude", excluded), (days.EXCLUDED, outside)) if n},
+        "quarantined": quarantined,
+    }
+
+
+def _versions(
+    connection: duckdb.DuckDBPyConnection,
+    config: ExperimentConfig,
+    inputs: Inputs,
+    earlier: Mapping[str, Column] | None,
+) -> dict[str, bool]:
+    """The sides whose versions enter the examples, and whether these hold from a time on."""
+    found = {}
+    if inputs.user_from_table:
+        found["user"] = bool(config.data.users_time)
+        as_of.create_user_versions(connection, timed=found["user"])
+        if inputs.continued:
+            as_of.create_carried_users(connection)
+    if inputs.item_as_of:
+        found["item"] = True
+        item_versions.create(connection, inputs, earlier, timed=bool(config.data.items_time))
+    return found
+
+
+def _text_forms(
+    connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs, earlier: Earlier | None
+) -> dict[str, str]:
+    """How the log writes booleans and whole numbers; a form is one that the values of every run have."""
+    found = text_forms.find(connection, config, inputs)
+    if earlier is None:
+        return found
+    return {name: form for name, form in found.items() if earlier.manifest["text_forms"].get(name) == form}
+
+
+def _training_rows(inputs: Inputs, paths: PreparedPaths) -> Any:
+    """Where the statistics find the values of a source column on the training rows."""
+    examples = f"read_parquet({file_pattern(paths.examples('train'), '*.parquet')})"
+    items = (
+        f"(SELECT *, file_row_number AS item_row FROM read_parquet({file_pattern(paths.items)}, file_row_number=true))"
+    )
+    varying = {column.name for column in inputs.item_as_of}
+
+    def relation(side: str, column: str) -> tuple[str, str]:
+        if side == "user" or column in varying:
+            return examples, quoted(f"{side}.{column}")
+        return f"{examples} AS e JOIN {items} AS i ON i.item_row = e.item_row", f"i.{quoted(column)}"
+
+    return relation
+
+
+def _manifest(
+    connection: duckdb.DuckDBPyConnection,
+    config: ExperimentConfig,
+    inputs: Inputs,
+    rows: dict[str, Any],
+    tables: dict[str, Any],
+    paths: PreparedPaths,
+) -> dict[str, Any]:
+    found = connection.execute(
+        "SELECT split, count(*), count(*) FILTER (label = 1), count(DISTINCT user_row), count(DISTINCT item_row), "
+        "min(ts), max(ts) FROM split_keys GROUP BY split"
+    ).fetchall()
+    by_split = {row_rules.SPLITS[code]: counts for code, *counts, _, _ in found}
+    first, last = (timestamps.seconds_sql(f"{end}(ts)") for end in ("min", "max"))
+    times = one(connection, f"SELECT {first}, {last} FROM split_keys")
+    sources = [source for table in (inputs.events, inputs.items, inputs.users) if table for source in table.sources]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "engine": "spark" if isinstance(connection, Cluster) else "duckdb",
+        "config_fingerprint": configuration.fingerprint(config),
+        "rows": rows,
+        "tables": tables,
+        "splits": {
+            split: dict(zip(("rows", "positives", "users", "items"), by_split.get(split, [0] * 4), strict=True))
+            for split in row_rules.SPLITS
+        },
+        "items": pq.read_metadata(paths.items).num_rows,
+        "users": pq.read_metadata(paths.users).num_rows,
+        "time_range": list(times) if times[0] is not None else None,
+        "split_times": {row_rules.SPLITS[code]: [first, last] for code, *_, first, last in found if first is not None},
+        "item_columns_as_of": [column.name for column in inputs.item_as_of],
+        "columns": _columns(inputs),
+        "keys": [*training_rows.KEYS, *inputs.keys],
+        "inputs": [input_files.describe(source) for source in sources],
+    }
+
+
+def _columns(inputs: Inputs) -> dict[str, Any]:
+    """Source columns of the features: what is stored, and which table the values come from."""
+
+    def described(columns: tuple[FeatureColumn, ...], table: str) -> dict[str, dict[str, str]]:
+        return {column.name: {"kind": column.kind, "from": table} for column in columns}
+
+    return {
+        "user": described(inputs.user_from_events, "events") | described(inputs.user_from_table, "users"),
+        "item": described(inputs.item_from_events, "events") | described(inputs.item_from_table, "items"),
+    }

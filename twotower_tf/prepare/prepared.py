@@ -1,0 +1,154 @@
+"""Reading `prepared/`: the one door to it for features, sampling, training, evaluation and export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from twotower_tf import artifacts
+from twotower_tf.artifacts import PreparedPaths, RunPaths
+from twotower_tf.errors import ArtifactError
+from twotower_tf.prepare import preparation, statistics
+
+KEYS = {
+    "user_row": np.int32,
+    "item_row": np.int32,
+    "label": np.int8,
+    "timestamp": np.int64,
+    "microsecond": np.int32,
+    "history_start": np.int64,
+    "history_end": np.int64,
+    "rejected": np.bool_,
+    "weight": np.float32,
+    "list": np.int64,
+    "position": np.float64,
+}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare` wrote.
+
+    Attributes:
+        paths: its files.
+        manifest: counts, splits, inputs.
+        statistics: of the training rows, by side and feature name.
+    """
+
+    paths: PreparedPaths
+    manifest: dict[str, Any]
+    statistics: dict[str, Any]
+
+    @classmethod
+    def open(cls, run_dir: str | Path) -> Prepared:
+        """Opens `prepared/` of a run directory.
+
+        Raises:
+            ArtifactError: where it is missing, unfinished, or of another schema version.
+        """
+        paths = PreparedPaths(RunPaths(Path(run_dir)).prepared)
+        if not paths.manifest.is_file():
+            raise ArtifactError(f"{paths.root}: no finished preparation; run `twotower prepare` first")
+        again = "run `twotower prepare` again"
+        manifest = artifacts.read_json(paths.manifest, "prepared directory", preparation.SCHEMA_VERSION, again)
+        numbers = artifacts.read_json(paths.statistics, "prepared directory", statistics.SCHEMA_VERSION)
+        return cls(paths, manifest, numbers)
+
+    @property
+    def num_items(self) -> int:
+        return int(self.manifest["items"])
+
+    @property
+    def num_users(self) -> int:
+        return int(self.manifest["users"])
+
+    def items(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The catalogue, by default all of its columns; row i is the item with `item_row` i."""
+        return pq.read_table(self.paths.items, columns=None if columns is None else list(columns))
+
+    def item_ids(self) -> npt.NDArray[np.object_]:
+        """[num_items] str: the items' ids, by row."""
+        ids: npt.NDArray[np.object_] = (
+            pq.read_table(self.paths.items, columns=["item_id"]).column(0).to_numpy(zero_copy_only=False)
+        )
+        return ids.astype(object)
+
+    def user_ids(self) -> npt.NDArray[np.object_]:
+        """[num_users] str: the users' ids, by row."""
+        ids: npt.NDArray[np.object_] = (
+            pq.read_table(self.paths.users, columns=["user_id"]).column(0).to_numpy(zero_copy_only=False)
+        )
+        return ids.astype(object)
+
+    def train_count(self) -> npt.NDArray[np.int64]:
+        """[num_items] int64: training positives of each item, those of earlier runs (`--since`) among them."""
+        table = pq.read_table(self.paths.items, columns=["train_count"])
+        return np.asarray(table.column(0).to_numpy(), dtype=np.int64)
+
+    def num_rows(self, split: str) -> int:
+        """Rows of `train`, `valid` or `test`."""
+        return int(self.manifest["splits"][split]["rows"])
+
+    def num_positives(self, split: str) -> int:
+        """Positives among them."""
+        return int(self.manifest["splits"][split]["positives"])
+
+    def parts(self, split: str) -> list[Path]:
+        """The split's Parquet files, in order."""
+        return sorted(self.paths.examples(split).glob("part-*.parquet"))
+
+    def columns(self, split: str, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+        """Key columns of a split as arrays `[num_rows]`, of `manifest["keys"]`, or `microsecond`.
+
+        `user_row`, `item_row`, `label` (1 for a positive), `timestamp` (epoch seconds, 0 where unknown), `microsecond`
+        (of that second), `history_start` and `history_end` (a slice of `sequence`) are always there. Where the
+        configuration names them: `rejected` (bool, on rows with label 0), `weight` (at least 0), `list` (a number per
+        list, -1 for none) and `position` in it (NaN for none).
+        """
+        tables = [pq.read_table(path, columns=list(names)) for path in self.parts(split)]
+        table = pa.concat_tables(tables)
+        arrays: dict[str, npt.NDArray[Any]] = {}
+        for name in names:
+            column = table.column(name)
+            if name in ("timestamp", "microsecond"):
+                column = column.fill_null(0)
+            arrays[name] = np.asarray(column.to_numpy(), dtype=KEYS[name])
+        return arrays
+
+    def raw_batches(self, split: str, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """The split's rows in order, at most `rows` at a time; a batch never spans two parts."""
+        for path in self.parts(split):
+            with pq.ParquetFile(path) as file:
+                yield from file.iter_batches(batch_size=rows, columns=None if columns is None else list(columns))
+
+    def version_parts(self) -> list[Path]:
+        """The Parquet files of the items' versions, in order; none where no item feature changes with time.
+
+        Rows are ordered by item and time: `item_row`, `since` (the epoch second from which the version holds, of an
+        item's first version the least int64 that is used) and the raw values, `item.NAME` each.
+        """
+        return sorted(self.paths.item_versions.glob("part-*.parquet"))
+
+    def coded_part(self, path: Path, columns: Sequence[str]) -> pa.Table:
+        """Columns of one of `parts` or `version_parts`, texts as dictionaries: each distinct value stands once."""
+        return pq.read_table(path, columns=list(columns), read_dictionary=list(columns), use_threads=False)
+
+    def sequence(self, which: str) -> npt.NDArray[np.int32]:
+        """int32, memory-mapped: item rows of positives, user by user in time order; `train` or `seen`.
+
+        All positives of earlier runs (`--since`) stand in both; the keys of the training split have the new rows alone.
+        """
+        array: npt.NDArray[np.int32] = np.load(self.paths.sequences(which), mmap_mode="r")
+        return array
+
+    def sequence_users(self, which: str) -> npt.NDArray[np.int64]:
+        """[num_users + 1] int64: where each user's part of the sequence begins."""
+        array: npt.NDArray[np.int64] = np.load(self.paths.sequence_users(which))
+        return array

@@ -1,0 +1,234 @@
+"""Every row of the log is used, excluded by rule, or quarantined: which, and why.
+
+A row is judged in this order: ids, time, label, split, then `exclude`, then the weight. The first fault is the reason,
+and a malformed row is quarantined even where `exclude` would drop it; a row that it drops needs no weight. A time more
+than a day after now is none: it would be the newest of its user, and the last of the log.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import duckdb
+
+from twotower_tf.characters import LINE_BREAKING
+from twotower_tf.config import DateSplit, ExperimentConfig, GivenSplit, LeaveLastOut, TimeSplit
+from twotower_tf.errors import DataError
+from twotower_tf.prepare.schema import Inputs
+from twotower_tf.prepare.user_sql import Expressions
+from twotower_tf.tables import days, quarantine, timestamps
+from twotower_tf.tables.duckdb_engine import one
+from twotower_tf.tables.input_table import Table
+from twotower_tf.tables.timestamps import Clock
+from twotower_tf.tables.values import literal
+
+SPLITS = ("train", "valid", "test")
+
+
+def unusable_id(kind: str, column: str, text: str) -> str:
+    """SQL branches of a CASE that name what is wrong with an id."""
+    return (
+        f"WHEN {text} IS NULL THEN {literal(f'no {kind} id: column {column!r} is empty')} "
+        f"WHEN regexp_matches({text}, {literal(LINE_BREAKING)}) "
+        f"THEN {literal(f'{kind} id with a tab, line end or NUL in column {column!r}')} "
+    )
+
+
+def judge(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs) -> str:
+    """Creates `judged`: place, user_id, item_id, ts, label, given, reason (NULL: well-formed), excluded, `inputs.keys`.
+
+    `ts` is in epoch microseconds.
+
+    Returns:
+        the name of the form in which the log writes times; "" in a log without times.
+
+    Raises:
+        DataError: for a label column without usable labels, times that cannot be read, or an unusable expression.
+    """
+    data, table = config.data, inputs.events
+    user, item = table.text(data.user_id), table.text(data.item_id)
+    reasons = unusable_id("user", data.user_id, user) + unusable_id("item", data.item_id, item)
+    ts, clock = "CAST(NULL AS BIGINT)", None
+    if data.timestamp:
+        clock, wrong = _time(connection, config, table)
+        ts = clock.micros
+        reasons += wrong
+    label = "CAST(1 AS TINYINT)"
+    if data.label:
+        label, wrong = _label(connection, table, data.label)
+        reasons += wrong
+    given = "CAST(NULL AS VARCHAR)"
+    outside = "false"
+    if isinstance(data.split, GivenSplit):
+        given, wrong = _given(connection, table, data.split.column)
+        reasons += wrong
+    elif isinstance(data.split, DateSplit):
+        given, wrong = _days(connection, data.split, table, clock.seconds if clock else "")
+        reasons += wrong
+        outside = "__given IS NULL"
+    expressions = Expressions.of(connection, data, table)
+    expressions.check(connection)
+    dropped = f"({outside} OR {expressions.holds('exclude')})"
+    reason = "__reason"
+    if data.weight:
+        reason = (
+            f"CASE WHEN __reason IS NOT NULL THEN __reason WHEN {dropped} THEN NULL "
+            f"WHEN ({expressions.weight}) IS NULL THEN {expressions.wrong_weight} END"
+        )
+    positive = f"(__label = 1 AND {expressions.holds('positive', 'true')})"
+    keys = expressions.key_columns(f"CAST({positive} AS INTEGER)")
+    connection.execute(
+        f"""
+        CREATE TABLE judged AS
+        SELECT __place AS place, __user AS user_id, __item AS item_id, __ts AS ts,
+               CAST(CASE WHEN {positive} THEN 1 ELSE 0 END AS TINYINT) AS label,
+               __given AS given, {reason} AS reason, __reason IS NULL AND {dropped} AS excluded{keys}
+        FROM (
+            SELECT rowid AS __place, {user} AS __user, {item} AS __item, {ts} AS __ts, {label} AS __label,
+                   {given} AS __given, CASE {reasons} END AS __reason{expressions.raw}{expressions.named}
+            FROM events
+        )
+        """
+    )
+    return clock.form if clock else ""
+
+
+def faults(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs) -> Iterator[str]:
+    """Everything for which `judge` or `check_numbers` would refuse the tables, one line each."""
+    data, table = config.data, inputs.events
+    seconds = ""
+
+    def read_time() -> None:
+        nonlocal seconds
+        seconds = _time(connection, config, table)[0].seconds
+
+    def read_days(split: DateSplit) -> None:
+        if seconds or not data.timestamp:
+            _days(connection, split, table, seconds)
+
+    checks: list[Callable[[], object]] = [lambda: check_numbers(connection, inputs)]
+    if data.timestamp:
+        checks.append(read_time)
+    if data.label:
+        checks.append(lambda: _label(connection, table, data.label))
+    split = data.split
+    if isinstance(split, GivenSplit):
+        checks.append(lambda: _given(connection, table, split.column))
+    elif isinstance(split, DateSplit):
+        checks.append(lambda: read_days(split))
+    for check in checks:
+        try:
+            check()
+        except DataError as error:
+            yield str(error)
+    yield from Expressions.of(connection, data, table).faults(connection)
+
+
+def check_numbers(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> None:
+    """Refuses a column of numbers in which most values are none; a few are no value, and their rows are kept.
+
+    Raises:
+        DataError: naming the column, with an example.
+    """
+    groups = [
+        ("user", inputs.events, inputs.user_from_events),
+        ("user", inputs.users, inputs.user_from_table),
+        ("item", inputs.events, inputs.item_from_events),
+        ("item", inputs.items, inputs.item_from_table),
+    ]
+    for side, table, columns in groups:
+        numbers = [column for column in columns if column.kind == "number"]
+        if table is None or not numbers:
+            continue
+        values = [(table.text(column.name), column.sql(table.columns[column.name])) for column in numbers]
+        counts = one(connection, f"SELECT {', '.join(f'count({t}), count({v})' for t, v in values)} FROM {table.name}")
+        for column, (text, value), present, usable in zip(numbers, values, counts[::2], counts[1::2], strict=True):
+            if usable * 2 < present:
+                example = quarantine.example(
+                    connection, table, column.name, f"{text} IS NOT NULL AND ({value}) IS NULL"
+                )
+                raise DataError(
+                    f"{side}_features: column {column.name!r}: {present - usable} of {present} values are no finite "
+                    f"number;{example}; use Hash for categories"
+                )
+
+
+def _time(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, table: Table) -> tuple[Clock, str]:
+    """How the log's times are read, and SQL branches of a CASE that name what is wrong with one."""
+    name = config.data.timestamp
+    column = table.columns[name]
+    clock = timestamps.choose(
+        connection,
+        table.name,
+        column.identifier,
+        column.kind,
+        column=name,
+        form=config.data.timestamp_format,
+        example=lambda condition: quarantine.example(connection, table, name, condition),
+    )
+    text = table.text(name)
+    newest = _newest() * timestamps.MICROSECONDS
+    wrong = (
+        f"WHEN {text} IS NOT NULL AND {clock.micros} IS NULL THEN 'time ''' || {text} || ''' is not {clock.form}' "
+        f"WHEN {clock.micros} > {newest} THEN 'time ''' || {text} || ''' lies in the future' "
+    )
+    if isinstance(config.data.split, TimeSplit | LeaveLastOut | DateSplit):
+        wrong += f"WHEN {text} IS NULL THEN {literal(f'no time: column {name!r} is empty')} "
+    return clock, wrong
+
+
+def _newest() -> int:
+    """The latest time that an event can have: now, and a day for clocks and calendars that are ahead."""
+    return int(time.time()) + days.SECONDS
+
+
+def _days(connection: duckdb.DuckDBPyConnection, split: DateSplit, table: Table, seconds: str) -> tuple[str, str]:
+    """SQL of a row's split by its day, and of what is wrong with the day; `seconds` is "" in a log without times."""
+    if not seconds and days.PARTITION not in table.columns:
+        raise DataError(
+            f"data.split: DateSplit needs the event's time, or directories dt=YYYYMMDD/; "
+            f"{table.sources[0].name} has neither; name data.timestamp"
+        )
+    wrong = ""
+    if seconds:
+        day = days.of_time(f"({seconds})")
+        (newest,) = one(connection, f"SELECT max({seconds}) FILTER ({seconds} <= {_newest()}) FROM {table.name}")
+    else:
+        text = table.text(days.PARTITION)
+        day = days.of_partition(text)
+        wrong = f"WHEN ({day}) IS NULL THEN coalesce('dt ''' || {text} || ''' is not YYYYMMDD', 'no day: no dt') "
+        (last,) = one(connection, f"SELECT max({day}) FROM {table.name}")
+        newest = None if last is None else last * days.SECONDS
+    window = days.window(split, table.sources, newest)
+    if window is None:
+        raise DataError("data.split: no event has a day")
+    return window.sql(f"({day})"), wrong
+
+
+def _label(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> tuple[str, str]:
+    text = table.text(name)
+    label = (
+        f"CASE WHEN {text} = 'true' THEN 1 WHEN {text} = 'false' THEN 0 "
+        f"WHEN TRY_CAST({text} AS DOUBLE) IN (0, 1) THEN CAST(TRY_CAST({text} AS DOUBLE) AS TINYINT) END"
+    )
+    total, usable = one(connection, f"SELECT count(*), count({label}) FROM {table.name}")
+    if usable * 2 < total or not usable:
+        example = quarantine.example(connection, table, name, f"({label}) IS NULL")
+        raise DataError(f"data.label: column {name!r}: {total - usable} of {total} labels are not 0 or 1;{example}")
+    return label, f"WHEN ({label}) IS NULL THEN coalesce('label ''' || {text} || ''' is not 0 or 1', 'no label') "
+
+
+def _given(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> tuple[str, str]:
+    text = table.text(name)
+    known = f"coalesce({text} IN ('train', 'valid', 'test'), false)"
+    total, usable = one(connection, f"SELECT count(*), count(*) FILTER ({known}) FROM {table.name}")
+    if usable * 2 < total or not usable:
+        example = quarantine.example(connection, table, name, f"NOT {known}")
+        raise DataError(
+            f"data.split: column {name!r}: {total - usable} of {total} values are not train, valid or test;{example}"
+        )
+    return (
+        text,
+        f"WHEN NOT {known} THEN coalesce('split ''' || {text} || ''' is not train, valid or test', 'no split') ",
+    )

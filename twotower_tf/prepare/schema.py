@@ -1,0 +1,298 @@
+"""What the columns of the tables are for, and which table each comes from."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import duckdb
+
+from twotower_tf import sql
+from twotower_tf.config import (
+    Bucketized,
+    DataConfig,
+    DateSplit,
+    ExperimentConfig,
+    GivenSplit,
+    History,
+    Hour,
+    Numeric,
+    Tags,
+    Weekday,
+    feature_columns,
+)
+from twotower_tf.errors import DataError, unknown_name
+from twotower_tf.tables import days, input_files, quarantine, readers
+from twotower_tf.tables.input_table import Column, Table, Wanted
+from twotower_tf.tables.values import number_sql, text_sql
+
+Side = Literal["user", "item"]
+SIDES: tuple[Side, ...] = ("user", "item")
+TABLES: tuple[Literal["events", "items", "users"], ...] = ("events", "items", "users")
+RESERVED = ("item_id", "item_name", "train_count", "last_event")
+
+
+@dataclass(frozen=True)
+class FeatureColumn:
+    """A source column of one side's features.
+
+    Attributes:
+        name: in the tables.
+        kind: "text" or "number": how its values are stored in examples and catalogue.
+        separator: joins the elements where a table has lists.
+    """
+
+    name: str
+    kind: Literal["text", "number"]
+    separator: str = ""
+
+    def sql(self, column: Column, alias: str = "") -> str:
+        """The value, typed by its role; NULL where there is none."""
+        expression = f"{alias}.{column.identifier}" if alias else column.identifier
+        if self.kind == "number":
+            return number_sql(expression, column.kind)
+        return text_sql(expression, column.kind, self.separator)
+
+
+def feature_sources(config: ExperimentConfig, side: Side) -> list[FeatureColumn]:
+    """The source columns of a side's features, in the order of the configuration; the event's time excepted."""
+    found: dict[str, FeatureColumn] = {}
+    for feature in config.user_features if side == "user" else config.item_features:
+        if isinstance(feature, Hour | Weekday | History):
+            continue
+        kind: Literal["text", "number"] = "number" if isinstance(feature, Numeric | Bucketized) else "text"
+        separator = feature.separator if isinstance(feature, Tags) else "|"
+        for column in feature_columns(feature):
+            found.setdefault(column, FeatureColumn(column, kind, separator))
+    return list(found.values())
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The tables that were read, and the features' columns by where their values come from.
+
+    Attributes:
+        events: the event log.
+        items: the item table, or None.
+        users: the user table, or None.
+        user_from_events: user columns whose values the events carry.
+        user_from_table: user columns that only the user table has.
+        item_from_events: item columns whose values the events carry (the id excepted, which the catalogue has).
+        item_from_table: item columns that only the item table has.
+        item_as_of: those of both whose values change with time; the others are the catalogue's.
+        keys: key columns of the examples beside the usual ones.
+        continued: whether an earlier run has values of users whom the user table no longer has.
+    """
+
+    events: Table
+    items: Table | None
+    users: Table | None
+    user_from_events: tuple[FeatureColumn, ...]
+    user_from_table: tuple[FeatureColumn, ...]
+    item_from_events: tuple[FeatureColumn, ...]
+    item_from_table: tuple[FeatureColumn, ...]
+    item_as_of: tuple[FeatureColumn, ...] = ()
+    keys: tuple[str, ...] = ()
+    continued: bool = False
+
+
+def expressions(data: DataConfig) -> dict[str, str]:
+    """The SQL that people wrote over the log's columns, by field."""
+    written = {"positive": data.positive, "rejected": data.rejected, "exclude": data.exclude, "weight": data.weight}
+    return {field: text for field, text in written.items() if text}
+
+
+def mentioned(data: DataConfig) -> list[str]:
+    """The columns of `expressions`, as they are written there; of text that is no expression none."""
+    found: list[str] = []
+    for field, text in expressions(data).items():
+        with contextlib.suppress(DataError):  # reported with what else is wrong (see `Expressions.faults`)
+            found += sql.columns(text, f"data.{field}")
+    return list(dict.fromkeys(found))
+
+
+def key_columns(data: DataConfig) -> tuple[str, ...]:
+    """The columns beside the usual ones that the configuration gives the examples (see `expressions`)."""
+    named = {"rejected": data.rejected, "weight": data.weight, "list": data.list_id, "position": data.position}
+    return tuple(name for name, value in named.items() if value)
+
+
+def event_columns(config: ExperimentConfig) -> Wanted:
+    """Tells of a column's name whether the log is read for it."""
+    named = _named_columns(config)
+    written = {name.lower() for name in mentioned(config.data)}  # SQL does not tell cases apart
+    return lambda name: name in named or name.lower() in written
+
+
+def load(
+    connection: duckdb.DuckDBPyConnection,
+    config: ExperimentConfig,
+    sources: Mapping[str, Sequence[input_files.Source]],
+) -> Inputs:
+    """Reads the tables and checks that every column the configuration names is there.
+
+    Args:
+        connection: where they are read into.
+        config: the experiment.
+        sources: files by table; none where the configuration has no such table.
+
+    Raises:
+        DataError: for a missing or unreadable file, an empty table, or a missing column.
+    """
+    data = config.data
+    events = readers.read(connection, "events", sources["events"], event_columns(config))
+    for empty in no_rows(data, "events", events):
+        raise DataError(empty)
+    if not events.rows:
+        first = quarantine.entries(connection, events, [])[0]
+        raise DataError(
+            f"data.events: none of {len(events.malformed)} records can be read; the first, "
+            f"{quarantine.told(first)}: {first['reason']}"
+        )
+    items = readers.read(connection, "item_table", sources["items"], lambda name: True) if data.items else None
+    user_columns = {
+        data.user_id,
+        data.users_time,
+        data.timestamp,
+        *(column.name for column in feature_sources(config, "user")),
+    }
+    users = readers.read(connection, "user_table", sources["users"], user_columns.__contains__) if data.users else None
+    for name, table in (("items", items), ("users", users)):
+        for empty in no_rows(data, name, table):
+            raise DataError(empty)
+    for misfit in misfits(config, events, items, users):
+        raise DataError(misfit)
+    from_events, from_table = divide(config, "user", events, users)
+    item_from_events, item_from_table = divide(config, "item", events, items)
+    as_of = (*item_from_events, *(item_from_table if data.items_time else ())) if data.timestamp else ()
+    keys = key_columns(data)
+    return Inputs(events, items, users, from_events, from_table, item_from_events, item_from_table, as_of, keys)
+
+
+def no_rows(data: DataConfig, name: str, table: Table | None) -> Iterator[str]:
+    """What is wrong where a table ("events", "items", "users") is there and has nothing in it."""
+    if table is not None and not table.rows and not table.malformed:
+        yield f"data.{name}: {Path(data.root) / getattr(data, name)}: no rows"
+
+
+def _named_columns(config: ExperimentConfig) -> set[str]:
+    data = config.data
+    names = {data.user_id, data.item_id, data.timestamp, data.label, data.item_name, data.list_id, data.position}
+    if isinstance(data.split, GivenSplit):
+        names.add(data.split.column)
+    if isinstance(data.split, DateSplit) and not data.timestamp:
+        names.add(days.PARTITION)
+    for side in SIDES:
+        names |= {column.name for column in feature_sources(config, side)}
+    return names - {""}
+
+
+def misfits(config: ExperimentConfig, events: Table, items: Table | None, users: Table | None) -> Iterator[str]:
+    """What the configuration names and the tables do not have, one line each."""
+    data = config.data
+    told = {name for name in required(config).values() if name not in events.known}
+    for field, name in required(config).items():
+        if name in told:
+            yield _missing(field, name, events)
+        elif name in events.lacking:
+            yield f"{field}: {events.lacking[name].name} has no column {name!r}, unlike other files of data.events"
+    if items is not None and data.item_id not in items.known:
+        yield _missing("data.item_id", data.item_id, items)
+    if users is not None and data.user_id not in users.known:
+        yield _missing("data.user_id", data.user_id, users)
+    for field, table in (("items_time", items), ("users_time", users)):
+        name = getattr(data, field)
+        if name and table is not None and name not in table.known:
+            yield _missing(f"data.{field}", name, table)
+    if data.item_name and data.item_name not in events.known and (items is None or data.item_name not in items.known):
+        yield _missing("data.item_name", data.item_name, items or events)
+    for column in feature_sources(config, "item"):
+        meaning = {"item_id": data.item_id, "item_name": data.item_name}.get(column.name)
+        if column.name in RESERVED and column.name != meaning:
+            yield f"item_features: column {column.name!r} has the name of a catalogue column; rename it"
+    for side, table in zip(SIDES, (users, items), strict=True):
+        for column in feature_sources(config, side):
+            if (side == "item" and column.name == data.item_id) or column.name in (*events.known, *told):
+                continue
+            if table is None or column.name not in table.known:
+                both = events.known + (table.known if table else [])
+                where = events.sources[0].name + (f" and {table.sources[0].name}" if table else "")
+                yield f"{side}_features: {unknown_name(f'column in {where}', column.name, both)}"
+
+    yield from _nested(config, events, items, users)
+    yield from _unknown_attributes(config, items)
+
+
+def _nested(config: ExperimentConfig, events: Table, items: Table | None, users: Table | None) -> Iterator[str]:
+    """Columns of features and ids whose values are neither single ones nor lists of them."""
+    data = config.data
+    for field, table, names in (
+        ("data.user_id", users or events, [data.user_id]),
+        ("data.item_id", items or events, [data.item_id]),
+        *((f"{side}_features", events, [each.name for each in feature_sources(config, side)]) for side in SIDES),
+        ("user_features", users, [each.name for each in feature_sources(config, "user")]),
+        ("item_features", items, [each.name for each in feature_sources(config, "item")]),
+    ):
+        for name in names if table is not None else ():
+            kind = table.columns[name].kind if table is not None and name in table.columns else ""
+            if kind.startswith(("STRUCT", "MAP", "UNION")) or "[]" in kind.removesuffix("[]") or kind.endswith(")[]"):
+                where = table.sources[0].name if table is not None else ""
+                yield f"{field}: column {name!r} in {where} is {kind}; one value, or a list of values, is expected"
+
+
+def _unknown_attributes(config: ExperimentConfig, items: Table | None) -> Iterator[str]:
+    """Columns of SameAttribute that the catalogue will not have; without an item table the configuration has told."""
+    columns = {column.name for column in feature_sources(config, "item")} | set(items.known if items else ())
+    for each in config.sampling.negatives if items is not None else ():
+        for name in each.columns if each.type == "SameAttribute" else ():
+            if name not in columns | {*RESERVED}:
+                known = unknown_name("column of the catalogue", name, columns)
+                yield f"sampling.negatives: SameAttribute: {known}"
+
+
+def required(config: ExperimentConfig) -> dict[str, str]:
+    """The columns that every file of the log must have, by the field that names them."""
+    data = config.data
+    names = {"data.user_id": data.user_id, "data.item_id": data.item_id}
+    names |= {"data.timestamp": data.timestamp, "data.label": data.label}
+    names |= {"data.list_id": data.list_id, "data.position": data.position}
+    if isinstance(data.split, GivenSplit):
+        names["data.split.column"] = data.split.column
+    return {field: name for field, name in names.items() if name}
+
+
+def _missing(field: str, name: str, table: Table) -> str:
+    return f"{field}: {unknown_name(f'column in {table.sources[0].name}', name, table.known)}{_hint(table)}"
+
+
+def _hint(table: Table) -> str:
+    """What a header that names nothing we know is likely to be."""
+    if table.sources[0].suffix not in input_files.DELIMITERS or table.sources[0].columns:
+        return ""
+    names = [name for name in table.known if not any(name == key for key, _ in table.sources[0].partition)]
+    if len(names) == 1:
+        return "; the header is a single column: set data.delimiter"
+    if any(re.fullmatch(r"-?[0-9.]+", name) for name in names):
+        return (
+            "; if the first line is no header, name the columns in data.columns, data.item_columns, data.user_columns"
+        )
+    return ""
+
+
+def divide(
+    config: ExperimentConfig, side: Side, events: Table, table: Table | None
+) -> tuple[tuple[FeatureColumn, ...], tuple[FeatureColumn, ...]]:
+    """A side's source columns that the events carry, and those that only the side's table has."""
+    in_events, in_table = [], []
+    for column in feature_sources(config, side):
+        if side == "item" and column.name == config.data.item_id:
+            continue  # the catalogue has it
+        if column.name in events.known:
+            in_events.append(column)
+        elif table is not None:
+            in_table.append(column)
+    return tuple(in_events), tuple(in_table)

@@ -1,0 +1,118 @@
+"""The Spark session of a preparation: an existing cluster's, or one of this machine's own."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from twotower_tf import interpreter
+from twotower_tf.errors import ConfigError
+
+# of SQL alone; the session's own copy, so that a notebook's session keeps its settings
+_SETTINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.ansi.enabled": "true",
+        "spark.sql.adaptive.enabled": "true",
+        "spark.sql.adaptive.skewJoin.enabled": "true",
+        # also where the next join has the same key, and its rows go through one more exchange
+        "spark.sql.adaptive.forceOptimizeSkewedJoin": "true",
+        # no side of a join is sent to every executor: each may grow with the vocabulary
+        "spark.sql.autoBroadcastJoinThreshold": "-1",
+        "spark.sql.adaptive.autoBroadcastJoinThreshold": "-1",
+    }
+)
+
+
+@dataclass(frozen=True)
+class SparkOptions:
+    """Where Spark runs.
+
+    Attributes:
+        master: `local[*]`, `spark://HOST:PORT`, `yarn`, ...; "" takes what spark-submit or spark-defaults.conf say.
+        conf: Spark's own settings, by name.
+    """
+
+    master: str = ""
+    conf: Mapping[str, str] = field(default_factory=dict)
+
+
+def check_installed() -> None:
+    """Refuses where Spark cannot start on this machine.
+
+    Raises:
+        ConfigError: naming what is missing and how to install it.
+    """
+    for module in ("pyspark", "sqlglot"):
+        if importlib.util.find_spec(module) is None:
+            raise ConfigError(f"--engine=spark: {module} is not installed; pip install 'twotower-tf[spark]'")
+    if not _java():
+        raise ConfigError(
+            "--engine=spark: no Java found; Spark 4 needs Java 17 or later: apt-get install openjdk-17-jre-headless, "
+            "or set JAVA_HOME"
+        )
+
+
+def _java() -> bool:
+    home = os.environ.get("JAVA_HOME")
+    return bool(shutil.which("java") or (home and (Path(home) / "bin" / "java").is_file()))
+
+
+def start(options: SparkOptions) -> Any:
+    """The `SparkSession` with these options; where a Spark context runs already, its session.
+
+    Raises:
+        ConfigError: where Spark is not installed, or cannot be started.
+    """
+    check_installed()
+    from pyspark.sql import SparkSession
+
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # Spark's own default knows none of our packages
+    builder: Any = SparkSession.builder.appName("twotower prepare")
+    builder = builder.config("spark.ui.showConsoleProgress", "false")  # ours is shown
+    builder = builder.config(f"spark.executorEnv.{interpreter.SAFE_PATH}", "1")
+    if options.master:
+        builder = builder.master(options.master)
+    for name, value in options.conf.items():
+        builder = builder.config(name, value)
+    try:
+        return builder.getOrCreate()
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"--spark_master={options.master}: Spark cannot be started: {reason}") from None
+
+
+@contextlib.contextmanager
+def open_session(options: SparkOptions, work: Path, memory_limit: str, directories: Iterable[Path]) -> Iterator[Any]:
+    """A `SparkConnection`, for the steps a DuckDB; its tables in the new directory `work`, which is removed afterwards.
+
+    A Spark context that runs already is used and left running; else one is started and stopped. Beside the input files
+    the steps read what is below `directories`.
+
+    Raises:
+        ConfigError: where Spark is not installed, or cannot be started with these options.
+    """
+    check_installed()
+    from pyspark import SparkContext
+
+    from twotower_tf.prepare.spark.spark_connection import open_spark
+
+    ours = SparkContext._active_spark_context is None
+    base = start(options)
+    try:
+        session = base.newSession()
+        for name, value in _SETTINGS.items():
+            session.conf.set(name, value)
+        with open_spark(session, work, memory_limit, directories) as connection:
+            yield connection
+    finally:
+        if ours:
+            base.stop()

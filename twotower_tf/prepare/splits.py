@@ -1,0 +1,101 @@
+"""Which rows are for training, validation and test. Each rule is one SQL expression over `keys` and small tables.
+
+`TimeSplit`: the log is cut at two times; rows at one time are never parted. Of all possible cuts those are taken whose
+shares of rows come nearest to the fractions (the larger share where two are equally near); training is never empty.
+
+`DateSplit`: by whole days (see `days`); the rows outside its window are excluded before.
+
+`LeaveLastOut`: a user's positives in order of (time, place in the log): the last is test, the one before validation,
+for users with at least three. Labelled negatives follow the same two moments: those before the user's validation
+positive train, those from it to the test positive validate, later ones test; the negatives of other users train.
+
+`RandomSplit`: by the MD5 of the experiment's seed and the row's place in the log, so it depends on nothing else.
+"""
+
+from __future__ import annotations
+
+import duckdb
+
+from twotower_tf.config import DateSplit, ExperimentConfig, GivenSplit, LeaveLastOut, RandomSplit, TimeSplit
+from twotower_tf.errors import DataError
+from twotower_tf.prepare import schema
+from twotower_tf.tables.duckdb_engine import one
+
+_LATER = "(k.ts > {cut}.ts OR (k.ts = {cut}.ts AND k.place >= {cut}.place))"
+
+
+def assign(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig) -> None:
+    """Creates `split_keys` from `keys`: the same rows with `split`, 0 train, 1 valid, 2 test.
+
+    Raises:
+        DataError: where a `TimeSplit` cannot part the log, or no positive is left to train on.
+    """
+    split = config.data.split
+    before, source = "", "keys AS k"
+    carried = "".join(f", k.{name}" for name in schema.key_columns(config.data))
+    if isinstance(split, TimeSplit):
+        expression = _time(connection, split)
+    elif isinstance(split, LeaveLastOut):
+        before, source, expression = _leave_last_out()
+    elif isinstance(split, GivenSplit | DateSplit):
+        expression = "CASE k.given WHEN 'train' THEN 0 WHEN 'valid' THEN 1 ELSE 2 END"
+    else:
+        expression = _random(split, config.seed)
+    connection.execute(
+        f"CREATE TABLE split_keys AS {before} SELECT k.place, k.user_row, k.item_row, k.ts, k.label, "
+        f"CAST({expression} AS TINYINT) AS split{carried} FROM {source}"
+    )
+    (positives,) = one(connection, "SELECT count(*) FROM split_keys WHERE split = 0 AND label = 1")
+    if not positives:
+        raise DataError(
+            "data.split: no positive is left to train on: no catalogue item would be trained; "
+            "check data.label, data.positive, data.exclude and data.split"
+        )
+
+
+def _time(connection: duckdb.DuckDBPyConnection, split: TimeSplit) -> str:
+    total, times = one(connection, "SELECT count(*), count(DISTINCT ts) FROM keys")
+    if times < 2 and split.valid_fraction + split.test_fraction > 0:
+        raise DataError("data.split: TimeSplit cannot part a log in which every row has the same time")
+    test = _cut(connection, split.test_fraction * total, total, None) if split.test_fraction else None
+    valid = test
+    if split.valid_fraction:
+        valid = _cut(connection, (split.valid_fraction + split.test_fraction) * total, total, test)
+    branches = [f"WHEN k.ts >= {cut} THEN {code}" for cut, code in ((test, 2), (valid, 1)) if cut is not None]
+    return f"CASE {' '.join(branches)} ELSE 0 END" if branches else "0"
+
+
+def _cut(connection: duckdb.DuckDBPyConnection, target: float, total: int, below: int | None) -> int | None:
+    """The time from which on the number of rows is nearest to `target`: before `below`, and not the whole log."""
+    found = connection.execute(
+        f"""
+        WITH times AS (SELECT ts, count(*) AS n FROM keys GROUP BY ts),
+        cuts AS (SELECT ts, sum(n) OVER (ORDER BY ts DESC) AS rows_from FROM times)
+        SELECT ts FROM cuts WHERE rows_from < {total} {f"AND ts < {below}" if below is not None else ""}
+        ORDER BY abs(rows_from - {target!r}), rows_from DESC LIMIT 1
+        """
+    ).fetchall()
+    return int(found[0][0]) if found else below
+
+
+def _leave_last_out() -> tuple[str, str, str]:
+    before = """
+        WITH ranked AS (
+            SELECT user_row, ts, place,
+                   row_number() OVER (PARTITION BY user_row ORDER BY ts DESC, place DESC) AS back,
+                   count(*) OVER (PARTITION BY user_row) AS positives
+            FROM keys WHERE label = 1
+        ),
+        last AS (SELECT user_row, ts, place FROM ranked WHERE back = 1 AND positives >= 3),
+        second AS (SELECT user_row, ts, place FROM ranked WHERE back = 2 AND positives >= 3)
+    """
+    source = "keys AS k LEFT JOIN last ON last.user_row = k.user_row LEFT JOIN second ON second.user_row = k.user_row"
+    expression = f"CASE WHEN {_LATER.format(cut='last')} THEN 2 WHEN {_LATER.format(cut='second')} THEN 1 ELSE 0 END"
+    return before, source, expression
+
+
+def _random(split: RandomSplit, seed: int) -> str:
+    digits = f"substr(md5('{seed}:' || CAST(k.place AS VARCHAR)), 1, 13)"
+    share = f"(CAST('0x' || {digits} AS BIGINT) / 4503599627370496)"  # 16^13
+    test = split.test_fraction
+    return f"CASE WHEN {share} < {test!r} THEN 2 WHEN {share} < {test + split.valid_fraction!r} THEN 1 ELSE 0 END"

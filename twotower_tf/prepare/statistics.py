@@ -1,0 +1,103 @@
+"""Statistics of numbers, from training rows only: boundaries of quantiles, means and deviations.
+
+A column is reduced to its distinct values with their counts, in order, and read as a stream: memory does not grow with
+the log, and the sums do not depend on threads. Boundaries are values of the column (the smallest value whose cumulated
+share reaches i/buckets), as exact float32, so that a value meets the same boundary in training and in serving.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+
+from twotower_tf.config import Bucketized, ExperimentConfig, Numeric, feature_name
+from twotower_tf.prepare.schema import SIDES
+from twotower_tf.tables import parquet_parts
+
+SCHEMA_VERSION = 1
+
+Array = npt.NDArray[np.float64]
+Counts = Callable[[], Iterator[tuple[Array, Array]]]
+
+
+def compute(
+    connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, relation: Callable[[str, str], tuple[str, str]]
+) -> dict[str, Any]:
+    """The content of `statistics.json`.
+
+    Args:
+        connection: where the relations live.
+        config: the experiment.
+        relation: gives, for a side and a source column, the SQL of the training rows and of the column's value there.
+    """
+    document: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "user": {}, "item": {}}
+    for side in SIDES:
+        for feature in config.user_features if side == "user" else config.item_features:
+            if not isinstance(feature, Numeric | Bucketized):
+                continue
+            rows, value = relation(side, feature.column)
+            kind = "DOUBLE" if isinstance(feature, Numeric) else "FLOAT"
+            query = (
+                f"SELECT CAST(value AS DOUBLE), CAST(count(*) AS DOUBLE) FROM (SELECT CAST({value} AS {kind}) AS value "
+                f"FROM {rows}) WHERE isfinite(value) GROUP BY value ORDER BY value"
+            )
+
+            def counts(query: str = query) -> Iterator[tuple[Array, Array]]:
+                for table in parquet_parts.tables(connection, query):
+                    yield table.column(0).to_numpy(), table.column(1).to_numpy()
+
+            found = (
+                moments(counts, log=feature.transform == "log1p")
+                if isinstance(feature, Numeric)
+                else {"boundaries": boundaries(counts, feature.buckets)}
+            )
+            document[side][feature_name(feature)] = found
+    return document
+
+
+def signed_log1p(values: Array) -> Array:
+    """sign(x)·log1p(|x|): the logarithm that keeps 0 and takes negative numbers too."""
+    logarithms: Array = np.sign(values) * np.log1p(np.abs(values))
+    return logarithms
+
+
+def moments(counts: Counts, *, log: bool) -> dict[str, Any]:
+    """Count, mean and population deviation; the deviation is 1 where it would be 0 or there is no value.
+
+    Chunks are merged by the pairwise update of Chan, Golub and LeVeque (1979).
+    """
+    total, mean, squares = 0.0, 0.0, 0.0
+    for values, weights in counts():
+        numbers = signed_log1p(values) if log else values
+        chunk = float(weights.sum())
+        chunk_mean = float((numbers * weights).sum() / chunk)
+        chunk_squares = float((weights * (numbers - chunk_mean) ** 2).sum())
+        delta = chunk_mean - mean
+        squares += chunk_squares + delta * delta * total * chunk / (total + chunk)
+        mean += delta * chunk / (total + chunk)
+        total += chunk
+    deviation = float(np.sqrt(squares / total)) if total else 0.0
+    return {"count": int(total), "mean": mean, "std": deviation if deviation > 0 else 1.0}
+
+
+def boundaries(counts: Counts, buckets: int) -> list[float]:
+    """Strictly increasing quantiles i/buckets, i = 1 .. buckets - 1; [0.0] where there is no value at all.
+
+    TensorFlow's column takes no empty list of boundaries.
+    """
+    total = int(sum(weights.sum() for _, weights in counts()))
+    if not total:
+        return [0.0]
+    ranks = -(-np.arange(1, buckets, dtype=np.int64) * total // buckets)  # ceil(i * total / buckets), from 1
+    found: list[float] = []
+    before = 0
+    for values, weights in counts():
+        upto = before + np.cumsum(weights.astype(np.int64))
+        here = ranks[(ranks > before) & (ranks <= upto[-1])]
+        found += values[np.searchsorted(upto, here)].tolist()
+        before = int(upto[-1])
+    return sorted(set(found))

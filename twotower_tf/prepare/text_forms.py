@@ -1,0 +1,79 @@
+"""How a log of texts writes booleans and whole numbers, where that is not as other clients write them.
+
+pandas writes `True` and `3.0` to a CSV file where JSON has `true` and `3`. Training hashes the log's texts as they are.
+A column in which every value is of such a form keeps it in the bundle, and clients write their values in it: `true`
+becomes `True` and 3 becomes `3.0`, whether they come typed or as text. A value of any other kind stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+
+import duckdb
+
+from twotower_tf.config import Cross, ExperimentConfig, Hash, History, feature_columns, feature_name
+from twotower_tf.prepare.schema import Inputs
+from twotower_tf.tables.duckdb_engine import one
+from twotower_tf.tables.input_table import Table
+from twotower_tf.tables.values import literal
+
+CAPITALIZED, UPPER, POINT = "True", "TRUE", "3.0"  # the forms, each named by an example
+_SPELLED = {CAPITALIZED: ("True", "False"), UPPER: ("TRUE", "FALSE")}
+_SAMPLE_ROWS = 10_000
+
+
+def written(text: str, form: str) -> str:
+    """A value's canonical text (`data.values`) as a log of the form writes it; "" is no form."""
+    if form == POINT:
+        return f"{text}.0" if re.fullmatch(r"-?[0-9]+", text) else text
+    if form in _SPELLED and text in ("true", "false"):
+        return _SPELLED[form][text == "false"]
+    return text
+
+
+def written_sql(text: str, form: str) -> str:
+    """SQL of the same."""
+    if form == POINT:
+        return f"CASE WHEN regexp_full_match({text}, '-?[0-9]+') THEN {text} || '.0' ELSE {text} END"
+    if form in _SPELLED:
+        yes, no = _SPELLED[form]
+        return f"CASE {text} WHEN 'true' THEN '{yes}' WHEN 'false' THEN '{no}' ELSE {text} END"
+    return text
+
+
+def find(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs) -> dict[str, str]:
+    """The forms of the user tower's inputs that are hashed value by value, and of histories' items.
+
+    Returns:
+        form by the input's name; inputs of no form are left out.
+    """
+    wanted: dict[str, tuple[Table | None, str]] = {}
+    for feature in config.user_features:
+        if isinstance(feature, Hash | Cross):
+            wanted |= {column: (inputs.users, column) for column in feature_columns(feature)}
+        elif isinstance(feature, History):
+            target = next(each for each in config.item_features if feature_name(each) == feature.of)
+            wanted[feature.name] = (inputs.items, feature_columns(target)[0])
+    found = {}
+    for name, (table, column) in wanted.items():
+        source = inputs.events if column in inputs.events.columns else table
+        if source is not None and (form := _form(connection, source, column)):
+            found[name] = form
+    return found
+
+
+def _form(connection: duckdb.DuckDBPyConnection, table: Table, column: str) -> str:
+    """The form that every value of a column has; "" where there is none."""
+    if table.columns[column].kind != "VARCHAR":
+        return ""
+    text = table.text(column)
+    tests = {form: f"{text} IN ({', '.join(map(literal, words))})" for form, words in _SPELLED.items()}
+    tests[POINT] = f"regexp_full_match({text}, '-?[0-9]+[.]0')"
+    candidates = list(tests)
+    for rows in (f"{table.name} WHERE rowid < {_SAMPLE_ROWS}", table.name):  # most columns need no look at every row
+        counts = ", ".join(f"count(*) FILTER ({tests[form]})" for form in candidates)
+        present, *fitting = one(connection, f"SELECT count({text}), {counts} FROM {rows}")
+        candidates = [form for form, count in zip(candidates, fitting, strict=True) if count == present]
+        if not candidates:
+            return ""
+    return candidates[0] if present else ""

@@ -1,0 +1,180 @@
+"""The rows of each split with their raw values, as Parquet parts in the order of time and place.
+
+A part's rows are a range of `placed`, which stands in that order. Where the log is in order itself, or nearly so, the
+part's values are one short range of the log: it is read as it stands and nothing wide is joined or sorted, and parts
+are written side by side. A log in another order is joined and sorted as a whole, out of core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from twotower_tf import resources
+from twotower_tf.artifacts import PreparedPaths
+from twotower_tf.prepare import row_rules
+from twotower_tf.prepare.schema import Inputs
+from twotower_tf.tables import parquet_parts, timestamps
+from twotower_tf.tables.duckdb_engine import Cluster
+from twotower_tf.tables.values import quoted
+
+KEYS = ("user_row", "item_row", "label", "timestamp", "history_start", "history_end")
+_MICROSECOND = "microsecond"  # of the second in `timestamp`: what orders rows of several splits
+_CELLS = 16 << 20  # of one part: rows times columns
+_WRITERS = 2
+_MOST_READ = 4  # ranges may overlap: the log is read this often at most before one sort is cheaper
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A range of `placed` and the range of the log that it lies in, both with their ends."""
+
+    split: int
+    number: int
+    first: int
+    last: int
+    lowest: int
+    highest: int
+
+
+def write(
+    connection: duckdb.DuckDBPyConnection,
+    inputs: Inputs,
+    paths: PreparedPaths,
+    threads: int = 0,
+    told: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Writes `examples/{train,valid,test}/part-NNNNN.parquet`.
+
+    Args:
+        connection: with `placed`, `events` and the item and user tables.
+        inputs: the tables' columns and roles.
+        paths: of the preparation.
+        threads: parts written at once, at most two; 0 takes one per core.
+        told: receives the parts written and their number.
+    """
+    if isinstance(connection, Cluster):
+        for code, split in enumerate(row_rules.SPLITS):
+            connection.write_parts(_of_split(inputs, code), paths.examples(split))
+        return
+    carried, joined = values(inputs)
+    rows = part_rows(len(_stored(inputs)) + len(carried) + len(joined))
+    for split in row_rules.SPLITS:
+        paths.examples(split).mkdir(parents=True)
+    parts = _parts(connection, rows)
+    (total,) = connection.execute("SELECT count(*) FROM placed").fetchall()[0]
+    if sum(part.highest - part.lowest + 1 for part in parts) > _MOST_READ * total:
+        parts = []
+        for code, split in enumerate(row_rules.SPLITS):
+            told(code, len(row_rules.SPLITS))
+            for number, table in enumerate(parquet_parts.tables(connection, _of_split(inputs, code), rows)):
+                parquet_parts.write_part(table, paths.examples(split), number)
+    workers = min(_WRITERS, threads or resources.cpus())
+    with ThreadPoolExecutor(workers) as pool:
+
+        def write_part(part: _Part) -> None:
+            with connection.cursor() as cursor:
+                table = _read(cursor, inputs, part)
+            parquet_parts.write_part(table, paths.examples(row_rules.SPLITS[part.split]), part.number)
+
+        for done, _ in enumerate(pool.map(write_part, parts)):
+            told(done + 1, len(parts))
+    for split in row_rules.SPLITS:
+        if not any(paths.examples(split).iterdir()):
+            empty = connection.sql(f"SELECT * EXCLUDE (rank) FROM ({_sorted(inputs)}) LIMIT 0").to_arrow_table()
+            parquet_parts.write_part(empty, paths.examples(split), 0)
+
+
+def part_rows(columns: int) -> int:
+    """Rows of a part: a power of two, fewer where rows are wide, so that a part's memory is bounded."""
+    return 1 << (min(parquet_parts.PART_ROWS, max(1 << 14, _CELLS // columns)).bit_length() - 1)
+
+
+def values(inputs: Inputs) -> tuple[dict[str, str], dict[str, str]]:
+    """SQL of the raw values by their column in the examples: log (`e`), users (`t`, `g`), item versions (`i`)."""
+    events = inputs.events.columns
+    carried = {f"user.{column.name}": column.sql(events[column.name], "e") for column in inputs.user_from_events}
+    joined: dict[str, str] = {}
+    if inputs.users is not None:
+        users = inputs.users.columns
+        for column in inputs.user_from_table:
+            name, value = f"user.{column.name}", column.sql(users[column.name], "t")
+            joined[name] = f"coalesce({value}, g.{quoted(name)})" if inputs.continued else value
+    versions = enumerate(inputs.item_as_of)
+    return carried, joined | {f"item.{column.name}": f"i.v{number}" for number, column in versions}
+
+
+def _stored(inputs: Inputs) -> tuple[str, ...]:
+    """The columns before the raw values."""
+    return (*KEYS, *inputs.keys, _MICROSECOND)
+
+
+def _keys(inputs: Inputs) -> str:
+    seconds = timestamps.seconds_sql("p.ts")
+    made = {
+        "timestamp": f"{seconds} AS timestamp",
+        _MICROSECOND: f"CAST(p.ts - {timestamps.MICROSECONDS} * {seconds} AS INTEGER) AS {_MICROSECOND}",
+    }
+    return ", ".join(made.get(name, f"p.{name}") for name in _stored(inputs))
+
+
+def _joins(inputs: Inputs) -> str:
+    joins = "LEFT JOIN user_table AS t ON t.rowid = p.user_at " if inputs.user_from_table else ""
+    if inputs.user_from_table and inputs.continued:
+        joins += "LEFT JOIN carried_users AS g ON g.user_row = p.user_row "
+    return joins + ("LEFT JOIN item_versions AS i ON i.place = p.item_at " if inputs.item_as_of else "")
+
+
+def _selected(columns: dict[str, str]) -> str:
+    return ", ".join(f"{expression} AS {quoted(name)}" for name, expression in columns.items())
+
+
+def _sorted(inputs: Inputs) -> str:
+    """SQL of the examples with `rank`, their place in the order."""
+    carried, joined = values(inputs)
+    selected = "".join(f", {_selected(columns)}" for columns in (carried, joined) if columns)
+    events = "JOIN events AS e ON e.rowid = p.place " if carried else ""
+    return f"SELECT p.rowid AS rank, {_keys(inputs)}{selected} FROM placed AS p {events}{_joins(inputs)}"
+
+
+def _of_split(inputs: Inputs, code: int) -> str:
+    """SQL of a split's examples in their order."""
+    return f"SELECT * EXCLUDE (rank) FROM ({_sorted(inputs)} WHERE p.split = {code}) ORDER BY rank"
+
+
+def _parts(connection: duckdb.DuckDBPyConnection, rows: int) -> list[_Part]:
+    found = connection.execute(
+        f"""
+        WITH starts AS (SELECT split, min(rowid) AS start FROM placed GROUP BY split)
+        SELECT split, (p.rowid - start) // {rows} AS number, min(p.rowid), max(p.rowid), min(place), max(place)
+        FROM placed AS p JOIN starts USING (split) GROUP BY ALL ORDER BY ALL
+        """
+    ).fetchall()
+    return [_Part(*row) for row in found]
+
+
+def _read(connection: duckdb.DuckDBPyConnection, inputs: Inputs, part: _Part) -> pa.Table:
+    """The rows of one part."""
+    carried, joined = values(inputs)
+    within = f"WHERE p.rowid BETWEEN {part.first} AND {part.last}"
+    selected, order = (f", {_selected(joined)}", " ORDER BY p.rowid") if joined else ("", "")
+    table = connection.sql(
+        f"SELECT p.place, {_keys(inputs)}{selected} FROM placed AS p {_joins(inputs)}{within}{order}"
+    ).to_arrow_table(part.last - part.first + 1)  # in one chunk: nothing is copied to make it one
+    places = table.column("place").to_numpy() - part.lowest
+    table = table.drop_columns(["place"])
+    if not carried:
+        return table
+    log = connection.sql(
+        f"SELECT {_selected(carried)} FROM events AS e WHERE e.rowid BETWEEN {part.lowest} AND {part.highest}"
+    ).to_arrow_table(part.highest - part.lowest + 1)
+    if log.num_rows != len(places) or not np.array_equal(places, np.arange(len(places))):
+        log = log.take(places)
+    for position, name in enumerate(log.schema.names):
+        table = table.append_column(name, log.column(position))
+    return table.select([*table.schema.names[: len(_stored(inputs))], *carried, *joined])

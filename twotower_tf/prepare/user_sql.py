@@ -1,0 +1,229 @@
+"""People's SQL over the log: predicates and expressions over its columns, which are typed by their values.
+
+`rejected`, `weight`, `list_id` and `position` become columns of the examples, each only where the configuration names
+it:
+
+- `rejected`: the predicate holds, on a row without a positive; false on any other.
+- `weight`: the expression as float32. NULL, NaN, a negative number or one that float32 does not hold is no weight: the
+  row is quarantined, unless a rule excludes it.
+- `list`: 63 bits of the MD5 of the list's id, the same in every run and on every engine; -1 where there is none.
+- `position`: a float64; NULL where there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import duckdb
+
+from twotower_tf import sql
+from twotower_tf.config import DataConfig
+from twotower_tf.errors import DataError
+from twotower_tf.prepare import schema
+from twotower_tf.tables import duckdb_engine, quarantine
+from twotower_tf.tables.duckdb_engine import one, reason
+from twotower_tf.tables.input_table import Table
+from twotower_tf.tables.values import number_sql, quoted
+
+_NUMBER = r"-?(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][+-]?[0-9]+)?"
+_LARGEST = "3.4028234663852886e38"  # of float32
+NO_LIST = -1
+_PREDICATES = ("positive", "rejected", "exclude")
+FUNCTIONS = sql.FUNCTIONS | frozenset(
+    """
+    concat concat_ws replace regexp_extract regexp_replace reverse lpad rpad strptime try_strptime strftime
+    hash md5 sha256 ascii unicode chr bit_count epoch_us epoch_ns isodow weekofyear
+    """.split()
+)
+_OWN = frozenset("__place __user __item __ts __label __given __reason __list __position".split())
+
+
+@dataclass(frozen=True)
+class Expressions:
+    """The configuration's expressions, ready for SELECTs that read `named` columns.
+
+    Attributes:
+        data: the configuration.
+        table: the log.
+        named: `, EXPRESSION AS NAME` of every column that the expressions mention.
+        refused: what is no expression over the log's columns, one line each.
+    """
+
+    data: DataConfig
+    table: Table
+    named: str
+    refused: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, connection: duckdb.DuckDBPyConnection, data: DataConfig, table: Table) -> Expressions:
+        """Parses the expressions, and looks at the values of the columns that they mention."""
+        refused = tuple(_refused(data, table))
+        if refused:
+            return cls(data, table, "", refused)
+        names = [_spelled(name, table)[0] for name in schema.mentioned(data)]
+        columns = typed(connection, table, sorted(set(names)))
+        return cls(data, table, "".join(f", {expression} AS {quoted(name)}" for name, expression in columns.items()))
+
+    def holds(self, field: str, default: str = "false") -> str:
+        """SQL: whether a predicate holds; NULL is no."""
+        predicate = getattr(self.data, field)
+        return f"coalesce(CAST(({predicate}) AS BOOLEAN), false)" if predicate else default
+
+    @property
+    def weight(self) -> str:
+        """SQL of the weight, float32; NULL where it is none."""
+        number = f"TRY_CAST(({self.data.weight}) AS DOUBLE)"
+        return f"CASE WHEN {number} BETWEEN 0 AND {_LARGEST} THEN CAST({number} AS FLOAT) END"
+
+    @property
+    def wrong_weight(self) -> str:
+        """SQL: what is wrong with a weight that is none."""
+        told = f"'weight: ''' || CAST(({self.data.weight}) AS VARCHAR) || ''' is not a number of at least 0'"
+        return f"coalesce({told}, 'weight: no value')"
+
+    def key_columns(self, label: str) -> str:
+        """SQL of the configured key columns over `raw` and `named` ones; `label` is that of the row's label."""
+        data = self.data
+        found = {
+            "rejected": f"{label} = 0 AND {self.holds('rejected')}",
+            "weight": self.weight,
+            "list": "__list",
+            "position": "__position",
+        }
+        return "".join(f", {found[name]} AS {name}" for name in schema.key_columns(data))
+
+    @property
+    def raw(self) -> str:
+        """SQL of what the key columns take from the log's own columns: `, EXPRESSION AS NAME` each."""
+        data, table = self.data, self.table
+        if not data.list_id:
+            return ""
+        column = table.columns[data.position]
+        return (
+            f", coalesce(CAST(md5_number_lower({table.text(data.list_id)}) >> 1 AS BIGINT), {NO_LIST}) AS __list"
+            f", {number_sql(column.identifier, column.kind)} AS __position"
+        )
+
+    def check(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Runs each expression by itself, so that what is wrong with it is reported with its field.
+
+        Raises:
+            DataError: for one that cannot be evaluated, and for weights or positions of which most are none.
+        """
+        for fault in self.faults(connection):
+            raise DataError(fault)
+
+    def faults(self, connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
+        """Everything for which `check` would refuse, one line each."""
+        yield from self.refused
+        if self.refused:
+            return  # nothing of it is run
+        broken = False
+        for field in _PREDICATES:
+            predicate = getattr(self.data, field)
+            if predicate:
+                fault = self._fault(connection, field, f"CAST(({predicate}) AS BOOLEAN)")
+                broken = broken or bool(fault)
+                yield from fault
+        if self.data.weight:
+            fault = self._fault(connection, "weight", f"TRY_CAST(({self.data.weight}) AS DOUBLE)")
+            yield from fault or (() if broken else self._weights(connection))
+        if self.data.position:
+            yield from self._positions(connection)
+
+    def _fault(self, connection: duckdb.DuckDBPyConnection, field: str, expression: str) -> list[str]:
+        relation = f"SELECT {self.named[2:]} FROM events" if self.named else "SELECT 1"
+        try:
+            connection.execute(f"SELECT count(*) FROM (SELECT {expression} AS held FROM ({relation})) WHERE held")
+        except duckdb.Error as error:
+            if isinstance(error, duckdb_engine.MACHINE):
+                raise
+            return [f"data.{field}: {getattr(self.data, field)!r} cannot be evaluated: {reason(error)}"]
+        return []
+
+    def _weights(self, connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
+        rows = f"(SELECT rowid AS __place{self.named} FROM events) WHERE NOT {self.holds('exclude')}"
+        total, usable = one(connection, f"SELECT count(*), count({self.weight}) FROM {rows}")
+        if usable * 2 < total:
+            found = connection.execute(
+                f"SELECT __place, {self.wrong_weight} FROM {rows} AND ({self.weight}) IS NULL ORDER BY __place LIMIT 1"
+            ).fetchall()
+            example = "".join(f" {told} at {quarantine.where(connection, self.table, place)}" for place, told in found)
+            yield (
+                f"data.weight: {self.data.weight!r}: {total - usable} of {total} weights are no number of at least 0; "
+                f"e.g.{example}"
+            )
+
+    def _positions(self, connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
+        name = self.data.position
+        text, column = self.table.text(name), self.table.columns[name]
+        number = number_sql(column.identifier, column.kind)
+        present, usable = one(connection, f"SELECT count({text}), count({number}) FROM events")
+        if usable * 2 < present:
+            example = quarantine.example(connection, self.table, name, f"{text} IS NOT NULL AND ({number}) IS NULL")
+            yield f"data.position: column {name!r}: {present - usable} of {present} values are no number;{example}"
+
+
+def _refused(data: DataConfig, table: Table) -> Iterator[str]:
+    """What is no single expression over the log's columns, one line each."""
+    found: dict[str, str] = {}
+    for field, text in schema.expressions(data).items():
+        where = f"data.{field}"
+        kind = "predicate" if field in _PREDICATES else "weight"
+        try:
+            sql.check(text, where, table.known, kind=kind, functions=FUNCTIONS, comments=False)
+        except DataError as error:
+            yield str(error)
+            continue
+        for name in sql.columns(text, where):
+            spelled = _spelled(name, table)
+            if len(spelled) > 1 or found.setdefault(name.lower(), spelled[0]) != spelled[0]:
+                twins = sorted({*spelled, found.get(name.lower(), spelled[0])})
+                yield f"{where}: columns {', '.join(map(repr, twins))} differ in case only; SQL needs other names"
+            elif name.lower() in _OWN:
+                yield f"{where}: column {name!r} has a name that twotower uses itself; rename it"
+
+
+def _spelled(name: str, table: Table) -> list[str]:
+    """The columns that a name in an expression may mean: the one of that spelling, or those of other cases."""
+    return [name] if name in table.columns else [each for each in table.columns if each.lower() == name.lower()]
+
+
+def typed(connection: duckdb.DuckDBPyConnection, table: Table, names: Sequence[str], alias: str = "") -> dict[str, str]:
+    """SQL of columns with the type that all of their values have; for people's predicates over text tables."""
+    return {name: of_kind(table, name, kind, alias) for name, kind in value_kinds(connection, table, names).items()}
+
+
+def of_kind(table: Table, name: str, kind: str, alias: str = "") -> str:
+    """SQL of a column with a type of `value_kinds`, or VARCHAR."""
+    if kind == "VARCHAR":
+        return table.text(name, alias)
+    column = table.columns[name]
+    if column.kind == "VARCHAR":
+        return f"CAST({table.text(name, alias)} AS {kind})"
+    return f"{alias}.{column.identifier}" if alias else column.identifier
+
+
+def value_kinds(connection: duckdb.DuckDBPyConnection, table: Table, names: Sequence[str]) -> dict[str, str]:
+    """The type that all values of a column have.
+
+    A text column is BIGINT where every value is an integer in its plain form (no leading zero or sign +), DOUBLE where
+    every value is a number, and VARCHAR otherwise, or where it has no value.
+    """
+    found = {name: table.columns[name].kind for name in names}
+    texts = [name for name in names if found[name] == "VARCHAR"]
+    if not texts:
+        return found
+    counts = []
+    for name in texts:
+        text = table.text(name)
+        integer = f"regexp_full_match({text}, '-?(0|[1-9][0-9]{{0,17}})')"
+        number = f"regexp_full_match({text}, '{_NUMBER}') AND TRY_CAST({text} AS DOUBLE) IS NOT NULL"
+        counts += [f"count({text})", f"count(*) FILTER ({integer})", f"count(*) FILTER ({number})"]
+    row = one(connection, f"SELECT {', '.join(counts)} FROM {table.name}")
+    for position, name in enumerate(texts):
+        present, integers, numbers = row[3 * position : 3 * position + 3]
+        if present:
+            found[name] = "BIGINT" if integers == present else "DOUBLE" if numbers == present else "VARCHAR"
+    return found

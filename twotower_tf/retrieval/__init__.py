@@ -1,0 +1,1 @@
+"""Retrieves items: user rows to recommended items, with filters, exclusions and blocklist."""

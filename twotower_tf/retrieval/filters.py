@@ -1,0 +1,158 @@
+"""Filters: a boolean SQL expression over the catalogue's columns, which strangers may write.
+
+A filter is checked before it is run (see `filter_bounds`). It runs in a DuckDB of its own that holds only the catalogue
+and reaches no file: in batches of items, on one thread, until a deadline. No other request waits for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import Future
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from twotower_tf import sql
+from twotower_tf.errors import DataError
+from twotower_tf.retrieval import filter_bounds
+from twotower_tf.retrieval.limits import FILTER_SECONDS
+
+Mask = npt.NDArray[np.bool_]
+
+_CACHED = 64  # filters; a mask is one byte per item
+_FIRST_BATCH, _GROWTH = 16, 8  # items: the first batches say what an item costs
+_BATCH_SECONDS = 0.05  # of a batch: within one, DuckDB may hear neither the deadline nor Ctrl-C
+_INTERRUPT_SECONDS = 0.02  # between interrupts: one that arrives before a statement has begun is lost
+
+
+class Filters:
+    """Evaluates filters over a catalogue, and remembers the latest ones. May be used from several threads.
+
+    Attributes:
+        columns: names that a filter may use.
+        seconds: a filter's deadline.
+    """
+
+    def __init__(self, catalogue: pa.Table, seconds: float = FILTER_SECONDS) -> None:
+        """Keeps the catalogue, in row order."""
+        self.columns = tuple(catalogue.column_names)
+        self.seconds = seconds
+        self._catalogue = catalogue
+        self._known: OrderedDict[str, Future[Mask]] = OrderedDict()  # also those that are being evaluated
+        self._lock = threading.Lock()  # never held while something is evaluated
+        # A dear filter takes one core, not all, and no disk.
+        self._connection = sql.connect(memory_limit="1GB", max_temp_directory_size="0KB", threads=1)
+
+    def mask(self, predicate: str) -> Mask:
+        """[num_items] bool: which items a filter lets through; where it is NULL, it does not.
+
+        Raises:
+            DataError: for a filter that is no boolean expression over the catalogue's columns, saying what is wrong;
+                for one that is not evaluated by the deadline.
+        """
+        with self._lock:
+            known = self._known.get(predicate)
+            if known is None:
+                mine = self._known[predicate] = Future[Mask]()
+                cursor = self._connection.cursor()
+            self._known.move_to_end(predicate)
+        if known is not None:
+            return known.result()
+        try:
+            with cursor:
+                mask = self._evaluate(cursor, predicate)
+            mask.setflags(write=False)
+            mine.set_result(mask)
+        except BaseException as error:
+            with self._lock:
+                self._known.pop(predicate, None)
+            mine.set_exception(error if isinstance(error, DataError) else DataError("filter: interrupted; ask again"))
+            raise
+        with self._lock:
+            while len(self._known) > _CACHED:
+                self._known.popitem(last=False)
+        return mask
+
+    def _evaluate(self, cursor: duckdb.DuckDBPyConnection, predicate: str) -> Mask:
+        end, size = time.monotonic() + self.seconds, self._catalogue.num_rows
+        mask = np.empty(size, np.bool_)
+        start, count = 0, _FIRST_BATCH
+        try:
+            query, table = self._query(predicate, filter_bounds.check(predicate, self.columns))
+            while start < size:
+                begin = time.monotonic()
+                if begin >= end:
+                    raise self._too_slow(predicate)
+                stop = min(size, start + count)
+                cursor.register("given", table.slice(start, stop - start))
+                with _interrupted(cursor, end):
+                    found = cursor.execute(query).fetchnumpy()["passes"]
+                mask[start:stop] = np.ma.getdata(found)
+                affordable = _BATCH_SECONDS / max(time.monotonic() - begin, 1e-6) * (stop - start)
+                start, count = stop, max(1, min(_GROWTH * count, int(affordable)))
+        except duckdb.InterruptException:
+            raise self._too_slow(predicate) from None
+        except duckdb.Error as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"filter: {sql.shown(predicate)} cannot be evaluated: {reason}") from None
+        return mask
+
+    def _query(self, predicate: str, used: set[str]) -> tuple[str, pa.Table]:
+        """The statement of a filter over the table `given`, and the columns that this has.
+
+        "" is no value, as everywhere. The filter stands in lines of its own, so that a comment at its end is harmless.
+        """
+        fields = [field for field in self._catalogue.schema if field.name.lower() in used]
+        table = self._catalogue.select([field.name for field in fields])
+        if not fields:
+            table = pa.table({"constant": pa.nulls(self._catalogue.num_rows)})  # of the same length
+        chosen = ", ".join(_column(field) for field in table.schema)
+        passes = f"coalesce(CAST((\n{predicate}\n) AS BOOLEAN), false) AS passes"
+        return f"SELECT {passes} FROM (SELECT {chosen} FROM given) AS {filter_bounds.TABLE}", table
+
+    def _too_slow(self, predicate: str) -> DataError:
+        return DataError(
+            f"filter: {sql.shown(predicate)} is too slow: not evaluated over {self._catalogue.num_rows:,} items within "
+            f"{self.seconds:g} s; simplify it"
+        )
+
+
+@contextlib.contextmanager
+def _interrupted(cursor: duckdb.DuckDBPyConnection, end: float) -> Iterator[None]:
+    """Interrupts what the cursor does from a moment on, in seconds of the monotonic clock.
+
+    Raises:
+        KeyboardInterrupt: for Ctrl-C in the meantime, of which DuckDB makes an error of its own.
+    """
+    done = threading.Event()
+
+    def watch() -> None:
+        wait = end - time.monotonic()
+        while not done.wait(max(0.0, wait)):
+            cursor.interrupt()
+            wait = _INTERRUPT_SECONDS
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    except RuntimeError as error:
+        if str(error) == "Query interrupted":
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _column(field: pa.Field) -> str:
+    """SQL of a column."""
+    name = '"' + field.name.replace('"', '""') + '"'
+    text = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+    return f"nullif({name}, '') AS {name}" if text else name

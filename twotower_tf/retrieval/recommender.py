@@ -1,0 +1,220 @@
+"""The items for a user, and the items like an item, from one bundle.
+
+What is blocked in the export root's `blocklist.txt` is never answered, from the moment the file says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from twotower_tf.bundle.bundle import Bundle
+from twotower_tf.errors import ArtifactError, DataError
+from twotower_tf.features.argument_names import argument_names
+from twotower_tf.features.inputs import client_inputs, rows_to_arrays
+from twotower_tf.index.eligible import Excluded
+from twotower_tf.index.searcher import Answers
+from twotower_tf.retrieval import filtered_search
+from twotower_tf.retrieval.blocklist import BLOCKLIST
+from twotower_tf.retrieval.item_filter import Gate
+from twotower_tf.retrieval.limits import MAX_K
+from twotower_tf.tables.time_form import TimeForm
+from twotower_tf.tables.values import as_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Floats = npt.NDArray[np.float32]
+
+_ROWS_PER_BATCH = 4096
+
+
+class Recommender:
+    """A bundle's user tower and index, loaded once.
+
+    Attributes:
+        bundle: what it answers from.
+        inputs: of the user tower.
+    """
+
+    def __init__(
+        self, bundle: Bundle, threads: int = 0, blocklist: str | Path | None = None, max_k: int = MAX_K
+    ) -> None:
+        """Loads the user tower and the index.
+
+        Args:
+            bundle: opened, so its files are checked.
+            threads: that search at once; 0 is one per core.
+            blocklist: a file of item ids that nobody may get, one a line, read again whenever it has changed; by
+                default `blocklist.txt` in the export root.
+            max_k: the largest k that is answered.
+
+        Raises:
+            DataError: where the blocklist given is not there, or one cannot be read.
+        """
+        self.bundle = bundle
+        self._max_k = max_k
+        self.inputs = client_inputs(bundle.config, bundle.manifest.get("text_forms", {}))
+        self._times = TimeForm.of_manifest(bundle.manifest)
+        self._arguments = argument_names([each.name for each in self.inputs])
+        self._model = tf.saved_model.load(
+            str(bundle.tower("user"))
+        )  # held: its signatures do not keep the weights alive
+        self._tower = self._model.signatures["serving_default"]
+        self._searcher = bundle.searcher(threads)
+        if blocklist is not None and not Path(blocklist).is_file():
+            raise DataError(f"blocklist {blocklist}: no such file")
+        listed = Path(blocklist) if blocklist is not None else bundle.path.parent / BLOCKLIST
+        self._gate = Gate(lambda: bundle.items, self._searcher.items, listed)
+
+    def recommend(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        k: int,
+        exclude: Sequence[Iterable[Any]] | None = None,
+        filter: str = "",
+    ) -> list[dict[str, Any]]:
+        """The k best items for each user.
+
+        Args:
+            rows: one mapping of feature values per user; an absent feature is no value. A time is read in the form that
+                the log has (`data.time_form`).
+            k: items asked for, from 1 to `max_k`.
+            exclude: per user, ids of items not to answer; ids outside the catalogue are passed over.
+            filter: a boolean SQL expression over the columns of `bundle.items` that every answer satisfies; "" is none.
+
+        Returns:
+            `{"user": the row, "item_ids": [...], "scores": [...], "model_version": V}` per user, best first. A list is
+            shorter than k only where no more items pass that are neither excluded nor blocked.
+
+        Raises:
+            DataError: for an unknown feature (listing the known ones), a value of the wrong type, an unusable k,
+                lists to exclude for another number of users, or a filter that cannot be used.
+        """
+        k = self._answers(k)
+        excluded = self._excluded(rows, exclude)
+        allowed = self._gate.allowed(filter)
+        found = filtered_search.search(self._searcher, self.vectors(rows), k, excluded, allowed)
+        return [
+            {"user": dict(row), "item_ids": ids, "scores": scores, "model_version": self.bundle.version}
+            for row, (ids, scores) in zip(rows, _lists(found), strict=True)
+        ]
+
+    def recommend_frame(self, users: pd.DataFrame, k: int, filter: str = "") -> pd.DataFrame:
+        """The k best items for each row of a data frame.
+
+        Args:
+            users: one row per user, one column per feature; a feature without a column, NaN, None and NA are no value.
+            k: items asked for, from 1 to `max_k`.
+            filter: as of `recommend`.
+
+        Returns:
+            One row per answer: `user`, the row's index label in `users`; `rank`, from 1; `item_id`; `item_name`;
+            `score`, the cosine similarity; `model_version`.
+
+        Raises:
+            DataError: as `recommend` says.
+        """
+        import pandas as pd
+
+        values = [_scalars(users[name]) for name in users.columns]
+        rows = [dict(zip(users.columns, row, strict=True)) for row in zip(*values, strict=True)]
+        rows = rows or [{} for _ in users.index]  # a frame without columns
+        catalogue = self.bundle.items
+        names = dict(zip(catalogue["item_id"].to_pylist(), catalogue["item_name"].to_pylist(), strict=True))
+        answers = [
+            (label, rank, item, names[item], score, answer["model_version"])
+            for label, answer in zip(users.index, self.recommend(rows, k, filter=filter), strict=True)
+            for rank, (item, score) in enumerate(zip(answer["item_ids"], answer["scores"], strict=True), 1)
+        ]
+        columns = ["user", "rank", "item_id", "item_name", "score", "model_version"]
+        frame: pd.DataFrame = pd.DataFrame(answers, columns=columns)
+        return frame
+
+    def similar(self, item_id: Any, k: int, filter: str = "") -> dict[str, Any]:
+        """The k items whose vectors are nearest to an item's, without the item itself.
+
+        Args:
+            item_id: of the catalogue; it may be blocked, or not pass the filter, itself.
+            k: items asked for, from 1 to `max_k`.
+            filter: as of `recommend`.
+
+        Returns:
+            `{"item": id, "item_ids": [...], "scores": [...], "model_version": V}`.
+
+        Raises:
+            DataError: for an item outside the catalogue, an unusable k, or a filter that cannot be used.
+        """
+        k = self._answers(k)
+        item = as_text(item_id)
+        row = self._searcher.items.row(item)
+        if row is None:
+            raise DataError(f"item {item!r}: not among the {self.bundle.manifest['items']} items of {self.bundle.path}")
+        itself = Excluded(np.array([0]), np.array([row]), 1)
+        allowed = self._gate.allowed(filter)
+        found = filtered_search.search(self._searcher, self._searcher.items.vectors[[row]], k, itself, allowed)
+        ((ids, scores),) = _lists(found)
+        return {"item": item, "item_ids": ids, "scores": scores, "model_version": self.bundle.version}
+
+    def vectors(self, rows: Sequence[Mapping[str, Any]]) -> Floats:
+        """The users' vectors `[rows, vector_dim]` float32, unit length.
+
+        Raises:
+            DataError: as `recommend` says.
+        """
+        parts = [self._embed(rows[start : start + _ROWS_PER_BATCH]) for start in range(0, len(rows), _ROWS_PER_BATCH)]
+        return np.concatenate(parts) if parts else np.empty((0, self.bundle.manifest["vector_dim"]), np.float32)
+
+    def _embed(self, rows: Sequence[Mapping[str, Any]]) -> Floats:
+        arrays = rows_to_arrays(self.inputs, rows, self._times)
+        answer = self._tower(**{self._arguments[name]: tf.constant(array) for name, array in arrays.items()})
+        versions = set(answer["model_version"].numpy().tolist())
+        if versions != {self.bundle.version}:
+            raise ArtifactError(
+                f"{self.bundle.path}: the user tower answers as version {', '.join(map(str, sorted(versions)))}, "
+                f"the manifest is of {self.bundle.version}; export again"
+            )
+        return np.asarray(answer["user_vector"].numpy(), np.float32)
+
+    def _answers(self, k: int) -> int:
+        """How many items are looked for: k, or all where there are fewer.
+
+        Raises:
+            DataError: for a k that cannot be used.
+        """
+        if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= self._max_k:
+            raise DataError(
+                f"k: invalid value {k!r} (expected a whole number from 1 to {self._max_k}); max_k sets the largest"
+            )
+        return min(int(k), len(self._searcher.items))
+
+    def _excluded(self, rows: Sequence[Mapping[str, Any]], exclude: Sequence[Iterable[Any]] | None) -> Excluded | None:
+        """Index rows not to answer, per user."""
+        if exclude is None:
+            return None
+        if len(exclude) != len(rows):
+            raise DataError(f"exclude: one list per user is expected; came {len(exclude)} for {len(rows)} users")
+        for ids in exclude:
+            if isinstance(ids, str | bytes) or not isinstance(ids, Sequence | set | frozenset):
+                raise DataError(f"exclude: a list of item ids per user is expected; came {ids!r}")
+        return Excluded.of([[as_text(item) for item in ids] for ids in exclude], self._searcher.items)
+
+
+def _scalars(column: pd.Series[Any]) -> list[Any]:
+    """A column's values; a float32 stays one: as a double it is another text (0.10000000149011612)."""
+    stored = column.cat.categories.dtype if column.dtype == "category" else column.dtype
+    kind = getattr(stored, "numpy_dtype", stored)
+    if kind in (np.float16, np.float32):
+        return list(column.to_numpy(kind, na_value=np.nan))
+    return list(column)
+
+
+def _lists(answers: Answers) -> Iterator[tuple[list[str], list[float]]]:
+    """Ids and scores of each query."""
+    for start, end in zip(answers.offsets[:-1], answers.offsets[1:], strict=True):
+        yield answers.item_ids[start:end].tolist(), answers.scores[start:end].tolist()

@@ -1,0 +1,96 @@
+"""Hard negatives that share an attribute with the positive."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from twotower_tf.sampling.pairs import Ints, Items, Mask, Pairs
+from twotower_tf.sampling.row_sampler import Rows, draw_allowed
+
+NO_GROUP = -1
+
+
+class SameAttributeSampler:
+    """Draws from the positive's group, every item alike, the user's training positives excepted.
+
+    p(j) = 1 / (items of the group - the user's positives among them).
+    """
+
+    def __init__(self, positives: Pairs, groups: Ints) -> None:
+        """Sorts the catalogue by group.
+
+        Args:
+            positives: of every user.
+            groups: `[num_items]` number of each item's group, -1 for none.
+        """
+        self._positives = positives
+        self._group = groups
+        grouped = np.flatnonzero(groups >= 0)
+        self._count = int(groups.max(initial=NO_GROUP)) + 1
+        self._members = Pairs(groups[grouped], grouped, self._count, len(groups))
+        of_positive = groups[positives.items]
+        known = of_positive >= 0
+        taken = positives.owners()[known] * self._count + of_positive[known]
+        self._taken, self._taken_count = np.unique(taken, return_counts=True)
+
+    def _left(self, rows: Rows) -> npt.NDArray[np.int64]:
+        """`[batch]`: items of the own item's group that are no positives of the user."""
+        group = self._group[rows.own]
+        if not len(self._taken):
+            return np.zeros(len(rows), np.int64)
+        keys = rows.users.astype(np.int64) * self._count + group
+        places = np.minimum(np.searchsorted(self._taken, keys), len(self._taken) - 1)
+        taken = np.where(self._taken[places] == keys, self._taken_count[places], 0)
+        return np.where(group >= 0, self._members.counts[group] - taken, 0)
+
+    def available(self, rows: Rows) -> Mask:
+        """See `RowSampler`."""
+        return self._left(rows) > 0
+
+    def draw(self, rng: np.random.Generator, rows: Rows, draws: int) -> Items:
+        """See `RowSampler`."""
+        group = self._group[rows.own]
+        starts, sizes = self._members.starts[group], self._members.counts[group]
+
+        def propose(places: Ints) -> Ints:
+            proposed: Items = self._members.items[starts[places] + rng.integers(0, sizes[places])]
+            return proposed
+
+        def choose(place: int, number: int) -> Ints:
+            members = self._members.of(int(group[place]))
+            return rng.choice(members[~self._positives.contain(rows.users[place : place + 1], members)], number)
+
+        return draw_allowed(self._positives, rows.users, draws, propose, choose)
+
+
+def groups_of(items: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
+    """Numbers the distinct values of some columns together.
+
+    Args:
+        items: the catalogue.
+        columns: of it; a row without a value (null, empty text, NaN) in any of them is in no group.
+
+    Returns:
+        `[num_items]` int64, from 0, or -1.
+    """
+    groups = np.zeros(items.num_rows, np.int64)
+    missing = np.zeros(items.num_rows, bool)
+    for name in columns:
+        column = items[name].combine_chunks()
+        if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+            column = pa.array([None if value is None else "\0".join(map(str, value)) for value in column.to_pylist()])
+        if pa.types.is_floating(column.type):
+            column = pc.if_else(pc.is_nan(column), None, column)
+        encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+        codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+        values = encoded.dictionary
+        empty = pc.index(values, pa.scalar("", values.type)).as_py() if pa.types.is_string(values.type) else -1
+        missing |= (codes < 0) | ((codes == empty) & (empty >= 0))
+        _, groups = np.unique(groups * (len(values) + 1) + codes, return_inverse=True)
+    _, dense = np.unique(groups[~missing], return_inverse=True)
+    numbered = np.full(items.num_rows, NO_GROUP, np.int64)
+    numbered[~missing] = dense
+    return numbered

@@ -1,0 +1,62 @@
+"""Hard negatives from the log: what stood above the positive in the same list."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from twotower_tf.sampling.pairs import Ints, Items, Mask, Pairs
+from twotower_tf.sampling.row_sampler import Rows
+
+
+class SkipAboveSampler:
+    """Draws from what the user passed over above the positive, every item alike: p(j) = 1 / as many.
+
+    Joachims, "Optimizing Search Engines using Clickthrough Data" (KDD 2002), section 3. An item that stands in a list
+    several times counts once, where it stands highest; a training positive of the user is never drawn.
+
+    Passed-over rows are sorted by list and place, so what is above a positive is a range of them.
+    """
+
+    def __init__(
+        self, positives: Pairs, users: Ints, items: Ints, label: Ints, lists: Ints, position: npt.NDArray[np.floating]
+    ) -> None:
+        """Sorts the log by list and place.
+
+        Args:
+            positives: of every user.
+            users: `[rows]` user rows of the training split.
+            items: `[rows]` catalogue rows.
+            label: `[rows]`, 1 for positives.
+            lists: `[rows]` number of the list, negative for none.
+            position: `[rows]` place in it, growing downwards; NaN for none.
+        """
+        known = (lists >= 0) & np.isfinite(position)
+        _, shown = np.unique(np.where(known, lists, -1), return_inverse=True)
+        _, shown = np.unique(shown * np.int64(len(positives.counts)) + users, return_inverse=True)
+        _, place = np.unique(np.where(known, position, np.inf), return_inverse=True)
+        places = int(place.max(initial=0)) + 1
+        passed = np.flatnonzero(known & (label != 1) & ~positives.contain(users, items))
+        keys = shown * np.int64(positives.num_items) + items
+        passed = passed[np.lexsort((place[passed], keys[passed]))]
+        highest = np.ones(len(passed), bool)
+        highest[1:] = keys[passed[1:]] != keys[passed[:-1]]
+        passed = passed[highest]
+        at = shown * places + place
+        order = passed[np.argsort(at[passed], kind="stable")]
+        self._items = items[order].astype(np.int32)
+        self._starts = np.searchsorted(at[order], shown * places)
+        self._ends = np.where(known, np.searchsorted(at[order], at), self._starts)
+
+    def _counts(self, rows: Rows) -> npt.NDArray[np.int64]:
+        return self._ends[rows.index] - self._starts[rows.index]
+
+    def available(self, rows: Rows) -> Mask:
+        """See `RowSampler`."""
+        return self._counts(rows) > 0
+
+    def draw(self, rng: np.random.Generator, rows: Rows, draws: int) -> Items:
+        """See `RowSampler`."""
+        places = rng.integers(0, self._counts(rows)[:, np.newaxis], (len(rows), draws))
+        drawn: Items = self._items[self._starts[rows.index][:, np.newaxis] + places]
+        return drawn

@@ -1,0 +1,172 @@
+"""Answers as Arrow tables and files: one file per unit, whose bytes depend on its rows alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from twotower_tf.errors import DataError
+from twotower_tf.index.item_vectors import Ids
+
+Format = Literal["parquet", "tsv"]
+
+_VALUES_PER_GROUP = 1 << 21  # of one column of a row group
+_ROWS_PER_GROUP = 1 << 17
+_LISTED = ","  # between the values of a list in TSV
+
+_ITEM_IDS = pa.list_(pa.string())
+_CODED = pa.list_(pa.dictionary(pa.int32(), pa.string()))  # the same, written from a dictionary of all items
+ANSWERS = pa.schema(
+    [
+        ("user_id", pa.string()),
+        ("item_ids", _ITEM_IDS),
+        ("scores", pa.list_(pa.float32())),
+        ("model_version", pa.int64()),
+    ]
+)
+VECTORS = pa.schema([("user_id", pa.string()), ("vector", pa.list_(pa.float32())), ("model_version", pa.int64())])
+
+Floats = npt.NDArray[np.float32]
+
+
+class Layout:
+    """How answers lie in the output.
+
+    Attributes:
+        schema: of the output.
+    """
+
+    def __init__(self, version: int, format: Format, width: int, ids: Ids | None) -> None:
+        """Chooses the columns.
+
+        Args:
+            version: answered as `model_version`.
+            format: of the files.
+            width: values per user: k, or the vectors' dimensions.
+            ids: of the items; None for vectors.
+
+        Raises:
+            DataError: for item ids that the format cannot list.
+        """
+        self.schema = ANSWERS if ids is not None else VECTORS
+        self._version = version
+        self._format = format
+        self._rows = max(1024, min(_ROWS_PER_GROUP, _VALUES_PER_GROUP // max(1, width)))
+        self._ids = None if ids is None else pa.array(ids, pa.string())
+        if format == "tsv" and self._ids is not None:
+            commas = self._ids.filter(pc.match_substring(self._ids, _LISTED))
+            if len(commas):
+                raise DataError(
+                    f"--format=tsv: item id {commas[0].as_py()!r} holds a comma, which stands between the ids of a "
+                    "line; use --format=parquet"
+                )
+
+    def answers(
+        self, users: pa.Array, offsets: npt.NDArray[Any], rows: npt.NDArray[np.int32], scores: Floats
+    ) -> pa.Table:
+        """Answers of users `[n]`: those of user i are `rows[offsets[i] : offsets[i + 1]]`, best first."""
+        ends = pa.array(offsets.astype(np.int32))
+        items = pa.ListArray.from_arrays(ends, pa.DictionaryArray.from_arrays(pa.array(rows), self._ids))
+        return self._table(users, {"item_ids": items, "scores": pa.ListArray.from_arrays(ends, pa.array(scores))})
+
+    def vectors(self, users: pa.Array, vectors: Floats) -> pa.Table:
+        """Vectors float32 `[n, vector_dim]` of users `[n]`."""
+        count, dim = vectors.shape
+        ends = pa.array(np.arange(count + 1, dtype=np.int32) * dim)
+        return self._table(users, {"vector": pa.ListArray.from_arrays(ends, pa.array(vectors.reshape(-1)))})
+
+    def _table(self, users: pa.Array, columns: dict[str, pa.Array]) -> pa.Table:
+        version = pa.array(np.full(len(users), self._version, np.int64))
+        return pa.table({"user_id": users, **columns, "model_version": version})
+
+    def writer(self, path: Path) -> PartWriter:
+        """Writes a file of this layout."""
+        return TsvWriter(path) if self._format == "tsv" else ParquetWriter(path, self.schema, self._rows)
+
+    def plain(self, table: pa.Table) -> pa.Table:
+        """The table in types that every reader knows: without dictionaries; of TSV the lines, as `value`."""
+        return pa.table({"value": _lines(table)}) if self._format == "tsv" else table.cast(self.schema)
+
+
+class ParquetWriter:
+    """Row groups of fixed sizes, whatever the sizes of the tables that come."""
+
+    def __init__(self, path: Path, schema: pa.Schema, rows: int) -> None:
+        self._rows = rows
+        coded = [f"{field.name}.list.element" for field in schema if field.type == _ITEM_IDS]
+        self._writer = pq.ParquetWriter(
+            path,
+            pa.schema([field.with_type(_CODED if field.type == _ITEM_IDS else field.type) for field in schema]),
+            use_dictionary=[*coded, "model_version"],
+            write_statistics=False,
+            store_schema=False,  # readers get texts, not our dictionaries
+        )
+        self._pending: list[pa.Table] = []
+        self._held = 0
+
+    def write(self, table: pa.Table) -> None:
+        """Adds rows."""
+        while self._held + table.num_rows >= self._rows:
+            taken = self._rows - self._held
+            self._flush([*self._pending, table.slice(0, taken)])
+            table, self._pending, self._held = table.slice(taken), [], 0
+        if table.num_rows:
+            self._pending.append(table)
+            self._held += table.num_rows
+
+    def _flush(self, tables: list[pa.Table]) -> None:
+        whole = pa.concat_tables(tables).combine_chunks()  # in one chunk: where chunks end would show in the pages
+        self._writer.write_table(whole, row_group_size=max(1, whole.num_rows))
+
+    def close(self) -> None:
+        """Writes what is left and the footer."""
+        if self._held:
+            self._flush(self._pending)
+        self._writer.close()
+
+
+class TsvWriter:
+    """Lines of tab-separated fields; the values of a list are joined by commas. No header."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+
+    def write(self, table: pa.Table) -> None:
+        """Adds rows."""
+        if not table.num_rows:
+            return
+        lines = _lines(table)
+        whole = pc.binary_join(pa.ListArray.from_arrays(pa.array([0, len(lines)], pa.int32()), lines), "\n")
+        self._file.write(whole[0].as_py().encode() + b"\n")
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+PartWriter = ParquetWriter | TsvWriter
+
+
+def _lines(table: pa.Table) -> pa.Array:
+    return pc.binary_join_element_wise(*(_field(column.combine_chunks()) for column in table.columns), "\t")
+
+
+def _field(column: pa.Array) -> pa.Array:
+    if not pa.types.is_list(column.type):
+        return column.cast(pa.string())
+    start, stop = column.offsets[0].as_py(), column.offsets[-1].as_py()
+    values = column.values.slice(start, stop - start)
+    values = values.dictionary_decode() if pa.types.is_dictionary(values.type) else values.cast(pa.string())
+    offsets = pc.subtract(column.offsets, pa.scalar(start, pa.int32()))
+    return pc.binary_join(pa.ListArray.from_arrays(offsets, values), _LISTED)
+
+
+def part_name(number: int, format: Format) -> str:
+    """Name of a unit's file."""
+    return f"part-{number:06d}.{format}"

@@ -1,0 +1,130 @@
+"""A look at a table of users before work starts: its files, its columns and their types.
+
+Whatever is wrong with it is told here, before anything is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from twotower_tf.config import ExperimentConfig
+from twotower_tf.errors import DataError
+from twotower_tf.score import journal, type_columns, unit_reader, units, user_columns
+from twotower_tf.score.score_options import Options
+from twotower_tf.score.units import Unit
+from twotower_tf.score.user_columns import Column
+from twotower_tf.tables import input_files
+from twotower_tf.tables.input_files import Source
+from twotower_tf.tables.time_form import TimeForm
+
+_SAMPLE = 10_000  # rows that are looked at
+_LOOKED_AT = 1 << 22  # bytes of a text
+
+
+@dataclass(frozen=True)
+class Input:
+    """The users.
+
+    Attributes:
+        sources: their files.
+        columns: feature columns that the files have.
+        identity: what tells whether it is still the same input.
+        snapshot: the files as they were before anything of them was read.
+    """
+
+    sources: tuple[Source, ...]
+    columns: tuple[Column, ...]
+    identity: list[dict[str, Any]]
+    snapshot: input_files.Snapshot
+
+
+def look(options: Options, config: ExperimentConfig, manifest: Mapping[str, Any]) -> Input:
+    """Looks at every file's head, and at the first rows.
+
+    Args:
+        options: name the files.
+        config: of the bundle.
+        manifest: of the bundle: in which forms the log writes times and other values.
+
+    Raises:
+        ConfigError: for an unknown name among those that may be absent.
+        DataError: for users that cannot be read as the model needs them.
+    """
+    sources = _find(options, config)
+    if not sources:
+        raise DataError(f"--users: {options.users}: no rows")
+    snapshot, identity = input_files.Snapshot(sources), journal.fingerprint(sources)
+    user_id = config.data.user_id
+    wanted = [user_id, *(each.name for each in user_columns.features(config))]
+    with (
+        tempfile.TemporaryDirectory(prefix="twotower-") as work,
+        _beginning(sources[0], Path(work)) as (source, unit),
+        unit_reader.opened(source, unit, wanted, _SAMPLE, Path(work), "1GB") as rows,
+    ):
+        known = [(sources[0], rows.known), *_heads(sources[1:])]
+        present = user_columns.present(config, known, options.absent, manifest.get("text_forms", {}))
+        if sources[0].suffix in input_files.PARQUET:
+            schemas = [pq.read_schema(source.path) for source in sources]
+            user_columns.check_types(present, user_id, sources, schemas)
+        sample = next(rows.batches, None)
+    if sample is not None:
+        type_columns.Judge(user_id, present, TimeForm.of_manifest(manifest)).check_values(sample, sources[0].name)
+    return Input(tuple(sources), present, identity, snapshot)
+
+
+def _find(options: Options, config: ExperimentConfig) -> list[Source]:
+    data = config.data
+    found = input_files.find(Path(), options.users, "--users", (), data.delimiter)
+    if found[0].suffix in input_files.DELIMITERS and data.user_columns:
+        found = [dataclasses.replace(source, columns=data.user_columns) for source in found]
+    return [source for source in found if source.path.stat().st_size]
+
+
+def _heads(sources: Sequence[Source]) -> list[tuple[Source, list[str]]]:
+    """Names of the columns, of files that say them once."""
+    found: list[tuple[Source, list[str]]] = []
+    for source in sources:
+        partition = [key for key, _ in source.partition]
+        if source.suffix in input_files.PARQUET:
+            found.append((source, [*_schema(source).names, *partition]))
+        elif source.suffix in input_files.DELIMITERS and (header := input_files.head(source)) is not None:
+            found.append((source, [*header[0], *partition]))
+    return found
+
+
+@contextlib.contextmanager
+def _beginning(source: Source, work: Path) -> Iterator[tuple[Source, Unit]]:
+    """A unit to look at: the first of a Parquet or TFRecord file; of a text, a copy of its first lines.
+
+    Raises:
+        DataError: where there is no row.
+    """
+    if source.suffix in input_files.PARQUET or source.suffix in input_files.TFRECORDS:
+        found = units.plan([source])[:1]
+    else:
+        with input_files.open_bytes(source.path) as file:
+            text = file.read(_LOOKED_AT)
+            text = text[: text.rfind(b"\n") + 1] if file.read(1) else text
+        copy = work / f"beginning{source.suffix}"
+        copy.write_bytes(text)
+        source = dataclasses.replace(source, path=copy)
+        found = units.plan([source])[:1]
+    if not found:
+        raise DataError(f"--users: {source.name}: no rows")
+    yield source, found[0]
+
+
+def _schema(source: Source) -> pa.Schema:
+    try:
+        return pq.read_schema(source.path)
+    except Exception as error:
+        raise DataError(f"{source.name}: cannot be read as Parquet: {' '.join(str(error).split())[:200]}") from None

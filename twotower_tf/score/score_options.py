@@ -1,0 +1,73 @@
+"""What is asked of a scoring."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from twotower_tf.errors import ConfigError
+from twotower_tf.retrieval.limits import MAX_K
+from twotower_tf.score.answer_tables import Format
+from twotower_tf.tables import duckdb_engine
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked for.
+
+    Attributes:
+        export_dir: the export root.
+        output: directory of the answers.
+        users: file, glob or directory of users; or
+        users_from_events: a run directory: all users of its log, as they are after its last event.
+        version: of the bundle; None is the newest.
+        k: answers per user.
+        max_k: the largest k.
+        vectors_only: user vectors instead of answers.
+        format: of the output.
+        filter: SQL predicate over the catalogue: items that may be answered.
+        blocklist: file of items that nobody may get; None is that of the export root.
+        exclude: file, glob or directory of pairs of user and item that are not answered.
+        exclude_seen: leaves out what a user of the log has had; with users_from_events.
+        absent: feature columns that the users may lack.
+        at: epoch seconds of the time features where users have no such column; None is now.
+        workers: processes; 0 is as many as cores and memory allow, of a ScaNN index one per eight cores.
+        threads: of each; 0 shares the cores among the workers.
+        memory_limit: of all workers, e.g. "8GB"; "" is half of the machine's.
+    """
+
+    export_dir: Path
+    output: Path
+    users: str = ""
+    users_from_events: str = ""
+    version: int | None = None
+    k: int = 10
+    max_k: int = MAX_K
+    vectors_only: bool = False
+    format: Format = "parquet"
+    filter: str = ""
+    blocklist: str | None = None
+    exclude: str = ""
+    exclude_seen: bool = False
+    absent: tuple[str, ...] = ()
+    at: int | None = None
+    workers: int = 0
+    threads: int = 0
+    memory_limit: str = ""
+
+    def check(self) -> None:
+        """Refuses what does not go together.
+
+        Raises:
+            ConfigError: naming the flags.
+        """
+        if bool(self.users) == bool(self.users_from_events):
+            raise ConfigError("--users: either a table of users or --users_from_events is needed, and not both")
+        if not 1 <= self.k <= self.max_k:
+            raise ConfigError(f"--k: invalid value {self.k} (expected 1 to {self.max_k}); raise --max_k for more")
+        if self.memory_limit:
+            duckdb_engine.size(self.memory_limit)
+        if self.exclude_seen and not self.users_from_events:
+            raise ConfigError("--exclude_seen: needs --users_from_events; a table of pairs goes with --exclude")
+        if self.vectors_only and (self.filter or self.exclude or self.exclude_seen):
+            raise ConfigError("--vectors_only: answers no items; --filter, --exclude and --exclude_seen mean nothing")

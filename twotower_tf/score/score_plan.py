@@ -1,0 +1,195 @@
+"""Everything that is decided before work starts: which users, which columns, which items, which units of work.
+
+Whatever is wrong with the input is told here, before anything is written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from twotower_tf import artifacts
+from twotower_tf.bundle import bundle as bundles
+from twotower_tf.bundle.bundle import Bundle
+from twotower_tf.index.index_files import ITEM_IDS
+from twotower_tf.index.item_vectors import ItemVectors, read_ids
+from twotower_tf.prepare.prepared import Prepared
+from twotower_tf.retrieval.blocklist import BLOCKLIST
+from twotower_tf.retrieval.item_filter import Gate
+from twotower_tf.retrieval.limits import JOB_FILTER_SECONDS
+from twotower_tf.score import exclusions, inspect_users, journal, units, user_columns, users_from_events, worker_sizing
+from twotower_tf.score.answer_tables import Layout
+from twotower_tf.score.inspect_users import Input
+from twotower_tf.score.job import ALLOWED, EXCLUDED, USERS, Job
+from twotower_tf.score.journal import Journal
+from twotower_tf.score.score_options import Options
+from twotower_tf.score.units import Unit
+from twotower_tf.tables import input_files
+from twotower_tf.tables.time_form import TimeForm
+
+
+class Planner:
+    """Decides.
+
+    Attributes:
+        options: what is asked for.
+        bundle: what answers.
+        journal: of the output.
+        size: of the crew.
+        rows: at a time.
+        users: the files of users as they were before they were read, once settled.
+    """
+
+    users: input_files.Snapshot
+
+    def __init__(self, options: Options) -> None:
+        """Checks options, bundle and users; writes nothing.
+
+        Raises:
+            ConfigError: for options that do not go together.
+            ArtifactError: for a bundle or run directory that cannot be used.
+            DataError: for users that cannot be read as the model needs them.
+        """
+        options.check()
+        self.options = options
+        self.bundle = Bundle.open(options.export_dir, options.version)
+        self.journal = Journal(options.output)
+        self._config = self.bundle.config
+        self._times = TimeForm.of_manifest(self.bundle.manifest)
+        self.size = worker_sizing.crew(options, self.bundle.manifest)
+        self.rows = worker_sizing.rows(options, self.bundle.manifest, self._config)
+        self._exclude = exclusions.find(self._config.data, options.exclude) if options.exclude else []
+        self._allowed = self._gate()
+        self._log: Prepared | None = None
+        self._table: Input | None = None
+        if options.users_from_events:
+            self._log = users_from_events.opened(Path(options.users_from_events), self._config)
+        else:
+            self._table = inspect_users.look(options, self._config, self.bundle.manifest)
+        Layout(self.bundle.version, options.format, 1, None if options.vectors_only else self._ids)
+
+    # --- items ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _ids(self) -> Any:
+        return read_ids(self.bundle.path / bundles.INDEX / ITEM_IDS)
+
+    def _gate(self) -> Any:
+        """A mask of the items that may be answered; None where all may."""
+        if self.options.vectors_only:
+            return None
+        items = ItemVectors.trusted(self._ids, np.empty((len(self._ids), 0), np.float32))
+        blocklist = self.options.blocklist or Path(self.options.export_dir) / BLOCKLIST
+        gate = Gate(lambda: self.bundle.items, items, Path(blocklist), seconds=JOB_FILTER_SECONDS)
+        allowed = gate.allowed(self.options.filter)
+        return None if allowed is None else allowed.mask
+
+    # --- the plan -------------------------------------------------------------------------------------------------
+
+    def settle(self) -> tuple[Job, list[Unit]]:
+        """Decides for good, in the journal; or finds what was decided when the output was begun.
+
+        Raises:
+            DataError: where the output was begun with something else.
+        """
+        options, settings = self.options, self._settings()
+        self.journal.compare(settings)
+        begun = self.journal.settled() is not None
+        table = self._table or self._build()
+        self.users = table.snapshot
+        cut = units.plan(table.sources)
+        if not begun:
+            self._restrict()
+        self.journal.begin(settings, cut)
+        present = {each.name for each in table.columns}
+        timed = [each.name for each in user_columns.features(self._config) if each.role == "time"]
+        job = Job(
+            export_dir=str(Path(options.export_dir).absolute()),  # executors work in other directories
+            version=self.bundle.version,
+            output=str(Path(options.output).absolute()),
+            journal=str(self.journal.directory.absolute()),
+            sources=tuple(dataclasses.replace(each, path=each.path.absolute()) for each in table.sources),
+            user_id=self._config.data.user_id,
+            columns=table.columns,
+            times=self._times,
+            at={name: settings["at"] for name in timed if name not in present},
+            k=settings["k"],
+            format=options.format,
+            seen=options.exclude_seen,
+            memory_limit=f"{max(256 << 20, int(self.size.memory / self.size.workers * 0.4))}B",
+            threads=self.size.threads,
+        )
+        return job, cut
+
+    def finished(self) -> bool:
+        """Whether the output holds all of this scoring.
+
+        Raises:
+            DataError: where it was begun with something else.
+        """
+        settled = self.journal.settled()
+        if settled is None or not (self.journal.output / journal.SUMMARY).is_file():
+            return False
+        self.journal.compare(self._settings())
+        return all(self.journal.note(unit["number"]) is not None for unit in settled["units"])
+
+    def _settings(self) -> dict[str, Any]:
+        """What an output is begun with."""
+        options, settled = self.options, self.journal.settled()
+        at = options.at if options.at is not None else int(time.time())
+        if settled is not None and options.at is None:
+            at = settled["at"]
+        return {
+            "bundle": {"version": self.bundle.version, "fingerprint": self.bundle.manifest[bundles.SEAL]},
+            "inputs": self._table.identity if self._table else self._log_identity(),
+            "k": 0 if options.vectors_only else options.k,
+            "format": options.format,
+            "filter": options.filter,
+            "exclude": journal.fingerprint(self._exclude),
+            "exclude_seen": options.exclude_seen,
+            "absent": sorted(options.absent),
+            "at": at,
+        }
+
+    def _log_identity(self) -> list[dict[str, Any]]:
+        path = Path(self.options.users_from_events).resolve() / "prepared"
+        return [{"path": str(path), "manifest": artifacts.sha256_file(path / "manifest.json")}]
+
+    def _build(self) -> Input:
+        """The users of a log as a table of ours."""
+        assert self._log is not None
+        directory = self.journal.directory / USERS
+        if not directory.is_dir():
+            rows = self._index_rows() if self.options.exclude_seen else None
+            users_from_events.build(directory, self._log, self._config, rows, self._half(), self.size.threads)
+        sources = tuple(input_files.find(directory, ".", "--users_from_events"))
+        found = user_columns.features(self._config)
+        present = tuple(each for each in found if each.role != "time")
+        return Input(sources, present, self._log_identity(), input_files.Snapshot(sources))
+
+    def _index_rows(self) -> Any:
+        """int32 `[catalogue]`: the index's row of each row of the log's catalogue, -1 for none."""
+        assert self._log is not None
+        row_of = {item: row for row, item in enumerate(self._ids)}
+        return np.array([row_of.get(item, -1) for item in self._log.item_ids()], np.int32)
+
+    def _restrict(self) -> None:
+        """Writes what restricts the answers, where the workers find it."""
+        directory = self.journal.directory
+        if self._allowed is not None:
+            with artifacts.atomic_file(directory / ALLOWED) as path, path.open("wb") as file:
+                np.save(file, self._allowed)
+        if self._exclude:
+            every = self.size.workers * self.size.threads
+            target = directory / EXCLUDED
+            if not target.is_dir():
+                exclusions.build(target, self._exclude, self._config.data, self._ids, self._half(), every)
+
+    def _half(self) -> str:
+        """Half of the memory, for sorting; what does not fit is spilled."""
+        return f"{int(self.size.memory / 2)}B"

@@ -1,0 +1,128 @@
+"""Answers for every user of a table: streamed, by several processes, resumable at any moment.
+
+The parent plans, hands out units and counts; it never sees a row and never imports TensorFlow.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from twotower_tf import artifacts
+from twotower_tf.bundle.bundle import Bundle
+from twotower_tf.index import topk
+from twotower_tf.progress import Progress, silent
+from twotower_tf.score import answer_stats, worker_sizing
+from twotower_tf.score.job import Job
+from twotower_tf.score.journal import SUMMARY
+from twotower_tf.score.score_options import Options
+from twotower_tf.score.score_plan import Planner
+from twotower_tf.score.units import Unit
+from twotower_tf.score.worker_pool import Crew, State
+
+Tell = Callable[[str], None]
+
+
+def score(
+    options: Options,
+    *,
+    resume: bool = True,
+    progress: Progress = silent,
+    tell: Tell = lambda line: None,
+    watch: Callable[[State], None] = lambda state: None,
+) -> dict[str, Any]:
+    """Scores every user, or what is left of them.
+
+    Args:
+        options: what is asked for.
+        resume: continues where the same scoring was interrupted; otherwise what is there is forgotten.
+        progress: told of users.
+        tell: told, in a line each, of workers that died.
+        watch: told how far the workers are.
+
+    Returns:
+        The summary, which is also written to the output.
+
+    Raises:
+        TwoTowerError: for what cannot be used, before anything is written; DataError as well where the output was begun
+            with other input, settings or bundle, and where the users' files change while they are read.
+    """
+    began = time.monotonic()
+    options.check()
+    size = worker_sizing.crew(options, Bundle.open(options.export_dir, options.version, check="light").manifest)
+    with Crew(size, tell) as crew:
+        if not (Path(options.output) / SUMMARY).is_file():  # else there may be nothing to do
+            crew.start()
+        planner = Planner(options)
+        with planner.journal.held():
+            if not resume:
+                planner.journal.clear()
+            if planner.finished():
+                return artifacts.read_json(planner.journal.output / SUMMARY, "scoring")
+            job, units = planner.settle()
+            done = {unit.number for unit in units if planner.journal.note(unit.number) is not None}
+            with planner.users.held():
+                _run(crew, planner, job, units, done, progress, watch)
+            summary = summarize(planner, job, units, began, done)
+            summary |= {
+                "workers": size.workers,
+                "threads": size.threads,
+                "peak_worker_bytes": crew.state.peak,
+                "restarts": crew.state.restarts,
+            }
+            artifacts.write_json(planner.journal.output / SUMMARY, summary)
+            planner.journal.tidy()
+            return summary
+
+
+def _run(
+    crew: Crew,
+    planner: Planner,
+    job: Job,
+    units: Sequence[Unit],
+    done: set[int],
+    progress: Progress,
+    watch: Callable[[State], None],
+) -> None:
+    total = sum(unit.rows for unit in units) if all(unit.rows for unit in units) else 0
+    before = sum(unit.rows for unit in units if unit.number in done)
+
+    def advanced(state: State) -> None:
+        watch(state)
+        progress("score", before + sum(state.rows.values()), total)
+
+    left = [unit for unit in units if unit.number not in done]
+    crew.run(job, left, planner.rows, lambda unit: where(job, unit), advanced)
+
+
+def summarize(planner: Planner, job: Job, units: Sequence[Unit], began: float, before: set[int]) -> dict[str, Any]:
+    """What was done, from the notes of the units; `before` are those of an earlier command."""
+    journal = planner.journal
+    notes = list(journal.notes(len(units)))
+    items = planner.bundle.manifest["items"] if job.k else 0
+    counted = answer_stats.total(notes, items)
+    quarantined = journal.write_quarantine(len(units))
+    seconds = time.monotonic() - began
+    now = sum(note["users"] for note in notes if note["unit"] not in before)
+    cores = min(topk.available_threads(), planner.size.workers * planner.size.threads)
+    return {
+        "schema_version": 1,
+        "model_version": planner.bundle.version,
+        "users": counted.users,
+        "quarantined": quarantined,
+        "files": len(units),
+        "files_before": len(before),
+        "seconds": round(seconds, 3),
+        "users_per_second": round(now / seconds, 1),
+        "users_per_second_per_core": round(now / seconds / cores, 1),
+        "items": items,
+        **counted.summary(),
+    }
+
+
+def where(job: Job, unit: Unit) -> str:
+    """A unit in words."""
+    name = job.sources[unit.file].name
+    return name if unit.whole else f"{name}, rows {unit.first + 1:,} to {unit.first + unit.rows:,}"

@@ -1,0 +1,154 @@
+"""The same scoring as a Spark job: units are rows of a frame, `mapInArrow` makes answers of them, Spark writes them.
+
+No row passes through the driver. The bundle is sent to every executor once, as an archive, and loaded once by each of
+its Python workers. Users, and the output with its journal, lie on storage that driver and executors reach under the
+same path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import pickle
+import re
+import tarfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from twotower_tf import artifacts, errors
+from twotower_tf.bundle.bundle import SEAL, Bundle
+from twotower_tf.prepare.spark.spark_session import SparkOptions, check_installed, start
+from twotower_tf.score.job import Job, note
+from twotower_tf.score.journal import SUMMARY, Journal
+from twotower_tf.score.score_options import Options
+from twotower_tf.score.score_plan import Planner
+from twotower_tf.score.score_users import summarize
+from twotower_tf.score.unit_reader import Bad
+from twotower_tf.score.units import Unit
+from twotower_tf.score.worker_pool import environment
+
+
+def score_on_spark(options: Options, spark: SparkOptions) -> dict[str, Any]:
+    """Scores every user on Spark; a job that was interrupted starts over, lost tasks Spark repeats itself.
+
+    Args:
+        options: what is asked for; `workers` is Spark's to decide.
+        spark: where it runs.
+
+    Returns:
+        The summary, which is also written to the output.
+
+    Raises:
+        TwoTowerError: as `score.score` says, and where Spark is not installed or cannot be started.
+    """
+    began = time.monotonic()
+    planner = Planner(options)
+    with planner.journal.held():
+        planner.journal.clear()
+        job, units = planner.settle()
+        with _session(spark) as session:
+            name = f"bundle-{planner.bundle.manifest[SEAL][:16]}"
+            with _packed(planner.bundle, planner.journal.directory / f"{name}.tar") as archive:
+                session.sparkContext.addArchive(f"{archive}#{name}")  # an executor fetches and unpacks it once
+                try:
+                    with planner.users.held():
+                        _write(session, _Work(replace(job, export_dir=name, threads=1), planner.rows), units)
+                except Exception as error:
+                    raise _ours(error) from None
+            master = session.sparkContext.master
+        summary = summarize(planner, job, units, began, set())
+        summary |= {"engine": "spark", "spark_master": master}
+        artifacts.write_json(planner.journal.output / SUMMARY, summary)
+        planner.journal.tidy()
+        return summary
+
+
+class _Work:
+    """What an executor does; travels pickled."""
+
+    def __init__(self, job: Job, rows: int) -> None:
+        self.job, self.rows = job, rows
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Rows of units, one pickled in each, to rows of the output."""
+        scorer = _scorer(pickle.dumps(self.job))
+        for batch in batches:
+            for pickled in batch.column(0).to_pylist():
+                unit: Unit = pickle.loads(pickled)
+                yield from self._answer(scorer, unit)
+
+    def _answer(self, scorer: Any, unit: Unit) -> Iterator[pa.RecordBatch]:
+        tally, bad = scorer.tally(), list[Bad]()
+        with self.job.open(unit, self.rows) as rows:
+            for table in scorer.tables(rows, tally, bad):
+                yield from scorer.layout.plain(table).to_batches()
+            kept = note(unit, "", tally, rows, bad, self.job.sources[unit.file])
+        Journal(Path(self.job.output)).put(unit.number, kept)
+
+
+def _write(session: Any, work: _Work, units: list[Unit]) -> None:
+    from pyspark.sql.types import BinaryType, StructField, StructType
+
+    schema = StructType([StructField("unit", BinaryType(), False)])
+    rows = session.sparkContext.parallelize([(bytearray(pickle.dumps(unit)),) for unit in units], max(1, len(units)))
+    frame = session.createDataFrame(rows, schema)
+    if work.job.format == "tsv":
+        answers = frame.mapInArrow(work, "value string")
+        answers.write.mode("append").text(work.job.output)
+        return
+    columns = "item_ids array<string>, scores array<float>" if work.job.k else "vector array<float>"
+    answers = frame.mapInArrow(work, f"user_id string, {columns}, model_version bigint")
+    answers.write.mode("append").parquet(work.job.output)
+
+
+def _ours(error: Exception) -> Exception:
+    """The error of ours that a task met, told once and without Spark's frames; another one as it is."""
+    found = re.search(r"twotower_tf\.errors\.(\w+): (.*)", str(error))
+    kind = getattr(errors, found[1], None) if found else None
+    return kind(found[2]) if found and kind is not None else error
+
+
+@contextlib.contextmanager
+def _session(spark: SparkOptions) -> Iterator[Any]:
+    """A context that runs already is used and left running; else one is started and stopped."""
+    check_installed()
+    from pyspark import SparkContext
+
+    ours = SparkContext._active_spark_context is None
+    session = start(replace(spark, conf={"spark.app.name": "twotower score", **spark.conf}))
+    try:
+        yield session
+    finally:
+        if ours:
+            session.stop()
+
+
+@contextlib.contextmanager
+def _packed(bundle: Bundle, archive: Path) -> Iterator[Path]:
+    """The bundle as one file, for as long as the job runs."""
+    with tarfile.open(archive, "w") as tar:
+        tar.add(bundle.path, arcname=str(bundle.version))
+    try:
+        yield archive
+    finally:
+        archive.unlink()
+
+
+@functools.lru_cache(maxsize=1)
+def _scorer(pickled: bytes) -> Any:
+    """The scorer of this Python worker, which Spark keeps for its next tasks; the job pickled, to be recognised."""
+    job: Job = pickle.loads(pickled)
+    os.environ.update(environment(job.threads))
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    from pyspark import SparkFiles
+
+    from twotower_tf.score.scorer import Scorer
+
+    return Scorer(job, Bundle.open(SparkFiles.get(job.export_dir), job.version))

@@ -1,0 +1,223 @@
+"""Raw columns of a user table as the values that features are made of, row by row judged.
+
+Like the preparation, DuckDB decides what a text, a number or a time is; it is asked once per distinct value. A row
+without an id, or with a number or time that is none, is not answered: it is named in the quarantine.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from twotower_tf import sql
+from twotower_tf.characters import LINE_BREAKING
+from twotower_tf.errors import DataError
+from twotower_tf.prepare import text_forms
+from twotower_tf.score.unit_reader import Bad
+from twotower_tf.score.user_columns import Column, is_text
+from twotower_tf.tables.time_form import TimeForm
+from twotower_tf.tables.values import number_sql, text_sql
+
+_CONTROLS = np.frombuffer(b"\t\n\r\0", np.uint8)
+_VALUE = "v"  # what DuckDB sees a column as
+_TRAINED_ON = {"number": "numbers", "time": "times: expected {}"}
+
+Mask = npt.NDArray[np.bool_]
+Fault = tuple[Mask, Callable[[Any], str], pa.Array]  # rows, what is told of a value, the values
+
+
+@dataclass(frozen=True)
+class Users:
+    """Rows of a user table.
+
+    Attributes:
+        ids: `[n]` text; null where there is none.
+        columns: by name, `[n]`: texts (of tags, joined ones), float64 numbers, int64 epoch seconds, or lists of texts;
+            null is no value.
+        good: `[n]` whether the row is to be answered.
+    """
+
+    ids: pa.Array
+    columns: Mapping[str, pa.Array]
+    good: Mask
+
+    def __len__(self) -> int:
+        return len(self.good)
+
+
+class Judge:
+    """Types and judges rows."""
+
+    def __init__(self, user_id: str, columns: Sequence[Column], times: TimeForm) -> None:
+        """Keeps what is known of the columns.
+
+        Args:
+            user_id: name of the column with ids.
+            columns: the features' columns that the table has.
+            times: how times are read.
+        """
+        self._user_id = user_id
+        self._columns = columns
+        self._times = times
+        self._connection = sql.connect(threads=1)
+
+    def judge(self, table: pa.Table, first: int) -> tuple[Users, list[Bad]]:
+        """Types the columns of a table; `first` is the place of its first row in its unit."""
+        faults: list[Fault] = []
+        ids = self._texts(self._user_id, column(table, self._user_id), "|")
+        ids = ids.dictionary_decode() if pa.types.is_dictionary(ids.type) else ids
+        where = f"column {self._user_id!r}"
+        empty = pc.fill_null(pc.equal(pc.binary_length(ids), 0), True).to_numpy(zero_copy_only=False)
+        faults.append((empty, lambda value: f"no user id: {where} is empty", ids))
+        if _has_controls(ids):
+            odd = pc.fill_null(pc.match_substring_regex(ids, LINE_BREAKING), False).to_numpy(zero_copy_only=False)
+            faults.append((odd, lambda value: f"user id with a tab, line end or NUL in {where}", ids))
+        values: dict[str, pa.Array] = {}
+        for each in self._columns:
+            if each.name in table.column_names:
+                values[each.name] = self._typed(each, column(table, each.name), faults)
+        good = np.ones(table.num_rows, np.bool_)
+        reasons: dict[int, str] = {}
+        for mask, reason, raw in faults:
+            for row in np.flatnonzero(mask & good):
+                reasons[int(row)] = reason(raw[int(row)].as_py())
+            good &= ~mask
+        places = sorted(reasons)
+        texts = [_text(row) for row in table.take(places).to_pylist()] if places else []
+        bad = [Bad(first + row, reasons[row], text) for row, text in zip(places, texts, strict=True)]
+        return Users(ids, values, good), bad
+
+    def _typed(self, each: Column, raw: pa.Array, faults: list[Fault]) -> pa.Array:
+        if each.role == "history":
+            return self._lists(each, raw)
+        if each.role in ("text", "tags"):
+            return self._written(each, self._texts(each.name, raw, each.separator or "|"))
+        kind = raw.type.value_type if pa.types.is_dictionary(raw.type) else raw.type
+        if each.role == "number" and (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+            return pc.cast(raw, pa.float64(), safe=False)  # the nearest double, as DuckDB has it
+        duck = self._kind(raw)
+        value = number_sql(_VALUE, duck) if each.role == "number" else self._times.seconds(_VALUE, duck)
+        found, present = self._evaluate(raw, [value, _present(duck)])
+        if each.role == "number" and is_text(kind):
+            # "nan" and "inf" are numbers in writing, and no value
+            (written,) = self._evaluate(raw, [f"TRY_CAST({_VALUE} AS DOUBLE) IS NOT NULL"])
+            wrong = pc.and_(present, pc.invert(written))
+        else:
+            wrong = pc.and_(present, pc.is_null(found))
+        mask = pc.fill_null(wrong, False).to_numpy(zero_copy_only=False)
+        if mask.any():
+            rule = "no number" if each.role == "number" else f"no time (expected {self._times.expected})"
+            faults.append((mask, lambda value: f"column {each.name!r}: {value!r} is {rule}", raw))
+        return found
+
+    def check_values(self, table: pa.Table, where: str) -> None:
+        """Refuses a column of numbers or times in which most values are none.
+
+        Raises:
+            DataError: naming the column, with an example.
+        """
+        for each in self._columns:
+            if each.role not in _TRAINED_ON or each.name not in table.column_names:
+                continue
+            faults: list[Fault] = []
+            raw = column(table, each.name)
+            self._typed(each, raw, faults)
+            for mask, _, _ in faults:
+                present = int(pc.sum(self._evaluate(raw, [_present(self._kind(raw))])[0]).as_py() or 0)
+                wrong = int(mask.sum())
+                if wrong * 2 > present:
+                    example = raw[int(np.argmax(mask))].as_py()
+                    trained_on = _TRAINED_ON[each.role].format(self._times.expected)
+                    raise DataError(
+                        f"{where}: column {each.name!r}: {wrong} of the first {present} values are no {each.role}, "
+                        f"e.g. {example!r}; the model was trained on {trained_on}"
+                    )
+
+    def _texts(self, name: str, raw: pa.Array, separator: str) -> pa.Array:
+        """Texts, or a dictionary of them."""
+        kind = raw.type.value_type if pa.types.is_dictionary(raw.type) else raw.type
+        if pa.types.is_string(kind):
+            return raw
+        if is_text(kind):
+            target = pa.dictionary(pa.int32(), pa.string()) if pa.types.is_dictionary(raw.type) else pa.string()
+            try:
+                return pc.cast(raw, target)
+            except pa.ArrowInvalid:
+                raise DataError(f"column {name!r}: its bytes are not UTF-8 text") from None
+        return self._evaluate(raw, [text_sql(_VALUE, self._kind(raw), separator)])[0]
+
+    def _written(self, each: Column, texts: pa.Array) -> pa.Array:
+        """Texts as the log writes them."""
+        return self._evaluate(texts, [text_forms.written_sql(_VALUE, each.form)])[0] if each.form else texts
+
+    def _lists(self, each: Column, raw: pa.Array) -> pa.Array:
+        """Lists of texts."""
+        if is_text(raw.type) or pa.types.is_dictionary(raw.type):
+            texts = self._texts(each.name, raw, each.separator)
+            texts = texts.dictionary_decode() if pa.types.is_dictionary(texts.type) else texts
+            lists = pc.split_pattern(texts, each.separator)
+            return self._lists(each, lists) if each.form else lists
+        if pa.types.is_null(raw.type):
+            return pa.nulls(len(raw), pa.list_(pa.string()))
+        if not pa.types.is_list(raw.type):
+            raw = pc.cast(raw, pa.list_(raw.type.value_type))
+        values = self._written(each, self._texts(each.name, raw.flatten(), "|"))
+        values = values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
+        lengths = pc.fill_null(pc.list_value_length(raw), 0).to_numpy(zero_copy_only=False)
+        offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
+        return pa.ListArray.from_arrays(pa.array(offsets), values)
+
+    def _kind(self, raw: pa.Array) -> str:
+        """DuckDB's type for the values of a column."""
+        values = raw.dictionary if pa.types.is_dictionary(raw.type) else raw
+        self._connection.register("described", pa.table({_VALUE: values.slice(0, 0)}))
+        ((kind,),) = self._connection.execute("SELECT column_type FROM (DESCRIBE described)").fetchall()
+        return str(kind)
+
+    def _evaluate(self, raw: pa.Array, expressions: Sequence[str]) -> list[pa.Array]:
+        """SQL expressions of `v` for every row, computed for distinct values."""
+        nested = pa.types.is_nested(raw.type)
+        coded = raw if nested or pa.types.is_dictionary(raw.type) else raw.dictionary_encode()
+        values = raw if nested else pa.concat_arrays([coded.dictionary, pa.nulls(1, coded.dictionary.type)])
+        self._connection.register("distinct_values", pa.table({_VALUE: values}))
+        selected = ", ".join(f"{expression} AS e{number}" for number, expression in enumerate(expressions))
+        found = self._connection.sql(f"SELECT {selected} FROM distinct_values").to_arrow_table()
+        columns = [each.combine_chunks() for each in found.columns]
+        if nested:
+            return columns
+        indices = pc.fill_null(coded.indices, len(values) - 1)
+        return [each.take(indices) for each in columns]
+
+
+def column(table: pa.Table, name: str) -> pa.Array:
+    """A column in one piece; float16, which DuckDB does not take from Arrow, as float32."""
+    chunks = table[name]
+    if pa.types.is_float16(chunks.type):
+        chunks = chunks.cast(pa.float32())
+    if chunks.num_chunks == 1:
+        return chunks.chunk(0)
+    if pa.types.is_dictionary(chunks.type):
+        chunks = chunks.unify_dictionaries()
+    whole = chunks.combine_chunks()
+    return whole if isinstance(whole, pa.Array) else pa.concat_arrays(whole.chunks)
+
+
+def _present(kind: str) -> str:
+    return f"({_VALUE} IS NOT NULL" + (f" AND trim({_VALUE}) <> '')" if kind == "VARCHAR" else ")")
+
+
+def _has_controls(ids: pa.Array) -> bool:
+    """Whether any byte of the texts is a tab, line end or NUL: one look at their common buffer."""
+    data = ids.buffers()[2]
+    return data is not None and bool(np.isin(np.frombuffer(data, np.uint8), _CONTROLS).any())
+
+
+def _text(row: Mapping[str, object]) -> str:
+    return json.dumps(row, ensure_ascii=False, default=str)

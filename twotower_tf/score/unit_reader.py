@@ -1,0 +1,184 @@
+"""A unit's rows as they stand in the file, streamed in Arrow tables of a fixed number of rows.
+
+Parquet streams row groups. Other formats go through the readers of the preparation, unit by unit: what a record is, and
+what is wrong with one that is none, is the same for both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from twotower_tf.artifacts import UNFINISHED
+from twotower_tf.errors import DataError
+from twotower_tf.score.units import Unit
+from twotower_tf.score.user_columns import is_text
+from twotower_tf.tables import input_files, input_table, quarantine, readers
+from twotower_tf.tables.duckdb_engine import open_engine
+from twotower_tf.tables.input_files import Source
+from twotower_tf.tables.values import quoted
+
+_COPIED = 1 << 24  # bytes at a time
+
+Entry = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A row that is not answered.
+
+    Attributes:
+        place: in its unit, from 0; records that are no rows do not count.
+        reason: what is wrong with it.
+        text: what was read of it.
+    """
+
+    place: int
+    reason: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Rows:
+    """An open unit.
+
+    Attributes:
+        known: names of the file's columns.
+        batches: the wanted columns that it has; each table has the rows asked for, the last one excepted.
+        entries: gives the quarantine's objects for these rows and for the records that are none, in the file's order.
+    """
+
+    known: list[str]
+    batches: Iterator[pa.Table]
+    entries: Callable[[Sequence[Bad]], list[Entry]]
+
+
+@contextlib.contextmanager
+def opened(
+    source: Source, unit: Unit, wanted: Sequence[str], rows: int, work: Path, memory_limit: str
+) -> Iterator[Rows]:
+    """Opens a unit for reading.
+
+    Args:
+        source: its file.
+        unit: the range.
+        wanted: names of columns; those that the file lacks are left out.
+        rows: of a table.
+        work: directory for what a reader needs on disk meanwhile.
+        memory_limit: of that reader.
+
+    Raises:
+        DataError: for a file that cannot be read.
+    """
+    if source.suffix in input_files.PARQUET:
+        with _parquet(source, unit, wanted, rows) as found:
+            yield found
+        return
+    directory = work / f"{UNFINISHED}unit-{uuid.uuid4().hex[:12]}"
+    with open_engine(directory, memory_limit, 1, directories=[source.path.parent]) as connection:
+        part = source if unit.whole else _cut_out(source, unit, directory)
+        table = readers.read(connection, "users", [part], set(wanted).__contains__)
+        selected = ", ".join(f"{column.identifier} AS {quoted(name)}" for name, column in table.columns.items())
+        query = f"SELECT {selected or 'source'} FROM users ORDER BY rowid"
+        reader = connection.sql(query).to_arrow_reader(rows)
+        yield Rows(table.known, exactly(reader, rows), lambda bad: _entries(connection, table, source, unit, bad))
+
+
+def exactly(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
+    """The same rows in tables of exactly `rows` rows, the last one excepted."""
+    pending: list[pa.RecordBatch] = []
+    held = 0
+    for batch in batches:
+        while held + batch.num_rows >= rows:
+            taken = rows - held
+            yield pa.Table.from_batches([*pending, batch.slice(0, taken)])
+            batch, pending, held = batch.slice(taken), [], 0
+        if batch.num_rows:
+            pending.append(batch)
+            held += batch.num_rows
+    if held:
+        yield pa.Table.from_batches(pending)
+
+
+# --- Parquet ------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _parquet(source: Source, unit: Unit, wanted: Sequence[str], rows: int) -> Iterator[Rows]:
+    try:
+        schema = pq.read_schema(source.path)
+        names = [name for name in wanted if name in schema.names]
+        # texts as dictionaries: each distinct value is decoded once
+        coded = [name for name in names if is_text(schema.field(name).type)]
+        partition = {key: value for key, value in source.partition if key not in schema.names}
+        with pq.ParquetFile(source.path, read_dictionary=coded) as file:
+            groups = list(range(unit.start, unit.stop))
+            batches = file.iter_batches(rows, row_groups=groups, columns=names, use_threads=False)
+            constants = {key: value for key, value in partition.items() if key in wanted}
+            streamed = (_with_partition(_compact(table), constants) for table in exactly(batches, rows))
+            yield Rows([*schema.names, *partition], streamed, lambda bad: _rows(source, unit, bad))
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{source.name}: cannot be read: {' '.join(str(error).split())[:200]}") from None
+
+
+def _compact(table: pa.Table) -> pa.Table:
+    """Without dictionaries, those of whole row groups, that are longer than the table."""
+    for position, column in enumerate(table.columns):
+        if pa.types.is_dictionary(column.type) and max(len(chunk.dictionary) for chunk in column.chunks) > len(column):
+            table = table.set_column(position, table.column_names[position], column.cast(column.type.value_type))
+    return table
+
+
+def _with_partition(table: pa.Table, partition: dict[str, str]) -> pa.Table:
+    for key, value in partition.items():
+        table = table.append_column(key, pa.repeat(pa.scalar(value), table.num_rows).dictionary_encode())
+    return table
+
+
+def _rows(source: Source, unit: Unit, bad: Sequence[Bad]) -> list[Entry]:
+    return [
+        {"file": source.name, "row": unit.first + each.place + 1, "reason": each.reason, "text": each.text}
+        for each in bad
+    ]
+
+
+# --- other formats ------------------------------------------------------------------------------------------------
+
+
+def _cut_out(source: Source, unit: Unit, directory: Path) -> Source:
+    """A copy of the unit, with the file's header."""
+    path = directory / f"unit{source.suffix}"
+    with source.path.open("rb") as file, path.open("wb") as copy:
+        if _headers(source):
+            copy.write(file.readline())
+        file.seek(unit.start)
+        left = unit.stop - unit.start
+        while left and (block := file.read(min(left, _COPIED))):
+            copy.write(block)
+            left -= len(block)
+    return replace(source, path=path)
+
+
+def _headers(source: Source) -> int:
+    """Lines of a file before its rows."""
+    return int(source.suffix in input_files.DELIMITERS and not source.columns)
+
+
+def _entries(
+    connection: duckdb.DuckDBPyConnection, table: input_table.Table, source: Source, unit: Unit, bad: Sequence[Bad]
+) -> list[Entry]:
+    found = quarantine.entries(connection, table, [(each.place, each.reason) for each in bad])
+    before = 0 if unit.whole else unit.first - _headers(source)
+    for entry in found:
+        for key in ("line", "record"):
+            if key in entry:
+                entry[key] += before
+    return found

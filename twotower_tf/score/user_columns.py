@@ -1,0 +1,152 @@
+"""Which columns of a user table the user tower reads, and whether the table still has them as it should."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+import pyarrow as pa
+
+from twotower_tf.config import ExperimentConfig
+from twotower_tf.errors import ConfigError, DataError, unknown_name
+from twotower_tf.features.inputs import HISTORY_SEPARATOR, client_inputs
+from twotower_tf.tables.input_files import DELIMITERS, Source
+from twotower_tf.tables.readers import schema_misfits
+
+Role = Literal["text", "number", "time", "tags", "history"]
+
+_EXPECTED = {
+    "text": "one value",
+    "number": "a number",
+    "time": "a time",
+    "tags": "one text or a list of texts",
+    "history": "a list of item ids",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that scoring reads.
+
+    Attributes:
+        name: in the table.
+        role: what becomes of its values.
+        separator: of the values of one text; joins the elements where a table has lists.
+        form: how the log writes booleans and whole numbers, of `data.text_forms`.
+    """
+
+    name: str
+    role: Role
+    separator: str = ""
+    form: str = ""
+
+
+def features(config: ExperimentConfig, forms: Mapping[str, str] = MappingProxyType({})) -> tuple[Column, ...]:
+    """The source columns of the user features, histories among them."""
+    found = []
+    for each in client_inputs(config, forms):
+        if each.kind == "texts":
+            role: Role = "history" if each.keep_last else "tags"
+            found.append(Column(each.name, role, each.separator or HISTORY_SEPARATOR, each.form))
+        else:
+            found.append(Column(each.name, each.kind, form=each.form))
+    return tuple(found)
+
+
+def present(
+    config: ExperimentConfig,
+    known: Sequence[tuple[Source, Collection[str]]],
+    absent: Collection[str],
+    forms: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[Column, ...]:
+    """The feature columns that a table has.
+
+    Args:
+        config: of the bundle.
+        known: the names of the columns, file by file.
+        absent: columns that the table may lack: they are no value. A time may always be lacking: it is that of the
+            scoring.
+        forms: of the bundle, see `data.text_forms`.
+
+    Raises:
+        ConfigError: for a name in `absent` that no feature reads.
+        DataError: for a column that a file lacks, naming both, with the nearest name.
+    """
+    wanted = features(config, forms)
+    read = [column.name for column in wanted]
+    for name in absent:
+        if name not in read:
+            raise ConfigError(f"--absent: {unknown_name('user feature column', name, read)}")
+    for source, names in known:
+        if config.data.user_id not in names:
+            raise DataError(f"data.user_id: {_lacks(config.data.user_id, source, names)}")
+    found, missing = [], []
+    for column in wanted:
+        lacking = [(source, names) for source, names in known if column.name not in names]
+        if len(lacking) < len(known):
+            found.append(column)
+        if lacking and column.name not in absent and not (column.role == "time" and len(lacking) == len(known)):
+            missing.append((column, *lacking[0]))
+    if missing:
+        column, source, names = missing[0]
+        remedy = f"--absent={','.join(each[0].name for each in missing)} scores without"
+        if any(each[0].role == "history" for each in missing):
+            remedy += "; --users_from_events builds histories from a prepared log"
+        raise DataError(f"user_features: {_lacks(column.name, source, names)} ({remedy})")
+    return tuple(found)
+
+
+def _lacks(name: str, source: Source, names: Collection[str]) -> str:
+    """That a file has no such column, and what is likely to have happened."""
+    partition = [key for key, _ in source.partition]
+    own = [each for each in names if each not in partition]
+    told = unknown_name(f"column in {source.name}", name, names)
+    if source.suffix in DELIMITERS and len(own) == 1 and any(mark in own[0] for mark in ",;|\t"):
+        return f"{told}; its header is the single column {own[0]!r}: the separator is not the one of data.delimiter"
+    return told
+
+
+def check_types(
+    columns: Sequence[Column], user_id: str, sources: Sequence[Source], schemas: Sequence[pa.Schema]
+) -> None:
+    """Refuses Parquet columns of a type that cannot hold what the model reads.
+
+    Raises:
+        DataError: naming the file, the column, its type and what is expected.
+    """
+    roles: dict[str, Role] = {user_id: "text", **{column.name: column.role for column in columns}}
+    for _, misfit in schema_misfits.type_misfits(sources, schemas, roles.__contains__):
+        raise DataError(misfit)
+    for source, schema in zip(sources, schemas, strict=True):
+        for name, role in roles.items():
+            if name in schema.names and not _fits(role, schema.field(name).type):
+                raise DataError(
+                    f"{source.name}: column {name!r} is {schema.field(name).type}; {_EXPECTED[role]} is expected"
+                )
+
+
+def _fits(role: Role, kind: pa.DataType) -> bool:
+    types = pa.types
+    if types.is_dictionary(kind):
+        return _fits(role, kind.value_type)
+    if types.is_null(kind):
+        return True
+    number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind) or types.is_boolean(kind)
+    if role == "number":
+        return bool(number)
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return role in ("tags", "history") and not types.is_nested(kind.value_type)
+    if role == "time":
+        return bool(number or types.is_timestamp(kind) or types.is_date(kind) or is_text(kind))
+    if role == "history":
+        return is_text(kind)
+    return not types.is_nested(kind)
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether values of this Arrow type are texts."""
+    types = pa.types
+    text = (types.is_string, types.is_large_string, types.is_string_view, types.is_binary, types.is_large_binary)
+    return any(is_kind(kind) for is_kind in text)

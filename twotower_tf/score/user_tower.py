@@ -1,0 +1,143 @@
+"""User vectors in bulk: distinct values are encoded once, the bundle's SavedModel does the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import tensorflow as tf
+
+from twotower_tf.bundle.bundle import Bundle
+from twotower_tf.config import History
+from twotower_tf.errors import ArtifactError
+from twotower_tf.features.argument_names import argument_names
+from twotower_tf.features.column_encoder import Encoder, code
+from twotower_tf.features.inputs import rows_to_arrays, side_inputs
+from twotower_tf.features.tf_columns import NO_VALUE
+from twotower_tf.features.tower_encoder import FROM_ENCODED, Side
+
+STEP = 4096  # rows of one call; where a unit's calls begin never changes, so neither does the last bit of a vector
+
+Floats = npt.NDArray[np.float32]
+
+
+class UserTower:
+    """A bundle's user tower, called with encoded values."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        """Loads it, and compares both ways into it on the bundle's canaries.
+
+        Raises:
+            ArtifactError: where the bundle was exported without what this needs, or its towers do not agree.
+        """
+        config = bundle.config
+        self._model = tf.saved_model.load(
+            str(bundle.tower("user"))
+        )  # held: its signatures do not keep the weights alive
+        if FROM_ENCODED not in self._model.signatures:
+            raise ArtifactError(
+                f"{bundle.path}: the user tower has no signature {FROM_ENCODED!r}: an earlier version of twotower_tf "
+                "exported it; export the run again"
+            )
+        self._tower = self._model.signatures[FROM_ENCODED]
+        self._side = Side(config, bundle.statistics, "user")
+        self._encoder = Encoder(config, bundle.statistics, "user")
+        self._histories = [each for each in config.user_features if isinstance(each, History)]
+        self._dim = int(bundle.manifest["vector_dim"])
+        self._hash = {each.name: self._history_function(each) for each in self._histories}
+        self._check(bundle)
+
+    def vectors(self, columns: Mapping[str, pa.Array], rows: int) -> Floats:
+        """The vectors of users.
+
+        Args:
+            columns: by source name `[rows]`: texts, float64, int64 epoch seconds, lists of texts; what is missing, like
+                null, is no value.
+            rows: how many.
+
+        Returns:
+            float32 `[rows, vector_dim]`, unit length.
+        """
+        encoded = self._encode(columns, rows)
+        vectors = np.empty((rows, self._dim), np.float32)
+        for start in range(0, rows, STEP):
+            part = slice(start, start + STEP)
+            arguments = {key: tf.constant(array[part]) for key, array in encoded.items()}
+            vectors[part] = self._tower(**arguments)["user_vector"].numpy()
+        return vectors
+
+    def _encode(self, columns: Mapping[str, pa.Array], rows: int) -> dict[str, Any]:
+        none = {"text": pa.string(), "texts": pa.string(), "number": pa.float64(), "time": pa.int64()}
+        plain = {
+            name: columns[name] if name in columns else pa.nulls(rows, none[each.kind])
+            for name, each in self._encoder.inputs.items()
+        }
+        encoded = dict(self._encoder.encode(plain))
+        for each in self._histories:
+            encoded[self._side.layout.values[each.name]] = self._history(each, columns.get(each.name), rows)
+        return encoded
+
+    def _history_function(self, history: History) -> Any:
+        def encode(values: tf.Tensor) -> tf.Tensor:
+            return self._side.encode_feature(history, {history.name: values[:, tf.newaxis]})[:, 0]
+
+        return tf.function(encode, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+
+    def _history(self, history: History, lists: pa.Array | None, rows: int) -> npt.NDArray[np.int32]:
+        """Lists of texts as bucket ids int32 `[rows, longest]`: values first, the last `length` of each list."""
+        if lists is None or not len(lists.flatten()):
+            return np.full((rows, 1), NO_VALUE, np.int32)
+        codes, values = code(lists.flatten())
+        texts = pc.fill_null(values.cast(pa.binary()), b"").to_numpy(zero_copy_only=False)
+        buckets = self._hash[history.name](tf.constant(texts)).numpy()[codes]
+        lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+        owner = np.repeat(np.arange(rows), lengths)
+        there = buckets != NO_VALUE
+        owner, buckets = owner[there], buckets[there]
+        counts = np.bincount(owner, minlength=rows)
+        ends = np.cumsum(counts)
+        kept = np.minimum(counts, history.length)
+        place = np.arange(len(owner)) - (ends - kept)[owner]  # negative: older than what is kept
+        ids = np.full((rows, max(1, int(kept.max(initial=0)))), NO_VALUE, np.int32)
+        late = place >= 0
+        ids[owner[late], place[late]] = buckets[late]
+        return ids
+
+    def _check(self, bundle: Bundle) -> None:
+        people = [canary["user"] for canary in bundle.manifest["canaries"]]
+        inputs = side_inputs(bundle.config, "user")
+        if not people:
+            return
+        arrays = rows_to_arrays(inputs, people)
+        names = argument_names([each.name for each in inputs])
+        raw = {names[name]: tf.constant(array) for name, array in arrays.items()}
+        answer = self._model.signatures["serving_default"](**raw)
+        versions = set(answer["model_version"].numpy().tolist())
+        if versions != {bundle.version}:
+            raise ArtifactError(
+                f"{bundle.path}: the user tower answers as version {', '.join(map(str, sorted(versions)))}, "
+                f"the manifest is of {bundle.version}; export again"
+            )
+        columns = {each.name: _column(each.kind, each.keep_last, each.separator, arrays[each.name]) for each in inputs}
+        apart = np.abs(self.vectors(columns, len(people)) - answer["user_vector"].numpy()).max()
+        if not apart <= 1e-5:  # float32 sums in another order
+            raise ArtifactError(
+                f"{bundle.path}: values encoded in bulk give vectors {apart:.3g} away from those of the user tower; "
+                "export again with this version of twotower_tf"
+            )
+
+
+def _column(kind: str, history: bool, separator: str, array: npt.NDArray[Any]) -> pa.Array:
+    """A raw input of the signature as the column of a table."""
+    if kind == "number":
+        return pa.array(array.astype(np.float64))
+    if kind == "time":
+        return pa.array(array)
+    if kind == "text":
+        return pa.array([text.decode() for text in array], pa.string())
+    lists = [[text.decode() for text in row if text] for row in array]
+    return pa.array(lists, pa.list_(pa.string())) if history else pa.array([separator.join(row) for row in lists])

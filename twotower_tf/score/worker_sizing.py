@@ -1,0 +1,57 @@
+"""How many workers a scoring has, and how many rows each takes at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from twotower_tf import resources
+from twotower_tf.config import ExperimentConfig
+from twotower_tf.index import topk
+from twotower_tf.score import user_columns
+from twotower_tf.score.score_options import Options
+from twotower_tf.tables import duckdb_engine
+
+SMALLEST = 4096  # rows at a time; a multiple of the tower's step, as every number of rows is
+LARGEST = 1 << 16  # rows at a time
+_TABLE_BYTES = 64 << 20  # of one table on its way through a worker
+# Threads of a worker share a ScaNN index: what the processor's caches hold of it counts once, and searching is nearly
+# all that a worker does. With more of them the rest, which has one thread, would show.
+_SHARING = 8
+_WORKER_BYTES = 700 << 20  # of a worker beside its index: TensorFlow, tables on their way
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of a crew.
+
+    Attributes:
+        workers: processes.
+        threads: of each.
+        memory: bytes of all.
+    """
+
+    workers: int
+    threads: int
+    memory: float
+
+
+def crew(options: Options, manifest: Mapping[str, Any]) -> Size:
+    """As many workers as cores and memory allow for this bundle, or as many as are asked for."""
+    cores = topk.available_threads()
+    limit = float(duckdb_engine.size(options.memory_limit)) if options.memory_limit else resources.total_memory() / 2
+    vectors = 4 * manifest["items"] * manifest["vector_dim"]
+    scann = manifest["index"]["kind"] == "scann" and not options.vectors_only
+    each = _WORKER_BYTES + vectors * (3 if scann else 1)
+    most = -(-cores // _SHARING) if scann else cores
+    workers = options.workers or max(1, min(most, int(limit // each)))
+    return Size(workers, options.threads or max(1, cores // workers), limit)
+
+
+def rows(options: Options, manifest: Mapping[str, Any], config: ExperimentConfig) -> int:
+    """Rows at a time."""
+    width = manifest["vector_dim"] * 4 + len(user_columns.features(config)) * 40
+    width += 0 if options.vectors_only else options.k * 16
+    found = 1 << ((_TABLE_BYTES // width).bit_length() - 1)
+    return max(SMALLEST, min(LARGEST, int(found)))

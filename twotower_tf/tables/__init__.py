@@ -1,0 +1,1 @@
+"""Reads tables: files and partitions, formats, time forms, quarantine, and the DuckDB engine."""

@@ -1,0 +1,122 @@
+"""Whole days: which ones a `DateSplit` takes, which files can hold them, and which split a day belongs to.
+
+The window ends with `until`, or with the newest day: that of the newest `dt=YYYYMMDD/` directory, or else of the newest
+event. A row's day is the UTC date of its time, or, in a log without times, its `dt`. Directories outside the window are
+not read; rows outside it are excluded and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from twotower_tf.config import DateSplit
+from twotower_tf.errors import DataError
+
+if TYPE_CHECKING:
+    from twotower_tf.tables.input_files import Source
+
+PARTITION = "dt"
+SECONDS = 86_400
+EXCLUDED = "outside the days of data.split"
+_EPOCH = date(1970, 1, 1)
+
+
+@dataclass(frozen=True)
+class Window:
+    """The days of a `DateSplit`, first and last included."""
+
+    split: DateSplit
+    last: date
+
+    @property
+    def first(self) -> date:
+        days = self.split.train_days + self.split.valid_days + self.split.test_days
+        return self.last - timedelta(days=days - 1)
+
+    def sql(self, day: str) -> str:
+        """SQL of `train`, `valid` or `test` for a day counted from 1970-01-01; NULL outside the window."""
+        last = (self.last - _EPOCH).days
+        test = last - self.split.test_days + 1
+        valid = test - self.split.valid_days
+        train = valid - self.split.train_days
+        return (
+            f"CASE WHEN {day} > {last} OR {day} < {train} OR {day} IS NULL THEN NULL WHEN {day} >= {test} THEN 'test' "
+            f"WHEN {day} >= {valid} THEN 'valid' ELSE 'train' END"
+        )
+
+
+def parse(text: str) -> date | None:
+    """The day that `YYYYMMDD` or `YYYY-MM-DD` names; None where it names none."""
+    form = "%Y-%m-%d" if "-" in text else "%Y%m%d"
+    try:
+        return datetime.strptime(text, form).date()
+    except ValueError:
+        return None
+
+
+def of_time(seconds: str) -> str:
+    """SQL: the day of epoch seconds, counted from 1970-01-01."""
+    return f"CAST(floor({seconds} / {SECONDS}.0) AS BIGINT)"
+
+
+def of_partition(text: str) -> str:
+    """SQL: the day that a `dt` names, counted from 1970-01-01; NULL where it names none."""
+    parsed = f"try_strptime(replace({text}, '-', ''), '%Y%m%d')"
+    return f"CAST(floor(epoch({parsed}) / {SECONDS}.0) AS BIGINT)"
+
+
+def partition_of(source: Source) -> date | None:
+    """The day of the `dt=` directory above a file; None where there is none.
+
+    Raises:
+        DataError: where the directory names no day.
+    """
+    text = dict(source.partition).get(PARTITION)
+    if text is None:
+        return None
+    day = parse(text)
+    if day is None:
+        raise DataError(f"{source.name}: {PARTITION}={text} names no day; write it as {PARTITION}=20260131")
+    return day
+
+
+def window(split: DateSplit, sources: Sequence[Source], newest: int | None = None) -> Window | None:
+    """The window of a log; None where only its events can tell the last day, and `newest` does not.
+
+    Args:
+        split: of the configuration.
+        sources: the files of the log.
+        newest: time of the newest event, epoch seconds.
+    """
+    if split.until:
+        last = parse(split.until)
+        return Window(split, last) if last else None
+    partitions = [day for day in map(partition_of, sources) if day is not None]
+    if partitions:
+        return Window(split, max(partitions))
+    return None if newest is None else Window(split, _EPOCH + timedelta(days=newest // SECONDS))
+
+
+def inside(split: DateSplit, sources: Sequence[Source]) -> list[Source]:
+    """The files that can hold days of the window.
+
+    Raises:
+        DataError: where there is none.
+    """
+    bounds = window(split, sources)
+    if bounds is None:
+        return list(sources)
+    days = [partition_of(source) for source in sources]
+    kept = [
+        source for source, day in zip(sources, days, strict=True) if day is None or bounds.first <= day <= bounds.last
+    ]
+    if not kept:
+        known = sorted(day for day in days if day)
+        raise DataError(
+            f"data.split: no directory of data.events lies in its days, {bounds.first} to {bounds.last}; "
+            f"there are {known[0]} to {known[-1]}"
+        )
+    return kept

@@ -1,0 +1,58 @@
+"""A table as it was read: its columns, its files, and what could not be read of them."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from twotower_tf.tables.csv_records import Malformed
+from twotower_tf.tables.input_files import Source
+from twotower_tf.tables.values import text_sql
+
+Wanted = Callable[[str], bool]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column in DuckDB: its identifier and type there."""
+
+    identifier: str
+    kind: str
+
+
+@dataclass
+class Table:
+    """An input table in DuckDB; `rowid` is the row's place, from 0.
+
+    Attributes:
+        name: of the DuckDB table; besides the columns it has `source`, the position of the row's file in `sources`.
+        sources: the files.
+        columns: those that were read, by their name in the files.
+        known: every column name of the files.
+        malformed: records set aside.
+        lacking: columns that some of the files have not, and the first such file.
+        starts: place of each file's first row, and the number of rows at the end.
+    """
+
+    name: str
+    sources: Sequence[Source]
+    columns: dict[str, Column]
+    known: list[str]
+    malformed: list[Malformed] = field(default_factory=list)
+    lacking: dict[str, Source] = field(default_factory=dict)
+    starts: list[int] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        return self.starts[-1]
+
+    def text(self, name: str, alias: str = "") -> str:
+        """SQL of a column's canonical text; NULL where there is no value."""
+        column = self.columns[name]
+        return text_sql(f"{alias}.{column.identifier}" if alias else column.identifier, column.kind)
+
+    def locate(self, place: int) -> tuple[int, int]:
+        """The position of a row's file in `sources`, and the row's among the file's good records, from 0."""
+        index = bisect.bisect_right(self.starts, place, hi=len(self.sources)) - 1
+        return index, place - self.starts[index]

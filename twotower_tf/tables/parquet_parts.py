@@ -1,0 +1,105 @@
+"""Query results as files, in the order of the query and cut at fixed row counts.
+
+DuckDB hands over Arrow batches; how large they are depends on threads and memory. Cutting them anew makes the files'
+bytes a function of the rows alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from twotower_tf.tables.duckdb_engine import Cluster
+
+PART_ROWS = 1 << 20
+_BATCH = 1 << 16
+_DICTIONARY_BYTES = 1 << 26
+
+
+def tables(connection: duckdb.DuckDBPyConnection, query: str, rows: int = PART_ROWS) -> Iterator[pa.Table]:
+    """The query's result in tables of exactly `rows` rows, the last one excepted; none where it is empty."""
+    reader = connection.sql(query).to_arrow_reader(_BATCH)
+    pending: list[pa.RecordBatch] = []
+    held = 0
+    for batch in reader:
+        pending.append(batch)
+        held += batch.num_rows
+        while held >= rows:
+            table = pa.Table.from_batches(pending, reader.schema)
+            yield table.slice(0, rows)
+            pending = table.slice(rows).to_batches()
+            held -= rows
+    if held:
+        yield pa.Table.from_batches(pending, reader.schema)
+
+
+def write_part(table: pa.Table, directory: Path, number: int) -> None:
+    """Writes `part-NNNNN.parquet`, one row group.
+
+    Texts keep their dictionaries whole, so that readers meet each distinct value once.
+    """
+    pq.write_table(  # in one chunk: where chunks end would show in the pages
+        table.combine_chunks(),
+        directory / f"part-{number:05d}.parquet",
+        row_group_size=max(1, table.num_rows),
+        dictionary_pagesize_limit=_DICTIONARY_BYTES,
+        write_statistics=False,  # of texts they cost as much as the writing
+    )
+
+
+def write_parts(connection: duckdb.DuckDBPyConnection, query: str, directory: Path) -> None:
+    """Writes a query's rows in order as `part-NNNNN.parquet` files, at least one."""
+    if isinstance(connection, Cluster):
+        connection.write_parts(query, directory)
+        return
+    directory.mkdir(parents=True)
+    number = -1
+    for number, table in enumerate(tables(connection, query)):
+        write_part(table, directory, number)
+    if number < 0:
+        write_part(connection.sql(f"SELECT * FROM ({query}) LIMIT 0").to_arrow_table(), directory, 0)
+
+
+def write_table(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
+    """Writes one Parquet file."""
+    found = tables(connection, query)
+    first = next(found, None)
+    if first is None:
+        pq.write_table(connection.sql(f"SELECT * FROM ({query}) LIMIT 0").to_arrow_table(), path)
+        return
+    with pq.ParquetWriter(path, first.schema) as writer:  # a subquery would name columns of other cases otherwise
+        writer.write_table(first)
+        for table in found:
+            writer.write_table(table)
+
+
+def write_array(
+    connection: duckdb.DuckDBPyConnection, query: str, path: Path, dtype: npt.DTypeLike, length: int
+) -> None:
+    """Writes the single column of a query as a `.npy` file of `length` values."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not length:
+        np.save(path, np.empty(0, dtype))
+        return
+    with start_array(path, dtype, (length,)) as file:
+        for table in tables(connection, query):
+            file.write(np.ascontiguousarray(table.column(0).to_numpy(), dtype).data)
+
+
+def start_array(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> IO[bytes]:
+    """Opens a `.npy` file and writes its header; the values follow, in order.
+
+    Written and not mapped: the pages of a mapped file count as the process's memory.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("wb")
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file

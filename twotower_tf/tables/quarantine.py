@@ -1,0 +1,141 @@
+"""Rows that cannot be used, set aside with their file, line, reason and text."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from twotower_tf import artifacts
+from twotower_tf.tables import csv_records, input_files
+from twotower_tf.tables.input_table import Table
+
+_BATCH = 10_000
+
+
+def entries(
+    connection: duckdb.DuckDBPyConnection, table: Table, rows: Sequence[tuple[int, str]]
+) -> list[dict[str, Any]]:
+    """One object per malformed record and per row of `rows`, in input order.
+
+    Args:
+        connection: where the table lives.
+        table: the input table.
+        rows: (place, reason) of its bad rows.
+
+    Returns:
+        `{"file", "line", "reason", "text"}`; for Parquet `"row"` and for TFRecords `"record"`, from 1, stand for the
+        line.
+    """
+    by_source: dict[int, dict[int, str]] = defaultdict(dict)
+    for place, reason in rows:
+        index, position = table.locate(place)
+        by_source[index][position] = reason
+    malformed: dict[str, list[csv_records.Malformed]] = defaultdict(list)
+    for record in table.malformed:
+        malformed[record.source.name].append(record)
+    found: list[dict[str, Any]] = []
+    for index, source in enumerate(table.sources):
+        reasons, broken = by_source.get(index, {}), malformed.get(source.name, [])
+        if not reasons and not broken:
+            continue
+        if source.suffix in input_files.PARQUET:
+            found += _row_entries(connection, table, index, reasons, "row", lambda position: position + 1)
+            continue
+        if source.suffix in input_files.TFRECORDS:
+            found += _record_entries(connection, table, index, reasons, broken)
+            continue
+        good, bad = csv_records.find(source, reasons.keys(), broken)
+        of_file = [(good[position], reason) for position, reason in reasons.items()]
+        of_file += [(_place(record, bad.get(record.record)), record.reason) for record in broken]
+        of_file.sort(key=lambda pair: pair[0].line)
+        found += [
+            {"file": source.name, "line": source.number(place.line), "reason": reason, "text": place.text}
+            for place, reason in of_file
+        ]
+    return found
+
+
+def _place(record: csv_records.Malformed, read: csv_records.Place | None) -> csv_records.Place:
+    """Where a malformed record stands, with the text that is known of it."""
+    if read is None:
+        return csv_records.Place(record.record, record.text)
+    return read if read.text else csv_records.Place(read.line, record.text)  # a repaired file has empty lines for them
+
+
+def _record_entries(
+    connection: duckdb.DuckDBPyConnection,
+    table: Table,
+    index: int,
+    reasons: Mapping[int, str],
+    broken: Sequence[csv_records.Malformed],
+) -> list[dict[str, Any]]:
+    """Entries of a TFRecord file, by the numbers that its records have."""
+    source, malformed = table.sources[index], {record.record for record in broken}
+    rows = table.starts[index + 1] - table.starts[index]
+    numbers = [number for number in range(1, rows + len(malformed) + 1) if number not in malformed]
+    entries = _row_entries(connection, table, index, reasons, "record", numbers.__getitem__)
+    entries += [
+        {"file": source.name, "record": source.number(record.record), "reason": record.reason, "text": record.text}
+        for record in broken
+    ]
+    return sorted(entries, key=lambda entry: int(entry["record"]))
+
+
+def _row_entries(
+    connection: duckdb.DuckDBPyConnection,
+    table: Table,
+    index: int,
+    reasons: Mapping[int, str],
+    key: str,
+    number: Callable[[int], int],
+) -> list[dict[str, Any]]:
+    """Entries of rows that have a number, under `key`, and no line; their text is what was read of them."""
+    source, start = table.sources[index], table.starts[index]
+    names = list(table.columns)
+    fields = ", ".join(f"CAST({column.identifier} AS VARCHAR)" for column in table.columns.values())
+    found = []
+    positions = sorted(reasons)
+    for first in range(0, len(positions), _BATCH):
+        batch = positions[first : first + _BATCH]
+        places = ", ".join(str(start + position) for position in batch)
+        rows = connection.execute(
+            f"SELECT rowid{', ' + fields if fields else ''} FROM {table.name} WHERE rowid IN ({places}) ORDER BY rowid"
+        ).fetchall()
+        for place, *values in rows:
+            position = place - start
+            text = artifacts.json_text(dict(zip(names, values, strict=True)))
+            found.append(
+                {"file": source.name, key: source.number(number(position)), "reason": reasons[position], "text": text}
+            )
+    return found
+
+
+def where(connection: duckdb.DuckDBPyConnection, table: Table, place: int) -> str:
+    """`FILE:LINE` of a row, or `FILE row N` of Parquet, `FILE record N` of TFRecords."""
+    return told(next(entry for entry in entries(connection, table, [(place, "")]) if entry["reason"] == ""))
+
+
+def example(connection: duckdb.DuckDBPyConnection, table: Table, column: str, condition: str) -> str:
+    """The first row that meets a condition, as text: ` e.g. 'VALUE' at FILE:LINE`; "" where none does."""
+    expression = table.columns[column].identifier
+    found = connection.execute(
+        f"SELECT rowid, CAST({expression} AS VARCHAR) FROM {table.name} WHERE {condition} ORDER BY rowid LIMIT 1"
+    ).fetchall()
+    return "".join(f" e.g. {value!r} at {where(connection, table, place)}" for place, value in found)
+
+
+def told(entry: Mapping[str, Any]) -> str:
+    """An entry's place in words."""
+    key = next((key for key in ("row", "record") if key in entry), "")
+    return f"{entry['file']} {key} {entry[key]}" if key else f"{entry['file']}:{entry['line']}"
+
+
+def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes `quarantine.jsonl`; an empty file says that nothing was set aside."""
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(artifacts.json_text(row) + "\n")

@@ -1,0 +1,84 @@
+"""JSON lines: an object per line, members as texts of their own type."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import duckdb
+
+from twotower_tf.tables import csv_records, input_files
+from twotower_tf.tables.input_files import Source
+from twotower_tf.tables.input_table import Table, Wanted
+from twotower_tf.tables.readers import scans
+from twotower_tf.tables.values import literal, text_sql
+
+# DuckDB takes NaN and Infinity as numbers, which JSON does not have; in texts the words may stand
+_NOT_A_NUMBER = (
+    "(regexp_matches(line, '(?i)nan|inf') AND "
+    r"""regexp_matches(regexp_replace(line, '"(?:[^"\\]|\\.)*"', '', 'g'), '(?i)nan|inf'))"""
+)
+
+
+def read(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Source], wanted: Wanted) -> Table:
+    """Reads the lines as text, then the members of those that are objects."""
+    staged = f"{name}_lines"
+    for source in sources:
+        input_files.check_archive(source)
+    paths = scans.file_list(sources)
+    scan = (
+        f"read_csv([{paths}], columns={{'line': 'VARCHAR'}}, header=false, auto_detect=false, delim='\\x01', quote='', "
+        f"escape='', filename='{scans.FILE}', store_rejects=true, rejects_limit=0)"
+    )
+    positions = list(range(len(sources)))
+    try:
+        connection.execute(
+            f"CREATE TABLE {staged} AS SELECT {scans.file_position(sources, positions)} AS source, line, "
+            f"coalesce(CASE WHEN json_valid(line) THEN json_type(line) = 'OBJECT' AND NOT {_NOT_A_NUMBER} END, false) "
+            f"AS good FROM {scan}"
+        )
+    except duckdb.Error as error:
+        raise scans.unreadable(sources, error) from None
+    malformed = csv_records.rejected(connection, sources)
+    malformed += csv_records.not_json(connection, staged, sources)
+    keys = connection.execute(
+        f"SELECT key, min(place) FROM (SELECT unnest(json_keys(line)) AS key, rowid AS place FROM {staged} WHERE good) "
+        "GROUP BY key ORDER BY 2, 1"
+    ).fetchall()
+    known = [str(key) for key, _ in keys if scans.usable(str(key))]
+    partition = scans.partition_keys(sources, known)
+    columns = scans.columns_of(known, wanted, partition)
+    scans.create(connection, name, columns)
+    values = [
+        f"list_extract([{scans.partition_values(sources, column)}], source + 1)"
+        if column in partition
+        else _json_text(column)
+        for column in columns
+    ]
+    connection.execute(
+        f"INSERT INTO {name} SELECT {', '.join(['source', *values])} FROM {staged} WHERE good ORDER BY rowid"
+    )
+    connection.execute(f"DROP TABLE {staged}")
+    return Table(name, sources, columns, [*known, *partition], malformed)
+
+
+def _json_text(column: str) -> str:
+    """SQL: the canonical text of a member; a list's elements are joined by `|`."""
+    path = literal("/" + column.replace("~", "~0").replace("/", "~1"))  # a JSON pointer: any name can be said
+    element = _scalar_text("json_type(element)", "json_extract_string(element, '$')")
+    elements = f"json_extract(json_extract(line, {path}), '$[*]')"
+    joined = f"array_to_string(list_transform({elements}, lambda element: {element}), '|')"
+    kind = f"json_type(line, {path})"
+    return (
+        f"CASE WHEN {kind} = 'ARRAY' THEN nullif({joined}, '') "
+        f"ELSE {_scalar_text(kind, f'json_extract_string(line, {path})')} END"
+    )
+
+
+def _scalar_text(kind: str, value: str) -> str:
+    """SQL: the canonical text of a JSON value of type `kind`, whose own text is `value`.
+
+    DuckDB calls an integer beyond 64 bits a DOUBLE; its text has all of the digits.
+    """
+    number = text_sql(f"TRY_CAST({value} AS DOUBLE)", "DOUBLE")
+    whole = f"regexp_full_match({value}, '-?[0-9]+')"
+    return f"CASE WHEN {kind} = 'DOUBLE' AND NOT {whole} THEN {number} ELSE nullif({value}, '') END"

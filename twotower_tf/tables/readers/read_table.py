@@ -1,0 +1,43 @@
+"""Every format becomes one table whose rows stand in input order.
+
+Delimited text, JSON lines and TFRecords are read as text and typed later, by the role of a column; nothing is lost to a
+guessed type. Records that are no records (wrong field count, broken quotes, no JSON, bytes that are not UTF-8) are set
+aside with their file and line.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import duckdb
+
+from twotower_tf.tables import input_files
+from twotower_tf.tables.duckdb_engine import Cluster
+from twotower_tf.tables.input_files import Source
+from twotower_tf.tables.input_table import Table, Wanted
+from twotower_tf.tables.readers import delimited, json_lines, parquet, tfrecord_tables
+
+
+def read(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Source], wanted: Wanted) -> Table:
+    """Reads the columns that are `wanted` (told by their name) of the files into the table `name`.
+
+    Columns that some file lacks are NULL there; whether that is acceptable is the caller's to decide (`known`).
+
+    Raises:
+        DataError: for a file that cannot be read.
+    """
+    if isinstance(connection, Cluster):
+        return connection.read_table(name, sources, wanted)
+    if sources[0].suffix in input_files.PARQUET:
+        table = parquet.read(connection, name, sources, wanted)
+    elif sources[0].suffix in input_files.JSON_LINES:
+        table = json_lines.read(connection, name, sources, wanted)
+    elif sources[0].suffix in input_files.TFRECORDS:
+        table = tfrecord_tables.read(connection, name, sources, wanted)
+    else:
+        table = delimited.read(connection, name, sources, wanted)
+    counts = dict(connection.execute(f"SELECT source, count(*) FROM {name} GROUP BY source").fetchall())
+    sizes = [counts.get(position, 0) for position in range(len(sources))]
+    table.starts = [0, *itertools.accumulate(sizes)]
+    return table

@@ -1,0 +1,133 @@
+"""Some rows of a file from its beginning, middle and end, as a small file of the same format, for a check in seconds.
+
+Rows keep their numbers: `Source.numbers` leads from the small file's lines (rows) to those of the file itself. Of
+TFRecords, which have no middle that could be found, the first records are taken.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+import uuid
+import zlib
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from twotower_tf.errors import DataError
+from twotower_tf.tables import input_files, tfrecords
+from twotower_tf.tables.input_files import Source
+
+_HEAD, _BLOCK, _TAIL = 2_000, 500, 1_000
+_MIDDLES = (10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000)
+
+
+def take(source: Source, directory: Path) -> Source:
+    """Writes a file's sample into `directory`.
+
+    Returns:
+        The small file, under the name of the file itself.
+
+    Raises:
+        DataError: for a file that cannot be read to its end.
+    """
+    path = directory / f"{uuid.uuid4().hex}{source.suffix}"
+    small = replace(source, path=path)
+    try:
+        if source.suffix in input_files.PARQUET:
+            return _parquet(source, small)
+        if source.suffix in input_files.TFRECORDS:
+            return _tfrecords(source, small)
+        return _lines(source, small)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{source.name}: cannot be read: {error}") from None
+
+
+def _lines(source: Source, small: Source) -> Source:
+    header = input_files.head(source) if source.suffix in input_files.DELIMITERS else None
+    chosen: list[tuple[int, bytes]] = []
+    tail: deque[tuple[int, bytes]] = deque(maxlen=_TAIL)
+    middles = iter(_MIDDLES)
+    begin, left, total = next(middles), 0, 0
+    with input_files.open_bytes(source.path) as file:
+        for total, line in enumerate(file, 1):
+            if total == begin:
+                begin, left = next(middles, 0), _BLOCK
+            if total <= _HEAD or left:
+                left = max(0, left - 1)
+                chosen.append((total, line))
+            else:
+                tail.append((total, line))
+    kept = []
+    for block in _runs(sorted([*chosen, *tail])):
+        kept += _whole(block, header, begins=block[0][0] == 1, ends=block[-1][0] == total)
+    small.path.write_bytes(b"".join(line if line.endswith(b"\n") else line + b"\n" for _, line in kept))
+    return replace(small, numbers=tuple(place for place, _ in kept))
+
+
+def _runs(pairs: Sequence[tuple[int, bytes]]) -> list[list[tuple[int, bytes]]]:
+    """Pairs whose numbers follow each other, together."""
+    found: list[list[tuple[int, bytes]]] = []
+    for pair in pairs:
+        if found and found[-1][-1][0] + 1 == pair[0]:
+            found[-1].append(pair)
+        else:
+            found.append([pair])
+    return found
+
+
+def _whole(
+    block: list[tuple[int, bytes]], header: tuple[list[str], str] | None, *, begins: bool, ends: bool
+) -> list[tuple[int, bytes]]:
+    """A block from the first to the last of its lines that are whole records for sure.
+
+    A quoted field may span lines: the line before the block may have opened one, and its last line another. Where the
+    block `begins` or `ends` the file, nothing is cut there.
+    """
+    if header is None:
+        return block
+    mark, fields = header[1].encode(), len(header[0])
+    sure = [at for at, (_, line) in enumerate(block) if b'"' not in line and line.count(mark) == fields - 1]
+    if not sure:
+        return block if begins else []
+    return block[0 if begins else sure[0] : len(block) if ends else sure[-1] + 1]
+
+
+def _parquet(source: Source, small: Source) -> Source:
+    try:
+        file = pq.ParquetFile(source.path)
+    except Exception as error:
+        raise DataError(f"{source.name}: cannot be read as Parquet: {' '.join(str(error).split())[:200]}") from None
+    with file:
+        groups = file.metadata.num_row_groups
+        starts = [0, *itertools.accumulate(file.metadata.row_group(group).num_rows for group in range(groups))]
+        tables = [file.schema_arrow.empty_table()]
+        numbers: list[int] = []
+        try:
+            for group in sorted({0, groups // 2, groups - 1} & set(range(groups))):
+                for first, table in _ends(file.read_row_group(group)):
+                    tables.append(table)
+                    numbers += range(starts[group] + first + 1, starts[group] + first + 1 + table.num_rows)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{source.name}: cannot be read: {' '.join(str(error).split())[:200]}") from None
+        pq.write_table(pa.concat_tables(tables), small.path)
+    return replace(small, numbers=tuple(numbers))
+
+
+def _ends(table: pa.Table) -> list[tuple[int, pa.Table]]:
+    """The first and last rows of a row group, with the place of the first of each."""
+    if table.num_rows <= _HEAD + _TAIL:
+        return [(0, table)]
+    last = table.num_rows - _TAIL
+    return [(0, table.slice(0, _HEAD)), (last, table.slice(last))]
+
+
+def _tfrecords(source: Source, small: Source) -> Source:
+    with input_files.open_bytes(source.path) as file, small.path.open("wb") as out:
+        for length, length_sum, payload, payload_sum in tfrecords.frames(file, source, 0):
+            out.write(length + struct.pack("<I", length_sum) + payload + struct.pack("<I", payload_sum))
+    return small

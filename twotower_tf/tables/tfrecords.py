@@ -1,0 +1,205 @@
+"""TFRecord files of `tf.Example`: records with checksums, features as canonical texts.
+
+A record is its length, a checksum of the length, the bytes, and a checksum of them
+(https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details). A record with damaged bytes is set
+aside by its number; after a damaged length nothing more can be found in the file, which is refused.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
+
+from twotower_tf.errors import DataError
+from twotower_tf.tables import input_files
+from twotower_tf.tables.csv_records import Malformed
+from twotower_tf.tables.input_files import Source
+from twotower_tf.tables.values import as_text
+
+_BATCH_RECORDS, _BATCH_BYTES = 4096, 16 << 20
+_LONGEST = 1 << 30  # a longer record is a damaged length
+
+Row = dict[str, str | None]
+
+
+def batches(source: Source, wanted: Callable[[str], bool]) -> Iterator[tuple[list[Row], list[Malformed]]]:
+    """The examples of a file: good ones in order, as texts by feature name (None: no value), and the others.
+
+    Several values of one feature are joined by `|`. Features that are not wanted may hold anything, and are None.
+
+    Raises:
+        DataError: for a file that is cut off, damaged beyond a record, or no TFRecord file.
+    """
+    number = 0
+    names: dict[bytes, str | None] = {}
+    for payloads, good in _checked(source):
+        rows, bad = [], []
+        for payload, whole in zip(payloads, good, strict=True):
+            number += 1
+            try:
+                if not whole:
+                    raise ValueError("damaged: its checksum does not match")
+                rows.append(_row(payload, names, wanted))
+            except ValueError as error:
+                bad.append(Malformed(source, number, str(error)))
+        yield rows, bad
+
+
+def _message() -> Any:
+    """The class of `tf.Example` messages, with names of features as bytes: they need not be UTF-8.
+
+    https://github.com/tensorflow/tensorflow/blob/v2.20.0/tensorflow/core/example/feature.proto; a map is a list of
+    entries.
+    """
+    types = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="twotower/example.proto", package="twotower", syntax="proto3")
+
+    def message(name: str, *fields: tuple[str, int, str], repeated: bool = False, oneof: str = "") -> None:
+        found = file.message_type.add(name=name)
+        if oneof:
+            found.oneof_decl.add(name=oneof)
+        for number, (field, kind, type_name) in enumerate(fields, 1):
+            label = types.LABEL_REPEATED if repeated else types.LABEL_OPTIONAL
+            added = found.field.add(name=field, number=number, label=label, type=types.Type.ValueType(kind))
+            if type_name:
+                added.type_name = f".twotower.{type_name}"
+            if oneof:
+                added.oneof_index = 0
+
+    message("BytesList", ("value", types.TYPE_BYTES, ""), repeated=True)
+    message("FloatList", ("value", types.TYPE_FLOAT, ""), repeated=True)
+    message("Int64List", ("value", types.TYPE_INT64, ""), repeated=True)
+    lists = (("bytes_list", "BytesList"), ("float_list", "FloatList"), ("int64_list", "Int64List"))
+    message("Feature", *((field, types.TYPE_MESSAGE, name) for field, name in lists), oneof="kind")
+    message("Entry", ("key", types.TYPE_BYTES, ""), ("value", types.TYPE_MESSAGE, "Feature"))
+    message("Features", ("feature", types.TYPE_MESSAGE, "Entry"), repeated=True)
+    message("Example", ("features", types.TYPE_MESSAGE, "Features"))
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("twotower.Example"))
+
+
+_EXAMPLE = _message()
+
+
+def _name(key: bytes) -> str | None:
+    """A feature's name as text; None where it is none, and no configuration can name it."""
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _row(payload: bytes, names: dict[bytes, str | None], wanted: Callable[[str], bool]) -> Row:
+    """One example's texts; `names` remembers how names read."""
+    try:
+        entries = _EXAMPLE.FromString(payload).features.feature
+    except DecodeError:
+        raise ValueError("no tf.Example") from None
+    row: Row = {}
+    for entry in entries:
+        if entry.key not in names:
+            names[entry.key] = _name(entry.key)
+        name, feature = names[entry.key], entry.value
+        if name is None:
+            continue
+        if not wanted(name):
+            row[name] = None
+            continue
+        kind = feature.WhichOneof("kind")
+        values = getattr(feature, kind).value if kind else ()
+        try:
+            if kind == "float_list":
+                texts = [as_text(np.float32(value)) for value in values]
+            else:
+                texts = [as_text(value) for value in values]
+        except UnicodeDecodeError:
+            raise ValueError(f"feature {name!r}: not UTF-8") from None
+        row[name] = "|".join(text for text in texts if text) or None
+    return row
+
+
+def _checked(source: Source) -> Iterator[tuple[list[bytes], list[bool]]]:
+    """Batches of payloads, and whether each is whole."""
+    done = 0
+    try:
+        with input_files.open_bytes(source.path) as file:
+            while batch := frames(file, source, done):
+                lengths, length_sums, payloads, sums = zip(*batch, strict=True)
+                sound = masked_crc32c(lengths) == np.array(length_sums, np.uint32)
+                if not sound.all():
+                    number = done + int(np.argmin(sound)) + 1
+                    raise DataError(
+                        f"{source.name} record {number}: the length is damaged, so that no later record can be found; "
+                        "write the file again"
+                    )
+                yield list(payloads), (masked_crc32c(payloads) == np.array(sums, np.uint32)).tolist()
+                done += len(batch)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{source.name}: cannot be read: {error}") from None
+
+
+def frames(file: IO[bytes], source: Source, done: int) -> list[tuple[bytes, int, bytes, int]]:
+    """The next records as they stand: length, its checksum, bytes, their checksum.
+
+    Raises:
+        DataError: where the file ends in a record; `done` records came before.
+    """
+    found: list[tuple[bytes, int, bytes, int]] = []
+    size = 0
+    while len(found) < _BATCH_RECORDS and size < _BATCH_BYTES:
+        header = file.read(12)
+        if not header:
+            break
+        length, length_sum = struct.unpack("<QI", header) if len(header) == 12 else (0, 0)
+        if length > _LONGEST:
+            # told as a damaged length, with the records before it
+            found.append((header[:8], length_sum ^ 1, b"", 0))
+            break
+        body = file.read(length + 4)
+        if len(header) < 12 or len(body) < length + 4:
+            number = done + len(found) + 1
+            kind = "cut off in" if number > 1 else "no TFRecord file, or cut off in"
+            raise DataError(f"{source.name}: {kind} record {number}; write the file again")
+        found.append((header[:8], length_sum, body[:-4], struct.unpack("<I", body[-4:])[0]))
+        size += length
+    return found
+
+
+def _table() -> npt.NDArray[np.uint32]:
+    remainders = np.arange(256, dtype=np.uint32)
+    for _ in range(8):
+        remainders = np.where(remainders & 1, (remainders >> 1) ^ np.uint32(0x82F63B78), remainders >> 1)
+    return remainders
+
+
+_TABLE = _table()
+
+
+def masked_crc32c(texts: Sequence[bytes]) -> npt.NDArray[np.uint32]:
+    """`[len(texts)]` uint32: TFRecord's masked CRC-32C (Castagnoli, RFC 3720) of each text.
+
+    All texts advance by a byte at a time: one NumPy step per position.
+    """
+    lengths = np.array([len(text) for text in texts])
+    order = np.argsort(-lengths, kind="stable")
+    data = np.frombuffer(b"".join(texts), np.uint8)
+    starts = (np.cumsum(lengths) - lengths)[order]
+    ends = lengths[order]
+    state = np.full(len(texts), 0xFFFFFFFF, np.uint32)
+    for position in range(int(ends[0]) if len(ends) else 0):
+        active = int(np.searchsorted(-ends, -position, side="left"))
+        now = state[:active]
+        state[:active] = _TABLE[(now ^ data[starts[:active] + position]) & 0xFF] ^ (now >> np.uint32(8))
+    state = ~state
+    masked = ((state >> np.uint32(15)) | (state << np.uint32(17))) + np.uint32(0xA282EAD8)
+    result: npt.NDArray[np.uint32] = np.empty(len(texts), np.uint32)
+    result[order] = masked
+    return result

@@ -1,0 +1,153 @@
+"""The form in which a log writes its times, and the reading of clients' times by it.
+
+A bundle keeps the form of the log that it was trained on; batch scoring, `recommend` and the Python API read by it:
+
+- A value with a time type (datetime, pandas' and NumPy's, Arrow's and DuckDB's) is that time; without a zone it is UTC.
+- ISO 8601 text is that time, except where the log has a strptime format of its own (`data.timestamp_format`).
+- Other texts and numbers are read by the log's form: a number in a log of epoch milliseconds is milliseconds,
+  2026013109 in a log of YYYYMMDDHH is nine o'clock.
+- A number in a log of epoch seconds, milli-, micro- or nanoseconds has to lie between 1973-03-03 and the year 5138 in
+  that unit, or where the log's own times lie: so a number of another form is refused and not taken for a time in 1970.
+- Where the form has no numbers (ISO 8601, a time type, or a bundle that does not keep the form) a number of that range
+  is read in the unit that its size tells.
+- 0 is no value, as in the tower's signature; so is what is missing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta, timezone
+from typing import Any
+
+import duckdb
+import numpy as np
+
+from twotower_tf import sql
+from twotower_tf.tables import timestamps
+from twotower_tf.tables.values import as_text, is_missing, literal, text_sql
+
+_FIRST, _LAST = timestamps.LARGE // 1000, timestamps.LARGE - 1  # seconds; where the units' ranges do not overlap
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_VALUE = "v"
+
+
+@dataclass(frozen=True)
+class TimeForm:
+    """How a log writes its times.
+
+    Attributes:
+        name: as of `timestamps.Clock`; "" where it is not known.
+        first: time of the log's first event, epoch seconds; None where it is not known.
+        last: time of its last event.
+    """
+
+    name: str = ""
+    first: int | None = None
+    last: int | None = None
+
+    @classmethod
+    def of_manifest(cls, manifest: Mapping[str, Any]) -> TimeForm:
+        """The form that a bundle's manifest keeps; one of an earlier version keeps none."""
+        kept = manifest.get("time")
+        return cls(kept["form"], kept["first"], kept["last"]) if kept else cls()
+
+    def document(self) -> dict[str, Any]:
+        """What `of_manifest` finds under `time`."""
+        return {"form": self.name, "first": self.first, "last": self.last}
+
+    @property
+    def expected(self) -> str:
+        """What a client may send, for messages."""
+        if self.name in timestamps.UNITS:
+            first, last = self._range()
+            unit = timestamps.UNITS[self.name]
+            return f"{self.name} from {first * unit} to {(last + 1) * unit - 1}, or ISO 8601"
+        if self.name in timestamps.COMPACT:
+            return f"{self.name} or ISO 8601"
+        if self._is_free():
+            return f"ISO 8601, or epoch seconds to nanoseconds, from {_FIRST} seconds on"
+        return f"text in the form {self.name}"
+
+    def seconds(self, expression: str, kind: str) -> str:
+        """SQL for epoch seconds (BIGINT) of an expression of DuckDB's type `kind`; NULL where it is no time."""
+        return timestamps.seconds_sql(timestamps.typed(expression, kind) or self._of_text(expression, kind))
+
+    def _of_text(self, expression: str, kind: str) -> str:
+        text = f"trim({text_sql(expression, kind)})"
+        if self.name in timestamps.UNITS:
+            own = _unit(text, self.name, *self._range())
+        elif self.name in timestamps.COMPACT:
+            own = timestamps.compact(text, self.name)
+        elif self._is_free():
+            own = f"coalesce({', '.join(_unit(text, name, _FIRST, _LAST) for name in timestamps.UNITS)})"
+        else:
+            return timestamps.parsed(text, self.name)
+        return f"coalesce({own}, {timestamps.iso(text)}, CASE WHEN TRY_CAST({text} AS DOUBLE) = 0 THEN 0 END)"
+
+    def _range(self) -> tuple[int, int]:
+        """The seconds between which a number is one of the log's unit."""
+        first = _FIRST if self.first is None else min(_FIRST, self.first)
+        return first, _LAST if self.last is None else max(_LAST, self.last)
+
+    def _is_free(self) -> bool:
+        return self.name in ("", timestamps.ISO_NAME, timestamps.TYPED)
+
+    def read(self, values: Sequence[Any]) -> list[int | None]:
+        """Epoch seconds, rounded down, of a client's values; 0 for no value, None for what is no time."""
+        found = [_typed(value) for value in values]
+        rest = [place for place, value in enumerate(values) if found[place] is None and not is_missing(value)]
+        texts = [as_text(values[place]) for place in rest]
+        for place, seconds in zip(rest, self._read_texts(texts), strict=True):
+            found[place] = seconds
+        read = set(rest)
+        return [0 if each is None and place not in read else each for place, each in enumerate(found)]
+
+    def _read_texts(self, texts: list[str]) -> list[int | None]:
+        if not texts:
+            return []
+        written = ", ".join(literal(text.replace("\0", "?")) for text in texts)  # SQL text ends at a NUL
+        return [row[0] for row in _reader(self).execute(f"EXECUTE reading([{written}])").fetchall()]
+
+
+SIGNATURE = TimeForm(timestamps.SECONDS, timestamps.EARLIEST, timestamps.LATEST)  # of the towers' inputs
+
+
+def _unit(text: str, name: str, first: int, last: int) -> str:
+    return timestamps.epoch(text, name, first, last)
+
+
+def _typed(value: Any) -> int | None:
+    """Epoch seconds of a value with a time type; None for any other, and for a time outside the years 1 to 9999."""
+    if is_missing(value):
+        return None
+    if isinstance(value, np.datetime64):
+        seconds = int(value.astype("datetime64[s]").astype(np.int64))
+        return seconds if timestamps.EARLIEST <= seconds <= timestamps.LATEST else None
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day)
+    if not isinstance(value, datetime):
+        return None
+    moment = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
+    return int((moment - _EPOCH) // timedelta(seconds=1))
+
+
+class _Readers(threading.local):
+    """A thread's engines, one per form: planning the SQL takes ten times as long as running it."""
+
+    def __init__(self) -> None:
+        self.known: dict[TimeForm, duckdb.DuckDBPyConnection] = {}
+
+
+_READERS = _Readers()
+
+
+def _reader(form: TimeForm) -> duckdb.DuckDBPyConnection:
+    """An engine with the statement `reading`: the seconds of a list of texts."""
+    if form not in _READERS.known:
+        connection = sql.connect(threads=1)
+        rows = f"SELECT unnest($1::VARCHAR[]) AS {_VALUE}"
+        connection.execute(f"PREPARE reading AS SELECT {form.seconds(_VALUE, 'VARCHAR')} FROM ({rows})")
+        _READERS.known[form] = connection
+    return _READERS.known[form]

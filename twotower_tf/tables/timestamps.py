@@ -1,0 +1,284 @@
+"""Time columns: which of the known forms a column has, and the SQL that reads it as epoch microseconds, UTC.
+
+Events are ordered by microseconds, digits beyond them are cut off; features see whole seconds.
+
+The form is decided once for the whole column, so that one odd value cannot change how the others are read: the first
+form in the order below that reads more than half of the column's values.
+
+1. `timestamp_format`, where the configuration gives one (strptime; nothing else is tried).
+2. `YYYYMMDD`, `YYYYMMDDHH`, `YYYYMMDDHHmm`, `YYYYMMDDHHmmss`: 8, 10, 12 or 14 digits that are a real date between
+   1900 and 2099. Such a number could be an epoch time too (20141021 seconds is August 1970); a column in which most
+   values happen to be dates is one of dates.
+3. `YYMMDDHH`: 8 digits that are a real date and hour of 2000 to 2099 (Avazu: 14102100 is 2014-10-21 00:00). Where 8
+   digits fit both forms (20101021), the four-digit year wins.
+4. ISO 8601: `2014-10-21`, `2014-10-21T08:30:00Z`, `2014-10-21 08:30:00.5+02:00`; without an offset it is UTC.
+5. Numbers: epoch milliseconds where more than half of them are at least 1e11 in size (1973 as milliseconds, the year
+   5138 as seconds), microseconds where they are at least 1e14, nanoseconds where they are at least 1e17, else epoch
+   seconds. Small and negative integers are seconds: a log without times may give the place in the user's order.
+
+The form is found on the column's first rows, and confirmed on all of them: it reads more than half, and too few values
+could be of an earlier form. Where that fails, every form is tried on every row.
+
+Columns that already have a time type are read as such (no offset: UTC). A value that the chosen form does not read,
+or that lies outside the years 1 to 9999, is no time: its row is quarantined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import duckdb
+
+from twotower_tf.errors import DataError
+from twotower_tf.tables.duckdb_engine import MACHINE, one, reason
+from twotower_tf.tables.values import INTEGERS, literal, text_sql
+
+ISO_NAME = "ISO 8601"
+SECONDS = "epoch seconds"
+TYPED = "a time"  # the name of the form of columns with a time type
+UNITS = {SECONDS: 1, "epoch milliseconds": 1000, "epoch microseconds": 1_000_000, "epoch nanoseconds": 1_000_000_000}
+EARLIEST, LATEST = -62135596800, 253402300799  # the years 1 and 9999
+LARGE = 10**11  # numbers from here on, times 1000 for each finer unit, are in a finer unit than seconds
+MICROSECONDS = 1_000_000  # of a second
+
+_ISO = (
+    r"\d{4}-\d{2}-\d{2}"
+    r"([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?( ?(Z|[+-]\d{2}(:?\d{2})?))?)?"
+)
+
+# name: (digits after the century, strptime format, the century where the text has none)
+COMPACT: dict[str, tuple[int, str, str]] = {
+    "YYYYMMDD": (6, "%Y%m%d", ""),
+    "YYYYMMDDHH": (8, "%Y%m%d%H", ""),
+    "YYYYMMDDHHmm": (10, "%Y%m%d%H%M", ""),
+    "YYYYMMDDHHmmss": (12, "%Y%m%d%H%M%S", ""),
+    "YYMMDDHH": (8, "%Y%m%d%H", "20"),
+}
+_SAMPLE_ROWS = 10_000
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How a column is read.
+
+    Attributes:
+        form: the name of the form, for messages and the manifest.
+        micros: SQL for epoch microseconds (BIGINT) of the column's expression; NULL where it is no time.
+    """
+
+    form: str
+    micros: str
+
+    @property
+    def seconds(self) -> str:
+        """SQL for whole epoch seconds (BIGINT)."""
+        return seconds_sql(self.micros)
+
+
+def seconds_sql(micros: str) -> str:
+    """SQL: whole seconds, rounded down, of epoch microseconds (BIGINT)."""
+    return _floor_divide(micros, MICROSECONDS)
+
+
+def _floor_divide(number: str, by: int) -> str:
+    """SQL: the quotient of a BIGINT, rounded down; DuckDB's and Spark's own is rounded toward zero."""
+    return f"(({number}) // {by} - CAST(({number}) % {by} < 0 AS BIGINT))"
+
+
+def _within_years(micros: str) -> str:
+    """SQL: microseconds, NULL outside the years 1 to 9999."""
+    first, last = EARLIEST * MICROSECONDS, (LATEST + 1) * MICROSECONDS - 1
+    return f"CASE WHEN {micros} BETWEEN {first} AND {last} THEN {micros} END"
+
+
+@dataclass(frozen=True)
+class _Form:
+    """A way to read a column.
+
+    Attributes:
+        micros: SQL of the microseconds.
+        possible: SQL that holds for every value that the form reads, and costs next to nothing.
+    """
+
+    micros: str
+    possible: str
+
+
+def typed(expression: str, kind: str) -> str:
+    """SQL for the microseconds of a column with a time type; "" where `kind`, DuckDB's type, is none."""
+    if not (kind.startswith("TIMESTAMP") or kind == "DATE"):
+        return ""
+    if kind.startswith(("TIMESTAMP_NS", "TIMESTAMPTZ_NS")):
+        return _within_years(_floor_divide(f"epoch_ns({expression})", 1000))
+    return _within_years(f"epoch_us({expression})")
+
+
+def parsed(text: str, form: str) -> str:
+    """SQL for the microseconds of texts in a strptime format."""
+    return _within_years(f"epoch_us(try_strptime({text}, {literal(form)}))")
+
+
+def iso(text: str) -> str:
+    """SQL for the microseconds of ISO 8601 texts."""
+    micros = _within_years(f"epoch_us(TRY_CAST({text} AS TIMESTAMPTZ))")
+    return f"CASE WHEN regexp_full_match({text}, '{_ISO}') THEN {micros} END"
+
+
+def compact(text: str, name: str) -> str:
+    """SQL for the microseconds of texts in one of the forms made of digits only."""
+    digits, form, century = COMPACT[name]
+    pattern = rf"\d{{{digits}}}" if century else rf"(19|20)\d{{{digits}}}"
+    micros = f"epoch_us(try_strptime('{century}' || {text}, '{form}'))"
+    return f"CASE WHEN regexp_full_match({text}, '{pattern}') THEN {micros} END"
+
+
+def epoch(number: str, name: str, first: int = EARLIEST, last: int = LATEST) -> str:
+    """SQL for the microseconds of numbers, or texts of numbers, in one of `UNITS`.
+
+    Args:
+        number: SQL of the numbers.
+        name: of the unit.
+        first: the earliest second; earlier ones are NULL.
+        last: the latest second.
+    """
+    per_second = UNITS[name]
+    double = f"TRY_CAST({number} AS DOUBLE)"
+    if per_second < MICROSECONDS:  # a double holds the whole units; the fraction is rounded, never up to the next unit
+        finer = MICROSECONDS // per_second
+        fraction = f"least({finer - 1}, CAST(round(({double} - floor({double})) * {finer}) AS BIGINT))"
+        micros = f"CAST(floor({double}) AS BIGINT) * {finer} + {fraction}"
+    else:
+        micros = f"TRY_CAST({number} AS BIGINT)"
+        if per_second > MICROSECONDS:
+            micros = _floor_divide(micros, per_second // MICROSECONDS)
+    low, high = first * per_second, (last + 1) * per_second
+    return f"CASE WHEN {double} >= {low} AND {double} < {high} THEN {micros} END"
+
+
+def _text_forms(text: str) -> dict[str, _Form]:
+    """The forms of texts in order of preference, numbers excepted."""
+    forms = {}
+    for name, (digits, _, century) in COMPACT.items():
+        length = f"length({text}) = {digits if century else digits + 2}"
+        possible = length if century else f"{length} AND ({text} LIKE '19%' OR {text} LIKE '20%')"
+        forms[name] = _Form(compact(text, name), possible)
+    return forms | {ISO_NAME: _Form(iso(text), f"{text} LIKE '____-__-__%'")}
+
+
+def _number_forms(number: str) -> dict[str, _Form]:
+    return {name: _Form(epoch(number, name), "true") for name in UNITS}
+
+
+def choose(
+    connection: duckdb.DuckDBPyConnection,
+    relation: str,
+    expression: str,
+    kind: str,
+    *,
+    column: str,
+    form: str = "",
+    field: str = "data.timestamp",
+    example: Callable[[str], str] = lambda condition: "",
+) -> Clock:
+    """Decides how a column is read.
+
+    Args:
+        connection: where `relation` lives.
+        relation: the table that holds the column.
+        expression: SQL of the column.
+        kind: its DuckDB type.
+        column: its name, for messages.
+        form: `DataConfig.timestamp_format`.
+        field: the configuration's field that names the column, for messages.
+        example: gives, for an SQL condition on the column, " e.g. VALUE at FILE:LINE" of a row that meets it.
+
+    Raises:
+        DataError: where no form reads more than half of the values, or `form` is no strptime format.
+    """
+    if of_type := typed(expression, kind):
+        return Clock(TYPED, of_type)
+    text = f"trim({text_sql(expression, kind)})"
+    if form:
+        forms = {form: _Form(parsed(text, form), "true")}
+    elif kind in INTEGERS or kind in ("VARCHAR",):
+        forms = _text_forms(text) | _number_forms(text)
+    else:
+        forms = _number_forms(expression)
+    try:
+        name = None
+        if len(forms) > 1:
+            name = _look(connection, f"{relation} WHERE rowid < {_SAMPLE_ROWS}", text, forms).chosen()
+        if name is None or not _is_first(connection, relation, text, forms, name):
+            whole = _look(connection, relation, text, forms)
+            name = whole.chosen()
+    except duckdb.Error as error:
+        if not form or isinstance(error, MACHINE):
+            raise
+        raise DataError(f"data.timestamp_format: {form!r} is no strptime format: {reason(error)}") from None
+    if name is not None:
+        return Clock(name, forms[name].micros)
+    best = max(whole.read, key=lambda name: whole.read[name])
+    advice = "set data.timestamp_format to their strptime form"
+    if field != "data.timestamp":
+        advice = "write them as ISO 8601 or epoch seconds"
+    unread = example(f"({forms[best].micros}) IS NULL AND {text} <> ''")
+    raise DataError(
+        f"{field}: column {column!r}: {whole.values - whole.read[best]} of {whole.values} values are no time"
+        f"{' in the form ' + form if form else ''}{unread and ';' + unread}; {advice}"
+    )
+
+
+@dataclass(frozen=True)
+class _Look:
+    """How many values there are, and how many of them each form reads, in the order of the forms."""
+
+    values: int
+    read: dict[str, int]
+
+    def chosen(self) -> str | None:
+        """The first form that reads more than half of the values; of none, any form does."""
+        return next((name for name, count in self.read.items() if count * 2 > self.values or not self.values), None)
+
+
+def _look(connection: duckdb.DuckDBPyConnection, rows: str, text: str, forms: Mapping[str, _Form]) -> _Look:
+    """Tries every form on every row."""
+    read = ", ".join(f"count({form.micros})" for form in forms.values())
+    values, *counts = one(connection, f"SELECT {_values(text)}, {_large(text)}, {read} FROM {rows}")
+    large, counts = counts[: len(UNITS) - 1], counts[len(UNITS) - 1 :]
+    unit = _unit(values, large)
+    found = {name: n for name, n in zip(forms, counts, strict=True) if name == unit or name not in UNITS}
+    return _Look(values, found)
+
+
+def _is_first(
+    connection: duckdb.DuckDBPyConnection, relation: str, text: str, forms: Mapping[str, _Form], name: str
+) -> bool:
+    """Whether `_look` at every row would choose the form `name`; False is also said where it only may not."""
+    earlier = [forms[other] for other in list(forms)[: list(forms).index(name)] if other not in UNITS]
+    possible = "".join(f", count(*) FILTER ({form.possible})" for form in earlier)
+    large = f", {_large(text)}" if name in UNITS else ""
+    values, read, *counts = one(
+        connection, f"SELECT {_values(text)}, count({forms[name].micros}){possible}{large} FROM {relation}"
+    )
+    others, sizes = counts[: len(earlier)], counts[len(earlier) :]
+    is_unit = name not in UNITS or _unit(values, sizes) == name
+    return bool(read * 2 > values and is_unit and all(other * 2 <= values for other in others))
+
+
+def _values(text: str) -> str:
+    return f"count(*) FILTER ({text} <> '')"
+
+
+def _large(text: str) -> str:
+    """SQL: how many numbers are large enough for each unit finer than seconds."""
+    size = f"abs(TRY_CAST({text} AS DOUBLE))"
+    return ", ".join(
+        f"count(*) FILTER ({size} >= {LARGE * per_second // 1000})" for per_second in [*UNITS.values()][1:]
+    )
+
+
+def _unit(values: int, large: Sequence[int]) -> str:
+    """The finest unit that more than half of the values are large enough for."""
+    fitting = [name for name, count in zip([*UNITS][1:], large, strict=True) if count * 2 > values]
+    return fitting[-1] if fitting else SECONDS

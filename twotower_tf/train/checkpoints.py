@@ -1,0 +1,156 @@
+"""Training state on disk: one directory per moment, whole or absent, so that training may be killed at any time."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from twotower_tf import artifacts
+from twotower_tf import config as configuration
+from twotower_tf.artifacts import RunPaths
+from twotower_tf.config import ExperimentConfig
+from twotower_tf.errors import ArtifactError
+from twotower_tf.model import two_tower
+from twotower_tf.model.two_tower import TwoTower
+from twotower_tf.train import weights_io
+
+SCHEMA_VERSION = 5
+
+WEIGHTS, OPTIMIZER, METRICS = "weights.npz", "optimizer.npz", "metrics.npz"
+
+
+class Checkpoints:
+    """`checkpoints/EPOCHS-STEPS`: the state after so many epochs and steps of the next one.
+
+    The newest holds everything that training needs to go on, the one of the best epoch its weights; others go. `state`
+    is what training knows beside numbers; of it, `epochs`, `step` and `best_epoch` name directories.
+    """
+
+    def __init__(self, config: ExperimentConfig, run_dir: Path) -> None:
+        self._root = RunPaths(run_dir).checkpoints
+        self._fingerprint = configuration.fingerprint(config, configuration.TRAINED)
+        self._rule = config.train.table_optimizer.type
+        self._batch_size = config.train.batch_size
+
+    def save(self, model: TwoTower, state: dict[str, Any]) -> None:
+        """Publishes a state, then removes what it replaces; first what a killed training left of another moment.
+
+        Raises:
+            DataError: where a weight is not finite; nothing is published or removed then.
+        """
+        path = self._path(state["epochs"], state["step"])
+        made_with = {"table_optimizer": self._rule, "batch_size": self._batch_size}
+        document = {
+            "schema_version": SCHEMA_VERSION, "config_fingerprint": self._fingerprint, **made_with, **state
+        }  # fmt: skip
+        artifacts.remove_unfinished(self._root)
+        with artifacts.atomic_directory(path, replace=True) as staging:
+            weights_io.write(staging / WEIGHTS, _weights(model))
+            weights_io.write(staging / OPTIMIZER, weights_io.numbered(model.optimizer.variables))
+            if state["step"]:
+                weights_io.write(staging / METRICS, _metrics(model))
+            artifacts.write_json(staging / "state.json", document)
+        best = self._path(state["best_epoch"], 0)
+        for other in self._all():
+            if other not in (path, best):
+                shutil.rmtree(other)
+        if best != path and best.is_dir():
+            (best / OPTIMIZER).unlink(missing_ok=True)  # as much again as the weights, or twice
+
+    def clear(self) -> None:
+        """Forgets an earlier training."""
+        shutil.rmtree(self._root, ignore_errors=True)
+
+    def resume(self, model: TwoTower) -> dict[str, Any] | None:
+        """Restores the newest weights and optimizer, and returns what `save` was given; None where there is nothing.
+
+        Raises:
+            ArtifactError: where it is of another configuration; or its tables learned by another rule, whose state
+                means something else even where its shapes are the same; or it is of a moment within an epoch of batches
+                of another size.
+        """
+        if not self._all():
+            return None
+        state, path = self._newest()
+        rule = state["table_optimizer"]
+        if rule != self._rule:
+            raise ArtifactError(
+                f"{path / 'state.json'}: its tables learned by {rule}, with whose state {self._rule} can not go on; "
+                "resume with the former as train.table_optimizer, or train anew without --resume"
+            )
+        step, size = state["step"], state["batch_size"]
+        if step and size != self._batch_size:
+            raise ArtifactError(
+                f"{path / 'state.json'}: is of step {step} of an epoch of batches of {size}; batches of "
+                f"{self._batch_size} would go on elsewhere in the data; resume with the former train.batch_size, or "
+                "train anew without --resume"
+            )
+        model.optimizer.build(model.trainable_variables)
+        weights_io.read(path / WEIGHTS, _weights(model))
+        weights_io.read(path / OPTIMIZER, weights_io.numbered(model.optimizer.variables))
+        return state
+
+    def add_metrics(self, model: TwoTower, state: dict[str, Any]) -> None:
+        """Adds to the metrics of an epoch what they had counted before it was interrupted: all of them are sums."""
+        now = {name: variable.numpy() for name, variable in _metrics(model).items()}
+        weights_io.read(self._path(state["epochs"], state["step"]) / METRICS, _metrics(model))
+        for name, variable in _metrics(model).items():
+            variable.assign_add(now[name])
+
+    def best_weights(self) -> Path:
+        """The file with the best epoch's weights, as `variables.read` takes it.
+
+        Raises:
+            ArtifactError: where there is none, or it is of another configuration.
+        """
+        if not self._all():
+            raise ArtifactError(f"{self._root}: no trained model; run `twotower train` first")
+        state, _ = self._newest()
+        if not state["best_epoch"]:
+            raise ArtifactError(f"{self._root}: no epoch is finished; run `twotower train --resume` first")
+        return self._path(state["best_epoch"], 0) / WEIGHTS
+
+    def restore_best(self, model: TwoTower) -> None:
+        """Restores the best epoch's weights.
+
+        Raises:
+            ArtifactError: see `best_weights`.
+        """
+        weights_io.read(self.best_weights(), _weights(model))
+
+    def _newest(self) -> tuple[dict[str, Any], Path]:
+        newest = self._all()[-1]
+        path = newest / "state.json"
+        state = artifacts.read_json(path, "checkpoint", SCHEMA_VERSION)
+        if state["config_fingerprint"] != self._fingerprint:
+            raise ArtifactError(f"{path}: of another configuration than the run's config.json; train again")
+        return state, newest
+
+    def _all(self) -> list[Path]:
+        return sorted(path for path in self._root.glob("[0-9]*-[0-9]*") if path.is_dir())
+
+    def _path(self, epochs: int, step: int) -> Path:
+        return self._root / f"{epochs:05d}-{step:09d}"
+
+
+def _weights(model: TwoTower) -> dict[str, tf.Variable]:
+    """What the layers hold; the model itself has a clock besides."""
+    return weights_io.names(weight for layer in model.layers for weight in layer.weights)
+
+
+def _metrics(model: TwoTower) -> dict[str, tf.Variable]:
+    return weights_io.numbered(variable for metric in model.metrics for variable in metric.variables)
+
+
+def load_model(config: ExperimentConfig, run_dir: Path) -> TwoTower:
+    """Rebuilds the model of a run with its best weights.
+
+    Raises:
+        ArtifactError: where the run has no trained model, or one of another configuration.
+    """
+    model = two_tower.build(config)
+    Checkpoints(config, Path(run_dir)).restore_best(model)
+    return model

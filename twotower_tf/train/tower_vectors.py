@@ -1,0 +1,58 @@
+"""Vectors of the catalogue and of queries, through the towers of a model in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import tensorflow as tf
+
+from twotower_tf.features.arrays import EncodedData
+from twotower_tf.features.catalogue_versions import Batch
+from twotower_tf.features.inputs import SideName
+from twotower_tf.model import two_tower
+from twotower_tf.model.two_tower import TwoTower
+
+_ROWS_PER_BATCH = 8192
+# Towers that were asked before, with their traced function: between epochs they are asked again and again.
+_asked: WeakKeyDictionary[TwoTower, dict[str, tuple[Any, Any]]] = WeakKeyDictionary()
+
+
+def item_vectors(
+    model: TwoTower, encoded: EncodedData, rows: np.ndarray | None = None, *, at: int | None = None
+) -> np.ndarray:
+    """Vectors of catalogue rows (all by default): float32 `[rows, vector_dim]`, unit length.
+
+    `at` is the epoch second as of which the items are taken; None takes the catalogue, as of the preparation.
+    """
+    rows = np.arange(encoded.num_items) if rows is None else rows
+    return _vectors(model, encoded, "item", rows, lambda part: encoded.item_batch(part, at))
+
+
+def user_vectors(model: TwoTower, encoded: EncodedData, split: str, rows: np.ndarray) -> np.ndarray:
+    """Vectors of the users of a split's rows `[n]`, as of those events: float32 `[n, vector_dim]`, unit length."""
+    return _vectors(model, encoded, "user", rows, lambda part: encoded.user_batch(split, part))
+
+
+def _vectors(
+    model: TwoTower, encoded: EncodedData, side: SideName, rows: np.ndarray, read: Callable[[np.ndarray], Batch]
+) -> np.ndarray:
+    tower, answer = _answer(model, side)
+    names = two_tower.batch_names(encoded.config, side)
+    vectors = np.empty((len(rows), tower.output_shape[-1]), np.float32)
+    for start in range(0, len(rows), _ROWS_PER_BATCH):
+        part = rows[start : start + _ROWS_PER_BATCH]
+        batch = {names[key]: tf.constant(np.ascontiguousarray(value)) for key, value in read(part).items()}
+        vectors[start : start + len(part)] = answer(batch, training=False)
+    return vectors
+
+
+def _answer(model: TwoTower, side: SideName) -> tuple[Any, Any]:
+    """One side's tower and its traced function."""
+    towers = _asked.setdefault(model, {})
+    if side not in towers:
+        tower = two_tower.tower(model, side)
+        towers[side] = tower, tf.function(tower, reduce_retracing=True)
+    return towers[side]

@@ -1,0 +1,193 @@
+"""Training: `keras.Model.fit` over batches of encoded rows, restartable at any moment."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import resource
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+from twotower_tf import artifacts, resources
+from twotower_tf import config as configuration
+from twotower_tf.artifacts import RunPaths
+from twotower_tf.config import CosineLogitBCE, ExperimentConfig
+from twotower_tf.features.arrays import EncodedData
+from twotower_tf.model import optimizers, two_tower
+from twotower_tf.model.embeddings import tables
+from twotower_tf.model.losses.cosine_logit import WeightedBinaryCrossentropy
+from twotower_tf.model.training_metrics import ClickFigures, InBatchTopK
+from twotower_tf.model.two_tower import TwoTower
+from twotower_tf.prepare.prepared import Prepared
+from twotower_tf.progress import Progress, silent
+from twotower_tf.train import callbacks as own
+from twotower_tf.train import mining, training_memory, warm_start_weights
+from twotower_tf.train.batches import Batches
+from twotower_tf.train.checkpoints import Checkpoints
+from twotower_tf.train.sampling_stats import SamplingView
+from twotower_tf.train.tower_vectors import item_vectors
+
+SCHEMA_VERSION = 1
+
+
+def train(
+    config: ExperimentConfig,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    warm_start: Path | None = None,
+    validate: own.Validate | None = None,
+    progress: Progress = silent,
+    tell: Callable[[str], object] = lambda line: None,
+) -> dict[str, Any]:
+    """Trains a prepared run and writes `checkpoints/`, `logs/` and `train.json`.
+
+    Args:
+        config: the run's resolved configuration.
+        run_dir: a prepared run directory.
+        resume: goes on after the last checkpoint; with nothing to resume, from the beginning.
+        warm_start: a run directory or a bundle's version whose weights the first epoch begins with, see `warm`.
+        validate: judges the model after an epoch; its figures choose the best epoch by `train.monitor`.
+        progress: told the steps done.
+        tell: is given the notes of the samplers and the memory plan, line by line, before memory is taken.
+
+    Returns:
+        The content of `train.json`.
+
+    Raises:
+        ArtifactError: where the run is not prepared, or a checkpoint is of another configuration.
+        ConfigError, DataError: for a model larger than the memory, a batch larger than the data, no positive, or a
+            loss that is no number.
+    """
+    run_dir = Path(run_dir)
+    paths = RunPaths(run_dir)
+    keras.utils.set_random_seed(config.seed)
+    prepared = Prepared.open(run_dir)
+    encoded = EncodedData(config, prepared)
+    batches = Batches(config, prepared, encoded)
+    past = len(prepared.sequence("train")) - prepared.num_positives("train")
+    needed = training_memory.plan(config, prepared.num_rows("train"), prepared.num_users, past)
+    for line in [*batches.samplers.notes, *needed.lines()]:
+        tell(line)
+    training_memory.require(needed, resources.available_memory())
+    model = compile_model(config, batches.steps)
+    checkpoints = Checkpoints(config, run_dir)
+    # Mined negatives are ranked by the weights that an epoch begins with: within it they cannot be had again.
+    minutes = math.inf if batches.samplers.mined is not None else config.train.checkpoint_minutes
+    monitor = config.train.monitor if validate else ""
+    keep = own.Keep(checkpoints, monitor, config.train.patience, batches.steps, minutes)
+    state = checkpoints.resume(model) if resume else None
+    if state is None:
+        if warm_start is not None:
+            warm_start_weights.start(config, model, warm_start)
+        checkpoints.clear()
+        shutil.rmtree(paths.logs, ignore_errors=True)
+        if warm_start is not None:  # so that a resumed training begins with these weights, too
+            model.optimizer.build(model.trainable_variables)
+            checkpoints.save(model, keep.state)
+    else:
+        keep.restore(state)
+    _fit(config, model, batches, encoded, keep, validate, progress, paths.logs)
+    checkpoints.restore_best(model)
+    own.write_projector(paths.logs, item_vectors(model, encoded), prepared.items())
+    document = _report(config, keep.state, batches, needed)
+    artifacts.write_json(paths.train, document)
+    return document
+
+
+def _fit(
+    config: ExperimentConfig,
+    model: TwoTower,
+    batches: Batches,
+    encoded: EncodedData,
+    keep: own.Keep,
+    validate: own.Validate | None,
+    progress: Progress,
+    logs: Path,
+) -> None:
+    """Runs what is left of the epochs: first the rest of an interrupted one, then all others."""
+    last = config.train.epochs
+    while keep.state["epochs"] < last and not keep.state["stopped"]:
+        first, step = keep.state["epochs"], keep.state["step"]
+        if batches.samplers.mined is not None and first:
+            mining.rank(model, encoded, batches.samplers.mined)
+        model.fit(
+            batches.dataset(first, step),
+            initial_epoch=first,
+            epochs=first + 1 if step or batches.samplers.mined is not None else last,
+            steps_per_epoch=batches.steps - step,
+            verbose=0,
+            callbacks=[
+                own.ShowProgress(progress, batches.steps, last, step),
+                own.Clock(config.train.batch_size),
+                own.StopOnNaN(step),
+                own.Validation(validate, config.train.evaluate_every, last),
+                SamplingView(batches, encoded, logs / "train"),
+                keras.callbacks.TensorBoard(logs, write_graph=True, update_freq="epoch"),
+                own.Histograms(logs / "train"),
+                keep,
+            ],
+        )
+
+
+def share_cores() -> None:
+    """Lets each operation have one thread where there are two cores: two parts of a step run beside each other anyway.
+
+    To cut an operation of a tenth of a millisecond in two and to wake the other core for it costs as much as it saves:
+    a step takes a sixth more of processor time. `TF_NUM_INTRAOP_THREADS`, where it is set, stands, and so do the
+    threads of a TensorFlow that has computed something already.
+    """
+    if "TF_NUM_INTRAOP_THREADS" not in os.environ and resources.cpus() == 2:
+        with contextlib.suppress(RuntimeError):
+            tf.config.threading.set_intra_op_parallelism_threads(1)
+
+
+def compile_model(config: ExperimentConfig, steps_per_epoch: int) -> TwoTower:
+    """The model with its loss, metrics and optimizer.
+
+    Args:
+        config: the experiment.
+        steps_per_epoch: batches per epoch.
+    """
+    model = two_tower.build(config)
+    optimizer = optimizers.make(config.train, steps_per_epoch, config.seed)
+    if isinstance(config.loss, CosineLogitBCE):
+        model.compile(
+            optimizer,
+            WeightedBinaryCrossentropy(),
+            weighted_metrics=[ClickFigures()],
+            steps_per_execution=config.train.steps_per_execution,
+        )
+    else:
+        model.compile(
+            optimizer,
+            weighted_metrics=[InBatchTopK(1), InBatchTopK(10)],
+            steps_per_execution=config.train.steps_per_execution,
+        )
+    return model
+
+
+def _report(
+    config: ExperimentConfig, state: dict[str, Any], batches: Batches, needed: training_memory.MemoryPlan
+) -> dict[str, Any]:
+    last = state["history"][-1]  # the clock's figures as they were when the last epoch ended, resumed or not
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "config_fingerprint": configuration.fingerprint(config),
+        **{name: last[name] for name in own.Clock.FIGURES},
+        "examples": batches.examples,
+        "epochs": state["epochs"],
+        "best_epoch": state["best_epoch"],
+        "best": state["best"],
+        "stopped_early": state["stopped"],
+        "table_rows": {name: table.rows for name, table in tables(config).items()},
+        "planned_bytes": needed.total,
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "history": state["history"],
+    }

@@ -1,0 +1,161 @@
+"""How much memory a training will take, said before it takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from twotower_tf.config import ExperimentConfig, Mined
+from twotower_tf.errors import ConfigError
+from twotower_tf.features.inputs import SideName
+from twotower_tf.features.tower_encoder import Layout
+from twotower_tf.model import embeddings
+from twotower_tf.model.losses.blockwise_logits import BLOCK_ELEMENTS
+from twotower_tf.model.optimizers import slot_numbers
+from twotower_tf.sampling import negatives_plan
+
+FLOAT = 4
+BYTES = {"float32": 4, "bfloat16": 2}
+MOMENTS = 2  # Adam keeps two numbers per weight
+# Bytes per training row that stay in memory: the keys (33), the epoch's order and the rows it is made from (16), and
+# the user's positives (12). Encoded features are mapped from disk: they are the page cache's, not the process's.
+POSITIVE_BYTES = 12
+ROW_BYTES = 49 + POSITIVE_BYTES
+# What kinds of negatives keep besides of the training rows: the log's rejections; lists and places.
+KIND_ROW_BYTES = {"Rejections": 12, "SkipAbove": 61}
+THINNING_ROW_BYTES = 44  # while an epoch's positives are chosen
+# TensorFlow and the libraries beside it once loaded, its compiled step, TensorBoard's writers.
+RUNTIME_BYTES = 900 << 20
+# Copies of an activation that live at once: forward, backward, and an operation's scratch.
+COPIES = 6
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes by use.
+
+    Attributes:
+        tables: of each physical embedding table.
+        optimizer: state of all weights.
+        table_optimizer: what the optimizer keeps beside each table, which `optimizer` includes.
+        dense: the towers' weights and their gradients.
+        activations: of one step, at most.
+        data: the training rows' keys, and what samplers keep of them and of earlier runs.
+        runtime: of an empty process.
+    """
+
+    tables: Mapping[str, int]
+    table_optimizer: Mapping[str, int]
+    optimizer: int
+    dense: int
+    activations: int
+    data: int
+    runtime: int = RUNTIME_BYTES
+
+    @property
+    def total(self) -> int:
+        working = self.optimizer + self.dense + self.activations + self.data
+        return sum(self.tables.values()) + working + self.runtime
+
+    def lines(self) -> list[str]:
+        """What a person reads before training begins."""
+        parts = {f"table {name}": size for name, size in self.tables.items()}
+        parts |= {"optimizer state": self.optimizer, "towers": self.dense, "activations": self.activations}
+        parts |= {"training rows": self.data, "runtime": self.runtime, "in all": self.total}
+        return [f"memory: {name:<28} {told(size):>9}" for name, size in parts.items()]
+
+
+def plan(config: ExperimentConfig, train_rows: int, users: int = 0, past: int = 0) -> MemoryPlan:
+    """Computes the plan from the configuration alone.
+
+    Args:
+        config: the experiment.
+        train_rows: rows of the training split.
+        users: of the log, for whom negatives may be mined.
+        past: positives of earlier runs that the preparation continues, which are never a negative.
+    """
+    placed = embeddings.plan(config)
+    rows: dict[str, int] = {}
+    dims: dict[str, int] = {}
+    for place in placed.values():
+        rows[place.table] = max(rows.get(place.table, 0), place.offset + place.buckets)
+        dims[place.table] = place.dim
+    size = BYTES[config.model.table_dtype]
+    tables = {name: count * dims[name] * size for name, count in sorted(rows.items())}
+    rule = config.train.table_optimizer
+    beside = {name: count * slot_numbers(rule, dims[name]) * FLOAT for name, count in sorted(rows.items())}
+    sides: tuple[SideName, ...] = ("user", "item")
+    weights = sum(_weights(_widths(config, side, placed)) for side in sides)
+    return MemoryPlan(
+        tables=tables,
+        table_optimizer=beside,
+        optimizer=sum(beside.values()) + MOMENTS * weights * FLOAT,
+        dense=2 * weights * FLOAT,
+        activations=COPIES * FLOAT * _activations(config, placed),
+        data=_row_bytes(config) * train_rows
+        + sum(_pool_bytes(each) for each in config.sampling.negatives) * users
+        + POSITIVE_BYTES * past,
+    )
+
+
+def _row_bytes(config: ExperimentConfig) -> int:
+    sampling = config.sampling
+    kinds = sum(KIND_ROW_BYTES.get(each.type, 0) for each in sampling.negatives)
+    thinning = THINNING_ROW_BYTES if sampling.downsample is not None or sampling.per_user else 0
+    return ROW_BYTES + kinds + thinning + FLOAT * bool(config.data.weight or sampling.recency_half_life)
+
+
+def _pool_bytes(kind: Any) -> int:
+    """A user's mined items, before and while they are ranked anew."""
+    return 2 * FLOAT * (kind.ranks[1] - kind.ranks[0] + 1) if isinstance(kind, Mined) else 0
+
+
+def require(needed: MemoryPlan, available: int) -> None:
+    """Refuses a training that can not fit.
+
+    Raises:
+        ConfigError: with what is needed, what there is, and the largest table.
+    """
+    if needed.total <= available:
+        return
+    largest = max(needed.tables, key=lambda name: needed.tables[name])
+    raise ConfigError(
+        f"training needs about {told(needed.total)} of memory and {told(available)} is available; the largest table, "
+        f"{largest}, takes {told(needed.tables[largest])} and its optimizer state "
+        f"{told(needed.table_optimizer[largest])}: lower buckets= or embedding_dim= of its features, or "
+        "train.batch_size, or --set model.table_dtype=bfloat16"
+    )
+
+
+def told(size: int) -> str:
+    """Bytes as a person says them."""
+    for unit, step in (("GB", 10**9), ("MB", 10**6)):
+        if size >= step:
+            return f"{size / step:.1f} {unit}"
+    return f"{size / 1000:.1f} kB"
+
+
+def _widths(
+    config: ExperimentConfig, side: SideName, placed: Mapping[embeddings.Key, embeddings.Placement]
+) -> list[int]:
+    """The tower's layers: features, hidden ones, the vector."""
+    layout = Layout(config, side)
+    embedded = sum(place.dim for (owner, _), place in placed.items() if owner == side)
+    numbers = sum(each.embedding_dim or 1 for each in layout.numeric)
+    hidden = config.model.user_hidden if side == "user" else config.model.item_hidden
+    return [embedded + numbers, *hidden, config.model.vector_dim]
+
+
+def _weights(widths: list[int]) -> int:
+    return sum((before + 1) * after for before, after in zip(widths, widths[1:], strict=False))
+
+
+def _activations(config: ExperimentConfig, placed: Mapping[embeddings.Key, embeddings.Placement]) -> int:
+    """Numbers that one step's batch makes: each side's layers, and one block of the rows' scores."""
+    batch = config.train.batch_size
+    drawn = negatives_plan.plan(config)
+    users = batch * sum(_widths(config, "user", placed))
+    items = (batch * (1 + drawn.per_row) + drawn.for_all) * sum(_widths(config, "item", placed))
+    columns = drawn.columns(batch)
+    return users + items + columns * config.model.vector_dim + min(batch * columns, max(columns, BLOCK_ELEMENTS))
