@@ -14,7 +14,7 @@ SPARK_STAMP := .venv/.installed-spark
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate --no-emit-index-url
 
-.PHONY: help quickstart test test-fast lint benchmark quality clean constraints
+.PHONY: help docs quickstart test test-fast lint benchmark quality clean constraints
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -48,6 +48,9 @@ lint: $(SPARK_STAMP)  ## ruff, mypy --strict, codespell, house-keeping tests
 	$(BIN)/mypy
 	$(BIN)/codespell
 	$(BIN)/python -m pytest tests/test_house.py tests/test_imports.py
+
+docs: $(STAMP)  ## rewrites the reference pages of docs/ from the code
+	$(BIN)/python docs/generate.py
 
 benchmark: $(STAMP)  ## every script of benchmarks/, one JSON line per claim
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'

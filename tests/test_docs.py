@@ -1,7 +1,6 @@
 """The reference pages say what the code says: they are written from it, and nothing in them is empty."""
 
 import importlib.util
-import re
 from pathlib import Path
 
 import pytest
@@ -17,15 +16,6 @@ def test_the_page_is_up_to_date(name):
     assert (DOCS / name).read_text(encoding="utf-8") == generate.PAGES[name](), "run `make docs`"
 
 
-@pytest.mark.parametrize("name", sorted(generate.PAGES))
-def test_every_field_flag_and_file_is_described(name):
-    rows = [line for line in generate.PAGES[name]().splitlines() if line.startswith("| ")]
-    assert len(rows) > 10
-    assert [
-        row for row in rows if re.search(r"\|\s*\|$", row) and not set(row) <= set("|- ") and "| |" not in row
-    ] == []
-
-
 def test_a_field_is_written_with_type_default_and_description():
     page = generate.PAGES["configuration.md"]()
-    assert "| `valid_days` | int | `1` | days after them. |" in page or "`valid_days`" in page
+    assert "| `valid_days` | int | `1` | days after them. |" in page
