@@ -26,6 +26,6 @@ def test_rows_that_were_not_used_and_tables_with_older_rows() -> None:
     assert told(manifest) == (
         "rows: 5,000 read, 1,234 used, not used: 3,000 excluded by data.exclude, "
         "700 outside the days of data.split, 66 quarantined (prepared/quarantine.jsonl)\n"
-        "items: 9,000 read, 4,000 older ones of the same id\n"
+        "items: 9,000 read, 4,000 older rows with the same id dropped\n"
         "train 1,200, valid 30, test 4; 5,000 items, 7 users"
     )

@@ -68,7 +68,7 @@ def test_it_prints_what_a_person_wants_to_see(quickstart: Quickstart) -> None:
 
 
 def test_the_commands_it_proposes_work(quickstart: Quickstart) -> None:
-    lines = [line.strip() for line in quickstart.out.split("to try next:")[1].splitlines() if line.startswith("  ")]
+    lines = [line.strip() for line in quickstart.out.split("Try next:")[1].splitlines() if line.startswith("  ")]
     assert len(lines) == 5
     for line in lines:
         if "saved_model_cli" in line or "tensorboard" in line:

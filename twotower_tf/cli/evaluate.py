@@ -1,4 +1,4 @@
-"""Ranks the whole catalogue for the held-out events of a split, beside popularity and chance.
+"""Ranks the whole catalogue for the held-out events of a split; compares with popularity and random baselines.
 
 Writes RUN_DIR/metrics.json and RUN_DIR/report.html.
 """
@@ -17,13 +17,13 @@ REQUIRED = ("run_dir",)
 
 
 def define(values: FlagValues) -> None:
-    """The command's flags."""
+    """Defines the command's flags."""
     options.run_dir(values)
-    flags.DEFINE_enum("split", "test", ["valid", "test"], "held-out events to rank for", flag_values=values)
+    flags.DEFINE_enum("split", "test", ["valid", "test"], "held-out split to evaluate", flag_values=values)
 
 
 def run(values: FlagValues) -> None:
-    """Evaluates, and prints the metrics beside the baselines'."""
+    """Evaluates the model, and prints its metrics next to those of the baselines."""
     from twotower_tf import config as configuration
     from twotower_tf import pipeline, run_lock
     from twotower_tf.cli import progress_bar
@@ -37,7 +37,7 @@ def run(values: FlagValues) -> None:
 
 
 def told(report: dict[str, Any]) -> str:
-    """A table: one line per metric, the model beside the baselines."""
+    """Formats a table with one line per metric, and one column for the model and each baseline."""
     from twotower_tf.cli import text_table
 
     baselines = report["baselines"]

@@ -1,7 +1,7 @@
 """Publishes a new version of the bundle: EXPORT_DIR/VERSION with both towers, item vectors, index and manifest.
 
-The version appears by one rename, whole or not at all, and is never changed afterwards. EXPORT_DIR is a TensorFlow
-Serving model base path as it stands.
+A version is published atomically by one rename and never changed afterwards. EXPORT_DIR is a valid model base path of
+TensorFlow Serving.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _SHOWN = 10  # weights listed
 
 
 def define(values: FlagValues) -> None:
-    """The command's flags."""
+    """Defines the command's flags."""
     options.run_dir(values)
     options.export_dir(values)
     options.publication(values)
 
 
 def run(values: FlagValues) -> None:
-    """Exports, and prints the version's directory."""
+    """Exports the bundle, and prints its tables' sizes and the version's directory."""
     from twotower_tf import config as configuration
     from twotower_tf import pipeline, run_lock
     from twotower_tf.cli import progress_bar
@@ -44,7 +44,7 @@ def run(values: FlagValues) -> None:
 
 
 def tables(path: Path) -> str:
-    """Both towers' weights by size, from a version's manifest."""
+    """Formats the weights of both towers, largest first, from a version's manifest."""
     from twotower_tf.bundle.bundle import Bundle
     from twotower_tf.cli import text_table
 
@@ -57,11 +57,11 @@ def tables(path: Path) -> str:
     ]
     if len(largest) > _SHOWN:
         rest = largest[_SHOWN:]
-        rows.append(["", f"{len(rest)} smaller ones", "", _megabytes(sum(size for *_, size in rest))])
+        rows.append(["", f"{len(rest)} smaller", "", _megabytes(sum(size for *_, size in rest))])
     total = ", ".join(
         f"{side} tower {_megabytes(sum(each['bytes'] for each in weights[side].values()))}" for side in weights
     )
-    return f"{text_table.text(['tower', 'weights', 'shape', 'MB'], rows, right=(3,))}\nin all: {total} MB"
+    return f"{text_table.text(['tower', 'weights', 'shape', 'MB'], rows, right=(3,))}\ntotal: {total} MB"
 
 
 def _megabytes(size: int) -> str:

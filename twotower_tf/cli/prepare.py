@@ -1,6 +1,6 @@
 """Reads the log and its tables, and writes RUN_DIR/prepared: training shards, catalogue and statistics.
 
-Rows that cannot be read are set aside in prepared/quarantine.jsonl with file, line and reason. The resolved
+Malformed rows are written to prepared/quarantine.jsonl with file, line and reason. The resolved
 configuration is written to RUN_DIR/config.json first; every later command reads that file.
 """
 
@@ -17,7 +17,7 @@ REQUIRED = ("config", "run_dir")
 
 
 def define(values: FlagValues) -> None:
-    """The command's flags."""
+    """Defines the command's flags."""
     options.config(values)
     options.run_dir(values)
     options.preparation(values)
@@ -25,7 +25,7 @@ def define(values: FlagValues) -> None:
 
 
 def run(values: FlagValues) -> None:
-    """Prepares, and prints what came of the rows."""
+    """Prepares the run, and prints the counts of rows, items and users."""
     from twotower_tf import config as configuration
     from twotower_tf import pipeline, run_lock
     from twotower_tf.cli import progress_bar
@@ -42,14 +42,14 @@ def run(values: FlagValues) -> None:
 
 
 def told(manifest: dict[str, Any]) -> str:
-    """What became of the rows, in a few lines."""
+    """Formats the counts of rows, items and users of a prepared run."""
     rows = manifest["rows"]
     rules = {"exclude": "excluded by data.exclude"}
     dropped = [f"{count:,} {rules.get(reason, reason)}" for reason, count in rows["excluded"].items() if count]
     if rows["quarantined"]:
         dropped.append(f"{rows['quarantined']:,} quarantined (prepared/quarantine.jsonl)")
     older = [
-        f"\n{name}: {counts['read']:,} read, {counts['duplicates']:,} older ones of the same id"
+        f"\n{name}: {counts['read']:,} read, {counts['duplicates']:,} older rows with the same id dropped"
         for name, counts in manifest["tables"].items()
         if counts["duplicates"]
     ]

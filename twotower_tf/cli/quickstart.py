@@ -1,7 +1,7 @@
-"""Writes a synthetic ads log, runs every stage on it, and shows what comes out.
+"""Writes a synthetic ads log, runs every stage on it, and prints the results.
 
-That is: metrics beside the baselines', recommendations for three users, and the commands to try next. Under two
-minutes on two cores. Run again, it skips what is done.
+Results: metrics of the model and of the baselines, recommendations for three users, and commands to try next. Takes
+under two minutes on two cores. A second run skips finished stages.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ K = 10
 
 
 def define(values: FlagValues) -> None:
-    """The command's flags."""
+    """Defines the command's flags."""
     options.run_dir(values, "runs/quickstart")
     options.export_dir(values, "export/quickstart")
     options.overwrite(values)
@@ -60,16 +60,16 @@ def run(values: FlagValues) -> None:
         bundle = Bundle.open(export_dir, int(runner.export(export_dir, skip=True).name))
     print(f"\n{evaluate.told(report)}")
     best = _best_recall(config, run_dir, log / "truth.npz")
-    ours = report["metrics"][f"recall@{K}"]
-    print(f"\nThe true preferences, which the log was drawn from, reach recall@{K} {best:.4f}: ", end="")
-    print(f"the model finds {ours / best:.0%} of what can be found.\n")
+    reached = report["metrics"][f"recall@{K}"]
+    print(f"\nThe true preferences that generated the log reach recall@{K} {best:.4f}: ", end="")
+    print(f"the model reaches {reached / best:.0%} of that.\n")
     users = _answer(bundle)
     _next_commands(run_dir, export_dir, bundle, users[0])
-    print(f"\n{time.monotonic() - started:.0f} seconds in all")
+    print(f"\ntotal: {time.monotonic() - started:.0f} seconds")
 
 
 def _best_recall(config: ExperimentConfig, run_dir: Path, truth: Path) -> float:
-    """What ranking the unseen items by the true preferences reaches on the test split."""
+    """Returns the recall on the test split of ranking unseen items by the true preferences."""
     import numpy as np
 
     from twotower_tf.evaluate import protocol, ranking
@@ -86,7 +86,7 @@ def _best_recall(config: ExperimentConfig, run_dir: Path, truth: Path) -> float:
 
 
 def _places(ids: Any, wanted: Any) -> list[int]:
-    """Where each wanted id stands among `ids`."""
+    """Returns the position of each wanted id in `ids`."""
     places = {str(name): place for place, name in enumerate(ids)}
     return [places[str(name)] for name in wanted]
 
@@ -99,8 +99,8 @@ def _answer(bundle: Any) -> list[dict[str, Any]]:
     users: list[dict[str, Any]] = [canary["user"] for canary in bundle.manifest["canaries"][:SHOWN_USERS]]
     clicked: list[list[str]] = [user.get("history") or [] for user in users]
     for answer, before in zip(Recommender(bundle).recommend(users, SHOWN_ITEMS, exclude=clicked), clicked, strict=True):
-        told = [f"{name} {value}" for name, value in answer["user"].items() if isinstance(value, str) and value]
-        print(", ".join(told))
+        features = [f"{name} {value}" for name, value in answer["user"].items() if isinstance(value, str) and value]
+        print(", ".join(features))
         print(f"clicked last: {', '.join(names(bundle, before[-SHOWN_CLICKS:])) or 'nothing'}")
         print(f"{listing(bundle, answer)}\n")
     return users
@@ -111,7 +111,7 @@ def _next_commands(run_dir: Path, export_dir: Path, bundle: Any, user: dict[str,
     item = bundle.items["item_id"][0].as_py()
     exported = shlex.quote(str(export_dir))
     run = shlex.quote(str(run_dir))
-    print("to try next:")
+    print("Try next:")
     for command in (
         f"{program} recommend --export_dir={exported} --k=5 --user={shlex.quote(json.dumps(user, ensure_ascii=False))}",
         f"{program} similar --export_dir={exported} --k=5 --item={shlex.quote(item)}",
@@ -120,11 +120,11 @@ def _next_commands(run_dir: Path, export_dir: Path, bundle: Any, user: dict[str,
         f"{tools}tensorboard --logdir={run}/logs",
     ):
         print(f"  {command}")
-    print(f"metrics in full: {run_dir / 'report.html'}; your own log: README.md, 'From your own log'")
+    print(f"all metrics: {run_dir / 'report.html'}; your own log: README.md, 'From your own log'")
 
 
 def _program() -> tuple[str, str]:
-    """How this very program, and the tools installed beside it, are called from this shell."""
+    """Returns the shell commands for this program, and the directory prefix of the tools installed with it."""
     here = Path(sys.executable).parent
     on_path = shutil.which("twotower")
     if on_path and Path(on_path).parent.resolve() == here.resolve():

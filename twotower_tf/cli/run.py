@@ -1,7 +1,7 @@
-"""Prepare, train, evaluate and export in one go.
+"""Prepares, trains, evaluates and exports in one go.
 
-Run again, it does what is missing: finished stages whose configuration and input files are unchanged are skipped, and
-an interrupted training goes on after its last finished epoch.
+A second run skips finished stages whose configuration and input files are unchanged, and resumes an interrupted
+training after its last finished epoch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ REQUIRED = ("config", "run_dir", "export_dir")
 
 
 def define(values: FlagValues) -> None:
-    """The command's flags."""
+    """Defines the command's flags."""
     options.config(values)
     options.run_dir(values)
     options.export_dir(values)
@@ -26,7 +26,7 @@ def define(values: FlagValues) -> None:
 
 
 def run(values: FlagValues) -> None:
-    """Runs the stages and prints what came of each."""
+    """Runs the stages and prints the result of each."""
     from twotower_tf import config as configuration
     from twotower_tf import pipeline, run_lock
     from twotower_tf.bundle import export_root
@@ -48,7 +48,7 @@ def run(values: FlagValues) -> None:
         if held_out:
             print(evaluate.told(runner.evaluate(held_out[0], skip=True)))
         else:
-            print("evaluate: nothing is held out, so there is nothing to rank")
+            print("evaluate: skipped; neither the test nor the valid split has positives")
         bundle = runner.export(
             Path(values.export_dir),
             skip=True,

@@ -1,7 +1,7 @@
-"""Trains the two towers on what `prepare` wrote: RUN_DIR/checkpoints, RUN_DIR/logs (TensorBoard), RUN_DIR/train.json.
+"""Trains the towers on the output of `prepare`: RUN_DIR/checkpoints, RUN_DIR/logs (TensorBoard), RUN_DIR/train.json.
 
-The configuration is RUN_DIR/config.json. --config or --set change it first; they are refused where they ask for other
-prepared data, or would replace a model of another configuration without --overwrite.
+The configuration is RUN_DIR/config.json, changed by --config and --set. It is an error if they need other prepared
+data, or if they would replace a model of another configuration without --overwrite.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ REQUIRED = ("run_dir",)
 
 
 def define(values: FlagValues) -> None:
-    """The command's flags."""
+    """Defines the command's flags."""
     options.run_dir(values)
-    options.config(values, "configuration file; by default RUN_DIR/config.json")
+    options.config(values, "configuration file (default: RUN_DIR/config.json)")
     flags.DEFINE_bool(
-        "resume", False, "goes on after the last checkpoint; with none, from the beginning", flag_values=values
+        "resume", False, "continue after the last checkpoint; without one, start over", flag_values=values
     )
     flags.DEFINE_string(
         "warm_start",
         "",
-        "run directory, export directory or one of its versions: begins with the weights of the model there",
+        "run directory, export directory or version of a bundle whose model weights initialize the new model",
         flag_values=values,
     )
     options.overwrite(values)
 
 
 def run(values: FlagValues) -> None:
-    """Trains, and prints the figures of train.json."""
+    """Trains, and prints a summary of train.json."""
     from twotower_tf import pipeline, run_lock
     from twotower_tf.cli import progress_bar
 
@@ -50,8 +50,8 @@ def run(values: FlagValues) -> None:
 
 
 def told(report: dict[str, Any]) -> str:
-    """The training's figures in a line."""
+    """Formats the training report as one line."""
     return (
-        f"{report['epochs']} epochs, the best is {report['best_epoch']}; "
+        f"{report['epochs']} epochs, best epoch {report['best_epoch']}; "
         f"{report['examples_per_second']:,.0f} examples per second, {report['step_ms']:.1f} ms per step"
     )
