@@ -1,9 +1,10 @@
 """Filters that strangers write to hurt: dear ones, deep ones, and ones that reach for what is not theirs."""
 
-import os
-import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ from twotower_tf.index.item_vectors import ItemVectors
 from twotower_tf.retrieval.filters import Filters
 from twotower_tf.retrieval.item_filter import Gate
 
+ROOT = Path(__file__).resolve().parents[2]
 SECRET = "the content of a file"
 SLACK = 1.5  # seconds, on a busy machine, above a deadline
 
@@ -315,13 +317,25 @@ def test_a_filter_without_an_answer_is_tried_again_by_the_next_who_asks(gate):
             gate.allowed("name = 3")
 
 
+_INTERRUPTED = """
+import os, signal, threading, time
+from tests.retrieval.test_hostile_filters import catalogue
+from twotower_tf.retrieval.filters import Filters
+
+filters = Filters(catalogue(20_000), seconds=60)
+begin = time.monotonic()
+threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    filters.mask(" or ".join(["name similar to '.*a.{30}!'"] * 200))
+except KeyboardInterrupt:
+    print(time.monotonic() - begin)
+"""
+
+
 def test_ctrl_c_is_heard_while_a_filter_runs():
-    filters = Filters(catalogue(20_000), seconds=60)
-    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
-    begin = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        filters.mask(" or ".join(["name similar to '.*a.{30}!'"] * 200))
-    assert time.monotonic() - begin < 0.3 + SLACK
+    """In a process of its own: the signal must not reach the test runner."""
+    done = subprocess.run([sys.executable, "-c", _INTERRUPTED], capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert float(done.stdout) < 0.3 + SLACK, done.stderr
 
 
 @pytest.mark.parametrize(

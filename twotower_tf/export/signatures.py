@@ -85,7 +85,7 @@ def save(
         return embed({name: arguments[alias] for name, alias in aliases.items()})
 
     def from_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        return embed(_parse(side.inputs, tf_examples))
+        return embed(_parse(side.inputs, examples))
 
     def from_encoded(**arguments: tf.Tensor) -> dict[str, tf.Tensor]:
         return answer(arguments)
