@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from twotower_tf.config.base import Buckets, Name, Positive, config_class
+from twotower_tf.config.history_encoders import check_history_encoder
 
 
 @config_class
@@ -104,12 +105,19 @@ class Weekday:
 class History:
     """The values of the item feature `of` for the user's positives strictly before the event, oldest first.
 
-    It shares the embedding table of that feature. `length` most recent ones are kept.
+    It shares the embedding table of that feature.
+
+    Attributes:
+        of: item feature, a `Hash`.
+        length: most recent values that are kept.
+        encoder: how their embeddings become one: `mean`; `recency`, the mean weighted by 0.9 to the number of later
+            values, so that the newest count most; `last`, the newest alone; or a name registered with
+            `twotower_tf.model.history.registers`.
     """
 
     of: Name
     length: Positive = 50
-    encoder: Literal["mean"] = "mean"
+    encoder: Annotated[str, AfterValidator(check_history_encoder)] = "mean"
     embedding_dim: Positive | None = None
     shared_with: str = ""
     name: Name = "history"

@@ -9,9 +9,10 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from twotower_tf.config import ExperimentConfig, feature_name
+from twotower_tf.config import ExperimentConfig, History, feature_name
 from twotower_tf.features.inputs import IDS, NUMERIC, SideName
 from twotower_tf.features.tower_encoder import Layout
+from twotower_tf.model import history
 from twotower_tf.model.embeddings import EmbeddingTable, Key, Placement
 
 VECTOR_LAYERS: dict[SideName, str] = {"user": "user_vector", "item": "ad_vector"}
@@ -143,10 +144,11 @@ def _embedded(
         ids = encoded[IDS] if len(columns) == len(places) else tf.gather(encoded[IDS], columns, axis=1)
         embedded = tables[table](ids, offsets=[places[column].offset for column in columns])
         parts.append(keras.layers.Reshape((len(columns) * tables[table].dim,), name=f"{side}_{table}")(embedded))
-    for each in layout.multivalued:
+    for number, each in enumerate(layout.multivalued):
         name = feature_name(each)
-        place = placed[side, name]
-        parts.append(tables[place.table](encoded[layout.values[name]], offsets=[place.offset], mean=True))
+        place, ids = placed[side, name], encoded[layout.values[name]]
+        encoder = each.encoder if isinstance(each, History) else history.MEAN
+        parts.append(history.encode(encoder, tables[place.table], ids, place.offset, f"{side}_history_{number}"))
     for column, each in enumerate(layout.numeric):
         value = encoded[NUMERIC][:, column : column + 1]
         if each.embedding_dim:

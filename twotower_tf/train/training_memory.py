@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from twotower_tf.config import ExperimentConfig, Mined
+from twotower_tf.config import ExperimentConfig, History, Mined, feature_name
 from twotower_tf.errors import ConfigError
 from twotower_tf.features.inputs import SideName
 from twotower_tf.features.tower_encoder import Layout
-from twotower_tf.model import embeddings
+from twotower_tf.model import embeddings, history
 from twotower_tf.model.losses.blockwise_logits import BLOCK_ELEMENTS
 from twotower_tf.model.optimizers import slot_numbers
 from twotower_tf.sampling import negatives_plan
@@ -155,7 +155,13 @@ def _activations(config: ExperimentConfig, placed: Mapping[embeddings.Key, embed
     """Numbers that one step's batch makes: each side's layers, and one block of the rows' scores."""
     batch = config.train.batch_size
     drawn = negatives_plan.plan(config)
-    users = batch * sum(_widths(config, "user", placed))
+    users = batch * (sum(_widths(config, "user", placed)) + _history_numbers(config, placed))
     items = (batch * (1 + drawn.per_row) + drawn.for_all) * sum(_widths(config, "item", placed))
     columns = drawn.columns(batch)
     return users + items + columns * config.model.vector_dim + min(batch * columns, max(columns, BLOCK_ELEMENTS))
+
+
+def _history_numbers(config: ExperimentConfig, placed: Mapping[embeddings.Key, embeddings.Placement]) -> int:
+    """Numbers of one user's past items that are embedded one by one; a mean needs none."""
+    encoded = [each for each in config.user_features if isinstance(each, History) and each.encoder != history.MEAN]
+    return sum(each.length * placed["user", feature_name(each)].dim for each in encoded)
