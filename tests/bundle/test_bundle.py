@@ -40,6 +40,7 @@ def write_bundle(root, version, angle=0.0, **changes):
         "created": "2026-01-01T00:00:00+00:00",
         "origin": {"kind": "export"},
         "name": "small",
+        "config_fingerprint": "0",
         "items": 3,
         "vector_dim": 2,
         "vectors_fingerprint": searcher.items.fingerprint,

@@ -136,7 +136,9 @@ def test_a_file_that_the_manifest_does_not_list_is_refused(tmp_path, check):
 KEYS = ["created", "origin", "canaries", "canary_k", "formats", "signatures", "tables", "index", "libraries", "files"]
 
 
-@pytest.mark.parametrize("key", [*KEYS, "weights_fingerprint", "similarity", "evaluation", "name", "vector_dim"])
+@pytest.mark.parametrize(
+    "key", [*KEYS, "weights_fingerprint", "config_fingerprint", "similarity", "evaluation", "name", "vector_dim"]
+)
 def test_a_sealed_manifest_without_a_key_or_with_another_type_is_refused_by_name(tmp_path, key):
     path = write_bundle(tmp_path, 9)
     sealed(path, lambda document: document.pop(key))

@@ -73,6 +73,7 @@ class Manifest(TypedDict):
     created: str
     origin: _Origin
     name: str
+    config_fingerprint: str
     items: Count
     vector_dim: Count
     vectors_fingerprint: str
