@@ -159,6 +159,8 @@ def test_what_is_inside_a_key_is_checked_too(tmp_path):
         ({"tables": {"user": {"user_id": {"shape": [1], "bytes": "8"}}, "item": {}}}, "tables.user.user_id.bytes"),
         ({"canaries": [{"user": {}, "item_ids": ["a"], "scores": ["1"]}]}, "canaries.0.scores.0"),
         ({"weights_fingerprint": {"user": "1"}}, "weights_fingerprint.item"),
+        ({"time": {"form": "s", "first": 1.5, "last": None}}, "time.first"),
+        ({"text_forms": {"user_id": 3}}, "text_forms.user_id"),
     ):
         shutil.rmtree(tmp_path / "9", ignore_errors=True)
         path = write_bundle(tmp_path, 9, **change)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 from twotower_tf.errors import ArtifactError
 
@@ -66,6 +66,12 @@ class _Recall(TypedDict):
     measured: Finite
 
 
+class _Time(TypedDict):
+    form: str
+    first: int | None
+    last: int | None
+
+
 class Manifest(TypedDict):
     """`manifest.json`; more keys than these are allowed."""
 
@@ -88,6 +94,9 @@ class Manifest(TypedDict):
     canary_k: Count
     formats: list[str]
     files: dict[str, Digest]
+    # Bundles that were exported before these existed lack them.
+    time: NotRequired[_Time | None]
+    text_forms: NotRequired[dict[str, str]]
 
 
 class IndexDocument(TypedDict):
