@@ -13,7 +13,7 @@ VERSIONS = {
     "tensorboard": "2.20.0",
     "tensorflow-serving-api": "2.20.0",
     "scann": "1.4.2",
-    **{name: "1.0" for name in doctor.NEEDED},
+    **{name: "1.0" for name in doctor.REQUIRED_PACKAGES},
 }
 
 
@@ -30,9 +30,9 @@ def test_all_is_well(machine: dict[str, str], capsys: pytest.CaptureFixture[str]
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert "  tensorflow              2.20.0\n" in out
-    assert "  pyspark                 not here; pip install twotower-tf[spark]\n" in out
-    assert out.endswith("ScaNN loads beside TensorFlow\nall that is needed is here\n")
-    assert " cores; " in out and "  memory " in out and "  disk here " in out
+    assert "  pyspark                 not installed; pip install twotower-tf[spark]\n" in out
+    assert out.endswith("ScaNN loads with this TensorFlow\nall requirements are met\n")
+    assert " cores; " in out and "  memory " in out and "  disk of the working directory " in out
 
 
 def test_something_is_missing(machine: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,7 +44,7 @@ def test_something_is_missing(machine: dict[str, str], capsys: pytest.CaptureFix
 def test_a_version_that_does_not_fit(machine: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     machine["tensorflow"] = "2.21.0"
     assert main(["doctor"]) == 2
-    assert capsys.readouterr().err == "twotower doctor: tensorflow 2.21.0 does not fit: 2.20.* was tried\n"
+    assert capsys.readouterr().err == "twotower doctor: tensorflow: unsupported version 2.21.0 (expected 2.20.*)\n"
 
 
 def test_a_pair_that_dies_on_loading(
@@ -54,5 +54,5 @@ def test_a_pair_that_dies_on_loading(
     monkeypatch.setattr(doctor, "_import_in_a_process", lambda name: died)
     assert main(["doctor"]) == 2
     assert capsys.readouterr().err == (
-        "twotower doctor: ScaNN does not load beside TensorFlow: ImportError: undefined symbol: _ZN4absl\n"
+        "twotower doctor: ScaNN does not load with this TensorFlow: ImportError: undefined symbol: _ZN4absl\n"
     )

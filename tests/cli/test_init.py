@@ -190,7 +190,7 @@ REFUSED = {
     ),
     "no Python file": (
         ["--events=one.csv", "--output=shop.json"],
-        "--output: shop.json: the name of a Python file is expected, e.g. configs/shop.py",
+        "--output: invalid file name 'shop.json' (expected a .py file, e.g. configs/shop.py)",
     ),
     "a file that is there": (
         ["--events=one.csv", "--output=there.py"],

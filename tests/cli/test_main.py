@@ -26,7 +26,7 @@ from twotower_tf.tables.readers import scans
 ROOT = Path(__file__).resolve().parents[2]
 
 BAD_USAGE = {
-    "": "twotower: a command is needed; twotower --help lists them",
+    "": "twotower: missing command; twotower --help lists the commands",
     "trian": "twotower: unknown command 'trian'; did you mean 'train'?",
     "--hlep": "twotower: unknown flag '--hlep'; did you mean '--help'?",
     "train --rundir=x": "twotower train: unknown flag '--rundir'; did you mean '--run_dir'?",
@@ -35,10 +35,10 @@ BAD_USAGE = {
     "train --run_dir=": (
         "twotower train: --run_dir is required: run directory: configuration, prepared data, checkpoints, metrics"
     ),
-    "train --run_dir=x --resume=maybe": "twotower train: --resume=maybe: true or false is expected",
+    "train --run_dir=x --resume=maybe": "twotower train: --resume=maybe: invalid value (expected true or false)",
     "train --run_dir": "twotower train: Missing value for flag --run_dir",
     "train --run_dir=x epochs=3": "twotower train: unexpected argument 'epochs=3'; flags are written --name=value",
-    "synth --output=x --events=many": "twotower synth: --events=many: a whole number is expected",
+    "synth --output=x --events=many": "twotower synth: --events=many: invalid value (expected an integer)",
     "synth --output=x --events=0": "twotower synth: --events=0: 0 is not a positive integer",
     "synth --output=x --format=orc": "twotower synth: --format=orc: value should be one of <csv|parquet>",
     "evaluate --run_dir=x --split=train": "twotower evaluate: --split=train: value should be one of <valid|test>",
@@ -48,8 +48,8 @@ BAD_USAGE = {
     "recommend --export_dir=x": "twotower recommend: --user is required: a user as a JSON object",
     "recommend --export_dir=x --user=u1": "twotower recommend: --user: not JSON (Expecting value: line 1 column 1 "
     """(char 0)): u1; write e.g. --user='{"user_id": "u1"}'""",
-    "recommend --export_dir=x --user=[1]": "twotower recommend: --user: a JSON object of feature values is expected; "
-    """came [1]; write e.g. --user='{"user_id": "u1"}'""",
+    "recommend --export_dir=x --user=[1]": "twotower recommend: --user: invalid value [1] (expected a JSON object of "
+    """feature values); write e.g. --user='{"user_id": "u1"}'""",
     "prepare --config=none.py --run_dir=x": "twotower prepare: --config: no such file: none.py",
 }
 
@@ -84,11 +84,11 @@ def test_help_of_every_command(name: str, capsys: pytest.CaptureFixture[str]) ->
     assert max(map(len, out.splitlines())) <= 120
 
 
-def test_help_tells_required_flags_defaults_and_choices(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_required_flags_defaults_and_choices(capsys: pytest.CaptureFixture[str]) -> None:
     main(["evaluate", "--help"])
     out = capsys.readouterr().out
     assert out.startswith("usage: twotower evaluate --run_dir=... [flags]\n")
-    assert "  --split\n      <valid|test>: held-out events to rank for (default: test)\n" in out
+    assert "  --split\n      <valid|test>: held-out split to evaluate (default: test)\n" in out
     assert "checkpoints, metrics (required)" in out
 
 
@@ -140,7 +140,7 @@ def test_a_fault_of_ours_shows_where(
     assert main(["doctor"]) == 1
     err = capsys.readouterr().err
     assert "Traceback (most recent call last)" in err
-    assert err.endswith("twotower doctor: this is a fault of twotower; please report it with the lines above\n")
+    assert err.endswith("twotower doctor: internal error; please report it with the traceback above\n")
 
 
 # --- as a process -------------------------------------------------------------------------------------------------
@@ -303,7 +303,7 @@ def test_too_little_memory_is_one_line(
     assert main(["synth", "--output=x"]) == 2
     message = capsys.readouterr().err
     assert message.startswith("twotower synth: out of memory: could not allocate block of size ")
-    assert message.endswith("; give the command more memory\n") and message.count("\n") == 1
+    assert message.endswith("; free some memory\n") and message.count("\n") == 1
     running(monkeypatch, lambda values: np.empty(1 << 60, np.uint8))
     assert main(["synth", "--output=x"]) == 2
     assert capsys.readouterr().err.startswith("twotower synth: out of memory: Unable to allocate 1.00 EiB")

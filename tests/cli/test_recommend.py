@@ -55,7 +55,7 @@ def test_filter_blocklist_and_exclusions(asked, export_dir, tmp_path):
         (["--user={" + "x" * 1000], "xxxx...; write e.g. --user="),
     ],
 )
-def test_what_cannot_be_used_is_told_in_a_line(asked, flags, message):
+def test_unusable_input_is_one_line(asked, flags, message):
     status, _, error = asked("recommend", "--user={}", *flags)
     assert status == 2
     assert message in error and error.count("\n") == 1
@@ -84,7 +84,7 @@ def test_a_name_too_long_for_a_file_is_one_line(asked, tmp_path):
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
 @pytest.mark.parametrize("feature", ["age", "country", "timestamp", "history"])
-def test_what_json_does_not_have_is_told_in_a_line(asked, feature, number):
+def test_values_that_json_lacks_are_one_line(asked, feature, number):
     user = f'{{"{feature}": {f"[{number}]" if feature == "history" else number}}}'
     status, answers, error = asked("recommend", f"--user={user}")
     assert (status, answers) == (2, [])

@@ -100,9 +100,9 @@ def test_examples_and_histograms(view):
 def test_the_command_tells_and_writes_the_page(trained, capsys):
     run_dir, _ = trained
     assert main(["samples", f"--run_dir={run_dir}", "--set", "sampling.negatives=(InBatch(), Uniform(2))"]) == 0
-    told = capsys.readouterr().out
-    assert re.search(r"^positives +\d", told, re.M) and re.search(r"^Uniform +[\d,]+ +0\.000", told, re.M)
-    assert "left out of the batch's shared candidates as the user's own positives: " in told
+    out = capsys.readouterr().out
+    assert re.search(r"^positives +\d", out, re.M) and re.search(r"^Uniform +[\d,]+ +0\.000", out, re.M)
+    assert "shared candidates masked as accidental hits (positives of the user): " in out
     page = RunPaths(run_dir).samples.read_text(encoding="utf-8")
     assert page.count("<svg") == 2 and not re.search("(src|href)=.https?:|<script|@import", page)
     RunPaths(run_dir).samples.unlink()

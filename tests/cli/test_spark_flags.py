@@ -1,4 +1,4 @@
-"""Flags of the Spark engine that do not fit together are told before anything is written."""
+"""Spark flags that do not fit together are reported before anything is written."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ from twotower_tf.prepare.spark import spark_session
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs/quickstart.py"
 BAD = {
-    ("--spark_master=local[2]",): "--spark_master: needs --engine=spark; came --engine=duckdb",
-    ("--spark_conf=a=b",): "--spark_conf: needs --engine=spark; came --engine=duckdb",
+    ("--spark_master=local[2]",): "--spark_master: needs --engine=spark; got --engine=duckdb",
+    ("--spark_conf=a=b",): "--spark_conf: needs --engine=spark; got --engine=duckdb",
     ("--engine=spark", "--spark_conf=spark.executor.memory"): (
-        "--spark_conf: 'spark.executor.memory' is not NAME=VALUE, such as spark.executor.memory=8g"
+        "--spark_conf: invalid value 'spark.executor.memory' (expected NAME=VALUE, e.g. spark.executor.memory=8g)"
     ),
 }
 
@@ -26,7 +26,7 @@ def test_flags_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize(
-    ("missing", "told"),
+    ("missing", "message"),
     [
         ("pyspark", "--engine=spark: pyspark is not installed; pip install 'twotower-tf[spark]'"),
         (
@@ -35,7 +35,7 @@ def test_flags_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str
         ),
     ],
 )
-def test_what_spark_lacks(monkeypatch: pytest.MonkeyPatch, missing: str, told: str) -> None:
+def test_what_spark_lacks(monkeypatch: pytest.MonkeyPatch, missing: str, message: str) -> None:
     monkeypatch.setattr(
         spark_session.importlib.util, "find_spec", lambda module: None if module == missing else object()
     )
@@ -43,4 +43,4 @@ def test_what_spark_lacks(monkeypatch: pytest.MonkeyPatch, missing: str, told: s
     monkeypatch.delenv("JAVA_HOME", raising=False)
     with pytest.raises(spark_session.ConfigError) as error:
         spark_session.check_installed()
-    assert str(error.value).startswith(told)
+    assert str(error.value).startswith(message)

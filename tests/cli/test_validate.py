@@ -1,4 +1,4 @@
-"""`twotower validate`: all problems at once, each with its file and line or column, and nothing told of good input."""
+"""`twotower validate`: all problems at once, each with its file and line or column, and none for valid input."""
 
 import gzip
 from collections.abc import Callable
@@ -59,8 +59,8 @@ def test_good_input(good: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert status == 0
     assert out == [
         "note: log/c.csv is empty",
-        "events: 3 files, 100 rows looked at",
-        "items: 1 file, 5 rows looked at",
+        "events: 3 files, 100 rows checked",
+        "items: 1 file, 5 rows checked",
         f"{good}/small.py: no problem",
     ]
 
@@ -89,7 +89,7 @@ def test_everything_at_once(good: Path, capsys: pytest.CaptureFixture[str]) -> N
         "log/c.csv.gz:13: a quote that is not closed or stands inside a field",
         "items.csv:3: no item id: column 'item_id' is empty",
     ]
-    assert err == f"twotower validate: {good}/small.py: 7 problems, above"
+    assert err == f"twotower validate: {good}/small.py: 7 problems found; see the lines above"
     status, out, err = validate(good, capsys)
     assert out[2:] == [
         "log/c.csv.gz:5: time 'yesterday' is not epoch seconds",
@@ -245,7 +245,7 @@ def test_rows_of_large_parquet_files_keep_their_numbers(good: Path, capsys: pyte
     assert out == ["log/a.parquet row 2: label '5' is not 0 or 1", "log/a.parquet row 29998: label '6' is not 0 or 1"]
 
 
-def test_the_configuration_itself_is_told_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_configuration_is_reported_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "small.py").write_text("def get_config():\n    return 3\n")
     assert main(["validate", f"--config={tmp_path}/small.py"]) == 2
     assert capsys.readouterr().err == (

@@ -68,7 +68,7 @@ def test_workers_of_score(hostile, export_dir):
 def test_the_process_of_doctor(hostile, capfd):
     pytest.importorskip("scann")
     assert main(["doctor"]) == 0
-    assert "ScaNN loads beside TensorFlow" in capfd.readouterr().out
+    assert "ScaNN loads with this TensorFlow" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("start", [["-m", "twotower_tf"], [str(ROOT / "twotower_tf" / "__main__.py")]])

@@ -151,7 +151,7 @@ def test_another_separator_is_seen(tmp_path, export_dir):
         ),
         (("--filter=prize > 1",), "filter: unknown column 'prize'; did you mean 'price'?"),
         (("--memory_limit=much",), "--memory_limit: 'much' is no size; write it as 4GB or 500MB"),
-        (("--spark_master=local[2]",), "--spark_master: needs --engine=spark; came --engine=local"),
+        (("--spark_master=local[2]",), "--spark_master: needs --engine=spark; got --engine=local"),
     ],
 )
 def test_flags(tmp_path, export_dir, capsys, flags, told):

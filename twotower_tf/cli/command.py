@@ -1,7 +1,7 @@
-"""Flags of one command: strict parsing, and help made from their definitions.
+"""Parses the flags of one command strictly, and formats its help from their definitions.
 
-A command is a module with a docstring (its help), `define(flags)`, `run(flags)`, and, where it has them, `REQUIRED`
-(names of flags) and `ARGUMENT` (the name of its one positional argument, read as `flags.argument`).
+A command is a module with a docstring (its help), `define(flags)`, `run(flags)`, and optionally `REQUIRED` (names of
+flags) and `ARGUMENT` (the name of its one positional argument, read as `flags.argument`).
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ _ARGUMENT = "argument"
 _OWN = ("flagfile", "undefok")  # absl's; the second would let mistyped flags pass
 
 
-def asks_help(arguments: Sequence[str]) -> bool:
-    """Whether any of the arguments asks for help."""
+def wants_help(arguments: Sequence[str]) -> bool:
+    """Returns whether any of the arguments is a help flag."""
     return any(argument in _HELP for argument in arguments)
 
 
 def parse(name: str, module: ModuleType, arguments: Sequence[str]) -> FlagValues:
-    """Reads a command's flags.
+    """Parses a command's flags.
 
     Raises:
-        ConfigError: for an unknown flag (with the nearest one), a value of the wrong type, a missing required flag, or
-            an argument that is none.
+        ConfigError: for an unknown flag (naming the closest one), a value of the wrong type, a missing required flag,
+            or an unexpected argument.
     """
     values = _define(module)
     known = [f"--{flag}" for flag in _names(module, values)]
@@ -58,17 +58,17 @@ def parse(name: str, module: ModuleType, arguments: Sequence[str]) -> FlagValues
 
 
 def _plain(message: str) -> str:
-    """Absl's message without what only a Python programmer reads."""
+    """Rewrites a message of absl without Python's terms."""
     head, _, reason = message.removeprefix("flag ").partition(": ")
     if "invalid literal for int()" in reason:
-        reason = "a whole number is expected"
+        reason = "invalid value (expected an integer)"
     elif "Non-boolean argument" in reason:
-        reason = "true or false is expected"
+        reason = "invalid value (expected true or false)"
     return f"{head}: {reason}" if reason else head
 
 
 def help_text(name: str, module: ModuleType) -> str:
-    """The command's help: usage, description, flags with their defaults."""
+    """Formats the command's help: usage, description, flags with their defaults."""
     values = _define(module)
     required = getattr(module, "REQUIRED", ())
     usage = [f"usage: twotower {name}"]
@@ -80,8 +80,8 @@ def help_text(name: str, module: ModuleType) -> str:
     lines = [" ".join(usage), "", (module.__doc__ or "").strip(), "", "flags:"]
     for flag in sorted(names, key=lambda flag: (flag not in required, names.index(flag))):
         default = values[flag].default
-        told = f" (default: {default})" if default not in (None, "", [], False) else ""
-        text = f"{values[flag].help}{told}{' (required)' if flag in required else ''}"
+        note = f" (default: {default})" if default not in (None, "", [], False) else ""
+        text = f"{values[flag].help}{note}{' (required)' if flag in required else ''}"
         lines.append(f"  --{flag}")
         lines += textwrap.wrap(" ".join(text.split()), 100, initial_indent="      ", subsequent_indent="      ")
     return "\n".join(lines)
@@ -96,5 +96,5 @@ def _define(module: ModuleType) -> FlagValues:
 
 
 def _names(module: ModuleType, values: FlagValues) -> list[str]:
-    """Names of the command's flags, in the order of their definition."""
+    """Returns the names of the command's flags in the order of their definition."""
     return [flag for flag in values if flag != _ARGUMENT]

@@ -1,4 +1,4 @@
-"""Turns a publisher's raw files into tables: events.parquet, and items.parquet and users.parquet where there are such.
+"""Converts a publisher's raw files to tables: events.parquet, and items.parquet and users.parquet if published.
 
 NAME is one of movielens-100k, movielens-1m, movielens-1m-m1, gowalla, lightgcn, avazu. Ids stay as published.
 """
@@ -19,14 +19,14 @@ def define(values: FlagValues) -> None:
     flags.DEFINE_string(
         "source",
         None,
-        "folder with the publisher's files; by default they are downloaded and checked",
+        "folder with the publisher's files; by default they are downloaded and their checksums verified",
         flag_values=values,
     )
     flags.DEFINE_string("output", None, "directory to write the tables to", flag_values=values)
 
 
 def run(values: FlagValues) -> None:
-    """Converts, and prints what was written."""
+    """Converts the files, and prints the rows of each table."""
     from twotower_tf import datasets
     from twotower_tf.cli import progress_bar
 

@@ -1,6 +1,6 @@
-"""Tells what this machine has: versions beside those that were tried, CPU, memory, disk, optional programs.
+"""Reports installed and tested versions, CPU, memory, disk and optional programs of this machine.
 
-Exit status 2 where something that twotower needs is missing or does not fit.
+Exit status 2 if a required package is missing or has an untested version.
 """
 
 from __future__ import annotations
@@ -18,63 +18,78 @@ from twotower_tf import __version__, interpreter, resources
 from twotower_tf.errors import ConfigError
 
 PYTHONS = ((3, 10), (3, 13))
-# What fits together, as the beginning of a version: TensorFlow, Keras and ScaNN share a C++ ABI or private interfaces.
-FITTING = {
+# Version prefixes tested together: TensorFlow, Keras and ScaNN share a C++ ABI or private interfaces.
+TESTED = {
     "tensorflow": "2.20.",
     "tf-keras": "2.20.",
     "tensorboard": "2.20.",
     "tensorflow-serving-api": "2.20.",
     "scann": "1.4.2",
 }
-NEEDED = ("absl-py", "duckdb", "jinja2", "matplotlib", "numpy", "pandas", "protobuf", "pyarrow", "pydantic", "tqdm")
+REQUIRED_PACKAGES = (
+    "absl-py",
+    "duckdb",
+    "jinja2",
+    "matplotlib",
+    "numpy",
+    "pandas",
+    "protobuf",
+    "pyarrow",
+    "pydantic",
+    "tqdm",
+)
 EXTRAS = {"grpcio": "serve", "prometheus-client": "serve", "pyspark": "spark"}
 CPU_FLAGS = {
     "x86_64": ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8"),
     "aarch64": ("asimd", "asimdhp", "sve", "bf16", "i8mm"),
 }
-PROGRAMS = {"java": "Spark", "redis-server": "trying publish on this machine", "docker": "export/serving"}
+PROGRAMS = {"java": "Spark", "redis-server": "a local Redis to publish to", "docker": "export/serving"}
 
 
 def define(values: FlagValues) -> None:
-    """The command has no flags."""
+    """Defines no flags."""
 
 
 def run(values: FlagValues) -> None:
-    """Prints what there is, and fails where something needed is not."""
-    problems = _python() + _packages()
-    _machine()
+    """Prints the report.
+
+    Raises:
+        ConfigError: listing every missing or unsuitable requirement.
+    """
+    problems = _check_python() + _check_packages()
+    _print_machine()
     if not problems:
-        problems = _together()
+        problems = _check_scann_loads()
     if problems:
         raise ConfigError("; ".join(problems))
-    print("all that is needed is here")
+    print("all requirements are met")
 
 
-def _python() -> list[str]:
+def _check_python() -> list[str]:
     print(f"twotower_tf {__version__}, Python {platform.python_version()}, {platform.platform()}")
     low, high = PYTHONS
     if low <= sys.version_info[:2] <= high:
         return []
-    return [f"Python {platform.python_version()}: 3.10 to 3.13 is needed"]
+    return [f"Python: unsupported version {platform.python_version()} (expected 3.10 to 3.13)"]
 
 
-def _packages() -> list[str]:
+def _check_packages() -> list[str]:
     problems = []
     print("\npackages")
-    for name, fitting in [*FITTING.items(), *((name, "") for name in NEEDED)]:
+    for name, tested in [*TESTED.items(), *((name, "") for name in REQUIRED_PACKAGES)]:
         version = _version(name)
         if version is None and name == "scann" and sys.platform != "linux":
-            print(f"  {name:<24}not here; exact search is used")
+            print(f"  {name:<24}not installed; exact search is used")
         elif version is None:
             problems.append(f"{name} is missing")
             print(f"  {name:<24}missing")
-        elif not version.startswith(fitting):
-            problems.append(f"{name} {version} does not fit: {fitting}* was tried")
-            print(f"  {name:<24}{version}  does not fit: {fitting}* was tried")
+        elif not version.startswith(tested):
+            problems.append(f"{name}: unsupported version {version} (expected {tested}*)")
+            print(f"  {name:<24}{version}  unsupported (expected {tested}*)")
         else:
             print(f"  {name:<24}{version}")
     for name, extra in EXTRAS.items():
-        print(f"  {name:<24}{_version(name) or f'not here; pip install twotower-tf[{extra}]'}")
+        print(f"  {name:<24}{_version(name) or f'not installed; pip install twotower-tf[{extra}]'}")
     return problems
 
 
@@ -85,7 +100,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _machine() -> None:
+def _print_machine() -> None:
     print("\nmachine")
     machine = platform.machine()
     flags = _words("/proc/cpuinfo", "flags", "Features")
@@ -94,13 +109,13 @@ def _machine() -> None:
     total, free = resources.total_memory() / 1024**3, resources.available_memory() / 1024**3
     print(f"  memory {total:.1f} GiB, {free:.1f} GiB free")
     disk = shutil.disk_usage(Path.cwd())
-    print(f"  disk here {disk.total / 1024**3:.1f} GiB, {disk.free / 1024**3:.1f} GiB free")
+    print(f"  disk of the working directory {disk.total / 1024**3:.1f} GiB, {disk.free / 1024**3:.1f} GiB free")
     for program, purpose in PROGRAMS.items():
-        print(f"  {program}: {shutil.which(program) or f'not here (for {purpose})'}")
+        print(f"  {program}: {shutil.which(program) or f'not installed (needed for {purpose})'}")
 
 
 def _words(path: str, *keys: str) -> set[str]:
-    """The words of the first line of a `key : words` file with one of the keys."""
+    """Returns the words of the first `key : words` line with one of the keys."""
     for line in Path(path).read_text(encoding="utf-8").splitlines() if Path(path).exists() else []:
         key, _, words = line.partition(":")
         if key.strip() in keys:
@@ -108,16 +123,16 @@ def _words(path: str, *keys: str) -> set[str]:
     return set()
 
 
-def _together() -> list[str]:
-    """Loads ScaNN beside TensorFlow, in a process of its own: a wrong pair dies instead of raising."""
+def _check_scann_loads() -> list[str]:
+    """Imports ScaNN in a subprocess: an incompatible TensorFlow crashes the process instead of raising."""
     if _version("scann") is None:
         return []
     done = _import_in_a_process("scann")
     if done.returncode == 0:
-        print("\nScaNN loads beside TensorFlow")
+        print("\nScaNN loads with this TensorFlow")
         return []
     reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
-    return [f"ScaNN does not load beside TensorFlow: {reason}"]
+    return [f"ScaNN does not load with this TensorFlow: {reason}"]
 
 
 def _import_in_a_process(name: str) -> subprocess.CompletedProcess[str]:

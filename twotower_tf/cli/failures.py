@@ -1,4 +1,4 @@
-"""What the machine refuses, in one line with the path: a full disk, too little memory, missing permissions."""
+"""Describes system errors in one line with the path: full disk, out of memory, missing permissions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _REFUSED = {
 }  # fmt: skip
 _SHOWN = 200  # characters of a file's name in an error
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-# as libraries put it: C's own words, DuckDB's when it spills, NumPy's for a short write
+# messages of libraries: the C library, DuckDB when it spills, NumPy for a short write
 _FULL_TEXT = re.compile(
     r"No space left on device|Disk quota exceeded|failed to offload data block|\d+ requested and \d+ written"
 )
@@ -25,11 +25,12 @@ _PATH = re.compile(r"(?<![\w.])(/[^\s\"'\\;:,]+)")
 
 
 def describe(error: BaseException, places: Iterable[Path], limited: bool) -> str | None:
-    """Returns the line for an error that the machine, not the program, is the reason of; None for any other.
+    """Returns one line for an error caused by the system, and None for any other error.
 
     Args:
-        error: what ended the command.
-        places: that the command writes to: the fullest of them is named where the error names none.
+        error: the exception that ended the command.
+        places: paths that the command writes to; if the error names no path, the one with the least free space is
+            reported.
         limited: whether the command has `--memory_limit`.
     """
     for each in _chain(error):
@@ -38,16 +39,16 @@ def describe(error: BaseException, places: Iterable[Path], limited: bool) -> str
             quota = getattr(each, "errno", None) == errno.EDQUOT or "quota" in text
             return f"{_place(each, places)}: {os.strerror(errno.EDQUOT if quota else errno.ENOSPC)}"
         if isinstance(each, MemoryError) or type(each).__name__ == "OutOfMemoryException" or _MEMORY_TEXT.search(text):
-            reason = text.removeprefix("Out of Memory Error: ").splitlines() or ["no more can be allocated"]
-            more = "a larger --memory_limit, or more memory" if limited else "more memory"
-            return f"out of memory: {reason[0][:200]}; give the command {more}"
+            reason = text.removeprefix("Out of Memory Error: ").splitlines() or ["allocation failed"]
+            remedy = "raise --memory_limit, or use a machine with more memory" if limited else "free some memory"
+            return f"out of memory: {reason[0][:200]}; {remedy}"
     if isinstance(error, OSError) and not isinstance(error, TwoTowerError) and error.errno in _REFUSED:
         return f"{_shown(str(error.filename or 'file system'))}: {error.strerror}"
     return None
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and those that it was raised from, or while they were handled."""
+    """Yields an error, its cause or context, and so on."""
     seen: set[int] = set()
     found: BaseException | None = error
     while found is not None and id(found) not in seen:
@@ -57,7 +58,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _place(error: BaseException, places: Iterable[Path]) -> str:
-    """The path that an error names, or that is the fullest of `places`."""
+    """Returns the path that an error names, or the one of `places` with the least free space."""
     name = getattr(error, "filename", None)
     if name:
         return _shown(os.fsdecode(name) if isinstance(name, bytes) else str(name))
@@ -73,7 +74,7 @@ def _shown(name: str) -> str:
 
 
 def _free(place: Path) -> int:
-    """Bytes that are free where a path is, or would be."""
+    """Returns the free bytes of the file system of a path, which need not exist yet."""
     place = place.absolute()
     while not place.exists():
         place = place.parent

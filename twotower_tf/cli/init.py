@@ -1,7 +1,7 @@
-"""Reads your own tables and writes a commented configuration that runs: roles, types, buckets, what is left out.
+"""Reads your tables and writes a commented, valid configuration: column roles, feature types, buckets, unused columns.
 
 --events is a file, a glob or a directory, as in DataConfig.events; --items and --users are tables with one row per id.
-Where a guess is wrong, say which column it is, or edit the file.
+If a guess is wrong, name the column with a flag, or edit the file.
 """
 
 from __future__ import annotations
@@ -17,26 +17,31 @@ from twotower_tf.errors import ConfigError
 
 REQUIRED = ("events", "output")
 _ROLES = {
-    "user_id": "column of the user's id",
-    "item_id": "column of the item's id",
-    "timestamp": "column of the event's time",
-    "label": "column of 0 and 1",
+    "user_id": "column of the user id",
+    "item_id": "column of the item id",
+    "timestamp": "column of the event time",
+    "label": "column of labels 0 and 1",
 }
 
 
 def define(values: FlagValues) -> None:
-    """The command's flags."""
+    """Defines the command's flags."""
     flags.DEFINE_string("events", None, "the event log: a file, a glob or a directory", flag_values=values)
     flags.DEFINE_string("items", "", "a table with one row per item", flag_values=values)
     flags.DEFINE_string("users", "", "a table with one row per user", flag_values=values)
     flags.DEFINE_string("output", None, "the configuration file to write, e.g. configs/shop.py", flag_values=values)
     for role, meaning in _ROLES.items():
-        flags.DEFINE_string(role, "", f"{meaning}; by default it is guessed", flag_values=values)
+        flags.DEFINE_string(role, "", f"{meaning} (default: guessed)", flag_values=values)
     flags.DEFINE_string("memory_limit", "4GB", "memory DuckDB may use before it spills to disk", flag_values=values)
 
 
 def run(values: FlagValues) -> None:
-    """Writes the configuration, and prints the roles."""
+    """Writes the configuration, and prints the role of each column.
+
+    Raises:
+        ConfigError: if --output is not a new Python file.
+        DataError: if a table is unusable.
+    """
     from twotower_tf import artifacts
     from twotower_tf import config as configuration
     from twotower_tf.onboarding import proposal, render_config
@@ -45,7 +50,7 @@ def run(values: FlagValues) -> None:
 
     output = Path(values.output)
     if output.suffix != ".py":
-        raise ConfigError(f"--output: {output}: the name of a Python file is expected, e.g. configs/shop.py")
+        raise ConfigError(f"--output: invalid file name '{output}' (expected a .py file, e.g. configs/shop.py)")
     if output.exists():
         raise ConfigError(f"--output: {output} exists already; choose another name or remove it")
     given = {role: getattr(values, role) for role in _ROLES}
@@ -67,5 +72,5 @@ def run(values: FlagValues) -> None:
     for side, lines in found.lines.items():
         print(f"{side}_features: {', '.join(line.code for line in lines)}")
     if found.left_out:
-        print(f"left out: {', '.join(found.left_out)}")
+        print(f"columns not used: {', '.join(found.left_out)}")
     print(output)

@@ -1,8 +1,7 @@
-"""`twotower COMMAND --flag=value`: finds the command, reads its flags, and turns errors into exit statuses.
+"""Runs `twotower COMMAND --flag=value`: finds the command, parses its flags, and turns errors into exit statuses.
 
-Exit status: 0 done; 2 bad usage, configuration or input, or what the machine refuses, in one line; 1 a fault of
-twotower; 130 interrupted; 143 terminated.
-Nothing here, and no command before it runs, imports TensorFlow.
+Exit status: 0 success; 2 invalid usage, configuration or input, or a system error, reported in one line; 1 internal
+error; 130 interrupted; 143 terminated. TensorFlow is imported only when a command that needs it runs.
 """
 
 from __future__ import annotations
@@ -22,37 +21,37 @@ from twotower_tf import __version__, resources
 from twotower_tf.cli import command, signals, terminal
 from twotower_tf.errors import ConfigError, TwoTowerError, unknown_name
 
-# In the order in which a reader meets them.
+# In the order of a typical first use.
 COMMANDS = {
-    "quickstart": "a synthetic log through all stages to recommendations, in under two minutes",
-    "synth": "writes a synthetic ads log with a planted, known preference structure",
-    "dataset": "turns a publisher's raw files (MovieLens, gowalla, Avazu, ...) into tables",
+    "quickstart": "runs all stages on a synthetic log and prints recommendations, in under two minutes",
+    "synth": "writes a synthetic ads log with known (planted) preferences",
+    "dataset": "converts a publisher's raw files (MovieLens, gowalla, Avazu, ...) to tables",
     "init": "proposes a commented configuration for your own tables",
     "validate": "checks every input file against a configuration before anything runs",
-    "run": "prepare, train, evaluate, export in one go; picks up where it was interrupted",
-    "prepare": "events to training shards, catalogue and statistics",
+    "run": "prepares, trains, evaluates and exports in one go; resumes after an interruption",
+    "prepare": "converts events to training shards, a catalogue and statistics",
     "train": "trains the two towers",
-    "samples": "what the samplers really draw: figures and a page, samples.html",
-    "evaluate": "ranks the whole catalogue for held-out events: metrics.json and report.html",
+    "samples": "measures what the negative samplers draw; writes samples.html",
+    "evaluate": "ranks the whole catalogue for held-out events; writes metrics.json and report.html",
     "export": "publishes a new version of the bundle: towers, item vectors, index",
-    "refresh": "publishes new and changed items through the pinned item tower, without training",
-    "recommend": "the best items for a user, from a bundle",
-    "score": "the best items for every user of a table: streamed, in parallel, resumable",
-    "similar": "the nearest items of an item, from a bundle",
-    "verify": "checks a bundle: checksums, fingerprints, canaries, signatures",
+    "refresh": "publishes new and changed items with the exported item tower, without training",
+    "recommend": "recommends items to a user, from a bundle",
+    "score": "recommends items to every user of a table: streamed, parallel, resumable",
+    "similar": "finds the items most similar to an item, from a bundle",
+    "verify": "verifies a bundle: checksums, fingerprints, canaries, signatures",
     "versions": "lists the versions of an export directory",
-    "rollback": "makes an earlier version the newest again",
-    "publish": "item vectors, and user vectors, to Redis, with an atomic version switch",
-    "doctor": "versions, CPU, memory, what is installed, what is missing",
+    "rollback": "publishes an earlier version again as the newest",
+    "publish": "writes item and user vectors to Redis and switches versions atomically",
+    "doctor": "reports versions, CPU, memory, and missing requirements",
 }
-_PLACES = ("output", "export_dir", "run_dir")  # flags that say where a command writes
+_OUTPUT_FLAGS = ("output", "export_dir", "run_dir")  # flags with the paths that a command writes to
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Args:
-        arguments: what follows the program's name; those of the process by default.
+        arguments: those after the program's name; by default those of the process.
 
     Returns:
         The exit status.
@@ -66,7 +65,7 @@ def _run(arguments: list[str], received: signals.Received) -> int:
     where, values = "twotower", None
     try:
         if not arguments:
-            raise ConfigError("a command is needed; twotower --help lists them")
+            raise ConfigError("missing command; twotower --help lists the commands")
         name, *rest = arguments
         if name in ("--help", "-h", "--helpfull", "help"):
             print(_help())
@@ -78,7 +77,7 @@ def _run(arguments: list[str], received: signals.Received) -> int:
             raise ConfigError(unknown_name("flag" if name.startswith("-") else "command", name, [*COMMANDS, "--help"]))
         where = f"twotower {name}"
         module = importlib.import_module(f"twotower_tf.cli.{name}")
-        if command.asks_help(rest):
+        if command.wants_help(rest):
             print(command.help_text(name, module))
             return 0
         values = command.parse(name, module, rest)
@@ -87,7 +86,7 @@ def _run(arguments: list[str], received: signals.Received) -> int:
         module.run(values)
         sys.stdout.flush()
         return 0
-    except BrokenPipeError:  # the reader of our output has had enough
+    except BrokenPipeError:  # the reader of standard output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (Exception, KeyboardInterrupt) as error:
@@ -95,29 +94,29 @@ def _run(arguments: list[str], received: signals.Received) -> int:
 
 
 def _report(where: str, error: BaseException, received: signals.Received, values: FlagValues | None) -> int:
-    """Prints why a command ended; returns the exit status."""
+    """Prints the reason why a command ended; returns the exit status."""
     if received.number or isinstance(error, KeyboardInterrupt):
         number = received.number or signal.SIGINT
-        return _tell(where, signals.NAMES[number], 128 + number)
+        return _print_error(where, signals.NAMES[number], 128 + number)
     from twotower_tf.cli import failures
 
     given = {} if values is None else {name: values[name].value for name in values}
-    places = [Path(str(given[name])) for name in _PLACES if given.get(name)]
-    refused = failures.describe(error, places, "memory_limit" in given)
-    if refused or isinstance(error, TwoTowerError):
-        return _tell(where, refused or str(error))
-    return _fault(where, error)
+    places = [Path(str(given[name])) for name in _OUTPUT_FLAGS if given.get(name)]
+    system_error = failures.describe(error, places, "memory_limit" in given)
+    if system_error or isinstance(error, TwoTowerError):
+        return _print_error(where, system_error or str(error))
+    return _print_internal_error(where, error)
 
 
-def _tell(where: str, message: str, status: int = 2) -> int:
+def _print_error(where: str, message: str, status: int = 2) -> int:
     line = " ".join(message.split("\n"))
     print(f"{where}: {line}", file=sys.stderr)
     return status
 
 
-def _fault(where: str, error: BaseException) -> int:
+def _print_internal_error(where: str, error: BaseException) -> int:
     traceback.print_exception(error)
-    return _tell(where, "this is a fault of twotower; please report it with the lines above", 1)
+    return _print_error(where, "internal error; please report it with the traceback above", 1)
 
 
 def _help() -> str:
@@ -131,13 +130,13 @@ def _help() -> str:
             "",
             *lines,
             "",
-            "twotower COMMAND --help tells a command's flags.",
+            "twotower COMMAND --help lists the flags of a command.",
         ]
     )
 
 
 def _quiet_tensorflow() -> None:
-    """Keeps TensorFlow's start-up chatter off the terminal, unless the user asked for it."""
+    """Silences TensorFlow's start-up messages, unless TF_CPP_MIN_LOG_LEVEL is set."""
     if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
         logging.getLogger("tensorflow").setLevel(logging.ERROR)

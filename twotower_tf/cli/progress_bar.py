@@ -20,11 +20,11 @@ Note = Callable[[], str]
 
 @contextlib.contextmanager
 def shown(stream: TextIO | None = None, note: Note = lambda: "") -> Iterator[Progress]:
-    """A `Progress` for the length of a block; on leaving it the last stage is closed.
+    """Context manager that yields a `Progress` and closes the last stage at the end.
 
     Args:
         stream: standard error by default.
-        note: what else there is to say at the moment, e.g. the memory in use.
+        note: returns additional text to display, e.g. the memory in use.
     """
     stream = terminal.unescaped(stream or sys.stderr)
     display: Bars | Lines = Bars(stream, note) if stream.isatty() else Lines(stream, note)
@@ -55,28 +55,28 @@ class Bars:
         bar.update(done - bar.n)
 
     def close(self) -> None:
-        """Leaves the bar on the terminal as it is."""
+        """Closes the bar, which stays on the terminal."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
 
 class Lines:
-    """A plain line at most every ten seconds, and one when a stage is done: units, rate, time left."""
+    """Prints a line at most every ten seconds, and one at the end of a stage: units, rate, time left."""
 
     def __init__(self, stream: TextIO, note: Note = lambda: "") -> None:
         self._stream, self._note = stream, note
         self._stage = ""
-        self._started = self._told = 0.0
-        self._before = 0  # units that were done when the stage began to be shown
+        self._started = self._printed = 0.0
+        self._before = 0  # units done at the first call for this stage
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Tells how far `stage` is, if it is time to."""
+        """Prints the progress of `stage` if the last line is old enough, or the stage is done."""
         now = time.monotonic()
         if stage != self._stage:
-            self._stage, self._started, self._told, self._before = stage, now, now, done
+            self._stage, self._started, self._printed, self._before = stage, now, now, done
         finished = total > 0 and done >= total
-        if finished or now - self._told >= SECONDS_BETWEEN_LINES:
+        if finished or now - self._printed >= SECONDS_BETWEEN_LINES:
             share = f" of {total:,} ({done / total:.0%})" if total else ""
             text = f"{stage}: {done:,}{share}, {now - self._started:.1f} s"
             rate = (done - self._before) / max(now - self._started, 1e-9)
@@ -84,9 +84,9 @@ class Lines:
                 text += f", {rate:,.0f}/s" if rate >= 1 else ""
                 text += f", {(total - done) / rate:,.0f} s left" if total else ""
             print(", ".join(filter(None, [text, self._note()])), file=self._stream, flush=True)
-            self._told = now
+            self._printed = now
         if finished:
             self._stage = ""
 
     def close(self) -> None:
-        """Nothing is left open."""
+        """Does nothing: every line is complete."""

@@ -1,8 +1,8 @@
-"""Writes a version's item vectors, and user vectors, to Redis, and switches to it by one script.
+"""Writes item vectors, and optionally user vectors, of a version to Redis, and switches to it atomically.
 
-Keys: PREFIX:current is the version served; PREFIX:VERSION:items and PREFIX:VERSION:users are hashes of id to vector,
-float32 in little-endian bytes; PREFIX:VERSION:meta describes them. The password is that of the environment variable
-TWOTOWER_REDIS_PASSWORD, where the URL has none: others see a command line.
+Keys: PREFIX:current is the version served; PREFIX:VERSION:items and PREFIX:VERSION:users are hashes of id to vector
+(float32, little-endian bytes); PREFIX:VERSION:meta describes them. If the URL has no password, it is read from the
+environment variable TWOTOWER_REDIS_PASSWORD, because other users of the machine can see a command line.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ REQUIRED = ("export_dir", "redis_url")
 
 
 def define(values: FlagValues) -> None:
-    """The command's flags."""
+    """Defines the command's flags."""
     options.export_dir(values)
     flags.DEFINE_string("redis_url", None, "redis://host:port/database, rediss://, unix://", flag_values=values)
     options.version(values)
-    flags.DEFINE_string("prefix", "", "of the keys; by default the export directory's name", flag_values=values)
+    flags.DEFINE_string("prefix", "", "prefix of the keys (default: name of the export directory)", flag_values=values)
     flags.DEFINE_string(
-        "users", None, "Parquet with user_id and vector, as score --vectors_only writes", flag_values=values
+        "users", None, "Parquet with user_id and vector, as written by score --vectors_only", flag_values=values
     )
-    flags.DEFINE_integer("grace_seconds", 600, "that versions served no more stay", lower_bound=1, flag_values=values)
     flags.DEFINE_integer(
-        "keep", 0, "versions served no more that stay without end, the newest ones", lower_bound=0, flag_values=values
+        "grace_seconds", 600, "seconds until a superseded version expires", lower_bound=1, flag_values=values
     )
+    flags.DEFINE_integer("keep", 0, "newest superseded versions that never expire", lower_bound=0, flag_values=values)
 
 
 def run(values: FlagValues) -> None:
-    """Publishes, and prints what is there now."""
+    """Publishes the vectors, and prints the current version and its counts."""
     from twotower_tf.bundle.bundle import Bundle
     from twotower_tf.cli import progress_bar
     from twotower_tf.export import redis_store

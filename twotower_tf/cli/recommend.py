@@ -1,6 +1,6 @@
-"""The best items for one or more users, from a bundle: a JSON object per user, and a table on a terminal.
+"""Recommends items to one or more users, from a bundle: a JSON object per user, and a table on a terminal.
 
-A user is a JSON object of feature values; an absent feature is no value:
+A user is a JSON object of feature values; an absent feature has no value:
     twotower recommend --export_dir=export/quickstart --user='{"user_id": "u1", "history": ["i7", "i3"]}'
 """
 
@@ -18,22 +18,22 @@ from twotower_tf.cli import options
 from twotower_tf.errors import ConfigError
 
 REQUIRED = ("export_dir", "user")
-_SHOWN = 100  # characters of a value that an error repeats
-_DEEPEST = 10  # levels of a user's JSON; features have two
+_SHOWN = 100  # characters of a value shown in an error
+_MAX_DEPTH = 10  # levels of a user's JSON; features have two
 
 
 def define(values: FlagValues) -> None:
-    """The command's flags."""
+    """Defines the command's flags."""
     options.export_dir(values)
     flags.DEFINE_multi_string("user", [], "a user as a JSON object", flag_values=values)
     options.top_k(values)
-    flags.DEFINE_multi_string("exclude", [], "id of an item not to answer", flag_values=values)
-    options.gate(values)
+    flags.DEFINE_multi_string("exclude", [], "id of an item to exclude", flag_values=values)
+    options.item_filters(values)
     options.version(values)
 
 
 def run(values: FlagValues) -> None:
-    """Answers each user."""
+    """Prints the recommendations of each user."""
     options.check_k(values)
     users = [_user(text) for text in values.user]
 
@@ -51,7 +51,7 @@ def run(values: FlagValues) -> None:
 
 
 def listing(bundle: Any, answer: dict[str, Any]) -> str:
-    """An answer as a table of rank, item, name and score."""
+    """Formats an answer as a table of rank, item, name and score."""
     from twotower_tf.cli import text_table
 
     rows = [
@@ -64,7 +64,7 @@ def listing(bundle: Any, answer: dict[str, Any]) -> str:
 
 
 def names(bundle: Any, item_ids: list[str]) -> list[str]:
-    """The items' names, from the bundle's catalogue."""
+    """Looks up the names of items in the bundle's catalogue."""
     import pyarrow.compute as pc
 
     catalogue = bundle.items
@@ -84,20 +84,20 @@ def _user(text: str) -> dict[str, Any]:
     example = """write e.g. --user='{"user_id": "u1"}'"""
     try:
         user = json.loads(text, parse_constant=_not_json)
-        deep = _nested(user, _DEEPEST)
+        deep = _is_deeper(user, _MAX_DEPTH)
     except ValueError as error:
         raise ConfigError(f"--user: not JSON ({error}): {shown}; {example}") from None
     except RecursionError:
         deep = True
     if deep:
-        raise ConfigError(f"--user: nested too deeply (expected at most {_DEEPEST} levels): {shown}; {example}")
+        raise ConfigError(f"--user: nested too deeply (expected at most {_MAX_DEPTH} levels): {shown}; {example}")
     if not isinstance(user, dict):
-        raise ConfigError(f"--user: a JSON object of feature values is expected; came {shown}; {example}")
+        raise ConfigError(f"--user: invalid value {shown} (expected a JSON object of feature values); {example}")
     return user
 
 
-def _nested(value: Any, levels: int) -> bool:
-    """Whether lists and objects stand in each other more than `levels` deep."""
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Returns whether lists and objects are nested more than `levels` deep."""
     current = [value]
     for _ in range(levels + 1):
         current = [

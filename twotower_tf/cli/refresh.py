@@ -1,6 +1,6 @@
-"""Publishes a version with new and changed items, through the newest version's own item tower: no training.
+"""Publishes a version with new and changed items, embedded by the newest version's own item tower, without training.
 
-A row of the table says all of its item; only items with new or changed feature values are embedded:
+A row of the table holds all values of its item. Only items with new or changed feature values are embedded:
     twotower refresh --export_dir=export/ads --items=items.csv --delete=gone.txt
 """
 
@@ -17,31 +17,33 @@ REQUIRED = ("export_dir",)
 
 
 def define(values: FlagValues) -> None:
-    """The command's flags."""
+    """Defines the command's flags."""
     options.export_dir(values)
-    flags.DEFINE_string("items", None, "table of items, as data.items: file, directory or glob", flag_values=values)
+    flags.DEFINE_string(
+        "items", None, "table of items in the format of data.items: file, directory or glob", flag_values=values
+    )
     flags.DEFINE_enum(
         "mode",
         "upsert",
         ["upsert", "replace"],
-        "upsert: items that the table does not have stay; replace: they leave",
+        "upsert keeps items that are missing from the table; replace removes them",
         flag_values=values,
     )
-    flags.DEFINE_string("delete", None, "file with ids of items that leave, one a line", flag_values=values)
+    flags.DEFINE_string("delete", None, "file with the ids of items to remove, one per line", flag_values=values)
     flags.DEFINE_float(
         "max_removed",
         0.5,
-        "share of the catalogue that may leave at once; more is refused",
+        "largest share of the catalogue that may be removed at once; it is an error to remove more",
         lower_bound=0.0,
         upper_bound=1.0,
         flag_values=values,
     )
-    flags.DEFINE_string("memory_limit", "4GB", "memory of reading the table", flag_values=values)
+    flags.DEFINE_string("memory_limit", "4GB", "memory DuckDB may use to read the table", flag_values=values)
     options.new_version(values)
 
 
 def run(values: FlagValues) -> None:
-    """Refreshes, and prints what has changed and the version's directory."""
+    """Refreshes the bundle, and prints the changes and the version's directory."""
     from twotower_tf.cli import progress_bar
     from twotower_tf.export import refresh_bundle
 

@@ -1,4 +1,4 @@
-"""Makes an earlier version the newest again, under a new number: servers serve the largest, and nothing is removed.
+"""Publishes an earlier version again under a new, largest number, which servers pick up. Removes nothing.
 
 twotower rollback --export_dir=export/ads --to=20260102030405
 """
@@ -16,14 +16,14 @@ REQUIRED = ("export_dir", "to")
 
 
 def define(values: FlagValues) -> None:
-    """The command's flags."""
+    """Defines the command's flags."""
     options.export_dir(values)
     flags.DEFINE_integer("to", None, "the earlier version; twotower versions lists them", flag_values=values)
     options.new_version(values)
 
 
 def run(values: FlagValues) -> None:
-    """Rolls back, and prints the new version's directory."""
+    """Publishes the earlier version again, and prints the new version's directory."""
     from twotower_tf.bundle import rollback_version
 
     print(rollback_version.rollback(Path(values.export_dir), values.to, version=values.version, keep=values.keep))

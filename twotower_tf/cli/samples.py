@@ -1,8 +1,9 @@
-"""Shows what the samplers really draw, from a prepared run: prints figures and writes RUN_DIR/samples.html.
+"""Measures what the negative samplers draw from a prepared run: prints statistics and writes RUN_DIR/samples.html.
 
-For each kind of negative: how many draws give none (the sampler has nothing, or the user likes the item), how popular
-the items are beside the positives, how many are cold, and, where the run has a trained model, how near they are to the
-row's user. --config or --set look at other samplers than those of RUN_DIR/config.json, which stays as it is.
+For each kind of negative: the share of empty draws (the sampler has no candidate, or the item is a positive of the
+user), the popularity of the items compared with the positives, the share of cold items, and, if the run has a trained
+model, the cosine of items and users. --config or --set select other samplers than those of RUN_DIR/config.json, which
+is not changed.
 """
 
 from __future__ import annotations
@@ -18,45 +19,45 @@ REQUIRED = ("run_dir",)
 
 
 def define(values: FlagValues) -> None:
-    """The command's flags."""
+    """Defines the command's flags."""
     options.run_dir(values)
-    options.config(values, "configuration file; by default RUN_DIR/config.json")
+    options.config(values, "configuration file (default: RUN_DIR/config.json)")
 
 
 def run(values: FlagValues) -> None:
-    """Draws, and prints a table."""
+    """Draws samples, and prints a table of statistics."""
     from twotower_tf import pipeline, run_lock
     from twotower_tf.report import samples_page
 
     run_dir = Path(values.run_dir)
     with run_lock.reading(run_dir):
         recorded, config = pipeline.asked(run_dir, values.config, values.set)
-        print(told(samples_page.samples(config, recorded, run_dir)))
+        print(format_samples(samples_page.samples(config, recorded, run_dir)))
     print(f"\n{run_dir / 'samples.html'}")
 
 
-def told(document: dict[str, Any]) -> str:
-    """A line per kind; popularity is the median of the items' training positives."""
+def format_samples(document: dict[str, Any]) -> str:
+    """Formats a table with a line per kind; popularity is the median of the items' training positives."""
     from twotower_tf.cli import text_table
 
-    def shown(value: float | None, digits: int = 3) -> str:
+    def format_number(value: float | None, digits: int = 3) -> str:
         return "-" if value is None else f"{value:,.{digits}f}"
 
     rows = [
         [
             name,
             f"{kind['draws']:,}",
-            shown(kind["missing_share"]),
-            shown(kind["cold_share"]),
-            shown(kind["popularity_50"], 0),
-            shown(kind.get("cosine_mean")),
+            format_number(kind["missing_share"]),
+            format_number(kind["cold_share"]),
+            format_number(kind["popularity_50"], 0),
+            format_number(kind.get("cosine_mean")),
         ]
         for name, kind in document["kinds"].items()
     ]
-    headings = ["kind", "draws", "left out", "cold items", "popularity", "mean cosine"]
+    headings = ["kind", "draws", "empty", "cold items", "popularity", "mean cosine"]
     lines = [text_table.text(headings, rows, right=range(1, 6))]
     if document["masked_share"] is not None:
         lines.append(
-            f"left out of the batch's shared candidates as the user's own positives: {document['masked_share']:.2%}"
+            f"shared candidates masked as accidental hits (positives of the user): {document['masked_share']:.2%}"
         )
     return "\n".join(lines)

@@ -1,7 +1,7 @@
-"""The best items for every user of a table, from a bundle: streamed, in parallel, resumable, in bounded memory.
+"""Recommends items to every user of a table, from a bundle: streamed, parallel, resumable, in bounded memory.
 
-Answers go to OUTPUT/part-*.parquet (user_id, item_ids, scores, model_version). Killed at any moment, the same command
-continues; every row of the table is answered once. Rows that cannot be answered are in OUTPUT/_quarantine.jsonl:
+Answers are written to OUTPUT/part-*.parquet (user_id, item_ids, scores, model_version). After an interruption the same
+command continues; every row of the table is answered once. Invalid rows are written to OUTPUT/_quarantine.jsonl:
     twotower score --export_dir=export/shop --users=data/shop/users --output=answers/today --k=50
 """
 
@@ -24,43 +24,46 @@ REQUIRED = ("export_dir", "output")
 
 
 def define(values: FlagValues) -> None:
-    """The command's flags."""
+    """Defines the command's flags."""
     options.export_dir(values)
     flags.DEFINE_string("users", "", "file, glob or directory of users, with the model's columns", flag_values=values)
     flags.DEFINE_string(
         "users_from_events",
         "",
-        "a run directory: all users of its log, with latest features and history, instead of --users",
+        "a run directory: scores all users of its log with their latest features and history, instead of --users",
         flag_values=values,
     )
-    flags.DEFINE_string("output", None, "directory of the answers", flag_values=values)
+    flags.DEFINE_string("output", None, "directory to write the answers to", flag_values=values)
     options.top_k(values)
-    flags.DEFINE_enum("format", "parquet", ["parquet", "tsv"], "of the answers", flag_values=values)
+    flags.DEFINE_enum("format", "parquet", ["parquet", "tsv"], "file format of the answers", flag_values=values)
     flags.DEFINE_bool("vectors_only", False, "writes user vectors instead of answers", flag_values=values)
-    options.gate(values)
+    options.item_filters(values)
     flags.DEFINE_string(
         "exclude",
         "",
-        "file, glob or directory of pairs of user and item that are not answered; an event log is one",
+        "file, glob or directory of (user, item) pairs to exclude, e.g. an event log",
         flag_values=values,
     )
     flags.DEFINE_bool(
-        "exclude_seen", False, "with --users_from_events: leaves out what a user has had", flag_values=values
+        "exclude_seen", False, "with --users_from_events: exclude each user's past positives", flag_values=values
     )
-    flags.DEFINE_list("absent", [], "feature columns that the users may lack, e.g. history", flag_values=values)
+    flags.DEFINE_list(
+        "absent", [], "feature columns that may be missing from the users, e.g. history", flag_values=values
+    )
     flags.DEFINE_integer(
-        "at", None, "epoch seconds of the answers, where users have no such column; by default now", flag_values=values
+        "at", None, "request time in epoch seconds, if users have no time column (default: now)", flag_values=values
     )
     options.version(values)
-    flags.DEFINE_bool(
-        "resume", True, "continues an interrupted scoring; --resume=false starts over", flag_values=values
-    )
+    flags.DEFINE_bool("resume", True, "continue an interrupted scoring; --resume=false starts over", flag_values=values)
     flags.DEFINE_integer("workers", 0, "processes; 0: as cores and memory allow", lower_bound=0, flag_values=values)
-    flags.DEFINE_integer("threads", 0, "of each process; 0: cores by workers", lower_bound=0, flag_values=values)
+    flags.DEFINE_integer("threads", 0, "threads per process; 0: cores / workers", lower_bound=0, flag_values=values)
     flags.DEFINE_string(
-        "memory_limit", "", "of all workers, e.g. 8GB; by default half of the machine's", flag_values=values
+        "memory_limit",
+        "",
+        "memory of all workers, e.g. 8GB (default: half of the machine's memory)",
+        flag_values=values,
     )
-    flags.DEFINE_enum("engine", "local", ["local", "spark"], "what runs the workers", flag_values=values)
+    flags.DEFINE_enum("engine", "local", ["local", "spark"], "engine that runs the workers", flag_values=values)
     options.spark_flags(values)
 
 
@@ -101,7 +104,7 @@ def run(values: FlagValues) -> None:
             note = _Memory()
             with progress_bar.shown(note=note) as shown:
                 summary = score(wanted, resume=values.resume, progress=shown, tell=_tell, watch=note.watch)
-    print(told(summary, values.output))
+    print(format_summary(summary, values.output))
     print(artifacts.json_text(summary))
 
 
@@ -110,21 +113,21 @@ def _tell(line: str) -> None:
 
 
 class _Memory:
-    """The workers' memory, for the progress."""
+    """Keeps the workers' peak memory, for the progress display."""
 
     def __init__(self) -> None:
         self._peak = 0
 
     def watch(self, state: State) -> None:
-        """Remembers it."""
+        """Stores the peak memory of a worker."""
         self._peak = state.peak
 
     def __call__(self) -> str:
         return f"{self._peak / 1e9:.2f} GB per worker" if self._peak else ""
 
 
-def told(summary: dict[str, Any], output: str) -> str:
-    """A summary in words."""
+def format_summary(summary: dict[str, Any], output: str) -> str:
+    """Formats the summary of a scoring as text."""
     lines = [
         f"{summary['users']:,} users in {output}, {summary['quarantined']:,} rows quarantined, "
         f"{summary['seconds']:.1f} s: {summary['users_per_second']:,.0f} users/s, "
@@ -137,5 +140,5 @@ def told(summary: dict[str, Any], output: str) -> str:
             f"{scores['min']:.3f} to {scores['max']:.3f}, median {scores['0.5']:.3f}"
         )
     if summary.get("restarts"):
-        lines.append(f"{len(summary['restarts'])} workers died and were replaced; _summary.json says over what")
+        lines.append(f"{len(summary['restarts'])} workers died and were replaced; see _summary.json for the units")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end a command alike: what is unfinished is removed, and the exit status says which it was."""
+"""Handles SIGINT and SIGTERM alike: unfinished output is removed, and the exit status names the signal."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 @dataclass
 class Received:
-    """The first signal that asked the command to end; None so far."""
+    """Holds the first signal received; None before."""
 
     number: signal.Signals | None = None
 
 
 @contextlib.contextmanager
 def noticed() -> Iterator[Received]:
-    """Raises KeyboardInterrupt for either signal, and keeps which it was: libraries make errors of their own of it.
+    """Raises KeyboardInterrupt for either signal and records which one, as libraries may turn it into other errors.
 
-    A second SIGTERM does not disturb the cleaning up that the first one began. A signal that the process ignores (after
-    `nohup`, say) is ignored still.
+    A second SIGTERM does not interrupt the cleanup started by the first. A signal that the process ignores already
+    (e.g. after `nohup`) stays ignored.
     """
     received = Received()
 
@@ -36,11 +36,11 @@ def noticed() -> Iterator[Received]:
     before = {}
     if threading.current_thread() is threading.main_thread():  # no other may set handlers
         before = {number: signal.getsignal(number) for number in NAMES}
-    ours = [number for number, handler in before.items() if handler not in (signal.SIG_IGN, None)]
-    for number in ours:
+    handled = [number for number, handler in before.items() if handler not in (signal.SIG_IGN, None)]
+    for number in handled:
         signal.signal(number, end)
     try:
         yield received
     finally:
-        for number in ours:
+        for number in handled:
             signal.signal(number, before[number])

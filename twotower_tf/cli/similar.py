@@ -1,4 +1,4 @@
-"""The items nearest to an item, from a bundle: a JSON object per item, and a table on a terminal."""
+"""Finds the items most similar to an item, from a bundle: a JSON object per item, and a table on a terminal."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ REQUIRED = ("export_dir", "item")
 
 
 def define(values: FlagValues) -> None:
-    """The command's flags."""
+    """Defines the command's flags."""
     options.export_dir(values)
     flags.DEFINE_multi_string("item", [], "an item's id", flag_values=values)
     options.top_k(values)
-    options.gate(values)
+    options.item_filters(values)
     options.version(values)
 
 
 def run(values: FlagValues) -> None:
-    """Answers each item."""
+    """Prints the most similar items of each item."""
     options.check_k(values)
     from twotower_tf.bundle.bundle import Bundle
     from twotower_tf.cli.recommend import listing

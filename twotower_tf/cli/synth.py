@@ -1,6 +1,6 @@
 """Writes a synthetic ads log whose true preferences are known: events, items.csv, users.csv and truth.npz.
 
-configs/quickstart.py reads it as it is.
+configs/quickstart.py is its configuration.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ REQUIRED = ("output",)
 
 
 def define(values: FlagValues) -> None:
-    """The command's flags."""
+    """Defines the command's flags."""
     flags.DEFINE_string("output", None, "directory to write; replaces an earlier synthetic log", flag_values=values)
-    flags.DEFINE_integer("events", 200_000, "impressions in all", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("users", 5_000, "users", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("items", 1_000, "items", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("days", 14, "days the log spans", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("seed", 17, "equal seeds give equal logs", lower_bound=0, flag_values=values)
-    flags.DEFINE_enum("format", "csv", ["csv", "parquet"], "of the event files", flag_values=values)
+    flags.DEFINE_integer("events", 200_000, "number of impressions", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("users", 5_000, "number of users", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("items", 1_000, "number of items", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("days", 14, "number of days", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("seed", 17, "random seed; equal seeds give equal logs", lower_bound=0, flag_values=values)
+    flags.DEFINE_enum("format", "csv", ["csv", "parquet"], "format of the event files", flag_values=values)
 
 
 def run(values: FlagValues) -> None:
-    """Writes the log, and prints what is in it."""
+    """Writes the log, and prints its counts."""
     from twotower_tf.cli import progress_bar
     from twotower_tf.datasets import synthetic
 

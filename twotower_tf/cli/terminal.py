@@ -1,4 +1,4 @@
-"""What commands print: ids and names from data cannot steer the terminal that shows them."""
+"""Escapes control characters in printed text, so that ids and names from data cannot control the terminal."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from twotower_tf.characters import escaped
 
 
 class Escaping:
-    """A text stream that escapes what a terminal would obey; see `characters.escaped`.
+    """A text stream that escapes control characters; see `characters.escaped`.
 
     Attributes:
-        unescaped: the stream behind it, for the progress bar, which steers the terminal itself.
+        unescaped: the wrapped stream, for the progress bar, which needs control characters.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -36,7 +36,7 @@ class Escaping:
 
 @contextlib.contextmanager
 def escaping() -> Iterator[None]:
-    """Escapes what is printed to standard output and standard error within a block."""
+    """Context manager that escapes the text printed to standard output and standard error."""
     out, err = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = cast(TextIO, Escaping(out)), cast(TextIO, Escaping(err))
     try:
@@ -46,5 +46,5 @@ def escaping() -> Iterator[None]:
 
 
 def unescaped(stream: TextIO) -> TextIO:
-    """The stream behind one that escapes, or the stream itself."""
+    """Returns the wrapped stream of an `Escaping`, or the stream itself."""
     return stream.unescaped if isinstance(stream, Escaping) else stream

@@ -1,4 +1,4 @@
-"""Plain text tables for people."""
+"""Plain text tables."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Collection, Sequence
 
 
 def text(header: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = (), most: int = 40) -> str:
-    """Columns aligned by blanks, under a header and a rule.
+    """Formats a table with aligned columns, a header and a rule.
 
     Args:
         header: one title per column.
         rows: cells as text.
-        right: positions of the columns aligned to the right.
-        most: cells are cut to this many characters.
+        right: indices of the right-aligned columns.
+        most: maximum characters of a cell; longer ones are cut.
     """
     lines = [[_cut(cell, most) for cell in row] for row in [header, *rows]]
     widths = [max(_width(line[column]) for line in lines) for column in range(len(header))]
@@ -30,7 +30,7 @@ def _cut(cell: str, most: int) -> str:
 
 
 def _width(cell: str) -> int:
-    """Columns of a terminal: East Asian wide characters take two, combining marks none."""
+    """Returns the width in terminal columns: East Asian wide characters take two, combining marks none."""
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in cell)
 
 

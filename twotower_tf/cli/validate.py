@@ -1,6 +1,6 @@
-"""Reads every input file's shape and a sample of its rows against the configuration, before anything runs.
+"""Checks the schema of every input file, and a sample of its rows, against the configuration before anything runs.
 
-Every problem is one line with its file and line or column, all of them at once; exit status 2 if there is any.
+Prints all problems, one per line, each with its file and line or column. Exit status 2 if there is any.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ REQUIRED = ("config",)
 
 
 def define(values: FlagValues) -> None:
-    """The command's flags."""
+    """Defines the command's flags."""
     options.config(values)
 
 
 def run(values: FlagValues) -> None:
-    """Prints the problems, or what was looked at.
+    """Prints the problems, and otherwise the files and rows that were checked.
 
     Raises:
-        DataError: telling how many problems there are.
+        DataError: with the number of problems.
     """
     from twotower_tf import config as configuration
     from twotower_tf.cli import progress_bar
@@ -50,7 +50,7 @@ def run(values: FlagValues) -> None:
         print(f"note: {note}")
     if report.problems:
         count = len(report.problems)
-        raise DataError(f"{values.config}: {count} problem{'s' if count > 1 else ''}, above")
-    looked = [f"{name}: {report.files[name]} files, {rows:,} rows looked at" for name, rows in report.rows.items()]
-    print("\n".join(looked).replace(" 1 files", " 1 file"))
+        raise DataError(f"{values.config}: {count} problem{'s' if count > 1 else ''} found; see the lines above")
+    checked = [f"{name}: {report.files[name]} files, {rows:,} rows checked" for name, rows in report.rows.items()]
+    print("\n".join(checked).replace(" 1 files", " 1 file"))
     print(f"{values.config}: no problem")

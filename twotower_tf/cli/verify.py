@@ -1,4 +1,4 @@
-"""Checks a version of a bundle: checksums, fingerprints, canaries, signatures. Says what it checked."""
+"""Verifies a version of a bundle: checksums, fingerprints, canaries, signatures. Prints each check."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ REQUIRED = ("export_dir",)
 
 
 def define(values: FlagValues) -> None:
-    """The command's flags."""
+    """Defines the command's flags."""
     options.export_dir(values)
     options.version(values)
 
 
 def run(values: FlagValues) -> None:
-    """Verifies, and prints each check that was passed."""
+    """Verifies the version, and prints each check that passed."""
     from twotower_tf.bundle import verify_bundle
 
     for check in verify_bundle.verify(Path(values.export_dir), values.version):

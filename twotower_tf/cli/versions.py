@@ -1,4 +1,4 @@
-"""Lists the versions of an export directory, oldest first: where each comes from, its evaluation summary."""
+"""Lists the versions of an export directory, oldest first, with their origin and evaluation metrics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHOWN = ("recall@20", "ndcg@20")
 
 
 def define(values: FlagValues) -> None:
-    """The command's flags."""
+    """Defines the command's flags."""
     options.export_dir(values)
 
 
@@ -27,7 +27,7 @@ def run(values: FlagValues) -> None:
 
     known = versions(values.export_dir)
     if not known:
-        raise ArtifactError(f"{values.export_dir}: no bundle of ours there; twotower export publishes one")
+        raise ArtifactError(f"{values.export_dir}: no twotower bundle found; run twotower export to publish one")
     summaries = [_summary(Bundle.open(values.export_dir, version, check="light").manifest) for version in known]
     if not sys.stdout.isatty():
         for summary in summaries:
