@@ -1,4 +1,4 @@
-"""`doctor` tells what is there, and fails where something needed is not."""
+"""`doctor` reports the installed versions, and fails if a requirement is missing."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""What `twotower prepare` tells of the rows."""
+"""The summary printed by `twotower prepare`."""
 
 from twotower_tf.cli.prepare import told
 

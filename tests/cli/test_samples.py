@@ -1,4 +1,4 @@
-"""`samples`: what it tells is what the log and the model say."""
+"""`samples` reports what the log and the model contain."""
 
 import dataclasses
 import re
