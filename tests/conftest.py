@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -103,3 +105,18 @@ def spark(spark_installed: None) -> Iterator[Any]:
     session = start(SparkOptions("local[2]", conf))
     yield SparkOptions()
     session.stop()
+
+
+@pytest.fixture
+def run_python():
+    """Runs Python code in a fresh process and returns what it printed."""
+
+    def run(code):
+        environment = {**os.environ, "PYTHONPATH": str(_TESTS.parent), "TF_CPP_MIN_LOG_LEVEL": "2"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
