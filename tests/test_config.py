@@ -79,120 +79,124 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "text for a number": (
         lambda: ModelConfig(embedding_dim="16"),
-        "ModelConfig.embedding_dim: input should be a valid integer; came '16'",
+        "ModelConfig.embedding_dim: invalid value '16' (expected a valid integer)",
     ),
     "number for a text": (
         lambda: DataConfig(root=3),
-        "DataConfig.root: input should be a valid string; came 3",
+        "DataConfig.root: invalid value 3 (expected a valid string)",
     ),
     "too small": (
         lambda: ModelConfig(embedding_dim=0),
-        "ModelConfig.embedding_dim: input should be greater than 0; came 0",
+        "ModelConfig.embedding_dim: invalid value 0 (expected a number greater than 0)",
     ),
-    "one bucket": (lambda: Hash("a", buckets=1), "Hash.buckets: input should be greater than 1; came 1"),
+    "one bucket": (lambda: Hash("a", buckets=1), "Hash.buckets: invalid value 1 (expected a number greater than 1)"),
     "more buckets than int32": (
         lambda: Hash("a", buckets=2**31),
-        "Hash.buckets: input should be less than or equal to 2147483647; came 2147483648",
+        "Hash.buckets: invalid value 2147483648 (expected a number less than or equal to 2147483647)",
     ),
-    "buckets missing": (lambda: Hash("a"), "Hash: the field 'buckets' is required and was not given"),
+    "buckets missing": (lambda: Hash("a"), "Hash: missing field 'buckets'"),
     "a column without a name": (
         lambda: Hash("", buckets=3),
-        "Hash.column: string should have at least 1 character; came ''",
+        "Hash.column: invalid value '' (expected a string with at least 1 character)",
     ),
     "cross of one": (
         lambda: Cross(("a",), buckets=3),
-        "Cross.columns: tuple should have at least 2 items after validation, not 1; came ('a',)",
+        "Cross.columns: invalid value ('a',) (expected a tuple with at least 2 items)",
     ),
     "infinite rate": (
         lambda: TrainConfig(initial_lr=float("inf")),
-        "TrainConfig.initial_lr: input should be a finite number; came inf",
+        "TrainConfig.initial_lr: invalid value inf (expected a finite number)",
     ),
     "fraction above one": (
         lambda: TimeSplit(valid_fraction=1.5),
-        "TimeSplit.valid_fraction: input should be less than 1; came 1.5",
+        "TimeSplit.valid_fraction: invalid value 1.5 (expected a number less than 1)",
     ),
     "no feature": (
         lambda: experiment(item_features=()),
-        "ExperimentConfig.item_features: tuple should have at least 1 item after validation, not 0; came ()",
+        "ExperimentConfig.item_features: invalid value () (expected a tuple with at least 1 item)",
     ),
     "history of an item": (
         lambda: experiment(item_features=(History(of="item_id"),)),
-        "ExperimentConfig.item_features.0: input tag 'History' found using 'type' does not match any of the expected "
-        "tags: 'Hash', 'Cross', 'Numeric', 'Bucketized', 'Tags'",
+        "ExperimentConfig.item_features.0: invalid class History (expected one of 'Hash', 'Cross', 'Numeric', "
+        "'Bucketized', 'Tags')",
     ),
     "one column for both ids": (
         lambda: experiment(data=DataConfig(label="click", item_id="user_id")),
-        "data.item_id: 'user_id' is data.user_id too; name the item's own column",
+        "data.item_id: invalid column 'user_id' (expected a column other than data.user_id); "
+        "name the column of item ids",
     ),
     "nothing left to train on": (
         lambda: experiment(data=DataConfig(label="click", split=TimeSplit(valid_fraction=0.5, test_fraction=0.5))),
-        "data.split: valid_fraction 0.5 + test_fraction 0.5 leave nothing to train on; their sum must be below 1",
+        "data.split: valid_fraction 0.5 + test_fraction 0.5 leave no training rows "
+        "(expected a sum below 1); lower one of them",
     ),
     "nothing left at random": (
         lambda: experiment(data=DataConfig(label="click", split=RandomSplit(valid_fraction=0.4, test_fraction=0.7))),
-        "data.split: valid_fraction 0.4 + test_fraction 0.7 leave nothing to train on; their sum must be below 1",
+        "data.split: valid_fraction 0.4 + test_fraction 0.7 leave no training rows "
+        "(expected a sum below 1); lower one of them",
     ),
     "a split by time without time": (
         lambda: experiment(data=DataConfig(label="click", timestamp="")),
-        "data.timestamp: TimeSplit needs the event's time; name its column or use RandomSplit()",
+        "data.timestamp: TimeSplit needs event times; name their column or use RandomSplit()",
     ),
     "the last without time": (
         lambda: experiment(data=DataConfig(label="click", timestamp="", split=LeaveLastOut())),
-        "data.timestamp: LeaveLastOut needs the event's time; name its column or use RandomSplit()",
+        "data.timestamp: LeaveLastOut needs event times; name their column or use RandomSplit()",
     ),
     "no training day": (
         lambda: DateSplit(train_days=0),
-        "DateSplit.train_days: input should be greater than 0; came 0",
+        "DateSplit.train_days: invalid value 0 (expected a number greater than 0)",
     ),
-    "days missing": (lambda: DateSplit(), "DateSplit: the field 'train_days' is required and was not given"),
+    "days missing": (lambda: DateSplit(), "DateSplit: missing field 'train_days'"),
     "a day in another form": (
         lambda: DateSplit(train_days=3, until="31.1.2026"),
-        r"DateSplit.until: string should match pattern '^(\d{8}|\d{4}-\d{2}-\d{2})?$'; came '31.1.2026'",
+        r"DateSplit.until: invalid value '31.1.2026' "
+        r"(expected a string matching pattern '^(\d{8}|\d{4}-\d{2}-\d{2})?$')",
     ),
     "a day that is none": (
         lambda: experiment(data=DataConfig(label="click", split=DateSplit(train_days=3, until="2026-02-30"))),
-        "data.split.until: '2026-02-30' is no day; write it as 20260131",
+        "data.split.until: invalid date '2026-02-30' (expected e.g. 20260131)",
     ),
     "a delimiter of two characters": (
         lambda: DataConfig(delimiter="::"),
-        """DataConfig.delimiter: string should match pattern '^([^"\\r\\n]|\\\\t)?$'; came '::'""",
+        """DataConfig.delimiter: invalid value '::' (expected a string matching pattern '^([^"\\r\\n]|\\\\t)?$')""",
     ),
     "a quote as delimiter": (
         lambda: DataConfig(delimiter='"'),
-        """DataConfig.delimiter: string should match pattern '^([^"\\r\\n]|\\\\t)?$'; came '"'""",
+        """DataConfig.delimiter: invalid value '"' (expected a string matching pattern '^([^"\\r\\n]|\\\\t)?$')""",
     ),
     "a list without places": (
         lambda: experiment(data=DataConfig(label="click", list_id="request")),
-        "data.list_id: a place is one in a list; name data.position too",
+        "data.list_id: needs data.position; set both or neither",
     ),
     "places without a list": (
         lambda: experiment(data=DataConfig(label="click", position="slot")),
-        "data.position: a place is one in a list; name data.list_id too",
+        "data.position: needs data.list_id; set both or neither",
     ),
     "rejections among nothing but positives": (
         lambda: experiment(data=DataConfig(rejected="action = 'hide'")),
-        "data.rejected: every row is a positive, and none of them a rejection; name data.label or data.positive",
+        "data.rejected: every row is a positive, so none can be a rejection; set data.label or data.positive",
     ),
     "two columns of one name": (
         lambda: experiment(data=DataConfig(label="click", columns=("user_id", "item_id", "user_id"))),
-        "data.columns: two columns are named 'user_id'",
+        "data.columns: duplicate column name 'user_id'",
     ),
     "names for a table that is not there": (
         lambda: experiment(data=DataConfig(label="click", item_columns=("item_id", "price"))),
-        "data.item_columns: there is no data.items whose columns it could name",
+        "data.item_columns: needs data.items; set it or remove data.item_columns",
     ),
     "one name twice": (
         lambda: experiment(user_features=(Hash("user_id", buckets=10), Hash("user_id", buckets=20))),
-        "user_features[1]: two features are named 'user_id'; give one of them name=...",
+        "user_features[1]: duplicate feature name 'user_id'; give one of the features name=...",
     ),
     "one column of two types": (
         lambda: experiment(user_features=(Hash("age", buckets=10), Numeric("age", name="years"))),
-        "user_features[1]: column 'age' is text in one feature and a number here; a column has one type on each side "
-        "(Bucketized makes categories of a number)",
+        "user_features[1]: column 'age' is text in one feature and a number in another (expected one type on each "
+        "side); use Bucketized to make categories of a number",
     ),
     "an hour that is not the event's": (
         lambda: experiment(user_features=(Hour("born"),)),
-        "user_features[0]: Hour reads the event's time, data.timestamp='timestamp'; came 'born'",
+        "user_features[0]: invalid column 'born' (expected data.timestamp='timestamp', the event time that Hour reads)",
     ),
     "history of nothing": (
         lambda: experiment(user_features=(History(of="itm_id"),)),
@@ -200,15 +204,15 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "history of a number": (
         lambda: experiment(user_features=(History(of="price"),)),
-        "user_features[0]: a history is of a Hash item feature; 'price' is Numeric",
+        "user_features[0]: invalid of='price' (expected a Hash item feature, got Numeric)",
     ),
     "history shared twice": (
         lambda: experiment(user_features=(Hash("user_id", buckets=9), History(of="item_id", shared_with="user_id"))),
-        "user_features[1]: a history shares the table of 'item_id'; remove shared_with",
+        "user_features[1]: a History always shares the table of 'item_id'; remove shared_with",
     ),
     "history of another width": (
         lambda: experiment(user_features=(History(of="item_id", embedding_dim=3),)),
-        "user_features[0]: embedding_dim 3 differs from the shared table's 16",
+        "user_features[0]: invalid embedding_dim 3 (expected 16, that of the shared table)",
     ),
     "shared with nothing": (
         lambda: experiment(user_features=(Hash("user_id", buckets=100, shared_with="item"),)),
@@ -216,11 +220,11 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "shared with a number": (
         lambda: experiment(user_features=(Hash("user_id", buckets=100, shared_with="price"),)),
-        "user_features[0]: 'price' has no table of its own to share",
+        "user_features[0]: 'price' has no embedding table that could be shared",
     ),
     "shared, other buckets": (
         lambda: experiment(user_features=(Hash("user_id", buckets=101, shared_with="item_id"),)),
-        "user_features[0]: buckets 101 differs from 100 of 'item_id'; they share",
+        "user_features[0]: invalid buckets 101 (expected 100, that of 'item_id')",
     ),
     "negatives of a kind twice": (
         lambda: experiment(sampling=SamplingConfig(negatives=(Uniform(), Uniform(per_positive=2)))),
@@ -294,51 +298,51 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "an attribute of no name": (
         lambda: SameAttribute(columns=()),
-        "SameAttribute.columns: tuple should have at least 1 item after validation, not 0; came ()",
+        "SameAttribute.columns: invalid value () (expected a tuple with at least 1 item)",
     ),
     "a negative power of popularity": (
         lambda: Popularity(alpha=-0.5),
-        "Popularity.alpha: input should be greater than or equal to 0; came -0.5",
+        "Popularity.alpha: invalid value -0.5 (expected a number greater than or equal to 0)",
     ),
     "a queue of nothing": (
         lambda: Queue(size=0),
-        "Queue.size: input should be greater than 0; came 0",
+        "Queue.size: invalid value 0 (expected a number greater than 0)",
     ),
     "a temperature of 0": (
         lambda: InBatchSoftmax(temperature=0.0),
-        "InBatchSoftmax.temperature: input should be greater than 0; came 0.0",
+        "InBatchSoftmax.temperature: invalid value 0.0 (expected a number greater than 0)",
     ),
     "a temperature below 0": (
         lambda: SampledSoftmax(temperature=-0.1),
-        "SampledSoftmax.temperature: input should be greater than 0; came -0.1",
+        "SampledSoftmax.temperature: invalid value -0.1 (expected a number greater than 0)",
     ),
     "a positives' temperature of 0": (
         lambda: BilateralSoftmax(temperature_positive=0.0),
-        "BilateralSoftmax.temperature_positive: input should be greater than 0; came 0.0",
+        "BilateralSoftmax.temperature_positive: invalid value 0.0 (expected a number greater than 0)",
     ),
     "a negatives' temperature of 0": (
         lambda: BilateralSoftmax(temperature_negative=0.0),
-        "BilateralSoftmax.temperature_negative: input should be greater than 0; came 0.0",
+        "BilateralSoftmax.temperature_negative: invalid value 0.0 (expected a number greater than 0)",
     ),
     "a pairwise temperature that is no number": (
         lambda: PairwiseLogistic(temperature=float("nan")),
-        "PairwiseLogistic.temperature: input should be a finite number; came nan",
+        "PairwiseLogistic.temperature: invalid value nan (expected a finite number)",
     ),
     "fewer negatives than none": (
         lambda: SampledSoftmax(negatives=-1),
-        "SampledSoftmax.negatives: input should be greater than or equal to 0; came -1",
+        "SampledSoftmax.negatives: invalid value -1 (expected a number greater than or equal to 0)",
     ),
     "a margin that no cosine reaches": (
         lambda: CosineContrastive(margin=1.5),
-        "CosineContrastive.margin: input should be less than or equal to 1; came 1.5",
+        "CosineContrastive.margin: invalid value 1.5 (expected a number less than or equal to 1)",
     ),
     "negatives that attract": (
         lambda: CosineContrastive(negative_weight=-1.0),
-        "CosineContrastive.negative_weight: input should be greater than or equal to 0; came -1.0",
+        "CosineContrastive.negative_weight: invalid value -1.0 (expected a number greater than or equal to 0)",
     ),
     "a triplet without a margin": (
         lambda: TripletHinge(margin=0.0),
-        "TripletHinge.margin: input should be greater than 0; came 0.0",
+        "TripletHinge.margin: invalid value 0.0 (expected a number greater than 0)",
     ),
     "recency without time": (
         lambda: experiment(
@@ -348,15 +352,17 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "monitor outside ks": (
         lambda: experiment(train=TrainConfig(monitor="recall@7")),
-        "train.monitor: 'recall@7' is at a k outside evaluation.ks (10, 20, 50, 100)",
+        "train.monitor: invalid k in 'recall@7' (expected one of evaluation.ks (10, 20, 50, 100)); add it there or "
+        "choose another",
     ),
     "monitor of another metric": (
         lambda: TrainConfig(monitor="auc"),
-        "TrainConfig.monitor: string should match pattern '^((recall|hit_rate|ndcg|mrr)@[1-9][0-9]*)?$'; came 'auc'",
+        "TrainConfig.monitor: invalid value 'auc' "
+        "(expected a string matching pattern '^((recall|hit_rate|ndcg|mrr)@[1-9][0-9]*)?$')",
     ),
     "a name that is no file name": (
         lambda: experiment(name="a b"),
-        "ExperimentConfig.name: string should match pattern '^[A-Za-z0-9_.-]+$'; came 'a b'",
+        "ExperimentConfig.name: invalid value 'a b' (expected a string matching pattern '^[A-Za-z0-9_.-]+$')",
     ),
 }
 
@@ -371,22 +377,21 @@ def test_refuses(case: str) -> None:
 
 
 BAD_OVERRIDES = {
-    "train.epochs=x": "train.epochs: input should be a valid integer, unable to parse string as an integer; came 'x'",
-    "train.epochs=1.5": "train.epochs: input should be a valid integer, unable to parse string as an integer; "
-    "came '1.5'",
-    "train.epochs=0": "train.epochs: input should be greater than 0; came '0'",
+    "train.epochs=x": "train.epochs: invalid value 'x' (expected a valid integer)",
+    "train.epochs=1.5": "train.epochs: invalid value '1.5' (expected a valid integer)",
+    "train.epochs=0": "train.epochs: invalid value '0' (expected a number greater than 0)",
     "train.epoch=3": "unknown field of TrainConfig 'epoch'; did you mean 'epochs'?",
     "modl.residual=true": "unknown field of ExperimentConfig 'modl'; did you mean 'model'?",
     "train.epochs": "write it as field=value, e.g. --set train.epochs=3",
     "loss=InBatchSoftmx()": "unknown configuration class 'InBatchSoftmx'; did you mean 'InBatchSoftmax'?",
-    "item_features.5.buckets=3": "item_features.5.buckets: '5' is no position; there are 2, counted from 0",
+    "item_features.5.buckets=3": "item_features.5.buckets: invalid index '5' (expected 0 to 1)",
     "item_features.0.bucket=3": "unknown field of Hash 'bucket'; did you mean 'buckets'?",
     "data.split=LeaveLastOut(x=1)": "LeaveLastOut: unknown field of LeaveLastOut 'x'; known: type",
     "data.split.type=GivenSplit": "unknown field of TimeSplit 'type'; known: test_fraction, valid_fraction",
-    "data.label.x=3": "data.label.x: 'x' is asked of a plain value",
-    "model.residual=maybe": "model.residual: input should be a valid boolean, unable to interpret input; came 'maybe'",
-    "evaluation.ks=10": "evaluation.ks: input should be a valid tuple; came '10'",
-    "data=DataConfig(label=foo)": "'foo' is neither a number, a text, a list nor a configuration class",
+    "data.label.x=3": "data.label.x: the value has no field 'x'; remove .x",
+    "model.residual=maybe": "model.residual: invalid value 'maybe' (expected a valid boolean)",
+    "evaluation.ks=10": "evaluation.ks: invalid value '10' (expected a valid tuple)",
+    "data=DataConfig(label=foo)": "invalid value 'foo' (expected a number, a string, a list or a configuration class)",
     "loss=InBatchSoftmax()": "sampling.negatives: InBatchSoftmax takes its negatives from the batch, InBatch(), "
     "and any others beside; came ['Uniform']",
 }
@@ -455,7 +460,7 @@ def get_config():
 """
 BAD_FILES = {
     "def get_confg(): pass": "defines no get_config()",
-    "def get_config(): return 3": "get_config() must return an ExperimentConfig; came int",
+    "def get_config(): return 3": "get_config() must return an ExperimentConfig; got int",
     "def get_config(): return 1 / 0": "ZeroDivisionError: division by zero",
     "import no_such_module": "ModuleNotFoundError: No module named 'no_such_module'",
     "def get_config(:": "SyntaxError: invalid syntax",
@@ -519,11 +524,11 @@ def test_refuses_another_version() -> None:
 
 BAD_DOCUMENTS = {
     "{": "here: not JSON: Expecting property name enclosed in double quotes",
-    '{"schema_version": 1}': "here: ExperimentConfig: the field 'name' is required and was not given",
+    '{"schema_version": 1}': "here: ExperimentConfig: missing field 'name'",
     document(train={"epoch": 3}): "here: ExperimentConfig.train: unknown field of TrainConfig 'epoch'; "
     "did you mean 'epochs'?",
     document(item_features=[{"type": "Hash", "column": "a", "buckets": -1}]): (
-        "here: ExperimentConfig.item_features.0.Hash.buckets: input should be greater than 1; came -1"
+        "here: ExperimentConfig.item_features.0.Hash.buckets: invalid value -1 (expected a number greater than 1)"
     ),
     document(user_features=[{"type": "History", "of": "x"}]): (
         "user_features[0]: unknown item feature in of= 'x'; known: item_id, price"

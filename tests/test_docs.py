@@ -18,4 +18,4 @@ def test_the_page_is_up_to_date(name):
 
 def test_a_field_is_written_with_type_default_and_description():
     page = generate.PAGES["configuration.md"]()
-    assert "| `valid_days` | int | `1` | days after them. |" in page
+    assert "| `valid_days` | int | `1` | number of validation days, after the training days. |" in page

@@ -249,5 +249,5 @@ def test_an_invalid_configuration_is_reported_first(tmp_path: Path, capsys: pyte
     (tmp_path / "small.py").write_text("def get_config():\n    return 3\n")
     assert main(["validate", f"--config={tmp_path}/small.py"]) == 2
     assert capsys.readouterr().err == (
-        f"twotower validate: {tmp_path}/small.py: get_config() must return an ExperimentConfig; came int\n"
+        f"twotower validate: {tmp_path}/small.py: get_config() must return an ExperimentConfig; got int\n"
     )

@@ -89,8 +89,7 @@ CASES: dict[str, tuple[Spoil, list[str], str]] = {
     "a wrong type in --set": (
         lambda data: None,
         ["--set=train.epochs=three"],
-        "twotower run: --set train.epochs=three: train.epochs: input should be a valid integer, "
-        "unable to parse string as an integer; came 'three'",
+        "twotower run: --set train.epochs=three: train.epochs: invalid value 'three' (expected a valid integer)",
     ),
     "an empty table": (
         lambda data: write(data / "events.csv", events(0)),

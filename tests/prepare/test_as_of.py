@@ -191,7 +191,7 @@ def test_the_time_columns_are_checked(tmp_path: Path) -> None:
         prepare(experiment(tmp_path, items_time="form"), tmp_path / "run")
     with pytest.raises(DataError, match="data.users_time: column 'city': .* write them as ISO 8601 or epoch seconds"):
         prepare(experiment(tmp_path, users_time="city"), tmp_path / "run")
-    with pytest.raises(ConfigError, match="data.users_time: joins data.users at the event's time; it needs both and"):
+    with pytest.raises(ConfigError, match="data.users_time: needs data.users and"):
         ExperimentConfig(
             name="t", data=DataConfig(users_time="x"), item_features=(Hash("a", 9),), user_features=(Hash("b", 9),)
         )

@@ -1,8 +1,8 @@
-"""The configuration of an experiment: frozen dataclasses, validated as a whole.
+"""Configuration of an experiment: frozen dataclasses, validated field by field and as a whole.
 
-`configs/NAME.py` defines `get_config() -> ExperimentConfig`. What is wrong in it is a `ConfigError` that names the
-field, what came and what is accepted. `--set a.b=value` overrides any field; the resolved configuration is written to
-the run directory as `config.json`, and every later stage reads that file.
+`configs/NAME.py` defines `get_config() -> ExperimentConfig`. An invalid configuration raises a `ConfigError` that names
+the field, the given value and the accepted ones. `--set a.b=value` overrides any field. The resolved configuration is
+written to the run directory as `config.json`, which all later stages read.
 """
 
 from twotower_tf.config.base import MAX_BUCKETS

@@ -1,8 +1,9 @@
-"""What every configuration class is: a frozen dataclass whose fields are checked; a misfit is a `ConfigError`."""
+"""Base of the configuration classes: frozen dataclasses whose fields are validated, with errors as `ConfigError`."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
@@ -31,7 +32,10 @@ CLASSES: dict[str, type] = {}  # every configuration class by name
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def config_class(cls: type[T]) -> type[T]:
-    """A frozen dataclass whose fields are checked against their annotations; a misfit is a `ConfigError`."""
+    """Makes a frozen dataclass whose fields are validated by their annotations.
+
+    The constructor raises a `ConfigError` for an invalid field.
+    """
     checked = pydantic.dataclasses.dataclass(
         frozen=True, config=pydantic.ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=False)
     )(cls)
@@ -52,26 +56,38 @@ _UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
 
 
 def explain(where: str, error: pydantic.ValidationError) -> str:
-    """One line for the first problem pydantic found: field, rule, what came."""
+    """Formats the first validation error of pydantic as one line: field, given value, accepted values."""
     problems = error.errors(include_url=False)
     first = next((problem for problem in problems if problem["type"] in _UNKNOWN), problems[0])
     path = [str(part) for part in first["loc"]]
     if path and path[0].isdigit() and where in CLASSES:  # a positional argument
         fields = [field.name for field in dataclasses.fields(CLASSES[where])]
         path[0] = fields[int(path[0])] if int(path[0]) < len(fields) else path[0]
-    came = first["input"]
     if first["type"] in _UNKNOWN:
         owner, fields = _owner(where, path[:-1])
         return f"{'.'.join([where, *path[:-1]])}: {unknown_name(f'field of {owner}', path[-1], fields)}"
     if first["type"] == "missing" or first["type"] == "missing_argument":
-        return f"{where}: the field '{'.'.join(path)}' is required and was not given"
-    message = first["msg"]
-    message = message[0].lower() + message[1:]
-    return f"{'.'.join([where, *path])}: {message}; came {came!r}"
+        return f"{where}: missing field '{'.'.join(path)}'"
+    field = ".".join([where, *path])
+    if first["type"] == "union_tag_invalid":
+        return f"{field}: invalid class {first['ctx']['tag']} (expected one of {first['ctx']['expected_tags']})"
+    return f"{field}: invalid value {first['input']!r} ({_expected(first['msg'])})"
+
+
+def _expected(message: str) -> str:
+    """Rewrites pydantic's "Input should be greater than 0" as "expected a number greater than 0"."""
+    match = re.fullmatch(r"(Input|String|Tuple) should (be|have|match) (.*)", message, re.DOTALL)
+    if match is None:
+        return message
+    noun, verb = match[1].lower(), match[2]
+    rest = re.sub(r"( after validation|, unable to ).*", "", match[3])
+    if verb == "be":
+        return f"expected {'a number ' if rest.startswith(('greater', 'less')) else ''}{rest}"
+    return f"expected a {noun} {'with' if verb == 'have' else 'matching'} {rest}"
 
 
 def _owner(where: str, path: Sequence[str]) -> tuple[str, list[str]]:
-    """The configuration class that a path of an error ends in, and its field names."""
+    """Returns the configuration class that the path of an error ends in, and its field names."""
     name = next((part for part in reversed(path) if part in CLASSES), where)
     cls = CLASSES.get(name, CLASSES["ExperimentConfig"])
     for part in path:

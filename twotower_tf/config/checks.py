@@ -1,62 +1,76 @@
-"""Combinations that no field can see alone; each refusal names the field, what came and what is accepted."""
+"""Cross-field validation; errors name the field, the given and the accepted values."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twotower_tf.config.data import DataConfig, DateSplit, LeaveLastOut, RandomSplit, TimeSplit
 from twotower_tf.config.features import Hash, History, Numeric, feature_columns, feature_name
+from twotower_tf.config.training import EvaluationConfig, ModelConfig, TrainConfig
 from twotower_tf.errors import ConfigError, unknown_name
-
-if TYPE_CHECKING:
-    from twotower_tf.config.experiment import ExperimentConfig
 
 
 def check_data(data: DataConfig) -> None:
-    """Refuses ids in one column and splits without what they need."""
+    """Checks id columns, the split, and the columns and tables that other fields depend on.
+
+    Raises:
+        ConfigError: naming the field.
+    """
     if data.user_id == data.item_id:
-        raise ConfigError(f"data.item_id: {data.item_id!r} is data.user_id too; name the item's own column")
+        raise ConfigError(
+            f"data.item_id: invalid column {data.item_id!r} (expected a column other than data.user_id); "
+            "name the column of item ids"
+        )
     split = data.split
     if isinstance(split, TimeSplit | RandomSplit) and split.valid_fraction + split.test_fraction >= 1.0:
         raise ConfigError(
-            f"data.split: valid_fraction {split.valid_fraction} + test_fraction {split.test_fraction} leave nothing "
-            "to train on; their sum must be below 1"
+            f"data.split: valid_fraction {split.valid_fraction} + test_fraction {split.test_fraction} leave no "
+            "training rows (expected a sum below 1); lower one of them"
         )
     if isinstance(split, TimeSplit | LeaveLastOut) and not data.timestamp:
-        raise ConfigError(f"data.timestamp: {split.type} needs the event's time; name its column or use RandomSplit()")
+        raise ConfigError(f"data.timestamp: {split.type} needs event times; name their column or use RandomSplit()")
     if isinstance(split, DateSplit) and split.until:
         try:
             datetime.strptime(split.until.replace("-", ""), "%Y%m%d")
         except ValueError:
-            raise ConfigError(f"data.split.until: {split.until!r} is no day; write it as 20260131") from None
+            raise ConfigError(f"data.split.until: invalid date {split.until!r} (expected e.g. 20260131)") from None
     if data.rejected and not (data.label or data.positive):
         raise ConfigError(
-            "data.rejected: every row is a positive, and none of them a rejection; name data.label or data.positive"
+            "data.rejected: every row is a positive, so none can be a rejection; set data.label or data.positive"
         )
     for field, other in (("list_id", "position"), ("position", "list_id")):
         if getattr(data, field) and not getattr(data, other):
-            raise ConfigError(f"data.{field}: a place is one in a list; name data.{other} too")
+            raise ConfigError(f"data.{field}: needs data.{other}; set both or neither")
     for field, table in (("columns", "events"), ("item_columns", "items"), ("user_columns", "users")):
         _check_header(data, field, table)
     for field, table in (("items_time", "items"), ("users_time", "users")):
         if getattr(data, field) and not (getattr(data, table) and data.timestamp):
-            raise ConfigError(f"data.{field}: joins data.{table} at the event's time; it needs both and data.timestamp")
+            raise ConfigError(
+                f"data.{field}: needs data.{table} and data.timestamp (as-of join at event time); set both"
+            )
 
 
 def _check_header(data: DataConfig, field: str, table: str) -> None:
-    """Column names given in place of a header line."""
+    """Checks column names given in place of a header line."""
     names = getattr(data, field)
     if names and not getattr(data, table):
-        raise ConfigError(f"data.{field}: there is no data.{table} whose columns it could name")
-    twice = next((name for position, name in enumerate(names) if name in names[:position]), None)
-    if twice is not None:
-        raise ConfigError(f"data.{field}: two columns are named {twice!r}")
+        raise ConfigError(f"data.{field}: needs data.{table}; set it or remove data.{field}")
+    duplicate = next((name for position, name in enumerate(names) if name in names[:position]), None)
+    if duplicate is not None:
+        raise ConfigError(f"data.{field}: duplicate column name {duplicate!r}")
 
 
-def check_features(config: ExperimentConfig) -> None:
-    """Refuses names that stand twice, columns of two types, and tables that cannot be shared."""
-    sides = {"item_features": config.item_features, "user_features": config.user_features}
+def check_features(
+    item_features: Sequence[Any], user_features: Sequence[Any], data: DataConfig, model: ModelConfig
+) -> None:
+    """Checks for duplicate feature names, columns of two types, and tables that cannot be shared.
+
+    Raises:
+        ConfigError: naming the feature.
+    """
+    sides = {"item_features": item_features, "user_features": user_features}
     tables: dict[str, dict[str, Any]] = {side: {} for side in sides}
     for side, features in sides.items():
         kinds: dict[str, str] = {}
@@ -64,12 +78,12 @@ def check_features(config: ExperimentConfig) -> None:
             where = f"{side}[{position}]"
             name = feature_name(feature)
             if name in tables[side]:
-                raise ConfigError(f"{where}: two features are named {name!r}; give one of them name=...")
+                raise ConfigError(f"{where}: duplicate feature name {name!r}; give one of the features name=...")
             tables[side][name] = feature
-            _check_column_kinds(where, feature, kinds, config.data)
+            _check_column_kinds(where, feature, kinds, data)
     for side, features in sides.items():
         for position, feature in enumerate(features):
-            _check_sharing(f"{side}[{position}]", feature, side, tables, config)
+            _check_sharing(f"{side}[{position}]", feature, side, tables, model)
 
 
 _TEXT, _NUMBER, _TIME = "text", "a number", "a time"
@@ -77,32 +91,33 @@ _KINDS = {"Hash": _TEXT, "Cross": _TEXT, "Tags": "tags", "Numeric": _NUMBER, "Bu
 
 
 def _check_column_kinds(where: str, feature: Any, kinds: dict[str, str], data: DataConfig) -> None:
-    """A column is one tensor of the signature, so it has one type on each side."""
+    """Checks that a column has one type on each side, as it is one tensor of the signature."""
     for column in feature_columns(feature):
         kind = _KINDS.get(feature.type, _TIME)
         if kind == _TIME and column != data.timestamp:
             raise ConfigError(
-                f"{where}: {feature.type} reads the event's time, data.timestamp={data.timestamp!r}; came {column!r}"
+                f"{where}: invalid column {column!r} (expected data.timestamp={data.timestamp!r}, the event time that "
+                f"{feature.type} reads)"
             )
         if kinds.setdefault(column, kind) != kind:
             raise ConfigError(
-                f"{where}: column {column!r} is {kinds[column]} in one feature and {kind} here; "
-                "a column has one type on each side (Bucketized makes categories of a number)"
+                f"{where}: column {column!r} is {kinds[column]} in one feature and {kind} in another "
+                "(expected one type on each side); use Bucketized to make categories of a number"
             )
 
 
-def _check_sharing(where: str, feature: Any, side: str, tables: dict[str, dict[str, Any]], config: Any) -> None:
+def _check_sharing(where: str, feature: Any, side: str, tables: dict[str, dict[str, Any]], model: ModelConfig) -> None:
     if isinstance(feature, History):
         target = tables["item_features"].get(feature.of)
         if target is None:
             raise ConfigError(f"{where}: {unknown_name('item feature in of=', feature.of, tables['item_features'])}")
         if not isinstance(target, Hash):
-            raise ConfigError(f"{where}: a history is of a Hash item feature; {feature.of!r} is {target.type}")
+            raise ConfigError(f"{where}: invalid of={feature.of!r} (expected a Hash item feature, got {target.type})")
         if feature.shared_with:
-            raise ConfigError(f"{where}: a history shares the table of {feature.of!r}; remove shared_with")
-        own, others = feature.embedding_dim, target.embedding_dim or config.model.embedding_dim
+            raise ConfigError(f"{where}: a History always shares the table of {feature.of!r}; remove shared_with")
+        own, others = feature.embedding_dim, target.embedding_dim or model.embedding_dim
         if own not in (None, others):
-            raise ConfigError(f"{where}: embedding_dim {own} differs from the shared table's {others}")
+            raise ConfigError(f"{where}: invalid embedding_dim {own} (expected {others}, that of the shared table)")
         return
     if not feature.shared_with:
         return
@@ -112,18 +127,23 @@ def _check_sharing(where: str, feature: Any, side: str, tables: dict[str, dict[s
         known = (set(tables[side]) | set(tables[other])) - {feature_name(feature)}
         raise ConfigError(f"{where}: {unknown_name('feature in shared_with=', feature.shared_with, known)}")
     if isinstance(target, History | Numeric) or isinstance(feature, Numeric) or target.shared_with:
-        raise ConfigError(f"{where}: {feature.shared_with!r} has no table of its own to share")
+        raise ConfigError(f"{where}: {feature.shared_with!r} has no embedding table that could be shared")
     for field in ("buckets", "embedding_dim"):
         mine, theirs = getattr(feature, field, None), getattr(target, field, None)
         if mine != theirs:
-            raise ConfigError(f"{where}: {field} {mine} differs from {theirs} of {feature.shared_with!r}; they share")
+            raise ConfigError(f"{where}: invalid {field} {mine} (expected {theirs}, that of {feature.shared_with!r})")
 
 
-def check_training(config: ExperimentConfig) -> None:
-    """Refuses a monitor that is not measured."""
-    if config.train.monitor:
-        k = int(config.train.monitor.partition("@")[2])
-        if k not in config.evaluation.ks:
+def check_training(train: TrainConfig, evaluation: EvaluationConfig) -> None:
+    """Checks that the monitored metric is measured.
+
+    Raises:
+        ConfigError: for a k outside `evaluation.ks`.
+    """
+    if train.monitor:
+        k = int(train.monitor.partition("@")[2])
+        if k not in evaluation.ks:
             raise ConfigError(
-                f"train.monitor: {config.train.monitor!r} is at a k outside evaluation.ks {config.evaluation.ks}"
+                f"train.monitor: invalid k in {train.monitor!r} (expected one of evaluation.ks "
+                f"{evaluation.ks}); add it there or choose another"
             )

@@ -1,4 +1,4 @@
-"""Where the tables are, what their columns mean, and how events become training, validation and test."""
+"""Configuration of the data: tables, column roles, and the split into training, validation and test."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twotower_tf.config.base import Name, NonNegative, Positive, Share, config_c
 
 @config_class
 class TimeSplit:
-    """The last part of the log's rows by time is test, the part before it validation. Equal times stay together."""
+    """Splits by time: the last rows are test, those before validation. Rows of equal time stay together."""
 
     valid_fraction: Share = 0.1
     test_fraction: Share = 0.1
@@ -20,15 +20,15 @@ class TimeSplit:
 
 @config_class
 class DateSplit:
-    """Whole days, UTC: the last `test_days` are test, the `valid_days` before them validation, the rest training.
+    """Splits by whole UTC days: `train_days`, then `valid_days`, then `test_days`, which end with the day `until`.
 
-    A log in directories `dt=YYYYMMDD/` is read only where its days are inside the window.
+    Of a log partitioned in directories `dt=YYYYMMDD/` only the days inside this window are read.
 
     Attributes:
-        train_days: days to train on.
-        valid_days: days after them.
-        test_days: the last days of the window.
-        until: the window's last day, `YYYYMMDD` or `YYYY-MM-DD`; "" is the newest day of the log.
+        train_days: number of training days.
+        valid_days: number of validation days, after the training days.
+        test_days: number of test days, the last days of the window.
+        until: last day of the window, `YYYYMMDD` or `YYYY-MM-DD`; "" is the newest day of the log.
     """
 
     train_days: Positive
@@ -40,14 +40,14 @@ class DateSplit:
 
 @config_class
 class LeaveLastOut:
-    """Each user's last positive is test, the one before it validation; users with fewer than three have neither."""
+    """Holds out each user's last positive for test and the one before for validation; needs three positives."""
 
     type: Literal["LeaveLastOut"] = "LeaveLastOut"
 
 
 @config_class
 class GivenSplit:
-    """A column of the events says `train`, `valid` or `test`."""
+    """Reads the split from a column of the events with the values `train`, `valid` and `test`."""
 
     column: Name = "split"
     type: Literal["GivenSplit"] = "GivenSplit"
@@ -55,7 +55,7 @@ class GivenSplit:
 
 @config_class
 class RandomSplit:
-    """Each row falls by chance, fixed by the experiment's seed and the row's place in the log."""
+    """Splits rows at random, determined by the experiment's seed and the row's position in the log."""
 
     valid_fraction: Share = 0.1
     test_fraction: Share = 0.1
@@ -67,36 +67,36 @@ Split = Annotated[TimeSplit | DateSplit | LeaveLastOut | GivenSplit | RandomSpli
 
 @config_class
 class DataConfig:
-    r"""Where the tables are and what their columns mean. Paths are relative to `root`.
+    r"""Locates the tables and names the roles of their columns. Paths are relative to `root`.
 
     Attributes:
         root: directory of the tables, relative to the working directory.
-        events: file, glob or directory of the event log; format by suffix.
-        items: table with one row per item, or "": the catalogue is derived from the events (latest row per item).
+        events: file, glob or directory of the event log; the suffix gives the format.
+        items: table with one row per item; "" derives the catalogue from the events (latest row per item).
         users: table with one row per user, or "".
-        columns: names of the event log's columns where its delimited files have no header line.
-        item_columns: the same of the item table.
-        user_columns: the same of the user table.
-        items_time: column of the item table with the time from which a row holds, or "". With it positives and their
-            negatives have the values of the row that held at the event's time; the catalogue has those of the row that
-            holds when it is prepared. A row without a usable time is quarantined.
-        users_time: the same of the user table, whose rows are joined to the events.
-        delimiter: one character between the fields of delimited files, or `\t`; "" takes it from suffix and header.
-        user_id: column of the user's id.
-        item_id: column of the item's id.
-        timestamp: column of the event's time, or "" where the log has no order.
+        columns: column names of the event log if its delimited files have no header line.
+        item_columns: column names of the item table, likewise.
+        user_columns: column names of the user table, likewise.
+        items_time: column of the item table with the time from which a row is valid, or "". With it, positives and
+            their negatives take the values valid at the event time, and the catalogue those valid when it is prepared.
+            A row without a valid time is quarantined.
+        users_time: the same for the user table, whose rows are joined to the events as of the event time.
+        delimiter: field delimiter of delimited files, one character or `\t`; "" detects it by suffix and header.
+        user_id: column of the user id.
+        item_id: column of the item id.
+        timestamp: column of the event time, or "" for a log without times.
         timestamp_format: strptime format of `timestamp`; "" recognises the formats documented in README.
         label: column with 1 for a positive and 0 otherwise; "" makes every event a positive.
-        positive: SQL predicate over the event columns that a positive must satisfy as well.
-        rejected: SQL predicate over the event columns: a row without a positive that was refused outright (hidden,
-            disliked), not only passed over.
-        exclude: SQL predicate over the event columns; rows that satisfy it are dropped and counted.
-        weight: SQL expression over the event columns, at least 0: how much a row counts in training, e.g.
+        positive: SQL predicate over the event columns that a positive must satisfy in addition.
+        rejected: SQL predicate over the event columns that marks explicit rejections (hidden, disliked) among the rows
+            that are not positives.
+        exclude: SQL predicate over the event columns; matching rows are dropped and counted.
+        weight: SQL expression over the event columns with a row's weight in training, at least 0, e.g.
             "CASE kind WHEN 'buy' THEN 5 ELSE 1 END"; "" is 1.
-        list_id: column of the list (request, page) in which the item was shown, or "".
-        position: column of the item's place in that list, a number that grows downwards, or "".
-        item_name: column of the item table (or the events) with a name to show to people.
-        split: how events become training, validation and test.
+        list_id: column that identifies the list (request, page) in which the item was shown, or "".
+        position: column of the item's position in that list, a number that grows downwards, or "".
+        item_name: column of the item table (or the events) with a display name.
+        split: how events are split into training, validation and test.
     """
 
     root: str = "."

@@ -1,4 +1,4 @@
-"""The experiment: all parts of a configuration together."""
+"""Configuration of an experiment as a whole."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from twotower_tf.config.training import EvaluationConfig, IndexConfig, ModelConf
 
 @config_class
 class ExperimentConfig:
-    """Everything that decides an experiment's outcome."""
+    """Everything that determines the outcome of an experiment."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
     data: DataConfig
@@ -32,12 +32,12 @@ class ExperimentConfig:
     index: IndexConfig = IndexConfig()
 
     def __post_init__(self) -> None:
-        """Refuses combinations that no field can see alone.
+        """Checks the fields together.
 
         Raises:
-            ConfigError: naming the field, what came and what is accepted.
+            ConfigError: naming the field, the given and the accepted values.
         """
         checks.check_data(self.data)
-        checks.check_features(self)
-        checks.check_training(self)
+        checks.check_features(self.item_features, self.user_features, self.data, self.model)
+        checks.check_training(self.train, self.evaluation)
         negatives.check_sampling(self)

@@ -1,4 +1,4 @@
-"""Configurations from files and to files: Python, JSON, run directories, fingerprints."""
+"""Reads and writes configurations (Python, JSON, run directories) and computes their fingerprints."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
     """Runs `get_config()` of a configuration file and applies `--set` overrides in order.
 
     Raises:
-        ConfigError: for a missing file, a file without `get_config`, an error in it, or an unusable override.
+        ConfigError: for a missing file, a file without `get_config`, an error in it, or an invalid override.
     """
     path = Path(path)
     if not path.is_file():
@@ -41,21 +41,21 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
     except Exception as error:
         raise ConfigError(f"{path}: {type(error).__name__}: {error}".replace("\n", " ")) from error
     if not isinstance(config, ExperimentConfig):
-        raise ConfigError(f"{path}: get_config() must return an ExperimentConfig; came {type(config).__name__}")
+        raise ConfigError(f"{path}: get_config() must return an ExperimentConfig; got {type(config).__name__}")
     return override(config, overrides)
 
 
 def to_json(config: ExperimentConfig) -> str:
-    """The resolved configuration as JSON text; `from_json` gives it back equal."""
+    """Converts the resolved configuration to JSON text; `from_json` is the inverse."""
     document = {"schema_version": SCHEMA_VERSION, **_ADAPTER.dump_python(config, mode="json")}
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def from_json(text: str, where: str) -> ExperimentConfig:
-    """Reads what `to_json` wrote.
+    """Parses the JSON text of `to_json`.
 
     Raises:
-        ConfigError: for another schema version, or content that is no configuration. `where` names the source.
+        ConfigError: for another schema version or an invalid configuration; `where` names the source.
     """
     try:
         document = json.loads(text)
@@ -75,14 +75,14 @@ def load_run(run_dir: str | Path) -> ExperimentConfig:
     """Reads `config.json` of a run directory.
 
     Raises:
-        ArtifactError: where there is none, or it is of another version.
-        ConfigError: where its content is no configuration.
+        ArtifactError: if it is missing or has another schema version.
+        ConfigError: if it is not a valid configuration.
     """
     path = artifacts.RunPaths(Path(run_dir)).config
     return from_json(artifacts.read_text(path, "run directory"), str(path))
 
 
-# The fields that prepared data depends on, and those that a trained model depends on besides its schedule, `train`.
+# Fields that prepared data depend on, and fields that a trained model depends on apart from its schedule (`train`).
 PREPARED = ("seed", "data", "item_features", "user_features")
 TRAINED = (*PREPARED, "model", "sampling", "loss")
 

@@ -1,4 +1,4 @@
-"""`--set a.b=value`: overrides of any field, typed by the field."""
+"""Applies `--set a.b=value` overrides, with values typed by the field."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def override(config: ExperimentConfig, overrides: Iterable[str]) -> ExperimentCo
     """Applies `a.b=value` texts. Values are typed by the field: numbers, text, `(1, 2)`, or `Class(field=value)`.
 
     Raises:
-        ConfigError: for an unknown field (with the nearest one), or a value the field does not take.
+        ConfigError: for an unknown field (naming the closest one), or an invalid value.
     """
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     hints = typing.get_type_hints(ExperimentConfig, include_extras=True)
@@ -36,28 +36,28 @@ def override(config: ExperimentConfig, overrides: Iterable[str]) -> ExperimentCo
         except ConfigError as error:
             raise ConfigError(f"--set {text}: {error}") from None
     try:
-        return ExperimentConfig(**fields)  # once, at the end: two overrides may be possible only together
+        return ExperimentConfig(**fields)  # once, at the end: two overrides may be valid only together
     except ConfigError as error:
         raise ConfigError(f"--set {' '.join(texts)}: {error}") from None
 
 
 def _replace(node: Any, hint: Any, path: Sequence[str], text: str, whole: str) -> Any:
-    """`node` with the field at `path` replaced by `text` read as that field's type."""
+    """Returns `node` with the field at `path` replaced by `text`, converted to that field's type."""
     if not path:
         try:
-            value = text if isinstance(node, str) else _literal(text)  # a predicate may stand in brackets
+            value = text if isinstance(node, str) else _literal(text)  # a SQL predicate may be in parentheses
             return pydantic.TypeAdapter(hint).validate_python(value, strict=False)
         except pydantic.ValidationError as error:
             return _replace_error(whole, error)
     head, rest = path[0], path[1:]
     if isinstance(node, tuple):
         if not head.isdigit() or int(head) >= len(node):
-            raise ConfigError(f"{whole}: {head!r} is no position; there are {len(node)}, counted from 0")
+            raise ConfigError(f"{whole}: invalid index {head!r} (expected 0 to {len(node) - 1})")
         element = typing.get_args(typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint)[0]
         changed = _replace(node[int(head)], element, rest, text, whole)
         return (*node[: int(head)], changed, *node[int(head) + 1 :])
     if not dataclasses.is_dataclass(node):
-        raise ConfigError(f"{whole}: {head!r} is asked of a plain value")
+        raise ConfigError(f"{whole}: the value has no field {head!r}; remove .{'.'.join(path)}")
     hints = typing.get_type_hints(type(node), include_extras=True)
     if head not in hints or head == "type":
         raise ConfigError(unknown_name(f"field of {type(node).__name__}", head, set(hints) - {"type"}))
@@ -70,7 +70,7 @@ def _replace_error(whole: str, error: pydantic.ValidationError) -> typing.NoRetu
 
 
 def _literal(text: str) -> Any:
-    """`(1, 2)` and `[1, 2]` as sequences, `Class(field=value)` as that configuration class, all else as text."""
+    """Parses `(1, 2)` and `[1, 2]` as tuples and `Class(field=value)` as that class; returns anything else as text."""
     stripped = text.strip()
     if stripped == "None":
         return None
@@ -95,5 +95,5 @@ def _construct(node: ast.expr) -> Any:
         return ast.literal_eval(node)
     except ValueError:
         raise ConfigError(
-            f"{ast.unparse(node)!r} is neither a number, a text, a list nor a configuration class"
+            f"invalid value {ast.unparse(node)!r} (expected a number, a string, a list or a configuration class)"
         ) from None

@@ -1,4 +1,4 @@
-"""The towers, the training loop, the evaluation and the index."""
+"""Configuration of the towers, the training loop, the evaluation and the index."""
 
 from __future__ import annotations
 
@@ -11,11 +11,18 @@ from twotower_tf.config.base import NonNegative, NonNegativeFloat, Positive, Pos
 
 @config_class
 class ModelConfig:
-    """The towers: embeddings, hidden layers, and the unit-length vectors they end in.
+    """The towers: embeddings, hidden layers, and the unit-length output vectors.
 
     Attributes:
-        table_dtype: how embedding tables are stored; sums and updates are float32 either way, and an update of a
-            "bfloat16" table is rounded up or down by chance, so that small steps are not lost.
+        embedding_dim: default dimension of the features' embeddings.
+        vector_dim: dimension of user and item vectors.
+        item_hidden: widths of the item tower's hidden layers.
+        user_hidden: widths of the user tower's hidden layers.
+        residual: adds residual connections around the hidden layers.
+        activation: activation of the hidden layers.
+        dropout: dropout rate of the hidden layers.
+        table_dtype: storage type of the embedding tables. Sums and updates are float32 either way; updates of a
+            "bfloat16" table are rounded stochastically, so that small steps are not lost.
     """
 
     embedding_dim: Positive = 16
@@ -30,7 +37,7 @@ class ModelConfig:
 
 @config_class
 class Adam:
-    """Adam (Kingma and Ba, 2015) on the towers' weights."""
+    """Adam (Kingma and Ba, 2015) for the towers' weights."""
 
     beta_1: Share = 0.9
     beta_2: Share = 0.999
@@ -40,7 +47,7 @@ class Adam:
 
 @config_class
 class AdamW:
-    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019) on the towers' kernels; biases do not decay."""
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019) of the towers' kernels, not their biases."""
 
     beta_1: Share = 0.9
     beta_2: Share = 0.999
@@ -51,12 +58,12 @@ class AdamW:
 
 @config_class
 class RowwiseAdagrad:
-    """Adagrad with one accumulator per table row: the sum of its gradients' mean squares.
+    """Row-wise Adagrad: one accumulator per table row, the sum of the mean squares of its gradients.
 
     Attributes:
         initial_lr: learning rate of the first epoch; warm-up and decay are those of the towers.
-        epsilon: added to the accumulator's root.
-        weight_decay: decoupled, of the rows a step reads, when it reads them.
+        epsilon: added to the square root of the accumulator.
+        weight_decay: decoupled weight decay, applied to the rows that a step reads.
     """
 
     initial_lr: PositiveFloat = 0.05
@@ -67,12 +74,12 @@ class RowwiseAdagrad:
 
 @config_class
 class Adagrad:
-    """Adagrad (Duchi et al., 2011): one accumulator per number of a table.
+    """Adagrad (Duchi et al., 2011): one accumulator per element of a table.
 
     Attributes:
         initial_lr: learning rate of the first epoch; warm-up and decay are those of the towers.
-        epsilon: added to the accumulator's root.
-        weight_decay: decoupled, of the rows a step reads, when it reads them.
+        epsilon: added to the square root of the accumulator.
+        weight_decay: decoupled weight decay, applied to the rows that a step reads.
     """
 
     initial_lr: PositiveFloat = 0.05
@@ -83,11 +90,11 @@ class Adagrad:
 
 @config_class
 class LazyAdam:
-    """Adam that updates the moments of a table's row only when a step reads it: two numbers beside each of the table.
+    """Lazy Adam: updates the moments of a table row only when a step reads it; two moments per element.
 
     Attributes:
         initial_lr: learning rate of the first epoch; warm-up and decay are those of the towers.
-        weight_decay: decoupled, of the rows a step reads, when it reads them.
+        weight_decay: decoupled weight decay, applied to the rows that a step reads.
     """
 
     initial_lr: PositiveFloat = 1e-3
@@ -108,21 +115,22 @@ class TrainConfig:
 
     Attributes:
         batch_size: training rows per step.
-        epochs: passes over the training rows at most.
-        optimizer: of the towers.
-        table_optimizer: of the embedding tables; it brings its own learning rate.
-        initial_lr: the towers' learning rate of the first epoch.
+        epochs: maximum number of epochs.
+        optimizer: optimizer of the towers.
+        table_optimizer: optimizer of the embedding tables, with its own learning rate.
+        initial_lr: learning rate of the towers in the first epoch.
         lr_decay_rate: factor applied every `lr_decay_epochs` epochs, to the tables' learning rate as well.
-        lr_staircase: decays at once after `lr_decay_epochs` epochs; otherwise a little at every step.
-        warmup_steps: steps in which learning rates rise in a line from almost zero.
+        lr_decay_epochs: epochs per decay by `lr_decay_rate`.
+        lr_staircase: decays in steps every `lr_decay_epochs` epochs; otherwise continuously.
+        warmup_steps: steps of linear warm-up of the learning rates.
         monitor: validation metric that chooses the best epoch, "NAME@K"; "" keeps the last epoch.
         patience: epochs without a better `monitor` before training stops; 0 never stops early.
         evaluate_every: epochs between two validations.
-        steps_per_execution: steps between two returns to Python: its share of a short step's time becomes small.
-        checkpoint_minutes: minutes between two checkpoints within an epoch; one follows every epoch anyway.
-        precision: "mixed_bfloat16" multiplies matrices in bfloat16, in training alone: hidden layers, projections and
-            the losses' logits. Weights, sums, and all that is evaluated or exported are float32. It pays on processors
-            that have such products (`twotower doctor` tells) and costs on others.
+        steps_per_execution: steps per call of the compiled training function; more reduce the overhead of Python.
+        checkpoint_minutes: minutes between two checkpoints within an epoch; every epoch ends with one as well.
+        precision: "mixed_bfloat16" computes matrix products in bfloat16 during training: hidden layers, projections and
+            the losses' logits. Weights, sums, evaluation and export stay float32. It is faster on processors with
+            bfloat16 instructions (see `twotower doctor`) and slower on others.
     """
 
     batch_size: Positive = 4096
@@ -143,19 +151,19 @@ class TrainConfig:
 
     @property
     def mixed(self) -> bool:
-        """Whether training multiplies in bfloat16."""
+        """Whether training computes matrix products in bfloat16."""
         return self.precision == "mixed_bfloat16"
 
 
 @config_class
 class EvaluationConfig:
-    """How the model is judged.
+    """The evaluation protocol.
 
     Attributes:
         ks: cut-offs of the ranking metrics.
-        exclude_seen: leaves the user's training (and, on test, validation) positives out of the ranking.
-        query: "user": one query per user, as of the first held-out event, relevant are all held-out positives;
-            "event": one query per held-out positive, relevant is its item.
+        exclude_seen: excludes the user's training positives (for test also the validation positives) from the ranking.
+        query: "user": one query per user, as of the first held-out event, with all held-out positives relevant;
+            "event": one query per held-out positive, with its item relevant.
     """
 
     ks: Annotated[tuple[Positive, ...], Field(min_length=1)] = (10, 20, 50, 100)
@@ -165,13 +173,14 @@ class EvaluationConfig:
 
 @config_class
 class IndexConfig:
-    """The index in the bundle.
+    """The nearest-neighbour index of the bundle.
 
     Attributes:
-        k: answers of the in-graph `recommend` signature, and the k at which recall is measured.
-        target_recall: recall@k against exact search that the index must reach.
-        kind: "auto" is exact search up to `exact_below` items and ScaNN above.
-        recommend_below: catalogues up to this size get the in-graph `recommend` signature.
+        k: number of items returned by the in-graph `recommend` signature, and the k at which recall is measured.
+        target_recall: required recall@k of the index, compared with exact search.
+        kind: "auto" uses exact search up to `exact_below` items and ScaNN above.
+        exact_below: largest catalogue for which "auto" uses exact search.
+        recommend_below: largest catalogue for which the bundle has the in-graph `recommend` signature.
     """
 
     k: Positive = 100
