@@ -72,8 +72,8 @@ FAULTS = (
     ),
     Fault(
         "shared draws are left out of the columns' mixture",
-        "q += part.draws * part.sampler.shared_probability(asked)",
-        "q += 0 * part.sampler.shared_probability(asked)",
+        "q += part.draws * part.sampler.shared_probability(known)",
+        "q += 0 * part.sampler.shared_probability(known)",
         ("test_mixture.py",),
     ),
     Fault(

@@ -7,7 +7,7 @@ from tests.sampling.worlds import COLD, ITEMS, USERS, fits, one_row, positives, 
 from twotower_tf.errors import DataError
 from twotower_tf.sampling.catalogue_samplers import PopularitySampler, UniformSampler
 from twotower_tf.sampling.pairs import Pairs
-from twotower_tf.sampling.row_sampler import Rows
+from twotower_tf.sampling.row_sampler import PositivesBatch
 
 KNOWN = positives()
 COUNTS = np.bincount(KNOWN.items, minlength=ITEMS)
@@ -61,7 +61,7 @@ def test_counts_beyond_float32s_whole_numbers_are_told_apart():
     assert sampler.weight(items).tolist() == [16_777_216, 16_777_217, 16_777_219, 0]
     assert sampler.shared_probability(items).tolist() == [count / 50_331_652 for count in counts.tolist()]
     # User 0 is left items 1 and 2, user 1 items 0 and 2.
-    rows = Rows(np.arange(2), np.arange(2), np.arange(2))
+    rows = PositivesBatch(np.arange(2), np.arange(2), np.arange(2))
     assert sampler.probability(rows, np.array([[1], [0]]))[:, 0].tolist() == [
         16_777_217 / 33_554_436, 16_777_216 / 33_554_435
     ]  # fmt: skip
@@ -87,19 +87,20 @@ def test_a_user_who_has_everything_is_told_clearly():
     with pytest.raises(DataError) as error:
         UniformSampler(everything).require_left(np.arange(1))
     assert str(error.value) == (
-        "a user with 20 training positives leaves none of the 20 items that Uniform draws from; exclude such users "
+        "sampling.negatives: Uniform has no item to draw for a user with 20 training positives, which include all 20 "
+        "items it draws from; exclude such users "
         "(data.exclude) or use InBatchSoftmax() with (InBatch(),)"
     )
     # Who has all that are ever drawn, though not the catalogue, has nothing to draw either.
     warm = Pairs(np.zeros(3, np.int64), np.arange(3), 1, 5)
     counts = np.array([1, 1, 1, 0, 0])
     PopularitySampler(warm, counts, 0.75, 1.0).require_left(np.arange(1))
-    with pytest.raises(DataError, match="leaves none of the 3 items that Popularity draws from"):
+    with pytest.raises(DataError, match="Popularity has no item to draw for .* include all 3 items it draws from"):
         PopularitySampler(warm, counts, 0.75, 0.0).require_left(np.arange(1))
 
 
 def test_draws_are_a_function_of_the_seed():
-    rows = Rows(np.arange(9), np.arange(9), np.array([KNOWN.of(user)[0] for user in range(9)]))
+    rows = PositivesBatch(np.arange(9), np.arange(9), np.array([KNOWN.of(user)[0] for user in range(9)]))
     for sampler, _ in samplers():
         one, same, other = (sampler.draw(np.random.default_rng(seed), rows, 5) for seed in (4, 4, 5))
         np.testing.assert_array_equal(one, same)

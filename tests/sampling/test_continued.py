@@ -32,7 +32,7 @@ from twotower_tf.config import (
 from twotower_tf.prepare.preparation import prepare
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.sampling import accidental_hits
-from twotower_tf.sampling.row_sampler import Rows
+from twotower_tf.sampling.row_sampler import PositivesBatch
 from twotower_tf.sampling.samplers import Samplers
 
 DAYS = (1, 2, 3)
@@ -112,7 +112,7 @@ def test_nothing_a_user_ever_took_is_drawn(chained: tuple[Path, dict[int, list[d
     liked = set(taken(log, prepared))
     names, items = prepared.user_ids(), prepared.item_ids()
     index = np.flatnonzero(keys["label"] == 1)
-    rows = Rows(index, keys["user_row"][index], keys["item_row"][index])
+    rows = PositivesBatch(index, keys["user_row"][index], keys["item_row"][index])
     rng = np.random.default_rng(0)
     present_of: Counter[str] = Counter()
     assert samplers.mined is not None
@@ -143,7 +143,7 @@ def test_what_a_user_took_before_is_masked_among_the_batchs_candidates(
     index = np.flatnonzero(keys["label"] == 1)[:16]
     users, own = keys["user_row"][index], keys["item_row"][index]
     columns = samplers.columns.items(own[:8], samplers.columns.draw(np.random.default_rng(3)), own[8:])
-    found = {tuple(pair) for pair in accidental_hits.accidental(samplers.positives, users[:8], columns).tolist()}
+    found = {tuple(pair) for pair in accidental_hits.find_hits(samplers.positives, users[:8], columns).tolist()}
     expected = {
         (row, place)
         for row in range(8)
@@ -185,5 +185,7 @@ def test_a_user_who_is_not_trained_on_need_not_be_left_anything(tmp_path: Path) 
     prepared = Prepared.open(tmp_path / "two")
     samplers = Samplers(made, prepared, prepared.columns("train", prepared.manifest["keys"]))
     user = prepared.user_ids().tolist().index("b")
-    drawn, _ = samplers.rows.draw(np.random.default_rng(0), Rows(np.zeros(1, int), np.array([user]), np.array([1])))
+    drawn, _ = samplers.rows.draw(
+        np.random.default_rng(0), PositivesBatch(np.zeros(1, int), np.array([user]), np.array([1]))
+    )
     assert set(prepared.item_ids()[drawn[0]]) <= {"i2", "i3", "i4"}

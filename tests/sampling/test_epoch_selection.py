@@ -5,7 +5,7 @@ import pytest
 
 from twotower_tf.config import Downsample, SamplingConfig
 from twotower_tf.errors import DataError
-from twotower_tf.sampling.epoch_selection import Selection, describe_untimed, keep_probability, row_weights
+from twotower_tf.sampling.epoch_selection import EpochSelection, describe_untimed, keep_probability, row_weights
 
 # A hundred positives of item 0, fifty of item 1, ten of item 2, and five rows with label 0.
 ITEMS = np.repeat([0, 1, 2, 0], [100, 50, 10, 5])
@@ -14,7 +14,7 @@ USERS = np.arange(165) % 11
 
 
 def selection(sampling, users=USERS, labelled=False):
-    return Selection(sampling, users, ITEMS, LABEL, 4, labelled=labelled)
+    return EpochSelection(sampling, users, ITEMS, LABEL, 4, labelled=labelled)
 
 
 def test_the_rule_of_word2vec_by_hand():
@@ -30,7 +30,7 @@ def test_shares_are_exact_beyond_float32s_whole_numbers():
     z = [16_777_217 / 67_108_864, 50_331_647 / 67_108_864]
     expected = [(4 * each**0.5 + 1) / (16 * each) for each in z]
     np.testing.assert_allclose(keep_probability(counts, 1 / 16), expected, rtol=1e-12)
-    share = Selection(SamplingConfig(), np.zeros(3, int), np.array([0, 1, 1]), np.ones(3), 2, labelled=False).share
+    share = EpochSelection(SamplingConfig(), np.zeros(3, int), np.array([0, 1, 1]), np.ones(3), 2, labelled=False).share
     assert share.tolist() == [1 / 3, 2 / 3]  # as float64; float32's thirds are others
 
 
@@ -117,7 +117,7 @@ def test_rows_without_a_time_weigh_as_the_others_do_on_average():
     mean = (0.25 + 0.5 + 1) / 3
     np.testing.assert_allclose(row_weights(keys, 10.0), [0.25, mean, 0.5, 3 * mean, 2.0], rtol=1e-6)
     assert describe_untimed(keys["timestamp"], 10.0) == (
-        "sampling.recency_half_life: 2 of 5 training rows have no time; each is weighed by 0.583, "
+        "sampling.recency_half_life: 2 of 5 training rows have no time; each gets the factor 0.583, "
         "the mean of the others"
     )
     assert describe_untimed(keys["timestamp"], 0.0) == describe_untimed(keys["timestamp"][[0, 2]], 10.0) == ""
@@ -135,4 +135,4 @@ def test_recency_without_any_time():
 def test_weights_that_are_all_nothing():
     with pytest.raises(DataError) as error:
         row_weights({"timestamp": np.zeros(2), "weight": np.zeros(2)}, 0.0)
-    assert str(error.value) == "every training row weighs 0; check data.weight"
+    assert str(error.value) == "data.weight: every training row has weight 0 (expected at least one positive weight)"

@@ -8,7 +8,7 @@ from twotower_tf.sampling.catalogue_samplers import UniformSampler
 from twotower_tf.sampling.mined import MinedSampler
 from twotower_tf.sampling.pairs import Pairs
 from twotower_tf.sampling.rejections import RejectionSampler
-from twotower_tf.sampling.row_sampler import Rows
+from twotower_tf.sampling.row_sampler import PositivesBatch
 from twotower_tf.sampling.same_attribute import SameAttributeSampler, groups_of
 from twotower_tf.sampling.skip_above import SkipAboveSampler
 
@@ -17,7 +17,7 @@ CATALOGUE = np.arange(ITEMS)
 
 
 def every_row():
-    return Rows(np.arange(len(KNOWN)), KNOWN.owners(), KNOWN.items)
+    return PositivesBatch(np.arange(len(KNOWN)), KNOWN.owners(), KNOWN.items)
 
 
 def judge(sampler, rows, pool_of, draws=7):
@@ -111,7 +111,7 @@ def test_skip_above_takes_only_what_stood_above_in_the_same_list():
     log = lists()
     sampler = SkipAboveSampler(KNOWN, log["user"], log["item"], log["label"], log["list"], log["position"])
     taken = np.flatnonzero(log["label"] == 1)
-    rows = Rows(taken, log["user"][taken], log["item"][taken])
+    rows = PositivesBatch(taken, log["user"][taken], log["item"][taken])
 
     def pool(place):
         row = taken[place]
@@ -137,7 +137,7 @@ def test_two_users_who_share_a_number_of_a_list_do_not_share_the_list():
         lists=np.zeros(4, np.int64),
         position=np.array([1.0, 2.0, 1.0, 2.0]),
     )
-    rows = Rows(np.array([1, 3]), np.array([0, 1]), np.array([2, 3]))
+    rows = PositivesBatch(np.array([1, 3]), np.array([0, 1]), np.array([2, 3]))
     assert sampler.draw(np.random.default_rng(0), rows, 2).tolist() == [[0, 0], [1, 1]]
 
 
@@ -167,7 +167,7 @@ def test_a_short_catalogue_gives_short_rankings():
     sampler = MinedSampler(known, UniformSampler(known), (2, 6))
     scores = np.array([[0.0, 9.0, 8.0, 3.0, 2.0, 1.0], [9.0, 1.0, 2.0, 3.0, 4.0, 5.0]], np.float32)
     sampler.refresh(np.array([0, 1]), scores, np.eye(6, dtype=np.float32))
-    rows = Rows(np.array([0, 2]), np.array([0, 1]), np.array([1, 0]))
+    rows = PositivesBatch(np.array([0, 2]), np.array([0, 1]), np.array([1, 0]))
     # User 0 is left 3, 4, 5, 0 in this order, of which 3 is the first; user 1 is left 5, 4, 3, 2, 1.
     drawn = sampler.draw(np.random.default_rng(0), rows, 10_000)
     assert fits(np.bincount(drawn[0], minlength=6), [1 / 3, 0, 0, 0, 1 / 3, 1 / 3])

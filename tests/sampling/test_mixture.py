@@ -5,9 +5,9 @@ import pytest
 
 from tests.sampling.worlds import ITEMS, fits, one_row, positives, repeated
 from twotower_tf.sampling.catalogue_samplers import PopularitySampler, UniformSampler
-from twotower_tf.sampling.mixture import Columns, Part, RowMixture, SharedPart
+from twotower_tf.sampling.mixture import Part, RowMixture, SharedCandidates, SharedPart
 from twotower_tf.sampling.rejections import RejectionSampler
-from twotower_tf.sampling.row_sampler import Rows
+from twotower_tf.sampling.row_sampler import PositivesBatch
 from twotower_tf.sampling.same_attribute import SameAttributeSampler
 
 KNOWN = positives()
@@ -73,7 +73,9 @@ def test_the_own_items_probability_is_as_if_it_were_allowed():
 
 def columns(in_batch=True, queue=0, parts=()):
     share = COUNTS / COUNTS.sum()
-    return Columns(share, in_batch, [SharedPart(type(each).__name__, each, draws) for each, draws in parts], queue)
+    return SharedCandidates(
+        share, in_batch, [SharedPart(type(each).__name__, each, draws) for each, draws in parts], queue
+    )
 
 
 def test_in_batch_alone_is_the_items_share():
@@ -113,6 +115,6 @@ def test_nothing_for_the_batch_is_no_columns():
 def test_a_row_without_any_negative():
     row = one_row(KNOWN, 3)
     made = RowMixture([Part("Rejections", RejectionSampler(KNOWN, *[np.array([5])] * 2), 2)])
-    drawn, present = made.draw(np.random.default_rng(0), Rows(row.index, row.users, row.own))
+    drawn, present = made.draw(np.random.default_rng(0), PositivesBatch(row.index, row.users, row.own))
     assert not present.any() and drawn.tolist() == [[row.own[0]] * 2]
     assert made.log_q(row, drawn, made.own_log_q(row)).tolist() == [[0.0, 0.0]]

@@ -46,7 +46,7 @@ def test_accidental_hits_equal_brute_force():
         liked = set(zip(users.tolist(), items.tolist(), strict=True))
         asked = rng.integers(0, 32, 25)
         columns = np.concatenate([rng.integers(0, 40, 50), [-1, -1]])  # with repeats, and empty slots of a queue
-        found = accidental_hits.accidental(Pairs(users, items, 32, 40), asked, columns)
+        found = accidental_hits.find_hits(Pairs(users, items, 32, 40), asked, columns)
         expected = [
             [row, column]
             for row in range(25)
@@ -59,5 +59,5 @@ def test_accidental_hits_equal_brute_force():
 
 def test_no_hit_at_all():
     pairs = Pairs(np.array([0]), np.array([1]), 4, 9)
-    assert accidental_hits.accidental(pairs, np.array([2, 3]), np.array([1, 5])).shape == (0, 2)
-    assert accidental_hits.accidental(pairs, np.array([0]), np.array([-1, -1])).shape == (0, 2)
+    assert accidental_hits.find_hits(pairs, np.array([2, 3]), np.array([1, 5])).shape == (0, 2)
+    assert accidental_hits.find_hits(pairs, np.array([0]), np.array([-1, -1])).shape == (0, 2)

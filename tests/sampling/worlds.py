@@ -3,7 +3,7 @@
 import numpy as np
 
 from twotower_tf.sampling.pairs import Pairs
-from twotower_tf.sampling.row_sampler import Rows
+from twotower_tf.sampling.row_sampler import PositivesBatch
 
 USERS, ITEMS, COLD = 40, 60, 56
 
@@ -20,11 +20,11 @@ def positives(seed=0, per_user=8):
 
 def one_row(known, user, index=0, place=0):
     """A row of a user's positive."""
-    return Rows(np.array([index]), np.array([user]), known.of(user)[place : place + 1])
+    return PositivesBatch(np.array([index]), np.array([user]), known.of(user)[place : place + 1])
 
 
 def repeated(row, times):
-    return Rows(*(np.repeat(part, times) for part in (row.index, row.users, row.own)))
+    return PositivesBatch(*(np.repeat(part, times) for part in (row.index, row.users, row.own)))
 
 
 def sample(sampler, row, draws=1_000_000, seed=5):

@@ -10,7 +10,7 @@ from tests.model.filled import fill_tables
 from twotower_tf.config import InBatch, InBatchSoftmax, Mined, Queue, SamplingConfig, TrainConfig, Uniform
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.prepare.prepared import Prepared
-from twotower_tf.sampling.row_sampler import Rows
+from twotower_tf.sampling.row_sampler import PositivesBatch
 from twotower_tf.train import mining, training_loop
 from twotower_tf.train.batches import Batches
 from twotower_tf.train.checkpoints import load_model
@@ -55,7 +55,7 @@ def test_the_ranking_is_the_models(run):
         liked = positives.of(int(user))
         score[liked] = -np.inf
         best = -np.sort(-score)[4:20]
-        drawn = mined.draw(np.random.default_rng(0), Rows(np.array([row]), np.array([user]), liked[:1]), 300)
+        drawn = mined.draw(np.random.default_rng(0), PositivesBatch(np.array([row]), np.array([user]), liked[:1]), 300)
         # By score: towers that nobody has trained have items of the same vector, which no order is stated for.
         np.testing.assert_allclose(-np.sort(-score[np.unique(drawn)]), best, atol=1e-6)
 

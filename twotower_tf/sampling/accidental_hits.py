@@ -1,4 +1,4 @@
-"""Accidental hits: candidates of the whole batch that are no negatives of a row."""
+"""Accidental hits: candidates shared by the batch that are positives of a row's user."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import numpy as np
 from twotower_tf.sampling.pairs import Ints, Items, Pairs, ranges
 
 
-def accidental(positives: Pairs, users: Ints, columns: Ints) -> Items:
-    """Finds where a column's item is a training positive of a row's user, the row's own item among them.
+def find_hits(positives: Pairs, users: Ints, columns: Ints) -> Items:
+    """Finds the pairs of row and shared candidate whose item is a training positive of the row's user.
 
-    The cost is the number of the batch's distinct users' positives and of the hits, not rows times columns.
+    The row's own item is one of them. The cost is proportional to the positives of the batch's distinct users and to
+    the hits, not to rows times columns.
 
     Args:
-        positives: of every user.
+        positives: training positives of every user.
         users: `[batch]` user rows.
-        columns: `[columns]` catalogue rows; -1 is no item.
+        columns: `[columns]` catalogue rows of the shared candidates; -1 is an empty slot.
 
     Returns:
         `[hits, 2]` int32 (row, column), sorted by row.
@@ -29,7 +30,7 @@ def accidental(positives: Pairs, users: Ints, columns: Ints) -> Items:
     known, user_of = np.unique(users, return_inverse=True)
     counts = positives.counts[known]
     liked = positives.items[ranges(positives.starts[known], counts)]
-    hit = np.flatnonzero(times[liked])  # few of them: all that follows is small
+    hit = np.flatnonzero(times[liked])  # few of them, so all arrays below are small
     liked = liked[hit]
     per_item = times[liked]
     met = order[ranges(begin[liked], per_item)].astype(np.int32)  # columns, user by user

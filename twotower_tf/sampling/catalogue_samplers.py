@@ -1,4 +1,4 @@
-"""Negatives from the whole catalogue: every item alike, or hot ones more often."""
+"""Samplers of negatives from the whole catalogue: uniform, or by popularity."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import numpy as np
 
 from twotower_tf.errors import DataError
 from twotower_tf.sampling.pairs import Ints, Items, Mask, Pairs
-from twotower_tf.sampling.row_sampler import Floats, Rows, draw_allowed
+from twotower_tf.sampling.row_sampler import Floats, PositivesBatch, draw_allowed
 
 
 class CatalogueSampler(ABC):
-    """Draws item j with a probability in proportion to its weight w_j, the user's training positives excepted.
+    """Draws item j with probability proportional to its weight w_j, excluding the user's training positives.
 
-    For a row of user u, p(j) = w_j / (W - W_u): W is the catalogue's weight and W_u that of u's positives. For the
-    whole batch, where positives are masked afterwards, p(j) = w_j / W.
+    For a row of user u, p(j) = w_j / (W - W_u), where W is the weight of the catalogue and W_u that of u's positives.
+    For draws shared by the batch, whose accidental hits are masked afterwards, p(j) = w_j / W.
     """
 
     def __init__(self, positives: Pairs, total: float, kind: str) -> None:
-        """Adds up what is left to each user.
+        """Computes W - W_u of each user.
 
         Args:
-            positives: of every user.
-            total: the catalogue's weight.
-            kind: what the configuration calls it.
+            positives: training positives of every user.
+            total: W, the weight of the catalogue.
+            kind: name of the configuration class, for errors.
         """
         self._positives = positives
         self._total = total
@@ -34,13 +34,13 @@ class CatalogueSampler(ABC):
         )
 
     def require_left(self, users: Ints) -> None:
-        """Checks that there is something to draw for each of these users.
+        """Checks that each of these users has at least one item that can be drawn.
 
         Args:
-            users: `[n]` user rows, those that negatives are drawn for.
+            users: `[n]` rows of the users that negatives are drawn for.
 
         Raises:
-            DataError: for a user whose positives are all that could be drawn.
+            DataError: for a user whose positives include every such item.
         """
         drawable = self.weight(self._positives.items) > 0
         taken = np.bincount(self._positives.owners()[drawable], minlength=len(self._positives.counts))[users]
@@ -48,27 +48,28 @@ class CatalogueSampler(ABC):
         if taken.max(initial=0) >= total:
             count = self._positives.counts[users[int(taken.argmax())]]
             raise DataError(
-                f"a user with {count:,} training positives leaves none of the {total:,} items that {self._kind} draws "
-                "from; exclude such users (data.exclude) or use InBatchSoftmax() with (InBatch(),)"
+                f"sampling.negatives: {self._kind} has no item to draw for a user with {count:,} training positives, "
+                f"which include all {total:,} items it draws from; exclude such users (data.exclude) or use "
+                "InBatchSoftmax() with (InBatch(),)"
             )
 
     @abstractmethod
     def weight(self, items: Ints) -> Floats:
-        """The weights of items, of their shape."""
+        """Returns the weights of items, in the shape of `items`."""
 
     @abstractmethod
     def propose(self, rng: np.random.Generator, draws: int) -> Ints:
-        """`[draws]` items of the whole catalogue, positives or not."""
+        """Draws `[draws]` items from the whole catalogue, positives included."""
 
     def shared_probability(self, items: Ints) -> Floats:
-        """Of one draw of `propose`, of the shape of `items`."""
+        """Returns the probability of one draw of `propose`, in the shape of `items`."""
         return self.weight(items) / self._total
 
-    def available(self, rows: Rows) -> Mask:
-        """All of them: the constructor has seen to it."""
+    def available(self, rows: PositivesBatch) -> Mask:
+        """Always available; `require_left` checks it."""
         return np.ones(len(rows), bool)
 
-    def draw(self, rng: np.random.Generator, rows: Rows, draws: int) -> Items:
+    def draw(self, rng: np.random.Generator, rows: PositivesBatch, draws: int) -> Items:
         """See `RowSampler`."""
 
         def choose(place: int, number: int) -> Ints:
@@ -80,42 +81,42 @@ class CatalogueSampler(ABC):
 
         return draw_allowed(self._positives, rows.users, draws, lambda places: self.propose(rng, len(places)), choose)
 
-    def probability(self, rows: Rows, items: Ints) -> Floats:
-        """Returns that of one draw, for items `[batch, n]` that are none of the user's positives."""
+    def probability(self, rows: PositivesBatch, items: Ints) -> Floats:
+        """Returns the probability of one draw, for items `[batch, n]` that are not positives of the user."""
         return self.weight(items) / self._left[rows.users][:, np.newaxis]
 
-    def own_probability(self, rows: Rows) -> Floats:
-        """Returns that of the row's own item, were it allowed like any other: w / (W - W_u + w), `[batch]`."""
+    def own_probability(self, rows: PositivesBatch) -> Floats:
+        """Returns the probability of the row's own item if it were not excluded, `[batch]`: w / (W - W_u + w)."""
         own = self.weight(rows.own)
         return own / (self._left[rows.users] + own)
 
 
 class UniformSampler(CatalogueSampler):
-    """Every item alike."""
+    """Draws every item with the same probability."""
 
     def __init__(self, positives: Pairs) -> None:
         super().__init__(positives, float(positives.num_items), "Uniform")
 
     def weight(self, items: Ints) -> Floats:
-        """1 for every item."""
+        """Returns 1 for every item."""
         return np.ones(items.shape)
 
     def propose(self, rng: np.random.Generator, draws: int) -> Ints:
-        """`[draws]` items, every one alike."""
+        """Draws `[draws]` items uniformly."""
         return rng.integers(0, self._positives.num_items, draws, dtype=np.int32)
 
 
 class PopularitySampler(CatalogueSampler):
-    """w_j = max(count_j, floor)^alpha: Mikolov et al. (2013), section 2.2, with a floor under cold items."""
+    """Draws item j with weight w_j = max(count_j, floor)^alpha (Mikolov et al., 2013, section 2.2, plus a floor)."""
 
     def __init__(self, positives: Pairs, counts: Ints, alpha: float, floor: float) -> None:
-        """Adds up the weights.
+        """Computes the weights and their cumulative sum.
 
         Args:
-            positives: of every user.
-            counts: `[num_items]` training positives of each item, of all runs.
-            alpha: the power.
-            floor: the least count; 0 never draws an item without a positive, whatever alpha.
+            positives: training positives of every user.
+            counts: `[num_items]` training positives of each item, those of earlier runs included.
+            alpha: exponent.
+            floor: minimum count; with 0, items without a positive are never drawn, whatever alpha.
         """
         raised = np.maximum(counts, floor).astype(np.float64)
         self._weights = np.where(raised > 0, raised, 1.0) ** alpha * (raised > 0)
@@ -124,10 +125,10 @@ class PopularitySampler(CatalogueSampler):
         super().__init__(positives, float(self._cumulative[-1]), "Popularity")
 
     def weight(self, items: Ints) -> Floats:
-        """Of the items, as the class says."""
+        """Returns the weights of items."""
         return self._weights[items]
 
     def propose(self, rng: np.random.Generator, draws: int) -> Ints:
-        """`[draws]` items by inversion of the cumulative weights."""
+        """Draws `[draws]` items by inverting the cumulative weights."""
         points = rng.random(draws) * self._total
         return np.minimum(np.searchsorted(self._cumulative, points, side="right"), self._last)

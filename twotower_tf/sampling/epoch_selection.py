@@ -1,4 +1,4 @@
-"""Which rows are trained on in an epoch, and how much each of them counts."""
+"""Selects the training rows of each epoch, and computes their weights."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from twotower_tf.sampling.row_sampler import Floats
 _DAY = 86_400.0
 
 
-class Selection:
-    """The rows of every epoch: all of them, or a sample with the same number of rows each time.
+class EpochSelection:
+    """Selects the rows of every epoch: all rows, or a sample of constant size.
 
-    Every positive is given a probability of being kept: that of `Downsample`, for a user who would keep more than
-    `per_user` lowered in proportion to what `per_user` allows. An epoch's positives are a systematic sample with these
-    probabilities (Madow 1949): the rows, shuffled within their group, lie side by side, each as long as its
-    probability, and those are kept that a ruler with marks at distance 1 and a random start touches. So every row is
-    kept exactly as often as it should be, an item (with `per_user`, a user) keeps what it should to within one row, no
-    user more than `per_user`, and the epoch's size is constant to within one row.
+    Every positive has a probability of being kept: that of `Downsample`, scaled down for users who would keep more than
+    `per_user` positives. The positives of an epoch are a systematic sample with these probabilities (Madow, 1949): with
+    the rows shuffled within their group, a row is kept if the cumulative probability crosses u + n for an integer n,
+    where u is uniform in [0, 1). So every row is kept with exactly its probability; the rows kept of an item (with
+    `per_user`, of a user) and of the epoch deviate from their expected number by less than one; and no user keeps more
+    than `per_user`.
 
     Attributes:
-        size: rows of an epoch; one more may be drawn in some.
-        share: `[num_items]` float64, of the positives trained on in an epoch whose item it is. Where the preparation
-            continues an earlier one these are the new rows: with this probability, and not with its share of all runs'
-            positives, an item comes as a row's own item, which is what a correction of in-batch candidates needs.
+        size: rows per epoch; some epochs draw one more.
+        share: `[num_items]` float64, the share of each item among the positives of an epoch: the probability that it is
+            a row's own item, as needed by the logQ correction of in-batch candidates. With `prepare --since` it counts
+            the new rows only.
     """
 
     def __init__(
@@ -38,12 +38,12 @@ class Selection:
         """Computes the probabilities.
 
         Args:
-            sampling: what is asked for.
+            sampling: the configuration.
             users: `[rows]` user rows of the training split.
             items: `[rows]` catalogue rows.
             label: `[rows]`, 1 for positives.
-            num_items: rows of the catalogue.
-            labelled: takes rows with label 0 too, all of them.
+            num_items: number of items of the catalogue.
+            labelled: selects all rows with label 0 as well.
         """
         self._positives = np.flatnonzero(label == 1)
         self._others = np.flatnonzero(label != 1) if labelled else np.empty(0, np.int64)
@@ -64,7 +64,7 @@ class Selection:
         self.share: Floats = counts / max(counts.sum(), 1e-12)
 
     def epoch(self, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-        """An epoch's rows in random order."""
+        """Returns the rows of an epoch in random order."""
         if self._kept is None:
             return rng.permutation(self._rows)
         shuffled = rng.permutation(len(self._positives))
@@ -75,14 +75,14 @@ class Selection:
 
 
 def keep_probability(counts: Floats, t: float) -> Floats:
-    """Probability of keeping an item's positives: min(1, (sqrt(z / t) + 1) · t / z), z being its share of them all.
+    """Computes the probability of keeping an item's positives: min(1, (sqrt(z / t) + 1) · t / z), z being its share.
 
-    The rule of word2vec's code for frequent words (Mikolov et al. 2013 give a variant in section 2.3).
+    This is the subsampling of frequent words in word2vec's code (Mikolov et al., 2013, give a variant in section 2.3).
 
     Args:
-        counts: `[num_items]` positives of each item among the rows to choose from (not those of earlier runs): the
-            rule bounds how much of an epoch one item is.
-        t: share above which items are thinned out.
+        counts: `[num_items]` positives of each item among the rows to choose from, without those of earlier runs: the
+            rule bounds the share of an item in an epoch.
+        t: share above which items are downsampled.
     """
     share = counts / max(counts.sum(), 1.0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -91,19 +91,19 @@ def keep_probability(counts: Floats, t: float) -> Floats:
 
 
 def row_weights(keys: Mapping[str, npt.NDArray[np.generic]], half_life: float) -> npt.NDArray[np.float32] | None:
-    """Computes how much every row of the training split counts: its own weight, halved with every half-life of age.
+    """Computes the weight of every training row: that of `data.weight`, halved with every half-life of age.
 
-    A row without a time has no age. It is neither new nor old, so its factor is the mean one of the rows with a time.
+    A row without a time has an unknown age, so its factor is the mean of those of the rows with a time.
 
     Args:
-        keys: of the split: `timestamp` (seconds, 0 where there is none), and `weight` where the data have one.
-        half_life: days; 0 weighs all ages alike. Age is counted from the newest row.
+        keys: key columns of the split: `timestamp` (seconds, 0 for no time), and `weight` if the data have one.
+        half_life: days; 0 ignores the age. Age is counted from the newest row.
 
     Returns:
-        `[rows]` float32, or None where all count 1.
+        `[rows]` float32, or None if all weights are 1.
 
     Raises:
-        DataError: where no row counts anything, or none has a time to weigh it by.
+        DataError: if all weights are 0, or no row has a time.
     """
     weights: Floats | None = None
     if "weight" in keys:
@@ -114,7 +114,7 @@ def row_weights(keys: Mapping[str, npt.NDArray[np.generic]], half_life: float) -
     if weights is None:
         return None
     if not weights.any():
-        raise DataError("every training row weighs 0; check data.weight")
+        raise DataError("data.weight: every training row has weight 0 (expected at least one positive weight)")
     return weights.astype(np.float32)
 
 
@@ -133,12 +133,12 @@ def _recency(timestamp: npt.NDArray[np.generic], half_life: float) -> Floats:
 
 
 def describe_untimed(timestamp: npt.NDArray[np.generic], half_life: float) -> str:
-    """Says in a line how rows without a time are weighed by `row_weights`; "" where there is nothing to say."""
+    """Formats a note on how `row_weights` weights rows without a time; "" if there are none."""
     missing = int(np.count_nonzero(timestamp == 0))
     if not half_life or not missing:
         return ""
     factor = _recency(timestamp, half_life)[timestamp == 0][0]
     return (
-        f"sampling.recency_half_life: {missing:,} of {len(timestamp):,} training rows have no time; each is weighed by "
-        f"{factor:.3g}, the mean of the others"
+        f"sampling.recency_half_life: {missing:,} of {len(timestamp):,} training rows have no time; each gets the "
+        f"factor {factor:.3g}, the mean of the others"
     )

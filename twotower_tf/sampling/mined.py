@@ -1,4 +1,4 @@
-"""Hard negatives from the model's own ranking."""
+"""Hard negatives mined from the model's own ranking."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import numpy.typing as npt
 
 from twotower_tf.sampling.catalogue_samplers import CatalogueSampler
 from twotower_tf.sampling.pairs import Ints, Items, Mask, Pairs, ranges
-from twotower_tf.sampling.row_sampler import Rows
+from twotower_tf.sampling.row_sampler import PositivesBatch
 
 BLOCK_BYTES = 32 << 20  # of scores held at a time
 
 
 class MinedSampler:
-    """Draws from what the model ranked between two places for the row's user, every item alike.
+    """Draws uniformly from the items between two ranks of the model's ranking for the row's user.
 
-    Until the first ranking it draws like `Uniform`.
+    Before the first ranking it draws like `Uniform`.
 
     Huang et al., "Embedding-based Retrieval in Facebook Search" (KDD 2020), section 6.1.
     """
@@ -24,9 +24,9 @@ class MinedSampler:
         """Starts without a ranking.
 
         Args:
-            positives: of every user.
-            uniform: what draws until there is a ranking.
-            ranks: first and last place, counted from 1 without the user's positives.
+            positives: training positives of every user.
+            uniform: the sampler used before the first ranking.
+            ranks: first and last rank, counted from 1 among the items that are not positives of the user.
         """
         self._positives = positives
         self._uniform = uniform
@@ -39,10 +39,10 @@ class MinedSampler:
     def refresh(
         self, users: Ints, user_vectors: npt.NDArray[np.float32], item_vectors: npt.NDArray[np.float32]
     ) -> None:
-        """Ranks the catalogue anew for every user, block by block; among equal scores any order.
+        """Ranks the catalogue again for every user, in blocks; ties are in any order.
 
         Args:
-            users: `[n]` user rows, those with a training positive.
+            users: `[n]` rows of the users with a training positive.
             user_vectors: `[n, dim]` float32.
             item_vectors: `[num_items, dim]` float32.
         """
@@ -63,11 +63,11 @@ class MinedSampler:
 
     # --- draws --------------------------------------------------------------------------------------------------------
 
-    def available(self, rows: Rows) -> Mask:
+    def available(self, rows: PositivesBatch) -> Mask:
         """See `RowSampler`."""
         return np.ones(len(rows), bool) if self._pools is None else self._counts[rows.users] > 0
 
-    def draw(self, rng: np.random.Generator, rows: Rows, draws: int) -> Items:
+    def draw(self, rng: np.random.Generator, rows: PositivesBatch, draws: int) -> Items:
         """See `RowSampler`."""
         if self._pools is None:
             return self._uniform.draw(rng, rows, draws)
@@ -78,22 +78,22 @@ class MinedSampler:
 def _between(
     scores: npt.NDArray[np.float32], candidates: npt.NDArray[np.int64], first: int, width: int
 ) -> tuple[Items, npt.NDArray[np.int64]]:
-    """The columns ranked `first` to `first + width - 1` in each row, ascending; see `refresh`.
+    """Returns the columns ranked `first` to `first + width - 1` in each row, in ascending order; see `refresh`.
 
     Args:
-        scores: `[n, num_items]`, minus infinity where an item does not take part.
-        candidates: `[n]`, how many do.
-        first: place, from 1.
-        width: places.
+        scores: `[n, num_items]`, minus infinity for excluded items.
+        candidates: `[n]`, number of items that are not excluded.
+        first: first rank, from 1.
+        width: number of ranks.
 
     Returns:
-        `[n, width]` int32 padded with num_items, and `[n]` how many there are.
+        `[n, width]` int32 padded with num_items, and `[n]` the number of items before the padding.
     """
     num_items = scores.shape[1]
     counts = np.clip(candidates - (first - 1), 0, width)
-    cut = num_items - (first - 1)  # ascending order: the best first - 1 stand from here on
+    cut = num_items - (first - 1)  # in ascending order the best first - 1 items start here
     bounds = [cut - width] if cut == num_items else [cut - width, cut]
     ordered = np.argpartition(scores, bounds, axis=1)[:, cut - width : cut]
-    # The weakest places of a short ranking are items that take no part.
+    # The lowest ranks of a short ranking are excluded items.
     valid = np.take_along_axis(scores, ordered, axis=1) > -np.inf
     return np.sort(np.where(valid, ordered, num_items), axis=1).astype(np.int32), counts

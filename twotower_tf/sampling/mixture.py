@@ -1,12 +1,12 @@
-"""Several samplers at once, and the probability with which an item is drawn by any of them.
+"""Mixtures of samplers, and the probability that an item is drawn by any of them.
 
-q(j) = Σ_k n_k p_k(j) / Σ_k n_k, where sampler k makes n_k of the draws and gives item j with probability p_k(j): the
+q(j) = Σ_k n_k p_k(j) / Σ_k n_k, where sampler k makes n_k of the draws and draws item j with probability p_k(j): the
 balance heuristic of Veach and Guibas, "Optimally Combining Sampling Techniques for Monte Carlo Rendering" (SIGGRAPH
-1995). The mean of f(j) / q(j) over the draws then estimates Σ_j f(j), whichever of them gave j.
+1995). The mean of f(j) / q(j) over all draws is an unbiased estimate of Σ_j f(j), whichever sampler drew j.
 
-Only draws from the whole catalogue estimate its sum. A hard negative is drawn from a few items, with a probability a
-thousand times as large, and 1 / q would take away what it was drawn for. It is an example of its own, compared with the
-positive as it is: its q is the positive's, and its weight says how much it counts.
+Only draws from the whole catalogue estimate its sum. A hard negative is drawn from a few items with a much larger
+probability, and a correction by 1 / q would cancel its effect. It is not corrected: its q is that of the positive, and
+its weight is configured.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from twotower_tf.sampling.catalogue_samplers import CatalogueSampler
 from twotower_tf.sampling.pairs import Ints, Items, Mask
-from twotower_tf.sampling.row_sampler import Floats, Rows, RowSampler
+from twotower_tf.sampling.row_sampler import Floats, PositivesBatch, RowSampler
 
 LogQ = npt.NDArray[np.float32]
 
@@ -28,13 +28,13 @@ NO_ITEM = -1
 
 @dataclass(frozen=True)
 class Part:
-    """One kind's share of a mixture.
+    """One component of a mixture.
 
     Attributes:
-        kind: what the configuration calls it.
-        sampler: of its draws; a `CatalogueSampler` where q is corrected for.
-        draws: how many it makes.
-        weight: how much each of them counts in the loss.
+        kind: name of the configuration class.
+        sampler: the sampler; a `CatalogueSampler` if q is corrected for.
+        draws: number of draws per row.
+        weight: weight of each draw in the loss.
     """
 
     kind: str
@@ -45,7 +45,7 @@ class Part:
 
 @dataclass(frozen=True)
 class SharedPart:
-    """One kind's share of what the whole batch is given; see `Part`."""
+    """One component of the draws shared by the batch; see `Part`."""
 
     kind: str
     sampler: CatalogueSampler
@@ -53,12 +53,12 @@ class SharedPart:
 
 
 class RowMixture:
-    """The negatives that belong to single rows.
+    """The negatives drawn for each row.
 
     Attributes:
-        parts: in the order in which their draws stand.
-        draws: of all parts, for each row.
-        weights: `[draws]` float32, how much each draw counts.
+        parts: the components, in the order of their draws.
+        draws: number of draws per row, of all parts.
+        weights: `[draws]` float32, the weight of each draw.
     """
 
     def __init__(self, parts: Sequence[Part]) -> None:
@@ -71,12 +71,12 @@ class RowMixture:
             np.array([isinstance(part.sampler, CatalogueSampler) for part in parts], bool), counts
         )
 
-    def draw(self, rng: np.random.Generator, rows: Rows) -> tuple[Items, Mask]:
+    def draw(self, rng: np.random.Generator, rows: PositivesBatch) -> tuple[Items, Mask]:
         """Draws for every row.
 
         Returns:
-            Items `[batch, draws]` int32, and bool `[batch, draws]`: false where the sampler had nothing; the item there
-            is the row's own.
+            Items `[batch, draws]` int32, and a mask bool `[batch, draws]`: false where the sampler had no item, in
+            which case the row's own item is in its place.
         """
         items = np.repeat(rows.own[:, np.newaxis].astype(np.int32), self.draws, axis=1)
         present = np.zeros(items.shape, bool)
@@ -89,12 +89,12 @@ class RowMixture:
             first += part.draws
         return items, present
 
-    def log_q(self, rows: Rows, items: Ints, own: LogQ) -> LogQ:
-        """Returns ln q of what `draw` gave, `[batch, draws]`: of a hard negative, the row's own item's.
+    def log_q(self, rows: PositivesBatch, items: Ints, own: LogQ) -> LogQ:
+        """Returns ln q of the draws, `[batch, draws]`; that of a hard negative is the one of the row's own item.
 
         Args:
-            rows: as for `draw`.
-            items: of `draw`.
+            rows: the argument of `draw`.
+            items: the items returned by `draw`.
             own: `[batch]`, ln q of the rows' own items.
         """
         logs = np.repeat(own[:, np.newaxis], self.draws, axis=1)
@@ -104,10 +104,10 @@ class RowMixture:
             )
         return logs
 
-    def own_log_q(self, rows: Rows) -> LogQ:
-        """Returns ln q of the rows' own items, were they allowed like any other, `[batch]`.
+    def own_log_q(self, rows: PositivesBatch) -> LogQ:
+        """Returns ln q of the rows' own items if they were not excluded, `[batch]`.
 
-        Beside hard negatives alone it is 0: nothing is corrected.
+        It is 0 if there are hard negatives only, which are not corrected.
         """
         if not self._catalogue:
             return np.zeros(len(rows), np.float32)
@@ -118,22 +118,24 @@ class RowMixture:
         return logs
 
 
-class Columns:
-    """The candidates that every row of a batch meets: the batch's own items, shared draws, a queue of past items.
+class SharedCandidates:
+    """The candidates shared by all rows of a batch: the batch's own items, shared draws, a queue of past items.
+
+    They are the columns of the batch's matrix of logits.
 
     Attributes:
-        in_batch: whether the batch's own items are among them.
-        parts: of the shared draws.
-        shared: their number.
-        queue: the queue's slots.
+        in_batch: whether the batch's own items are candidates.
+        parts: the components of the shared draws.
+        shared: the number of shared draws.
+        queue: the number of slots of the queue.
     """
 
     def __init__(self, share: Floats, in_batch: bool, parts: Sequence[SharedPart], queue: int) -> None:
-        """Takes the kinds.
+        """Stores the components.
 
         Args:
-            share: `[num_items]`, of the rows trained on in an epoch whose item it is: what comes as a row's own item,
-                now or some steps ago, comes with this probability.
+            share: `[num_items]`, share of each item among the rows of an epoch: the probability that it is a row's own
+                item, in this batch or an earlier one.
             in_batch: see the class.
             parts: see the class.
             queue: see the class.
@@ -148,35 +150,35 @@ class Columns:
         return self.in_batch or bool(self.shared or self.queue)
 
     def draw(self, rng: np.random.Generator) -> Items:
-        """`[shared]` int32 catalogue rows for the whole batch."""
+        """Draws `[shared]` int32 catalogue rows for the whole batch."""
         drawn = [part.sampler.propose(rng, part.draws) for part in self.parts]
         return np.concatenate(drawn).astype(np.int32) if drawn else np.empty(0, np.int32)
 
     def items(self, own: Ints, shared: Ints, before: Ints) -> Items:
-        """All columns' items, `[columns]`: own, shared, then the queue, oldest first and filled from its end.
+        """Returns the candidates' items `[columns]`: own, shared, then the queue, oldest first, filled from its end.
 
         Args:
             own: `[batch]` the batch's own items.
-            shared: of `draw`.
-            before: `[at most queue]` own items of the batches before, the newest last.
+            shared: the items returned by `draw`.
+            before: `[at most queue]` own items of the previous batches, the newest last.
         """
         slots = np.full(self.queue, NO_ITEM, np.int32)
         slots[self.queue - len(before) :] = before
         return np.concatenate([own if self.in_batch else own[:0], shared, slots]).astype(np.int32)
 
     def log_q(self, items: Ints, batch: int, queued: int) -> LogQ:
-        """Ln q of items under the mixture of all columns' kinds.
+        """Returns ln q of items under the mixture of all components.
 
         Args:
-            items: catalogue rows; -1, an empty slot of the queue, is given plus infinity.
-            batch: rows of the batch.
-            queued: slots of the queue that hold something.
+            items: catalogue rows; for -1, an empty slot of the queue, the result is plus infinity.
+            batch: number of rows of the batch.
+            queued: number of filled slots of the queue.
         """
-        asked = np.maximum(items, 0)
+        known = np.maximum(items, 0)
         as_own = batch * self.in_batch + queued
-        q = as_own * self._share[asked]
+        q = as_own * self._share[known]
         for part in self.parts:
-            q += part.draws * part.sampler.shared_probability(asked)
+            q += part.draws * part.sampler.shared_probability(known)
         with np.errstate(divide="ignore"):
             logs = np.log(q / max(as_own + self.shared, 1))
         return np.where(items == NO_ITEM, np.inf, logs).astype(np.float32)

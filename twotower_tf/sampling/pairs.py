@@ -1,4 +1,4 @@
-"""Which items belong to which owner: a user's training positives, what a user rejected, a group's members."""
+"""Sets of (owner, item) pairs: a user's training positives or rejections, the members of a group."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ Items = npt.NDArray[np.int32]
 
 
 class Pairs:
-    """Distinct (owner, item) pairs, as compressed rows and as sorted numbers `owner * num_items + item`.
+    """Distinct (owner, item) pairs, as compressed sparse rows and as sorted keys `owner * num_items + item`.
 
-    A batch of look-ups is one binary search per pair.
+    A look-up is one binary search.
 
     Attributes:
-        num_items: rows of the catalogue.
-        starts: `[owners + 1]` int64, where each owner's part of `items` begins.
-        counts: `[owners]` int64, items of each owner.
+        num_items: number of items of the catalogue.
+        starts: `[owners + 1]` int64, offset of each owner's items in `items`.
+        counts: `[owners]` int64, number of items of each owner.
         items: `[pairs]` int32 catalogue rows, ascending within an owner.
     """
 
     def __init__(self, owners: Ints, items: Ints, num_owners: int, num_items: int) -> None:
-        """Takes pairs in any order, some perhaps several times.
+        """Sorts the pairs and removes duplicates.
 
         Args:
-            owners: `[pairs]`, from 0 to below `num_owners`.
+            owners: `[pairs]`, from 0 to `num_owners - 1`.
             items: `[pairs]` catalogue rows.
-            num_owners: how many owners there are.
-            num_items: rows of the catalogue.
+            num_owners: number of owners.
+            num_items: number of items of the catalogue.
         """
         self.num_items = num_items
         self._keys = np.unique(owners.astype(np.int64) * num_items + items)
@@ -41,15 +41,15 @@ class Pairs:
         return len(self.items)
 
     def owners(self) -> npt.NDArray[np.int64]:
-        """`[pairs]` int64: the owner of every entry of `items`."""
+        """Returns the owner of every entry of `items`, `[pairs]` int64."""
         return np.repeat(np.arange(len(self.starts) - 1), self.counts)
 
     def of(self, owner: int) -> npt.NDArray[np.int32]:
-        """The items of one owner, ascending."""
+        """Returns the items of one owner, ascending."""
         return self.items[self.starts[owner] : self.starts[owner + 1]]
 
     def contain(self, owners: Ints, items: Ints) -> Mask:
-        """Bool of the common shape of `owners` and `items`: whether each pair is one of these."""
+        """Returns whether each pair is in the set, bool of the broadcast shape of `owners` and `items`."""
         if not len(self._keys):
             return np.zeros(np.broadcast_shapes(owners.shape, items.shape), bool)
         keys = owners.astype(np.int64) * self.num_items + items
@@ -58,14 +58,14 @@ class Pairs:
         return found
 
     def without(self, others: Pairs) -> Pairs:
-        """Those that are not among `others`, of the same owners."""
+        """Returns the pairs that are not in `others`."""
         owners = self.owners()
         kept = ~others.contain(owners, self.items)
         return Pairs(owners[kept], self.items[kept], len(self.starts) - 1, self.num_items)
 
 
 def ranges(starts: Ints, counts: Ints) -> npt.NDArray[np.int64]:
-    """The numbers start, start + 1, ... of every range, one range after the other: int64 `[sum of counts]`."""
+    """Concatenates the integer ranges start, start + 1, ..., start + count - 1: int64 `[sum of counts]`."""
     counts = counts.astype(np.int64)
     ends = np.cumsum(counts)
     numbers: npt.NDArray[np.int64] = np.arange(int(counts.sum())) + np.repeat(starts - (ends - counts), counts)

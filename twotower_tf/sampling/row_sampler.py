@@ -1,4 +1,4 @@
-"""What a sampler of a row's own negatives is, and how positives are kept out of its draws."""
+"""The protocol of samplers that draw negatives per row, and rejection sampling that excludes positives."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _ROUNDS = 30
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Positives of the training split that negatives are drawn for.
+class PositivesBatch:
+    """A batch of training positives that negatives are drawn for.
 
     Attributes:
         index: `[batch]` rows of the training split.
         users: `[batch]` user rows.
-        own: `[batch]` catalogue rows of the positives, each of which is one of its user's.
+        own: `[batch]` catalogue rows of the rows' own items, each a positive of its user.
     """
 
     index: Ints
@@ -33,20 +33,20 @@ class Rows:
     def __len__(self) -> int:
         return len(self.index)
 
-    def take(self, places: Ints | Mask) -> Rows:
-        """Some of them."""
-        return Rows(self.index[places], self.users[places], self.own[places])
+    def take(self, places: Ints | Mask) -> PositivesBatch:
+        """Returns the selected rows."""
+        return PositivesBatch(self.index[places], self.users[places], self.own[places])
 
 
 class RowSampler(Protocol):
-    """Draws negatives for each row, none of which is a training positive of the row's user."""
+    """Draws negatives for each row, excluding the training positives of the row's user."""
 
-    def available(self, rows: Rows) -> Mask:
-        """`[batch]` bool: for which rows there is anything to draw."""
+    def available(self, rows: PositivesBatch) -> Mask:
+        """Returns for which rows there is an item to draw, bool `[batch]`."""
         ...
 
-    def draw(self, rng: np.random.Generator, rows: Rows, draws: int) -> Items:
-        """`[batch, draws]` int32 catalogue rows, with replacement, of rows for which there is something."""
+    def draw(self, rng: np.random.Generator, rows: PositivesBatch, draws: int) -> Items:
+        """Draws catalogue rows with replacement, int32 `[batch, draws]`; every row must be available."""
         ...
 
 
@@ -57,14 +57,14 @@ def draw_allowed(
     propose: Callable[[Ints], Ints],
     choose: Callable[[int, int], Ints],
 ) -> Items:
-    """Draws by rejection what is no positive; what chance leaves over after 30 rounds, from an explicit list.
+    """Draws items that are not positives by rejection sampling, after 30 rounds from an explicit list.
 
     Args:
-        positives: of every user.
+        positives: training positives of every user.
         users: `[batch]` user rows.
-        draws: of each row.
-        propose: from places `[n]` in the batch to one proposal for each, `[n]`.
-        choose: from a place in the batch and a number to as many draws from the list of all that is allowed there.
+        draws: draws per row.
+        propose: function from positions `[n]` in the batch to one proposed item each, `[n]`.
+        choose: function from a position in the batch and a number to that many draws from the list of allowed items.
 
     Returns:
         `[batch, draws]` int32.

@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from twotower_tf.sampling.pairs import Ints, Items, Mask, Pairs
-from twotower_tf.sampling.row_sampler import Rows, draw_allowed
+from twotower_tf.sampling.row_sampler import PositivesBatch, draw_allowed
 
 NO_GROUP = -1
 
 
 class SameAttributeSampler:
-    """Draws from the positive's group, every item alike, the user's training positives excepted.
+    """Draws uniformly from the items of the positive's group that are not training positives of the user.
 
     p(j) = 1 / (items of the group - the user's positives among them).
     """
@@ -23,8 +23,8 @@ class SameAttributeSampler:
         """Sorts the catalogue by group.
 
         Args:
-            positives: of every user.
-            groups: `[num_items]` number of each item's group, -1 for none.
+            positives: training positives of every user.
+            groups: `[num_items]` group number of each item, -1 for none.
         """
         self._positives = positives
         self._group = groups
@@ -36,8 +36,8 @@ class SameAttributeSampler:
         taken = positives.owners()[known] * self._count + of_positive[known]
         self._taken, self._taken_count = np.unique(taken, return_counts=True)
 
-    def _left(self, rows: Rows) -> npt.NDArray[np.int64]:
-        """`[batch]`: items of the own item's group that are no positives of the user."""
+    def _left(self, rows: PositivesBatch) -> npt.NDArray[np.int64]:
+        """Returns the number of items of the group that are not positives of the user, `[batch]`."""
         group = self._group[rows.own]
         if not len(self._taken):
             return np.zeros(len(rows), np.int64)
@@ -46,11 +46,11 @@ class SameAttributeSampler:
         taken = np.where(self._taken[places] == keys, self._taken_count[places], 0)
         return np.where(group >= 0, self._members.counts[group] - taken, 0)
 
-    def available(self, rows: Rows) -> Mask:
+    def available(self, rows: PositivesBatch) -> Mask:
         """See `RowSampler`."""
         return self._left(rows) > 0
 
-    def draw(self, rng: np.random.Generator, rows: Rows, draws: int) -> Items:
+    def draw(self, rng: np.random.Generator, rows: PositivesBatch, draws: int) -> Items:
         """See `RowSampler`."""
         group = self._group[rows.own]
         starts, sizes = self._members.starts[group], self._members.counts[group]
@@ -67,14 +67,14 @@ class SameAttributeSampler:
 
 
 def groups_of(items: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
-    """Numbers the distinct values of some columns together.
+    """Numbers the distinct combinations of values of some columns.
 
     Args:
         items: the catalogue.
-        columns: of it; a row without a value (null, empty text, NaN) in any of them is in no group.
+        columns: names of its columns; a row without a value (null, empty text, NaN) in any of them has no group.
 
     Returns:
-        `[num_items]` int64, from 0, or -1.
+        Group numbers from 0, or -1 for none: `[num_items]` int64.
     """
     groups = np.zeros(items.num_rows, np.int64)
     missing = np.zeros(items.num_rows, bool)

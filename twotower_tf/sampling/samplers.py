@@ -20,9 +20,9 @@ from twotower_tf.errors import ConfigError, DataError, unknown_name
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.sampling import negatives_plan
 from twotower_tf.sampling.catalogue_samplers import CatalogueSampler, PopularitySampler, UniformSampler
-from twotower_tf.sampling.epoch_selection import Selection, describe_untimed, row_weights
+from twotower_tf.sampling.epoch_selection import EpochSelection, describe_untimed, row_weights
 from twotower_tf.sampling.mined import MinedSampler
-from twotower_tf.sampling.mixture import Columns, Part, RowMixture, SharedPart
+from twotower_tf.sampling.mixture import Part, RowMixture, SharedCandidates, SharedPart
 from twotower_tf.sampling.pairs import Pairs
 from twotower_tf.sampling.rejections import RejectionSampler
 from twotower_tf.sampling.row_sampler import RowSampler
@@ -68,7 +68,7 @@ class Samplers:
         self.positives = _positives(prepared)
         self.counts = prepared.train_count()
         labelled = any(isinstance(each, Labelled) for each in config.sampling.negatives)
-        self.selection = Selection(config.sampling, users, items, label, num_items, labelled=labelled)
+        self.selection = EpochSelection(config.sampling, users, items, label, num_items, labelled=labelled)
         half_life = config.sampling.recency_half_life
         self.weights = row_weights(keys, half_life)
         self.notes = [line for line in [describe_untimed(keys["timestamp"], half_life)] if line]
@@ -80,7 +80,7 @@ class Samplers:
             ]
         )
         shared = [SharedPart(each.type, self._catalogue(each), count) for each, count in plan.shared]
-        self.columns = Columns(self.selection.share, plan.in_batch, shared, plan.queue)
+        self.columns = SharedCandidates(self.selection.share, plan.in_batch, shared, plan.queue)
 
     def _catalogue(self, kind: Any) -> CatalogueSampler:
         if isinstance(kind, Popularity):

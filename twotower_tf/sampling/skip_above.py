@@ -1,4 +1,4 @@
-"""Hard negatives from the log: what stood above the positive in the same list."""
+"""Hard negatives from the log: items shown above the positive in the same list and skipped."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ import numpy as np
 import numpy.typing as npt
 
 from twotower_tf.sampling.pairs import Ints, Items, Mask, Pairs
-from twotower_tf.sampling.row_sampler import Rows
+from twotower_tf.sampling.row_sampler import PositivesBatch
 
 
 class SkipAboveSampler:
-    """Draws from what the user passed over above the positive, every item alike: p(j) = 1 / as many.
+    """Draws uniformly from the items that the user skipped above the positive.
 
-    Joachims, "Optimizing Search Engines using Clickthrough Data" (KDD 2002), section 3. An item that stands in a list
-    several times counts once, where it stands highest; a training positive of the user is never drawn.
+    Joachims, "Optimizing Search Engines using Clickthrough Data" (KDD 2002), section 3. An item that occurs several
+    times in a list counts once, at its highest position; a training positive of the user is never drawn.
 
-    Passed-over rows are sorted by list and place, so what is above a positive is a range of them.
+    Skipped rows are sorted by list and position, so those above a positive are a contiguous range.
     """
 
     def __init__(
         self, positives: Pairs, users: Ints, items: Ints, label: Ints, lists: Ints, position: npt.NDArray[np.floating]
     ) -> None:
-        """Sorts the log by list and place.
+        """Sorts the log by list and position.
 
         Args:
-            positives: of every user.
+            positives: training positives of every user.
             users: `[rows]` user rows of the training split.
             items: `[rows]` catalogue rows.
             label: `[rows]`, 1 for positives.
             lists: `[rows]` number of the list, negative for none.
-            position: `[rows]` place in it, growing downwards; NaN for none.
+            position: `[rows]` position in the list, growing downwards; NaN for none.
         """
         known = (lists >= 0) & np.isfinite(position)
         _, shown = np.unique(np.where(known, lists, -1), return_inverse=True)
@@ -48,14 +48,14 @@ class SkipAboveSampler:
         self._starts = np.searchsorted(at[order], shown * places)
         self._ends = np.where(known, np.searchsorted(at[order], at), self._starts)
 
-    def _counts(self, rows: Rows) -> npt.NDArray[np.int64]:
+    def _counts(self, rows: PositivesBatch) -> npt.NDArray[np.int64]:
         return self._ends[rows.index] - self._starts[rows.index]
 
-    def available(self, rows: Rows) -> Mask:
+    def available(self, rows: PositivesBatch) -> Mask:
         """See `RowSampler`."""
         return self._counts(rows) > 0
 
-    def draw(self, rng: np.random.Generator, rows: Rows, draws: int) -> Items:
+    def draw(self, rng: np.random.Generator, rows: PositivesBatch, draws: int) -> Items:
         """See `RowSampler`."""
         places = rng.integers(0, self._counts(rows)[:, np.newaxis], (len(rows), draws))
         drawn: Items = self._items[self._starts[rows.index][:, np.newaxis] + places]

@@ -22,7 +22,7 @@ from twotower_tf.model.losses import candidates
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.sampling import accidental_hits
 from twotower_tf.sampling.pairs import Ints, Items, Mask
-from twotower_tf.sampling.row_sampler import Rows
+from twotower_tf.sampling.row_sampler import PositivesBatch
 from twotower_tf.sampling.samplers import Samplers
 
 Example = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
@@ -45,7 +45,7 @@ class Drawn:
         queued: the batches before's own items that the queue holds, the newest last.
     """
 
-    rows: Rows
+    rows: PositivesBatch
     label: Floats
     weight: Floats
     negatives: Items
@@ -137,7 +137,7 @@ class Batches:
 
     def _draw(self, index: Ints, before: Ints, rng: np.random.Generator) -> Drawn:
         samplers, items = self.samplers, self._keys["item_row"]
-        rows = Rows(index, self._keys["user_row"][index], items[index])
+        rows = PositivesBatch(index, self._keys["user_row"][index], items[index])
         label = self._keys["label"][index].astype(np.float32)
         negatives: Items = np.repeat(rows.own[:, np.newaxis].astype(np.int32), samplers.rows.draws, axis=1)
         present = np.zeros(negatives.shape, bool)
@@ -183,7 +183,7 @@ class Batches:
             mixed = len(rows), len(drawn.queued)
             own = samplers.columns.log_q(rows.own, *mixed)
             inputs[candidates.COLUMN_LOG_Q] = samplers.columns.log_q(columns, *mixed)[:, np.newaxis]
-            inputs[candidates.HITS] = accidental_hits.accidental(samplers.positives, rows.users, columns)
+            inputs[candidates.HITS] = accidental_hits.find_hits(samplers.positives, rows.users, columns)
         else:
             own = samplers.rows.own_log_q(rows)
         if samplers.rows.draws:

@@ -158,7 +158,7 @@ def _look_at_columns(
     """Adds what rows meet of each kind of the whole batch; gives how many places are masked, and of how many."""
     columns, rows = batches.samplers.columns, drawn.rows
     items = columns.items(rows.own, drawn.shared, drawn.queued)
-    found = accidental_hits.accidental(batches.samplers.positives, rows.users, items)
+    found = accidental_hits.find_hits(batches.samplers.positives, rows.users, items)
     masked = np.zeros((len(rows), len(items)), bool)
     masked[found[:, 0], found[:, 1]] = True
     spans = [(IN_BATCH, len(rows) * columns.in_batch), *((part.kind, part.draws) for part in columns.parts)]
