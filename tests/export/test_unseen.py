@@ -1,4 +1,4 @@
-"""An id that no training step has read says what no value says: nothing."""
+"""An id that training cannot read has the vector of no value."""
 
 import numpy as np
 import pytest

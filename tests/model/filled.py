@@ -7,10 +7,9 @@ from twotower_tf.model.embeddings import EmbeddingTable
 
 def fill_tables(model, seed=0):
     """Gives every row of the model's tables random content; returns the model."""
-    rng = np.random.default_rng(seed)
     for layer in model.layers:
         if isinstance(layer, EmbeddingTable):
-            layer.table.assign(rng.normal(size=layer.table.shape) * layer.dim**-0.5)
+            layer.draw_rows(np.ones(layer.rows, bool), seed)
     return model
 
 

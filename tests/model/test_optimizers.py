@@ -69,36 +69,14 @@ def test_rows_follow_the_rule_at_the_steps_that_read_them_and_rest_otherwise(rul
 
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
 @pytest.mark.parametrize("rule", [RowwiseAdagrad(), Adagrad(), LazyAdam()], ids=lambda each: each.type)
-def test_a_row_has_random_content_from_the_first_step_that_reads_it_and_is_zero_before(rule, dtype):
-    """Gradients are zero here, so that what a row holds is its first content and nothing else."""
-    table = tf.Variable(tf.zeros((2_000, 16), dtype), name="some/table")
+def test_a_row_of_zeros_stays_zero_without_a_gradient(rule, dtype):
+    """Row 0 is looked up in the place of no value: that must not give it content."""
+    table = tf.Variable(tf.zeros((4, 3), dtype), name="some/table")
     optimizer = TowersAndTables(Adam(), rule, 0.1, table_share=1.0, seed=3)
-    held = np.zeros((2_000, 16), np.float32)
-    for rows in (np.arange(500), np.array([3, 3, 700]), np.arange(400, 900)):
-        slices = tf.IndexedSlices(tf.zeros((len(rows), 16)), tf.constant(rows), tf.constant([2_000, 16], tf.int64))
+    for _ in range(3):
+        slices = tf.IndexedSlices(tf.zeros((2, 3)), tf.constant([0, 2]), tf.constant([4, 3], tf.int64))
         optimizer.apply_gradients([(slices, table)])
-        now = tf.cast(table, tf.float32).numpy()
-        before = held.any(axis=1)
-        np.testing.assert_array_equal(now[before], held[before])  # never drawn twice
-        read = before | np.isin(np.arange(2_000), rows)
-        assert now[read].all(axis=1).all() and not now[~read].any()
-        held = now
-    drawn = held[:900].ravel()  # all but rows 500 to 899 at the first step, most of these at the third
-    assert np.abs(drawn).max() <= 0.25 and abs(drawn.mean()) < 6e-3 and abs(drawn.std() - 0.14434) < 3e-3
-    assert len(np.unique(held[:900, 0])) > (800 if dtype == tf.float32 else 100)
-
-
-def test_the_first_step_moves_a_row_from_its_random_content():
-    """Row-wise Adagrad's first step is lr · g / √(mean g²): 0.2 · (3, 4, 0, 0) / 2.5."""
-    held = []
-    for gradient in ([0.0, 0.0, 0.0, 0.0], [3.0, 4.0, 0.0, 0.0]):
-        table = tf.Variable(tf.zeros((3, 4)), name="some/table")
-        optimizer = TowersAndTables(Adam(), RowwiseAdagrad(), 0.1, table_share=2.0, seed=3)
-        slices = tf.IndexedSlices(tf.constant([gradient]), tf.constant([1]), tf.constant([3, 4], tf.int64))
-        optimizer.apply_gradients([(slices, table)])
-        held.append(table.numpy())
-    assert held[0][1].all()
-    np.testing.assert_allclose(held[0] - held[1], [[0] * 4, [0.24, 0.32, 0, 0], [0] * 4], atol=1e-6)
+    assert not tf.cast(table, tf.float32).numpy().any()
 
 
 @pytest.mark.parametrize(

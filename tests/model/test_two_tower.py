@@ -205,30 +205,43 @@ def test_a_new_table_is_zero():
     assert table.table.shape == (70_000, 16) and not table.table.numpy().any()
 
 
-def test_first_content_is_uniform_and_the_same_for_the_same_seed():
-    drawn, same, other = (
-        embeddings.initial_rows(70_000, 16, tf.constant(seed, tf.int64)).numpy() for seed in ((5, 6), (5, 6), (5, 7))
-    )
-    assert drawn.shape == (70_000, 16) and drawn.dtype == np.float32
+def drawn_table(seed, *, rows=70_000, name="some", dtype="float32", chosen=None):
+    table = EmbeddingTable(rows, 16, table_dtype=dtype, name=name)
+    table.build(None)
+    table.draw_rows(np.ones(rows, bool) if chosen is None else chosen, seed)
+    return tf.cast(table.table, tf.float32).numpy()
+
+
+def test_random_content_is_uniform_and_the_same_for_the_same_seed():
+    drawn = drawn_table(5)  # more than one part
     assert -0.25 <= drawn.min() < -0.2499 and 0.2499 < drawn.max() < 0.25
     # A million numbers, uniform between ±1/4: a mean of 0 ± 0.00014, a deviation of 0.25/√3 = 0.14434 ± 0.00006.
     assert abs(drawn.mean()) < 6e-4 and abs(drawn.std() - 0.14434) < 3e-4
     assert abs(np.corrcoef(drawn[:, 0], drawn[:, 1])[0, 1]) < 0.02
     assert len(np.unique(drawn[:, :4].view([("", np.float32)] * 4))) > 69_990
-    np.testing.assert_array_equal(drawn, same)
-    assert np.abs(drawn - other).mean() > 0.1
+    np.testing.assert_array_equal(drawn, drawn_table(5))
+    assert np.abs(drawn - drawn_table(6)).mean() > 0.1
+    assert np.abs(drawn - drawn_table(5, name="other")).mean() > 0.1
+    np.testing.assert_allclose(drawn_table(5, dtype="bfloat16"), drawn, rtol=2**-8)
 
 
-def test_rows_that_are_read_as_no_value_are_none_that_the_gradient_names():
-    """A row that the gradient names counts as read by the step: row 0 must not be, where it stands for no value."""
-    table = EmbeddingTable(9, 2)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_only_chosen_rows_without_content_are_drawn(dtype):
+    chosen = np.random.default_rng(0).random(70_000) < 0.3
+    chosen[65_536:69_000] = False
+    drawn = drawn_table(5, dtype=dtype, chosen=chosen)
+    np.testing.assert_array_equal(drawn[chosen], drawn_table(5, dtype=dtype)[chosen])
+    assert not drawn[~chosen].any()
+    table = EmbeddingTable(70_000, 16, table_dtype=dtype, name="some")
     table.build(None)
-    with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(table(tf.constant([[-1, 2], [3, -1]]), offsets=[0, 4]))
-    assert set(tape.gradient(loss, table.table).indices.numpy().tolist()) == {3, 6}
-    with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(table(tf.constant([[-1, 2], [3, -1]]), offsets=[0], mean=True))
-    assert set(tape.gradient(loss, table.table).indices.numpy().tolist()) == {2, 3}
+    held = np.zeros((70_000, 16), np.float32)
+    held[::7, 3] = 0.5  # a row with a single number that is not zero has content
+    table.table.assign(tf.cast(held, dtype))
+    table.draw_rows(chosen, 5)
+    got = tf.cast(table.table, tf.float32).numpy()
+    np.testing.assert_array_equal(got[::7], held[::7])
+    others = np.arange(70_000) % 7 != 0
+    np.testing.assert_array_equal(got[others], drawn[others])
 
 
 def test_a_bfloat16_table_answers_in_float32():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +13,13 @@ from twotower_tf.config import ExperimentConfig, History
 from twotower_tf.errors import ArtifactError
 from twotower_tf.features.array_writer import SCHEMA_VERSION
 from twotower_tf.features.catalogue_versions import Batch, Versions, load
+from twotower_tf.features.covered_places import covered
 from twotower_tf.features.inputs import IDS, history_target, values_keys
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.tables.timestamps import MICROSECONDS
 
 NO_VALUE = -1
+PART = 1 << 18  # rows that are read at once where all of them are
 
 
 @dataclass(frozen=True)
@@ -117,12 +120,54 @@ class EncodedData:
             rng: for logs without time, where a history is a random part of the user's other items; without it, the
                 part is the last one.
         """
-        batch = {name[5:]: array[rows] for name, array in self._splits[split].items() if name.startswith("user.")}
+        batch = self.user_features(split, rows)
         for history in self._histories:
             items = self.history_items(split, rows, history.length, rng)
             ids = self._items[IDS][:, history.column]
             batch[history.key] = np.where(items >= 0, ids[items], np.int32(NO_VALUE))
         return batch
+
+    def user_features(self, split: str, rows: np.ndarray) -> Batch:
+        """Encoded user tensors of a split's rows `[n]`, but for histories."""
+        return {name[5:]: array[rows] for name, array in self._splits[split].items() if name.startswith("user.")}
+
+    def history_reach(self, rows: np.ndarray) -> Batch:
+        """What histories of training rows `[n]` can hold: int32 `[ids]` by key of the history's tensor.
+
+        It is read from the users' sequences, each place of which counts once, however many histories it is in.
+        """
+        keys, sequence = self.keys("train"), self._sequence("train")
+        start, end = keys["history_start"][rows], keys["history_end"][rows]
+        reach: Batch = {}
+        for history in self._histories:
+            first = np.maximum(start, end - history.length) if self._ordered else start
+            items = np.zeros(self.num_items, bool)
+            items[sequence[covered(first, end, len(sequence))]] = True
+            reach[history.key] = self._items[IDS][:, history.column][items]
+        return reach
+
+    def item_reach(self, rows: np.ndarray, drawable: np.ndarray) -> Iterator[Batch]:
+        """Encoded item tensors that a training can read, part by part and each once.
+
+        Args:
+            rows: `[n]` of the training split: their own items as of their own times.
+            drawable: bool `[num_items]`: items that they may have as negatives, as of any time from the first row's to
+                the last one's.
+        """
+        own = self.keys("train")["item_row"]
+        if self._versions is None:
+            met = drawable.copy()
+            met[own[rows]] = True
+        else:
+            times = self.times("train", rows)
+            met = self._versions.between(drawable, int(times.min()), int(times.max()))
+            for start in range(0, len(rows), PART):
+                part = rows[start : start + PART]
+                met[self._versions.find(own[part], times[start : start + PART])] = True
+        chosen = np.flatnonzero(met)
+        for start in range(0, len(chosen), PART):
+            part = chosen[start : start + PART]
+            yield self.item_batch(part) if self._versions is None else self._versions.rows(part)
 
     def history_items(
         self, split: str, rows: np.ndarray, length: int, rng: np.random.Generator | None = None

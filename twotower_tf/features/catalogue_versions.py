@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from twotower_tf.artifacts import PreparedPaths
+from twotower_tf.features.covered_places import covered
 
 Batch = dict[str, np.ndarray]
 
@@ -37,6 +38,21 @@ class Versions:
             begun = self._since[middle] <= times
             low, high = np.where(begun, middle, low), np.where(begun, high, middle - 1)
         return low
+
+    def between(self, items: np.ndarray, first: int, last: int) -> np.ndarray:
+        """Bool `[versions]`: which versions of chosen items hold at any time from `first` to `last`.
+
+        Args:
+            items: bool `[num_items]`.
+            first: epoch microseconds.
+            last: epoch microseconds.
+        """
+        rows = np.flatnonzero(items)
+        return covered(self.find(rows, first), self.find(rows, last) + 1, len(self._since))
+
+    def rows(self, chosen: np.ndarray) -> Batch:
+        """Encoded tensors of versions, by their numbers `[n]`."""
+        return {name: array[chosen] for name, array in self._arrays.items()}
 
 
 def load(directory: Path) -> Batch:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 import tf_keras as keras
 
 from twotower_tf.config import ExperimentConfig, History, Numeric, feature_name
 from twotower_tf.features import tf_columns
 from twotower_tf.features.inputs import SideName, side_features
+
+_DRAWN_AT_ONCE = 1 << 20  # random numbers, 4 MB: they stay in a core's cache until they are written
+_LEVELS = 1 << 16  # different values an initial number can take: four of them cost one 64-bit random number
 
 Key = tuple[SideName, str]  # a feature: side and name
 
@@ -82,28 +87,40 @@ def tables(config: ExperimentConfig) -> dict[str, EmbeddingTable]:
     return {name: EmbeddingTable(rows[name], dims[name], config.model.table_dtype, name=name) for name in sorted(rows)}
 
 
-def initial_rows(rows: tf.Tensor, dim: int, seed: tf.Tensor) -> tf.Tensor:
-    """Draws the first content of rows that a step reads for the first time: uniform between ±dim^-0.5.
+def parts_of(rows: int, dim: int) -> Iterator[tuple[int, int]]:
+    """Yields the first row and the end of each part of a table whose content is drawn at once."""
+    size = max(1, _DRAWN_AT_ONCE // dim)
+    return ((start, min(rows, start + size)) for start in range(0, rows, size))
 
-    The scale keeps a sum of a few embeddings near unit size.
+
+def initial_rows(start: int, stop: int, dim: int, seed: Sequence[int]) -> npt.NDArray[np.float32]:
+    """Draws random content of a part of a table: uniform between ±dim^-0.5, the same for the same arguments.
+
+    The scale keeps a sum of a few embeddings near unit size. A hundred million rows of 16 take seconds.
 
     Args:
-        rows: int32 `[]`, how many.
+        start: first row of the part.
+        stop: its end.
         dim: of an embedding.
-        seed: int64 `[2]`; the same rows for the same seed.
+        seed: of the table.
 
     Returns:
-        float32 `[rows, dim]`.
+        `[stop - start, dim]`, no row of which is all zero.
     """
-    return tf.random.stateless_uniform([rows, dim], seed, -(dim**-0.5), dim**-0.5)
+    step = np.float32(2.0 * dim**-0.5 / _LEVELS)
+    raw = np.random.SFC64([*seed, start]).random_raw(-(-(stop - start) * dim // 4)).view(np.uint16)
+    part = raw[: (stop - start) * dim].astype(np.float32)
+    part -= np.float32((_LEVELS - 1) / 2)
+    part *= step
+    return part.reshape(-1, dim)
 
 
 class EmbeddingTable(keras.layers.Layer):
     """A table `[rows, dim]` that is read at bucket ids plus each column's offset.
 
-    A new table is zero, and so is every row that no training step has read: an id that training never met adds
-    nothing, as no value does. The optimizer gives a row of zeros its random first content at the step that first reads
-    it (`TowersAndTables`), so that a zero row is known by itself, in a checkpoint, a bundle and a warm start too.
+    A new table is zero. Before it trains, the rows that training can read get random content (`draw_rows`). All others
+    stay zero: an id that training never met adds nothing, as no value does. So a row without content is known by
+    itself, in a checkpoint, a bundle and a warm start too.
     """
 
     def __init__(self, rows: int, dim: int, table_dtype: str = "float32", **kwargs: Any) -> None:
@@ -124,6 +141,31 @@ class EmbeddingTable(keras.layers.Layer):
         )
         super().build(input_shape)
 
+    def draw_rows(self, chosen: npt.NDArray[np.bool_], seed: int) -> None:
+        """Gives random content to those of the chosen rows that are all zero, in place and part by part.
+
+        A row's content depends on the seed, the table's name and the row's place alone.
+
+        Args:
+            chosen: `[rows]`.
+            seed: of the experiment.
+        """
+        for start, stop in parts_of(self.rows, self.dim):
+            rows = np.flatnonzero(chosen[start:stop])
+            if not len(rows):
+                continue
+            held = tf.gather(self.table, start + rows)
+            empty = ~tf.reduce_any(held != 0, axis=1).numpy()
+            if empty.all() and len(rows) == stop - start:
+                write_rows(self.table, start, self._initial(start, stop, seed))
+            elif empty.any():
+                rows = rows[empty]
+                drawn = tf.cast(self._initial(start, stop, seed)[rows], self.table.dtype)
+                self.table.scatter_update(tf.IndexedSlices(drawn, start + rows))
+
+    def _initial(self, start: int, stop: int, seed: int) -> npt.NDArray[np.float32]:
+        return initial_rows(start, stop, self.dim, [seed, zlib.crc32(self.name.encode())])
+
     def call(self, ids: tf.Tensor, offsets: Sequence[int], mean: bool = False) -> tf.Tensor:
         """Looks embeddings up.
 
@@ -141,10 +183,7 @@ class EmbeddingTable(keras.layers.Layer):
         present = ids >= 0
         if mean:
             return self._mean(rows, present)
-        # In the place of no value stands a row that is read anyway (where there is one): a row counts as read for its
-        # place in the gradient alone, and row 0 is some id's like any other.
-        read = tf.where(present, rows, tf.maximum(tf.reduce_max(tf.where(present, rows, -1)), 0))
-        embeddings = tf.cast(tf.gather(self.table, read), tf.float32)
+        embeddings = tf.cast(tf.gather(self.table, tf.where(present, rows, 0)), tf.float32)
         return embeddings * tf.cast(present, tf.float32)[..., tf.newaxis]
 
     def _mean(self, rows: tf.Tensor, present: tf.Tensor) -> tf.Tensor:

@@ -13,12 +13,10 @@ import tf_keras as keras
 
 from twotower_tf.config import Adagrad, Adam, AdamW, LazyAdam, RowwiseAdagrad, TrainConfig
 from twotower_tf.config.training import TableOptimizer, TowerOptimizer
-from twotower_tf.model.embeddings import initial_rows
 
 Slots = tuple[tf.Variable, ...]
 
 _TABLE = "/table:"  # in the name of a table's weight
-_ROUNDING, _FIRST_CONTENT = 0, 1  # what chance is for
 
 
 def slot_numbers(optimizer: TableOptimizer, dim: int) -> int:
@@ -87,9 +85,6 @@ class TowersAndTables(keras.optimizers.Optimizer):
         Adagrad: a ← a + g², w ← w - lr·g/(√a + ε), number by number (Duchi et al., 2011).
         LazyAdam: Adam whose moments decay when the row is read, not at every step.
     With a decay, a row loses lr·decay of itself when it is read, before the step.
-
-    A row that is all zero has never been read by a step. Its gradient is then that at zero, and the step moves it from
-    random first content (`embeddings.initial_rows`), also where the gradient is zero.
     """
 
     def __init__(
@@ -107,7 +102,7 @@ class TowersAndTables(keras.optimizers.Optimizer):
             tables: the rule of tables.
             schedule: the towers' learning rate.
             table_share: the tables' learning rate, as a multiple of the towers'.
-            seed: of rows' first content, and of the chance that rounds updates of bfloat16 tables.
+            seed: of the chance that rounds updates of bfloat16 tables.
         """
         super().__init__("optimizer", weight_decay=None)  # 0, the default, would decay whole tables by nothing
         self.towers = towers
@@ -192,28 +187,14 @@ class TowersAndTables(keras.optimizers.Optimizer):
             a = tf.gather(slots[0], rows) + tf.square(gradient)
             slots[0].scatter_update(tf.IndexedSlices(a, rows))
             change = rate * gradient / (tf.sqrt(a) + rule.epsilon)
-        moved = self._begun(tf.cast(tf.gather(table, rows), tf.float32), place)
+        moved = tf.cast(tf.gather(table, rows), tf.float32)
         if rule.weight_decay:
             moved *= 1.0 - rate * rule.weight_decay
         moved -= change
         if table.dtype == tf.bfloat16:
-            moved = rounded_by_chance(moved, self._chance(place, _ROUNDING))
+            moved = rounded_by_chance(moved, tf.stack([self._now.step * 1000 + place, self.seed]))
         # `scatter_sub` takes twice the time of a gather and an update: it adds row by row, an update copies them.
         table.scatter_update(tf.IndexedSlices(moved, rows))
-
-    def _begun(self, read: tf.Tensor, place: int) -> tf.Tensor:
-        """Rows of a table `[rows, dim]` as read, with their first content where they are still zero."""
-        new = tf.logical_not(tf.reduce_any(read != 0.0, axis=1))
-
-        def first() -> tf.Tensor:
-            drawn = initial_rows(tf.shape(read)[0], read.shape[1], self._chance(place, _FIRST_CONTENT))
-            return tf.where(new[:, tf.newaxis], drawn, read)
-
-        return tf.cond(tf.reduce_any(new), first, lambda: read)
-
-    def _chance(self, place: int, purpose: int) -> tf.Tensor:
-        """A seed int64 `[2]` of its own for every step, weight and purpose."""
-        return tf.stack([self._now.step * 1000 + place, tf.constant(2 * self.seed + purpose, tf.int64)])
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""

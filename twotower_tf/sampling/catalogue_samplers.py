@@ -53,6 +53,11 @@ class CatalogueSampler(ABC):
                 "InBatchSoftmax() with (InBatch(),)"
             )
 
+    def drawable(self, rows: PositivesBatch) -> Mask:
+        """See `RowSampler`: every item that has a weight."""
+        drawable: Mask = self.weight(np.arange(self._positives.num_items)) > 0
+        return drawable
+
     @abstractmethod
     def weight(self, items: Ints) -> Floats:
         """Returns the weights of items, in the shape of `items`."""

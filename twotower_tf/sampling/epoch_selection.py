@@ -26,6 +26,7 @@ class EpochSelection:
     than `per_user`.
 
     Attributes:
+        rows: `[n]` int64, the rows of the training split that an epoch may have, ascending.
         size: rows per epoch; some epochs draw one more.
         share: `[num_items]` float64, the share of each item among the positives of an epoch: the probability that it is
             a row's own item, as needed by the logQ correction of in-batch candidates. With `prepare --since` it counts
@@ -47,7 +48,7 @@ class EpochSelection:
         """
         self._positives = np.flatnonzero(label == 1)
         self._others = np.flatnonzero(label != 1) if labelled else np.empty(0, np.int64)
-        self._rows = np.arange(len(label)) if labelled else self._positives
+        self.rows = np.arange(len(label)) if labelled else self._positives
         self._kept: Floats | None = None
         users, items = users[self._positives], items[self._positives]
         counts: Floats = np.bincount(items, minlength=num_items).astype(np.float64)
@@ -66,7 +67,7 @@ class EpochSelection:
     def epoch(self, rng: np.random.Generator) -> npt.NDArray[np.int64]:
         """Returns the rows of an epoch in random order."""
         if self._kept is None:
-            return rng.permutation(self._rows)
+            return rng.permutation(self.rows)
         shuffled = rng.permutation(len(self._positives))
         order = shuffled[np.argsort(self._group[shuffled], kind="stable")]
         marks = np.floor(np.cumsum(self._kept[order]) + rng.random())

@@ -74,6 +74,10 @@ class MinedSampler:
         places = rng.integers(0, self._counts[rows.users][:, np.newaxis], (len(rows), draws))
         return self._pools[rows.users[:, np.newaxis], places]
 
+    def drawable(self, rows: PositivesBatch) -> Mask:
+        """See `RowSampler`: every item may be ranked between the two places."""
+        return np.ones(self._positives.num_items, bool)
+
 
 def _between(
     scores: npt.NDArray[np.float32], candidates: npt.NDArray[np.int64], first: int, width: int

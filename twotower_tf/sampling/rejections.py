@@ -31,3 +31,11 @@ class RejectionSampler:
         places = starts[:, np.newaxis] + rng.integers(0, counts[:, np.newaxis], (len(rows), draws))
         drawn: Items = self._pools.items[places]
         return drawn
+
+    def drawable(self, rows: PositivesBatch) -> Mask:
+        """See `RowSampler`: what the rows' users rejected."""
+        met = np.zeros(len(self._pools.counts), bool)
+        met[rows.users] = True
+        rejected = np.zeros(self._pools.num_items, bool)
+        rejected[self._pools.items[np.repeat(met, self._pools.counts)]] = True
+        return rejected

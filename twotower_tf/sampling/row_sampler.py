@@ -49,6 +49,10 @@ class RowSampler(Protocol):
         """Draws catalogue rows with replacement, int32 `[batch, draws]`; every row must be available."""
         ...
 
+    def drawable(self, rows: PositivesBatch) -> Mask:
+        """`[num_items]` bool: what `draw` can give for any of these rows, now or after a ranking."""
+        ...
+
 
 def draw_allowed(
     positives: Pairs,

@@ -65,6 +65,15 @@ class SameAttributeSampler:
 
         return draw_allowed(self._positives, rows.users, draws, propose, choose)
 
+    def drawable(self, rows: PositivesBatch) -> Mask:
+        """See `RowSampler`: the members of the positives' groups."""
+        met = np.zeros(self._count, bool)
+        groups = self._group[rows.own]
+        met[groups[groups >= 0]] = True
+        members = np.zeros(len(self._group), bool)
+        members[self._members.items[np.repeat(met, self._members.counts)]] = True
+        return members
+
 
 def groups_of(items: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
     """Numbers the distinct combinations of values of some columns.

@@ -23,9 +23,9 @@ from twotower_tf.sampling.catalogue_samplers import CatalogueSampler, Popularity
 from twotower_tf.sampling.epoch_selection import EpochSelection, describe_untimed, row_weights
 from twotower_tf.sampling.mined import MinedSampler
 from twotower_tf.sampling.mixture import Part, RowMixture, SharedCandidates, SharedPart
-from twotower_tf.sampling.pairs import Pairs
+from twotower_tf.sampling.pairs import Mask, Pairs
 from twotower_tf.sampling.rejections import RejectionSampler
-from twotower_tf.sampling.row_sampler import RowSampler
+from twotower_tf.sampling.row_sampler import PositivesBatch, RowSampler
 from twotower_tf.sampling.same_attribute import SameAttributeSampler, groups_of
 from twotower_tf.sampling.skip_above import SkipAboveSampler
 
@@ -81,6 +81,21 @@ class Samplers:
         )
         shared = [SharedPart(each.type, self._catalogue(each), count) for each, count in plan.shared]
         self.columns = SharedCandidates(self.selection.share, plan.in_batch, shared, plan.queue)
+
+    def drawable(self, keys: Keys) -> Mask:
+        """`[num_items]` bool: what can be drawn as a negative in any epoch.
+
+        Args:
+            keys: as for the constructor.
+        """
+        index = self.selection.rows[keys["label"][self.selection.rows] == 1]
+        rows = PositivesBatch(index, keys["user_row"][index], keys["item_row"][index])
+        found = np.zeros(self.positives.num_items, bool)
+        parts: list[Part | SharedPart] = [*self.rows.parts, *self.columns.parts]
+        for part in parts:
+            if part.draws:
+                found |= part.sampler.drawable(rows)
+        return found
 
     def _catalogue(self, kind: Any) -> CatalogueSampler:
         if isinstance(kind, Popularity):

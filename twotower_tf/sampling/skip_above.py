@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from twotower_tf.features.covered_places import covered
 from twotower_tf.sampling.pairs import Ints, Items, Mask, Pairs
 from twotower_tf.sampling.row_sampler import PositivesBatch
 
@@ -45,6 +46,7 @@ class SkipAboveSampler:
         at = shown * places + place
         order = passed[np.argsort(at[passed], kind="stable")]
         self._items = items[order].astype(np.int32)
+        self._num_items = positives.num_items
         self._starts = np.searchsorted(at[order], shown * places)
         self._ends = np.where(known, np.searchsorted(at[order], at), self._starts)
 
@@ -60,3 +62,10 @@ class SkipAboveSampler:
         places = rng.integers(0, self._counts(rows)[:, np.newaxis], (len(rows), draws))
         drawn: Items = self._items[self._starts[rows.index][:, np.newaxis] + places]
         return drawn
+
+    def drawable(self, rows: PositivesBatch) -> Mask:
+        """See `RowSampler`: what stood above a positive."""
+        above = covered(self._starts[rows.index], self._ends[rows.index], len(self._items))
+        passed = np.zeros(self._num_items, bool)
+        passed[self._items[above]] = True
+        return passed

@@ -27,7 +27,7 @@ from twotower_tf.model.two_tower import TwoTower
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.progress import Progress, silent
 from twotower_tf.train import callbacks as own
-from twotower_tf.train import mining, training_memory, warm_start_weights
+from twotower_tf.train import mining, readable_rows, training_memory, warm_start_weights
 from twotower_tf.train.batches import Batches
 from twotower_tf.train.checkpoints import Checkpoints
 from twotower_tf.train.sampling_stats import SamplingView
@@ -93,6 +93,7 @@ def train(
             checkpoints.save(model, keep.state)
     else:
         keep.restore(state)
+    readable_rows.draw_rows(config, model, encoded, batches.samplers)
     _fit(config, model, batches, encoded, keep, validate, progress, paths.logs)
     checkpoints.restore_best(model)
     own.write_projector(paths.logs, item_vectors(model, encoded), prepared.items())
