@@ -64,7 +64,11 @@ ALLOWED = {
     "export": TRAIN | RETRIEVAL | {"export"},
     "score": RETRIEVAL | {"score"},
     "serve": RETRIEVAL | {"serve"},
-    "pipeline": EVALUATE | RETRIEVAL | {"report", "export", "pipeline"},
+    "progress_bar": {"progress"},
+    "stage_results": {"artifacts", "bundle"},
+    "run_stages": TABLES | {"prepare", "run_stages"},
+    "pipeline": EVALUATE | RETRIEVAL | {"report", "export", "progress_bar", "run_stages", "stage_results"},
+    "__init__": {"bundle", "config", "errors", "pipeline", "retrieval", "stage_results"},
 }
 NO_TENSORFLOW = {
     "errors",
@@ -74,7 +78,10 @@ NO_TENSORFLOW = {
     "output_directory",
     "pipeline",
     "progress",
+    "progress_bar",
+    "run_stages",
     "sql",
+    "stage_results",
     "artifacts",
     "config",
     "configs",

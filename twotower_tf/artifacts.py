@@ -38,45 +38,64 @@ class RunPaths:
 
     @property
     def config(self) -> Path:
+        """The resolved configuration, which every stage reads."""
         return self.root / "config.json"
 
     @property
+    def stages(self) -> Path:
+        """Which stages are finished, and the digest of what each was made from."""
+        return self.root / "stages.json"
+
+    @property
     def prepared(self) -> Path:
+        """The prepared data, see below."""
         return self.root / "prepared"
 
     @property
     def checkpoints(self) -> Path:
+        """Training state: weights, optimizer state and position in the epoch."""
         return self.root / "checkpoints"
 
     @property
     def logs(self) -> Path:
+        """TensorBoard's event files: `tensorboard --logdir=RUN_DIR/logs`."""
         return self.root / "logs"
 
     @property
     def train(self) -> Path:
+        """Training's figures: speed, epochs, best epoch, table rows, planned and peak memory in bytes."""
         return self.root / "train.json"
 
     @property
     def metrics(self) -> Path:
+        """Evaluation's figures: metrics, baselines, slices, collapse check."""
         return self.root / "metrics.json"
 
     @property
     def report(self) -> Path:
+        """The same as a page for people."""
         return self.root / "report.html"
 
     @property
     def samples(self) -> Path:
+        """What the samplers draw, written by `twotower samples`."""
         return self.root / "samples.html"
+
+    @property
+    def lock(self) -> Path:
+        """Present while a command works in the directory; a second command is refused at once."""
+        return self.root / locks.NAME
 
 
 @dataclass(frozen=True)
 class PreparedPaths:
-    """The files of `prepared/`, as the data stage writes them and the feature stage completes them."""
+    """The files of `prepared/`: `twotower prepare` writes them and encodes the features."""
 
     root: Path
 
     @property
     def manifest(self) -> Path:
+        """Rows read, used, excluded and quarantined; splits; input files and their fingerprints."""
         return self.root / "manifest.json"
 
     @property
@@ -101,6 +120,7 @@ class PreparedPaths:
 
     @property
     def quarantine(self) -> Path:
+        """Rejected rows: file, line, reason, text."""
         return self.root / "quarantine.jsonl"
 
     def examples(self, split: str) -> Path:

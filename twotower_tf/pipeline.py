@@ -1,342 +1,394 @@
-"""The stages of a run directory: what each depends on, which are finished, what a new configuration makes stale.
+"""Runs the stages from event log to bundle: prepare, train, evaluate, export.
 
-`stages.json` in the run directory keeps, for each stage that was begun, a key: the digest of everything the stage
-depends on. Beginning a stage forgets it and every later one, so an entry never outlives what it was made from.
+    import twotower_tf as tt
+
+    pipeline = tt.Pipeline("configs/shop.py", "runs/shop", "export/shop")
+    result = pipeline.run()
+    print(result.evaluate.metrics["recall@20"], result.export.path)
+
+A stage whose result is up to date is skipped: one is stale where its configuration, its input files or the result of
+the stage before it have changed. Nothing is printed; lines of progress go to `log`, by default Python's logging.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import shutil
-from collections.abc import Callable, Sequence
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from twotower_tf import artifacts
+from twotower_tf import artifacts, progress_bar, run_lock, run_stages
 from twotower_tf import config as configuration
 from twotower_tf.artifacts import PreparedPaths, RunPaths
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.errors import ConfigError
-from twotower_tf.prepare import schema
-from twotower_tf.prepare.spark.spark_session import SparkOptions
-from twotower_tf.progress import Progress
-from twotower_tf.run_lock import check_new, reading
-from twotower_tf.tables import input_files
+from twotower_tf.progress import Progress, silent
+from twotower_tf.run_stages import Stages
+from twotower_tf.stage_results import EvaluateResult, ExportResult, PrepareResult, Result, RunResult, TrainResult
 
-SCHEMA_VERSION = 1
-STAGES = ("prepare", "train", "evaluate", "export")
-# The parts of the configuration that enter each stage, beside those of the stages before it.
-_PARTS = {
-    "prepare": configuration.PREPARED,
-    "train": ("model", "sampling", "loss", "train", "evaluation"),
-    "evaluate": ("evaluation",),
-    "export": ("name", "index"),
-}
+if TYPE_CHECKING:
+    from twotower_tf.prepare.spark.spark_session import SparkOptions
+
+Split = Literal["valid", "test"]
 
 
-class Stages:
-    """What is finished in one run directory."""
+class Pipeline:
+    """The stages of one experiment, from event log to published bundle.
 
-    def __init__(self, run_dir: Path) -> None:
-        self._path = run_dir / "stages.json"
-        self._entries: dict[str, Any] = {}
-        if self._path.exists():
-            self._entries = artifacts.read_json(self._path, "run directory", SCHEMA_VERSION)["stages"]
-
-    def is_done(self, stage: str, key: str) -> bool:
-        """Whether `stage` was finished from exactly this."""
-        entry = self._entries.get(stage)
-        return bool(entry and entry["finished"] and entry["key"] == key)
-
-    def is_interrupted(self, stage: str, key: str) -> bool:
-        """Whether `stage` was begun from exactly this and not finished."""
-        entry = self._entries.get(stage)
-        return bool(entry and not entry["finished"] and entry["key"] == key)
-
-    def fact(self, stage: str, name: str) -> Any:
-        """What `finish` recorded of `stage` under `name`, or None."""
-        return self._entries.get(stage, {}).get(name)
-
-    def begin(self, stage: str, key: str) -> None:
-        """Records that `stage` is under way, and forgets all that is made from its result."""
-        kept = STAGES[: STAGES.index(stage)]
-        self._entries = {name: entry for name, entry in self._entries.items() if name in kept}
-        self._entries[stage] = {"key": key, "finished": False}
-        self._write()
-
-    def finish(self, stage: str, **facts: Any) -> None:
-        """Records that `stage` is finished."""
-        self._entries[stage] |= {"finished": True, **facts}
-        self._write()
-
-    def _write(self) -> None:
-        artifacts.write_json(self._path, {"schema_version": SCHEMA_VERSION, "stages": self._entries})
-
-
-# --- which configuration a run directory has ----------------------------------------------------------------------
-
-
-def adopt(run_dir: Path, config: ExperimentConfig, *, overwrite: bool, resume: bool = False) -> None:
-    """Makes `config` the run directory's configuration, before anything else is written there.
-
-    A model trained with another configuration is lost only where `overwrite` says so; `resume` lets the schedule of
-    the training (`train.*`) change under a model.
-
-    Raises:
-        ConfigError: where the directory holds a model of another configuration and `overwrite` is not given.
-        ArtifactError: where the directory is not ours, or of another version.
-    """
-    paths = RunPaths(run_dir)
-    if not paths.config.exists():
-        check_new(run_dir)
-    elif paths.checkpoints.exists():
-        changed = differences(configuration.load_run(run_dir), config, "prepare", "train")
-        if resume:
-            changed = [difference for difference in changed if not difference.startswith("train.")]
-        if changed and not overwrite:
-            raise ConfigError(
-                f"{run_dir} holds a model trained with another configuration ({_first(changed)}); "
-                "choose another --run_dir, or --overwrite to replace it"
-            )
-        if changed:
-            forget_model(paths)
-    else:
-        configuration.load_run(run_dir)  # of another version: refused, not replaced
-    artifacts.write_text(paths.config, configuration.to_json(config))
-
-
-def forget_model(paths: RunPaths) -> None:
-    """Removes all that training and later stages wrote."""
-    for directory in (paths.checkpoints, paths.logs):
-        shutil.rmtree(directory, ignore_errors=True)
-    paths.train.unlink(missing_ok=True)
-    forget_figures(paths)
-
-
-def forget_figures(paths: RunPaths) -> None:
-    """Removes the evaluation's results: they are of other data or another model than the one to come."""
-    for file in (paths.metrics, paths.report):
-        file.unlink(missing_ok=True)
-
-
-def asked(run_dir: Path, config: str, changes: Sequence[str]) -> tuple[ExperimentConfig, ExperimentConfig]:
-    """The configuration that a prepared run records, and the one asked for: of the file, or as recorded, with changes.
-
-    Args:
-        run_dir: of the run.
-        config: `--config`, or "".
-        changes: `--set`.
-
-    Raises:
-        ConfigError: where it wants other data than what was prepared, or is unusable.
-        ArtifactError: where `run_dir` is no run directory.
-    """
-    recorded = configuration.load_run(run_dir)
-    wanted = configuration.override(configuration.load(config) if config else recorded, changes)
-    require_same_data(run_dir, wanted)
-    return recorded, wanted
-
-
-def require_same_data(run_dir: Path, config: ExperimentConfig) -> None:
-    """Checks that what was prepared in `run_dir` is what `config` asks for.
-
-    Raises:
-        ConfigError: naming the first field that differs.
-    """
-    changed = differences(configuration.load_run(run_dir), config, "prepare")
-    if changed:
-        raise ConfigError(
-            f"{run_dir} was prepared with another configuration ({_first(changed)}); "
-            "run twotower prepare with this one first"
-        )
-
-
-def differences(old: ExperimentConfig, new: ExperimentConfig, *stages: str) -> list[str]:
-    """`field: old, now new` for every field of those stages that differs; where the files lie is no difference."""
-    before, after = (_leaves("", _document(config, stages)) for config in (old, new))
-    fields = [*before, *(field for field in after if field not in before)]
-    return [
-        f"{field} was {_told(before, field)}, now {_told(after, field)}"
-        for field in fields
-        if before.get(field) != after.get(field)
-    ]
-
-
-def _first(changed: Sequence[str]) -> str:
-    return changed[0] + (f", and {len(changed) - 1} more" if len(changed) > 1 else "")
-
-
-def _told(leaves: dict[str, Any], field: str) -> str:
-    return json.dumps(leaves[field], ensure_ascii=False) if field in leaves else "absent"
-
-
-def _leaves(path: str, node: Any) -> dict[str, Any]:
-    if isinstance(node, dict) and node:
-        pairs = [(f"{path}.{name}" if path else name, value) for name, value in node.items()]
-    elif isinstance(node, list) and node and isinstance(node[0], dict):
-        pairs = [(f"{path}[{position}]", value) for position, value in enumerate(node)]
-    else:
-        return {path: node}
-    return {field: leaf for name, value in pairs for field, leaf in _leaves(name, value).items()}
-
-
-def _document(config: ExperimentConfig, stages: Sequence[str]) -> dict[str, Any]:
-    """The parts of the configuration that enter `stages`, as JSON values."""
-    whole: dict[str, Any] = json.loads(configuration.to_json(config))
-    del whole["data"]["root"]
-    document = {part: whole[part] for stage in stages for part in _PARTS[stage]}
-    if "evaluate" not in stages and "evaluation" in document:
-        del document["evaluation"]["ks"]  # validation metrics only steer the training through train.monitor
-    return document
-
-
-# --- running them -------------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Runner:
-    """Runs stages in a run directory whose configuration is adopted, and keeps its `stages.json`.
+    Every method may be called again: it does nothing where its result is up to date (`skipped` in the result), unless
+    `force` is given. Only one process at a time works in a run directory.
 
     Attributes:
-        tell: receives one line per stage that is skipped.
+        config: the experiment.
+        run_dir: the run directory.
+        export_dir: the export directory, or None.
     """
 
-    config: ExperimentConfig
-    run_dir: Path
-    progress: Progress
-    tell: Callable[[str], None]
+    def __init__(
+        self,
+        config: ExperimentConfig | str | Path,
+        run_dir: str | Path,
+        export_dir: str | Path | None = None,
+        *,
+        overwrite: bool = False,
+        progress: Progress | None = None,
+        log: Callable[[str], None] | None = None,
+    ) -> None:
+        """Reads the configuration; nothing is written before the first stage.
 
-    def key(self, stage: str, **more: Any) -> str:
-        """The digest of what `stage` depends on: its configuration, the result of the stage before it, and `more`."""
-        document = {"config": _document(self.config, (stage,)), **more}
-        if stage != STAGES[0]:
-            document["after"] = Stages(self.run_dir).fact(STAGES[STAGES.index(stage) - 1], "key")
-        return artifacts.fingerprint(document)
+        Args:
+            config: the experiment, or the path of a configuration file (.py, or a config.json).
+            run_dir: holds configuration, prepared data, checkpoints and metrics; made by `prepare`.
+            export_dir: holds one directory per published version; only `export` and `run` need it.
+            overwrite: lets `prepare`, `train` and `run` replace a model that `run_dir` holds of another configuration.
+            progress: receives a stage's name, the units done and their total. None: progress bars in a notebook or
+                IPython, nothing elsewhere.
+            log: receives lines for people, e.g. `print`. None: `logging.getLogger("twotower_tf").info`.
+
+        Raises:
+            ConfigError: where a configuration file cannot be read or is invalid.
+        """
+        self.config = config if isinstance(config, ExperimentConfig) else configuration.load(config)
+        self.run_dir = Path(run_dir)
+        self.export_dir = None if export_dir is None else Path(export_dir)
+        self._overwrite = overwrite
+        self._progress: Progress | None = progress
+        self._log = log or logging.getLogger("twotower_tf").info
+        self._held = False
+
+    @classmethod
+    def open(cls, run_dir: str | Path, export_dir: str | Path | None = None, **options: Any) -> Pipeline:
+        """Continues a run directory with the configuration that it records.
+
+        Args:
+            run_dir: a run directory that `prepare` has made.
+            export_dir: as of `Pipeline`.
+            **options: `overwrite`, `progress` and `log` of `Pipeline`.
+
+        Raises:
+            ArtifactError: where `run_dir` is not a run directory, or of another schema version.
+        """
+        return cls(configuration.load_run(run_dir), run_dir, export_dir, **options)
+
+    @contextlib.contextmanager
+    def working(self, *, create: bool = False) -> Iterator[None]:
+        """Keeps other processes out of the run directory during a block of several stages.
+
+        Args:
+            create: makes the directory where it does not exist.
+
+        Raises:
+            ArtifactError: where another process works there; with `create`, where the directory holds something else.
+        """
+        if self._held:
+            yield
+            return
+        with run_lock.working(self.run_dir, create=create):
+            self._held = True
+            try:
+                yield
+            finally:
+                self._held = False
 
     def prepare(
         self,
         *,
-        skip: bool = False,
+        force: bool = False,
         memory_limit: str = "4GB",
         threads: int = 0,
         spark: SparkOptions | None = None,
-        since: str = "",
-    ) -> dict[str, Any]:
-        """Prepares and encodes the data. `skip`: not where that is done already."""
+        since: str | Path = "",
+    ) -> PrepareResult:
+        """Reads and checks the tables, and writes training rows, catalogue and statistics.
+
+        Args:
+            force: prepares where the prepared data are up to date, too.
+            memory_limit: memory of the process, approximately, e.g. "4GB"; the rest spills to disk. With `spark`, of
+                each task.
+            threads: threads that DuckDB may use; 0: all cores.
+            spark: where Spark runs, instead of DuckDB on this machine.
+            since: an earlier run directory that this one continues.
+
+        Raises:
+            ConfigError: where `run_dir` holds a model of another configuration and `overwrite` was not given.
+            DataError: where the tables do not fit the configuration.
+            ArtifactError: where another process works in `run_dir`, or it holds something else.
+        """
         from twotower_tf.features import column_audit, encode_rows
         from twotower_tf.prepare import preparation
         from twotower_tf.prepare.prepared import Prepared
 
-        stages = Stages(self.run_dir)
-        key = self.key("prepare", inputs=_input_files(self.config), **_continued(since))
-        encoded = PreparedPaths(RunPaths(self.run_dir).prepared).encoded_items
-        if skip and stages.is_done("prepare", key) and encoded.exists():
-            self.tell("prepare: up to date")
-            return Prepared.open(self.run_dir).manifest
-        stages.begin("prepare", key)
-        forget_figures(RunPaths(self.run_dir))
-        with reading(since, own=self.run_dir):
-            manifest: dict[str, Any] = preparation.prepare(
-                self.config,
-                self.run_dir,
-                memory_limit=memory_limit,
-                threads=threads,
-                spark=spark,
-                since=Path(since) if since else None,
-                progress=self.progress,
-            )
-        prepared = Prepared.open(self.run_dir)
-        encode_rows.encode(self.config, prepared, self.progress, threads)
-        column_audit.audit(self.config, prepared, memory_limit=memory_limit, threads=threads, progress=self.progress)
-        stages.finish("prepare")
-        return manifest
+        since = str(since)
+        with self.working(create=True), self._showing() as progress:
+            self.adopt_config()
+            stages = Stages(self.run_dir)
+            key = self._key("prepare", **run_stages.preparation_inputs(self.config, since))
+            if not force and stages.is_done("prepare", key) and self._prepared.encoded_items.exists():
+                self._log("prepare: up to date")
+                return PrepareResult.read(self.run_dir, Prepared.open(self.run_dir).manifest, skipped=True)
+            stages.begin("prepare", key)
+            run_stages.remove_figures(RunPaths(self.run_dir))
+            with run_lock.reading(since, own=self.run_dir):
+                manifest: dict[str, Any] = preparation.prepare(
+                    self.config,
+                    self.run_dir,
+                    memory_limit=memory_limit,
+                    threads=threads,
+                    spark=spark,
+                    since=Path(since) if since else None,
+                    progress=progress,
+                )
+            prepared = Prepared.open(self.run_dir)
+            encode_rows.encode(self.config, prepared, progress, threads)
+            column_audit.audit(self.config, prepared, memory_limit=memory_limit, threads=threads, progress=progress)
+            stages.finish("prepare")
+        return PrepareResult.read(self.run_dir, manifest, skipped=False)
 
-    def train(self, *, skip: bool = False, resume: bool = False, warm_start: str = "") -> dict[str, Any]:
-        """Trains. `skip`: not where that is done already, and an interrupted training goes on."""
-        from twotower_tf.evaluate.validation import validator
-        from twotower_tf.features.arrays import EncodedData
+    def train(
+        self, *, force: bool = False, resume: bool = False, warm_start: str | Path = "", share_cores: bool = False
+    ) -> TrainResult:
+        """Trains both towers on the prepared data; an interrupted training continues after its last checkpoint.
+
+        Args:
+            force: trains from the beginning where the model is up to date or interrupted, too.
+            resume: continues after the last checkpoint, also with another schedule (`train.*`); with `force`, too.
+            warm_start: a run directory, an export directory or one of its versions: starts with that model's weights.
+            share_cores: on two cores, gives TensorFlow one thread per operation, which is faster. It has an effect
+                only before this process has computed anything with TensorFlow.
+
+        Raises:
+            ConfigError: where the prepared data are of another configuration; where `run_dir` holds a model of another
+                configuration and `overwrite` was not given; where the model does not fit into memory.
+            DataError: where there is no positive, or the loss is not a number.
+            ArtifactError: where `run_dir` is not prepared, or another process works there.
+        """
         from twotower_tf.prepare.prepared import Prepared
-        from twotower_tf.train import training_loop
 
-        stages, key, paths = Stages(self.run_dir), self.key("train"), RunPaths(self.run_dir)
-        if skip and stages.is_done("train", key) and paths.train.exists() and paths.checkpoints.exists():
-            self.tell("train: up to date")
-            return artifacts.read_json(paths.train, "run directory")
-        resume = resume or (skip and stages.is_interrupted("train", key))
-        prepared = Prepared.open(self.run_dir)
-        validate = validator(self.config, prepared, EncodedData(self.config, prepared))
-        stages.begin("train", key)
-        forget_figures(paths)
-        with reading(warm_start, own=self.run_dir):
-            report: dict[str, Any] = training_loop.train(
-                self.config,
-                self.run_dir,
-                resume=resume,
-                warm_start=_model_directory(Path(warm_start)) if warm_start else None,
-                validate=validate,
-                progress=self.progress,
-                tell=self.tell,
-            )
-        stages.finish("train")
-        return report
+        paths = RunPaths(self.run_dir)
+        with self.working(), self._showing() as progress:
+            self._adopt(overwrite=self._overwrite, resume=resume)
+            stages, key = Stages(self.run_dir), self._key("train")
+            if not force and stages.is_done("train", key) and paths.train.exists() and paths.checkpoints.exists():
+                self._log("train: up to date")
+                return TrainResult.read(self.run_dir, artifacts.read_json(paths.train, "run directory"), skipped=True)
+            from twotower_tf.evaluate.validation import validator
+            from twotower_tf.features.arrays import EncodedData
+            from twotower_tf.train import training_loop
 
-    def evaluate(self, split: str, *, skip: bool = False) -> dict[str, Any]:
-        """Evaluates on one split. `skip`: not where that is done already."""
-        from twotower_tf.evaluate import evaluate_run
-        from twotower_tf.report import report_page
+            if share_cores:
+                training_loop.share_cores()
+            resume = resume or (not force and stages.is_interrupted("train", key))
+            prepared = Prepared.open(self.run_dir)
+            validate = validator(self.config, prepared, EncodedData(self.config, prepared))
+            stages.begin("train", key)
+            run_stages.remove_figures(paths)
+            with run_lock.reading(warm_start, own=self.run_dir):
+                figures: dict[str, Any] = training_loop.train(
+                    self.config,
+                    self.run_dir,
+                    resume=resume,
+                    warm_start=find_model(Path(warm_start)) if warm_start else None,
+                    validate=validate,
+                    progress=progress,
+                    tell=self._log,
+                )
+            stages.finish("train")
+        return TrainResult.read(self.run_dir, figures, skipped=False)
 
-        stages, key, paths = Stages(self.run_dir), self.key("evaluate", split=split), RunPaths(self.run_dir)
-        if skip and stages.is_done("evaluate", key) and paths.metrics.exists() and paths.report.exists():
-            self.tell("evaluate: up to date")
-            return artifacts.read_json(paths.metrics, "run directory")
-        stages.begin("evaluate", key)
-        report: dict[str, Any] = evaluate_run.evaluate(self.config, self.run_dir, split, self.progress)
-        report_page.write(paths.report, self.config.name, report)
-        stages.finish("evaluate")
-        return report
+    def evaluate(self, split: Split = "test", *, force: bool = False) -> EvaluateResult:
+        """Ranks the whole catalogue for the held-out positives of a split, with popularity and random baselines.
+
+        Args:
+            split: "valid" or "test".
+            force: evaluates where the figures are up to date, too.
+
+        Raises:
+            ConfigError: where `run_dir` holds data or a model of another configuration.
+            DataError: where no positive of the split can be ranked.
+            ArtifactError: where there is no trained model, or another process works in `run_dir`.
+        """
+        paths = RunPaths(self.run_dir)
+        with self.working(), self._showing() as progress:
+            self._adopt()
+            stages, key = Stages(self.run_dir), self._key("evaluate", split=split)
+            if not force and stages.is_done("evaluate", key) and paths.metrics.exists() and paths.report.exists():
+                self._log("evaluate: up to date")
+                return EvaluateResult.read(
+                    self.run_dir, artifacts.read_json(paths.metrics, "run directory"), skipped=True
+                )
+            from twotower_tf.evaluate import evaluate_run
+            from twotower_tf.report import report_page
+
+            stages.begin("evaluate", key)
+            figures = evaluate_run.evaluate(self.config, self.run_dir, split, progress)
+            report_page.write(paths.report, self.config.name, figures)
+            stages.finish("evaluate")
+        return EvaluateResult.read(self.run_dir, figures, skipped=False)
 
     def export(
         self,
-        export_dir: Path,
         *,
-        skip: bool = False,
+        force: bool = False,
         version: int | None = None,
         keep: int = 0,
         active_days: int = 0,
         formats: Sequence[str] = (),
-    ) -> Path:
-        """Publishes a version; its directory is the result. `skip`: not where that is done already."""
-        from twotower_tf.export import export_bundle
+    ) -> ExportResult:
+        """Publishes a new version of the bundle in `export_dir`.
 
-        stages = Stages(self.run_dir)
-        place = {"export_dir": str(export_dir.resolve()), "active_days": active_days, "formats": sorted(formats)}
-        key = self.key("export", **place)
-        published = export_dir / str(stages.fact("export", "version"))
-        if skip and version is None and stages.is_done("export", key) and published.is_dir():
-            self.tell(f"export: up to date, {published}")
-            return published
-        stages.begin("export", key)
-        bundle: Path = export_bundle.export(
-            self.config,
-            self.run_dir,
-            export_dir,
-            version=version,
-            keep=keep,
-            active_days=active_days,
-            formats=formats,
-            progress=self.progress,
-            tell=self.tell,
-        )
-        stages.finish("export", version=int(bundle.name))
-        return bundle
+        Args:
+            force: publishes where this model is published already, too.
+            version: its number; None: the UTC time as YYYYMMDDhhmmss, and larger than the newest version.
+            keep: number of newest versions to keep; 0: all.
+            active_days: only items seen in the last so many days of the log enter the bundle; 0: all.
+            formats: files of item vectors in addition to item_embeddings.tsv: "parquet", "npy".
+
+        Raises:
+            ConfigError: where no `export_dir` was given, the version is invalid, or `run_dir` holds data or a model of
+                another configuration.
+            ArtifactError: where there is no trained model, or `export_dir` holds something else.
+        """
+        root = self._require_export_dir()
+        with self.working(), self._showing() as progress:
+            self._adopt()
+            stages = Stages(self.run_dir)
+            place = {"export_dir": str(root.resolve()), "active_days": active_days, "formats": sorted(formats)}
+            key = self._key("export", **place)
+            published = root / str(stages.fact("export", "version"))
+            if not force and version is None and stages.is_done("export", key) and published.is_dir():
+                self._log(f"export: up to date, {published}")
+                return ExportResult(published, int(published.name), skipped=True)
+            from twotower_tf.export import export_bundle
+
+            stages.begin("export", key)
+            path: Path = export_bundle.export(
+                self.config,
+                self.run_dir,
+                root,
+                version=version,
+                keep=keep,
+                active_days=active_days,
+                formats=formats,
+                progress=progress,
+                tell=self._log,
+            )
+            stages.finish("export", version=int(path.name))
+        return ExportResult(path, int(path.name), skipped=False)
+
+    def run(
+        self,
+        *,
+        prepare: dict[str, Any] | None = None,
+        export: dict[str, Any] | None = None,
+        after_stage: Callable[[Result], None] = lambda result: None,
+    ) -> RunResult:
+        """Runs all stages; those whose result is up to date are skipped.
+
+        Evaluates the test split, or the validation split where no test positive is held out.
+
+        Args:
+            prepare: arguments of `prepare`.
+            export: arguments of `export`.
+            after_stage: receives each stage's result.
+
+        Raises:
+            ConfigError, DataError, ArtifactError: as the methods of the stages do. An unusable `export_dir` or version
+                is refused before the first stage.
+        """
+        self.check_export((export or {}).get("version"))  # now, not after hours of training
+        with self.working(create=True):
+            prepared = self.prepare(**(prepare or {}))
+            after_stage(prepared)
+            trained = self.train()
+            after_stage(trained)
+            held_out: list[Split] = [split for split in ("test", "valid") if prepared.positives.get(split)]
+            evaluated = self.evaluate(held_out[0]) if held_out else None
+            if evaluated is None:
+                self._log("evaluate: skipped; neither the test nor the valid split has positives")
+            else:
+                after_stage(evaluated)
+            exported = self.export(**(export or {}))
+            after_stage(exported)
+        return RunResult(prepared, trained, evaluated, exported)
+
+    def adopt_config(self) -> None:
+        """Writes the configuration to the run directory, as the first stage does.
+
+        Raises:
+            ConfigError: where `run_dir` holds a model of another configuration and `overwrite` was not given.
+            ArtifactError: where it holds something else, or is of another schema version.
+        """
+        run_stages.adopt_config(self.run_dir, self.config, overwrite=self._overwrite)
+
+    def check_export(self, version: int | None = None) -> None:
+        """Checks that `export` can publish a version in `export_dir`.
+
+        Args:
+            version: as of `export`.
+
+        Raises:
+            ConfigError: where no `export_dir` was given, or the version is invalid.
+            ArtifactError: where `export_dir` holds something else, or the version exists.
+        """
+        from twotower_tf.bundle import export_root
+
+        root = self._require_export_dir()
+        export_root.check_root(root)
+        export_root.choose_version(root, version)
+
+    @property
+    def _prepared(self) -> PreparedPaths:
+        return PreparedPaths(RunPaths(self.run_dir).prepared)
+
+    def _key(self, stage: str, **more: Any) -> str:
+        return run_stages.stage_key(self.config, self.run_dir, stage, **more)
+
+    def _adopt(self, *, overwrite: bool = False, resume: bool = False) -> None:
+        """Writes the configuration, where it fits the prepared data and the model."""
+        run_stages.require_same_data(self.run_dir, self.config)
+        run_stages.adopt_config(self.run_dir, self.config, overwrite=overwrite, resume=resume)
+
+    @contextlib.contextmanager
+    def _showing(self) -> Iterator[Progress]:
+        """Yields what shows the progress of one stage."""
+        if self._progress is not None:
+            yield self._progress
+            return
+        with progress_bar.shown_in_notebook() as display:
+            yield display or silent
+
+    def _require_export_dir(self) -> Path:
+        if self.export_dir is None:
+            raise ConfigError("export_dir: invalid value None (expected a directory); give it to Pipeline")
+        return self.export_dir
 
 
-def _model_directory(path: Path) -> Path:
-    """The newest version where `path` is an export root; else `path`.
+def find_model(path: Path) -> Path:
+    """Returns the newest version where `path` is an export directory, else `path`.
 
     Raises:
-        ArtifactError: where it is a version whose towers are not as they were published.
+        ArtifactError: where it is a version whose towers have changed since they were published.
     """
     from twotower_tf.bundle import bundle
 
@@ -345,16 +397,3 @@ def _model_directory(path: Path) -> Path:
     if (path / bundle.MANIFEST).is_file():
         bundle.Bundle.read(path, check="light").check_files("variables", f"{bundle.ITEM_TOWER}/variables")
     return path
-
-
-def _continued(since: str) -> dict[str, Any]:
-    """What a preparation depends on besides, where it continues another; nothing where it does not."""
-    manifest = PreparedPaths(RunPaths(Path(since)).prepared).manifest
-    return {"since": artifacts.sha256_file(manifest) if manifest.is_file() else since} if since else {}
-
-
-def _input_files(config: ExperimentConfig) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of every file the configuration reads."""
-    sources = [source for table in schema.TABLES for source in input_files.find_table(config.data, table)]
-    stats = [(source.name, source.path.stat()) for source in sources]
-    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from twotower_tf.cli import progress_bar, terminal
+from twotower_tf import progress_bar
+from twotower_tf.cli import terminal
 from twotower_tf.cli.main import main
 
 

@@ -27,8 +27,7 @@ def define(values: FlagValues) -> None:
 
 def run(values: FlagValues) -> None:
     """Converts the files, and prints the rows of each table."""
-    from twotower_tf import datasets
-    from twotower_tf.cli import progress_bar
+    from twotower_tf import datasets, progress_bar
 
     output = Path(values.output)
     with progress_bar.shown() as show:

@@ -5,9 +5,6 @@ Writes RUN_DIR/metrics.json and RUN_DIR/report.html.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 from absl import flags
 from absl.flags import FlagValues
 
@@ -24,26 +21,10 @@ def define(values: FlagValues) -> None:
 
 def run(values: FlagValues) -> None:
     """Evaluates the model, and prints its metrics next to those of the baselines."""
-    from twotower_tf import config as configuration
-    from twotower_tf import pipeline, run_lock
-    from twotower_tf.cli import progress_bar
+    from twotower_tf import progress_bar
+    from twotower_tf.cli.result_texts import format_metrics
+    from twotower_tf.pipeline import Pipeline
 
-    run_dir = Path(values.run_dir)
-    with run_lock.working(run_dir), progress_bar.shown() as show:
-        config = configuration.load_run(run_dir)
-        report = pipeline.Runner(config, run_dir, show, print).evaluate(values.split)
-    print(told(report))
-    print(f"\n{run_dir / 'report.html'}")
-
-
-def told(report: dict[str, Any]) -> str:
-    """Formats a table with one line per metric, and one column for the model and each baseline."""
-    from twotower_tf.cli import text_table
-
-    baselines = report["baselines"]
-    rows = [
-        [metric, f"{value:.4f}", *(f"{baselines[name][metric]:.4f}" for name in baselines)]
-        for metric, value in report["metrics"].items()
-    ]
-    title = f"{report['split']} split, {report['users']:,} users"
-    return title + "\n" + text_table.text(["metric", "model", *baselines], rows, right=range(1, 2 + len(baselines)))
+    with progress_bar.shown() as show:
+        result = Pipeline.open(values.run_dir, progress=show, log=print).evaluate(values.split, force=True)
+    print(f"{format_metrics(result)}\n\n{result.report}")

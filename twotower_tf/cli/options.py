@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 from absl.flags import FlagValues
@@ -72,6 +72,16 @@ def preparation(values: FlagValues) -> None:
     spark_flags(values)
 
 
+def preparation_arguments(values: FlagValues, spark: SparkOptions | None) -> dict[str, Any]:
+    """The arguments of `Pipeline.prepare` that `preparation` defines flags of."""
+    return {
+        "memory_limit": values.memory_limit,
+        "threads": values.threads,
+        "spark": spark,
+        "since": values.since,
+    }
+
+
 def spark_flags(values: FlagValues) -> None:
     """Defines `--spark_master` and `--spark_conf`."""
     flags.DEFINE_string(
@@ -135,6 +145,16 @@ def publication(values: FlagValues) -> None:
         lower_bound=0,
         flag_values=values,
     )
+
+
+def publication_arguments(values: FlagValues) -> dict[str, Any]:
+    """The arguments of `Pipeline.export` that `publication` defines flags of."""
+    return {
+        "version": values.version,
+        "keep": values.keep,
+        "active_days": values.active_days,
+        "formats": values.format,
+    }
 
 
 def top_k(values: FlagValues, default: int = 10) -> None:

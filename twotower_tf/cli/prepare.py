@@ -6,9 +6,6 @@ configuration is written to RUN_DIR/config.json first; every later command reads
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 from absl.flags import FlagValues
 
 from twotower_tf.cli import options
@@ -27,36 +24,12 @@ def define(values: FlagValues) -> None:
 def run(values: FlagValues) -> None:
     """Prepares the run, and prints the counts of rows, items and users."""
     from twotower_tf import config as configuration
-    from twotower_tf import pipeline, run_lock
-    from twotower_tf.cli import progress_bar
+    from twotower_tf import progress_bar
+    from twotower_tf.cli.result_texts import format_rows
+    from twotower_tf.pipeline import Pipeline
 
-    config, run_dir = configuration.load(values.config, values.set), Path(values.run_dir)
-    spark = options.spark(values)
-    with run_lock.working(run_dir, create=True), progress_bar.shown() as show:
-        pipeline.adopt(run_dir, config, overwrite=values.overwrite)
-        runner = pipeline.Runner(config, run_dir, show, print)
-        manifest = runner.prepare(
-            memory_limit=values.memory_limit, threads=values.threads, spark=spark, since=values.since
-        )
-    print(told(manifest))
-
-
-def told(manifest: dict[str, Any]) -> str:
-    """Formats the counts of rows, items and users of a prepared run."""
-    rows = manifest["rows"]
-    rules = {"exclude": "excluded by data.exclude"}
-    dropped = [f"{count:,} {rules.get(reason, reason)}" for reason, count in rows["excluded"].items() if count]
-    if rows["quarantined"]:
-        dropped.append(f"{rows['quarantined']:,} quarantined (prepared/quarantine.jsonl)")
-    older = [
-        f"\n{name}: {counts['read']:,} read, {counts['duplicates']:,} older rows with the same id dropped"
-        for name, counts in manifest["tables"].items()
-        if counts["duplicates"]
-    ]
-    splits = [f"{name} {split['rows']:,}" for name, split in manifest["splits"].items()]
-    return (
-        f"rows: {rows['read']:,} read, {rows['used']:,} used"
-        + (f", not used: {', '.join(dropped)}" if dropped else "")
-        + "".join(older)
-        + f"\n{', '.join(splits)}; {manifest['items']:,} items, {manifest['users']:,} users"
-    )
+    config, spark = configuration.load(values.config, values.set), options.spark(values)
+    with progress_bar.shown() as show:
+        pipeline = Pipeline(config, values.run_dir, overwrite=values.overwrite, progress=show, log=print)
+        result = pipeline.prepare(force=True, **options.preparation_arguments(values, spark))
+    print(format_rows(result))

@@ -34,8 +34,8 @@ def define(values: FlagValues) -> None:
 
 def run(values: FlagValues) -> None:
     """Publishes the vectors, and prints the current version and its counts."""
+    from twotower_tf import progress_bar
     from twotower_tf.bundle.bundle import Bundle
-    from twotower_tf.cli import progress_bar
     from twotower_tf.export import redis_store
 
     bundle = Bundle.open(values.export_dir, values.version)

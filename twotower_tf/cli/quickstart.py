@@ -21,6 +21,7 @@ from twotower_tf.cli import options
 
 if TYPE_CHECKING:
     from twotower_tf.config import ExperimentConfig
+    from twotower_tf.stage_results import EvaluateResult
 
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "quickstart.py"
 SHOWN_USERS, SHOWN_ITEMS, SHOWN_CLICKS = 3, 5, 4
@@ -37,58 +38,41 @@ def define(values: FlagValues) -> None:
 def run(values: FlagValues) -> None:
     """Runs all stages and prints their results."""
     from twotower_tf import config as configuration
-    from twotower_tf import pipeline, run_lock
-    from twotower_tf.bundle import export_root
-    from twotower_tf.bundle.bundle import Bundle
-    from twotower_tf.cli import evaluate, prepare, progress_bar, train
+    from twotower_tf import progress_bar
+    from twotower_tf.cli.result_texts import format_metrics, format_rows, format_training
     from twotower_tf.datasets import synthetic
+    from twotower_tf.pipeline import Pipeline
 
     started = time.monotonic()
     run_dir, export_dir = Path(values.run_dir), Path(values.export_dir)
     config = configuration.load(CONFIG)
     log = run_dir / "log"
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, root=str(log)))
-    export_root.check_root(export_dir)
-    with run_lock.working(run_dir, create=True), progress_bar.shown() as show:
-        pipeline.adopt(run_dir, config, overwrite=values.overwrite)
-        if not (log / "truth.npz").exists():
-            synthetic.synthesize(log, progress=show)
-        runner = pipeline.Runner(config, run_dir, show, print)
-        print(prepare.told(runner.prepare(skip=True)))
-        print(train.told(runner.train(skip=True)))
-        report = runner.evaluate("test", skip=True)
-        bundle = Bundle.open(export_dir, int(runner.export(export_dir, skip=True).name))
-    print(f"\n{evaluate.told(report)}")
-    best = _best_recall(config, run_dir, log / "truth.npz")
-    reached = report["metrics"][f"recall@{K}"]
-    print(f"\nThe true preferences that generated the log reach recall@{K} {best:.4f}: ", end="")
-    print(f"the model reaches {reached / best:.0%} of that.\n")
+    with progress_bar.shown() as show:
+        pipeline = Pipeline(config, run_dir, export_dir, overwrite=values.overwrite, progress=show, log=print)
+        pipeline.check_export()
+        with pipeline.working(create=True):
+            pipeline.adopt_config()
+            if not (log / "truth.npz").exists():
+                synthetic.synthesize(log, progress=show)
+            print(format_rows(pipeline.prepare()))
+            print(format_training(pipeline.train()))
+            result = pipeline.evaluate()
+            bundle = pipeline.export().open()
+    print(f"\n{format_metrics(result)}")
+    _compare_with_truth(result, config, run_dir, log / "truth.npz")
     users = _answer(bundle)
     _next_commands(run_dir, export_dir, bundle, users[0])
     print(f"\ntotal: {time.monotonic() - started:.0f} seconds")
 
 
-def _best_recall(config: ExperimentConfig, run_dir: Path, truth: Path) -> float:
-    """Returns the recall on the test split of ranking unseen items by the true preferences."""
-    import numpy as np
+def _compare_with_truth(result: EvaluateResult, config: ExperimentConfig, run_dir: Path, truth: Path) -> None:
+    """Prints which share of the reachable recall the model reaches."""
+    from twotower_tf.evaluate.planted_truth import best_recall
 
-    from twotower_tf.evaluate import protocol, ranking
-    from twotower_tf.prepare.prepared import Prepared
-
-    prepared = Prepared.open(run_dir)
-    queries = protocol.queries(prepared, config.evaluation, "test")
-    with np.load(truth) as known:
-        items = np.column_stack([known["item_vector"], known["item_bias"]])
-        users = np.column_stack([known["user_vector"], np.ones(len(known["user_id"]), np.float32)])
-        item_rows = _places(known["item_id"], prepared.item_ids())
-        user_rows = _places(known["user_id"], prepared.user_ids()[queries.user_rows])
-    return float(ranking.rank(users[user_rows], items[item_rows], queries, (K,)).mean()[f"recall@{K}"])
-
-
-def _places(ids: Any, wanted: Any) -> list[int]:
-    """Returns the position of each wanted id in `ids`."""
-    places = {str(name): place for place, name in enumerate(ids)}
-    return [places[str(name)] for name in wanted]
+    best = best_recall(config, run_dir, truth, K)
+    print(f"\nThe true preferences that generated the log reach recall@{K} {best:.4f}: ", end="")
+    print(f"the model reaches {result.metrics[f'recall@{K}'] / best:.0%} of that.\n")
 
 
 def _answer(bundle: Any) -> list[dict[str, Any]]:

@@ -44,7 +44,7 @@ def define(values: FlagValues) -> None:
 
 def run(values: FlagValues) -> None:
     """Refreshes the bundle, and prints the changes and the version's directory."""
-    from twotower_tf.cli import progress_bar
+    from twotower_tf import progress_bar
     from twotower_tf.export import refresh_bundle
 
     with progress_bar.shown() as show:

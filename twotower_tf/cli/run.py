@@ -6,8 +6,6 @@ training after its last finished epoch.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from absl.flags import FlagValues
 
 from twotower_tf.cli import options
@@ -28,33 +26,17 @@ def define(values: FlagValues) -> None:
 def run(values: FlagValues) -> None:
     """Runs the stages and prints the result of each."""
     from twotower_tf import config as configuration
-    from twotower_tf import pipeline, run_lock
-    from twotower_tf.bundle import export_root
-    from twotower_tf.cli import evaluate, prepare, progress_bar, train
+    from twotower_tf import progress_bar
+    from twotower_tf.cli.result_texts import format_result
+    from twotower_tf.pipeline import Pipeline
 
-    config, run_dir = configuration.load(values.config, values.set), Path(values.run_dir)
-    spark = options.spark(values)
-    export_root.check_root(Path(values.export_dir))  # now, not after hours of training
-    export_root.choose_version(Path(values.export_dir), values.version)
-    with run_lock.working(run_dir, create=True), progress_bar.shown() as show:
-        pipeline.adopt(run_dir, config, overwrite=values.overwrite)
-        runner = pipeline.Runner(config, run_dir, show, print)
-        manifest = runner.prepare(
-            skip=True, memory_limit=values.memory_limit, threads=values.threads, spark=spark, since=values.since
+    config, spark = configuration.load(values.config, values.set), options.spark(values)
+    with progress_bar.shown() as show:
+        pipeline = Pipeline(
+            config, values.run_dir, values.export_dir, overwrite=values.overwrite, progress=show, log=print
         )
-        print(prepare.told(manifest))
-        print(train.told(runner.train(skip=True)))
-        held_out = [split for split in ("test", "valid") if manifest["splits"][split]["positives"]]
-        if held_out:
-            print(evaluate.told(runner.evaluate(held_out[0], skip=True)))
-        else:
-            print("evaluate: skipped; neither the test nor the valid split has positives")
-        bundle = runner.export(
-            Path(values.export_dir),
-            skip=True,
-            version=values.version,
-            keep=values.keep,
-            active_days=values.active_days,
-            formats=values.format,
+        pipeline.run(
+            prepare=options.preparation_arguments(values, spark),
+            export=options.publication_arguments(values),
+            after_stage=lambda result: print(format_result(result)),
         )
-    print(bundle)

@@ -26,12 +26,12 @@ def define(values: FlagValues) -> None:
 
 def run(values: FlagValues) -> None:
     """Draws samples, and prints a table of statistics."""
-    from twotower_tf import pipeline, run_lock
+    from twotower_tf import run_lock, run_stages
     from twotower_tf.report import samples_page
 
     run_dir = Path(values.run_dir)
     with run_lock.reading(run_dir):
-        recorded, config = pipeline.asked(run_dir, values.config, values.set)
+        recorded, config = run_stages.read_configs(run_dir, values.config, values.set)
         print(format_samples(samples_page.samples(config, recorded, run_dir)))
     print(f"\n{run_dir / 'samples.html'}")
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 from absl.flags import FlagValues
 
-from twotower_tf import artifacts, run_lock
-from twotower_tf.cli import options, progress_bar
+from twotower_tf import artifacts, progress_bar, run_lock
+from twotower_tf.cli import options
 
 if TYPE_CHECKING:
     from twotower_tf.score.worker_pool import State

@@ -26,7 +26,7 @@ def define(values: FlagValues) -> None:
 
 def run(values: FlagValues) -> None:
     """Writes the log, and prints its counts."""
-    from twotower_tf.cli import progress_bar
+    from twotower_tf import progress_bar
     from twotower_tf.datasets import synthetic
 
     with progress_bar.shown() as show:

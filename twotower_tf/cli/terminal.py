@@ -43,8 +43,3 @@ def escaping() -> Iterator[None]:
         yield
     finally:
         sys.stdout, sys.stderr = out, err
-
-
-def unescaped(stream: TextIO) -> TextIO:
-    """Returns the wrapped stream of an `Escaping`, or the stream itself."""
-    return stream.unescaped if isinstance(stream, Escaping) else stream

@@ -7,7 +7,6 @@ data, or if they would replace a model of another configuration without --overwr
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 from absl.flags import FlagValues
@@ -35,23 +34,12 @@ def define(values: FlagValues) -> None:
 
 def run(values: FlagValues) -> None:
     """Trains, and prints a summary of train.json."""
-    from twotower_tf import pipeline, run_lock
-    from twotower_tf.cli import progress_bar
+    from twotower_tf import progress_bar, run_stages
+    from twotower_tf.cli.result_texts import format_training
+    from twotower_tf.pipeline import Pipeline
 
-    run_dir = Path(values.run_dir)
-    with run_lock.working(run_dir), progress_bar.shown() as show:
-        _, config = pipeline.asked(run_dir, values.config, values.set)
-        pipeline.adopt(run_dir, config, overwrite=values.overwrite, resume=values.resume)
-        from twotower_tf.train import training_loop
-
-        training_loop.share_cores()
-        report = pipeline.Runner(config, run_dir, show, print).train(resume=values.resume, warm_start=values.warm_start)
-    print(told(report))
-
-
-def told(report: dict[str, Any]) -> str:
-    """Formats the training report as one line."""
-    return (
-        f"{report['epochs']} epochs, best epoch {report['best_epoch']}; "
-        f"{report['examples_per_second']:,.0f} examples per second, {report['step_ms']:.1f} ms per step"
-    )
+    _, config = run_stages.read_configs(Path(values.run_dir), values.config, values.set)
+    with progress_bar.shown() as show:
+        pipeline = Pipeline(config, values.run_dir, overwrite=values.overwrite, progress=show, log=print)
+        result = pipeline.train(force=True, resume=values.resume, warm_start=values.warm_start, share_cores=True)
+    print(format_training(result))

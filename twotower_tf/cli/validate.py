@@ -28,7 +28,7 @@ def run(values: FlagValues) -> None:
         DataError: with the number of problems.
     """
     from twotower_tf import config as configuration
-    from twotower_tf.cli import progress_bar
+    from twotower_tf import progress_bar
     from twotower_tf.onboarding import validate_inputs
     from twotower_tf.tables import input_files
     from twotower_tf.tables.duckdb_engine import open_engine

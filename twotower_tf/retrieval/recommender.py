@@ -43,20 +43,23 @@ class Recommender:
     """
 
     def __init__(
-        self, bundle: Bundle, threads: int = 0, blocklist: str | Path | None = None, max_k: int = MAX_K
+        self, bundle: Bundle | str | Path, threads: int = 0, blocklist: str | Path | None = None, max_k: int = MAX_K
     ) -> None:
         """Loads the user tower and the index.
 
         Args:
-            bundle: opened, so its files are checked.
+            bundle: an opened bundle, or an export directory, of which the newest version is opened.
             threads: that search at once; 0 is one per core.
             blocklist: a file of item ids that nobody may get, one a line, read again whenever it has changed; by
                 default `blocklist.txt` in the export root.
             max_k: the largest k that is answered.
 
         Raises:
+            ArtifactError: where the export directory holds no version, or one that has changed.
             DataError: where the blocklist given is not there, or one cannot be read.
         """
+        if not isinstance(bundle, Bundle):
+            bundle = Bundle.open(bundle)
         self.bundle = bundle
         self._max_k = max_k
         self.inputs = client_inputs(bundle.config, bundle.manifest.get("text_forms", {}))

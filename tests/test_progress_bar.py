@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from twotower_tf.cli import progress_bar
+from twotower_tf import progress_bar
 
 
 class Terminal(io.StringIO):

@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar on a terminal, a line every few seconds otherwise."""
+"""Shows progress: a bar on a terminal and in a notebook, a line every few seconds otherwise."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import NoReturn, TextIO
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from twotower_tf.cli import terminal
 from twotower_tf.progress import Progress
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -20,14 +19,32 @@ Note = Callable[[], str]
 
 @contextlib.contextmanager
 def shown(stream: TextIO | None = None, note: Note = lambda: "") -> Iterator[Progress]:
-    """Context manager that yields a `Progress` and closes the last stage at the end.
+    """Yields a `Progress` for the length of a block and closes its last bar afterwards.
 
     Args:
-        stream: standard error by default.
-        note: returns additional text to display, e.g. the memory in use.
+        stream: standard error by default. Of a stream that escapes control characters (`unescaped`), the stream behind
+            it: a bar has to move the cursor.
+        note: returns text to show after the figures, e.g. the memory in use.
     """
-    stream = terminal.unescaped(stream or sys.stderr)
+    stream = stream or sys.stderr
+    stream = getattr(stream, "unescaped", stream)
     display: Bars | Lines = Bars(stream, note) if stream.isatty() else Lines(stream, note)
+    try:
+        yield display
+    finally:
+        display.close()
+
+
+@contextlib.contextmanager
+def shown_in_notebook() -> Iterator[Progress | None]:
+    """Yields a `Progress` with bars under IPython, widgets where the notebook has them, and None elsewhere."""
+    ipython = sys.modules.get("IPython")
+    if ipython is None or ipython.get_ipython() is None:
+        yield None
+        return
+    from tqdm.auto import tqdm as notebook_tqdm
+
+    display = Bars(None, bar_class=notebook_tqdm)
     try:
         yield display
     finally:
@@ -37,9 +54,9 @@ def shown(stream: TextIO | None = None, note: Note = lambda: "") -> Iterator[Pro
 class Bars:
     """One tqdm bar per stage."""
 
-    def __init__(self, stream: TextIO, note: Note = lambda: "") -> None:
-        self._stream, self._note = stream, note
-        self._bar: tqdm[NoReturn] | None = None
+    def __init__(self, stream: TextIO | None, note: Note = lambda: "", bar_class: Callable[..., Any] = tqdm) -> None:
+        self._stream, self._note, self._bar_class = stream, note, bar_class
+        self._bar: Any = None
         self._stage = ""
 
     def __call__(self, stage: str, done: int, total: int) -> None:
@@ -47,7 +64,7 @@ class Bars:
         if self._bar is None or stage != self._stage or done < self._bar.n:
             self.close()
             self._stage = stage
-            self._bar = tqdm(desc=stage, file=self._stream, unit="", unit_scale=True)
+            self._bar = self._bar_class(desc=stage, file=self._stream, unit="", unit_scale=True)
         bar = self._bar
         bar.total = total or None
         if text := self._note():

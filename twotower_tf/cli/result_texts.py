@@ -1,0 +1,90 @@
+"""Formats the results of the pipeline's stages for a terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twotower_tf.cli import text_table
+from twotower_tf.stage_results import EvaluateResult, ExportResult, PrepareResult, Result, TrainResult
+
+_SHOWN = 10  # weights listed
+
+
+def format_result(result: Result) -> str:
+    """Formats a stage's figures in a few lines."""
+    if isinstance(result, PrepareResult):
+        return format_rows(result)
+    if isinstance(result, TrainResult):
+        return format_training(result)
+    return format_metrics(result) if isinstance(result, EvaluateResult) else format_version(result)
+
+
+def format_rows(result: PrepareResult) -> str:
+    """Formats how many rows were read and used, and why others were not."""
+    manifest = result.manifest
+    rules = {"exclude": "excluded by data.exclude"}
+    unused = [
+        f"{count:,} {rules.get(reason, reason)}" for reason, count in manifest["rows"]["excluded"].items() if count
+    ]
+    if result.rows_quarantined:
+        unused.append(f"{result.rows_quarantined:,} quarantined (prepared/quarantine.jsonl)")
+    older = [
+        f"\n{name}: {counts['read']:,} read, {counts['duplicates']:,} older rows with the same id dropped"
+        for name, counts in manifest["tables"].items()
+        if counts["duplicates"]
+    ]
+    splits = [f"{name} {split['rows']:,}" for name, split in manifest["splits"].items()]
+    return (
+        f"rows: {result.rows_read:,} read, {result.rows_used:,} used"
+        + (f", not used: {', '.join(unused)}" if unused else "")
+        + "".join(older)
+        + f"\n{', '.join(splits)}; {result.items:,} items, {result.users:,} users"
+    )
+
+
+def format_training(result: TrainResult) -> str:
+    """Formats the training's figures in a line."""
+    return (
+        f"{result.epochs} epochs, best epoch {result.best_epoch}; "
+        f"{result.examples_per_second:,.0f} examples per second, {result.figures['step_ms']:.1f} ms per step"
+    )
+
+
+def format_metrics(result: EvaluateResult) -> str:
+    """Formats a table with a line per metric: the model and the baselines."""
+    baselines = result.baselines
+    rows = [
+        [metric, f"{value:.4f}", *(f"{baselines[name][metric]:.4f}" for name in baselines)]
+        for metric, value in result.metrics.items()
+    ]
+    title = f"{result.split} split, {result.users:,} users"
+    return title + "\n" + text_table.text(["metric", "model", *baselines], rows, right=range(1, 2 + len(baselines)))
+
+
+def format_version(result: ExportResult) -> str:
+    """Formats the directory of a version."""
+    return str(result.path)
+
+
+def format_weights(version: Path) -> str:
+    """Formats both towers' weights by size, from the manifest of a version's directory."""
+    from twotower_tf.bundle.bundle import Bundle
+
+    weights = Bundle.read(version, check="light").manifest["tables"]
+    sizes = [(side, name, each["shape"], each["bytes"]) for side in weights for name, each in weights[side].items()]
+    largest = sorted(sizes, key=lambda each: each[3], reverse=True)
+    rows = [
+        [side, name, " x ".join(f"{length:,}" for length in shape), _megabytes(size)]
+        for side, name, shape, size in largest[:_SHOWN]
+    ]
+    if len(largest) > _SHOWN:
+        rest = largest[_SHOWN:]
+        rows.append(["", f"{len(rest)} smaller", "", _megabytes(sum(size for *_, size in rest))])
+    total = ", ".join(
+        f"{side} tower {_megabytes(sum(each['bytes'] for each in weights[side].values()))}" for side in weights
+    )
+    return f"{text_table.text(['tower', 'weights', 'shape', 'MB'], rows, right=(3,))}\ntotal: {total} MB"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.3f}"

@@ -1,0 +1,152 @@
+"""Results of the pipeline's stages: paths and figures."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twotower_tf.artifacts import RunPaths
+
+if TYPE_CHECKING:
+    from twotower_tf.bundle.bundle import Bundle
+
+
+@dataclasses.dataclass(frozen=True)
+class PrepareResult:
+    """Result of `Pipeline.prepare`.
+
+    Attributes:
+        path: directory of the prepared data.
+        skipped: whether it was up to date already.
+        rows_read: rows of the event log.
+        rows_used: rows that are in a split.
+        rows_quarantined: rejected rows, which are listed in `quarantine.jsonl` with file, line and reason.
+        items: items of the catalogue.
+        users: users of the log.
+        positives: number of positives per split, by "train", "valid" and "test".
+        manifest: content of `manifest.json`.
+    """
+
+    path: Path
+    skipped: bool
+    rows_read: int
+    rows_used: int
+    rows_quarantined: int
+    items: int
+    users: int
+    positives: dict[str, int]
+    manifest: dict[str, Any] = dataclasses.field(repr=False)
+
+    @classmethod
+    def read(cls, run_dir: Path, manifest: dict[str, Any], *, skipped: bool) -> PrepareResult:
+        """Picks the figures from the manifest of `run_dir`'s prepared data."""
+        rows = manifest["rows"]
+        return cls(
+            path=RunPaths(run_dir).prepared,
+            skipped=skipped,
+            rows_read=rows["read"],
+            rows_used=rows["used"],
+            rows_quarantined=rows["quarantined"],
+            items=manifest["items"],
+            users=manifest["users"],
+            positives={split: figures["positives"] for split, figures in manifest["splits"].items()},
+            manifest=manifest,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """Result of `Pipeline.train`.
+
+    Attributes:
+        path: directory of the checkpoints.
+        skipped: whether the model was up to date already.
+        epochs: epochs trained.
+        best_epoch: the epoch whose weights are kept, counted from 1.
+        examples_per_second: training rows per second, without validation and the first ten steps.
+        figures: content of `train.json`.
+    """
+
+    path: Path
+    skipped: bool
+    epochs: int
+    best_epoch: int
+    examples_per_second: float
+    figures: dict[str, Any] = dataclasses.field(repr=False)
+
+    @classmethod
+    def read(cls, run_dir: Path, figures: dict[str, Any], *, skipped: bool) -> TrainResult:
+        """Picks the figures from the content of `run_dir`'s train.json."""
+        picked = {name: figures[name] for name in ("epochs", "best_epoch", "examples_per_second")}
+        return cls(RunPaths(run_dir).checkpoints, skipped, **picked, figures=figures)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateResult:
+    """Result of `Pipeline.evaluate`.
+
+    Attributes:
+        path: `metrics.json`.
+        report: `report.html`, the same for people.
+        skipped: whether the figures were up to date already.
+        split: "valid" or "test".
+        users: users whose held-out positives were ranked.
+        metrics: value by "NAME@K", e.g. "recall@20"; full-catalogue ranking.
+        baselines: the same for "popularity" and "random".
+        figures: content of `metrics.json`.
+    """
+
+    path: Path
+    report: Path
+    skipped: bool
+    split: str
+    users: int
+    metrics: dict[str, float]
+    baselines: dict[str, dict[str, float]]
+    figures: dict[str, Any] = dataclasses.field(repr=False)
+
+    @classmethod
+    def read(cls, run_dir: Path, figures: dict[str, Any], *, skipped: bool) -> EvaluateResult:
+        """Picks the figures from the content of `run_dir`'s metrics.json."""
+        paths = RunPaths(run_dir)
+        picked = {name: figures[name] for name in ("split", "users", "metrics", "baselines")}
+        return cls(paths.metrics, paths.report, skipped, **picked, figures=figures)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportResult:
+    """Result of `Pipeline.export`.
+
+    Attributes:
+        path: directory of the published version.
+        version: its number.
+        skipped: whether this version was published already.
+    """
+
+    path: Path
+    version: int
+    skipped: bool
+
+    def open(self) -> Bundle:
+        """Opens the published version, with every checksum compared.
+
+        Raises:
+            ArtifactError: where a file is missing or changed.
+        """
+        from twotower_tf.bundle.bundle import Bundle
+
+        return Bundle.open(self.path.parent, self.version)
+
+
+Result = PrepareResult | TrainResult | EvaluateResult | ExportResult
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """Results of `Pipeline.run`; `evaluate` is None where no positive is held out."""
+
+    prepare: PrepareResult
+    train: TrainResult
+    evaluate: EvaluateResult | None
+    export: ExportResult
