@@ -1,14 +1,30 @@
-"""The summary printed by `twotower prepare`."""
+"""The texts that commands print about a stage's result."""
 
-from twotower_tf.cli.prepare import told
+from pathlib import Path
+from typing import Any
 
-SPLITS = {"train": {"rows": 1200}, "valid": {"rows": 30}, "test": {"rows": 4}}
+from twotower_tf.cli.result_texts import format_rows
+from twotower_tf.stage_results import PrepareResult
+
+SPLITS = {
+    "train": {"rows": 1200, "positives": 90},
+    "valid": {"rows": 30, "positives": 3},
+    "test": {"rows": 4, "positives": 1},
+}
+    "train": {"rows": 1200, "positives": 90},
+    "valid": {"rows": 30, "positives": 3},
+    "test": {"rows": 4, "positives": 1},
+}
+
+
+def shown(manifest: dict[str, Any]) -> str:
+    return format_rows(PrepareResult.read(Path("run"), manifest, skipped=False))
 
 
 def test_all_rows_used() -> None:
     rows = {"read": 1234, "used": 1234, "excluded": {}, "quarantined": 0}
     manifest = {"rows": rows, "tables": {}, "splits": SPLITS, "items": 5000, "users": 7}
-    assert told(manifest) == ("rows: 1,234 read, 1,234 used\ntrain 1,200, valid 30, test 4; 5,000 items, 7 users")
+    assert shown(manifest) == ("rows: 1,234 read, 1,234 used\ntrain 1,200, valid 30, test 4; 5,000 items, 7 users")
 
 
 def test_rows_that_were_not_used_and_tables_with_older_rows() -> None:
@@ -23,7 +39,7 @@ def test_rows_that_were_not_used_and_tables_with_older_rows() -> None:
         "users": {"read": 7, "used": 7, "duplicates": 0, "quarantined": 0},
     }
     manifest = {"rows": rows, "tables": tables, "splits": SPLITS, "items": 5000, "users": 7}
-    assert told(manifest) == (
+    assert shown(manifest) == (
         "rows: 5,000 read, 1,234 used, not used: 3,000 excluded by data.exclude, "
         "700 outside the days of data.split, 66 quarantined (prepared/quarantine.jsonl)\n"
         "items: 9,000 read, 4,000 older rows with the same id dropped\n"
