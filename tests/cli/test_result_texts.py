@@ -11,10 +11,6 @@ SPLITS = {
     "valid": {"rows": 30, "positives": 3},
     "test": {"rows": 4, "positives": 1},
 }
-    "train": {"rows": 1200, "positives": 90},
-    "valid": {"rows": 30, "positives": 3},
-    "test": {"rows": 4, "positives": 1},
-}
 
 
 def shown(manifest: dict[str, Any]) -> str:
