@@ -62,8 +62,8 @@ def test_all_names_can_be_imported() -> None:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="module 'twotower_tf' has no attribute 'Pipelin'"):
-        tt.Pipelin  # noqa: B018
+    with pytest.raises(AttributeError, match="module 'twotower_tf' has no attribute 'Recommend'"):
+        tt.Recommend  # noqa: B018
 
 
 def write_log(root: Path) -> tt.ExperimentConfig:
