@@ -13,11 +13,12 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from twotower_tf import artifacts, config
+from twotower_tf.bundle import bundle
 from twotower_tf.cli import command, main
 
 DOCS = Path(__file__).resolve().parent
@@ -78,8 +79,9 @@ def commands_page() -> str:
     """Returns the page of every command with its flags."""
     lines = [NOTE, "# Commands\n"]
     lines.append(
-        "`twotower COMMAND --flag=value`, also `python -m twotower_tf COMMAND`. Exit status: 0 done; 2 invalid usage, "
-        "configuration or input, reported in one line; 1 an internal error, with a traceback.\n"
+        "`twotower COMMAND --flag=value`, also `python -m twotower_tf COMMAND`. `twotower COMMAND --help` lists every "
+        "flag. Exit status: 0 done; 2 invalid usage, configuration or input, a full disk or too little memory, "
+        "reported in one line; 130 interrupted and 143 terminated, cleaned up; 1 an internal error, with a traceback.\n"
     )
     for name in main.COMMANDS:
         module = importlib.import_module(f"twotower_tf.cli.{name}")
@@ -95,19 +97,33 @@ def commands_page() -> str:
 
 
 def files_page() -> str:
-    """Returns the page of every file of a run directory."""
+    """Returns the page of every file of a run directory and an export directory."""
     lines = [NOTE, "# Files\n"]
     for title, cls, root in (
         ("Run directory", artifacts.RunPaths, "RUN_DIR"),
         ("Prepared data", artifacts.PreparedPaths, "RUN_DIR/prepared"),
     ):
-        lines += [f"## {title}\n", "| path | |", "| --- | --- |"]
-        paths = cls(Path(root))
-        for name, member in vars(cls).items():
-            if isinstance(member, property):
-                lines.append(f"| `{getattr(paths, name)}` | {_cell(inspect.getdoc(member) or '')} |")
-        lines.append("")
+        rows = [(str(path), inspect.getdoc(member) or "") for path, member in _paths(cls, Path(root))]
+        lines += [f"## {title}\n", *_file_table(rows)]
+    _, _, block = inspect.cleandoc(bundle.__doc__ or "").partition("\nFiles:\n")
+    lines += ["## Export directory\n", *_file_table(_entries(block, r"[\w./]+"))]
     return "\n".join(lines)
+
+
+def _paths(cls: type, root: Path) -> Iterator[tuple[Path, Any]]:
+    """Yields the path and the property of every file; of a family of files, the path with a placeholder."""
+    paths = cls(root)
+    for name, member in vars(cls).items():
+        if isinstance(member, property):
+            yield getattr(paths, name), member
+        elif inspect.isfunction(member) and not name.startswith("_"):
+            (_, argument) = inspect.signature(member).parameters
+            yield member(paths, argument.upper()), member
+
+
+def _file_table(rows: Iterable[tuple[str, str]]) -> list[str]:
+    lines = ["| path | |", "| --- | --- |"]
+    return [*lines, *(f"| `{path}` | {_cell(' '.join(text.split()))} |" for path, text in rows), ""]
 
 
 def _is_config_class(cls: Any) -> bool:
@@ -144,8 +160,8 @@ def _docstring(cls: type) -> tuple[str, dict[str, str]]:
     return text.strip(), attributes
 
 
-def _entries(block: str) -> Iterator[tuple[str, str]]:
-    for name, text in re.findall(r"^    (\w+): ((?:.*\n?)(?:        .*\n?)*)", block, re.MULTILINE):
+def _entries(block: str, pattern: str = r"\w+") -> Iterator[tuple[str, str]]:
+    for name, text in re.findall(rf"^    ({pattern}): ((?:.*\n?)(?:        .*\n?)*)", block, re.MULTILINE):
         yield name, " ".join(text.split())
 
 

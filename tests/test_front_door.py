@@ -77,8 +77,8 @@ def write_log(root: Path) -> tt.ExperimentConfig:
     return tt.ExperimentConfig(
         name="tiny",
         data=tt.DataConfig(root=str(root)),
-        item_features=(tt.Hash("item_id", buckets=100),),
-        user_features=(tt.Hash("user_id", buckets=100),),
+        item_features=(tt.Hash("item_id", buckets=10_000),),
+        user_features=(tt.Hash("user_id", buckets=10_000),),
         model=tt.ModelConfig(embedding_dim=4, vector_dim=4, item_hidden=(), user_hidden=()),
         sampling=tt.SamplingConfig(negatives=(tt.InBatch(),)),
         loss=tt.InBatchSoftmax(),

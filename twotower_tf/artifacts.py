@@ -100,12 +100,12 @@ class PreparedPaths:
 
     @property
     def items(self) -> Path:
-        """The catalogue, one row per item in row order: item_id, raw values, train_count, last_event."""
+        """The catalogue, one row per item: item_id, raw values, train_count, last_event (epoch seconds)."""
         return self.root / "items.parquet"
 
     @property
     def users(self) -> Path:
-        """One row per user of the log, in row order: user_id, train_count, last_event, latest values as user.NAME."""
+        """The users of the log, one row each: user_id, train_count, last_event (epoch seconds), latest values."""
         return self.root / "users.parquet"
 
     @property
@@ -115,7 +115,7 @@ class PreparedPaths:
 
     @property
     def columns(self) -> Path:
-        """What is in the feature columns, and what hashing does to it."""
+        """Per feature column: distinct values, missing share, values that share a bucket, expected and measured."""
         return self.root / "columns.json"
 
     @property
@@ -142,7 +142,7 @@ class PreparedPaths:
 
     @property
     def item_versions(self) -> Path:
-        """Parquet files with the values of item features that change with time, item by item in time order."""
+        """Parquet files of item features that change with time: item_row, since (epoch seconds), raw values."""
         return self.root / "item_versions"
 
     def encoded(self, split: str) -> Path:
@@ -161,7 +161,7 @@ class PreparedPaths:
 
     @property
     def version_index(self) -> Path:
-        """Where each item's versions begin, and from when on each holds."""
+        """Arrays with the start of each item's versions, and the time from which each is valid."""
         return self.root / "encoded" / "version_index"
 
 

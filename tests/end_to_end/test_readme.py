@@ -1,4 +1,4 @@
-"""The README's five steps, as they stand there, on a log with the columns that they show."""
+"""The README's five steps and its Python, exactly as printed, on a log with the columns that they show."""
 
 import json
 import re
@@ -11,14 +11,15 @@ import pytest
 
 from tests.end_to_end.conftest import command
 
-STEPS = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-STEPS = STEPS.split("## From your own log")[1].split("\n## ")[0]
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+STEPS, PYTHON = (README.split(f"\n## {title}\n")[1].split("\n## ")[0] for title in ("From your own log", "From Python"))
 
 
 def test_a_stranger_gets_recommendations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert command("synth", "--output=data/shop", "--events=24000", "--users=500", "--items=200").status == 0
-    config, python = (textwrap.dedent(block) for block in re.findall(r"```python\n(.*?)```", STEPS, re.DOTALL))
+    (config,) = (textwrap.dedent(block) for block in re.findall(r"```python\n(.*?)```", STEPS, re.DOTALL))
+    (python,) = re.findall(r"```python\n(.*?)```", PYTHON, re.DOTALL)
     Path("configs").mkdir()
     Path("configs/shop.py").write_text(config, encoding="utf-8")
     lines = re.findall(r"^ *(twotower .*)$", STEPS, re.MULTILINE) + re.findall(r"`(twotower run .*?)`", STEPS)
@@ -35,7 +36,9 @@ def test_a_stranger_gets_recommendations(tmp_path: Path, monkeypatch: pytest.Mon
     assert json.loads(command(*similar).out)["item"] == answer["item_ids"][0]
     assert command(*verify).status == 0
     names = {"users": pd.DataFrame({"user_id": ["u1", "u2"], "country": ["PL", None]})}
-    exec(python, names)  # what it names stands in `names` afterwards
+    exec(python.replace("train.epochs=3", "train.epochs=1"), names)  # the names that it binds are in `names` afterwards
+    stages = [getattr(names["result"], stage) for stage in ("prepare", "train", "evaluate", "export")]
+    assert all(stage.skipped for stage in stages)  # the run of the command line is up to date
     frame = names["recommender"].recommend_frame(names["users"], k=10)
     assert (
         frame["item_id"][:3].tolist()

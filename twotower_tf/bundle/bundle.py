@@ -7,6 +7,26 @@ It may come from elsewhere. However it is opened, its manifest is complete and s
 relative path, nothing in the directory is a symbolic link or unlisted, and the configuration, the catalogue and the
 index's description and ids have their checksums. Of everything else the checksums are compared when it is opened
 (`check="full"`) or before it is first read.
+
+Files:
+    EXPORT_DIR/VERSION/saved_model.pb: user tower; signatures `serving_default`, `from_examples`, `from_encoded` and, of
+        small catalogues, `recommend`.
+    EXPORT_DIR/VERSION/variables: weights of the user tower.
+    EXPORT_DIR/VERSION/assets.extra: warm-up requests of TensorFlow Serving, made of real users' values.
+    EXPORT_DIR/VERSION/item_tower: SavedModel of the item tower.
+    EXPORT_DIR/VERSION/item_embeddings.tsv: `item_id TAB v1,v2,...`, one line per item, unit length.
+    EXPORT_DIR/VERSION/item_embeddings.parquet: the same as columns `item_id` and `vector`, with `--format=parquet`.
+    EXPORT_DIR/VERSION/item_embeddings.npy: the vectors, float32 `[items, vector_dim]`, with `--format=npy`.
+    EXPORT_DIR/VERSION/index: the serialized index, relocatable, with item ids; `recall_curve.svg` plots recall against
+        speed.
+    EXPORT_DIR/VERSION/items.parquet: the exported catalogue, row by row as the index; filters read its columns.
+    EXPORT_DIR/VERSION/config.json: configuration of the run.
+    EXPORT_DIR/VERSION/statistics.json: quantile boundaries, means and deviations of the run.
+    EXPORT_DIR/VERSION/sample_users.npy: vectors of real users, with which export and `verify` measure recall.
+    EXPORT_DIR/VERSION/refresh_quarantine.jsonl: malformed rows of a refresh, if there were any.
+    EXPORT_DIR/VERSION/manifest.json: checksums, fingerprints, recall of the index, metrics, canaries, table sizes,
+        origin, library versions.
+    EXPORT_DIR/blocklist.txt: optional, yours: ids of items that nobody gets, of whatever version.
 """
 
 from __future__ import annotations

@@ -11,7 +11,12 @@ from twotower_tf.config.base import Name, NonNegative, Positive, Share, config_c
 
 @config_class
 class TimeSplit:
-    """Splits by time: the last rows are test, those before validation. Rows of equal time stay together."""
+    """Splits by time: the last rows are test, those before validation. Rows of equal time stay together.
+
+    Attributes:
+        valid_fraction: share of the rows for validation.
+        test_fraction: share of the rows for test.
+    """
 
     valid_fraction: Share = 0.1
     test_fraction: Share = 0.1
@@ -47,7 +52,11 @@ class LeaveLastOut:
 
 @config_class
 class GivenSplit:
-    """Reads the split from a column of the events with the values `train`, `valid` and `test`."""
+    """Reads the split from a column of the events with the values `train`, `valid` and `test`.
+
+    Attributes:
+        column: that column.
+    """
 
     column: Name = "split"
     type: Literal["GivenSplit"] = "GivenSplit"
@@ -55,7 +64,12 @@ class GivenSplit:
 
 @config_class
 class RandomSplit:
-    """Splits rows at random, determined by the experiment's seed and the row's position in the log."""
+    """Splits rows at random, determined by the experiment's seed and the row's position in the log.
+
+    Attributes:
+        valid_fraction: share of the rows for validation.
+        test_fraction: share of the rows for test.
+    """
 
     valid_fraction: Share = 0.1
     test_fraction: Share = 0.1
@@ -85,7 +99,7 @@ class DataConfig:
         user_id: column of the user id.
         item_id: column of the item id.
         timestamp: column of the event time, or "" for a log without times.
-        timestamp_format: strptime format of `timestamp`; "" recognises the formats documented in README.
+        timestamp_format: strptime format of `timestamp`; "" recognises the forms that docs/preparing.md lists.
         label: column with 1 for a positive and 0 otherwise; "" makes every event a positive.
         positive: SQL predicate over the event columns that a positive must satisfy in addition.
         rejected: SQL predicate over the event columns that marks explicit rejections (hidden, disliked) among the rows

@@ -17,7 +17,21 @@ from twotower_tf.config.training import EvaluationConfig, IndexConfig, ModelConf
 
 @config_class
 class ExperimentConfig:
-    """Everything that determines the outcome of an experiment."""
+    """Everything that determines the outcome of an experiment.
+
+    Attributes:
+        name: letters, digits, `_`, `.` and `-`.
+        data: tables, column roles and split.
+        item_features: features of the item tower.
+        user_features: features of the user tower.
+        seed: seed of everything that is random.
+        model: both towers.
+        sampling: training positives and their negatives.
+        loss: training loss.
+        train: training loop and optimizers.
+        evaluation: evaluation protocol.
+        index: nearest-neighbour index of the bundle.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
     data: DataConfig

@@ -37,7 +37,13 @@ class ModelConfig:
 
 @config_class
 class Adam:
-    """Adam (Kingma and Ba, 2015) for the towers' weights."""
+    """Adam (Kingma and Ba, 2015) for the towers' weights.
+
+    Attributes:
+        beta_1: decay rate of the first moment.
+        beta_2: decay rate of the second moment.
+        epsilon: added to the square root of the second moment.
+    """
 
     beta_1: Share = 0.9
     beta_2: Share = 0.999
@@ -47,7 +53,14 @@ class Adam:
 
 @config_class
 class AdamW:
-    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019) of the towers' kernels, not their biases."""
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019) of the towers' kernels, not their biases.
+
+    Attributes:
+        beta_1: decay rate of the first moment.
+        beta_2: decay rate of the second moment.
+        epsilon: added to the square root of the second moment.
+        weight_decay: decoupled weight decay of the kernels.
+    """
 
     beta_1: Share = 0.9
     beta_2: Share = 0.999
@@ -94,6 +107,9 @@ class LazyAdam:
 
     Attributes:
         initial_lr: learning rate of the first epoch; warm-up and decay are those of the towers.
+        beta_1: decay rate of the first moment.
+        beta_2: decay rate of the second moment.
+        epsilon: added to the square root of the second moment.
         weight_decay: decoupled weight decay, applied to the rows that a step reads.
     """
 

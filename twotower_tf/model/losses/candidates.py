@@ -113,7 +113,7 @@ class CandidateLoss(keras.layers.Layer):
     vectors of the batches before, oldest first, as they were, without a gradient. What would have pushed them away from
     the users pushes the batch's own items instead, drawn alike: their gradient as columns is (batch + queue) / batch
     times as large. Without that an item is drawn to its users as before and pushed from the others by a fraction, and
-    all items gather in one place (not in the paper; BUILD_NOTES has the figures).
+    all items gather in one place (not in the paper; docs/benchmarks.md has the figures).
     """
 
     def __init__(self, in_batch: bool = False, queue: int = 0, products: str = "float32", **kwargs: Any) -> None:
