@@ -56,7 +56,7 @@ from twotower_tf.config import (
     Uniform,
 )
 from twotower_tf.datasets.synthetic import synthesize
-from twotower_tf.evaluate.evaluate_run import evaluate
+from twotower_tf.evaluate.evaluate_run import evaluate_run
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.features.encode_rows import encode
 from twotower_tf.prepare.preparation import prepare
@@ -148,7 +148,7 @@ def measure(base: ExperimentConfig, run_dir: Path, loss: Any, sampling: Sampling
     begin = time.perf_counter()
     trained = training_loop.train(config, run_dir)
     seconds = time.perf_counter() - begin
-    report = evaluate(config, run_dir, "test")
+    report = evaluate_run(config, run_dir, "test")
     parts = report["slices"]["item_popularity"]
     recalls = {name: part["metrics"][f"recall@{K}"] if part["metrics"] else None for name, part in parts.items()}
     return {

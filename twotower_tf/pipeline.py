@@ -192,7 +192,7 @@ class Pipeline:
             if not force and stages.is_done("train", key) and paths.train.exists() and paths.checkpoints.exists():
                 self._log("train: up to date")
                 return TrainResult.read(self.run_dir, artifacts.read_json(paths.train, "run directory"), skipped=True)
-            from twotower_tf.evaluate.validation import validator
+            from twotower_tf.evaluate.validation import make_validator
             from twotower_tf.features.arrays import EncodedData
             from twotower_tf.train import training_loop
 
@@ -200,7 +200,7 @@ class Pipeline:
                 training_loop.share_cores()
             resume = resume or (not force and stages.is_interrupted("train", key))
             prepared = Prepared.open(self.run_dir)
-            validate = validator(self.config, prepared, EncodedData(self.config, prepared))
+            validate = make_validator(self.config, prepared, EncodedData(self.config, prepared))
             stages.begin("train", key)
             run_stages.remove_figures(paths)
             with run_lock.reading(warm_start, own=self.run_dir):
@@ -241,8 +241,8 @@ class Pipeline:
             from twotower_tf.report import report_page
 
             stages.begin("evaluate", key)
-            figures = evaluate_run.evaluate(self.config, self.run_dir, split, progress)
-            report_page.write(paths.report, self.config.name, figures)
+            figures = evaluate_run.evaluate_run(self.config, self.run_dir, split, progress)
+            report_page.write_report(paths.report, self.config.name, figures)
             stages.finish("evaluate")
         return EvaluateResult.read(self.run_dir, figures, skipped=False)
 

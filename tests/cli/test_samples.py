@@ -84,13 +84,13 @@ def test_figures_are_of_these_draws(view):
 
 def test_examples_and_histograms(view):
     seen, prepared, *_ = view
-    shown = samples_page.examples(seen, prepared)
+    shown = samples_page.collect_examples(seen, prepared)
     names = prepared.items(["item_id", "item_name"]).to_pylist()
     assert len(shown) == 6 and all(len(each["negatives"]["SameAttribute"]) <= 2 for each in shown)
     first = shown[0]
     assert first["user"] == prepared.user_ids()[seen.users[0]]
     assert first["positive"]["name"] == names[seen.own[0]]["item_name"]
-    histograms = samples_page.histograms(seen)
+    histograms = samples_page.compute_histograms(seen)
     assert histograms["popularity"]["edges"][:5] == [0, 1, 2, 4, 8]
     counts = prepared.train_count()[seen.kinds["Uniform"].items]
     by_hand = [np.mean(counts == 0), np.mean(counts == 1), np.mean((counts >= 2) & (counts <= 3))]

@@ -198,8 +198,8 @@ def test_a_log_with_nothing_held_out_is_exported_without_figures(data: Path) -> 
     done = run(data, nothing_held_out)
     assert done.status == 2
     assert done.err.endswith(
-        "twotower run: the validation part has no positive that could be asked for, so that train.monitor='recall@10' "
-        "can choose no epoch; give data.split a larger validation part, or keep the last epoch with "
+        "twotower run: train.monitor: invalid value 'recall@10' for a validation split without an unseen positive; "
+        "enlarge the validation split in data.split, or keep the last epoch with "
         "--set train.monitor=\n"
     )
     done = run(data, nothing_held_out, "--set=train.monitor=", "--overwrite")
@@ -214,7 +214,7 @@ def test_a_log_with_nothing_held_out_is_exported_without_figures(data: Path) -> 
 def test_an_interrupted_run_goes_on_where_it_was(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from twotower_tf.evaluate import validation
 
-    original, seen = validation.validator, []
+    original, seen = validation.make_validator, []
 
     def validator(*arguments: Any) -> Any:
         validate = original(*arguments)
@@ -227,7 +227,7 @@ def test_an_interrupted_run_goes_on_where_it_was(data: Path, monkeypatch: pytest
 
         return interrupted
 
-    monkeypatch.setattr(validation, "validator", validator)
+    monkeypatch.setattr(validation, "make_validator", validator)
     done = run(data, "--set=train.epochs=4")
     assert (done.status, done.err.splitlines()[-1]) == (130, "twotower run: interrupted")
     done = run(data, "--set=train.epochs=4")

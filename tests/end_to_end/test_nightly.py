@@ -152,7 +152,7 @@ def test_the_third_night_masks_draws_and_asks_as_one_preparation_does(nights: Ni
         (popular,) = (part.sampler for part in samplers.columns.parts)
         shares = popular.shared_probability(np.arange(len(items)))
         weights.append(dict(zip(items, shares.tolist(), strict=True)))
-        questions = protocol.queries(prepared, EvaluationConfig(), "test")
+        questions = protocol.build_queries(prepared, EvaluationConfig(), "test")
         asked.append(
             {
                 users[user]: tuple(

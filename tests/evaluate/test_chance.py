@@ -37,7 +37,7 @@ def test_a_constant_model_scores_like_chance(name: str, published: Callable[[str
     )
     one = np.full((1, 16), 0.25, np.float32)
     constant = rank(one.repeat(len(users), axis=0), one.repeat(size, axis=0), asked, KS).per_query()
-    chance = rank_scores(baselines.random(size, 17), size, asked, KS).per_query()
+    chance = rank_scores(baselines.random_scorer(size, 17), size, asked, KS).per_query()
     for metric, values in chance.items():
         error = values.std() / np.sqrt(len(values))
         print(f"{name} {metric}: constant {constant[metric].mean():.6f}, random {values.mean():.6f} ± {error:.6f}")

@@ -10,7 +10,9 @@ def unit(rng, count, dim):
 
 
 def check(items, users, shown, counts=None):
-    return collapse.check(items, users, np.array(shown), np.zeros(len(items)) if counts is None else counts, seed=1)
+    return collapse.measure_collapse(
+        items, users, np.array(shown), np.zeros(len(items)) if counts is None else counts, seed=1
+    )
 
 
 def test_well_spread_vectors_raise_no_warning():
@@ -35,8 +37,8 @@ def test_a_collapsed_model_is_told():
     assert found["warnings"] == [
         "random item pairs have a mean cosine of 1.00: the item tower collapsed",
         "random user pairs have a mean cosine of 1.00: the user tower collapsed",
-        "item vectors have an effective rank of 1.0 in 4 dimensions: they lie on little more than a line",
-        "200 queries together are shown 10 items: nearly everybody gets the same",
+        "item vectors have an effective rank of 1.0 in 4 dimensions: they are nearly collinear",
+        "200 queries get 10 distinct items in all: nearly all get the same items",
     ]
 
 

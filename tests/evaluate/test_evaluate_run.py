@@ -57,8 +57,8 @@ def planted(monkeypatch):
             return items
 
         for place in (module, validation):
-            monkeypatch.setattr(place.vectors, "item_vectors", item_vectors)
-            monkeypatch.setattr(place.vectors, "user_vectors", lambda model, encoded, split, rows: users[split][rows])
+            monkeypatch.setattr(place.tower_vectors, "item_vectors", item_vectors)
+            monkeypatch.setattr(place.tower_vectors, "user_vectors", lambda model, encoded, split, rows: users[split][rows])
         monkeypatch.setattr(module.Prepared, "open", lambda run_dir: world)
         monkeypatch.setattr(module, "EncodedData", lambda config, prepared: FakeEncoded())
         monkeypatch.setattr(module, "load_model", lambda config, run_dir: None)
@@ -78,7 +78,7 @@ def expected_recall(world, items, users, split, k):
 def test_writes_what_the_oracle_finds(planted, tmp_path, split):
     world = random_world(np.random.default_rng(5), num_users=30, num_items=25)
     items, users, times = planted(world)
-    document = module.evaluate(CONFIG, tmp_path, split)
+    document = module.evaluate_run(CONFIG, tmp_path, split)
     assert times == [{"valid": 80, "test": 90}[split]]  # the catalogue as of the split's first event
     assert json.loads((tmp_path / "metrics.json").read_text()) == document
     assert list(document) == [
@@ -108,30 +108,28 @@ def test_writes_what_the_oracle_finds(planted, tmp_path, split):
 def test_the_validator_measures_as_evaluate_does(planted, tmp_path):
     world = random_world(np.random.default_rng(6), num_users=30, num_items=25)
     _, _, times = planted(world)
-    validate = validation.validator(CONFIG, world, FakeEncoded())
+    validate = validation.make_validator(CONFIG, world, FakeEncoded())
     means = validate(None)
     assert times == [80]
-    assert means == pytest.approx(module.evaluate(CONFIG, tmp_path, "valid")["metrics"], abs=1e-6)
+    assert means == pytest.approx(module.evaluate_run(CONFIG, tmp_path, "valid")["metrics"], abs=1e-6)
     assert set(means) == {f"{name}@{k}" for name in ("recall", "ndcg", "hit_rate", "mrr") for k in (1, 5, 20)}
 
 
 def test_without_validation_positives_there_is_no_validator():
     nothing = FakePrepared(2, 3, train=[(0, 1, 1)])
-    with pytest.raises(DataError, match=r"^the validation part has no positive that could be asked for, .*--set train"):
-        validation.validator(CONFIG, nothing, None)
+    with pytest.raises(DataError, match=r"^train.monitor: invalid value .* without an unseen positive; .*--set train"):
+        validation.make_validator(CONFIG, nothing, None)
     unjudged = dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, monitor=""))
-    assert validation.validator(unjudged, nothing, None) is None
+    assert validation.make_validator(unjudged, nothing, None) is None
 
 
 def test_a_split_with_nothing_to_rank_is_refused(planted, tmp_path):
     planted(FakePrepared(2, 3, train=[(0, 1, 1)], test=[(0, 1, 0)]))
-    with pytest.raises(
-        DataError, match="examples/test: the test split has no positive event, so there is nothing to r"
-    ):
-        module.evaluate(CONFIG, tmp_path, "test")
+    with pytest.raises(DataError, match="examples/test: the test split has no positive event; hold out more"):
+        module.evaluate_run(CONFIG, tmp_path, "test")
     planted(FakePrepared(2, 3, train=[(0, 1, 1)], test=[(0, 1, 1)]))
-    with pytest.raises(DataError, match="the test split has no positive event that its user has not seen before, so"):
-        module.evaluate(CONFIG, tmp_path, "test")
+    with pytest.raises(DataError, match="the test split has no positive event that its user has not seen before; hold"):
+        module.evaluate_run(CONFIG, tmp_path, "test")
     assert not (tmp_path / "metrics.json").exists()
 
 
@@ -167,10 +165,11 @@ class Page(HTMLParser):
 @pytest.fixture
 def document(planted, tmp_path):
     planted(random_world(np.random.default_rng(5), num_users=30, num_items=25))
-    return module.evaluate(CONFIG, tmp_path, "test")
+    return module.evaluate_run(CONFIG, tmp_path, "test")
 
 
 def test_the_report_is_one_well_formed_page_that_loads_nothing(document, tmp_path):
+    report_page.write_report(tmp_path / "report.html", "small", document)
     text = (tmp_path / "report.html").read_text()
     page = Page(text)
     assert [url for url in page.loads if not url.startswith("http://www.w3.org/1999/xlink")] == []
@@ -183,7 +182,7 @@ def test_the_report_is_one_well_formed_page_that_loads_nothing(document, tmp_pat
 
 
 def test_names_are_escaped(document):
-    text = report_page.render("<script>alert('x')</script> & \"co\"", document)
+    text = report_page.render_report("<script>alert('x')</script> & \"co\"", document)
     assert "<script>" not in text
     assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &#34;co&#34;" in text
 
@@ -193,12 +192,12 @@ def test_the_report_copes_with_empty_slices_and_useless_baselines(document):
         part |= {"metrics": None, "popularity": None, "queries": 0}
     document["baselines"]["popularity"] = dict.fromkeys(document["metrics"], 0.0)
     document["collapse"] |= {"item_cosine": None, "user_cosine": None, "warnings": ["<b>all</b> the same"]}
-    shown = " ".join(Page(report_page.render("small", document)).text)
-    assert "popularity finds nothing" in shown and "<b>all</b> the same" in shown
+    shown = " ".join(Page(report_page.render_report("small", document)).text)
+    assert "popularity: 0" in shown and "<b>all</b> the same" in shown
 
 
 def test_the_same_figures_give_the_same_report(document):
-    assert report_page.render("small", document) == report_page.render("small", document)
+    assert report_page.render_report("small", document) == report_page.render_report("small", document)
 
 
 def test_figures_are_strict_numbers(document):

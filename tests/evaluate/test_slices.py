@@ -41,8 +41,8 @@ def test_each_slice_by_hand():
     scores = np.float32([[3, 1, 2], [1, 2, 3]])
     asked = questions([{0, 1}, {2}], [set(), set()])
     model = rank_scores(lambda start, stop: scores[start:stop].copy(), 3, asked, (1,))
-    popular = rank_scores(baselines.popularity(counts), 3, asked, (1,))
-    found = slices.by_slice(model, popular, counts, np.array([0, 6]))
+    popular = rank_scores(baselines.popularity_scorer(counts), 3, asked, (1,))
+    found = slices.compute_slices(model, popular, counts, np.array([0, 6]))
 
     def recalls(part):
         return part["metrics"]["recall@1"], part["popularity"]["recall@1"]

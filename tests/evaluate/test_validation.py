@@ -1,4 +1,4 @@
-"""What the training is told where there is nothing to validate with."""
+"""A validation split without queries is an error only if it has to choose the best epoch."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -14,13 +14,13 @@ pytestmark = pytest.mark.tensorflow
 
 def test_no_validation_positive_is_told_where_an_epoch_is_to_be_chosen(trained, monkeypatch):
     _, config = trained
-    monkeypatch.setattr(protocol, "queries", lambda *_: np.empty(0))
+    monkeypatch.setattr(protocol, "build_queries", lambda *_: np.empty(0))
     chosen = dataclasses.replace(config, train=dataclasses.replace(config.train, monitor="recall@20"))
     with pytest.raises(DataError) as error:
-        validation.validator(chosen, SimpleNamespace(), SimpleNamespace())
+        validation.make_validator(chosen, SimpleNamespace(), SimpleNamespace())
     assert str(error.value) == (
-        "the validation part has no positive that could be asked for, so that train.monitor='recall@20' can choose no "
-        "epoch; give data.split a larger validation part, or keep the last epoch with --set train.monitor="
+        "train.monitor: invalid value 'recall@20' for a validation split without an unseen positive; enlarge the "
+        "validation split in data.split, or keep the last epoch with --set train.monitor="
     )
     last = dataclasses.replace(config, train=dataclasses.replace(config.train, monitor=""))
-    assert validation.validator(last, SimpleNamespace(), SimpleNamespace()) is None
+    assert validation.make_validator(last, SimpleNamespace(), SimpleNamespace()) is None

@@ -28,7 +28,7 @@ from twotower_tf.config import (
     TrainConfig,
     Uniform,
 )
-from twotower_tf.evaluate.evaluate_run import evaluate
+from twotower_tf.evaluate.evaluate_run import evaluate_run
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.features.encode_rows import encode
 from twotower_tf.prepare.preparation import prepare
@@ -184,6 +184,6 @@ def test_the_column_costs_no_recall(tmp_path, kind):
         )
         _, run_dir = prepared_run(config, tmp_path / f"run-{column}")
         train(config, run_dir)
-        recall[column] = evaluate(config, run_dir, "test")["metrics"]["recall@20"]
+        recall[column] = evaluate_run(config, run_dir, "test")["metrics"]["recall@20"]
     assert recall[""] > 0.3
     assert min(recall["table"], recall["log"]) >= recall[""] - 0.02

@@ -32,7 +32,7 @@ def run(values: FlagValues) -> None:
     run_dir = Path(values.run_dir)
     with run_lock.reading(run_dir):
         recorded, config = run_stages.read_configs(run_dir, values.config, values.set)
-        print(format_samples(samples_page.samples(config, recorded, run_dir)))
+        print(format_samples(samples_page.write_samples(config, recorded, run_dir)))
     print(f"\n{run_dir / 'samples.html'}")
 
 

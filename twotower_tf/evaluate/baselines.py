@@ -1,4 +1,4 @@
-"""Rankings that any model must beat, through the same code as the model's."""
+"""Baseline scorers, popularity and random, which are evaluated by the same code as the model."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import numpy.typing as npt
 from twotower_tf.evaluate.ranking import Scorer
 
 
-def popularity(train_count: npt.NDArray[np.int64]) -> Scorer:
-    """Every query gets the items with the most training positives; items with equally many are tied.
+def popularity_scorer(train_count: npt.NDArray[np.int64]) -> Scorer:
+    """Scores items by their training positives, the same for every query; items with equal counts are tied.
 
     Args:
-        train_count: [num_items] int64.
+        train_count: [num_items] int64, training positives of each item.
     """
-    # Places among the distinct counts: exact in float32, which counts beyond 2^24 would not be.
+    # Ranks among the distinct counts: exact in float32, unlike counts beyond 2^24.
     _, places = np.unique(train_count, return_inverse=True)
     scores = places.astype(np.float32)
     return lambda start, stop: np.tile(scores, (stop - start, 1))
 
 
-def random(num_items: int, seed: int) -> Scorer:
-    """Every query gets items by chance, the same whatever the blocks are."""
+def random_scorer(num_items: int, seed: int) -> Scorer:
+    """Scores items at random, independently of how queries are split into blocks."""
 
     def score(start: int, stop: int) -> npt.NDArray[np.float32]:
         rows = [np.random.default_rng([seed, query]).random(num_items, np.float32) for query in range(start, stop)]

@@ -1,7 +1,7 @@
-"""Whether the vectors still tell users and items apart.
+"""Detects representation collapse: vectors that no longer distinguish users or items.
 
 A two-tower model can fail with a falling loss: all vectors drift into one direction, or every user gets the same
-popular items. Ranking metrics show that late, these figures at once.
+popular items. These statistics show it earlier than ranking metrics do.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ PAIRS = 20_000
 _PERCENTILES = (5, 25, 50, 75, 95)
 _BINS = 40
 _POPULAR_SHARE = 0.01
-_NEAR = 0.9  # mean cosine of random pairs from which a side counts as collapsed
-_FLAT = 2.0  # effective rank below which items lie on little more than a line
+_COLLAPSED_COSINE = 0.9  # a tower counts as collapsed above this mean cosine of random pairs
+_COLLAPSED_RANK = 2.0  # item vectors count as collapsed below this effective rank
 
 Vectors = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.int64]
 
 
-def check(items: Vectors, users: Vectors, shown: Counts, train_count: Counts, seed: int) -> dict[str, Any]:
+def measure_collapse(items: Vectors, users: Vectors, shown: Counts, train_count: Counts, seed: int) -> dict[str, Any]:
     """Measures the spread of the vectors and of the recommendations.
 
     Args:
         items: [num_items, vector_dim] float32, unit length.
         users: [num_queries, vector_dim] float32, unit length.
-        shown: [num_items] int64, queries that have the item among their first 10.
-        train_count: [num_items] int64.
-        seed: of the random pairs.
+        shown: [num_items] int64, number of queries with the item among their first 10 results.
+        train_count: [num_items] int64, training positives of each item.
+        seed: random seed of the pairs.
 
     Returns:
-        Strict JSON: cosines of random pairs, effective rank, coverage, share of the most popular, and `warnings`.
+        Strict JSON: cosines of random pairs, effective rank, coverage, share of the most popular items, and `warnings`.
     """
     rng = np.random.default_rng(seed)
     cosines = {"item": pair_cosines(items, rng), "user": pair_cosines(users, rng)}
@@ -60,7 +60,7 @@ def check(items: Vectors, users: Vectors, shown: Counts, train_count: Counts, se
 
 
 def pair_cosines(vectors: Vectors, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Cosines of random pairs of different rows; empty for fewer than two rows."""
+    """Computes cosines of random pairs of different rows; empty for fewer than two rows."""
     if len(vectors) < 2:
         return np.empty(0)
     first = rng.integers(0, len(vectors), PAIRS)
@@ -70,12 +70,12 @@ def pair_cosines(vectors: Vectors, rng: np.random.Generator) -> npt.NDArray[np.f
 
 
 def effective_rank(vectors: Vectors) -> float:
-    """The exponential of the entropy of the normalized singular values (Roy and Vetterli, 2007), 1 to vector_dim."""
+    """Computes the exponential of the entropy of the normalized singular values (Roy and Vetterli, 2007)."""
     gram = np.zeros((vectors.shape[1], vectors.shape[1]))
     for start in range(0, len(vectors), 1 << 16):
         part = vectors[start : start + (1 << 16)].astype(np.float64)
         gram += part.T @ part
-    # Squared singular values carry the rounding of the Gram matrix: what is below it is zero.
+    # Squared singular values below the rounding error of the Gram matrix are taken as zero.
     squared = np.linalg.eigvalsh(gram)
     singular = np.sqrt(np.where(squared > squared[-1] * 1e-12, squared, 0.0))
     shares = singular[singular > 0] / singular.sum()
@@ -94,14 +94,14 @@ def _warnings(result: dict[str, Any], num_queries: int, num_items: int) -> list[
     found = []
     for side in ("item", "user"):
         cosine = result[f"{side}_cosine"]
-        if cosine and cosine["mean"] > _NEAR:
+        if cosine and cosine["mean"] > _COLLAPSED_COSINE:
             found.append(f"random {side} pairs have a mean cosine of {cosine['mean']:.2f}: the {side} tower collapsed")
-    if result["item_effective_rank"] < _FLAT < result["vector_dim"] and num_items > TOP:
+    if result["item_effective_rank"] < _COLLAPSED_RANK < result["vector_dim"] and num_items > TOP:
         found.append(
             f"item vectors have an effective rank of {result['item_effective_rank']:.1f} in "
-            f"{result['vector_dim']} dimensions: they lie on little more than a line"
+            f"{result['vector_dim']} dimensions: they are nearly collinear"
         )
     distinct = result[f"distinct_items@{TOP}"]
     if num_queries >= 100 and num_items >= 10 * TOP and distinct <= 2 * TOP:
-        found.append(f"{num_queries} queries together are shown {distinct} items: nearly everybody gets the same")
+        found.append(f"{num_queries} queries get {distinct} distinct items in all: nearly all get the same items")
     return found

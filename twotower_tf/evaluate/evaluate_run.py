@@ -1,4 +1,4 @@
-"""Evaluates a trained run: ranks the catalogue for the held-out events, writes metrics.json."""
+"""Evaluates a trained run: ranks the catalogue for the held-out events and writes metrics.json."""
 
 from __future__ import annotations
 
@@ -25,42 +25,44 @@ SCHEMA_VERSION = 1
 _DIGITS = 6
 
 
-def evaluate(config: ExperimentConfig, run_dir: Path, split: str, progress: Progress = silent) -> dict[str, Any]:
+def evaluate_run(config: ExperimentConfig, run_dir: Path, split: str, progress: Progress = silent) -> dict[str, Any]:
     """Evaluates the best model of a run on a held-out split.
 
     Args:
         config: the run's configuration.
-        run_dir: holds prepared/ and checkpoints/; receives metrics.json.
+        run_dir: run directory with prepared/ and checkpoints/; metrics.json is written to it.
         split: "valid" or "test".
-        progress: told the queries ranked.
+        progress: receives the number of queries ranked.
 
     Returns:
         The content of metrics.json: schema_version, split, protocol, users, metrics, baselines, slices, collapse.
 
     Raises:
-        ArtifactError: where the run is not prepared or not trained.
-        DataError: where the split has nothing to rank, or the model diverged.
+        ArtifactError: if the run is not prepared or not trained.
+        DataError: if the split has no query, or the model diverged.
     """
     prepared = Prepared.open(run_dir)
-    queries = protocol.queries(prepared, config.evaluation, split)
+    queries = protocol.build_queries(prepared, config.evaluation, split)
     if not len(queries):
         unseen = " that its user has not seen before" if queries.all_seen else ""
         raise DataError(
-            f"{prepared.paths.examples(split)}: the {split} split has no positive event{unseen}, so there is nothing "
-            "to rank; hold out more in data.split, or evaluate the other split"
+            f"{prepared.paths.examples(split)}: the {split} split has no positive event{unseen}; "
+            "hold out more in data.split, or evaluate the other split"
         )
     encoded = EncodedData(config, prepared)
     model = load_model(config, run_dir)
     progress("vectors", 0, 0)
     items = tower_vectors.item_vectors(model, encoded, at=encoded.ranking_time(split))
     users = tower_vectors.user_vectors(model, encoded, split, queries.example_rows)
-    document = measure(config, split, queries, items, users, prepared.train_count(), _activity(prepared), progress)
+    document = compute_metrics(
+        config, split, queries, items, users, prepared.train_count(), _activity(prepared), progress
+    )
     paths = RunPaths(Path(run_dir))
     artifacts.write_json(paths.metrics, document)
     return document
 
 
-def measure(
+def compute_metrics(
     config: ExperimentConfig,
     split: str,
     queries: Queries,
@@ -70,24 +72,24 @@ def measure(
     activity: npt.NDArray[np.int64],
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Ranks model and baselines, and tells all that metrics.json holds.
+    """Ranks model and baselines, and computes the content of metrics.json.
 
     Args:
-        config: gives protocol, cut-offs and seed.
-        split: the queries' split.
-        queries: at least one.
+        config: the protocol, cut-offs and seed.
+        split: the split of the queries.
+        queries: the queries, at least one.
         items: [num_items, vector_dim] float32, unit length.
         users: [num_queries, vector_dim] float32, unit length.
         train_count: [num_items] int64, training positives of each item.
         activity: [num_users] int64, training positives of each user.
-        progress: told the queries ranked.
+        progress: receives the number of queries ranked.
     """
     ks, seed, size = config.evaluation.ks, config.seed, len(items)
     model = rank(users, items, queries, ks, progress=progress)
     popular = rank_scores(
-        baselines.popularity(train_count), size, queries, ks, progress=progress, stage="rank popularity"
+        baselines.popularity_scorer(train_count), size, queries, ks, progress=progress, stage="rank popularity"
     )
-    chance = rank_scores(baselines.random(size, seed), size, queries, ks, progress=progress, stage="rank random")
+    chance = rank_scores(baselines.random_scorer(size, seed), size, queries, ks, progress=progress, stage="rank random")
     document = {
         "schema_version": SCHEMA_VERSION,
         "split": split,
@@ -103,8 +105,8 @@ def measure(
         "users": len(np.unique(queries.user_rows)),
         "metrics": model.mean(),
         "baselines": {"popularity": popular.mean(), "random": chance.mean()},
-        "slices": slices.by_slice(model, popular, train_count, activity[queries.user_rows]),
-        "collapse": collapse.check(items, users, model.shown, train_count, seed),
+        "slices": slices.compute_slices(model, popular, train_count, activity[queries.user_rows]),
+        "collapse": collapse.measure_collapse(items, users, model.shown, train_count, seed),
     }
     rounded: dict[str, Any] = _rounded(document)
     return rounded
@@ -115,7 +117,7 @@ def _activity(prepared: Prepared) -> npt.NDArray[np.int64]:
 
 
 def _rounded(value: Any) -> Any:
-    """The document with its fractions cut to what is significant."""
+    """Rounds the floats of a document to six digits."""
     if isinstance(value, dict):
         return {name: _rounded(part) for name, part in value.items()}
     if isinstance(value, list):

@@ -27,7 +27,7 @@ def best_recall(config: ExperimentConfig, run_dir: Path, truth: Path, k: int) ->
         KeyError: where the log has an id that `truth` does not know.
     """
     prepared = Prepared.open(run_dir)
-    queries = protocol.queries(prepared, config.evaluation, "test")
+    queries = protocol.build_queries(prepared, config.evaluation, "test")
     with np.load(truth) as known:
         items = np.column_stack([known["item_vector"], known["item_bias"]])
         users = np.column_stack([known["user_vector"], np.ones(len(known["user_id"]), np.float32)])

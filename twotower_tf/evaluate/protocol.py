@@ -1,4 +1,4 @@
-"""Which questions an evaluation asks: for each query the items it should find and the items it must not show."""
+"""The evaluation protocol: queries with their relevant items and the items excluded from their ranking."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Rows = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class ItemLists:
-    """A list of item rows for each query: compressed rows over an array that several queries may share.
+    """One list of item rows per query: compressed sparse rows over an array that several queries may share.
 
     Attributes:
-        starts: [num_queries] int64, where each list begins in `values`.
-        ends: [num_queries] int64, where it ends (exclusive).
+        starts: [num_queries] int64, start of each list in `values`.
+        ends: [num_queries] int64, end of each list (exclusive).
         values: int32 item rows; may be a memory map.
     """
 
@@ -35,13 +35,13 @@ class ItemLists:
 
     @classmethod
     def from_pairs(cls, queries: Ints, items: npt.NDArray[np.integer], num_queries: int) -> ItemLists:
-        """Groups (query, item) pairs that are ordered by query."""
+        """Builds lists from (query, item) pairs that are sorted by query."""
         indptr = np.searchsorted(queries, np.arange(num_queries + 1))
         return cls(indptr[:-1], indptr[1:], items.astype(np.int32))
 
     @classmethod
     def empty(cls, num_queries: int) -> ItemLists:
-        """No item for any query."""
+        """Builds an empty list for every query."""
         nothing = np.zeros(num_queries, np.int64)
         return cls(nothing, nothing, np.empty(0, np.int32))
 
@@ -54,7 +54,7 @@ class ItemLists:
         return self.ends - self.starts
 
     def block(self, start: int, stop: int) -> tuple[Ints, Rows]:
-        """The lists of queries start to stop as pairs: the query counted from `start`, and the item row."""
+        """Returns the lists of queries start to stop as pairs of query, counted from `start`, and item row."""
         first, counts = self.starts[start:stop], self.counts[start:stop]
         queries = np.repeat(np.arange(len(first)), counts)
         offsets = np.arange(len(queries)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -63,14 +63,14 @@ class ItemLists:
 
 @dataclass(frozen=True)
 class Queries:
-    """The questions of one evaluation.
+    """The queries of one evaluation.
 
     Attributes:
-        example_rows: [num_queries] int64, the split's example whose features give the query's user vector.
+        example_rows: [num_queries] int64, row of the split whose features give the query's user vector.
         user_rows: [num_queries] int64.
-        relevant: the items to find; distinct, ascending, none of them seen.
-        seen: the items left out of the ranking.
-        all_seen: queries not asked, because the user had seen every item held out.
+        relevant: relevant items; distinct, ascending, none of them seen.
+        seen: items excluded from the ranking.
+        all_seen: number of queries dropped because the user had seen all held-out items.
     """
 
     example_rows: Ints
@@ -83,15 +83,16 @@ class Queries:
         return len(self.example_rows)
 
 
-def queries(prepared: Prepared, evaluation: EvaluationConfig, split: str) -> Queries:
-    """Makes the queries of a split.
+def build_queries(prepared: Prepared, evaluation: EvaluationConfig, split: str) -> Queries:
+    """Builds the queries of a split.
 
-    With `query="user"` each user with a positive is asked once, as of their first positive of the split, for all
-    their distinct positives; with `query="event"` each positive row is asked for its item. With `exclude_seen` the
-    user's training positives (on "test" validation positives too) neither count as relevant nor enter the ranking.
+    With `query="user"` there is one query per user with a positive, as of the first positive of the split, whose
+    relevant items are all distinct positives of the user; with `query="event"` one query per positive row, whose
+    relevant item is its own. With `exclude_seen` the user's training positives (on "test" also the validation
+    positives) are neither relevant nor ranked.
 
     Args:
-        prepared: the data.
+        prepared: the prepared data.
         evaluation: the protocol.
         split: "valid" or "test".
     """
@@ -104,25 +105,26 @@ def queries(prepared: Prepared, evaluation: EvaluationConfig, split: str) -> Que
     if evaluation.exclude_seen:
         fresh = ~_occur(pairs, prepared.sequence(which), prepared.sequence_users(which), prepared.num_items)
     if evaluation.query == "event":
-        asked, user_rows = rows[fresh], users[fresh]
-        relevant = ItemLists.from_pairs(np.arange(len(asked)), columns["item_row"][rows][fresh], len(asked))
-        dropped = len(rows) - len(asked)
+        example_rows, user_rows = rows[fresh], users[fresh]
+        count = len(example_rows)
+        relevant = ItemLists.from_pairs(np.arange(count), columns["item_row"][rows][fresh], count)
+        dropped = len(rows) - count
     else:
         all_users, first = np.unique(users, return_index=True)
         user, item = np.divmod(np.unique(pairs[fresh]), prepared.num_items)
         user_rows = np.unique(user)
-        asked = rows[first[np.isin(all_users, user_rows)]]
+        example_rows = rows[first[np.isin(all_users, user_rows)]]
         relevant = ItemLists.from_pairs(np.searchsorted(user_rows, user), item, len(user_rows))
         dropped = len(all_users) - len(user_rows)
-    seen = ItemLists.empty(len(asked))
+    seen = ItemLists.empty(len(example_rows))
     if evaluation.exclude_seen:
         indptr = prepared.sequence_users(which)
         seen = ItemLists(indptr[user_rows], indptr[user_rows + 1], prepared.sequence(which))
-    return Queries(asked.astype(np.int64), user_rows, relevant, seen, dropped)
+    return Queries(example_rows.astype(np.int64), user_rows, relevant, seen, dropped)
 
 
 def _occur(pairs: Ints, sequence: Rows, indptr: Ints, num_items: int) -> npt.NDArray[np.bool_]:
-    """Which (user, item) pairs occur in a sequence that is grouped by user."""
+    """Returns which (user, item) pairs occur in a sequence of items grouped by user."""
     found = np.zeros(len(pairs), np.bool_)
     for start in range(0, len(sequence), _CHUNK):
         part = np.asarray(sequence[start : start + _CHUNK], np.int64)

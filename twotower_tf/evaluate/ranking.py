@@ -1,8 +1,8 @@
 """Exact ranking of the whole catalogue for every query, in blocks of bounded memory.
 
-Items of equal score have no order: the metrics are expectations over all orders of them (see `metrics`). Scores are
-equal where their difference is no more than what rounding makes of it: a model whose vectors have all become one is
-not measured by the rounding of its scores. Served answers and `shown` have one fixed order, by item row.
+Tied items have no order: metrics are expectations over all orders of them (see `ranking_metrics`). Scores within
+rounding error of each other are tied, so that a model whose vectors have collapsed is not measured by rounding errors.
+Recommendations and `shown` break ties by item row.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from twotower_tf.evaluate.ranking_metrics import Floats, Hits, Mask
 from twotower_tf.index import topk
 from twotower_tf.progress import Progress, silent
 
-TOP = 10  # answers counted as shown
+TOP = 10  # results per query that count as shown
 
 _BLOCK_BYTES = 32 << 20  # of scores held by one thread
-# Scores are compared as whole multiples of this. A float32 dot product of unit vectors of 64 coordinates is exact to
-# 64 * 2^-24 = 2^-18 (Higham, section 3.1); differences of cosines that say something are hundreds of times larger.
+# Scores are rounded to multiples of this. The error of a float32 dot product of unit vectors of 64 coordinates is at
+# most 64 * 2^-24 = 2^-18 (Higham, section 3.1); meaningful differences of cosines are hundreds of times larger.
 _RESOLUTION = 2.0**-18
 
 Scorer = Callable[[int, int], npt.NDArray[np.float32]]
@@ -35,13 +35,13 @@ Scorer = Callable[[int, int], npt.NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Ranking:
-    """What a ranking found.
+    """The result of ranking the catalogue for all queries.
 
     Attributes:
         ks: cut-offs of the metrics.
-        relevant: the items that were to be found.
-        hits: where they were.
-        shown: [num_items] int64, how many queries have the item among their first 10; of tied items, the lower rows.
+        relevant: relevant items of each query.
+        hits: ranks of the relevant items.
+        shown: [num_items] int64, number of queries with the item among their first 10 results; ties by item row.
     """
 
     ks: tuple[int, ...]
@@ -50,20 +50,20 @@ class Ranking:
     shown: npt.NDArray[np.int64]
 
     def per_query(self, item_mask: Mask | None = None) -> dict[str, Floats]:
-        """Metrics of every query, counting as relevant only the marked items (of all ranked); see `metrics`."""
+        """Computes metrics per query; with `item_mask`, only the marked items count as relevant."""
         if item_mask is None:
             return ranking_metrics.per_query(self.hits, self.relevant.counts, self.ks)
         return ranking_metrics.per_query(self.hits.of_items(item_mask), self.relevant_of(item_mask), self.ks)
 
     def mean(self, item_mask: Mask | None = None, query_mask: Mask | None = None) -> dict[str, float]:
-        """Average metrics over the marked queries that have a marked item to find; empty where none has."""
+        """Averages metrics over the marked queries that have a marked relevant item; empty if there are none."""
         values = self.per_query(item_mask)
         if query_mask is not None:
             values = {name: column[query_mask] for name, column in values.items()}
         return ranking_metrics.mean(values)
 
     def relevant_of(self, item_mask: Mask) -> npt.NDArray[np.int64]:
-        """How many marked items each query has to find."""
+        """Returns the number of marked relevant items of each query."""
         query, item = self.relevant.block(0, len(self.relevant))
         return np.bincount(query[item_mask[item]], minlength=len(self.relevant))
 
@@ -78,26 +78,26 @@ def rank(
     threads: int = 0,
     progress: Progress = silent,
 ) -> Ranking:
-    """Ranks all items for every query by dot product, to a resolution of 2^-18: what is nearer to each other is tied.
+    """Ranks all items for every query by dot product; scores are tied if equal after rounding to 2^-18.
 
     Args:
         query_vectors: [num_queries, vector_dim] float32, unit length.
         item_vectors: [num_items, vector_dim] float32, unit length.
-        queries: what to find and what to leave out.
-        ks: cut-offs, which may exceed the catalogue.
-        block: queries ranked at a time by each thread; 0 chooses it so that a block's scores take 32 MB.
-        threads: at most; 0 is one per core.
-        progress: told the queries done.
+        queries: the queries, with relevant and excluded items.
+        ks: cut-offs, which may exceed the size of the catalogue.
+        block: queries per block and thread; 0 limits the scores of a block to 32 MB.
+        threads: maximum number of threads; 0 is one per core.
+        progress: receives the number of queries ranked.
 
     Raises:
-        DataError: where a vector holds NaN or infinity.
+        DataError: if a vector has NaN or infinite values.
     """
     for name, vectors in (("user", query_vectors), ("item", item_vectors)):
         if not np.isfinite(vectors).all():
             broken = int((~np.isfinite(vectors).all(axis=1)).sum())
             raise DataError(
-                f"{broken} of {len(vectors)} {name} vectors hold NaN or infinity; the model diverged: "
-                "lower train.initial_lr and train again"
+                f"evaluation: {broken} of {len(vectors)} {name} vectors have NaN or infinite values (the model "
+                "diverged); lower train.initial_lr and train again"
             )
     items = item_vectors.T
 
@@ -129,7 +129,7 @@ def rank_scores(
     progress: Progress = silent,
     stage: str = "rank",
 ) -> Ranking:
-    """Ranks all items by any score, equal ones as ties; see `rank`."""
+    """Ranks all items by the scores of a scorer; see `rank`."""
     total, deepest = len(queries), max(*ks, TOP)
     size = block or max(1, _BLOCK_BYTES // (4 * num_items))
 
@@ -163,7 +163,7 @@ def _rank_block(
     reached = (score >= last[query]) & (score > -np.inf)
     query, item, score = query[reached], item[reached], score[reached]
     above, tied = _places(values, query, score)
-    # Where the answers end within a group of tied items, the others of the group are among all scores.
+    # If the top k end within a group of ties, the group's size is counted among all scores.
     if values.shape[1] < num_items:
         open_ended = score == last[query]
         rows, position = np.unique(query[open_ended], return_inverse=True)
@@ -177,7 +177,7 @@ def _rank_block(
 def _places(
     values: npt.NDArray[np.float32], query: npt.NDArray[np.int64], score: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """How many of a query's answers have a higher score, and how many the same.
+    """Counts the results of a query with a higher score, and those with the same score.
 
     Args:
         values: [num_queries, k] float32, descending.

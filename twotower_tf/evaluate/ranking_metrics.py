@@ -1,4 +1,4 @@
-"""Ranking metrics from the places at which relevant items stand, averaged over the order of tied items."""
+"""Ranking metrics computed from the ranks of relevant items, as expectations over the order of ties."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Hits:
-    """Relevant items that may be among the answers, ordered by query, then score, best first.
+    """Relevant items that may be among the top k, sorted by query and descending score.
 
     Attributes:
         queries: [num_hits] int64.
-        above: [num_hits] int64, how many items have a higher score: 0 for the first answer.
-        tied: [num_hits] int64, how many items have the same score, the item itself among them.
+        above: [num_hits] int64, number of items with a higher score: 0 for the first rank.
+        tied: [num_hits] int64, number of items with the same score, the item itself included.
         items: [num_hits] int32 item rows.
     """
 
@@ -32,7 +32,7 @@ class Hits:
     items: npt.NDArray[np.int32]
 
     def of_items(self, mask: Mask) -> Hits:
-        """The hits whose item is marked."""
+        """Returns the hits whose item is marked."""
         kept = mask[self.items]
         return Hits(self.queries[kept], self.above[kept], self.tied[kept], self.items[kept])
 
@@ -40,25 +40,25 @@ class Hits:
 def per_query(hits: Hits, relevant: Ints, ks: Sequence[int]) -> dict[str, Floats]:
     """Computes recall, ndcg, hit_rate and mrr at each k for every query.
 
-    recall@k is the share of the relevant items among the first k answers; hit_rate@k whether there is any; mrr@k the
-    reciprocal place of the first one, 0 beyond k; ndcg@k the gain 1/log2(place + 1) (places from 1) of those found,
-    over that of the best possible order of min(k, relevant) items (Järvelin and Kekäläinen, 2002, binary relevance).
+    recall@k is the share of the relevant items among the top k; hit_rate@k is 1 if there is any, else 0; mrr@k is the
+    reciprocal rank of the first one, 0 beyond k; ndcg@k is the gain 1/log2(rank + 1) (ranks from 1) of those found
+    divided by that of the ideal order of min(k, relevant) items (Järvelin and Kekäläinen, 2002, binary relevance).
 
-    Items of equal score have no order. Each metric is its exact expectation over all orders of tied items, all equally
-    likely (McSherry and Najork, 2008, "Computing information retrieval performance measures efficiently in the presence
-    of tied scores"): no order, such as that of the item rows, makes a model look better or worse.
+    Each metric is its exact expectation over all orders of tied items, all equally likely (McSherry and Najork, 2008,
+    "Computing information retrieval performance measures efficiently in the presence of tied scores"), so that the
+    order of the item rows has no influence.
 
     Args:
         hits: the relevant items with fewer than max(ks) items above them.
-        relevant: [num_queries] int64, how many there are to find.
+        relevant: [num_queries] int64, number of relevant items.
         ks: cut-offs.
 
     Returns:
-        [num_queries] float64 by "NAME@K"; NaN for a query with nothing to find.
+        [num_queries] float64 by "NAME@K"; NaN for a query without relevant items.
     """
     size = len(relevant)
-    asked = np.where(relevant > 0, 1.0, np.nan)
-    gains = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(2, max(ks) + 2)))])  # of the first n places
+    valid = np.where(relevant > 0, 1.0, np.nan)
+    gains = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(2, max(ks) + 2)))])  # of the first n ranks
     groups = _Groups.of(hits)
     results: dict[str, dict[int, Floats]] = {name: {} for name in NAMES}
     reciprocal = _reciprocal_of_first(groups, size, ks)
@@ -66,22 +66,22 @@ def per_query(hits: Hits, relevant: Ints, ks: Sequence[int]) -> dict[str, Floats
         begin, end = np.minimum(hits.above, k), np.minimum(hits.above + hits.tied, k)
         found = np.bincount(hits.queries, weights=(end - begin) / hits.tied, minlength=size)
         gain = np.bincount(hits.queries, weights=(gains[end] - gains[begin]) / hits.tied, minlength=size)
-        results["recall"][k] = asked * found / np.maximum(relevant, 1)
-        results["ndcg"][k] = asked * gain / np.where(relevant > 0, gains[np.minimum(relevant, k)], 1.0)
-        results["hit_rate"][k] = asked * (1.0 - _chance_of_none(groups, size, k))
-        results["mrr"][k] = asked * reciprocal[k]
+        results["recall"][k] = valid * found / np.maximum(relevant, 1)
+        results["ndcg"][k] = valid * gain / np.where(relevant > 0, gains[np.minimum(relevant, k)], 1.0)
+        results["hit_rate"][k] = valid * (1.0 - _probability_of_none(groups, size, k))
+        results["mrr"][k] = valid * reciprocal[k]
     return {f"{name}@{k}": values for name, by_k in results.items() for k, values in by_k.items()}
 
 
 @dataclass(frozen=True)
 class _Groups:
-    """Groups of tied items with a relevant one, ordered by query, then score, best first.
+    """Groups of tied items that include a relevant one, sorted by query and descending score.
 
     Attributes:
         queries: [num_groups] int64.
-        above: [num_groups] int64, items of a higher score.
-        tied: [num_groups] int64, items of the group.
-        relevant: [num_groups] int64, relevant ones among them.
+        above: [num_groups] int64, number of items with a higher score.
+        tied: [num_groups] int64, number of items of the group.
+        relevant: [num_groups] int64, number of relevant items of the group.
     """
 
     queries: Ints
@@ -98,10 +98,10 @@ class _Groups:
         return cls(hits.queries[starts], hits.above[starts], hits.tied[starts], relevant)
 
 
-def _chance_of_none(groups: _Groups, size: int, k: int) -> Floats:
-    """[num_queries] the probability that no relevant item is among the first k.
+def _probability_of_none(groups: _Groups, size: int, k: int) -> Floats:
+    """Returns the probability that no relevant item is among the top k, [num_queries].
 
-    A group of T items with r relevant ones that has m places within k has none there with probability
+    A group of T items with r relevant ones that has m ranks within k has none there with probability
     C(T - r, m) / C(T, m), the product of (T - r - j) / (T - j) over j below m. Groups are ordered independently.
     """
     slots = np.minimum(groups.above + groups.tied, k) - np.minimum(groups.above, k)
@@ -121,9 +121,9 @@ def _chance_of_none(groups: _Groups, size: int, k: int) -> Floats:
 
 
 def _reciprocal_of_first(groups: _Groups, size: int, ks: Sequence[int]) -> dict[int, Floats]:
-    """By k, [num_queries] the expected reciprocal place of the first relevant item, 0 beyond k.
+    """Returns the expected reciprocal rank of the first relevant item, 0 beyond k: [num_queries] by k.
 
-    It is in the best group with a relevant item: with A items above, T in the group and r relevant ones, at place
+    It is in the best group with a relevant item: with A items above, T in the group and r relevant ones, at rank
     A + x + 1 with probability p(x) = C(T - 1 - x, r - 1) / C(T, r): p(0) = r / T, and p(x + 1) = p(x) (T - r - x) /
     (T - 1 - x).
     """
@@ -150,8 +150,8 @@ def _reciprocal_of_first(groups: _Groups, size: int, ks: Sequence[int]) -> dict[
 
 
 def mean(values: dict[str, Floats]) -> dict[str, float]:
-    """Averages each metric over the queries that have something to find; empty where none has."""
-    asked = ~np.isnan(next(iter(values.values())))
-    if not asked.any():
+    """Averages each metric over the queries with relevant items; empty if there are none."""
+    valid = ~np.isnan(next(iter(values.values())))
+    if not valid.any():
         return {}
-    return {name: float(column[asked].mean()) for name, column in values.items()}
+    return {name: float(column[valid].mean()) for name, column in values.items()}

@@ -1,4 +1,4 @@
-"""The same metrics for parts of the catalogue and of the users: an average hides what happens to either end."""
+"""Metrics by slices of items (popularity) and of users (activity)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Counts = npt.NDArray[np.int64]
 
 
 def item_popularity(train_count: Counts) -> dict[str, Mask]:
-    """Marks cold items (no training positive), hot ones (the tenth with the most), and the tail between.
+    """Marks cold items (no training positive), hot items (the top 10 % of the others), and the tail between.
 
     Args:
-        train_count: [num_items] int64.
+        train_count: [num_items] int64, training positives of each item.
     """
     hot = np.zeros(len(train_count), np.bool_)
     trained = int((train_count > 0).sum())
@@ -28,10 +28,10 @@ def item_popularity(train_count: Counts) -> dict[str, Mask]:
 
 
 def user_activity(train_count: Counts) -> dict[str, Mask]:
-    """Marks the queries of users without a training positive, and thirds of the others by how many they have.
+    """Marks the queries of users without a training positive, and thirds of the others by their training positives.
 
     Args:
-        train_count: [num_queries] int64, of the query's user.
+        train_count: [num_queries] int64, training positives of the query's user.
     """
     known = train_count > 0
     low, high = np.quantile(train_count[known], (1 / 3, 2 / 3)) if known.any() else (0.0, 0.0)
@@ -43,13 +43,13 @@ def user_activity(train_count: Counts) -> dict[str, Mask]:
     }
 
 
-def by_slice(model: Ranking, baseline: Ranking, train_count: Counts, activity: Counts) -> dict[str, Any]:
-    """Metrics of the model and of the popularity baseline in every slice; null where a slice has no query.
+def compute_slices(model: Ranking, baseline: Ranking, train_count: Counts, activity: Counts) -> dict[str, Any]:
+    """Computes metrics of the model and of the popularity baseline per slice; None for a slice without queries.
 
     Args:
         model: the model's ranking.
         baseline: the popularity baseline's ranking of the same queries.
-        train_count: [num_items] int64, training positives of the item.
+        train_count: [num_items] int64, training positives of each item.
         activity: [num_queries] int64, training positives of the query's user.
     """
     items: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Judges the model between two epochs of training."""
+"""Validates the model between epochs of training."""
 
 from __future__ import annotations
 
@@ -14,25 +14,24 @@ from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.train import tower_vectors
 
 
-def validator(
+def make_validator(
     config: ExperimentConfig, prepared: Prepared, encoded: EncodedData
 ) -> Callable[[TwoTower], dict[str, float]] | None:
-    """Prepares the validation split's queries once.
+    """Builds the queries of the validation split, and returns the function that evaluates a model on them.
 
     Returns:
-        A function from a model to its metrics on them ("recall@20", ...), by the same protocol and ranking as
-        `evaluate`; None where the validation split has no positive to ask for and `train.monitor` asks for none.
+        A function from a model to its metrics ("recall@20", ...), with the protocol and ranking of `evaluate_run`;
+        None if the validation split has no query and `train.monitor` is empty.
 
     Raises:
-        DataError: where `train.monitor` has nothing to judge by.
+        DataError: if `train.monitor` is set and the validation split has no query.
     """
-    queries = protocol.queries(prepared, config.evaluation, "valid")
+    queries = protocol.build_queries(prepared, config.evaluation, "valid")
     if not len(queries):
         if config.train.monitor:
             raise DataError(
-                "the validation part has no positive that could be asked for, so that "
-                f"train.monitor={config.train.monitor!r} can choose no epoch; give data.split a larger validation "
-                "part, or keep the last epoch with --set train.monitor="
+                f"train.monitor: invalid value {config.train.monitor!r} for a validation split without an unseen "
+                "positive; enlarge the validation split in data.split, or keep the last epoch with --set train.monitor="
             )
         return None
 

@@ -1,4 +1,4 @@
-"""The pages' pictures, as SVG text to stand inside a page, in the colours that the page has by day and by night."""
+"""Draws the figures of the pages as inline SVG, with colours that follow the page's light or dark theme."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter
 
 from twotower_tf.index.scann import recall_plot
 
-# what is drawn in these colours is given the page's (page.css.jinja)
+# Colours drawn by matplotlib, which are replaced by the CSS variables of page.css.jinja, so that they follow the theme.
 _PAGE = {
     "#22262b": "--ink",
     "#4a515a": "--soft",
@@ -29,7 +29,7 @@ _PAGE = {
 }
 _INK, _SOFT, _LINE, *_SERIES = _PAGE
 COLORS = {"model": _SERIES[0], "popularity": _SERIES[1], "random": _SERIES[-1]}
-_DASHES = ("solid", (0, (5, 1.5)), (0, (1.5, 1.2)))  # for eyes that do not tell the colours apart
+_DASHES = ("solid", (0, (5, 1.5)), (0, (1.5, 1.2)))  # distinguishes series without colours
 _PERCENT = FuncFormatter(lambda value, _: f"{100 * value:g} %")
 _STYLE = {
     **recall_plot.STYLE,
@@ -44,8 +44,8 @@ _STYLE = {
 }
 
 
-def curves(series: Mapping[str, Sequence[float]], ks: Sequence[int], metric: str) -> str:
-    """One line per ranking: the metric at each k."""
+def draw_curves(series: Mapping[str, Sequence[float]], ks: Sequence[int], metric: str) -> str:
+    """Draws the metric at each k, one line per ranking."""
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": "curves"}):
         figure = Figure(figsize=(6.4, 3.4), layout="constrained")
         axes = figure.add_subplot()
@@ -56,8 +56,8 @@ def curves(series: Mapping[str, Sequence[float]], ks: Sequence[int], metric: str
         return _svg(figure)
 
 
-def bars(groups: Mapping[str, Mapping[str, Any]], metric: str) -> str:
-    """For each slice with a query, the metric of the model beside popularity's."""
+def draw_bars(groups: Mapping[str, Mapping[str, Any]], metric: str) -> str:
+    """Draws the metric of the model and of the popularity baseline for each slice with queries."""
     shown = {name: group for name, group in groups.items() if group["metrics"]}
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": "".join(shown)}):
         figure = Figure(figsize=(6.4, 2.8), layout="constrained")
@@ -68,14 +68,14 @@ def bars(groups: Mapping[str, Mapping[str, Any]], metric: str) -> str:
             drawn = axes.bar(places, heights, width=0.38, label=label, color=COLORS[label])
             axes.bar_label(drawn, fmt="%.3f", fontsize=8, color=_SOFT)
         axes.set(ylabel=metric, xticks=range(len(shown)), xticklabels=list(shown))
-        axes.margins(y=0.12)  # room for the figures on the bars
+        axes.margins(y=0.12)  # room for the labels on the bars
         axes.grid(visible=False, axis="x")
         _legend(figure)
         return _svg(figure)
 
 
-def cosines(histogram: Mapping[str, Sequence[float]]) -> str:
-    """How near random pairs of items, and of users, are to each other."""
+def draw_cosines(histogram: Mapping[str, Sequence[float]]) -> str:
+    """Draws histograms of the cosines of random pairs of items, and of users."""
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": "cosines"}):
         figure = Figure(figsize=(6.4, 2.8), layout="constrained")
         axes = figure.add_subplot()
@@ -89,8 +89,10 @@ def cosines(histogram: Mapping[str, Sequence[float]]) -> str:
         return _svg(figure)
 
 
-def steps(series: Mapping[str, Sequence[float]], edges: Sequence[float], label: str, bins: Sequence[str] = ()) -> str:
-    """One outline per kind: the share of its draws in each bin, named by `bins` or else by the edges."""
+def draw_histograms(
+    series: Mapping[str, Sequence[float]], edges: Sequence[float], label: str, bins: Sequence[str] = ()
+) -> str:
+    """Draws the share of draws in each bin, one outline per kind; bins are labelled by `bins` or by the edges."""
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": label}):
         figure = Figure(figsize=(6.4, 3.4), layout="constrained")
         axes = figure.add_subplot()
@@ -116,7 +118,7 @@ def steps(series: Mapping[str, Sequence[float]], edges: Sequence[float], label: 
 
 
 def _legend(figure: Figure) -> None:
-    """Above what is drawn, never over it."""
+    """Adds the legend above the axes."""
     figure.legend(frameon=False, loc="outside upper center", ncols=4)
 
 
@@ -126,4 +128,4 @@ def _svg(figure: Figure) -> str:
     text = buffer.getvalue()
     for color, name in _PAGE.items():
         text = text.replace(color, f"var({name})")
-    return text[text.index("<svg") :]  # without the XML head, which has no place inside HTML
+    return text[text.index("<svg") :]  # without the XML declaration, which is not allowed inside HTML

@@ -1,4 +1,4 @@
-"""Pages of HTML: one file each, nothing to load, readable on a phone, by day and by night."""
+"""Renders self-contained HTML pages from the templates of this package."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import jinja2
 
 
-def render(template: str, **values: Any) -> str:
-    """The HTML text of a template beside this module."""
+def render_template(template: str, **values: Any) -> str:
+    """Renders a template of this package to HTML text."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__, "."),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""report.html: one page, nothing to load, readable on a phone."""
+"""Writes report.html, a self-contained page with the results of an evaluation."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from twotower_tf.report import figures, html_page
 _HEADLINE_K = 20
 
 
-def write(path: Path, name: str, document: dict[str, Any]) -> None:
-    """Writes the report by rename.
+def write_report(path: Path, name: str, document: dict[str, Any]) -> None:
+    """Writes the report atomically.
 
     Args:
-        path: of the HTML file.
-        name: the experiment's.
+        path: path of the HTML file.
+        name: name of the experiment.
         document: the content of metrics.json.
     """
-    artifacts.write_text(path, render(name, document))
+    artifacts.write_text(path, render_report(name, document))
 
 
-def render(name: str, document: dict[str, Any]) -> str:
-    """The report's HTML text; see `write`."""
+def render_report(name: str, document: dict[str, Any]) -> str:
+    """Renders the report to HTML text; see `write_report`."""
     ks = document["protocol"]["ks"]
     k = min(ks, key=lambda each: (abs(each - _HEADLINE_K), each))
     rankings = {"model": document["metrics"], **document["baselines"]}
     slices = document["slices"]
     pictures = {
-        "curves": figures.curves(
+        "curves": figures.draw_curves(
             {label: [metrics[f"recall@{each}"] for each in sorted(ks)] for label, metrics in rankings.items()},
             sorted(ks),
             "recall",
         ),
-        **{group: figures.bars(slices[group], f"recall@{k}") for group in slices},
-        "cosines": figures.cosines(document["collapse"]["histogram"]),
+        **{group: figures.draw_bars(slices[group], f"recall@{k}") for group in slices},
+        "cosines": figures.draw_cosines(document["collapse"]["histogram"]),
     }
-    return html_page.render(
+    return html_page.render_template(
         "report.html.jinja",
         name=name,
         document=document,
@@ -52,8 +52,8 @@ def render(name: str, document: dict[str, Any]) -> str:
 
 
 def _tile(metric: str, document: dict[str, Any]) -> dict[str, Any]:
-    ours, popular = document["metrics"][metric], document["baselines"]["popularity"][metric]
-    return {"metric": metric, "value": ours, "times": ours / popular if popular else None}
+    value, popular = document["metrics"][metric], document["baselines"]["popularity"][metric]
+    return {"metric": metric, "value": value, "times": value / popular if popular else None}
 
 
 def _row(metric: str, rankings: dict[str, dict[str, float]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the samplers of a run really draw: figures for a terminal, and samples.html."""
+"""Measures what the samplers of a run draw, and writes samples.html."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ _SHOWN = 4  # items of each kind in an example
 _DIGITS = 6
 
 
-def samples(config: ExperimentConfig, trained: ExperimentConfig, run_dir: Path) -> dict[str, Any]:
-    """Draws what a training would draw, and writes samples.html.
+def write_samples(config: ExperimentConfig, trained: ExperimentConfig, run_dir: Path) -> dict[str, Any]:
+    """Draws the negatives of a training, and writes samples.html.
 
     Args:
-        config: whose samplers draw.
-        trained: the run's own, of which its model is; where the run has one, it gives cosines and mined rankings.
+        config: configuration of the samplers.
+        trained: configuration of the run's model; if there is a model, it gives cosines and mined rankings.
         run_dir: a prepared run directory.
 
     Returns:
-        schema_version, rows, trained, masked_share, kinds (figures of each), popularity and cosines (histograms of
+        schema_version, rows, trained, masked_share, kinds (statistics of each), popularity and cosines (histograms of
         each), examples.
 
     Raises:
-        ArtifactError: where the run is not prepared.
-        ConfigError, DataError: where the samplers cannot be made.
+        ArtifactError: if the run is not prepared.
+        ConfigError, DataError: if the samplers cannot be built.
     """
     prepared = Prepared.open(run_dir)
     encoded = EncodedData(config, prepared)
@@ -60,15 +60,15 @@ def samples(config: ExperimentConfig, trained: ExperimentConfig, run_dir: Path) 
             name: {key: round(value, _DIGITS) if isinstance(value, float) else value for key, value in kind.items()}
             for name, kind in view.figures().items()
         },
-        **histograms(view),
-        "examples": examples(view, prepared),
+        **compute_histograms(view),
+        "examples": collect_examples(view, prepared),
     }
-    artifacts.write_text(paths.samples, render(config.name, document))
+    artifacts.write_text(paths.samples, render_samples(config.name, document))
     return document
 
 
-def histograms(view: View) -> dict[str, Any]:
-    """Shares of each kind's draws by popularity (0, 1, 2 to 3, 4 to 7, ...) and by cosine."""
+def compute_histograms(view: View) -> dict[str, Any]:
+    """Computes histograms of each kind's draws by popularity (0, 1, 2 to 3, 4 to 7, ...) and by cosine."""
     top = int(max(view.counts.max(initial=1), 1))
     edges = [0, 1, *(2**power for power in range(1, top.bit_length() + 1))]
     shares = {
@@ -90,8 +90,8 @@ def _shares(counts: np.ndarray) -> list[float]:
     return [round(float(count) / max(1, int(counts.sum())), _DIGITS) for count in counts]
 
 
-def examples(view: View, prepared: Prepared) -> list[dict[str, Any]]:
-    """Some rows with their positive and what each kind drew for them, by name."""
+def collect_examples(view: View, prepared: Prepared) -> list[dict[str, Any]]:
+    """Collects some rows with their positive and the negatives drawn for them, by name."""
     items, users = prepared.items(["item_id", "item_name"]), prepared.user_ids()
     named: list[dict[str, Any]] = []
     for row in np.linspace(0, len(view.own) - 1, min(_EXAMPLES, len(view.own))).astype(int):
@@ -108,19 +108,19 @@ def examples(view: View, prepared: Prepared) -> list[dict[str, Any]]:
     return named
 
 
-def render(name: str, document: dict[str, Any]) -> str:
-    """The page's HTML text."""
+def render_samples(name: str, document: dict[str, Any]) -> str:
+    """Renders the page to HTML text."""
     popularity, cosines = document["popularity"], document["cosines"]
     ticks = [
         f"{low:,}" if high - low == 1 else f"{low:,} to {high - 1:,}"
         for low, high in zip(popularity["edges"], popularity["edges"][1:], strict=False)
     ]
-    return html_page.render(
+    return html_page.render_template(
         "samples.html.jinja",
         name=name,
         document=document,
         popularity=Markup(
-            figures.steps(popularity["shares"], list(range(len(ticks) + 1)), "training positives", ticks)
+            figures.draw_histograms(popularity["shares"], list(range(len(ticks) + 1)), "training positives", ticks)
         ),
-        cosines=Markup(figures.steps(cosines["shares"], cosines["edges"], "cosine of user and item")),
+        cosines=Markup(figures.draw_histograms(cosines["shares"], cosines["edges"], "cosine of user and item")),
     )
