@@ -58,7 +58,9 @@ def planted(monkeypatch):
 
         for place in (module, validation):
             monkeypatch.setattr(place.tower_vectors, "item_vectors", item_vectors)
-            monkeypatch.setattr(place.tower_vectors, "user_vectors", lambda model, encoded, split, rows: users[split][rows])
+            monkeypatch.setattr(
+                place.tower_vectors, "user_vectors", lambda model, encoded, split, rows: users[split][rows]
+            )
         monkeypatch.setattr(module.Prepared, "open", lambda run_dir: world)
         monkeypatch.setattr(module, "EncodedData", lambda config, prepared: FakeEncoded())
         monkeypatch.setattr(module, "load_model", lambda config, run_dir: None)
