@@ -56,6 +56,29 @@ def published() -> Callable[[str], Path]:
     return find
 
 
+@pytest.fixture(scope="session", autouse=True)
+def verification_in_this_process() -> Iterator[None]:
+    """Verifies versions in the test process: a process for each would import TensorFlow some sixty times.
+
+    tests/bundle/test_verify_staging.py, the commands' own processes and the killed exports start the real one.
+    """
+    from twotower_tf.bundle import verify_staging
+
+    def verify(directory: Path) -> subprocess.CompletedProcess[str]:
+        from twotower_tf.bundle.verify_bundle import verify_directory
+        from twotower_tf.errors import TwoTowerError
+
+        try:
+            verify_directory(directory)
+        except TwoTowerError as error:
+            return subprocess.CompletedProcess([], 2, "", f"twotower verify: {error}\n")
+        return subprocess.CompletedProcess([], 0, "", "")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verify_staging, "run_verify", verify)
+        yield
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """A tiny trained run: its directory and configuration."""

@@ -58,16 +58,6 @@ def test_version_and_catalogue_change_and_the_original_does_not(model, tmp_path)
     assert files == ["variables.data-00000-of-00001", "variables.index"]
 
 
-def test_names_that_a_session_is_fed_and_asked_for(model):
-    names = saved_model_edits.tensors(saved_model_edits.read(model))
-    assert list(names) == ["recommend"] and set(names["recommend"]["outputs"]) == {
-        "item_ids",
-        "scores",
-        "model_version",
-    }
-    assert names["recommend"]["inputs"] == {"age": "recommend_age:0"}
-
-
 def test_what_cannot_be_stated_anew(tmp_path):
     other = save(tmp_path / "other", constant="number")
     with pytest.raises(ArtifactError) as raised:

@@ -10,11 +10,12 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from twotower_tf import artifacts
-from twotower_tf.bundle import fresh, item_tsv, vector_formats, warmup
+from twotower_tf.bundle import item_tsv, vector_formats, warmup
 from twotower_tf.bundle import manifest as manifests
 from twotower_tf.bundle import verify_bundle as verifying
 from twotower_tf.bundle.bundle import Bundle, seal
 from twotower_tf.bundle.verify_bundle import verify
+from twotower_tf.bundle.verify_staging import verify_staging
 from twotower_tf.errors import ArtifactError
 from twotower_tf.index.exact import ExactSearcher
 from twotower_tf.index.item_vectors import ItemVectors
@@ -164,8 +165,8 @@ def test_towers_and_an_index_that_are_one_training_step_apart(copy, one_step_lat
     item_tsv.write_tsv(copy / "item_embeddings.tsv", items.ids, items.vectors)
     restate(copy, vectors_fingerprint=items.fingerprint)
     assert f"{copy}/item_tower: its vector for item 'i0" in refusal(copy)
-    with pytest.raises(ArtifactError, match="tried in a fresh process: .*item_tower: its vector for item 'i0"):
-        fresh.check(copy)
+    with pytest.raises(ArtifactError, match="verification failed: .*item_tower: its vector for item 'i0"):
+        verify_staging(copy)
 
 
 def test_a_recall_that_is_no_longer_as_stated(copy, monkeypatch):

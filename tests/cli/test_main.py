@@ -44,7 +44,16 @@ BAD_USAGE = {
     "evaluate --run_dir=x --split=train": "twotower evaluate: --split=train: value should be one of <valid|test>",
     "dataset --output=x": "twotower dataset: NAME is required: twotower dataset NAME ...",
     "dataset a b --output=x": "twotower dataset: unexpected argument 'b'; flags are written --name=value",
-    "verify --undefok=a --a=b": "twotower verify: unknown flag '--undefok'; known: --export_dir, --version",
+    "verify --undefok=a --a=b": (
+        "twotower verify: unknown flag '--undefok'; known: --bundle_dir, --export_dir, --version"
+    ),
+    "verify": "twotower verify: --export_dir or --bundle_dir is required, not both: what to verify",
+    "verify --export_dir=a --bundle_dir=b": (
+        "twotower verify: --export_dir or --bundle_dir is required, not both: what to verify"
+    ),
+    "verify --bundle_dir=b --version=3": (
+        "twotower verify: --version: invalid with --bundle_dir (it is one version already); leave it out"
+    ),
     "recommend --export_dir=x": "twotower recommend: --user is required: a user as a JSON object",
     "recommend --export_dir=x --user=u1": "twotower recommend: --user: not JSON (Expecting value: line 1 column 1 "
     """(char 0)): u1; write e.g. --user='{"user_id": "u1"}'""",

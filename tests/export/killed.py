@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from twotower_tf import artifacts, config
-from twotower_tf.bundle import fresh, manifest, saved_model_edits, vector_formats, verify_bundle
+from twotower_tf.bundle import manifest, saved_model_edits, vector_formats, verify_bundle
 from twotower_tf.bundle.bundle import Bundle
 from twotower_tf.export import export_bundle, refresh_bundle
 
@@ -27,7 +27,7 @@ MOMENTS = {  # name: (where, attribute, which call, whether it is still done)
     "saving a tower": (saved_model_edits, "write", 1, False),
     "writing vectors": (vector_formats, "write", 1, True),
     "before the manifest": (manifest, "write", 1, False),
-    "trying it": (fresh, "check", 1, False),
+    "verifying": (export_bundle, "verify_staging", 1, False),
     "syncing": (artifacts, "sync", 6, True),
     "before the rename": (os, "rename", 1, False),
     "after the rename": (os, "rename", 1, True),

@@ -1,4 +1,4 @@
-"""Whether a bundle's towers and index answer as its manifest says, whatever runs the towers. Imports no TensorFlow."""
+"""Compares the answers of a bundle's towers and index with its manifest. Imports no TensorFlow."""
 
 from __future__ import annotations
 

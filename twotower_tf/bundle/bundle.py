@@ -32,7 +32,7 @@ Files:
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -144,15 +144,12 @@ class Bundle:
         return bundle
 
     @classmethod
-    def read(
-        cls, path: Path, *, check: Literal["full", "light"] = "full", known: Mapping[str, str] | None = None
-    ) -> Bundle:
+    def read(cls, path: Path, *, check: Literal["full", "light"] = "full") -> Bundle:
         """Reads a version's directory under whatever name: one that is about to be published, by its writer.
 
         Args:
             path: the directory.
             check: as `open` says.
-            known: SHA-256 of files that the caller has just computed from them.
 
         Raises:
             ArtifactError: as `open` says.
@@ -164,7 +161,7 @@ class Bundle:
         _check_manifest(path / MANIFEST, manifest)
         members.check_complete(path, found, manifest["files"], MANIFEST)
         bundle = cls(path, manifest["version"], manifest, checked=check == "full")
-        bundle.check_files(*() if bundle.checked else _LIGHT, known=known)
+        bundle.check_files(*() if bundle.checked else _LIGHT)
         bundle._check_index()
         return bundle
 
@@ -267,10 +264,8 @@ class Bundle:
         stated: dict[str, str] = self.manifest["files"]
         return {path: digest for path, digest in stated.items() if path == name or path.startswith(f"{name}/")}
 
-    def check_files(self, *names: str, known: Mapping[str, str] | None = None) -> None:
+    def check_files(self, *names: str) -> None:
         """Compares the SHA-256 of the named files, or directories of files, with the manifest; of all by default.
-
-        The caller has just computed those that are `known`.
 
         Raises:
             ArtifactError: naming the first file that is missing, changed or not in the manifest.
@@ -281,7 +276,7 @@ class Bundle:
             if not chosen:
                 raise ArtifactError(f"{self.path / name}: {self.path / MANIFEST} does not list it")
             wanted.update(chosen)
-        index_files.check_files(self.path, wanted if names else self.manifest["files"], MANIFEST, known)
+        index_files.check_files(self.path, wanted if names else self.manifest["files"], MANIFEST)
 
     def _check_index(self) -> None:
         """Index and towers of different models must never meet: the index says of which vectors it was built."""

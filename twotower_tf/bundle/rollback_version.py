@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from twotower_tf import artifacts
-from twotower_tf.bundle import derived_version, export_root, fresh, manifest
+from twotower_tf.bundle import derived_version, export_root, manifest
 from twotower_tf.bundle.bundle import Bundle, versions
+from twotower_tf.bundle.verify_staging import verify_staging
 from twotower_tf.errors import ArtifactError
 
 
@@ -40,6 +41,6 @@ def rollback(export_dir: Path, to: int, *, version: int | None = None, keep: int
         with artifacts.atomic_directory(path) as staging:
             same = derived_version.inherit(bundle, staging, number)
             manifest.write(staging, derived_version.document(bundle, number, {"kind": "rollback"}), same)
-            fresh.check(staging)
+            verify_staging(staging)
         export_root.remove_old(export_dir, keep, number)
     return path

@@ -54,17 +54,6 @@ def definitions(model: Any) -> dict[str, Any]:
     return {name: found[name] for name in sorted(found) if not name.startswith("__")}
 
 
-def tensors(model: Any) -> dict[str, dict[str, dict[str, str]]]:
-    """Names in the graph of every signature's inputs and outputs: what a session is fed and asked for."""
-    return {
-        name: {
-            "inputs": {key: info.name for key, info in signature.inputs.items()},
-            "outputs": {key: info.name for key, info in signature.outputs.items()},
-        }
-        for name, signature in definitions(model).items()
-    }
-
-
 def rename_inputs(model: Any, names: Mapping[str, str]) -> None:
     """Gives the signatures' inputs the names of their columns where these are no Python names."""
     for signature in model.meta_graphs[0].signature_def.values():

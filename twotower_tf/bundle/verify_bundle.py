@@ -30,7 +30,22 @@ def verify(export_dir: Path, version: int | None = None) -> list[str]:
     Raises:
         ArtifactError: at the first check that fails, naming the file.
     """
-    bundle = Bundle.open(export_dir, version)
+    return _run_checks(Bundle.open(export_dir, version))
+
+
+def verify_directory(path: Path) -> list[str]:
+    """Verifies one version by its directory, under any name: before it is published, or a copy of it.
+
+    Returns:
+        What was checked, a line each.
+
+    Raises:
+        ArtifactError: at the first check that fails, naming the file.
+    """
+    return _run_checks(Bundle.read(path))
+
+
+def _run_checks(bundle: Bundle) -> list[str]:
     checks = [f"version {bundle.version}: {len(bundle.manifest['files'])} files, unchanged, and no others"]
     checks += _weights(bundle)
     searcher = bundle.searcher()
@@ -63,18 +78,25 @@ def _vectors(bundle: Bundle, searcher: Searcher) -> Iterator[str]:
             f"the manifest states {bundle.manifest['vectors_fingerprint'][:12]}..."
         )
     yield f"index: {len(items)} items of {items.dim} dimensions, fingerprint {items.fingerprint[:12]}..."
-    lengths = np.linalg.norm(items.vectors, axis=1)
+    lengths = np.sqrt(np.einsum("ij,ij->i", items.vectors, items.vectors))  # without a copy of the vectors
     if np.abs(lengths - 1).max() > NORM_TOLERANCE:
         raise ArtifactError(
             f"{bundle.path / 'index'}: item {items.ids[np.argmax(np.abs(lengths - 1))]!r}: not of unit length"
         )
     yield "every item vector has length 1"
-    ids, vectors = item_tsv.read_tsv(bundle.path / TSV)
-    if not np.array_equal(ids, items.ids) or not np.array_equal(vectors, items.vectors):
-        raise ArtifactError(f"{bundle.path / TSV}: other items or vectors than the index holds")
+    row = 0
+    for ids, vectors in item_tsv.read_blocks(bundle.path / TSV):  # block by block: memory does not grow with the file
+        part = slice(row, row + len(ids))
+        if not np.array_equal(ids.to_numpy(zero_copy_only=False), items.ids[part]) or not np.array_equal(
+            vectors, items.vectors[part]
+        ):
+            raise ArtifactError(f"{bundle.path / TSV}: other items or vectors than the index holds")
+        row = part.stop
+    if row != len(items):
+        raise ArtifactError(f"{bundle.path / TSV}: {row} items, the index holds {len(items)}")
     for name in vector_formats.check(bundle.path, bundle.manifest["formats"], items):
         yield f"{name}: the same items and vectors"
-    if not np.array_equal(bundle.items["item_id"].to_numpy(), items.ids):
+    if not np.array_equal(bundle.columns(["item_id"])["item_id"].to_numpy(), items.ids):
         raise ArtifactError(f"{bundle.path / 'items.parquet'}: other items, or in another order, than the index holds")
     yield f"{TSV} and items.parquet: the same items, in the same order; the same vectors"
 

@@ -21,9 +21,10 @@ import pyarrow.parquet as pq
 from twotower_tf import artifacts
 from twotower_tf import config as configuration
 from twotower_tf.artifacts import RunPaths
-from twotower_tf.bundle import answers, bundle, export_root, fresh, manifest, signature_names, warmup
+from twotower_tf.bundle import answers, bundle, export_root, manifest, signature_names, warmup
 from twotower_tf.bundle import vector_formats as item_formats
 from twotower_tf.bundle.loaded_tower import Tower
+from twotower_tf.bundle.verify_staging import verify_staging
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.errors import ArtifactError, ConfigError, DataError
 from twotower_tf.export import signature_inputs, signatures
@@ -80,7 +81,7 @@ def export(
 
     Raises:
         ArtifactError: where `export_dir` is not ours or busy, the version exists, the run is unfinished, vectors are
-            not finite, or the exported towers differ from the trained ones, or answer otherwise in a fresh process.
+            not finite, the exported towers differ from the trained ones, or `twotower verify` refuses the version.
         DataError: where no item to export has been trained on.
         ConfigError: for `active_days` of a log without time, or an unusable `version`.
     """
@@ -160,7 +161,7 @@ def _write(
     progress: Progress,
     tell: Callable[[str], object],
 ) -> None:
-    """Fills the version's directory; the manifest comes last, and then a fresh process tries it."""
+    """Fills the version's directory; the manifest comes last, then the version is verified."""
     items = _item_vectors(run, staging / bundle.ITEM_TOWER, version)
     progress("export", 1, _STEPS)
     split, rows = signature_inputs.sample_users(run.prepared, SAMPLES)
@@ -184,7 +185,7 @@ def _write(
     forms = {"time": _time_form(run.prepared), "text_forms": run.prepared.manifest["text_forms"]}
     extra = {**forms, "canaries": canaries, "canary_k": CANARY_K, "formats": beside}
     manifest.write(staging, manifest.document(staging, run.config, run.run_dir, version, searcher, extra))
-    fresh.check(staging)
+    verify_staging(staging)
 
 
 def _time_form(prepared: Prepared) -> dict[str, Any] | None:

@@ -1,16 +1,15 @@
 """A new version with another catalogue and the same model: no training, and neither the log nor the run is needed.
 
 Only items whose feature values are new or changed go through the item tower, the newest version's own. Their vectors
-join those that stay, the index is changed accordingly, canaries are asked anew, and the version is tried in a fresh
-process before it appears.
+join those that stay, the index is changed accordingly, the canaries' answers are computed again, and the version is
+verified before it appears.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Collection
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from twotower_tf.bundle import (
     answers,
     derived_version,
     export_root,
-    fresh,
     manifest,
     saved_model_edits,
     signature_names,
@@ -35,6 +33,7 @@ from twotower_tf.bundle import (
 from twotower_tf.bundle import bundle as bundles
 from twotower_tf.bundle.bundle import Bundle
 from twotower_tf.bundle.loaded_tower import Tower
+from twotower_tf.bundle.verify_staging import verify_staging
 from twotower_tf.errors import ArtifactError, ConfigError, DataError
 from twotower_tf.export.catalogue_diff import Changes, Listing, Mode, merge, read_ids, read_items
 from twotower_tf.features.column_encoder import arrow_to_array
@@ -99,7 +98,7 @@ def refresh(
 
     Raises:
         ArtifactError: where there is no version, the newest is damaged, somebody else is writing there, a vector is not
-            finite, or a fresh process finds the new version to answer otherwise.
+            finite, or `twotower verify` refuses the new version.
         DataError: where the table or the ids cannot be used, or too much would leave.
         ConfigError: for an unusable `version`, or where neither table nor ids are given.
     """
@@ -113,28 +112,19 @@ def refresh(
         number = export_root.choose_newest(export_dir, version)
         path = export_dir / str(number)
         progress("refresh", 1, _STEPS)
-        with fresh.waiting(bundle.manifest["index"]["kind"]) as trial:
-            with ThreadPoolExecutor(1) as beside:
-                others = [name for name in bundle.manifest["files"] if name != bundles.TSV]
-                checked = beside.submit(bundle.check_files, *others)
-                listing = (
-                    None if items is None else read_items(bundle.config, Path(items), bundle.items.schema, memory_limit)
-                )
-                changes = _changes(bundle, listing, delete, mode)
-                checked.result()
-            _check_removed(bundle, changes, max_removed)
-            progress("refresh", 2, _STEPS)
-            bundle = dataclasses.replace(bundle, checked=True)  # but for the TSV, which is hashed when it is read
-            if not changes.any:
-                bundle.check_files(bundles.TSV)
-                progress("refresh", _STEPS, _STEPS)
-                return Refreshed(bundle.path, False, changes, listing, "kept")
-            with artifacts.atomic_directory(path) as staging, _Finished(staging, trial) as finished:
-                index = _write(bundle, staging, number, changes, listing, progress, finished)
-                if index == "rebuilt":  # what the process has read of the index before is void
-                    fresh.check(staging)
-                else:
-                    trial.check(staging)
+        bundle.check_files(*(name for name in bundle.manifest["files"] if name != bundles.TSV))
+        bundle = dataclasses.replace(bundle, checked=True)  # but for the TSV, which is hashed when it is read
+        listing = None if items is None else read_items(bundle.config, Path(items), bundle.items.schema, memory_limit)
+        changes = _changes(bundle, listing, delete, mode)
+        _check_removed(bundle, changes, max_removed)
+        progress("refresh", 2, _STEPS)
+        if not changes.any:
+            bundle.check_files(bundles.TSV)
+            progress("refresh", _STEPS, _STEPS)
+            return Refreshed(bundle.path, False, changes, listing, "kept")
+        with artifacts.atomic_directory(path) as staging:
+            index = _write(bundle, staging, number, changes, listing, progress)
+            verify_staging(staging)
         export_root.remove_old(export_dir, keep, number)
     progress("refresh", _STEPS, _STEPS)
     return Refreshed(path, True, changes, listing, index)
@@ -155,37 +145,6 @@ def _check_removed(bundle: Bundle, changes: Changes, max_removed: float) -> None
         )
 
 
-class _Finished:
-    """Syncs files of a version, and has the fresh process read them, beside the writing of others."""
-
-    def __init__(self, staging: Path, trial: fresh.Trial) -> None:
-        self._staging, self._trial = staging, trial
-        self._disk = ThreadPoolExecutor(1)
-        self._syncs: list[Future[None]] = []
-
-    def __enter__(self) -> _Finished:
-        return self
-
-    def __call__(self, *names: str) -> None:
-        """Takes files, or directories of files, that nobody changes any more."""
-        self._trial.finished(self._staging, names)
-        for name in names:
-            for path in [self._staging / name, *(self._staging / name).rglob("*")]:
-                self._syncs.append(self._disk.submit(_sync, path))
-
-    def __exit__(self, *error: object) -> None:
-        """Waits for the disk."""
-        self._disk.shutdown()
-        if error == (None, None, None):
-            for each in self._syncs:
-                each.result()
-
-
-def _sync(path: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):  # of an index that is given up; what is published is synced once more
-        artifacts.sync(path)
-
-
 def _write(
     bundle: Bundle,
     staging: Path,
@@ -193,7 +152,6 @@ def _write(
     changes: Changes,
     listing: Listing | None,
     progress: Progress,
-    finished: _Finished,
 ) -> str:
     """Fills the version's directory; the manifest comes last."""
     old = bundle.stored_index()
@@ -203,31 +161,24 @@ def _write(
     if not same_vectors:
         anew += [bundles.INDEX, *_VECTORS]
     known = derived_version.inherit(bundle, staging, version, anew + (["variables"] if in_graph else []))
-    finished(*known)
     if listing is not None and listing.quarantine:
         quarantine.write(staging / QUARANTINE, listing.quarantine)
-    with ThreadPoolExecutor(1) as beside:
-        catalogue = beside.submit(_write_catalogue, staging, changes, finished)
-        if same_vectors:
-            bundle.check_files(bundles.TSV)
-            finished(bundles.INDEX)
-            searcher, how = bundle.searcher(), "kept"
-        else:
-            ids, new = _new_vectors(bundle, changes)
-            progress("refresh", 3, _STEPS)
-            text = beside.submit(_write_text, bundle, staging, changes, ids, new, finished)
+    pq.write_table(changes.catalogue, staging / bundles.ITEMS)
+    if same_vectors:
+        bundle.check_files(bundles.TSV)
+        searcher, how = bundle.searcher(), "kept"
+    else:
+        ids, new = _new_vectors(bundle, changes)
+        progress("refresh", 3, _STEPS)
+        with ThreadPoolExecutor(1) as pool:
+            text = pool.submit(_write_text, bundle, staging, changes, ids, new)
             index, users = bundle.config.index, bundle.sample_users
-            done = update(
-                old, ids, new, changes.origin, staging / bundles.INDEX, index, users,
-                written=lambda name: finished(f"{bundles.INDEX}/{name}"),
-            )  # fmt: skip
-            finished(bundles.INDEX)
+            done = update(old, ids, new, changes.origin, staging / bundles.INDEX, index, users)
             known |= text.result()
-            vector_formats.write(
-                staging, [name for name in bundle.manifest["formats"] if name != "tsv"], done.searcher.items
-            )
-            searcher, how = done.searcher, "rebuilt" if done.rebuilt else "updated"
-        catalogue.result()
+        vector_formats.write(
+            staging, [name for name in bundle.manifest["formats"] if name != "tsv"], done.searcher.items
+        )
+        searcher, how = done.searcher, "rebuilt" if done.rebuilt else "updated"
     progress("refresh", 4, _STEPS)
     if in_graph:
         _embed_catalogue(bundle, staging, searcher.items)
@@ -237,20 +188,11 @@ def _write(
     return how
 
 
-def _write_catalogue(staging: Path, changes: Changes, finished: _Finished) -> None:
-    pq.write_table(changes.catalogue, staging / bundles.ITEMS)
-    finished(bundles.ITEMS)
-
-
-def _write_text(
-    bundle: Bundle, staging: Path, changes: Changes, ids: Ids, new: Floats, finished: _Finished
-) -> dict[str, str]:
+def _write_text(bundle: Bundle, staging: Path, changes: Changes, ids: Ids, new: Floats) -> dict[str, str]:
     """Writes item_embeddings.tsv; its SHA-256 by its name."""
     digest, size = bundle.manifest["files"][bundles.TSV], bundle.manifest["items"]
     earlier = vector_formats.Earlier(bundle.path / bundles.TSV, digest, size, changes.origin)
-    known = vector_formats.splice_tsv(staging, earlier, ids, new)
-    finished(bundles.TSV)
-    return known
+    return vector_formats.splice_tsv(staging, earlier, ids, new)
 
 
 def _new_vectors(bundle: Bundle, changes: Changes) -> tuple[Ids, Floats]:

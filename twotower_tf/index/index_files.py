@@ -111,14 +111,14 @@ def open_index(directory: Path) -> dict[str, Any]:
     return document
 
 
-def check_index(directory: Path, document: Mapping[str, Any], known: Mapping[str, str] | None = None) -> None:
-    """Compares the files of an index with its description; the caller has just computed those that are `known`.
+def check_index(directory: Path, document: Mapping[str, Any]) -> None:
+    """Compares the files of an index with its description.
 
     Raises:
         ArtifactError: naming a file that is missing, changed, not listed, or a symbolic link.
     """
     members.check_complete(directory, members.find(directory), document["files"], INDEX)
-    check_files(directory, document["files"], INDEX, known)
+    check_files(directory, document["files"], INDEX)
 
 
 def load_array(path: Path, *, mapped: bool = False) -> npt.NDArray[Any]:
@@ -134,8 +134,8 @@ def load_array(path: Path, *, mapped: bool = False) -> npt.NDArray[Any]:
     return array
 
 
-def check_files(root: Path, stated: dict[str, str], stated_in: str, known: Mapping[str, str] | None = None) -> None:
-    """Compares files with their SHA-256; the caller has just computed those that are `known`.
+def check_files(root: Path, stated: dict[str, str], stated_in: str) -> None:
+    """Compares files with their SHA-256.
 
     Raises:
         ArtifactError: naming the first file that is missing, else the first that is changed, and the file that states
@@ -144,7 +144,7 @@ def check_files(root: Path, stated: dict[str, str], stated_in: str, known: Mappi
     for name in stated:
         if not (root / name).is_file():
             raise ArtifactError(f"{root / name}: missing; {stated_in} lists it; export again or restore the file")
-    for name, came in checksums(root, stated, known).items():
+    for name, came in checksums(root, stated).items():
         check_digest(root / name, came, stated[name], stated_in)
 
 

@@ -13,14 +13,13 @@ from twotower_tf.index.exact import ExactSearcher
 from twotower_tf.index.searcher import Searcher
 
 
-def load(directory: str | Path, *, threads: int = 0, check: bool = True, held: Any = None) -> Searcher:
+def load(directory: str | Path, *, threads: int = 0, check: bool = True) -> Searcher:
     """Loads an index. Nothing in it is trusted before its checksum is right: ScaNN aborts on a damaged file.
 
     Args:
         directory: what `save` wrote, wherever it has been moved to.
         threads: that answer one call at most; 0 is one per core.
         check: False where the caller has just compared the checksums of these files itself.
-        held: `native.load` of an index of kind scann, where the caller has that.
 
     Raises:
         ArtifactError: naming the file that is missing, damaged or of another version; or the package it needs.
@@ -37,7 +36,7 @@ def load(directory: str | Path, *, threads: int = 0, check: bool = True, held: A
         from twotower_tf.index.scann.scann_searcher import ScannSearcher
 
         try:
-            searcher = ScannSearcher.read(directory, document, threads, held=held)
+            searcher = ScannSearcher.read(directory, document, threads)
         except TypeError as error:  # of the parameters
             raise ArtifactError(f"{directory / index_files.INDEX}: damaged: {error}; export again") from None
     if len(searcher.items.ids) != document["size"]:

@@ -17,7 +17,6 @@ import io
 import math
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +70,6 @@ def update(
     index: IndexConfig,
     users: Floats,
     threads: int = 0,
-    written: Callable[[str], object] = lambda name: None,
 ) -> Updated:
     """Makes and saves the index of a changed catalogue.
 
@@ -84,8 +82,6 @@ def update(
         index: kind and target recall.
         users: [users, vector_dim] float32, real user vectors that recall is measured with.
         threads: for building and answering; 0 is one per core.
-        written: told the directory of ScaNN's files in `target` when they are written, before recall is measured; where
-            the index is built anew after that they are replaced.
 
     Raises:
         DataError: as `build.build` says.
@@ -96,7 +92,6 @@ def update(
         changed = before.changed_since + _changes(len(old.vectors), origin)
         if changed <= _STALE * before.trained_on and set(known) <= {_DATASET} | _DERIVED | _TRAINED:
             digests = _splice(old.directory, known, new, origin, target)
-            written(_SCANN)
             items = ItemVectors.trusted(ids, np.load(target / index_files.DATASET, mmap_mode="r", allow_pickle=False))
             searcher = _checked(old.document, changed, items, target, users, threads)
             if searcher is not None:

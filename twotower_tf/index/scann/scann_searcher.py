@@ -237,7 +237,6 @@ class ScannSearcher:
         document: dict[str, Any],
         threads: int = 0,
         items: ItemVectors | None = None,
-        held: Any = None,
     ) -> ScannSearcher:
         """Reads what `save` wrote; `load` has checked the files.
 
@@ -246,13 +245,12 @@ class ScannSearcher:
             document: the content of index.json.
             threads: that answer one call at most; 0 is one per core.
             items: where the caller has them.
-            held: `native.load` of these files, where the caller has that.
 
         Raises:
             ArtifactError: where ScaNN is not installed.
         """
         try:
-            held = held or scann_build.load(directory / ASSETS)
+            native = scann_build.load(directory / ASSETS)
         except ImportError as error:
             raise ArtifactError(
                 f"{directory}: an index of kind scann needs the package scann, which cannot be imported ({error})"
@@ -261,4 +259,4 @@ class ScannSearcher:
             items = index_files.restore(
                 directory, np.load(directory / index_files.DATASET, mmap_mode="r", allow_pickle=False)
             )
-        return cls(items, held, ScannParameters.of(document["parameters"]), document["recall"], threads)
+        return cls(items, native, ScannParameters.of(document["parameters"]), document["recall"], threads)
