@@ -51,3 +51,19 @@ def test_every_link_leads_to_a_page_and_a_heading():
             headings = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.MULTILINE) if anchor else []
             names = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
             assert not anchor or anchor in names, f"{page.name}: {target}"
+
+
+def test_every_command_in_the_guides_exists_with_its_flags():
+    root = DOCS.parent
+    guides = [root / "README.md", root / "export" / "README.md", *sorted(DOCS.glob("*.md"))]
+    found = []
+    for guide in guides:
+        text = guide.read_text(encoding="utf-8").replace("\\\n", " ")
+        for line in re.findall(r"twotower(?:_tf/__main__\.py)? +([a-z]+ .*?)(?:`|$)", text, re.MULTILINE):
+            name, *words = line.split()
+            if name in generate.main.COMMANDS:
+                known = generate.command.help_text(name, generate.importlib.import_module(f"twotower_tf.cli.{name}"))
+                flags = re.findall(r"(?<!\S)(--[a-z]\w*)", " ".join(words))
+                assert [flag for flag in flags if f"{flag}\n" not in known] == [], f"{guide.name}: twotower {line}"
+                found.append(name)
+    assert {"init", "validate", "run", "prepare", "train", "samples", "recommend", "similar", "score"} <= set(found)

@@ -164,8 +164,9 @@ class SamplingConfig:
     Attributes:
         negatives: the kinds, each at most once; shares are stated by `per_positive`.
         downsample: thins out the positives of hot items.
-        per_user: training positives of one user per epoch at most, drawn anew for each; 0 takes all.
-        recency_half_life: days after which a positive weighs half as much as the newest; 0 weighs all alike.
+        per_user: training positives of one user per epoch at most, drawn again for each; 0 takes all.
+        recency_half_life: days after which a positive weighs half as much as the newest; a row without a time has the
+            mean factor of the others; 0 weighs all alike.
     """
 
     negatives: tuple[Negatives, ...] = (Uniform(),)
