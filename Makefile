@@ -59,7 +59,7 @@ benchmark: $(STAMP)  ## every script of benchmarks/, one JSON line per claim
 quality: $(SPARK_STAMP)  ## figures of the shipped configurations on published data, and what else takes minutes
 	$(BIN)/python -m pytest -m quality -s
 
-constraints:  ## solves constraints.txt and requirements/ anew from setup.cfg
+constraints:  ## solves constraints.txt and requirements/ again from setup.cfg
 	@.ci/venv .venv "$(PYTHON)"
 	@$(BIN)/python -m pip install --quiet 'uv>=0.5'
 	@head -n 1 constraints.txt > constraints.new

@@ -122,7 +122,7 @@ class Queue:
 
 @config_class
 class Mined:
-    """Hard negatives from the model's own ranking, made anew before every epoch but the first.
+    """Hard negatives from the model's own ranking, ranked again before every epoch but the first.
 
     Attributes:
         ranks: first and last place, counted from 1 without the user's training positives. Huang et al.,
