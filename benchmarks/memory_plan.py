@@ -25,7 +25,7 @@ def train(root: Path, run_dir: Path, buckets: int) -> dict[str, Any]:
     """Prepares and trains one epoch; the content of train.json."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     from twotower_tf.features.encode_rows import encode
-    from twotower_tf.prepare.preparation import prepare
+    from twotower_tf.prepare.preparation import prepare_log
     from twotower_tf.prepare.prepared import Prepared
     from twotower_tf.train import training_loop
 
@@ -37,7 +37,7 @@ def train(root: Path, run_dir: Path, buckets: int) -> dict[str, Any]:
         sampling=SamplingConfig((InBatch(),)),
         train=TrainConfig(batch_size=1024, epochs=1, monitor=""),
     )
-    prepare(config, run_dir)
+    prepare_log(config, run_dir)
     encode(config, Prepared.open(run_dir))
     return training_loop.train(config, run_dir)
 

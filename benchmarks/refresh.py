@@ -29,11 +29,11 @@ from twotower_tf import config as configuration
 from twotower_tf.artifacts import RunPaths
 from twotower_tf.bundle.bundle import Bundle
 from twotower_tf.config import ExperimentConfig
-from twotower_tf.datasets.synthetic import synthesize
+from twotower_tf.datasets.synthetic import write_synthetic_log
 from twotower_tf.export.export_bundle import export
 from twotower_tf.export.refresh_bundle import refresh
 from twotower_tf.features.encode_rows import encode
-from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.train import training_loop
 
@@ -42,11 +42,11 @@ CONFIG = Path(__file__).resolve().parents[1] / "configs" / "quickstart.py"
 
 def trained(root: Path, items: int, dim: int) -> tuple[ExperimentConfig, Path]:
     """A run with a large catalogue, trained for one epoch of a small log."""
-    synthesize(root / "log", events=200_000, users=5_000, items=items)
+    write_synthetic_log(root / "log", events=200_000, users=5_000, items=items)
     config = configuration.load(CONFIG, [f"model.vector_dim={dim}", "train.epochs=1", "train.monitor="])
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, root=str(root / "log")))
     artifacts.write_text(RunPaths(root / "run").config, configuration.to_json(config))
-    prepare(config, root / "run")
+    prepare_log(config, root / "run")
     encode(config, Prepared.open(root / "run"))
     training_loop.train(config, root / "run")
     return config, root / "run"

@@ -38,10 +38,10 @@ from twotower_tf.config import (
     TrainConfig,
     Uniform,
 )
-from twotower_tf.datasets.synthetic import synthesize
+from twotower_tf.datasets.synthetic import write_synthetic_log
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.features.encode_rows import encode
-from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.train.batches import Batches
 from twotower_tf.train.callbacks import Clock
@@ -89,7 +89,7 @@ def main() -> None:
         tf.config.threading.set_intra_op_parallelism_threads(options.threads)
     with tempfile.TemporaryDirectory() as scratch:
         root, run_dir = Path(scratch) / "data", Path(scratch) / "run"
-        synthesize(root, events=options.events, users=options.events // 20, items=20_000, days=10, seed=3)
+        write_synthetic_log(root, events=options.events, users=options.events // 20, items=20_000, days=10, seed=3)
         base = ExperimentConfig(
             name="cost",
             data=DataConfig(root=str(root), events="events", items="items.csv", users="users.csv"),
@@ -104,7 +104,7 @@ def main() -> None:
             sampling=SamplingConfig((InBatch(),)),
             train=TrainConfig(batch_size=options.batch_size, monitor="", steps_per_execution=10),
         )
-        prepare(base, run_dir)
+        prepare_log(base, run_dir)
         encode(base, Prepared.open(run_dir))
         made = {}
         for name, kinds in KINDS.items():

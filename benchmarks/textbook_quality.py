@@ -23,11 +23,11 @@ import numpy as np
 from train_throughput import DIM, HIDDEN, VECTOR, textbook_model, textbook_rows
 
 from twotower_tf.config import DataConfig, ExperimentConfig, Hash, Labelled, ModelConfig, SamplingConfig, TrainConfig
-from twotower_tf.datasets.synthetic import synthesize
+from twotower_tf.datasets.synthetic import write_synthetic_log
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.features.encode_rows import encode
 from twotower_tf.model import two_tower
-from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.train.batches import Batches, untuned
 from twotower_tf.train.training_loop import compile_model
@@ -108,9 +108,9 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         root, run_dir = Path(scratch) / "data", Path(scratch) / "run"
-        synthesize(root, events=options.events)
+        write_synthetic_log(root, events=options.events)
         config = experiment(root)
-        prepare(config, run_dir)
+        prepare_log(config, run_dir)
         encode(config, Prepared.open(run_dir))
         mine, usual = ours(config, run_dir, options.epochs), textbook(run_dir, options.epochs)
     best, other = (min(loss for _, loss in points) for points in (mine, usual))

@@ -303,14 +303,14 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="also tells where the milliseconds of our steps go")
     options = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from twotower_tf.prepare.preparation import prepare
+    from twotower_tf.prepare.preparation import prepare_log
 
     with tempfile.TemporaryDirectory() as scratch, multiprocessing.get_context("spawn").Pool(1) as pool:
         rate = pool.apply(peak, ("float32" if options.precision == "float32" else "bfloat16",))
         if options.settings:
             root, run_dir = Path(scratch) / "data", Path(scratch) / "run"
             avazu_log.write(root / "events.csv", options.events)
-            prepare(experiment(root, 1, 1024, "float32"), run_dir)
+            prepare_log(experiment(root, 1, 1024, "float32"), run_dir)
         for setting in filter(None, options.settings.split(",")):
             batch, scale = (int(part) for part in setting.split("x"))
             steps = max(10, options.steps * 1024 // batch)
@@ -326,7 +326,7 @@ def main() -> None:
         if options.retrieval:
             root, run_dir = Path(scratch) / "pairs", Path(scratch) / "pairs_run"
             write_pairs(root / "pairs.parquet")
-            prepare(retrieval(root, 1024, "float32"), run_dir)
+            prepare_log(retrieval(root, 1024, "float32"), run_dir)
         for batch in map(int, filter(None, options.retrieval.split(","))):
             steps = max(10, options.steps * 1024 // batch)
             config = retrieval(root, batch, options.precision)

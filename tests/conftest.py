@@ -111,7 +111,7 @@ def spark_installed() -> None:
 @pytest.fixture(scope="session")
 def spark(spark_installed: None) -> Iterator[Any]:
     """A small Spark in this process, which the preparations share."""
-    from twotower_tf.prepare.spark.spark_session import SparkOptions, start
+    from twotower_tf.prepare.spark.spark_session import SparkOptions, start_session
 
     conf = {
         "spark.ui.enabled": "false",
@@ -125,7 +125,7 @@ def spark(spark_installed: None) -> Iterator[Any]:
         "spark.sql.codegen.wholeStage": "false",
         "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     }
-    session = start(SparkOptions("local[2]", conf))
+    session = start_session(SparkOptions("local[2]", conf))
     yield SparkOptions()
     session.stop()
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from twotower_tf.characters import escaped, on_a_line
+from twotower_tf.characters import escape_controls, escape_line
 
 
 @pytest.mark.parametrize(
@@ -20,13 +20,13 @@ from twotower_tf.characters import escaped, on_a_line
     ],
 )
 def test_escaped(text: str, shown: str) -> None:
-    assert escaped(text) == shown
+    assert escape_controls(text) == shown
 
 
 def test_one_line_holds_one_cell() -> None:
-    assert on_a_line("a\tb\nc\rd") == "a\\u0009b\\u000ac\\u000dd"
+    assert escape_line("a\tb\nc\rd") == "a\\u0009b\\u000ac\\u000dd"
 
 
 def test_json_stays_the_same_value() -> None:
     value = {"name": '\x1b\x7f\x9b\u202e\u2028\n"quoted" \\'}
-    assert json.loads(escaped(json.dumps(value, ensure_ascii=False))) == value
+    assert json.loads(escape_controls(json.dumps(value, ensure_ascii=False))) == value

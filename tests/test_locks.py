@@ -48,7 +48,7 @@ def held(tmp_path: Path, how: str, path: Path) -> Iterator[subprocess.Popen[str]
 
 
 def refusal(path: Path, *, shared: bool = False) -> str:
-    with pytest.raises(ArtifactError) as caught, locks.working(path, shared=shared):
+    with pytest.raises(ArtifactError) as caught, locks.hold_directory(path, shared=shared):
         pass
     return str(caught.value)
 
@@ -62,7 +62,7 @@ def test_a_second_writer_is_refused_and_told_who_works_there(tmp_path: Path) -> 
         )
         assert refusal(path) == expected
         assert refusal(path, shared=True) == expected
-    with locks.working(path):  # killed: the lock ended with it
+    with locks.hold_directory(path):  # killed: the lock ended with it
         assert refusal(path).startswith(f"{path}: in use by process {os.getpid()} (")
 
 
@@ -70,20 +70,20 @@ def test_readers_work_side_by_side_and_keep_writers_out(tmp_path: Path) -> None:
     path = tmp_path / "run"
     path.mkdir()
     with held(tmp_path, "reading", path) as process:
-        with locks.working(path, shared=True):
+        with locks.hold_directory(path, shared=True):
             pass
         assert "in use by" in refusal(path)
         assert process.poll() is None
-    with locks.working(path):
+    with locks.hold_directory(path):
         pass
 
 
 def test_the_last_holder_removes_the_lock_file(tmp_path: Path) -> None:
-    with locks.working(tmp_path):
+    with locks.hold_directory(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == [".lock"]
     assert list(tmp_path.iterdir()) == []
-    with locks.working(tmp_path, shared=True):
-        with locks.working(tmp_path, shared=True):
+    with locks.hold_directory(tmp_path, shared=True):
+        with locks.hold_directory(tmp_path, shared=True):
             pass
         assert [path.name for path in tmp_path.iterdir()] == [".lock"]
         assert "in use by" in refusal(tmp_path)
@@ -115,7 +115,7 @@ def test_writers_in_turn_never_work_together(tmp_path: Path) -> None:
 
 
 def test_a_reader_of_a_missing_directory_makes_none(tmp_path: Path) -> None:
-    with locks.working(tmp_path / "none", shared=True):
+    with locks.hold_directory(tmp_path / "none", shared=True):
         assert list(tmp_path.iterdir()) == []
 
 
@@ -195,10 +195,10 @@ def test_what_a_lock_file_links_to_is_not_written(tmp_path: Path, shared: bool) 
     for target in ("precious", "new"):
         lock.symlink_to(tmp_path / target)
         with pytest.raises(ArtifactError, match=r"invalid lock file \(expected a plain file\); remove it$"):
-            with locks.working(tmp_path / "run", shared=shared):
+            with locks.hold_directory(tmp_path / "run", shared=shared):
                 pass
         lock.unlink()
     os.mkfifo(lock)
-    with pytest.raises(ArtifactError, match="invalid lock file"), locks.working(tmp_path / "run", shared=shared):
+    with pytest.raises(ArtifactError, match="invalid lock file"), locks.hold_directory(tmp_path / "run", shared=shared):
         pass
     assert (tmp_path / "precious").read_text() == "mine" and not (tmp_path / "new").exists()

@@ -46,9 +46,9 @@ def _eight_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_quota_of_cpu_time_bounds_the_cpus(tmp_path: Path, groups: str, files: dict[str, object], cpus: int) -> None:
     root = machine(tmp_path, groups, files)
-    assert resources.cpus(root) == cpus
+    assert resources.count_cpus(root) == cpus
     environment = {"OMP_NUM_THREADS": "7"}
-    resources.heed_quota(environment, root)
+    resources.limit_library_threads(environment, root)
     set_for_tensorflow = {name: str(cpus) for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")}
     assert environment == {"OMP_NUM_THREADS": "7"} | (set_for_tensorflow if cpus < 8 else {})
 
@@ -91,4 +91,4 @@ def test_limits_of_memory(tmp_path: Path, groups: str, files: dict[str, object],
 def test_this_machine_has_cpus_and_memory() -> None:
     total = next(line for line in open("/proc/meminfo") if line.startswith("MemTotal"))
     assert 0 < resources.available_memory() <= int(total.split()[1]) * 1024
-    assert 1 <= resources.cpus() <= 8
+    assert 1 <= resources.count_cpus() <= 8

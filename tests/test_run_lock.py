@@ -59,7 +59,7 @@ def run_dir(tmp_path: Path) -> Path:
 )
 def test_a_run_directory_in_use_is_refused_in_one_line(run_dir, tmp_path, capsys, command):
     before = sorted(str(path) for path in tmp_path.rglob("*"))
-    with locks.working(run_dir):
+    with locks.hold_directory(run_dir):
         status = main([part.format(tmp=tmp_path) for part in command])
     lines = capsys.readouterr().err.splitlines()
     assert status == 2 and len(lines) == 1
@@ -72,7 +72,7 @@ def test_a_run_directory_in_use_is_refused_in_one_line(run_dir, tmp_path, capsys
 
 def test_the_samplers_may_be_looked_at_by_several(run_dir, capsys):
     """Readers share; what stops the second is that nothing is prepared here."""
-    with locks.working(run_dir, shared=True):
+    with locks.hold_directory(run_dir, shared=True):
         assert main(["samples", f"--run_dir={run_dir}"]) == 2
         assert "in use by" not in capsys.readouterr().err
         assert main(["train", f"--run_dir={run_dir}"]) == 2

@@ -16,13 +16,13 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from twotower_tf import locks
-from twotower_tf.errors import ArtifactError
+from twotower_tf.errors import ArtifactError, DataError
 
 UNFINISHED = ".tmp-"
 _UNIQUE = 12  # hexadecimal digits at the end of a temporary name
@@ -165,7 +165,7 @@ class PreparedPaths:
         return self.root / "encoded" / "version_index"
 
 
-def sync(path: Path) -> None:
+def sync_to_disk(path: Path) -> None:
     """Makes a file's or directory's content survive a power cut before a rename announces it."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -183,9 +183,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
     try:
         with _named_errors(path):
             yield temporary
-            sync(temporary)
+            sync_to_disk(temporary)
         os.replace(temporary, path)
-        sync(path.parent)
+        sync_to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
         os.close(descriptor)
@@ -202,8 +202,8 @@ def atomic_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
         with _named_errors(path):
             yield temporary
             for file in temporary.rglob("*"):
-                sync(file)
-            sync(temporary)
+                sync_to_disk(file)
+            sync_to_disk(temporary)
         if path.exists():
             if not replace:
                 raise ArtifactError(f"{path}: exists already and is never overwritten")
@@ -213,7 +213,7 @@ def atomic_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
             shutil.rmtree(retired, ignore_errors=True)
         else:
             os.rename(temporary, path)
-        sync(path.parent)
+        sync_to_disk(path.parent)
 
 
 @contextlib.contextmanager
@@ -299,6 +299,31 @@ def remove_unfinished(directory: Path, name: str = "") -> bool:
     return in_use
 
 
+def check_replaceable(output: Path, names: Collection[str], mark: str, kind: str) -> None:
+    """Lets pass a directory that is missing, empty, or holds an earlier output of the same kind.
+
+    Args:
+        output: the directory to be written.
+        names: every name such an output may hold.
+        mark: the one that it always holds.
+        kind: what it is, for the message.
+
+    Raises:
+        DataError: where writing would lose something else.
+    """
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise DataError(f"{output}: is a file; --output names a directory to write")
+    found = {path.name for path in output.iterdir()}
+    foreign = sorted(found - set(names) if mark in found else found)
+    if foreign:
+        raise DataError(
+            f"{output}: holds {foreign[0]!r}, which is no part of {kind} and would be lost; "
+            "choose an empty or new directory"
+        )
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a UTF-8 file by rename."""
     with atomic_file(path) as temporary:
@@ -306,11 +331,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Writes a JSON file by rename; see `json_text`."""
-    write_text(path, json_text(document, indent=2) + "\n")
+    """Writes a JSON file by rename; see `format_json`."""
+    write_text(path, format_json(document, indent=2) + "\n")
 
 
-def json_text(document: Any, indent: int | None = None) -> str:
+def format_json(document: Any, indent: int | None = None) -> str:
     """JSON of a document, on one line by default. NaN and infinity, which JSON does not have, become null."""
     return json.dumps(_finite(document), indent=indent, ensure_ascii=False, allow_nan=False)
 
@@ -346,7 +371,7 @@ def read_json(path: Path, kind: str, schema_version: int | None = None, remedy: 
     """
     text = read_text(path, kind)
     try:
-        document = json.loads(text, object_pairs_hook=_refuse_twins, parse_constant=_refuse_constant)
+        document = json.loads(text, object_pairs_hook=_reject_duplicates, parse_constant=_reject_constant)
     except ValueError as error:
         raise ArtifactError(f"{path}: damaged: {error}") from None
     except RecursionError:
@@ -358,11 +383,11 @@ def read_json(path: Path, kind: str, schema_version: int | None = None, remedy: 
     return document
 
 
-def _refuse_constant(name: str) -> None:
+def _reject_constant(name: str) -> None:
     raise ValueError(f"{name} is not a number of JSON")
 
 
-def _refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]

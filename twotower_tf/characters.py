@@ -12,13 +12,13 @@ _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u206
 _ON_A_LINE = re.compile(f"{_OBEYED.pattern}|[\t\n]")
 
 
-def escaped(text: str) -> str:
+def escape_controls(text: str) -> str:
     r"""The text with `\u001b` for ESC, and so on: safe on a terminal, and inside a JSON string still the same value."""
     return _OBEYED.sub(_code, text)
 
 
-def on_a_line(text: str) -> str:
-    r"""`escaped`, and also `\u000a` for a line feed and `\u0009` for a tab: one cell of one line."""
+def escape_line(text: str) -> str:
+    r"""`escape_controls`, and also `\u000a` for a line feed and `\u0009` for a tab: one cell of one line."""
     return _ON_A_LINE.sub(_code, text)
 
 

@@ -21,7 +21,7 @@ _PACKAGE = str(Path(__file__).resolve().parents[1])
 _REMOVE = "import sys; sys.path[:] = [path for path in sys.path if path]"
 
 
-def command(code: str, *arguments: str) -> list[str]:
+def build_command(code: str, *arguments: str) -> list[str]:
     """The command that runs Python code which may import this package, wherever it was imported from here.
 
     Args:
@@ -32,8 +32,8 @@ def command(code: str, *arguments: str) -> list[str]:
     return [sys.executable, "-c", f"{_REMOVE}; sys.path.append({_PACKAGE!r}); {code}", *arguments]
 
 
-def environment(changes: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a process that `command` starts: this one's, with changes."""
+def build_environment(changes: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process that `build_command` starts: this one's, with changes."""
     return {**os.environ, **_safe(), **changes}
 
 
@@ -44,8 +44,8 @@ def _safe() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def spawning(changes: Mapping[str, str]) -> Iterator[None]:
-    """Has `multiprocessing` spawn processes with a changed environment, and with a path as `command` has it."""
+def spawn_with(changes: Mapping[str, str]) -> Iterator[None]:
+    """Has `multiprocessing` spawn processes with a changed environment, and with a path as `build_command` has it."""
     changes = {**_safe(), **changes}
     before, spawn = {name: os.environ.get(name) for name in changes}, util.spawnv_passfds
     os.environ.update(changes)

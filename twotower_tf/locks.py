@@ -25,7 +25,7 @@ _SHOWN = 120  # characters of a command in an error
 
 
 @contextlib.contextmanager
-def working(directory: Path, *, shared: bool = False) -> Iterator[None]:
+def hold_directory(directory: Path, *, shared: bool = False) -> Iterator[None]:
     """Makes the caller the only command that works in a directory, or one of several that read it.
 
     Args:

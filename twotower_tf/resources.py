@@ -16,7 +16,7 @@ _USED = ("memory.current", "memory.usage_in_bytes")
 _ROOT = Path("/")
 
 
-def cpus(root: Path = _ROOT) -> int:
+def count_cpus(root: Path = _ROOT) -> int:
     """The number of CPUs: those that the process may run on, at most what the groups' quota pays for, rounded up."""
     found = len(os.sched_getaffinity(0))
     for group in _groups(root, "cpu"):
@@ -53,12 +53,12 @@ def available_memory(root: Path = _ROOT) -> int:
     return max(0, found)
 
 
-def heed_quota(environment: MutableMapping[str, str] = os.environ, root: Path = _ROOT) -> None:
+def limit_library_threads(environment: MutableMapping[str, str] = os.environ, root: Path = _ROOT) -> None:
     """Has the libraries that count the machine's CPUs themselves start no more threads than a quota pays for.
 
     TensorFlow, OpenMP and Arrow read these variables when they are loaded. What is set already stands.
     """
-    allowed = cpus(root)
+    allowed = count_cpus(root)
     if allowed < len(os.sched_getaffinity(0)):
         for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
             environment.setdefault(name, str(allowed))

@@ -12,7 +12,7 @@ from twotower_tf.errors import ArtifactError
 
 
 @contextlib.contextmanager
-def working(run_dir: Path, *, create: bool = False) -> Iterator[None]:
+def hold_run(run_dir: Path, *, create: bool = False) -> Iterator[None]:
     """Makes the caller the only command that works in a run directory; `create` makes a new one where there is none.
 
     Raises:
@@ -20,16 +20,16 @@ def working(run_dir: Path, *, create: bool = False) -> Iterator[None]:
             else.
     """
     if create and not RunPaths(run_dir).config.exists():
-        check_new(run_dir)
+        check_new_run(run_dir)
     if create or RunPaths(run_dir).config.exists():
-        with locks.working(run_dir):
+        with locks.hold_directory(run_dir):
             yield
     else:
         yield  # whoever reads its configuration refuses it
 
 
 @contextlib.contextmanager
-def reading(run_dir: str | Path, *, own: Path | None = None) -> Iterator[None]:
+def read_run(run_dir: str | Path, *, own: Path | None = None) -> Iterator[None]:
     """Keeps others from changing a run directory that a command reads; several commands may read one.
 
     Args:
@@ -41,13 +41,13 @@ def reading(run_dir: str | Path, *, own: Path | None = None) -> Iterator[None]:
     """
     path = Path(run_dir)
     if run_dir and RunPaths(path).config.exists() and not (own and own.exists() and path.samefile(own)):
-        with locks.working(path, shared=True):
+        with locks.hold_directory(path, shared=True):
             yield
     else:
         yield
 
 
-def check_new(run_dir: Path) -> None:
+def check_new_run(run_dir: Path) -> None:
     """Refuses a path at which no new run directory can be made.
 
     Raises:

@@ -60,11 +60,11 @@ def connect(
     connection = duckdb.connect(database, config=dict(_SETTINGS))
     try:
         for name, value in settings.items():
-            connection.execute(f"SET {name} = {_literal(str(value))}")
+            connection.execute(f"SET {name} = {quote_literal(str(value))}")
         paths = [str(each.absolute()) for each in directories]
         # a pattern is looked up as it is written, and then each file that it finds
         allowed = dict.fromkeys([*paths, *map(glob.escape, paths)])
-        connection.execute(f"SET allowed_directories = [{', '.join(map(_literal, allowed))}]")
+        connection.execute(f"SET allowed_directories = [{', '.join(map(quote_literal, allowed))}]")
         connection.execute("SET GLOBAL TimeZone = 'UTC'")  # of its cursors, too
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
@@ -74,7 +74,7 @@ def connect(
     return connection
 
 
-def check(
+def check_expression(
     text: str,
     field: str,
     columns: Iterable[str],
@@ -84,7 +84,7 @@ def check(
     functions: Collection[str] = FUNCTIONS,
     comments: bool = True,
 ) -> None:
-    """Refuses everything but one expression over `columns`.
+    """Refuses everything but one expression over `find_columns`.
 
     Args:
         text: what somebody wrote.
@@ -102,7 +102,7 @@ def check(
     known = {name.lower() for name in names}
     tree = _parse(text, field)
     if not comments and any(token is duckdb.token_type.comment for _, token in duckdb.tokenize(text)):
-        raise DataError(f"{field}: a comment is refused: {shown(text)}")
+        raise DataError(f"{field}: a comment is refused: {shorten(text)}")
     for node in _nodes(tree, text, field):
         found, name = node["class"], str(node.get("function_name", "")).lower()
         if found == "COLUMN_REF":
@@ -110,14 +110,14 @@ def check(
             if column.lower() not in known:
                 raise DataError(f"{field}: {_unknown(column, names)}")
         elif found not in _CLASSES:
-            raise DataError(f"{field}: {_refused(found, kind)}: {shown(text)}")
+            raise DataError(f"{field}: {_refused(found, kind)}: {shorten(text)}")
         elif name == "row":  # what SQL makes of (), and of values with commas between them
-            raise DataError(f"{field}: one expression is expected; found {shown(text)}")
+            raise DataError(f"{field}: one expression is expected; found {shorten(text)}")
         elif found == "FUNCTION" and (name not in functions or node.get("schema")):
             raise DataError(f"{field}: {unknown_name('function', name, functions)}")
 
 
-def nodes(text: str, field: str) -> Iterator[dict[str, Any]]:
+def parse_nodes(text: str, field: str) -> Iterator[dict[str, Any]]:
     """Every node of an expression's parse tree, as DuckDB's `json_serialize_sql` describes it.
 
     Raises:
@@ -126,13 +126,15 @@ def nodes(text: str, field: str) -> Iterator[dict[str, Any]]:
     yield from _nodes(_parse(text, field), text, field)
 
 
-def columns(text: str, field: str, table: str = "") -> list[str]:
+def find_columns(text: str, field: str, table: str = "") -> list[str]:
     """The names of columns as they stand in an expression, without the table by which they may be qualified.
 
     Raises:
         DataError: where it is no expression.
     """
-    return list(dict.fromkeys(_column(node, table) for node in nodes(text, field) if node["class"] == "COLUMN_REF"))
+    return list(
+        dict.fromkeys(_column(node, table) for node in parse_nodes(text, field) if node["class"] == "COLUMN_REF")
+    )
 
 
 def _column(node: dict[str, Any], table: str) -> str:
@@ -156,7 +158,7 @@ def _parse(text: str, field: str) -> Any:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise DataError(f"{field}: {shown(text)} is no SQL expression: it is not valid Unicode") from None
+        raise DataError(f"{field}: {shorten(text)} is no SQL expression: it is not valid Unicode") from None
     _check_tokens(text, field)
     # in lines of its own: a comment at its end hides nothing
     with _parser().cursor() as cursor:
@@ -169,7 +171,7 @@ def _parse(text: str, field: str) -> Any:
         message = str(document.get("error_message", "not SQL")).splitlines()[0]
         if "expression depth limit" in message:
             raise _too_deep(text, field)
-        raise DataError(f"{field}: {shown(text)} is no SQL expression: {message}")
+        raise DataError(f"{field}: {shorten(text)} is no SQL expression: {message}")
     node = document["statements"][0]["node"]
     whole = (
         len(document["statements"]) == 1
@@ -180,7 +182,7 @@ def _parse(text: str, field: str) -> Any:
         and not (node["modifiers"] or node["sample"] or node["cte_map"]["map"])
     )
     if not whole:
-        raise DataError(f"{field}: one expression is expected; found {shown(text)}")
+        raise DataError(f"{field}: one expression is expected; found {shorten(text)}")
     return node["select_list"][0]
 
 
@@ -204,7 +206,7 @@ def _check_tokens(text: str, field: str) -> None:
         if depth > _DEEPEST or signs > _MOST_SIGNS:
             raise _too_deep(text, field)
         if token == b"with":
-            raise DataError(f"{field}: a query is refused: {shown(text)}")
+            raise DataError(f"{field}: a query is refused: {shorten(text)}")
 
 
 def _nodes(tree: Any, text: str, field: str) -> Iterator[dict[str, Any]]:
@@ -228,7 +230,7 @@ def _nodes(tree: Any, text: str, field: str) -> Iterator[dict[str, Any]]:
 
 
 def _too_deep(text: str, field: str) -> DataError:
-    return DataError(f"{field}: {shown(text)} is nested too deeply (expected at most {_DEEPEST} levels)")
+    return DataError(f"{field}: {shorten(text)} is nested too deeply (expected at most {_DEEPEST} levels)")
 
 
 def _unknown(column: str, names: tuple[str, ...]) -> str:
@@ -247,10 +249,25 @@ def _refused(found: str, kind: str) -> str:
     return reasons.get(found, f"{found.lower()} is refused")
 
 
-def shown(text: str) -> str:
+def shorten(text: str) -> str:
     """An expression as an error repeats it."""
     return repr(text if len(text) <= 100 else f"{text[:97]}...")
 
 
-def _literal(text: str) -> str:
+def quote_literal(text: str) -> str:
+    """Quotes `text` as an SQL string literal."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def quote_identifier(name: str) -> str:
+    """Quotes `name` as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def file_pattern(path: Path, files: str = "") -> str:
+    """Quotes a file's path, or the `files` (a pattern) of a directory, for a table function that reads patterns.
+
+    Characters of `path` that mean something in a pattern (`[`, `*`, `?`) stand for themselves.
+    """
+    escaped = glob.escape(str(path))
+    return quote_literal(f"{escaped}/{files}" if files else escaped)

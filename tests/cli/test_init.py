@@ -27,8 +27,8 @@ from twotower_tf.config import (
     Weekday,
 )
 from twotower_tf.errors import DataError
-from twotower_tf.onboarding.proposal import common_root
-from twotower_tf.prepare.preparation import prepare
+from twotower_tf.onboarding.proposal import find_common_root
+from twotower_tf.prepare.preparation import prepare_log
 
 
 def shop(root: Path, events: int = 600) -> dict[str, list[Any]]:
@@ -169,7 +169,7 @@ def test_names_that_say_nothing(tmp_path: Path) -> None:
         "\n            # ", " "
     )
     assert config.user_features == (Hash("a", buckets=850), Hash("c", buckets=10))
-    assert prepare(config, tmp_path / "run")["rows"]["used"] == 900
+    assert prepare_log(config, tmp_path / "run")["rows"]["used"] == 900
 
 
 REFUSED = {
@@ -230,12 +230,12 @@ def test_refuses(
     ],
 )
 def test_the_root_is_what_all_paths_share(paths: dict[str, str], root: str, relative: dict[str, str]) -> None:
-    assert common_root(paths) == (root, relative)
+    assert find_common_root(paths) == (root, relative)
 
 
 def test_paths_that_share_nothing() -> None:
     with pytest.raises(DataError) as error:
-        common_root({"events": "/a/b.csv", "items": "c.csv"})
+        find_common_root({"events": "/a/b.csv", "items": "c.csv"})
     assert str(error.value) == ("--items, --users: write all paths in one way, absolute or relative to one directory")
 
 
@@ -257,7 +257,7 @@ def test_avazu_as_published(tmp_path: Path, published: Callable[[str], Path]) ->
     assert "'a99f214a' is many users at once" in flat
     assert [feature.column for feature in config.item_features] == ["C14", "C15", "C16", "C17", "C18", "C19", "C21"]
     assert main(["validate", f"--config={tmp_path}/avazu.py"]) == 0
-    assert prepare(config, tmp_path / "run")["rows"]["used"] == 20_000
+    assert prepare_log(config, tmp_path / "run")["rows"]["used"] == 20_000
 
 
 def test_movielens_as_converted(tmp_path: Path, published: Callable[[str], Path]) -> None:
@@ -275,7 +275,7 @@ def test_movielens_as_converted(tmp_path: Path, published: Callable[[str], Path]
     )
     assert "rating: by its name known only after the event" in (tmp_path / "ml.py").read_text()
     assert main(["validate", f"--config={tmp_path}/ml.py"]) == 0
-    assert prepare(config, tmp_path / "run")["rows"]["used"] == 1_000_209
+    assert prepare_log(config, tmp_path / "run")["rows"]["used"] == 1_000_209
 
 
 def test_days_versions_and_lists_are_seen(tmp_path: Path) -> None:
@@ -310,7 +310,7 @@ def test_days_versions_and_lists_are_seen(tmp_path: Path) -> None:
     assert (data.list_id, data.position) == ("request_id", "slot")
     assert [feature.column for feature in config.item_features] == ["item_id", "price"]
     assert not {"slot", "request_id", "dt"} & {getattr(feature, "column", "") for feature in config.user_features}
-    manifest = prepare(config, tmp_path / "run")
+    manifest = prepare_log(config, tmp_path / "run")
     assert {name: split["rows"] for name, split in manifest["splits"].items()} == {
         "train": 600, "valid": 200, "test": 200,
     }  # fmt: skip

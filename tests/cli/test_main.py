@@ -306,7 +306,7 @@ def test_too_little_memory_is_one_line(
             try:
                 connection.execute("CREATE TABLE t AS SELECT random()::VARCHAR FROM range(10000000)")
             except duckdb.Error as error:
-                raise scans.unreadable([], error) from None
+                raise scans.read_error([], error) from None
 
     running(monkeypatch, group)
     assert main(["synth", "--output=x"]) == 2

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from twotower_tf.datasets.synthetic import synthesize
+from twotower_tf.datasets.synthetic import write_synthetic_log
 from twotower_tf.datasets.synthetic_world import MISSING
 from twotower_tf.errors import ConfigError, DataError
 
@@ -37,7 +37,7 @@ class Log:
 @pytest.fixture(scope="module")
 def default_log(tmp_path_factory: pytest.TempPathFactory) -> Log:
     root = tmp_path_factory.mktemp("synth") / "log"
-    result = synthesize(root)
+    result = write_synthetic_log(root)
     log = Log(root)
     assert result["events"] == 200_000 and result["clicks"] == log.events.click.sum()
     return log
@@ -46,7 +46,7 @@ def default_log(tmp_path_factory: pytest.TempPathFactory) -> Log:
 @pytest.fixture(scope="module")
 def small_log(tmp_path_factory: pytest.TempPathFactory) -> Log:
     root = tmp_path_factory.mktemp("synth") / "small"
-    synthesize(root, events=20_000, users=300, items=200, days=10, seed=5)
+    write_synthetic_log(root, events=20_000, users=300, items=200, days=10, seed=5)
     return Log(root)
 
 
@@ -121,7 +121,7 @@ def dense_log(tmp_path_factory: pytest.TempPathFactory) -> Log:
     root = tmp_path_factory.mktemp("synth") / "dense"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("twotower_tf.datasets.synthetic._REJECTION_PASSES", 0)
-        synthesize(root, events=20_000, users=300, items=200, days=10, seed=5)
+        write_synthetic_log(root, events=20_000, users=300, items=200, days=10, seed=5)
     return Log(root)
 
 
@@ -193,7 +193,7 @@ def test_the_truth_ranks_far_above_popularity_and_columns_carry_taste(default_lo
 
 def test_equal_arguments_give_equal_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
     def digests(name: str, seed: int) -> dict[str, str]:
-        synthesize(tmp_path / name, events=3_000, users=100, items=50, days=3, seed=seed)
+        write_synthetic_log(tmp_path / name, events=3_000, users=100, items=50, days=3, seed=seed)
         files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
         return {str(p.relative_to(tmp_path / name)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
@@ -203,7 +203,7 @@ def test_equal_arguments_give_equal_bytes_and_another_seed_does_not(tmp_path: Pa
 
 
 def test_parquet_holds_the_same_log(tmp_path: Path, small_log: Log) -> None:
-    synthesize(tmp_path / "log", events=20_000, users=300, items=200, days=10, seed=5, format="parquet")
+    write_synthetic_log(tmp_path / "log", events=20_000, users=300, items=200, days=10, seed=5, format="parquet")
     again = read_events(tmp_path / "log").reset_index(drop=True)
     expected = small_log.events.drop(columns=["u", "i"]).reset_index(drop=True)
     pd.testing.assert_frame_equal(again, expected, check_dtype=False)
@@ -214,7 +214,9 @@ def test_chunks_of_users_divide_the_files_and_keep_every_property(
 ) -> None:
     monkeypatch.setattr("twotower_tf.datasets.synthetic.CHUNK_EVENTS", 4_000)
     seen: list[tuple[str, int, int]] = []
-    synthesize(tmp_path / "log", events=20_000, users=300, items=200, days=2, progress=lambda *told: seen.append(told))
+    write_synthetic_log(
+        tmp_path / "log", events=20_000, users=300, items=200, days=2, progress=lambda *told: seen.append(told)
+    )
     log = Log(tmp_path / "log")
     parts = list((tmp_path / "log/events").glob("dt=*/part-*.csv"))
     assert len(parts) == 2 * len(seen) >= 10 and seen[-1] == ("synth", 20_000, 20_000)
@@ -226,7 +228,7 @@ def test_chunks_of_users_divide_the_files_and_keep_every_property(
     ("events", "users", "items", "days"), [(1, 1, 10, 1), (5_000, 3, 20, 4), (10, 1_000, 2_000, 30)]
 )
 def test_extreme_shapes(tmp_path: Path, events: int, users: int, items: int, days: int) -> None:
-    synthesize(tmp_path / "log", events=events, users=users, items=items, days=days)
+    write_synthetic_log(tmp_path / "log", events=events, users=users, items=items, days=days)
     log = Log(tmp_path / "log")
     assert len(log.events) == events and len(log.users) == users and len(log.items) == items
     clicks = log.events[log.events.click == 1]
@@ -238,20 +240,20 @@ def test_extreme_shapes(tmp_path: Path, events: int, users: int, items: int, day
 def test_an_earlier_log_is_replaced_and_anything_else_is_not(tmp_path: Path) -> None:
     root = tmp_path / "log"
     root.mkdir()  # an empty directory is as good as none
-    synthesize(root, events=100, users=10, items=10, days=3)
-    synthesize(root, events=50, users=10, items=10, days=1)
+    write_synthetic_log(root, events=100, users=10, items=10, days=3)
+    write_synthetic_log(root, events=50, users=10, items=10, days=1)
     assert len(read_events(root)) == 50
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
     (root / "thesis.txt").write_text("years of work")
     with pytest.raises(DataError, match="holds 'thesis.txt', which is no part of a synthetic log and would be lost"):
-        synthesize(root, events=50, users=10, items=10)
+        write_synthetic_log(root, events=50, users=10, items=10)
     with pytest.raises(DataError, match="is a file; --output names a directory to write"):
-        synthesize(root / "thesis.txt", events=50, users=10, items=10)
+        write_synthetic_log(root / "thesis.txt", events=50, users=10, items=10)
     foreign = tmp_path / "own"
     foreign.mkdir()
     (foreign / "items.csv").write_text("mine")
     with pytest.raises(DataError, match="holds 'items.csv', which is no part of a synthetic log"):
-        synthesize(foreign, events=50, users=10, items=10)
+        write_synthetic_log(foreign, events=50, users=10, items=10)
     assert (foreign / "items.csv").read_text() == "mine" and (root / "thesis.txt").read_text() == "years of work"
 
 
@@ -267,6 +269,6 @@ def test_an_earlier_log_is_replaced_and_anything_else_is_not(tmp_path: Path) -> 
 )
 def test_impossible_sizes_are_refused(tmp_path: Path, arguments: dict, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        synthesize(tmp_path / "log", **arguments)
+        write_synthetic_log(tmp_path / "log", **arguments)
     assert str(caught.value) == message
     assert not (tmp_path / "log").exists()

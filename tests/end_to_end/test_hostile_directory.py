@@ -86,7 +86,7 @@ def test_python_3_10_that_knows_no_safe_path(hostile, monkeypatch):
     """The command and multiprocessing's processes, without the variable that Python 3.11 heeds."""
     code = "import queue, json, sys; print(queue.__file__, '' in sys.path)"
     plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(interpreter.command(code), capture_output=True, text=True, env=plain, check=True)
+    done = subprocess.run(interpreter.build_command(code), capture_output=True, text=True, env=plain, check=True)
     assert done.stdout.split()[0].startswith(sys.base_prefix) and done.stdout.split()[1] == "False"
     script = hostile / "parent.py"
     script.write_text(
@@ -128,10 +128,10 @@ def test_python_workers_of_spark(hostile):
 def test_what_pythonpath_names_is_found(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text("print('mine')")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", str(tmp_path), ""]))
-    environment = interpreter.environment({"A": "b"})
+    environment = interpreter.build_environment({"A": "b"})
     assert environment["PYTHONPATH"] == str(tmp_path) and environment["A"] == "b"
     monkeypatch.setenv("PYTHONPATH", os.pathsep)
-    assert interpreter.environment({})["PYTHONPATH"] == ""  # as if it were not set
-    command = interpreter.command("import mine, twotower_tf; print(sys.argv[1:])", "x", "y")
+    assert interpreter.build_environment({})["PYTHONPATH"] == ""  # as if it were not set
+    command = interpreter.build_command("import mine, twotower_tf; print(sys.argv[1:])", "x", "y")
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.splitlines() == ["mine", "['x', 'y']"]

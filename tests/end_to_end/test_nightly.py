@@ -29,9 +29,9 @@ from twotower_tf.config import (
     TimeSplit,
     TrainConfig,
 )
-from twotower_tf.datasets.synthetic import synthesize
+from twotower_tf.datasets.synthetic import write_synthetic_log
 from twotower_tf.evaluate import protocol
-from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.sampling.samplers import Samplers
 from twotower_tf.score import users_from_events
@@ -65,13 +65,13 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 def begin(config: ExperimentConfig, run_dir: Path, since: Path | None = None) -> None:
     artifacts.write_text(RunPaths(run_dir).config, configuration.to_json(config))
-    prepare(config, run_dir, threads=1, since=since)
+    prepare_log(config, run_dir, threads=1, since=since)
 
 
 @pytest.fixture(scope="module")
 def nights(tmp_path_factory: pytest.TempPathFactory) -> Nights:
     root = tmp_path_factory.mktemp("nights")
-    synthesize(root / "all", events=3000, users=500, items=90, days=3, seed=5)
+    write_synthetic_log(root / "all", events=3000, users=500, items=90, days=3, seed=5)
     config = dataclasses.replace(
         experiment(root / "data"),
         sampling=SamplingConfig(

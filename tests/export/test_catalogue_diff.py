@@ -182,12 +182,12 @@ def test_contradictions_are_refused(tmp_path):
 
 def test_a_table_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
     (tmp_path / "items.csv").write_text("sku,title,brand,tags,price\na,A,x,1,1.0\n")
-    latest = catalogue.latest
+    latest = catalogue.create_latest_rows
 
     def meanwhile(*arguments):
         (tmp_path / "items.csv").write_text("sku,title,brand,tags,price\nb,B,x,1,1.0\nc,C,x,1,1.0\n")
         return latest(*arguments)
 
-    monkeypatch.setattr(catalogue, "latest", meanwhile)
+    monkeypatch.setattr(catalogue, "create_latest_rows", meanwhile)
     with pytest.raises(DataError, match=r"items\.csv: changed while it was read; run again when nothing writes to it$"):
         read_items(CONFIG, tmp_path / "items.csv", OLD.schema)

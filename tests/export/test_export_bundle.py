@@ -25,7 +25,7 @@ from twotower_tf.export import signature_inputs
 from twotower_tf.export.export_bundle import export
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.features.inputs import rows_to_arrays, side_inputs
-from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.train import checkpoints, tower_vectors, training_loop
 
@@ -257,7 +257,7 @@ def test_active_days_know_the_runs_that_are_continued(tmp_path):
     since = None
     for name, rows in days.items():
         (events / name).write_text("\n".join(["user_id,item_id,timestamp,click", *rows]))
-        prepare(config, tmp_path / name, since=since)
+        prepare_log(config, tmp_path / name, since=since)
         since = tmp_path / name
     prepared = Prepared.open(since)
     ids = prepared.item_ids()

@@ -23,9 +23,9 @@ from twotower_tf.config import (
     Tags,
     TrainConfig,
 )
-from twotower_tf.datasets.synthetic import synthesize
+from twotower_tf.datasets.synthetic import write_synthetic_log
 from twotower_tf.features.encode_rows import encode
-from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.train import training_loop
 
@@ -64,10 +64,10 @@ def experiment(root):
 
 def train(root):
     """Returns the run directory and its configuration."""
-    synthesize(root / "data", events=6000, users=200, items=150, days=5, seed=3)
+    write_synthetic_log(root / "data", events=6000, users=200, items=150, days=5, seed=3)
     config, run_dir = experiment(root / "data"), root / "run"
     artifacts.write_text(RunPaths(run_dir).config, configuration.to_json(config))
-    prepare(config, run_dir, threads=1)
+    prepare_log(config, run_dir, threads=1)
     encode(config, Prepared.open(run_dir))
     training_loop.train(config, run_dir)
     return run_dir, dataclasses.replace(config)

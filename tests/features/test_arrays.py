@@ -15,7 +15,7 @@ from twotower_tf.config import DataConfig, ExperimentConfig, Hash, History, Nume
 from twotower_tf.errors import ArtifactError
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.features.encode_rows import encode
-from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
 
 BUCKETS = 10_000  # of few values: no two share one here
@@ -42,7 +42,7 @@ def prepared_run(root, columns, **data):
     )
     run_dir = root / "run"
     artifacts.write_text(RunPaths(run_dir).config, configuration.to_json(config))
-    prepare(config, run_dir, threads=1)
+    prepare_log(config, run_dir, threads=1)
     prepared = Prepared.open(run_dir)
     encode(config, prepared)
     return config, prepared, EncodedData(config, prepared)
@@ -202,7 +202,7 @@ def test_a_feature_of_any_name_is_encoded_inside_the_run_directory(tmp_path, nam
     )  # fmt: skip
     run_dir = tmp_path / "run"
     artifacts.write_text(RunPaths(run_dir).config, configuration.to_json(config))
-    prepare(config, run_dir, threads=1)
+    prepare_log(config, run_dir, threads=1)
     prepared = Prepared.open(run_dir)
     encode(config, prepared)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "run"]

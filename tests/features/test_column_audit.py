@@ -24,7 +24,7 @@ from twotower_tf.config import (
     TimeSplit,
 )
 from twotower_tf.features.column_audit import audit, covering
-from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
 
 
@@ -42,7 +42,7 @@ def run(root: Path, columns: dict[str, Any], user: tuple[Any, ...], item: tuple[
         item_features=(Hash("item", buckets=10), *item),
         user_features=user,
     )
-    prepare(config, root / "run", threads=1)
+    prepare_log(config, root / "run", threads=1)
     written = audit(config, Prepared.open(root / "run"), memory_limit="200MB", threads=1)
     assert json.loads((root / "run" / "prepared" / "columns.json").read_text()) == written
     assert [path.name for path in (root / "run").iterdir()] == ["prepared"]

@@ -26,7 +26,7 @@ from twotower_tf.features.encode_rows import encode
 from twotower_tf.features.inputs import rows_to_arrays
 from twotower_tf.features.tower_encoder import Side
 from twotower_tf.prepare import training_rows
-from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
 
 SPLITS = ("train", "valid", "test")
@@ -75,7 +75,7 @@ def run(request, tmp_path_factory):
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training_rows, "part_rows", lambda columns: 256)
-        prepare(config, root / "run")
+        prepare_log(config, root / "run")
     prepared = Prepared.open(root / "run")
     assert len(prepared.parts("train")) == 10
     encode(config, prepared)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from twotower_tf.config import ExperimentConfig
-from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.prepare.spark.spark_session import SparkOptions
 
@@ -40,8 +40,8 @@ def assert_engines_agree(
 ) -> dict[str, Any]:
     """Prepares with both engines and compares; returns the content."""
     ours, theirs = (
-        prepare(config, root / "duckdb", since=since),
-        prepare(config, root / "spark", since=since, spark=spark, memory_limit="1GB"),
+        prepare_log(config, root / "duckdb", since=since),
+        prepare_log(config, root / "spark", since=since, spark=spark, memory_limit="1GB"),
     )
     assert (ours["engine"], theirs["engine"]) == ("duckdb", "spark")
     return assert_runs_agree(root / "duckdb", root / "spark")

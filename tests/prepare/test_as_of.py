@@ -14,7 +14,7 @@ import pytest
 from tests.prepare.test_preparation import rows_of, write_csv
 from twotower_tf.config import DataConfig, ExperimentConfig, Hash, Numeric, TimeSplit
 from twotower_tf.errors import ConfigError, DataError
-from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
 
 Row = dict[str, Any]
@@ -69,7 +69,7 @@ def test_events_see_the_rows_that_held_then(tmp_path: Path, seed: int) -> None:
     events, items, users = world(seed)
     for name, rows in (("events", events), ("items", items), ("users", users)):
         write_csv(tmp_path / f"{name}.csv", rows)
-    manifest = prepare(experiment(tmp_path), tmp_path / "run")
+    manifest = prepare_log(experiment(tmp_path), tmp_path / "run")
     prepared = Prepared.open(tmp_path / "run")
     names, ids = prepared.user_ids(), prepared.item_ids()
     training = []
@@ -102,7 +102,7 @@ def test_a_row_that_begins_later_does_not_hold_yet(tmp_path: Path) -> None:
     write_csv(tmp_path / "users.csv", [{"user": "a", "seen_at": 0, "city": "x", "visits": 1}])
     found = {}
     for now in (19, 20, 21, None):
-        prepare(experiment(tmp_path), tmp_path / f"run-{now}", now=now)
+        prepare_log(experiment(tmp_path), tmp_path / f"run-{now}", now=now)
         catalogue = Prepared.open(tmp_path / f"run-{now}").items(["item_id", "price"]).to_pylist()
         found[now] = {row["item_id"]: row["price"] for row in catalogue}
     assert found == {
@@ -131,7 +131,7 @@ def test_versions_are_the_changes_of_table_and_log(tmp_path: Path) -> None:
         item_features=(Hash("item", buckets=9), Numeric("price"), Numeric("stock")),
         user_features=(Hash("user", buckets=9),),
     )
-    manifest = prepare(config, tmp_path / "run")
+    manifest = prepare_log(config, tmp_path / "run")
     prepared = Prepared.open(tmp_path / "run")
     ids = prepared.item_ids()
     versions = [
@@ -157,7 +157,7 @@ def test_a_value_of_the_future_changes_nothing_before_it(tmp_path: Path) -> None
     for root, later in (("one", []), ("two", [{"user": "u1", "seen_at": 1000, "city": "z", "visits": 1e9}])):
         for name, rows in (("events", events), ("items", items), ("users", users + later)):
             write_csv(tmp_path / root / f"{name}.csv", rows)
-        prepare(experiment(tmp_path / root), tmp_path / f"run-{root}")
+        prepare_log(experiment(tmp_path / root), tmp_path / f"run-{root}")
     one, two = (Prepared.open(tmp_path / f"run-{root}") for root in ("one", "two"))
     assert one.statistics == two.statistics
     for split in ("train", "valid", "test"):
@@ -174,7 +174,7 @@ def test_rows_without_a_usable_time_are_quarantined(tmp_path: Path) -> None:
         ],
     )
     write_csv(tmp_path / "users.csv", [{"user": "a", "seen_at": 0, "city": "x", "visits": 1}])
-    manifest = prepare(experiment(tmp_path), tmp_path / "run")
+    manifest = prepare_log(experiment(tmp_path), tmp_path / "run")
     prepared = Prepared.open(tmp_path / "run")
     values = [row["item.price"] for split in ("train", "valid", "test") for row in rows_of(prepared, split)]
     assert values == [None, 1, 3]
@@ -188,9 +188,9 @@ def test_the_time_columns_are_checked(tmp_path: Path) -> None:
     for name, rows in zip(("events", "items", "users"), world(1), strict=True):
         write_csv(tmp_path / f"{name}.csv", rows)
     with pytest.raises(DataError, match="data.items_time: unknown column in items.csv 'form'.*from"):
-        prepare(experiment(tmp_path, items_time="form"), tmp_path / "run")
+        prepare_log(experiment(tmp_path, items_time="form"), tmp_path / "run")
     with pytest.raises(DataError, match="data.users_time: column 'city': .* write them as ISO 8601 or epoch seconds"):
-        prepare(experiment(tmp_path, users_time="city"), tmp_path / "run")
+        prepare_log(experiment(tmp_path, users_time="city"), tmp_path / "run")
     with pytest.raises(ConfigError, match="data.users_time: needs data.users and"):
         ExperimentConfig(
             name="t", data=DataConfig(users_time="x"), item_features=(Hash("a", 9),), user_features=(Hash("b", 9),)

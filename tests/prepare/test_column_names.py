@@ -16,8 +16,8 @@ from tests.prepare.test_key_columns import experiment
 from tests.tables.test_tfrecords import write as write_records
 from twotower_tf.config import Hash, Numeric, RandomSplit
 from twotower_tf.errors import DataError
-from twotower_tf.onboarding.validate_inputs import validate
-from twotower_tf.prepare.preparation import prepare
+from twotower_tf.onboarding.validate_inputs import validate_tables
+from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.tables.duckdb_engine import open_engine
 
@@ -70,8 +70,8 @@ def catalogue(root: Path, suffix: str, features: tuple[Any, ...] = (Numeric("pri
     config = dataclasses.replace(experiment(root, **fields), item_features=(Hash("item", buckets=10), *features))
     with open_engine(root / "work", "1GB", 1, directories=[root]) as connection:
         (root / "work" / "samples").mkdir()
-        assert validate(connection, config, root / "work" / "samples").problems == []
-    assert prepare(config, root / "run")["rows"] == {"read": 12, "used": 12, "excluded": {}, "quarantined": 0}
+        assert validate_tables(connection, config, root / "work" / "samples").problems == []
+    assert prepare_log(config, root / "run")["rows"] == {"read": 12, "used": 12, "excluded": {}, "quarantined": 0}
     return Prepared.open(root / "run").items()
 
 
@@ -121,7 +121,9 @@ def test_parquet_files_whose_columns_differ_in_case_and_place_are_refused(tmp_pa
     write(tmp_path / "items" / "b", [{"Price": "dear", **row} for row in ITEMS], ".parquet")
     message = r"^items/b\.parquet: columns 'price' and 'Price' differ in case only"
     with pytest.raises(DataError, match=message):
-        prepare(experiment(tmp_path, events="events.parquet", items="items", split=RandomSplit(0, 0)), tmp_path / "run")
+        prepare_log(
+            experiment(tmp_path, events="events.parquet", items="items", split=RandomSplit(0, 0)), tmp_path / "run"
+        )
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
@@ -134,7 +136,7 @@ def test_upper_case_columns(tmp_path: Path, suffix: str) -> None:
     config = experiment(tmp_path, events=f"events{suffix}", items=f"items{suffix}", split=RandomSplit(0, 0), **fields)
     features = (Hash("ITEM_ID", buckets=10), Numeric("PRICE"))
     config = dataclasses.replace(config, item_features=features, user_features=(Hash("USER", buckets=10),))
-    prepare(config, tmp_path / "run")
+    prepare_log(config, tmp_path / "run")
     items = Prepared.open(tmp_path / "run").items()
     assert items.column("item_id").to_pylist() == items.column("ITEM_ID").to_pylist() == ["i0", "i1", "i2", "i3"]
     assert items.column("PRICE").to_pylist() == [0.5, 1.5, 2.5, 3.5]
@@ -149,7 +151,7 @@ def test_a_tfrecord_feature_that_is_no_text_matters_only_where_it_is_used(tmp_pa
     config = experiment(tmp_path, events="events.tfrecord", split=RandomSplit(0, 0))
     config = dataclasses.replace(config, user_features=(Hash("thumbnail", buckets=10),))
     with pytest.raises(DataError, match=r"none of 12 records can be read; .*feature 'thumbnail': not UTF-8$"):
-        prepare(config, tmp_path / "again")
+        prepare_log(config, tmp_path / "again")
 
 
 def test_a_tfrecord_feature_whose_name_is_not_utf8(tmp_path: Path) -> None:
@@ -175,11 +177,11 @@ def test_nested_values_are_refused_where_they_are_used(tmp_path: Path, kind: str
     table = pa.Table.from_pylist(ROWS).append_column("x", pa.array([value] * len(ROWS), form))
     pq.write_table(table, tmp_path / "events.parquet")
     config = experiment(tmp_path, events="events.parquet", split=RandomSplit(0, 0))
-    prepare(config, tmp_path / "run")
+    prepare_log(config, tmp_path / "run")
     config = dataclasses.replace(config, user_features=(Hash("x", buckets=10),))
     message = r"^user_features: column 'x' in events\.parquet is .*; one value, or a list of values, is expected$"
     with pytest.raises(DataError, match=message):
-        prepare(config, tmp_path / "again")
+        prepare_log(config, tmp_path / "again")
 
 
 def test_empty_lines_before_a_header_are_refused_and_a_file_of_them_is_empty(tmp_path: Path) -> None:
@@ -187,10 +189,10 @@ def test_empty_lines_before_a_header_are_refused_and_a_file_of_them_is_empty(tmp
     (tmp_path / "log" / "a.csv").write_text("user,item,time,click\nu,i,1,1\n")
     (tmp_path / "log" / "b.csv").write_text("\n\r\n")
     config = experiment(tmp_path, events="log", split=RandomSplit(0, 0))
-    assert prepare(config, tmp_path / "run")["rows"]["read"] == 1
+    assert prepare_log(config, tmp_path / "run")["rows"]["read"] == 1
     (tmp_path / "log" / "b.csv").write_text("\n\nuser,item,time,click\nu,j,1,1\n")
     with pytest.raises(DataError, match=r"^log/b\.csv:1: an empty line before the header; the first line must name"):
-        prepare(config, tmp_path / "again")
+        prepare_log(config, tmp_path / "again")
 
 
 def test_a_file_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
@@ -200,4 +202,4 @@ def test_a_file_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"^data\.events: .*/log/caf\\xe9\.csv: the file's name is not UTF-8; rename it$"
     ):
-        prepare(experiment(tmp_path, events="log", split=RandomSplit(0, 0)), tmp_path / "run")
+        prepare_log(experiment(tmp_path, events="log", split=RandomSplit(0, 0)), tmp_path / "run")

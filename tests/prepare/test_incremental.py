@@ -24,7 +24,7 @@ from twotower_tf.config import (
     TimeSplit,
 )
 from twotower_tf.errors import ArtifactError, ConfigError, DataError
-from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.prepare.spark.spark_session import SparkOptions
 
@@ -83,10 +83,10 @@ def test_a_new_day_is_as_if_all_days_were_prepared_at_once(tmp_path: Path, seed:
     for root, days in (("all", range(1, 7)), ("some", range(1, 6))):
         for day in days:
             write_csv(tmp_path / root / f"events/dt=2024010{day}/part.csv", new if day == 6 else day_of(seed, day))
-    prepare(experiment(tmp_path / "all"), tmp_path / "run-all")
-    prepare(experiment(tmp_path / "some"), tmp_path / "run-some")
+    prepare_log(experiment(tmp_path / "all"), tmp_path / "run-all")
+    prepare_log(experiment(tmp_path / "some"), tmp_path / "run-some")
     write_csv(tmp_path / "some" / "events/dt=20240106/part.csv", new)
-    manifest = prepare(experiment(tmp_path / "some"), tmp_path / "run-new", since=tmp_path / "run-some")
+    manifest = prepare_log(experiment(tmp_path / "some"), tmp_path / "run-new", since=tmp_path / "run-some")
     whole, earlier, day = (Prepared.open(tmp_path / run) for run in ("run-all", "run-some", "run-new"))
 
     assert manifest["rows"] == {"read": 150, "used": 150, "excluded": {}, "quarantined": 0}
@@ -128,7 +128,7 @@ def test_days_can_be_chained_and_held_out_positives_become_the_past(tmp_path: Pa
         write_csv(tmp_path / "log" / f"events/dt=2024010{day}/part.csv", rows)
         since = tmp_path / f"run{day - 1}" if day > 1 else None
         config = experiment(tmp_path / "log", split=TimeSplit(valid_fraction=0.2, test_fraction=0.2))
-        prepare(config, tmp_path / f"run{day}", since=since)
+        prepare_log(config, tmp_path / f"run{day}", since=since)
     last = Prepared.open(tmp_path / "run3")
     assert [entry["path"] for entry in last.manifest["inputs"]] == ["events/dt=20240103/part.csv"]
     cuts = sorted(row["timestamp"] for row in rows_of(last, "train"))
@@ -158,12 +158,12 @@ def test_item_tables_are_read_anew_and_absent_items_keep_their_values(tmp_path: 
         item_features=(Hash("item", buckets=10), Hash("site", buckets=10)),
         user_features=(Hash("user", buckets=10),),
     )
-    prepare(config, tmp_path / "one")
+    prepare_log(config, tmp_path / "one")
     write_csv(tmp_path / "events/2.csv", [{"user": "b", "item": "a", "time": 3}])
     write_csv(
         tmp_path / "items.csv", [{"item": "x", "site": "new", "price": 9}, {"item": "cold", "site": "", "price": 4}]
     )
-    prepare(config, tmp_path / "two", since=tmp_path / "one")
+    prepare_log(config, tmp_path / "two", since=tmp_path / "one")
     columns = ["item_id", "item_name", "item", "site", "price", "train_count"]
     assert pq.read_table(tmp_path / "two/prepared/items.parquet", columns=columns).to_pylist() == [
         dict(zip(columns, row, strict=True))
@@ -217,7 +217,7 @@ def test_users_latest_values_go_on_from_run_to_run(tmp_path: Path, seed: int) ->
         write_csv(tmp_path / f"events/dt=2024010{day}/part.csv", rows)
         write_csv(tmp_path / "users.csv", table)
         config = people(tmp_path, split=TimeSplit(valid_fraction=0.2, test_fraction=0.2))
-        prepare(config, tmp_path / f"run{day}", since=tmp_path / f"run{day - 1}" if day > 1 else None)
+        prepare_log(config, tmp_path / f"run{day}", since=tmp_path / f"run{day - 1}" if day > 1 else None)
         latest: dict[str, Row] = {}
         for row in log:  # of equal times the later row counts
             if row["user"] not in latest or row["time"] >= latest[row["user"]]["time"]:
@@ -228,7 +228,7 @@ def test_users_latest_values_go_on_from_run_to_run(tmp_path: Path, seed: int) ->
     assert absent and {expected[user] for user in absent} != {(None, None, None)}
     # The table of all days, one row per user, gives one preparation the same.
     write_csv(tmp_path / "users.csv", [{"user": user, "age": age} for user, age in ages.items()])
-    prepare(people(tmp_path, split=TimeSplit(0.2, 0.2)), tmp_path / "once")
+    prepare_log(people(tmp_path, split=TimeSplit(0.2, 0.2)), tmp_path / "once")
     assert users_of(Prepared.open(tmp_path / "once")) == expected
 
 
@@ -243,7 +243,7 @@ def test_events_of_users_whom_the_table_no_longer_has_see_what_was_known(tmp_pat
         write_csv(tmp_path / "users.csv", table)
         data = {"users_time": "since"} if timed else {}
         config = people(tmp_path, label="", split=TimeSplit(0, 0), **data)
-        prepare(config, tmp_path / f"run{day}", since=tmp_path / "run1" if day > 1 else None)
+        prepare_log(config, tmp_path / f"run{day}", since=tmp_path / "run1" if day > 1 else None)
     # a is in the table of the first day alone; b's row says that there is no age; d's begins after the event
     expected = {"a": 30, "b": None, "c": 51, "d": None if timed else 60}
     rows = seen_by(Prepared.open(tmp_path / "run2"), "train")
@@ -262,10 +262,10 @@ def test_files_that_arrive_late_do_not_displace_later_values(tmp_path: Path) -> 
     ages = [("a", 100, 30), ("a", 90, 20), ("b", 5, 40)]
     write_csv(tmp_path / "users.csv", [dict(zip(("user", "since", "age"), row, strict=True)) for row in ages])
     events(1, ("a", "x", 100, "phone", 1), ("b", "y", 100, "desk", 2), ("c", "z", 100, "tablet", 3))
-    prepare(config, tmp_path / "one")
+    prepare_log(config, tmp_path / "one")
     # a: earlier; b: at the same time, so later in the log; c: later; d: new
     events(2, ("a", "x", 99, "watch", 9), ("b", "y", 100, "watch", 9), ("c", "z", 101, "", ""), ("d", "x", 7, "tv", 8))
-    prepare(config, tmp_path / "two", since=tmp_path / "one")
+    prepare_log(config, tmp_path / "two", since=tmp_path / "one")
     prepared = Prepared.open(tmp_path / "two")
     assert users_of(prepared) == {
         "a": (100, "phone", 30), "b": (100, "watch", 40), "c": (101, None, None), "d": (7, "tv", None)
@@ -280,9 +280,9 @@ def test_without_times_new_files_have_the_latest_values(tmp_path: Path) -> None:
     )
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, users=""))
     write_csv(tmp_path / "events/1.csv", [{"user": u, "item": "x", "device": "old"} for u in "ab"])
-    prepare(config, tmp_path / "one")
+    prepare_log(config, tmp_path / "one")
     write_csv(tmp_path / "events/2.csv", [{"user": u, "item": "x", "device": f"new {u}"} for u in "bc"])
-    prepare(config, tmp_path / "two", since=tmp_path / "one")
+    prepare_log(config, tmp_path / "two", since=tmp_path / "one")
     table = pq.read_table(Prepared.open(tmp_path / "two").paths.users)
     assert table.column("user.device").to_pylist() == ["old", "new b", "new c"]
     assert table.column("last_event").to_pylist() == [None] * 3
@@ -298,7 +298,7 @@ def test_engines_continue_alike(tmp_path: Path, spark: SparkOptions) -> None:
     write_csv(tmp_path / "users.csv", ages)
     config = experiment(tmp_path, items="items.csv", users="users.csv", split=TimeSplit(0.1, 0.2), weight="price")
     config = dataclasses.replace(config, user_features=(*config.user_features, Numeric("age")))
-    prepare(config, tmp_path / "one")
+    prepare_log(config, tmp_path / "one")
     write_csv(tmp_path / "users.csv", ages[:2])
     write_csv(tmp_path / "events/dt=20240103/part.csv", day_of(3, 3))
     write_csv(tmp_path / "items.csv", [{**row, "stock": f"about {row['stock']}"} for row in items[3:]])
@@ -315,22 +315,22 @@ def test_engines_continue_alike(tmp_path: Path, spark: SparkOptions) -> None:
 def test_what_cannot_be_continued_is_refused(tmp_path: Path) -> None:
     log = tmp_path / "log"
     write_csv(log / "events/1.csv", day_of(1, 1))
-    prepare(experiment(log), tmp_path / "one")
+    prepare_log(experiment(log), tmp_path / "one")
     before = tree(tmp_path / "one")
     with pytest.raises(DataError, match="has read all of 1 files; there is nothing new to prepare"):
-        prepare(experiment(log), tmp_path / "two", since=tmp_path / "one")
+        prepare_log(experiment(log), tmp_path / "two", since=tmp_path / "one")
     write_csv(log / "events/2.csv", day_of(1, 2))
     with pytest.raises(ConfigError, match="--since: .*one is --run_dir too; name the run that is continued"):
-        prepare(experiment(log), tmp_path / "one", since=tmp_path / "one")
+        prepare_log(experiment(log), tmp_path / "one", since=tmp_path / "one")
     with pytest.raises(ArtifactError, match="--since: .*none: no finished preparation there; run `twotower prepare`"):
-        prepare(experiment(log), tmp_path / "two", since=tmp_path / "none")
+        prepare_log(experiment(log), tmp_path / "two", since=tmp_path / "none")
     with pytest.raises(ConfigError, match=r"prepared with another configuration \(data\); only data.root, data.events"):
-        prepare(experiment(log, positive="price > 1"), tmp_path / "two", since=tmp_path / "one")
+        prepare_log(experiment(log, positive="price > 1"), tmp_path / "two", since=tmp_path / "one")
     write_csv(log / "events/1.csv", day_of(9, 1))
     with pytest.raises(
         DataError, match=r"events/1.csv: has changed since .*one read it; prepare again without --since"
     ):
-        prepare(experiment(log), tmp_path / "two", since=tmp_path / "one")
+        prepare_log(experiment(log), tmp_path / "two", since=tmp_path / "one")
     assert tree(tmp_path / "one") == before
     assert not (tmp_path / "two" / "prepared").exists()
 
@@ -349,7 +349,7 @@ def test_values_that_change_with_time_go_on_from_the_earlier_run(tmp_path: Path)
         item_features=(Hash("item", buckets=10), Numeric("stock"), Numeric("price")),
         user_features=(Hash("user", buckets=10),),
     )
-    prepare(config, tmp_path / "one", now=50)
+    prepare_log(config, tmp_path / "one", now=50)
     write_csv(
         tmp_path / "events/2.csv",
         [
@@ -359,7 +359,7 @@ def test_values_that_change_with_time_go_on_from_the_earlier_run(tmp_path: Path)
         ],
     )  # fmt: skip
     write_csv(tmp_path / "items.csv", [{"item": "x", "from": 30, "price": 2}, {"item": "new", "from": 30, "price": 9}])
-    prepare(config, tmp_path / "two", since=tmp_path / "one", now=50)
+    prepare_log(config, tmp_path / "two", since=tmp_path / "one", now=50)
     prepared = Prepared.open(tmp_path / "two")
     ids = prepared.item_ids()
     found = [

@@ -15,8 +15,8 @@ import pytest
 from tests.prepare.test_preparation import Row, write_csv
 from twotower_tf.config import DataConfig, ExperimentConfig, Hash, LeaveLastOut, RandomSplit, TimeSplit
 from twotower_tf.errors import DataError
-from twotower_tf.onboarding.validate_inputs import validate
-from twotower_tf.prepare.preparation import prepare
+from twotower_tf.onboarding.validate_inputs import validate_tables
+from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.tables.duckdb_engine import open_engine
 
@@ -69,7 +69,7 @@ def test_key_columns_agree_with_plain_python(tmp_path: Path, split: Any) -> None
         position="place",
         split=split,
     )
-    manifest = prepare(config, tmp_path / "run")
+    manifest = prepare_log(config, tmp_path / "run")
     prepared = Prepared.open(tmp_path / "run")
     assert manifest["keys"] == [*USUAL, "rejected", "weight", "list", "position"]
     expected, bad, excluded = [], [], 0
@@ -108,8 +108,8 @@ def test_key_columns_agree_with_plain_python(tmp_path: Path, split: Any) -> None
 
 def test_a_column_is_there_only_where_it_is_named(tmp_path: Path) -> None:
     write_csv(tmp_path / "events.csv", random_log(1))
-    assert prepare(experiment(tmp_path), tmp_path / "bare")["keys"] == USUAL
-    manifest = prepare(experiment(tmp_path, weight="2"), tmp_path / "weighed")
+    assert prepare_log(experiment(tmp_path), tmp_path / "bare")["keys"] == USUAL
+    manifest = prepare_log(experiment(tmp_path, weight="2"), tmp_path / "weighed")
     assert manifest["keys"] == [*USUAL, "weight"]
     weights = Prepared.open(tmp_path / "weighed").columns("train", ["weight"])["weight"]
     assert weights.dtype == np.float32 and set(weights.tolist()) == {2.0}
@@ -142,9 +142,9 @@ def test_what_cannot_be_used_is_refused_with_its_field(tmp_path: Path, case: str
     write_csv(tmp_path / "events.csv", [{**row, "click": 1}, row, row, row])
     fields, message = REFUSALS[case]
     with pytest.raises(DataError, match=message):
-        prepare(experiment(tmp_path, split=RandomSplit(0, 0), **fields), tmp_path / "run")
+        prepare_log(experiment(tmp_path, split=RandomSplit(0, 0), **fields), tmp_path / "run")
     with open_engine(tmp_path / "work", "1GB", 1, directories=[tmp_path]) as connection:
-        report = validate(connection, experiment(tmp_path, split=RandomSplit(0, 0), **fields), tmp_path)
+        report = validate_tables(connection, experiment(tmp_path, split=RandomSplit(0, 0), **fields), tmp_path)
     (problem,) = report.problems
     with pytest.raises(DataError, match=message):
         raise DataError(problem)

@@ -32,7 +32,7 @@ from twotower_tf.config import (
     TimeSplit,
 )
 from twotower_tf.errors import ArtifactError, ConfigError, DataError
-from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.tables import duckdb_engine, input_files
 
@@ -117,7 +117,7 @@ def test_prepare_agrees_with_plain_python(tmp_path: Path, rule: str, seed: int) 
         exclude=lambda row: row["site"] == "b" and row["time"] < 4,
     )
     splits = expected_splits(rule, rows)
-    manifest = prepare(config, tmp_path / "run")
+    manifest = prepare_log(config, tmp_path / "run")
     prepared = Prepared.open(tmp_path / "run")
 
     assert manifest["rows"] == {
@@ -229,7 +229,7 @@ def test_histories_without_times_are_the_users_whole_group(tmp_path: Path) -> No
             {"user": "a", "item": "x", "site": "", "dwell": 1, "split": "test"},
         ],
     )
-    prepare(experiment(tmp_path, timestamp="", label="", split=GivenSplit()), tmp_path / "run")
+    prepare_log(experiment(tmp_path, timestamp="", label="", split=GivenSplit()), tmp_path / "run")
     prepared = Prepared.open(tmp_path / "run")
     assert prepared.sequence("train").tolist() == [0, 1, 1]
     assert prepared.sequence("seen").tolist() == [0, 2, 1, 1]
@@ -245,7 +245,7 @@ def test_an_event_without_a_time_has_no_history_and_is_in_nobodys(tmp_path: Path
     base = {"user": "a", "site": "", "dwell": 1, "split": "train", "label": 1}
     log = [{**base, "item": "x", "time": ""}, {**base, "item": "y", "time": 5}, {**base, "item": "z", "time": 9}]
     write_csv(tmp_path / "events.csv", log)
-    prepare(experiment(tmp_path, split=GivenSplit()), tmp_path / "run")
+    prepare_log(experiment(tmp_path, split=GivenSplit()), tmp_path / "run")
     prepared = Prepared.open(tmp_path / "run")
     assert prepared.sequence("train").tolist() == [1, 2, 0]
     rows = [(row["item_row"], row["history_start"], row["history_end"]) for row in rows_of(prepared, "train")]
@@ -266,10 +266,10 @@ def test_bytes_depend_on_input_and_config_only(tmp_path: Path, monkeypatch: pyte
     write_csv(tmp_path / "two" / "events.csv", log)
     found = []
     for run, (place, threads) in enumerate((("one", 1), ("one", 2), ("two", 4))):
-        prepare(experiment(tmp_path / place), tmp_path / f"run{run}", threads=threads)
+        prepare_log(experiment(tmp_path / place), tmp_path / f"run{run}", threads=threads)
         found.append(tree(RunPaths(tmp_path / f"run{run}").prepared))
-    monkeypatch.setattr(input_files, "text_bytes", lambda sources: 1 << 40)  # too much for memory
-    prepare(experiment(tmp_path / "one"), tmp_path / "run3")
+    monkeypatch.setattr(input_files, "estimate_text_bytes", lambda sources: 1 << 40)  # too much for memory
+    prepare_log(experiment(tmp_path / "one"), tmp_path / "run3")
     found.append(tree(RunPaths(tmp_path / "run3").prepared))
     assert found[0] == found[1] == found[2] == found[3]
     assert set(found[0]) == {
@@ -294,7 +294,7 @@ def test_held_out_rows_change_nothing_that_is_learned_from(tmp_path: Path, seed:
     write_csv(tmp_path / "two" / "events.csv", changed)
     opened = []
     for name in ("one", "two"):
-        prepare(experiment(tmp_path / name, split=GivenSplit()), tmp_path / f"run-{name}")
+        prepare_log(experiment(tmp_path / name, split=GivenSplit()), tmp_path / f"run-{name}")
         opened.append(Prepared.open(tmp_path / f"run-{name}"))
     one, two = opened
     assert one.statistics == two.statistics
@@ -308,7 +308,7 @@ def test_random_split_is_fixed_by_seed_and_place(tmp_path: Path) -> None:
     log = random_log(2, rows=4000)
     write_csv(tmp_path / "events.csv", log)
     config = experiment(tmp_path, split=RandomSplit(valid_fraction=0.2, test_fraction=0.1))
-    manifest = prepare(config, tmp_path / "run")
+    manifest = prepare_log(config, tmp_path / "run")
 
     def split(place: int) -> str:
         share = int(hashlib.md5(f"17:{place}".encode()).hexdigest()[:13], 16) / 16**13
@@ -350,7 +350,7 @@ def test_item_and_user_tables(tmp_path: Path) -> None:
         item_features=(Hash("item", buckets=9), Tags("tags", buckets=9), Bucketized("price", buckets=2)),
         user_features=(Hash("user", buckets=9), Numeric("age"), Hour("time")),
     )  # fmt: skip
-    manifest = prepare(config, tmp_path / "run")
+    manifest = prepare_log(config, tmp_path / "run")
     prepared = Prepared.open(tmp_path / "run")
     # price: the events carry it, so examples have what the item's event before said, or its first one; the catalogue
     # keeps the table's, and for an item that the table does not know, the latest event's
@@ -393,7 +393,7 @@ def test_item_statistics_are_weighted_by_training_rows(tmp_path: Path) -> None:
         item_features=(Numeric("price"),),
         user_features=(Hash("user", buckets=9),),
     )  # fmt: skip
-    prepare(config, tmp_path / "run")
+    prepare_log(config, tmp_path / "run")
     assert Prepared.open(tmp_path / "run").statistics["item"] == {"price": {"count": 5, "mean": 2.0, "std": 2.0}}
 
 
@@ -407,7 +407,7 @@ def test_formats_give_the_same_result(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(log), tmp_path / "parquet" / "events.parquet")
     results = []
     for kind in ("csv", "jsonl", "parquet"):
-        manifest = prepare(
+        manifest = prepare_log(
             experiment(tmp_path / kind, events=f"events.{kind}", positive="dwell > 0.5"), tmp_path / f"run-{kind}"
         )
         files = tree(RunPaths(tmp_path / f"run-{kind}").prepared)
@@ -430,7 +430,7 @@ def test_days_in_directories_are_one_log(tmp_path: Path) -> None:
         item_features=(Hash("item", buckets=9),),
         user_features=(Hash("user", buckets=9),),
     )  # fmt: skip
-    manifest = prepare(config, tmp_path / "run")
+    manifest = prepare_log(config, tmp_path / "run")
     rows = rows_of(Prepared.open(tmp_path / "run"), "train")
     assert [(row["user.user"], row["timestamp"]) for row in rows] == [("a", 1704067200)] * 2
     assert manifest["time_range"] == [1704067200, 1704153600]
@@ -441,10 +441,10 @@ def test_days_in_directories_are_one_log(tmp_path: Path) -> None:
 
 def test_a_failed_preparation_leaves_the_earlier_one(tmp_path: Path) -> None:
     write_csv(tmp_path / "events.csv", random_log(4))
-    prepare(experiment(tmp_path), tmp_path / "run")
+    prepare_log(experiment(tmp_path), tmp_path / "run")
     before = tree(tmp_path / "run")
     with pytest.raises(DataError):
-        prepare(experiment(tmp_path, label="nolabel"), tmp_path / "run")
+        prepare_log(experiment(tmp_path, label="nolabel"), tmp_path / "run")
     assert tree(tmp_path / "run") == before
 
 
@@ -472,23 +472,25 @@ def test_tables_that_outgrow_memory_are_compressed_in_a_file(tmp_path: Path) -> 
 def test_bytes_of_text(tmp_path: Path) -> None:
     for name, size in (("a.csv", 10), ("b.csv.gz", 100), ("c.parquet", 1000)):
         (tmp_path / name).write_bytes(b"x" * size)
-        (source,) = input_files.find(tmp_path, name, "data.events")
-        assert input_files.text_bytes([source, source]) == {"a.csv": 20, "b.csv.gz": 800, "c.parquet": 8000}[name]
+        (source,) = input_files.find_files(tmp_path, name, "data.events")
+        assert (
+            input_files.estimate_text_bytes([source, source]) == {"a.csv": 20, "b.csv.gz": 800, "c.parquet": 8000}[name]
+        )
 
 
 def test_memory_limit_must_be_a_size(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--memory_limit: 'plenty' is no size; write it as 4GB or 500MB"):
-        prepare(experiment(tmp_path), tmp_path / "run", memory_limit="plenty")
+        prepare_log(experiment(tmp_path), tmp_path / "run", memory_limit="plenty")
 
 
 @pytest.mark.parametrize(
     ("text", "size"), [("4GB", 4e9), ("500MB", 5e8), ("2 GiB", 2**31), ("1.5gb", 1.5e9), ("64KB", 64e3), ("9TB", 9e12)]
 )
 def test_sizes(text: str, size: float) -> None:
-    assert duckdb_engine.size(text) == size
+    assert duckdb_engine.parse_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "4", "0GB", "-1GB", "4XB", "GB", "80%"])
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(ConfigError, match="--memory_limit: .* is no size; write it as 4GB or 500MB"):
-        duckdb_engine.size(text)
+        duckdb_engine.parse_size(text)

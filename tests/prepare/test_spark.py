@@ -41,7 +41,7 @@ SPLITS = {
 @pytest.fixture(scope="session")
 def synthetic_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("synthetic") / "log"
-    synthetic.synthesize(root, events=3_000, users=100, items=60, days=3, seed=3)
+    synthetic.write_synthetic_log(root, events=3_000, users=100, items=60, days=3, seed=3)
     for path in sorted((root / "events").rglob("*.csv")):
         query = "SELECT *, CASE hash(user_id) % 5 WHEN 0 THEN 'valid' WHEN 1 THEN 'test' ELSE 'train' END AS split"
         duckdb.execute(f"COPY ({query} FROM read_csv('{path}', all_varchar = true)) TO '{path}.new' (HEADER)")
@@ -106,7 +106,7 @@ def test_engines_agree_on_the_synthetic_log(
 @pytest.fixture(scope="session")
 def movielens(tmp_path_factory: pytest.TempPathFactory, published: Callable[[str], Path]) -> Path:
     root = tmp_path_factory.mktemp("movielens") / "tables"
-    datasets.convert("movielens-100k", root, source=published("movielens-100k"))
+    datasets.convert_dataset("movielens-100k", root, source=published("movielens-100k"))
     events = root / "events.parquet"
     query = "SELECT *, CASE hash(user_id) % 5 WHEN 0 THEN 'valid' WHEN 1 THEN 'test' ELSE 'train' END AS split"
     duckdb.execute(f"COPY (SELECT * FROM ({query} FROM '{events}')) TO '{events}.new' (FORMAT parquet)")

@@ -43,7 +43,7 @@ def test_parts_answer_as_the_whole(seed: int) -> None:
     connection.executemany("INSERT INTO people VALUES (?, ?)", [(user, user * 100) for user in set(users)])
     connection.executemany("INSERT INTO versions VALUES (?, ?, ?, ?)", versions)
     select = query_plan.parse(QUERY)
-    join, rest = as_of_joins.take(select, as_of_joins.first_join(select), lambda name: list(COLUMNS[name]))
+    join, rest = as_of_joins.split_as_of(select, as_of_joins.find_as_of_join(select), lambda name: list(COLUMNS[name]))
     parts = sorted_parts(connection, join, chance)
 
     def view(part: str) -> None:
@@ -71,4 +71,4 @@ def test_another_condition_is_refused() -> None:
         "SELECT 1 AS one FROM log AS k ASOF LEFT JOIN versions AS v ON v.of = k.user AND k.ts > v.since"
     )
     with pytest.raises(NotImplementedError, match="a join"):
-        as_of_joins.take(select, 0, lambda name: list(COLUMNS[name]))
+        as_of_joins.split_as_of(select, 0, lambda name: list(COLUMNS[name]))

@@ -16,7 +16,7 @@ import pytest
 from tests.prepare.engines import assert_runs_agree
 from twotower_tf import config as configuration
 from twotower_tf.config import DataConfig, ExperimentConfig, Hash, History, LeaveLastOut, Numeric, TimeSplit
-from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.preparation import prepare_log
 
 pytestmark = pytest.mark.spark
 
@@ -127,7 +127,7 @@ def test_hot_keys_burden_no_task(tmp_path: Path, split: TimeSplit | LeaveLastOut
         item_features=(Hash("item", buckets=1_000), Numeric("stock")),
         user_features=(Hash("user", buckets=1_000), Hash("site", buckets=100), Numeric("age"), History(of="item")),
     )
-    prepare(config, tmp_path / "duckdb")
+    prepare_log(config, tmp_path / "duckdb")
     shares = run_on_spark(config, tmp_path)
     assert_runs_agree(tmp_path / "duckdb", tmp_path / "spark")
     assert len(shares) > 10

@@ -57,7 +57,7 @@ def test_parts_add_up_to_the_whole(name: str, seed: int) -> None:
     times = [None, *range(12)]
     rows = [(place, chance.choice(users), chance.choice(times), chance.randrange(2)) for place in range(80)]
     connection.executemany("INSERT INTO log VALUES (?, ?, ?, ?)", rows)
-    query = windows.running(query_plan.parse(QUERIES[name]))
+    query = windows.plan_running(query_plan.parse(QUERIES[name]))
     assert query is not None
     parts = sorted_parts(connection, query, chance)
 
@@ -81,9 +81,9 @@ def test_parts_add_up_to_the_whole(name: str, seed: int) -> None:
     ],
 )
 def test_other_windows_are_left_to_spark(sql: str) -> None:
-    assert windows.running(query_plan.parse(sql)) is None
+    assert windows.plan_running(query_plan.parse(sql)) is None
 
 
 def test_a_window_over_all_rows_that_parts_cannot_answer_is_refused() -> None:
     with pytest.raises(NotImplementedError, match="windows over all rows"):
-        windows.running(query_plan.parse("SELECT lag(ts) OVER (ORDER BY place) FROM log"))
+        windows.plan_running(query_plan.parse("SELECT lag(ts) OVER (ORDER BY place) FROM log"))

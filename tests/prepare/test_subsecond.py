@@ -23,7 +23,7 @@ from twotower_tf.config import (
     RandomSplit,
     TimeSplit,
 )
-from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.prepare.spark.spark_session import SparkOptions
 from twotower_tf.score import users_from_events
@@ -82,7 +82,7 @@ def test_the_last_event_of_a_second_is_the_last(tmp_path: Path, form: str) -> No
     write_csv(
         tmp_path / "events.csv", [{"user": "u", "item": item, "time": written(at)} for item, at in MICROS.items()]
     )
-    prepare(experiment(tmp_path, events="events.csv", split=LeaveLastOut()), tmp_path / "run")
+    prepare_log(experiment(tmp_path, events="events.csv", split=LeaveLastOut()), tmp_path / "run")
     check_last_out(tmp_path / "run", name)
 
 
@@ -93,7 +93,7 @@ def test_parquet_timestamps_of_every_unit_and_zone(tmp_path: Path, kind: str) ->
         moments = moments.cast(pa.timestamp("us"))
     table = pa.table({"user": ["u"] * 5, "item": list(MICROS), "time": moments.cast(ARROW[kind])})
     pq.write_table(table, tmp_path / "events.parquet")
-    prepare(experiment(tmp_path, events="events.parquet", split=LeaveLastOut()), tmp_path / "run")
+    prepare_log(experiment(tmp_path, events="events.parquet", split=LeaveLastOut()), tmp_path / "run")
     check_last_out(tmp_path / "run", "a time")
 
 
@@ -110,7 +110,7 @@ def test_a_time_split_cuts_within_a_second(tmp_path: Path) -> None:
     rows = [{"user": f"u{at % 3}", "item": f"i{at % 5}", "time": START * 1000 + at} for at in range(0, 1000, 10)]
     write_csv(tmp_path / "events.csv", rows)
     config = experiment(tmp_path, events="events.csv", split=TimeSplit(0.1, 0.1))
-    manifest = prepare(config, tmp_path / "run")
+    manifest = prepare_log(config, tmp_path / "run")
     assert {split: counts["rows"] for split, counts in manifest["splits"].items()} == {
         "train": 80,
         "valid": 10,
@@ -131,7 +131,7 @@ def test_a_row_of_the_item_table_holds_from_its_microsecond_on(tmp_path: Path) -
     config = experiment(
         tmp_path, events="events.csv", items="items.csv", items_time="from", split=RandomSplit(0.0, 0.0)
     )
-    prepare(config, tmp_path / "run")
+    prepare_log(config, tmp_path / "run")
     prices = [row["item.price"] for row in rows_of(Prepared.open(tmp_path / "run"), "train")]
     assert prices == [1.0, 1.0, 2.0, None]
 
@@ -139,7 +139,7 @@ def test_a_row_of_the_item_table_holds_from_its_microsecond_on(tmp_path: Path) -
 def test_times_before_1970_are_cut_downwards(tmp_path: Path) -> None:
     times = ["1969-12-31T23:59:59.999999Z", "1969-12-31T23:59:58Z", "1970-01-01T00:00:00.000001Z"]
     write_csv(tmp_path / "events.csv", [{"user": "u", "item": "i", "time": time} for time in times])
-    prepare(experiment(tmp_path, events="events.csv", split=RandomSplit(0.0, 0.0)), tmp_path / "run")
+    prepare_log(experiment(tmp_path, events="events.csv", split=RandomSplit(0.0, 0.0)), tmp_path / "run")
     table = pq.read_table(tmp_path / "run" / "prepared" / "examples" / "train")
     assert table.select(["timestamp", "microsecond"]).to_pylist() == [
         {"timestamp": -2, "microsecond": 0},
@@ -157,7 +157,7 @@ def test_the_latest_values_of_a_user_are_those_of_the_last_microsecond(tmp_path:
     config = ExperimentConfig(
         name="test", data=base.data, item_features=base.item_features, user_features=(Numeric("seen"),)
     )
-    prepare(config, tmp_path / "run")
+    prepare_log(config, tmp_path / "run")
     prepared = Prepared.open(tmp_path / "run")
     assert min(prepared.num_rows(split) for split in ("train", "valid", "test")) > 0
     users_from_events.build(tmp_path / "users", prepared, config, None, "500MB", 1)

@@ -13,7 +13,7 @@ import pytest
 from tests.prepare.test_preparation import write_csv
 from twotower_tf.config import Cross, DataConfig, ExperimentConfig, Hash, History, Numeric, RandomSplit, Tags
 from twotower_tf.prepare import text_forms
-from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.preparation import prepare_log
 
 WRITTEN = [
     ("true", "True", "True"),
@@ -35,8 +35,8 @@ WRITTEN = [
 
 @pytest.mark.parametrize(("text", "form", "expected"), WRITTEN)
 def test_a_value_in_the_form_of_a_log(text: str, form: str, expected: str) -> None:
-    assert text_forms.written(text, form) == expected
-    sql = f"SELECT {text_forms.written_sql('x', form)} FROM (SELECT ? AS x)"
+    assert text_forms.apply_form(text, form) == expected
+    sql = f"SELECT {text_forms.apply_form_sql('x', form)} FROM (SELECT ? AS x)"
     assert duckdb.execute(sql, [text]).fetchall() == [(expected,)]
 
 
@@ -65,14 +65,14 @@ ROWS: list[dict[str, Any]] = [
 
 def test_the_forms_of_a_log_of_texts(tmp_path: Path) -> None:
     write_csv(tmp_path / "events.csv", ROWS)
-    manifest = prepare(config(tmp_path, "events.csv"), tmp_path / "run")
+    manifest = prepare_log(config(tmp_path, "events.csv"), tmp_path / "run")
     assert manifest["text_forms"] == {"vip": "True", "loud": "TRUE", "seat": "3.0", "seen": "3.0"}
 
 
 def test_one_value_of_another_form_settles_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_forms, "_SAMPLE_ROWS", 2)  # it stands beyond the rows that are looked at first
     write_csv(tmp_path / "events.csv", [*ROWS, {**ROWS[0], "vip": "true", "seat": "8", "item": "x"}])
-    assert prepare(config(tmp_path, "events.csv"), tmp_path / "run")["text_forms"] == {"loud": "TRUE"}
+    assert prepare_log(config(tmp_path, "events.csv"), tmp_path / "run")["text_forms"] == {"loud": "TRUE"}
 
 
 def test_typed_columns_have_none(tmp_path: Path) -> None:
@@ -82,4 +82,4 @@ def test_typed_columns_have_none(tmp_path: Path) -> None:
         column = pa.array([float(value) if isinstance(value, str) else value for value in values], kind)
         table = table.set_column(table.column_names.index(name), name, column)
     pq.write_table(table, tmp_path / "events.parquet")
-    assert prepare(config(tmp_path, "events.parquet"), tmp_path / "run")["text_forms"] == {}
+    assert prepare_log(config(tmp_path, "events.parquet"), tmp_path / "run")["text_forms"] == {}

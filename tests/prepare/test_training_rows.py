@@ -10,7 +10,7 @@ import pytest
 from tests.prepare.test_preparation import experiment, random_log, rows_of, tree, write_csv
 from twotower_tf.config import LeaveLastOut, RandomSplit, TimeSplit
 from twotower_tf.prepare import training_rows
-from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
 
 SPLITS = ("train", "valid", "test")
@@ -28,13 +28,13 @@ def test_parts_hold_the_same_rows_however_the_log_is_read(
 ) -> None:
     write_csv(tmp_path / "events.csv", log(order))
     config = experiment(tmp_path, split=split)
-    prepare(config, tmp_path / "one")
+    prepare_log(config, tmp_path / "one")
     expected = {name: rows_of(Prepared.open(tmp_path / "one"), name) for name in SPLITS}
     monkeypatch.setattr(training_rows, "part_rows", lambda columns: 64)
     found = []
     for most_read in (10**9, 0):  # short ranges of the log, side by side; one sort of the whole
         monkeypatch.setattr(training_rows, "_MOST_READ", most_read)
-        prepare(config, tmp_path / f"run{most_read}", threads=3)
+        prepare_log(config, tmp_path / f"run{most_read}", threads=3)
         prepared = Prepared.open(tmp_path / f"run{most_read}")
         for name in SPLITS:
             assert len(prepared.parts(name)) == -(-len(expected[name]) // 64)
@@ -46,7 +46,7 @@ def test_parts_hold_the_same_rows_however_the_log_is_read(
 def test_what_was_shown_and_not_taken_is_kept_for_use_as_negatives(tmp_path: Path) -> None:
     rows = log("shuffled")
     write_csv(tmp_path / "events.csv", rows)
-    prepare(experiment(tmp_path, split=TimeSplit(0, 0.2), positive="dwell < 2"), tmp_path / "run")
+    prepare_log(experiment(tmp_path, split=TimeSplit(0, 0.2), positive="dwell < 2"), tmp_path / "run")
     prepared = Prepared.open(tmp_path / "run")
     users, items = prepared.user_ids(), prepared.item_ids()
     kept = prepared.columns("train", ["user_row", "item_row", "timestamp", "label"])

@@ -29,7 +29,7 @@ from twotower_tf.config import (
     TrainConfig,
     Uniform,
 )
-from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.sampling import accidental_hits
 from twotower_tf.sampling.row_sampler import PositivesBatch
@@ -59,7 +59,7 @@ def chained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, l
     log = {day: few_each(day) for day in DAYS}
     for day, rows in log.items():
         write_csv(root / f"events/dt=2024010{day}/part.csv", rows)
-        prepare(config(root), root / f"run{day}", since=root / f"run{day - 1}" if day > 1 else None)
+        prepare_log(config(root), root / f"run{day}", since=root / f"run{day - 1}" if day > 1 else None)
     return root, log
 
 
@@ -179,9 +179,9 @@ def test_a_user_who_is_not_trained_on_need_not_be_left_anything(tmp_path: Path) 
     rows += [{"user": "b", "item": "i0", "time": 5, "site": "", "price": 1, "label": 1}]
     write_csv(tmp_path / "events/1.csv", rows)
     made = dataclasses.replace(experiment(tmp_path, split=TimeSplit(0, 0)), sampling=SamplingConfig((Uniform(),)))
-    prepare(made, tmp_path / "one")
+    prepare_log(made, tmp_path / "one")
     write_csv(tmp_path / "events/2.csv", [{**rows[-1], "item": "i1", "time": 6}])
-    prepare(made, tmp_path / "two", since=tmp_path / "one")
+    prepare_log(made, tmp_path / "two", since=tmp_path / "one")
     prepared = Prepared.open(tmp_path / "two")
     samplers = Samplers(made, prepared, prepared.columns("train", prepared.manifest["keys"]))
     user = prepared.user_ids().tolist().index("b")

@@ -13,11 +13,11 @@ import pytest
 from tests.score.people import parquet, people
 from twotower_tf.errors import DataError
 from twotower_tf.score import unit_reader, units
-from twotower_tf.tables.input_files import find
+from twotower_tf.tables.input_files import find_files
 
 
 def sources(path):
-    return find(path.parent, path.name, "--users")
+    return find_files(path.parent, path.name, "--users")
 
 
 def rows_of(path, tmp_path, wanted=("a", "b"), rows=64):
@@ -129,7 +129,7 @@ def test_partitions_are_columns(tmp_path):
         directory.mkdir()
         pq.write_table(pa.table({"user_id": [f"u{day}"]}), directory / f"p.{suffix}")
     found = []
-    every = find(tmp_path, ".", "--users")
+    every = find_files(tmp_path, ".", "--users")
     for unit in units.plan(every):
         with unit_reader.opened(every[unit.file], unit, ["user_id", "country"], 10, tmp_path, "1GB") as opened:
             found += [row for table in opened.batches for row in table.to_pylist()]

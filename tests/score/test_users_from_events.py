@@ -13,7 +13,7 @@ from tests.prepare.test_preparation import write_csv
 from twotower_tf import config as configuration
 from twotower_tf.config import Hash, History, Hour, Numeric, TimeSplit
 from twotower_tf.errors import ArtifactError
-from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.score import users_from_events
 from twotower_tf.score.score_options import Options
@@ -160,7 +160,7 @@ def test_users_who_are_in_none_of_the_new_files_keep_their_features(tmp_path):
         ]
         write_csv(tmp_path / f"events/{day}.csv", rows)
         write_csv(tmp_path / "users.csv", [{"user": user, "age": age} for user, age in ages.items()])
-        prepare(config, tmp_path / f"run{day}", since=tmp_path / f"run{day - 1}" if day > 1 else None)
+        prepare_log(config, tmp_path / f"run{day}", since=tmp_path / f"run{day - 1}" if day > 1 else None)
     prepared = Prepared.open(tmp_path / "run3")
     index_rows = np.arange(prepared.num_items, dtype=np.int32)
     users_from_events.build(tmp_path / "built", prepared, config, index_rows, "1GB", 1)

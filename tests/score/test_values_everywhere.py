@@ -25,7 +25,7 @@ from twotower_tf.retrieval.recommender import Recommender
 from twotower_tf.score.type_columns import Judge
 from twotower_tf.score.user_columns import Column
 from twotower_tf.tables import input_files, readers
-from twotower_tf.tables.time_form import TimeForm
+from twotower_tf.tables.time_parser import TimeParser
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,9 @@ def read(tmp_path_factory):
     for suffix in ("parquet", "csv", "jsonl"):
         with duckdb.connect() as connection:
             connection.execute(f"SET temp_directory = '{root / 'spill'}'")
-            table = readers.read(connection, "log", input_files.find(root, f"log.{suffix}", "log"), lambda name: True)
+            table = readers.read_table(
+                connection, "log", input_files.find_files(root, f"log.{suffix}", "log"), lambda name: True
+            )
             names = [name for name in table.known if name in FORMS]
             assert len(names) == len({"parquet": ARROW, "csv": CSV, "jsonl": JSON}[suffix])
             (row,) = connection.execute(f"SELECT {', '.join(table.text(name) for name in names)} FROM log").fetchall()
@@ -162,7 +164,7 @@ def test_batch_scoring(name, coded):
         pytest.skip("Arrow has no such dictionary")
     column = column.dictionary_encode() if coded else column
     table = pa.table({"id": column, "c": column})
-    users, _ = Judge("id", (Column("c", "text"),), TimeForm()).judge(table, 0)
+    users, _ = Judge("id", (Column("c", "text"),), TimeParser()).judge(table, 0)
     values = users.columns["c"]
     values = values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
     assert (values[0].as_py() or "") == (users.ids[0].as_py() or "") == FORMS[name].text
@@ -210,14 +212,14 @@ def test_the_served_tower_takes_the_text(export_dir):
 
 def test_a_number_beyond_every_exact_double_is_the_nearest():
     table = pa.table({"id": ["a"], "age": pa.array([2**53 + 1], pa.int64())})
-    users, bad = Judge("id", (Column("age", "number"),), TimeForm()).judge(table, 0)
+    users, bad = Judge("id", (Column("age", "number"),), TimeParser()).judge(table, 0)
     assert bad == [] and users.columns["age"].to_pylist() == [2.0**53]
 
 
 def test_a_decimal_that_duckdb_would_round_is_refused(tmp_path):
     pq.write_table(pa.table({"id": pa.array([Decimal(10) ** 44], pa.decimal256(45, 0))}), tmp_path / "log.parquet")
     with duckdb.connect() as connection, pytest.raises(DataError) as error:
-        readers.read(connection, "log", input_files.find(tmp_path, "log.parquet", "log"), lambda name: True)
+        readers.read_table(connection, "log", input_files.find_files(tmp_path, "log.parquet", "log"), lambda name: True)
     assert str(error.value) == (
         "log.parquet: column 'id': invalid type decimal256(45, 0) (expected a decimal of at most 38 digits); "
         "write it as text"
@@ -258,7 +260,7 @@ ONE += [(form, value, None) for form, (_, refused) in TIMES.items() for value in
 
 @pytest.mark.parametrize(("form", "value", "expected"), ONE)
 def test_a_time_is_one_in_rows_and_in_batch_scoring(form, value, expected):
-    times = TimeForm(form)
+    times = TimeParser(form)
     inputs = (Input("ts", "time"),)
     if expected is None:
         with pytest.raises(DataError, match="feature 'ts': invalid time "):
@@ -278,7 +280,7 @@ def test_a_time_is_one_in_rows_and_in_batch_scoring(form, value, expected):
 @pytest.mark.parametrize("form", TIMES)
 def test_no_time_is_none(form):
     rows = [{"ts": value} for value in (None, "", float("nan"), pd.NaT, pd.NA, np.datetime64("NaT"), 0)]
-    got = rows_to_arrays((Input("ts", "time"),), rows[: None if "%" not in form else -1], TimeForm(form))["ts"]
+    got = rows_to_arrays((Input("ts", "time"),), rows[: None if "%" not in form else -1], TimeParser(form))["ts"]
     assert not got.any()
 
 
@@ -287,19 +289,19 @@ def test_times_of_every_arrow_type():
     kinds = [pa.timestamp(unit, zone) for unit in ("s", "ms", "us", "ns") for zone in (None, "UTC", "Europe/Berlin")]
     for kind in kinds:
         table = pa.table({"id": ["a"], "ts": pa.array([moment], pa.timestamp("us", "UTC")).cast(kind, safe=False)})
-        users, bad = Judge("id", (Column("ts", "time"),), TimeForm("epoch milliseconds")).judge(table, 0)
+        users, bad = Judge("id", (Column("ts", "time"),), TimeParser("epoch milliseconds")).judge(table, 0)
         assert (users.columns["ts"].to_pylist(), bad) == ([NINE], []), kind
     table = pa.table({"id": ["a"], "ts": [date(2025, 1, 10)]})
-    users, _ = Judge("id", (Column("ts", "time"),), TimeForm()).judge(table, 0)
+    users, _ = Judge("id", (Column("ts", "time"),), TimeParser()).judge(table, 0)
     assert users.columns["ts"].to_pylist() == [NINE - 9 * 3600]
 
 
 def test_a_log_of_places_in_an_order_keeps_its_small_numbers():
     """A log without times may give the place in the user's order: numbers as small as the log's own are no mistake."""
     inputs = (Input("ts", "time"),)
-    assert rows_to_arrays(inputs, [{"ts": 41}], TimeForm("epoch seconds", 0, 40))["ts"].tolist() == [41]
+    assert rows_to_arrays(inputs, [{"ts": 41}], TimeParser("epoch seconds", 0, 40))["ts"].tolist() == [41]
     with pytest.raises(DataError, match="invalid time 41 .expected epoch seconds from 100000000 to 99999999999, or"):
-        rows_to_arrays(inputs, [{"ts": 41}], TimeForm("epoch seconds", NINE, NINE))
+        rows_to_arrays(inputs, [{"ts": 41}], TimeParser("epoch seconds", NINE, NINE))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tests.prepare.test_key_columns import experiment
 from tests.prepare.test_preparation import write_csv
 from twotower_tf.config import RandomSplit
 from twotower_tf.errors import DataError
-from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.tables import input_files
 
 
@@ -59,17 +59,17 @@ def test_prepare_refuses_a_file_that_changes(tmp_path: Path, change: str, table:
     steps: list[int] = []
     word = "was removed" if change == "removed" else "changed"
     with pytest.raises(DataError, match=rf"^{table}\.csv: {word} while it was read; run again when nothing writes to"):
-        prepare(config, tmp_path / "run", progress=progress)
+        prepare_log(config, tmp_path / "run", progress=progress)
     assert steps == [moment]
     assert not (tmp_path / "run" / "prepared").exists()
 
 
 def test_files_that_stay_as_they_are_pass(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("x\n1\n")
-    sources = input_files.find(tmp_path, "a.csv", "data.events")
-    with input_files.Snapshot(sources).held():
+    sources = input_files.find_files(tmp_path, "a.csv", "data.events")
+    with input_files.FileSnapshot(sources).held():
         (tmp_path / "a.csv").read_bytes()
-    with pytest.raises(DataError, match=r"^no number$"), input_files.Snapshot(sources).held():
+    with pytest.raises(DataError, match=r"^no number$"), input_files.FileSnapshot(sources).held():
         raise DataError("no number")
 
 
@@ -78,6 +78,6 @@ def test_what_cannot_be_read_of_a_changed_file_is_the_changes_doing(tmp_path: Pa
     (tmp_path / "a.csv").write_text("x\nu1\n")
     make: Callable[[Path], None] = CHANGES[change]
     with pytest.raises(DataError, match=r"^a\.csv: (changed|was removed) while it was read"):
-        with input_files.Snapshot(input_files.find(tmp_path, "a.csv", "data.events")).held():
+        with input_files.FileSnapshot(input_files.find_files(tmp_path, "a.csv", "data.events")).held():
             make(tmp_path / "a.csv")
             raise DataError("a.csv:2: 1 field, the header has 4")

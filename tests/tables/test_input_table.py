@@ -19,7 +19,9 @@ from twotower_tf.tables import input_files, input_table, quarantine, readers
 
 def load(root: Path, pattern: str) -> tuple[duckdb.DuckDBPyConnection, input_table.Table]:
     connection = duckdb.connect()
-    return connection, readers.read(connection, "t", input_files.find(root, pattern, "data.events"), lambda name: True)
+    return connection, readers.read_table(
+        connection, "t", input_files.find_files(root, pattern, "data.events"), lambda name: True
+    )
 
 
 def content(root: Path, pattern: str) -> list[dict[str, object]]:
@@ -61,7 +63,7 @@ def test_files_of_one_table_may_order_their_columns_differently(tmp_path: Path) 
     ]
     connection, table = load(tmp_path, "day-*.csv")
     assert [table.locate(place) for place in range(3)] == [(0, 0), (1, 0), (2, 0)]
-    assert quarantine.where(connection, table, 2) == "day-3.csv:2"
+    assert quarantine.format_row_place(connection, table, 2) == "day-3.csv:2"
     assert [(record.source.name, record.reason) for record in table.malformed] == [
         ("day-2.csv", "1 fields, the header has 3")
     ]
@@ -88,7 +90,7 @@ def test_json_values_are_text_of_their_own_type(tmp_path: Path) -> None:
 def test_types_for_predicates_hold_for_every_value(tmp_path: Path) -> None:
     (tmp_path / "e.csv").write_text("whole,real,zip,mixed,empty\n1,1.5,007,1,\n-20,2,8,x,\n,1e3,9,2,\n")
     connection, table = load(tmp_path, "e.csv")
-    found = user_sql.typed(connection, table, list(table.columns))
+    found = user_sql.typed_columns(connection, table, list(table.columns))
     query = f"SELECT {', '.join(f'typeof({expression})' for expression in found.values())} FROM t LIMIT 1"
     assert connection.execute(query).fetchall() == [("BIGINT", "DOUBLE", "VARCHAR", "VARCHAR", "VARCHAR")]
 
@@ -97,7 +99,7 @@ def test_formats_do_not_mix(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("a\n1\n")
     (tmp_path / "b.jsonl").write_text('{"a": 1}\n')
     with pytest.raises(DataError) as error:
-        input_files.find(tmp_path, ".", "data.events")
+        input_files.find_files(tmp_path, ".", "data.events")
     assert str(error.value) == f"data.events: {tmp_path} has files of several formats (csv, jsonl); narrow it to one"
 
 
@@ -105,7 +107,7 @@ def test_a_directory_without_tables_is_named(tmp_path: Path) -> None:
     (tmp_path / "log").mkdir()
     (tmp_path / "log" / "_SUCCESS").touch()
     with pytest.raises(DataError, match=r"data\.events: no file with a known suffix \(.*\) in .*/log$"):
-        input_files.find(tmp_path, "log", "data.events")
+        input_files.find_files(tmp_path, "log", "data.events")
 
 
 def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
@@ -134,7 +136,7 @@ def test_lines_are_right_across_the_readers_blocks(tmp_path: Path) -> None:
             line += record.count("\n")
     connection, table = load(tmp_path, "e.csv")
     places = sorted(chance.sample(range(len(good)), 200))
-    found = quarantine.entries(connection, table, [(place, "picked") for place in places])
+    found = quarantine.build_entries(connection, table, [(place, "picked") for place in places])
     picked = [(entry["line"], int(entry["text"].split(",")[0])) for entry in found if entry["reason"] == "picked"]
     assert picked == [good[place] for place in places]
     assert [entry["line"] for entry in found if entry["reason"] != "picked"] == broken

@@ -13,7 +13,7 @@ import pytest
 
 from twotower_tf.config import DataConfig, ExperimentConfig, GivenSplit, Hash, Numeric, RandomSplit, TimeSplit
 from twotower_tf.errors import DataError
-from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
 
 
@@ -80,7 +80,7 @@ BROKEN_CSV_ENTRIES = [
 def test_every_bad_row_is_named_by_its_first_line(tmp_path: Path, name: str, line_end: bytes) -> None:
     content = BROKEN_CSV.replace(b"\n", line_end)
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
-    manifest = prepare(experiment(tmp_path, events=name), tmp_path / "run")
+    manifest = prepare_log(experiment(tmp_path, events=name), tmp_path / "run")
     assert manifest["rows"] == {"read": 16, "used": 4, "excluded": {}, "quarantined": 12}
     assert [(entry["line"], entry["reason"], entry["text"]) for entry in quarantined(tmp_path)] == [
         (line, reason, text.replace("\n", line_end.decode())) for line, reason, text in BROKEN_CSV_ENTRIES
@@ -101,7 +101,7 @@ def test_lines_of_json(tmp_path: Path) -> None:
         b'{"user": "\xff", "item": 2, "time": 5, "label": 1}\n'
         b'{"item": 2.0, "user": "b", "label": true, "time": "6"}\n'
     )
-    manifest = prepare(experiment(tmp_path, events="events.jsonl"), tmp_path / "run")
+    manifest = prepare_log(experiment(tmp_path, events="events.jsonl"), tmp_path / "run")
     assert manifest["rows"] == {"read": 6, "used": 2, "excluded": {}, "quarantined": 4}
     assert [(entry["line"], entry["reason"]) for entry in quarantined(tmp_path)] == [
         (3, "not a JSON object"),
@@ -121,7 +121,7 @@ def test_json_has_no_nan(tmp_path: Path) -> None:
         '{"user": "a", "item": "x", "time": 5, "label": nan}\n'
         '{"user": "b", "item": "banana", "time": 6, "label": 1}\n'
     )
-    manifest = prepare(experiment(tmp_path, events="events.jsonl"), tmp_path / "run")
+    manifest = prepare_log(experiment(tmp_path, events="events.jsonl"), tmp_path / "run")
     assert manifest["rows"] == {"read": 5, "used": 2, "excluded": {}, "quarantined": 3}
     reason = "NaN or Infinity, which JSON does not have"
     assert [(entry["line"], entry["reason"]) for entry in quarantined(tmp_path)] == [
@@ -134,7 +134,7 @@ def test_rows_of_parquet(tmp_path: Path) -> None:
     for part, users in enumerate((["a", None], ["b\n", "c"])):
         table = pa.table({"user": users, "item": [3.0, 4.0], "time": [1, 2], "label": [True, False]})
         pq.write_table(table, tmp_path / f"part-{part}.parquet")
-    manifest = prepare(experiment(tmp_path, events="part-*.parquet"), tmp_path / "run")
+    manifest = prepare_log(experiment(tmp_path, events="part-*.parquet"), tmp_path / "run")
     assert manifest["rows"] == {"read": 4, "used": 2, "excluded": {}, "quarantined": 2}
     assert quarantined(tmp_path) == [
         {
@@ -156,7 +156,7 @@ def test_rows_of_parquet(tmp_path: Path) -> None:
 def test_bad_rows_of_item_tables_are_set_aside_too(tmp_path: Path) -> None:
     (tmp_path / "events.csv").write_text("user,item,time,label\na,x,1,1\n")
     (tmp_path / "items.csv").write_text("item,price\nx,1\n,2\ny,1,1\n")
-    manifest = prepare(experiment(tmp_path, items="items.csv"), tmp_path / "run")
+    manifest = prepare_log(experiment(tmp_path, items="items.csv"), tmp_path / "run")
     assert manifest["rows"]["quarantined"] == 0
     assert manifest["tables"]["items"] == {"read": 3, "used": 1, "duplicates": 0, "quarantined": 2}
     assert [(entry["file"], entry["line"]) for entry in quarantined(tmp_path)] == [("items.csv", 3), ("items.csv", 4)]
@@ -164,7 +164,7 @@ def test_bad_rows_of_item_tables_are_set_aside_too(tmp_path: Path) -> None:
 
 def test_a_row_without_a_time_cannot_be_split_by_time(tmp_path: Path) -> None:
     (tmp_path / "events.csv").write_text("user,item,time,label\na,x,1,1\na,x,,1\na,x,2,1\n")
-    prepare(experiment(tmp_path, split=TimeSplit(valid_fraction=0, test_fraction=0.3)), tmp_path / "run")
+    prepare_log(experiment(tmp_path, split=TimeSplit(valid_fraction=0, test_fraction=0.3)), tmp_path / "run")
     assert [(entry["line"], entry["reason"]) for entry in quarantined(tmp_path)] == [
         (3, "no time: column 'time' is empty")
     ]
@@ -255,7 +255,7 @@ def test_unusable_input_is_told_in_one_line(tmp_path: Path, case: str) -> None:
         (tmp_path / name).write_text(content)
     (tmp_path / "empty.csv").touch()
     with pytest.raises(DataError) as error:
-        prepare(experiment(tmp_path, **fields), tmp_path / "run")
+        prepare_log(experiment(tmp_path, **fields), tmp_path / "run")
     assert str(error.value).startswith(message.format(root=tmp_path))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run" / "prepared").exists()
@@ -272,7 +272,7 @@ def test_a_feature_column_that_no_table_has(tmp_path: Path) -> None:
         user_features=(Hash("gendre", buckets=10),),
     )
     with pytest.raises(DataError) as error:
-        prepare(config, tmp_path / "run")
+        prepare_log(config, tmp_path / "run")
     assert (
         str(error.value) == "user_features: unknown column in events.csv and users.csv 'gendre'; did you mean 'gender'?"
     )
@@ -283,7 +283,7 @@ def test_a_truncated_gzip_is_refused(tmp_path: Path) -> None:
     whole = gzip.compress(("user,item,time,label\n" + rows).encode())
     (tmp_path / "events.csv.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match=r"^events\.csv\.gz: cannot be read"):
-        prepare(experiment(tmp_path, events="events.csv.gz"), tmp_path / "run")
+        prepare_log(experiment(tmp_path, events="events.csv.gz"), tmp_path / "run")
 
 
 def test_a_number_that_is_none_is_no_value_and_the_row_is_kept(tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ def test_a_number_that_is_none_is_no_value_and_the_row_is_kept(tmp_path: Path) -
         item_features=(Hash("item", buckets=10),),
         user_features=(Numeric("age"),),
     )
-    manifest = prepare(config, tmp_path / "run")
+    manifest = prepare_log(config, tmp_path / "run")
     assert manifest["rows"]["used"] == 4
     rows = [row for batch in Prepared.open(tmp_path / "run").raw_batches("train", 9) for row in batch.to_pylist()]
     assert [row["user.age"] for row in rows] == [3.0, None, None, 5.5]
@@ -313,7 +313,7 @@ def test_a_column_of_numbers_that_has_none_is_refused(tmp_path: Path) -> None:
         user_features=(Hash("user", buckets=10),),
     )
     with pytest.raises(DataError) as error:
-        prepare(config, tmp_path / "run")
+        prepare_log(config, tmp_path / "run")
     assert str(error.value) == (
         "item_features: column 'price': 2 of 3 values are no finite number; e.g. '12 EUR' at items.csv:2; "
         "use Hash for categories"

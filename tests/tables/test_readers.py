@@ -14,7 +14,7 @@ import pytest
 
 from twotower_tf.config import DataConfig, ExperimentConfig, Hash, RandomSplit
 from twotower_tf.errors import DataError
-from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
 
 
@@ -69,13 +69,13 @@ NAMES = ("user", "item", "time", "label")
 def test_files_without_a_header(tmp_path: Path, name: str, content: bytes, delimiter: str) -> None:
     (tmp_path / name).write_bytes(content)
     config = experiment(tmp_path, events=name, columns=NAMES, delimiter=delimiter)
-    assert prepare(config, tmp_path / "run")["rows"]["quarantined"] == 0
+    assert prepare_log(config, tmp_path / "run")["rows"]["quarantined"] == 0
     assert used(tmp_path) == [("a", "x", 5, 1), ("b", "y", 6, 0)]
 
 
 def test_bad_rows_of_a_file_without_a_header(tmp_path: Path) -> None:
     (tmp_path / "events.csv").write_bytes(b"a,x,5\n\na,x,6,1\na,x,7,9\n")
-    prepare(experiment(tmp_path, columns=NAMES), tmp_path / "run")
+    prepare_log(experiment(tmp_path, columns=NAMES), tmp_path / "run")
     assert used(tmp_path) == [("a", "x", 6, 1)]
     assert quarantined(tmp_path) == [
         ("events.csv", 1, "3 fields, the configuration names 4", "a,x,5"),
@@ -86,7 +86,7 @@ def test_bad_rows_of_a_file_without_a_header(tmp_path: Path) -> None:
 def test_a_delimiter_that_the_header_does_not_tell(tmp_path: Path) -> None:
     """Fields hold the usual delimiters; only the configuration knows."""
     (tmp_path / "events.csv").write_bytes(b"user~item~time~label\na,1~x;y~5~1\n")
-    prepare(experiment(tmp_path, delimiter="~"), tmp_path / "run")
+    prepare_log(experiment(tmp_path, delimiter="~"), tmp_path / "run")
     assert used(tmp_path) == [("a,1", "x;y", 5, 1)]
 
 
@@ -114,7 +114,7 @@ def test_a_broken_record_takes_no_other_with_it(
     content = ("\n".join(lines) + "\n").encode()
     name = "events.csv.gz" if packed else "events.csv"
     (tmp_path / name).write_bytes(gzip.compress(content) if packed else content)
-    manifest = prepare(experiment(tmp_path, events=name), tmp_path / "run")
+    manifest = prepare_log(experiment(tmp_path, events=name), tmp_path / "run")
     found = [(user, item, time, label) for user, item, time, label in used(tmp_path)]
     more = {"": [], "v": [("v", 'i "1"', 900, 1)], '"': [("w", "i1", 901, 1)]}[after[:1]]
     assert found == [*ROWS, *more, ("z", "i1", 902, 1)]
@@ -134,7 +134,7 @@ def test_many_open_quotes_in_several_files(tmp_path: Path) -> None:
         for number in range(3000):
             lines.append(f'a,"x,{number},1' if number % 1000 == part else f"a,x,{number},1")
         (tmp_path / f"part-{part}.csv").write_text("\n".join(lines))
-    manifest = prepare(experiment(tmp_path, events="part-*.csv"), tmp_path / "run")
+    manifest = prepare_log(experiment(tmp_path, events="part-*.csv"), tmp_path / "run")
     assert manifest["rows"] == {"read": 9000, "used": 8991, "excluded": {}, "quarantined": 9}
     assert [(file, line) for file, line, _, _ in quarantined(tmp_path)] == [
         (f"part-{part}.csv", part + 2 + 1000 * block) for part in range(3) for block in range(3)
@@ -143,7 +143,7 @@ def test_many_open_quotes_in_several_files(tmp_path: Path) -> None:
 
 def test_lines_that_end_in_different_ways(tmp_path: Path) -> None:
     (tmp_path / "events.csv").write_bytes(b"user,item,time,label\r\na,x,1,1\nb,y,2,1\r\nc,y,3\n")
-    prepare(experiment(tmp_path), tmp_path / "run")
+    prepare_log(experiment(tmp_path), tmp_path / "run")
     assert used(tmp_path) == [("a", "x", 1, 1), ("b", "y", 2, 1)]
     assert quarantined(tmp_path) == [("events.csv", 4, "3 fields, the header has 4", "c,y,3")]
 
@@ -153,7 +153,7 @@ def test_a_damaged_archive_is_refused_even_where_its_text_can_be_read(tmp_path: 
     content[len(content) // 2] ^= 1  # stored as it is: the text is readable, and one character is another
     (tmp_path / "events.csv.gz").write_bytes(content)
     with pytest.raises(DataError, match=r"^events\.csv\.gz: cannot be read: CRC check failed"):
-        prepare(experiment(tmp_path, events="events.csv.gz"), tmp_path / "run")
+        prepare_log(experiment(tmp_path, events="events.csv.gz"), tmp_path / "run")
 
 
 def test_an_archive_cut_off_behind_its_last_row_is_refused(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_an_archive_cut_off_behind_its_last_row_is_refused(tmp_path: Path) -> No
         content = gzip.compress("\n".join([HEADER, *LINES]).encode() if "csv" in name else b'{"user": "a"}\n')
         (tmp_path / name).write_bytes(content[:-3])
         with pytest.raises(DataError) as error:
-            prepare(experiment(tmp_path, events=name), tmp_path / "run")
+            prepare_log(experiment(tmp_path, events=name), tmp_path / "run")
         assert (
             str(error.value)
             == f"{name}: cannot be read: Compressed file ended before the end-of-stream marker was reached"
@@ -172,7 +172,7 @@ def test_days_without_rows_are_days_like_others(tmp_path: Path) -> None:
     for day, content in {"20260101": "", "20260102": HEADER, "20260103": f"{HEADER}\na,x,1,1\n"}.items():
         (tmp_path / "events" / f"dt={day}").mkdir(parents=True)
         (tmp_path / "events" / f"dt={day}" / "part-0.csv").write_text(content)
-    manifest = prepare(experiment(tmp_path, events="events"), tmp_path / "run")
+    manifest = prepare_log(experiment(tmp_path, events="events"), tmp_path / "run")
     assert manifest["rows"] == {"read": 1, "used": 1, "excluded": {}, "quarantined": 0}
 
 
@@ -201,7 +201,7 @@ def test_a_parquet_file_of_another_schema(tmp_path: Path, case: str) -> None:
     for part, columns in enumerate((GOOD_TABLE, other, GOOD_TABLE)):
         pq.write_table(pa.table(columns), tmp_path / f"part-{part}.parquet")
     with pytest.raises(DataError) as error:
-        prepare(experiment(tmp_path, events="part-*.parquet"), tmp_path / "run")
+        prepare_log(experiment(tmp_path, events="part-*.parquet"), tmp_path / "run")
     assert str(error.value) == message
 
 
@@ -215,7 +215,7 @@ def test_parquet_files_whose_types_are_kin_are_one_table(tmp_path: Path) -> None
     }
     pq.write_table(pa.table(GOOD_TABLE), tmp_path / "part-0.parquet")
     pq.write_table(pa.table(other), tmp_path / "part-1.parquet")
-    prepare(experiment(tmp_path, events="part-*.parquet"), tmp_path / "run")
+    prepare_log(experiment(tmp_path, events="part-*.parquet"), tmp_path / "run")
     assert used(tmp_path) == [("a", "1", 5, 1), ("b", "2", 6, 0), ("c", "3", 7, 1), ("d", "4", 8, 1)]
 
 
@@ -223,7 +223,7 @@ def test_a_delimited_file_without_a_needed_column_among_good_ones(tmp_path: Path
     (tmp_path / "part-0.csv").write_text(f"{HEADER}\na,x,1,1\n")
     (tmp_path / "part-1.csv").write_text("user,item,label\na,x,1\n")
     with pytest.raises(DataError) as error:
-        prepare(experiment(tmp_path, events="part-*.csv"), tmp_path / "run")
+        prepare_log(experiment(tmp_path, events="part-*.csv"), tmp_path / "run")
     assert str(error.value) == "data.timestamp: part-1.csv has no column 'time', unlike other files of data.events"
 
 
@@ -231,7 +231,7 @@ def test_a_column_that_began_later_is_no_value_before(tmp_path: Path) -> None:
     (tmp_path / "part-0.csv").write_text(f"{HEADER}\na,x,1,1\n")
     (tmp_path / "part-1.csv").write_text(f"{HEADER},device\na,x,2,1,phone\n")
     config = experiment(tmp_path, (Hash("device", buckets=10),), events="part-*.csv")
-    prepare(config, tmp_path / "run")
+    prepare_log(config, tmp_path / "run")
     (batch,) = Prepared.open(tmp_path / "run").raw_batches("train", 9)
     assert batch["user.device"].to_pylist() == [None, "phone"]
 
@@ -239,7 +239,7 @@ def test_a_column_that_began_later_is_no_value_before(tmp_path: Path) -> None:
 def test_a_header_that_is_named_as_well(tmp_path: Path) -> None:
     (tmp_path / "events.csv").write_text(f"{HEADER}\na,x,1,1\n")
     with pytest.raises(DataError) as error:
-        prepare(experiment(tmp_path, columns=NAMES), tmp_path / "run")
+        prepare_log(experiment(tmp_path, columns=NAMES), tmp_path / "run")
     assert str(error.value) == "events.csv:1: the file has a header line; its columns need no names of yours"
 
 
@@ -261,14 +261,14 @@ def test_a_header_that_is_named_as_well(tmp_path: Path) -> None:
 def test_a_header_that_is_none(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "events.csv").write_text(content)
     with pytest.raises(DataError) as error:
-        prepare(experiment(tmp_path), tmp_path / "run")
+        prepare_log(experiment(tmp_path), tmp_path / "run")
     assert str(error.value) == message
 
 
 def test_names_for_a_file_that_has_its_own(tmp_path: Path) -> None:
     pq.write_table(pa.table(GOOD_TABLE), tmp_path / "events.parquet")
     with pytest.raises(DataError) as error:
-        prepare(experiment(tmp_path, events="events.parquet", columns=NAMES), tmp_path / "run")
+        prepare_log(experiment(tmp_path, events="events.parquet", columns=NAMES), tmp_path / "run")
     assert str(error.value) == (
         "data.columns: names the columns of delimited text; events.parquet has names of its own"
     )
@@ -280,7 +280,7 @@ def test_the_latest_of_several_rows_of_an_item_counts(tmp_path: Path) -> None:
     config = experiment(
         tmp_path, items="items.csv", item_columns=("name", "item", "colour"), item_name="name", split=RandomSplit(0, 0)
     )
-    manifest = prepare(config, tmp_path / "run")
+    manifest = prepare_log(config, tmp_path / "run")
     assert manifest["tables"]["items"] == {"read": 3, "used": 2, "duplicates": 1, "quarantined": 0}
     assert Prepared.open(tmp_path / "run").items().select(["item_id", "item_name", "colour"]).to_pylist() == [
         {"item_id": "x", "item_name": "new", "colour": "green"},

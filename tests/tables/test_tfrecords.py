@@ -15,8 +15,8 @@ import tensorflow as tf
 
 from twotower_tf.config import DataConfig, ExperimentConfig, Hash, Numeric, RandomSplit, Tags
 from twotower_tf.errors import DataError
-from twotower_tf.onboarding.validate_inputs import validate
-from twotower_tf.prepare.preparation import prepare
+from twotower_tf.onboarding.validate_inputs import validate_tables
+from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.tables.tfrecords import masked_crc32c
 
@@ -95,7 +95,7 @@ def test_examples_become_rows(tmp_path: Path, ending: str) -> None:
     (tmp_path / "log" / "dt=20260102" / f"part-1{ending}").write_bytes(gzip.compress(b"") if "gz" in ending else b"")
     config = experiment(tmp_path, "log")
     # one column has one form: the third row's time is not the number that the others are
-    manifest = prepare(config, tmp_path / "run")
+    manifest = prepare_log(config, tmp_path / "run")
     assert manifest["rows"] == {"read": 3, "used": 2, "excluded": {}, "quarantined": 1}
     assert rows(tmp_path) == [
         ("a", "7", 100, 1, None, None, "20260101"),
@@ -128,7 +128,7 @@ def test_a_bad_record_is_set_aside_by_its_number(tmp_path: Path) -> None:
     content = bytearray((tmp_path / "events.tfrecord").read_bytes())
     content[starts(records)[8000] + 12 + 5] ^= 0xFF
     (tmp_path / "events.tfrecord").write_bytes(content)
-    manifest = prepare(experiment(tmp_path, "events.tfrecord"), tmp_path / "run")
+    manifest = prepare_log(experiment(tmp_path, "events.tfrecord"), tmp_path / "run")
     assert manifest["rows"] == {"read": 9000, "used": 8996, "excluded": {}, "quarantined": 4}
     assert [(entry["record"], entry["reason"]) for entry in quarantined(tmp_path)] == [
         (2, "no tf.Example"),
@@ -171,7 +171,7 @@ def test_a_file_that_cannot_be_read_to_its_end_is_refused(tmp_path: Path, case: 
     content, message = UNUSABLE[case]
     (tmp_path / "events.tfrecord").write_bytes(content)
     with pytest.raises(DataError) as error:
-        prepare(experiment(tmp_path, "events.tfrecord"), tmp_path / "run")
+        prepare_log(experiment(tmp_path, "events.tfrecord"), tmp_path / "run")
     assert str(error.value).startswith(message)
 
 
@@ -180,7 +180,7 @@ def test_a_cut_off_archive_is_refused(tmp_path: Path) -> None:
     whole = (tmp_path / "events.tfrecord.gz").read_bytes()
     (tmp_path / "events.tfrecord.gz").write_bytes(whole[:-20])
     with pytest.raises(DataError, match=r"^events\.tfrecord\.gz: cannot be read: Compressed file ended"):
-        prepare(experiment(tmp_path, "events.tfrecord.gz"), tmp_path / "run")
+        prepare_log(experiment(tmp_path, "events.tfrecord.gz"), tmp_path / "run")
 
 
 def test_the_checksum_is_the_published_one() -> None:
@@ -198,7 +198,7 @@ def test_a_sample_of_records_is_validated(tmp_path: Path) -> None:
     ]
     write(tmp_path / "events.tfrecord.gz", [*records, *good(9000)])
     (tmp_path / "samples").mkdir()
-    report = validate(duckdb.connect(), experiment(tmp_path, "events.tfrecord.gz"), tmp_path / "samples")
+    report = validate_tables(duckdb.connect(), experiment(tmp_path, "events.tfrecord.gz"), tmp_path / "samples")
     assert report.problems == [
         "events.tfrecord.gz record 2: label '4' is not 0 or 1",
         "events.tfrecord.gz record 3: no user id: column 'user' is empty",

@@ -20,7 +20,7 @@ def read(values: list[Any], form: str = "") -> tuple[str, list[int | None]]:
     connection.register("arrow", pa.table({"x": values}))
     connection.execute("CREATE TABLE t AS SELECT * FROM arrow")
     kind = connection.execute("DESCRIBE t").fetchall()[0][1]
-    clock = timestamps.choose(connection, "t", "x", kind, column="x", form=form)
+    clock = timestamps.detect_format(connection, "t", "x", kind, column="x", form=form)
     return clock.form, [
         row[0] for row in connection.execute(f"SELECT {clock.seconds} FROM t ORDER BY rowid").fetchall()
     ]

@@ -31,7 +31,7 @@ from twotower_tf.config import (
 from twotower_tf.evaluate.evaluate_run import evaluate_run
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.features.encode_rows import encode
-from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.train.batches import Batches
 from twotower_tf.train.training_loop import train
@@ -58,7 +58,7 @@ KINDS = {
 
 def prepared_run(config, run_dir):
     artifacts.write_text(RunPaths(run_dir).config, configuration.to_json(config))
-    prepare(config, run_dir, threads=1)
+    prepare_log(config, run_dir, threads=1)
     encode(config, Prepared.open(run_dir))
     return config, run_dir
 

@@ -48,7 +48,7 @@ from twotower_tf.features.arrays import EncodedData
 from twotower_tf.features.encode_rows import encode
 from twotower_tf.model.losses import registry
 from twotower_tf.model.losses.cosine_logit import CosineLogit, WeightedBinaryCrossentropy, final_sigmoid
-from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.train.batches import Batches
 
@@ -461,7 +461,7 @@ def prepared(tmp_path_factory):
     write(root / "events.csv", LOG)
     write(root / "items.csv", [{"item": j, "shape": shape(j), "colour": colour(j)} for j in range(ITEMS)])
     config = experiment(root)
-    prepare(config, root / "run", threads=1)
+    prepare_log(config, root / "run", threads=1)
     encode(config, Prepared.open(root / "run"))
     return root
 

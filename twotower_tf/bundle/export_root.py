@@ -25,7 +25,7 @@ def exclusive(export_dir: Path) -> Iterator[None]:
         ArtifactError: where the directory is not ours, or somebody else is writing there.
     """
     check_root(export_dir)
-    with locks.working(export_dir):
+    with locks.hold_directory(export_dir):
         artifacts.remove_unfinished(export_dir)
         yield
 

@@ -53,7 +53,7 @@ def write_tsv(path: Path, ids: Sequence[str] | npt.NDArray[Any] | pa.Array, vect
             f"came {vectors.dtype} of shape {list(vectors.shape)}"
         )
     rows = max(1, _VALUES_PER_BLOCK // max(1, vectors.shape[1]))
-    threads = threads or resources.cpus()
+    threads = threads or resources.count_cpus()
     with artifacts.atomic_file(path) as temporary, temporary.open("wb") as file, ThreadPoolExecutor(threads) as pool:
         pending: deque[Future[memoryview]] = deque()
         for start in range(0, len(names), rows):
@@ -260,7 +260,7 @@ def read_blocks(path: Path, threads: int = 0) -> Iterator[tuple[pa.Array, Floats
     Raises:
         ArtifactError: where the file is missing or damaged, naming the line.
     """
-    threads = threads or resources.cpus()
+    threads = threads or resources.count_cpus()
     width, line = 0, 1
     pending: deque[Future[tuple[pa.Array, Floats]]] = deque()
     with ThreadPoolExecutor(threads) as pool:

@@ -31,7 +31,7 @@ def run(values: FlagValues) -> None:
 
     output = Path(values.output)
     with progress_bar.shown() as show:
-        written = datasets.convert(
+        written = datasets.convert_dataset(
             values.argument, output, source=Path(values.source) if values.source else None, progress=show
         )
     counts = [f"{count:,} {table}" for table, count in written.items() if isinstance(count, int)]

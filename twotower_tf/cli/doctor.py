@@ -105,7 +105,7 @@ def _print_machine() -> None:
     machine = platform.machine()
     flags = _words("/proc/cpuinfo", "flags", "Features")
     known = [f"{flag} {'yes' if flag in flags else 'no'}" for flag in CPU_FLAGS.get(machine, ())]
-    print(f"  {machine}, {resources.cpus()} cores; {', '.join(known) or 'CPU flags unknown'}")
+    print(f"  {machine}, {resources.count_cpus()} cores; {', '.join(known) or 'CPU flags unknown'}")
     total, free = resources.total_memory() / 1024**3, resources.available_memory() / 1024**3
     print(f"  memory {total:.1f} GiB, {free:.1f} GiB free")
     disk = shutil.disk_usage(Path.cwd())
@@ -136,5 +136,5 @@ def _check_scann_loads() -> list[str]:
 
 
 def _import_in_a_process(name: str) -> subprocess.CompletedProcess[str]:
-    command, environment = interpreter.command(f"import {name}"), interpreter.environment({})
+    command, environment = interpreter.build_command(f"import {name}"), interpreter.build_environment({})
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)

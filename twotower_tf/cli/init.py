@@ -55,12 +55,12 @@ def run(values: FlagValues) -> None:
         raise ConfigError(f"--output: {output} exists already; choose another name or remove it")
     given = {role: getattr(values, role) for role in _ROLES}
     paths = {"events": values.events, "items": values.items, "users": values.users}
-    reach = [input_files.directory(Path(), path) for path in paths.values() if path]
+    reach = [input_files.find_directory(Path(), path) for path in paths.values() if path]
     with tempfile.TemporaryDirectory() as directory:
         with open_engine(Path(directory) / "work", values.memory_limit, 0, directories=reach) as connection:
-            found = proposal.propose(connection, paths, given)
+            found = proposal.propose_config(connection, paths, given)
         name = re.sub(r"[^A-Za-z0-9_.-]", "_", output.stem)
-        text = render_config.render(found, name, str(output))
+        text = render_config.render_proposal(found, name, str(output))
         draft = Path(directory) / output.name
         draft.write_text(text, encoding="utf-8")
         configuration.load(draft)

@@ -81,7 +81,7 @@ def _run(arguments: list[str], received: signals.Received) -> int:
             print(command.help_text(name, module))
             return 0
         values = command.parse(name, module, rest)
-        resources.heed_quota()
+        resources.limit_library_threads()
         _quiet_tensorflow()
         module.run(values)
         sys.stdout.flush()

@@ -45,7 +45,7 @@ def run(values: FlagValues) -> None:
     recommender = Recommender(bundle, blocklist=values.blocklist, max_k=values.max_k)
     answers = recommender.recommend(users, values.k, exclude=exclude, filter=values.filter)
     for answer in answers:
-        print(artifacts.json_text(answer))
+        print(artifacts.format_json(answer))
         if sys.stdout.isatty():
             print(listing(bundle, answer))
 

@@ -93,7 +93,7 @@ def run(values: FlagValues) -> None:
         memory_limit=values.memory_limit,
     )
     spark = options.spark(values)
-    with run_lock.reading(values.users_from_events):
+    with run_lock.read_run(values.users_from_events):
         if spark is not None:
             from twotower_tf.score.spark_scoring import score_on_spark
 
@@ -105,7 +105,7 @@ def run(values: FlagValues) -> None:
             with progress_bar.shown(note=note) as shown:
                 summary = score(wanted, resume=values.resume, progress=shown, tell=_tell, watch=note.watch)
     print(format_summary(summary, values.output))
-    print(artifacts.json_text(summary))
+    print(artifacts.format_json(summary))
 
 
 def _tell(line: str) -> None:

@@ -33,6 +33,6 @@ def run(values: FlagValues) -> None:
     recommender = Recommender(bundle, blocklist=values.blocklist, max_k=values.max_k)
     for item in values.item:
         answer = recommender.similar(item, values.k, values.filter)
-        print(artifacts.json_text(answer))
+        print(artifacts.format_json(answer))
         if sys.stdout.isatty():
             print(listing(bundle, answer))

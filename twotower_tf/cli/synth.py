@@ -30,7 +30,7 @@ def run(values: FlagValues) -> None:
     from twotower_tf.datasets import synthetic
 
     with progress_bar.shown() as show:
-        written = synthetic.synthesize(
+        written = synthetic.write_synthetic_log(
             Path(values.output),
             events=values.events,
             users=values.users,

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, TextIO, cast
 
-from twotower_tf.characters import escaped
+from twotower_tf.characters import escape_controls
 
 
 class Escaping:
-    """A text stream that escapes control characters; see `characters.escaped`.
+    """A text stream that escapes control characters; see `characters.escape_controls`.
 
     Attributes:
         unescaped: the wrapped stream, for the progress bar, which needs control characters.
@@ -22,7 +22,7 @@ class Escaping:
 
     def write(self, text: str) -> int:
         """Writes a text; returns its length."""
-        self.unescaped.write(escaped(text))
+        self.unescaped.write(escape_controls(text))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:

@@ -38,12 +38,12 @@ def run(values: FlagValues) -> None:
     with tempfile.TemporaryDirectory() as directory:
         small = Path(directory) / "samples"
         small.mkdir()
-        reach = [small, *(input_files.directory(Path(config.data.root), path) for path in tables if path)]
+        reach = [small, *(input_files.find_directory(Path(config.data.root), path) for path in tables if path)]
         with (
             progress_bar.shown() as show,
             open_engine(Path(directory) / "work", "2GB", 0, directories=reach) as connection,
         ):
-            report = validate_inputs.validate(connection, config, small, show)
+            report = validate_inputs.validate_tables(connection, config, small, show)
     for problem in report.problems:
         print(problem)
     for note in report.notes:

@@ -31,7 +31,7 @@ def run(values: FlagValues) -> None:
     summaries = [_summary(Bundle.open(values.export_dir, version, check="light").manifest) for version in known]
     if not sys.stdout.isatty():
         for summary in summaries:
-            print(artifacts.json_text(summary))
+            print(artifacts.format_json(summary))
         return
     shown = [name for name in _SHOWN if any(name in summary["metrics"] for summary in summaries)]
     rows = [

@@ -1,5 +1,5 @@
 """Published data sets as tables: what `twotower dataset NAME` writes."""
 
-from twotower_tf.datasets.convert import NAMES, convert
+from twotower_tf.datasets.publications import NAMES, convert_dataset
 
-__all__ = ["NAMES", "convert"]
+__all__ = ["NAMES", "convert_dataset"]

@@ -25,7 +25,7 @@ _SCHEMA = pa.schema([(name, pa.int8() if name == "click" else pa.string()) for n
 _BLOCK_BYTES = 32 << 20
 
 
-def convert(source: Path, output: Path, progress: Progress) -> dict[str, Any]:
+def convert_avazu(source: Path, output: Path, progress: Progress) -> dict[str, Any]:
     """train.csv (or .gz) or, where there is none, every .csv file with the same header, in the order of names."""
     rows = 0
     with parquet.ParquetWriter(output / "events.parquet", _SCHEMA, compression="zstd") as writer:

@@ -27,7 +27,7 @@ class Archive:
     md5: str
 
 
-def fetch(archive: Archive, path: Path, progress: Progress) -> None:
+def download_archive(archive: Archive, path: Path, progress: Progress) -> None:
     """Downloads `archive` to `path`.
 
     Raises:
@@ -55,7 +55,7 @@ def fetch(archive: Archive, path: Path, progress: Progress) -> None:
         )
 
 
-def extract(archive: Path, directory: Path) -> Path:
+def extract_archive(archive: Path, directory: Path) -> Path:
     """Unpacks the files of a zip into `directory`, whatever folders it has inside; returns `directory`.
 
     Raises:

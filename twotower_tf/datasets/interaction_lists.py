@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from twotower_tf.datasets.movielens import movies_1m, users_1m
-from twotower_tf.datasets.raw_lines import lines, records, require
+from twotower_tf.datasets.movielens import read_movies_1m, read_users_1m
+from twotower_tf.datasets.raw_lines import read_lines, require_file, split_lines
 from twotower_tf.errors import DataError
 from twotower_tf.progress import Progress
 
@@ -23,7 +23,7 @@ _ITEM_MAP, _USER_MAP = "m1_to_ml1m_items.csv", "m1_to_ml1m_users.csv"
 
 def convert_lists(source: Path, output: Path, progress: Progress) -> dict[str, Any]:
     """train.txt, test.txt and, where there is one, valid.txt."""
-    files = {"train": require(source, "train.txt"), "test": require(source, "test.txt")}
+    files = {"train": require_file(source, "train.txt"), "test": require_file(source, "test.txt")}
     if (source / "valid.txt").is_file():
         files["valid"] = source / "valid.txt"
     return _write_events(files, output, progress)
@@ -33,13 +33,13 @@ def convert_gowalla(source: Path, output: Path, progress: Progress) -> dict[str,
     """As `convert_lists`; train_part.txt and valid_part.txt, where both are there, are train.txt divided in two."""
     parts = {"train": source / "train_part.txt", "valid": source / "valid_part.txt"}
     if all(path.is_file() for path in parts.values()):
-        return _write_events({**parts, "test": require(source, "test.txt")}, output, progress)
+        return _write_events({**parts, "test": require_file(source, "test.txt")}, output, progress)
     return convert_lists(source, output, progress)
 
 
 def convert_m1(source: Path, output: Path, progress: Progress) -> dict[str, Any]:
     """The m1 split of MovieLens 1M, with the movies' and users' columns where MovieLens 1M is at hand."""
-    files = {"train": require(source, "train.txt"), "test": require(source, "test.txt")}
+    files = {"train": require_file(source, "train.txt"), "test": require_file(source, "test.txt")}
     valid = [name for name in ("valid.txt", "valid_recovered.txt") if (source / name).is_file()]
     if valid:
         files["valid"] = source / valid[0]
@@ -47,13 +47,13 @@ def convert_m1(source: Path, output: Path, progress: Progress) -> dict[str, Any]
     counts = _write_events(files, output, progress)
     if movielens is not None and (source / _ITEM_MAP).is_file():
         items = _joined(
-            _mapping(require(source, _ITEM_MAP), "m1_item", "ml1m_movie_id", "item_id", "movie_id"),
-            movies_1m(require(movielens, "movies.dat")),
+            _mapping(require_file(source, _ITEM_MAP), "m1_item", "ml1m_movie_id", "item_id", "movie_id"),
+            read_movies_1m(require_file(movielens, "movies.dat")),
             "movie_id",
         )
         users = _joined(
-            _mapping(require(source, _USER_MAP), "m1_user", "ml1m_user_id", "user_id", "ml1m_user_id"),
-            users_1m(require(movielens, "users.dat")).rename_columns({"user_id": "ml1m_user_id"}),
+            _mapping(require_file(source, _USER_MAP), "m1_user", "ml1m_user_id", "user_id", "ml1m_user_id"),
+            read_users_1m(require_file(movielens, "users.dat")).rename_columns({"user_id": "ml1m_user_id"}),
             "ml1m_user_id",
         )
         for name, table in (("items", items), ("users", users)):
@@ -68,7 +68,7 @@ def _movielens_places(source: Path) -> list[Path]:
 
 def _mapping(path: Path, key: str, value: str, key_name: str, value_name: str) -> pa.Table:
     """A csv file with two columns of ids, as text."""
-    rows = [fields for _, fields in records(path, ",", 2, header=f"{key},{value}")]
+    rows = [fields for _, fields in split_lines(path, ",", 2, header=f"{key},{value}")]
     return pa.table(
         {
             key_name: pa.array([row[0] for row in rows], pa.string()),
@@ -112,7 +112,7 @@ def _append(writer: parquet.ParquetWriter, path: Path, split: str, before: int, 
         progress("lists", before + written + count, 0)
         return count
 
-    for number, line in lines(path, "utf-8"):
+    for number, line in read_lines(path, "utf-8"):
         user, *listed = line.split()
         if not "".join((user, *listed)).isdecimal():
             odd = next(text for text in (user, *listed) if not text.isdecimal())

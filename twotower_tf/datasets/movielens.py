@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from twotower_tf.datasets.raw_lines import records, require, whole_number
+from twotower_tf.datasets.raw_lines import parse_integer, require_file, split_lines
 from twotower_tf.errors import DataError
 from twotower_tf.progress import Progress
 
@@ -23,8 +23,8 @@ _PROGRESS_ROWS = 100_000
 def convert_100k(source: Path, output: Path, progress: Progress) -> dict[str, Any]:
     """MovieLens 100K: u.data, u.item, u.user and u.genre."""
     source = _inner(source, "ml-100k")
-    data, item, user = (require(source, name) for name in ("u.data", "u.item", "u.user"))
-    genres = _genres_100k(require(source, "u.genre"))
+    data, item, user = (require_file(source, name) for name in ("u.data", "u.item", "u.user"))
+    genres = _genres_100k(require_file(source, "u.genre"))
     events = _timed_ratings(data, "\t", progress)
     tables = {"events": events, "items": _movies_100k(item, genres), "users": _users_100k(user)}
     return _write(tables, output)
@@ -33,24 +33,24 @@ def convert_100k(source: Path, output: Path, progress: Progress) -> dict[str, An
 def convert_1m(source: Path, output: Path, progress: Progress) -> dict[str, Any]:
     """MovieLens 1M: users.dat, movies.dat, and ratings.dat (with times) or ratings.csv (with positions)."""
     source = _inner(source, "ml-1m")
-    movies, users = movies_1m(require(source, "movies.dat")), users_1m(require(source, "users.dat"))
-    ratings = require(source, "ratings.dat", "ratings.csv")
+    movies, users = read_movies_1m(require_file(source, "movies.dat")), read_users_1m(require_file(source, "users.dat"))
+    ratings = require_file(source, "ratings.dat", "ratings.csv")
     events = _timed_ratings(ratings, "::", progress) if ratings.suffix == ".dat" else _placed_ratings(ratings, progress)
     return _write({"events": events, "items": movies, "users": users}, output)
 
 
-def movies_1m(path: Path) -> pa.Table:
+def read_movies_1m(path: Path) -> pa.Table:
     """movies.dat as movie_id, title, year, genres."""
-    rows = [fields for _, fields in records(path, "::", 3, LATIN)]
+    rows = [fields for _, fields in split_lines(path, "::", 3, LATIN)]
     ids, titles, genres = _transposed(rows, 3, path)
     return _movies(ids, titles, [_year(title) for title in titles], genres)
 
 
-def users_1m(path: Path) -> pa.Table:
+def read_users_1m(path: Path) -> pa.Table:
     """users.dat as user_id, gender, age, occupation, zip_code; age and occupation are the publisher's codes."""
     users: list[list[Any]] = []
-    for number, (user, gender, age, occupation, zip_code) in records(path, "::", 5, LATIN):
-        users.append([user, gender, whole_number(age, path, number, "age"), occupation, zip_code])
+    for number, (user, gender, age, occupation, zip_code) in split_lines(path, "::", 5, LATIN):
+        users.append([user, gender, parse_integer(age, path, number, "age"), occupation, zip_code])
     ids, genders, ages, occupations, zip_codes = _transposed(users, 5, path)
     return pa.table(
         {
@@ -71,8 +71,8 @@ def _inner(source: Path, name: str) -> Path:
 def _genres_100k(path: Path) -> list[str]:
     """The names of the flags in u.item, in their order."""
     names: dict[int, str] = {}
-    for number, (name, flag) in records(path, "|", 2, LATIN):
-        names[whole_number(flag, path, number, "genre number")] = name
+    for number, (name, flag) in split_lines(path, "|", 2, LATIN):
+        names[parse_integer(flag, path, number, "genre number")] = name
     if sorted(names) != list(range(len(names))) or not names:
         raise DataError(f"{path}: genre numbers count from 0 without a gap; came {sorted(names)}")
     return [names[flag] for flag in range(len(names))]
@@ -80,7 +80,7 @@ def _genres_100k(path: Path) -> list[str]:
 
 def _movies_100k(path: Path, genres: list[str]) -> pa.Table:
     ids, titles, years, tags = [], [], [], []
-    for number, fields in records(path, "|", 5 + len(genres), LATIN):
+    for number, fields in split_lines(path, "|", 5 + len(genres), LATIN):
         movie, title, released = fields[:3]
         if set(fields[5:]) - {"0", "1"}:
             raise DataError(f"{path}:{number}: genre flags are 0 or 1; came {'|'.join(fields[5:])!r}")
@@ -94,8 +94,8 @@ def _movies_100k(path: Path, genres: list[str]) -> pa.Table:
 
 def _users_100k(path: Path) -> pa.Table:
     users: list[list[Any]] = []
-    for number, (user, age, gender, occupation, zip_code) in records(path, "|", 5, LATIN):
-        users.append([user, whole_number(age, path, number, "age"), gender, occupation, zip_code])
+    for number, (user, age, gender, occupation, zip_code) in split_lines(path, "|", 5, LATIN):
+        users.append([user, parse_integer(age, path, number, "age"), gender, occupation, zip_code])
     ids, ages, genders, occupations, zip_codes = _transposed(users, 5, path)
     return pa.table(
         {
@@ -111,11 +111,11 @@ def _users_100k(path: Path) -> pa.Table:
 def _timed_ratings(path: Path, separator: str, progress: Progress) -> pa.Table:
     """user, movie, rating, time: as columns, with the place in the user's time order (equal times: file order)."""
     users, movies, ratings, times = [], [], [], []
-    for number, (user, movie, rating, time) in records(path, separator, 4, LATIN):
+    for number, (user, movie, rating, time) in split_lines(path, separator, 4, LATIN):
         users.append(user)
         movies.append(movie)
-        ratings.append(whole_number(rating, path, number, "rating"))
-        times.append(whole_number(time, path, number, "timestamp"))
+        ratings.append(parse_integer(rating, path, number, "rating"))
+        times.append(parse_integer(time, path, number, "timestamp"))
         if number % _PROGRESS_ROWS == 0:
             progress("ratings", number, 0)
     if not users:
@@ -130,11 +130,11 @@ def _timed_ratings(path: Path, separator: str, progress: Progress) -> pa.Table:
 def _placed_ratings(path: Path, progress: Progress) -> pa.Table:
     """ratings.csv, whose last column is the place in the user's time order, -1 where it is unknown."""
     users, movies, ratings, positions = [], [], [], []
-    for number, (user, movie, rating, position) in records(path, ",", 4, header=RATINGS_HEADER):
+    for number, (user, movie, rating, position) in split_lines(path, ",", 4, header=RATINGS_HEADER):
         users.append(user)
         movies.append(movie)
-        ratings.append(whole_number(rating, path, number, "rating"))
-        positions.append(whole_number(position, path, number, "position"))
+        ratings.append(parse_integer(rating, path, number, "rating"))
+        positions.append(parse_integer(position, path, number, "position"))
         if number % _PROGRESS_ROWS == 0:
             progress("ratings", number, 0)
     if not users:

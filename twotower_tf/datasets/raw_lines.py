@@ -8,7 +8,7 @@ from pathlib import Path
 from twotower_tf.errors import DataError
 
 
-def require(source: Path, *names: str) -> Path:
+def require_file(source: Path, *names: str) -> Path:
     """The first of `names` that is in the directory `source`.
 
     Raises:
@@ -22,7 +22,7 @@ def require(source: Path, *names: str) -> Path:
     raise DataError(f"{source}: has no {' or '.join(names)}; --source is the directory with the publisher's files")
 
 
-def lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
+def read_lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
     """Line numbers from 1 and lines without their ends; blank lines are left out.
 
     Raises:
@@ -39,7 +39,7 @@ def lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
                 yield number, text
 
 
-def records(
+def split_lines(
     path: Path, separator: str, fields: int, encoding: str = "utf-8", header: str = ""
 ) -> Iterator[tuple[int, list[str]]]:
     """The lines of `path`, split into exactly `fields` texts; with `header`, after that first line.
@@ -47,7 +47,7 @@ def records(
     Raises:
         DataError: for another header or another number of fields, with the line.
     """
-    rows = lines(path, encoding)
+    rows = read_lines(path, encoding)
     if header:
         first = next(rows, (1, ""))[1].removeprefix("\ufeff")
         if first != header:
@@ -60,7 +60,7 @@ def records(
         yield number, values
 
 
-def whole_number(text: str, path: Path, number: int, field: str) -> int:
+def parse_integer(text: str, path: Path, number: int, field: str) -> int:
     """`text` as an integer.
 
     Raises:

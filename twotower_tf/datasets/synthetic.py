@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 from pyarrow import csv, parquet
 
 from twotower_tf import artifacts
+from twotower_tf.artifacts import check_replaceable
 from twotower_tf.datasets import synthetic_world as world
 from twotower_tf.errors import ConfigError
-from twotower_tf.output_directory import check_replaceable
 from twotower_tf.progress import Progress, silent
 
 CHUNK_EVENTS = 1_000_000  # events in memory at once; a file part of each day holds one chunk's
@@ -50,7 +50,7 @@ class _Chunk:
     placement: Ints
 
 
-def synthesize(
+def write_synthetic_log(
     output: Path,
     *,
     events: int = 200_000,
@@ -312,8 +312,8 @@ def _event_table(
             "item_id": catalogue.ids.take(pa.array(item[order])),
             "timestamp": pa.array((world.START + world.DAY * chunk.day + chunk.second)[order]),
             "click": pa.array(chunk.click[order].astype(np.int8)),
-            "device_type": world.with_missing(rng, "device_type", world.named(DEVICES, device[order])),
-            "placement": world.named(PLACEMENTS, chunk.placement[order]),
+            "device_type": world.insert_missing(rng, "device_type", world.take_names(DEVICES, device[order])),
+            "placement": world.take_names(PLACEMENTS, chunk.placement[order]),
         }
     )
     ids = pc.utf8_lpad(pc.cast(pa.array(np.arange(first_id, first_id + len(item))), pa.string()), len(str(total)), "0")

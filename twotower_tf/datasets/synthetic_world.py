@@ -149,14 +149,14 @@ def make_items(rng: np.random.Generator, space: Space, count: int, days: int) ->
     popularity = (1.0 + rng.permutation(count)) ** -ZIPF_EXPONENT
     new = rng.permutation(count) < round(NEW_ITEMS * count) if days > 1 else np.zeros(count, bool)
     created_day = np.where(new, rng.integers(1, max(days, 2), count), -rng.integers(0, 90, count))
-    ids = numbered("i", np.arange(count), 5)
+    ids = number_ids("i", np.arange(count), 5)
     table = pa.table(
         {
             "item_id": ids,
             "title": _titles(category),
-            "category": with_missing(rng, "category", named(list(CATEGORIES), category)),
-            "advertiser": with_missing(rng, "advertiser", named(_brands(advertisers_each), advertiser)),
-            "price": with_missing(rng, "price", pa.array(price)),
+            "category": insert_missing(rng, "category", take_names(list(CATEGORIES), category)),
+            "advertiser": insert_missing(rng, "advertiser", take_names(_brands(advertisers_each), advertiser)),
+            "price": insert_missing(rng, "price", pa.array(price)),
             "created": pa.array(START + DAY * created_day),
         }
     )
@@ -184,14 +184,14 @@ def make_users(rng: np.random.Generator, space: Space, count: int, days: int) ->
     late = rng.random(count) < LATE_USERS
     joined_day = np.where(late, rng.integers(0, days, count), 0)
     activity = rng.lognormal(0.0, 0.9, count) * (days - joined_day)
-    ids = numbered("u", np.arange(count), 6)
+    ids = number_ids("u", np.arange(count), 6)
     table = pa.table(
         {
             "user_id": ids,
-            "age": with_missing(rng, "age", pa.array(age)),
-            "gender": with_missing(rng, "gender", named(GENDERS, gender)),
-            "country": with_missing(rng, "country", named(COUNTRIES, country)),
-            "interests": with_missing(rng, "interests", _joined(list(CATEGORIES), interested)),
+            "age": insert_missing(rng, "age", pa.array(age)),
+            "gender": insert_missing(rng, "gender", take_names(GENDERS, gender)),
+            "country": insert_missing(rng, "country", take_names(COUNTRIES, country)),
+            "interests": insert_missing(rng, "interests", _joined(list(CATEGORIES), interested)),
         }
     )
     return Users(
@@ -203,19 +203,19 @@ def make_users(rng: np.random.Generator, space: Space, count: int, days: int) ->
     )
 
 
-def numbered(prefix: str, numbers: Ints, digits: int) -> pa.Array:
+def number_ids(prefix: str, numbers: Ints, digits: int) -> pa.Array:
     """`numbers` as ids: the prefix and at least `digits` digits, all of one length up to the largest number."""
     digits = max(digits, len(str(int(numbers[-1])))) if len(numbers) else digits
     padded = pc.utf8_lpad(pc.cast(pa.array(numbers), pa.string()), digits, "0")
     return pc.binary_join_element_wise(prefix, padded, "")
 
 
-def named(names: Any, codes: Ints) -> pa.Array:
+def take_names(names: Any, codes: Ints) -> pa.Array:
     """The name of every code, as text."""
     return pa.array(names, pa.string()).take(pa.array(codes))
 
 
-def with_missing(rng: np.random.Generator, column: str, values: pa.Array) -> pa.Array:
+def insert_missing(rng: np.random.Generator, column: str, values: pa.Array) -> pa.Array:
     """`values` with the share `MISSING[column]` replaced by null."""
     missing = pa.array(rng.random(len(values)) < MISSING[column])
     return pc.if_else(missing, pa.scalar(None, values.type), values)
@@ -244,7 +244,7 @@ def _interests(rng: np.random.Generator, count: int) -> npt.NDArray[np.bool_]:
 def _joined(names: list[str], chosen: npt.NDArray[np.bool_]) -> pa.Array:
     """The names that each row chose, joined by `|`."""
     offsets = np.concatenate([[0], chosen.sum(axis=1).cumsum()]).astype(np.int32)
-    lists = pa.ListArray.from_arrays(pa.array(offsets), named(names, np.nonzero(chosen)[1]))
+    lists = pa.ListArray.from_arrays(pa.array(offsets), take_names(names, np.nonzero(chosen)[1]))
     return pc.binary_join(lists, "|")
 
 

@@ -24,10 +24,10 @@ from twotower_tf.config import ExperimentConfig
 from twotower_tf.errors import DataError, unknown_name
 from twotower_tf.index.scann.index_update import NEW
 from twotower_tf.prepare import catalogue, row_rules, user_sql
-from twotower_tf.prepare.schema import RESERVED, FeatureColumn, Inputs, feature_sources
+from twotower_tf.prepare.schema import RESERVED, FeatureColumn, Inputs, list_feature_columns
+from twotower_tf.sql import quote_identifier
 from twotower_tf.tables import duckdb_engine, input_files, quarantine, readers
 from twotower_tf.tables.input_table import Table
-from twotower_tf.tables.values import quoted
 
 Mode = Literal["upsert", "replace"]
 Rows = npt.NDArray[np.int64]
@@ -110,25 +110,27 @@ def read_items(
         DataError: where the table cannot be read or changes meanwhile, lacks a column of the features, or has no
             usable row that holds.
     """
-    named = config.data.item_columns if input_files.suffix(path) in input_files.DELIMITERS else ()
-    sources = input_files.find(Path(), str(path), _FIELD, named, config.data.delimiter)
+    named = config.data.item_columns if input_files.format_suffix(path) in input_files.DELIMITERS else ()
+    sources = input_files.find_files(Path(), str(path), _FIELD, named, config.data.delimiter)
     with (
-        input_files.Snapshot(sources).held(),
+        input_files.FileSnapshot(sources).held(),
         tempfile.TemporaryDirectory(prefix="twotower-") as work,
         duckdb_engine.open_engine(
-            Path(work) / "engine", memory_limit, 0, directories=input_files.directories(sources)
+            Path(work) / "engine", memory_limit, 0, directories=input_files.list_directories(sources)
         ) as connection,
     ):
-        table = readers.read(connection, "item_table", sources, lambda name: True)
-        features = feature_sources(config, "item")
+        table = readers.read_table(connection, "item_table", sources, lambda name: True)
+        features = list_feature_columns(config, "item")
         _check_columns(config, table, features)
         data = config.data
         since = data.items_time if data.items_time in table.columns else ""
         moment = int(time.time() if now is None else now)
-        counts, rejected = catalogue.latest(connection, table, data.item_id, data.timestamp, "item", since, moment)
-        entries = quarantine.entries(connection, table, rejected)
+        counts, rejected = catalogue.create_latest_rows(
+            connection, table, data.item_id, data.timestamp, "item", since, moment
+        )
+        entries = quarantine.build_entries(connection, table, rejected)
         if not counts.used:
-            first = f"; the first, {quarantine.told(entries[0])}: {entries[0]['reason']}" if entries else ""
+            first = f"; the first, {quarantine.format_place(entries[0])}: {entries[0]['reason']}" if entries else ""
             raise DataError(f"{_FIELD}: {path}: none of {counts.read} rows can be used{first}")
         from_table = tuple(column for column in features if column.name != config.data.item_id)
         row_rules.check_numbers(connection, Inputs(table, table, None, (), (), (), from_table))
@@ -160,7 +162,7 @@ def _check_columns(config: ExperimentConfig, table: Table, features: list[Featur
 def _values(
     connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, table: Table, features: list[FeatureColumn]
 ) -> dict[str, str]:
-    """SQL of the catalogue's columns, as `catalogue.items_query` has them."""
+    """SQL of the catalogue's columns, as `catalogue.create_items_query` has them."""
     data = config.data
     values = {"item_id": "l.id"}
     if data.item_name in table.columns:
@@ -172,7 +174,7 @@ def _values(
             value = feature.sql(table.columns[feature.name], "t")
         values.setdefault(feature.name, value)
     others = [name for name in table.columns if name not in values and name not in (data.item_id, *RESERVED)]
-    return values | user_sql.typed(connection, table, others, "t")
+    return values | user_sql.typed_columns(connection, table, others, "t")
 
 
 def _kinds(connection: duckdb.DuckDBPyConnection, schema: pa.Schema) -> dict[str, str]:
@@ -189,10 +191,10 @@ def _fitted(
     """The select list with the types of the known columns, and how many values do not have them."""
     fitted = {name: f"TRY_CAST({value} AS {kinds[name]})" if name in kinds else value for name, value in values.items()}
     counts = [f"count({values[name]}) - count({fitted[name]})" for name in values]
-    found = duckdb_engine.one(
+    found = duckdb_engine.fetch_row(
         connection, f"SELECT {', '.join(counts)} FROM item_latest AS l JOIN item_table AS t ON t.rowid = l.place"
     )
-    selected = ", ".join(f"{value} AS {quoted(name)}" for name, value in fitted.items())
+    selected = ", ".join(f"{value} AS {quote_identifier(name)}" for name, value in fitted.items())
     return selected, {name: count for name, count in zip(values, found, strict=True) if count}
 
 

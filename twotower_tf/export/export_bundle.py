@@ -38,7 +38,7 @@ from twotower_tf.model import two_tower
 from twotower_tf.model.two_tower import TwoTower
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.progress import Progress, silent
-from twotower_tf.tables.time_form import TimeForm
+from twotower_tf.tables.time_parser import TimeParser
 from twotower_tf.train import checkpoints, tower_vectors
 
 Floats = npt.NDArray[np.float32]
@@ -191,7 +191,7 @@ def _write(
 def _time_form(prepared: Prepared) -> dict[str, Any] | None:
     """How the log writes its times, for clients; None for a log without times."""
     form, times = prepared.manifest["time_form"], prepared.manifest["time_range"]
-    return TimeForm(form, *(times or ())).document() if form else None
+    return TimeParser(form, *(times or ())).document() if form else None
 
 
 def _save_tower(run: _Run, side: SideName, path: Path, version: int, searcher: Searcher | None) -> None:

@@ -42,7 +42,7 @@ class ArrayWriter:
         if self._done:
             self._path.replace(before)
         self._width = block.shape[1]
-        self._file = parquet_parts.start_array(self._path, block.dtype, (self._rows, self._width))
+        self._file = parquet_parts.open_array(self._path, block.dtype, (self._rows, self._width))
         if not self._done:
             return
         with before.open("rb") as old:

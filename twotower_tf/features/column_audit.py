@@ -27,8 +27,8 @@ from twotower_tf.features import bucket_counts, tf_columns
 from twotower_tf.features.inputs import SideName, is_multivalued, side_features
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.progress import Progress, silent
-from twotower_tf.tables.duckdb_engine import one, open_engine
-from twotower_tf.tables.values import file_pattern, literal, quoted
+from twotower_tf.sql import file_pattern, quote_identifier, quote_literal
+from twotower_tf.tables.duckdb_engine import fetch_row, open_engine
 
 SCHEMA_VERSION = 1
 COVERED = (0.5, 0.9, 0.99)
@@ -120,7 +120,7 @@ def _relation(prepared: Prepared, side: SideName, names: Sequence[str]) -> str:
     carried = set(prepared.manifest["item_columns_as_of"])
     from_rows = [side == "user" or name in carried for name in names]
     held = [
-        f"e.{quoted(f'{side}.{name}')}" if here else f"i.{quoted(name)}"
+        f"e.{quote_identifier(f'{side}.{name}')}" if here else f"i.{quote_identifier(name)}"
         for name, here in zip(names, from_rows, strict=True)
     ]
     selected = ", ".join(f"{value} AS v{position}" for position, value in enumerate(held))
@@ -140,20 +140,20 @@ def _count(connection: duckdb.DuckDBPyConnection, source: Source, path: Path) ->
     present = " AND ".join(f"{name} IS NOT NULL" for name in names)
     values = source.relation
     if source.separator:
-        split = f"unnest(string_split(v0, {literal(source.separator)}))"
+        split = f"unnest(string_split(v0, {quote_literal(source.separator)}))"
         values = f"SELECT nullif(trim({split}, ' \t\r\n'), '') AS v0, n FROM ({values})"
     connection.execute(
         f"COPY (SELECT {', '.join(names)}, CAST(sum(n) AS BIGINT) AS n FROM ({values}) WHERE {present} GROUP BY ALL) "
-        f"TO {literal(str(path))} (FORMAT parquet)"
+        f"TO {quote_literal(str(path))} (FORMAT parquet)"
     )
-    (total,) = one(connection, f"SELECT coalesce(sum(n), 0) FROM ({source.relation})")
+    (total,) = fetch_row(connection, f"SELECT coalesce(sum(n), 0) FROM ({source.relation})")
     counted = f"read_parquet({file_pattern(path)})"
     levels = connection.execute(f"SELECT n, count(*) FROM {counted} GROUP BY n ORDER BY n DESC").fetchnumpy()
     per_value, how_many = (np.asarray(column, np.int64) for column in levels.values())
     distinct, with_value = int(how_many.sum()), int((per_value * how_many).sum())
     missing = int(total) - with_value
     if source.separator:  # a text may hold several values, or none
-        (missing,) = one(connection, f"SELECT coalesce(sum(n), 0) FROM ({source.relation}) WHERE NOT ({present})")
+        (missing,) = fetch_row(connection, f"SELECT coalesce(sum(n), 0) FROM ({source.relation}) WHERE NOT ({present})")
     listed = connection.execute(
         f"SELECT {', '.join(names)}, n FROM {counted} ORDER BY n DESC, {', '.join(names)} LIMIT {_LISTED}"
     ).fetchall()

@@ -47,7 +47,7 @@ def encode(config: ExperimentConfig, prepared: Prepared, progress: Progress = si
         threads: parts encoded at once, at most two; 0 takes one per core.
     """
     root = prepared.paths.encoded_items.parent
-    workers = min(_WORKERS, threads or resources.cpus())
+    workers = min(_WORKERS, threads or resources.count_cpus())
     with artifacts.atomic_directory(root, replace=True) as staging, ThreadPoolExecutor(workers) as pool:
         total = prepared.num_items + sum(prepared.num_rows(split) for split in SPLITS) + _version_rows(prepared)
         done = 0

@@ -25,8 +25,8 @@ from twotower_tf.config import (
     feature_name,
 )
 from twotower_tf.errors import DataError, unknown_name
-from twotower_tf.prepare.text_forms import written
-from twotower_tf.tables.time_form import SIGNATURE, TimeForm
+from twotower_tf.prepare.text_forms import apply_form
+from twotower_tf.tables.time_parser import SIGNATURE, TimeParser
 from twotower_tf.tables.values import as_text, is_missing
 
 SideName = Literal["user", "item"]
@@ -107,7 +107,7 @@ def split_texts(text: str, separator: str) -> list[str]:
 
 
 def rows_to_arrays(
-    inputs: Sequence[Input], rows: Sequence[Mapping[str, Any]], times: TimeForm = SIGNATURE
+    inputs: Sequence[Input], rows: Sequence[Mapping[str, Any]], times: TimeParser = SIGNATURE
 ) -> dict[str, np.ndarray]:
     """Turns JSON-like rows into a signature's raw tensors.
 
@@ -138,7 +138,7 @@ def _listing(names: set[str]) -> str:
     return ", ".join(sorted(names))
 
 
-def _column(spec: Input, values: list[Any], times: TimeForm) -> np.ndarray:
+def _column(spec: Input, values: list[Any], times: TimeParser) -> np.ndarray:
     if spec.kind == "number":
         return np.array([_number(spec, value) for value in values], np.float32)
     if spec.kind == "time":
@@ -169,7 +169,7 @@ def _text(spec: Input, value: Any) -> bytes:
     if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray):
         raise DataError(f"feature {spec.name!r}: one value is expected; came {value!r}")
     try:
-        return written(as_text(value), spec.form).encode()
+        return apply_form(as_text(value), spec.form).encode()
     except UnicodeError:
         raise DataError(f"feature {spec.name!r}: text of valid Unicode is expected; came {value!r}") from None
 
@@ -207,7 +207,7 @@ def _number(spec: Input, value: Any) -> float:
     return number if math.isfinite(number) else float("nan")
 
 
-def _times(spec: Input, values: list[Any], form: TimeForm) -> np.ndarray:
+def _times(spec: Input, values: list[Any], form: TimeParser) -> np.ndarray:
     seconds = form.read(values)
     for value, found in zip(values, seconds, strict=True):
         if found is None:

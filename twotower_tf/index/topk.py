@@ -25,7 +25,7 @@ _MAGNITUDE = np.int32(0x7FFFFFFF)
 
 def available_threads(threads: int = 0) -> int:
     """The number of threads to use: as asked, or for 0 the CPUs that this process may use."""
-    return threads if threads > 0 else resources.cpus()
+    return threads if threads > 0 else resources.count_cpus()
 
 
 def top_k(scores: Floats, k: int) -> tuple[Columns, Floats]:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import duckdb
 
 from twotower_tf.errors import DataError
+from twotower_tf.sql import quote_literal
 from twotower_tf.tables import timestamps
-from twotower_tf.tables.duckdb_engine import one
+from twotower_tf.tables.duckdb_engine import fetch_row
 from twotower_tf.tables.input_table import Table
-from twotower_tf.tables.values import literal
 
 SEPARATORS = ("|", ";", ",")
 _INTEGER = "-?[0-9]+"
@@ -113,13 +113,13 @@ class TableProfile:
     moments: dict[str, Moment] = field(default_factory=dict)
 
 
-def words(name: str) -> tuple[str, ...]:
+def split_words(name: str) -> tuple[str, ...]:
     """The words of a column's name: `deviceID_v2` is device, id, v, 2."""
     parts = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_a-zA-Z]+", name)
     return tuple(part.lower() for part in parts)
 
 
-def measure(connection: duckdb.DuckDBPyConnection, table: Table) -> TableProfile:
+def profile_table(connection: duckdb.DuckDBPyConnection, table: Table) -> TableProfile:
     """The facts of every column of a table."""
     found = {name: _column(connection, table, name) for name in table.columns}
     moments = {name: moment for name in found if (moment := _moment(connection, table, found[name]))}
@@ -142,9 +142,9 @@ def _column(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> P
         f"approx_quantile({finite}, 0.5)",
         f"approx_quantile({finite}, 0.99)",
         f"avg(length({text}))",
-        *(f"count(*) FILTER (contains({text}, {literal(separator)}))" for separator in SEPARATORS),
+        *(f"count(*) FILTER (contains({text}, {quote_literal(separator)}))" for separator in SEPARATORS),
     ]
-    row = one(connection, f"SELECT {', '.join(facts)} FROM {table.name}")
+    row = fetch_row(connection, f"SELECT {', '.join(facts)} FROM {table.name}")
     present = int(row[0])
     top = connection.execute(
         f"SELECT {text}, count(*) FROM {table.name} WHERE {text} IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 3"
@@ -152,10 +152,10 @@ def _column(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> P
     separator, elements = "", 0
     for mark, count in zip(SEPARATORS, row[10:], strict=True):
         if present and count > _SEPARATED * present:
-            (elements,) = one(
+            (elements,) = fetch_row(
                 connection,
-                f"SELECT count(DISTINCT part) FROM (SELECT trim(unnest(string_split({text}, {literal(mark)}))) AS part "
-                f"FROM {table.name}) WHERE part <> ''",
+                "SELECT count(DISTINCT part) FROM (SELECT trim(unnest(string_split("
+                f"{text}, {quote_literal(mark)}))) AS part FROM {table.name}) WHERE part <> ''",
             )
             if elements <= row[1]:  # no more than whole texts: they come again in other company
                 separator = mark
@@ -163,7 +163,7 @@ def _column(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> P
     low, high, median, tail, length = (float(value) if value is not None else 0.0 for value in row[5:10])
     return Profile(
         name=name,
-        tokens=words(name),
+        tokens=split_words(name),
         rows=table.rows,
         present=present,
         distinct=int(row[1]),
@@ -191,11 +191,11 @@ def _moment(connection: duckdb.DuckDBPyConnection, table: Table, profile: Profil
     if not profile.present or column.kind.endswith("[]") or column.kind == "BOOLEAN":
         return None
     try:
-        clock = timestamps.choose(connection, table.name, column.identifier, column.kind, column=profile.name)
+        clock = timestamps.detect_format(connection, table.name, column.identifier, column.kind, column=profile.name)
     except DataError:
         return None
     seconds = clock.seconds
-    read, first, last, hours, weekdays = one(
+    read, first, last, hours, weekdays = fetch_row(
         connection,
         f"SELECT count({seconds}), min({seconds}), max({seconds}), "
         f"count(DISTINCT floor({seconds} / 3600.0) % 24), count(DISTINCT floor({seconds} / 86400.0) % 7) "
@@ -207,7 +207,7 @@ def _moment(connection: duckdb.DuckDBPyConnection, table: Table, profile: Profil
     return Moment(clock.form, int(first), int(last), places, int(hours), int(weekdays))
 
 
-def predicts(connection: duckdb.DuckDBPyConnection, table: Table, cause: str, effect: str) -> float:
+def measure_association(connection: duckdb.DuckDBPyConnection, table: Table, cause: str, effect: str) -> float:
     """How well one column's value tells another's, 0 to 1.
 
     The share of guesses that go wrong when always the most frequent value is guessed, and that go right when `cause` is
@@ -215,7 +215,7 @@ def predicts(connection: duckdb.DuckDBPyConnection, table: Table, cause: str, ef
     would tell anything, are left out.
     """
     known, told = (f"coalesce({table.text(name)}, '')" for name in (cause, effect))
-    (right, rows) = one(
+    (right, rows) = fetch_row(
         connection,
         f"""
         WITH pairs AS (SELECT {known} AS cause, {told} AS effect, count(*) AS n FROM {table.name} GROUP BY ALL),
@@ -223,7 +223,7 @@ def predicts(connection: duckdb.DuckDBPyConnection, table: Table, cause: str, ef
         SELECT coalesce(sum(best), 0), coalesce(sum(n), 0) FROM causes
         """,
     )
-    (guess,) = one(
+    (guess,) = fetch_row(
         connection,
         f"""
         WITH pairs AS (SELECT {known} AS cause, {told} AS effect FROM {table.name}),
@@ -235,10 +235,10 @@ def predicts(connection: duckdb.DuckDBPyConnection, table: Table, cause: str, ef
     return float(right - guess) / float(rows - guess) if rows > guess else 0.0
 
 
-def overlap(connection: duckdb.DuckDBPyConnection, events: Table, column: str, table: Table, key: str) -> float:
+def measure_overlap(connection: duckdb.DuckDBPyConnection, events: Table, column: str, table: Table, key: str) -> float:
     """The share of the events' distinct ids that the other table has."""
     ids, keys = events.text(column), table.text(key)
-    shared, total = one(
+    shared, total = fetch_row(
         connection,
         f"SELECT count(*) FILTER (id IN (SELECT {keys} FROM {table.name})), count(*) "
         f"FROM (SELECT DISTINCT {ids} AS id FROM {events.name} WHERE {ids} IS NOT NULL)",
@@ -246,7 +246,7 @@ def overlap(connection: duckdb.DuckDBPyConnection, events: Table, column: str, t
     return shared / total if total else 0.0
 
 
-def matches(names: Sequence[str], columns: dict[str, Profile]) -> list[str]:
+def match_names(names: Sequence[str], columns: dict[str, Profile]) -> list[str]:
     """The columns whose plain names are among `names`, in the order of `names`."""
     by_plain = {profile.plain: name for name, profile in columns.items()}
     return [by_plain[name] for name in names if name in by_plain]

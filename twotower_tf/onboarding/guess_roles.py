@@ -57,7 +57,7 @@ class Roles:
     title: Role
 
 
-def guess(
+def guess_column_roles(
     connection: duckdb.DuckDBPyConnection,
     events: TableProfile,
     items: TableProfile | None,
@@ -102,14 +102,14 @@ def _label(events: TableProfile, given: str) -> Role:
         return _settled(given)
     fit = [
         name
-        for name in column_profile.matches(_LABELS, events.columns)
+        for name in column_profile.match_names(_LABELS, events.columns)
         if _is_binary(events.columns[name]) and events.columns[name].distinct == 2
     ]
     if not fit:
         return Role("", "no column of 0 and 1 has the name of a label: every event counts as a positive")
     shares = dict(events.columns[fit[0]].top)
     positive = shares.get("1", shares.get("true", 0.0))
-    return Role(fit[0], f"0 and 1 in every row, {percent(positive)} of them 1; the name says the rest")
+    return Role(fit[0], f"0 and 1 in every row, {format_percent(positive)} of them 1; the name says the rest")
 
 
 def _is_binary(column: Profile) -> bool:
@@ -117,7 +117,7 @@ def _is_binary(column: Profile) -> bool:
 
 
 def _time(events: TableProfile, given: str, taken: set[str]) -> Role:
-    named = [given] if given else column_profile.matches(_TIMES, events.columns)
+    named = [given] if given else column_profile.match_names(_TIMES, events.columns)
     calendar = [name for name, moment in events.moments.items() if not moment.places]
     named += [] if given else [name for name in calendar if name not in named and not _counts(events.columns[name])]
     for name in named:
@@ -158,21 +158,23 @@ def _key(
     for name, column in table.columns.items():
         if name not in events.columns or name in taken or not column.present or column.missing > 0.01:
             continue
-        share = column_profile.overlap(connection, events.table, name, table.table, name)
+        share = column_profile.measure_overlap(connection, events.table, name, table.table, name)
         if column.distinct > 0.5 * column.present and share > 0.5:
             rank = names.index(column.plain) if column.plain in names else len(names)
             found.append((rank, -column.distinct, name, share))
     if not found:
         return Role("", "")
     _, _, name, share = min(found)
-    return Role(name, f"the key of the {kind} table, which has {percent(share)} of the events' ids")
+    return Role(name, f"the key of the {kind} table, which has {format_percent(share)} of the events' ids")
 
 
 def _named(events: TableProfile, kind: str, names: list[str], taken: set[str]) -> Role:
-    for name in column_profile.matches(names, events.columns):
+    for name in column_profile.match_names(names, events.columns):
         column = events.columns[name]
         if name not in taken and column.distinct > 1 and not column.unique:
-            return Role(name, f"its name is a usual one for {_A[kind]} id; {told(column)}{dominant(column)}")
+            return Role(
+                name, f"its name is a usual one for {_A[kind]} id; {format_distinct(column)}{format_dominant(column)}"
+            )
     return Role("", "")
 
 
@@ -197,31 +199,31 @@ def _repeated(events: TableProfile, kind: str, taken: set[str], around: frozense
     return Role(
         best.name,
         f"a guess: no column has a usual name for {_A[kind]} id, and of those whose values come again and that do not "
-        f"tell of the surroundings this has the most values; {told(best)}. Check it",
+        f"tell of the surroundings this has the most values; {format_distinct(best)}. Check it",
     )
 
 
 def _title(table: TableProfile, taken: set[str]) -> Role:
-    for name in column_profile.matches(_TITLES, table.columns):
+    for name in column_profile.match_names(_TITLES, table.columns):
         if name not in taken and table.columns[name].numbers < table.columns[name].present:
             return Role(name, "a name to show to people")
     return Role("", "")
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     """A share in words."""
     return f"{100 * share:.0f} %" if share in (0.0, 1.0) or 0.1 <= share < 0.995 else f"{100 * share:.2g} %"
 
 
-def told(column: Profile) -> str:
+def format_distinct(column: Profile) -> str:
     """How many values a column has."""
     about = "" if column.exact else "about "
     return f"{about}{column.distinct:,} values in {column.present:,} rows"
 
 
-def dominant(column: Profile) -> str:
+def format_dominant(column: Profile) -> str:
     """A warning where one value has much of the rows; "" else."""
     if not column.top or column.top[0][1] < 0.3:
         return ""
     value, share = column.top[0]
-    return f'; {value!r} alone has {percent(share)} of the rows and may stand for "unknown"'
+    return f'; {value!r} alone has {format_percent(share)} of the rows and may stand for "unknown"'

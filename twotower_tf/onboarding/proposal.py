@@ -15,11 +15,12 @@ from twotower_tf.features import bucket_counts
 from twotower_tf.onboarding import column_profile, guess_roles
 from twotower_tf.onboarding.column_profile import Profile, TableProfile
 from twotower_tf.onboarding.guess_roles import Roles
+from twotower_tf.prepare import date_split
 from twotower_tf.prepare.schema import RESERVED, TABLES
-from twotower_tf.tables import days, input_files, readers
-from twotower_tf.tables.duckdb_engine import one
-from twotower_tf.tables.input_files import Source
-from twotower_tf.tables.values import python_text
+from twotower_tf.tables import input_files, readers
+from twotower_tf.tables.duckdb_engine import fetch_row
+from twotower_tf.tables.input_files import InputFile
+from twotower_tf.tables.values import python_literal
 
 _LOOKED_AT = 1 << 30  # bytes of the log: enough to guess from
 _MOST_BUCKETS = 10_000_000
@@ -75,7 +76,9 @@ class Proposal:
     more: dict[str, Line] = field(default_factory=dict)
 
 
-def propose(connection: duckdb.DuckDBPyConnection, paths: Mapping[str, str], given: Mapping[str, str]) -> Proposal:
+def propose_config(
+    connection: duckdb.DuckDBPyConnection, paths: Mapping[str, str], given: Mapping[str, str]
+) -> Proposal:
     """Looks at the tables and decides.
 
     Args:
@@ -86,23 +89,23 @@ def propose(connection: duckdb.DuckDBPyConnection, paths: Mapping[str, str], giv
     Raises:
         DataError: for tables that cannot be read or have no columns for the ids.
     """
-    root, relative = common_root(paths)
+    root, relative = find_common_root(paths)
     profiles: dict[str, TableProfile] = {}
     notes = []
     for name in TABLES:
         if not paths.get(name):
             continue
-        sources = input_files.find(Path(root), relative[name], f"--{name}")
+        sources = input_files.find_files(Path(root), relative[name], f"--{name}")
         some = _some(sources) if name == "events" else sources
         if len(some) < len(sources):
             notes.append(f"Figures are of {len(some)} of the {len(sources)} files of the events.")
-        table = readers.read(connection, f"init_{name}", some, lambda column: True)
+        table = readers.read_table(connection, f"init_{name}", some, lambda column: True)
         if not table.rows:
             raise DataError(f"--{name}: {paths[name]}: no rows")
-        profiles[name] = column_profile.measure(connection, table)
+        profiles[name] = column_profile.profile_table(connection, table)
     events, items, users = (profiles.get(name) for name in TABLES)
     assert events is not None
-    roles = guess_roles.guess(connection, events, items, users, given)
+    roles = guess_roles.guess_column_roles(connection, events, items, users, given)
     proposal = Proposal(root, relative, roles, notes=notes)
     for side, table_profile, role in (("items", items, roles.item), ("users", users, roles.user)):
         if table_profile is not None and role.column not in table_profile.columns:
@@ -114,11 +117,11 @@ def propose(connection: duckdb.DuckDBPyConnection, paths: Mapping[str, str], giv
     _tables_in_time(connection, proposal, items, users)
     _lists(connection, proposal, events)
     _features(connection, proposal, events, items, users)
-    _choose_split(proposal, events, input_files.find(Path(root), relative["events"], "--events"))
+    _choose_split(proposal, events, input_files.find_files(Path(root), relative["events"], "--events"))
     return proposal
 
 
-def common_root(paths: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+def find_common_root(paths: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     """The directory that holds all tables, and the paths below it."""
     given = {name: path for name, path in paths.items() if path}
     fixed = []
@@ -134,7 +137,7 @@ def common_root(paths: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     return str(common), {name: str(Path(path).relative_to(common)) for name, path in given.items()}
 
 
-def _some(sources: Sequence[Source]) -> list[Source]:
+def _some(sources: Sequence[InputFile]) -> list[InputFile]:
     """Files from all over the log, not much more of it than is needed."""
     total = sum(source.path.stat().st_size for source in sources)
     every = max(1, -(-total // _LOOKED_AT))
@@ -155,13 +158,13 @@ def _tables_in_time(
             continue
         if _pairs(connection, table, role.column, times[0]) > 0.99:
             why = f"{key.present:,} rows of {key.distinct:,} ids: an event sees the one that held at its time"
-            proposal.more[f"{name}_time"] = Line(python_text(times[0]), why)
+            proposal.more[f"{name}_time"] = Line(python_literal(times[0]), why)
 
 
 def _pairs(connection: duckdb.DuckDBPyConnection, profile: TableProfile, one_column: str, other: str) -> float:
     """How many different pairs two columns have, as a share of the rows that have both."""
     first, second = profile.table.text(one_column), profile.table.text(other)
-    pairs, rows = one(
+    pairs, rows = fetch_row(
         connection,
         f"SELECT count(DISTINCT ({first}, {second})), count(*) FROM {profile.table.name} "
         f"WHERE {first} IS NOT NULL AND {second} IS NOT NULL",
@@ -173,8 +176,8 @@ def _lists(connection: duckdb.DuckDBPyConnection, proposal: Proposal, events: Ta
     """A column of lists and one of places in them, where hardly a place stands twice in a list."""
     roles = proposal.roles
     taken = {roles.user.column, roles.item.column, roles.time.column, roles.label.column}
-    lists = [name for name in column_profile.matches(_LISTS, events.columns) if name not in taken]
-    places = [name for name in column_profile.matches(_PLACES, events.columns) if name not in taken]
+    lists = [name for name in column_profile.match_names(_LISTS, events.columns) if name not in taken]
+    places = [name for name in column_profile.match_names(_PLACES, events.columns) if name not in taken]
     if not lists or not places:
         return
     group, place = events.columns[lists[0]], events.columns[places[0]]
@@ -182,8 +185,8 @@ def _lists(connection: duckdb.DuckDBPyConnection, proposal: Proposal, events: Ta
         return
     if _pairs(connection, events, group.name, place.name) > 0.99:
         why = f"{group.distinct:,} lists of {group.present / group.distinct:.1f} items; for SkipAbove() negatives"
-        proposal.more["list_id"] = Line(python_text(group.name), why)
-        proposal.more["position"] = Line(python_text(place.name), "the place in the list, from the top")
+        proposal.more["list_id"] = Line(python_literal(group.name), why)
+        proposal.more["position"] = Line(python_literal(place.name), "the place in the list, from the top")
         proposal.left_out |= {group.name: "the list (data.list_id)", place.name: "the place in it (data.position)"}
 
 
@@ -198,7 +201,7 @@ def _features(
     add = proposal.lines
     item, user = (events.columns[role.column] for role in (roles.item, roles.user))
     add["item"].append(_hash(item, "the item itself"))
-    add["user"].append(_hash(user, f"the user{guess_roles.dominant(user)}"))
+    add["user"].append(_hash(user, f"the user{guess_roles.format_dominant(user)}"))
     ids = {roles.item.column, roles.user.column}
     for side, table in (("item", items), ("user", users)):
         for name, column in table.columns.items() if table else ():
@@ -217,19 +220,23 @@ def _features(
             proposal.left_out[name] = reason
             continue
         in_items = items is not None and name in items.columns
-        told = column_profile.predicts(connection, events.table, roles.item.column, name)
+        told = column_profile.measure_association(connection, events.table, roles.item.column, name)
         about_item = (in_items or told > 0.8) and name not in RESERVED
-        why = f"; the item tells it in {guess_roles.percent(told)} of the cases" if about_item and not in_items else ""
+        why = (
+            f"; the item tells it in {guess_roles.format_percent(told)} of the cases"
+            if about_item and not in_items
+            else ""
+        )
         add["item" if about_item else "user"].append(_line(column, why))
     moment = events.moments.get(roles.time.column)
     if moment is not None and not moment.places:
         if moment.hours > 1:
-            add["user"].append(Line(f"Hour({python_text(roles.time.column)})", "of the event, UTC"))
+            add["user"].append(Line(f"Hour({python_literal(roles.time.column)})", "of the event, UTC"))
         if moment.weekdays > 1:
-            add["user"].append(Line(f"Weekday({python_text(roles.time.column)})", "of the event, UTC"))
+            add["user"].append(Line(f"Weekday({python_literal(roles.time.column)})", "of the event, UTC"))
     if roles.time.column and user.present > 1.5 * user.distinct:
         add["user"].append(
-            Line(f"History(of={python_text(roles.item.column)}, length=50)", "what the user liked before the event")
+            Line(f"History(of={python_literal(roles.item.column)}, length=50)", "what the user liked before the event")
         )
 
 
@@ -249,7 +256,9 @@ def _unfit(column: Profile, table: TableProfile | None, roles: Roles) -> str:
     if column.name == roles.title.column:
         return "shown as the item's name"
     if column.unique and not _is_real(column):
-        return f"{guess_roles.told(column)}: almost every row has its own, as ids of events and free texts do"
+        return (
+            f"{guess_roles.format_distinct(column)}: almost every row has its own, as ids of events and free texts do"
+        )
     if column.length > 60:
         return f"free text of {column.length:.0f} characters on average"
     return ""
@@ -261,9 +270,9 @@ def _leaks(connection: duckdb.DuckDBPyConnection, events: TableProfile, column: 
         if not any(re.fullmatch(r"\d+|d|h|\d+[dh]", token) for token in column.tokens):
             return "by its name known only after the event"
     if roles.label.column:
-        told = column_profile.predicts(connection, events.table, column.name, roles.label.column)
+        told = column_profile.measure_association(connection, events.table, column.name, roles.label.column)
         if told > 0.9 and column.distinct < 0.5 * column.present:
-            share = guess_roles.percent(told)
+            share = guess_roles.format_percent(told)
             return f"it tells the label ({share} of the cases that chance does not), so it is made after it"
     return ""
 
@@ -280,10 +289,10 @@ def _is_number(column: Profile) -> bool:
 
 
 def _line(column: Profile, why: str = "") -> Line:
-    name = python_text(column.name)
+    name = python_literal(column.name)
     if column.separator:
         size = _buckets(column.elements)
-        code = f"Tags({name}, buckets={size}, separator={python_text(column.separator)})"
+        code = f"Tags({name}, buckets={size}, separator={python_literal(column.separator)})"
         return Line(code, f"{column.elements:,} values, several in one text{_missing(column)}{why}")
     if not _is_number(column):
         return _hash(column, why.removeprefix("; "))
@@ -298,11 +307,11 @@ def _hash(column: Profile, why: str = "") -> Line:
     size = _buckets(column.distinct)
     share = bucket_counts.expected_sharing(column.distinct, int(size.replace("_", "")))
     about = "" if column.exact else "about "
-    shared = f", {guess_roles.percent(share)} share a bucket" if share > 2 * bucket_counts.TARGET else ""
+    shared = f", {guess_roles.format_percent(share)} share a bucket" if share > 2 * bucket_counts.TARGET else ""
     comment = f"{about}{column.distinct:,} values{_missing(column)}{shared}"
     if column.top and column.top[0][1] >= 0.01 and "alone" not in why:
-        comment += f"; {column.top[0][0]!r} has {guess_roles.percent(column.top[0][1])}"
-    return Line(f"Hash({python_text(column.name)}, buckets={size})", f"{comment}; {why}" if why else comment)
+        comment += f"; {column.top[0][0]!r} has {guess_roles.format_percent(column.top[0][1])}"
+    return Line(f"Hash({python_literal(column.name)}, buckets={size})", f"{comment}; {why}" if why else comment)
 
 
 def _buckets(distinct: int) -> str:
@@ -310,12 +319,12 @@ def _buckets(distinct: int) -> str:
 
 
 def _missing(column: Profile) -> str:
-    return f", {guess_roles.percent(column.missing)} missing" if column.missing else ""
+    return f", {guess_roles.format_percent(column.missing)} missing" if column.missing else ""
 
 
-def _choose_split(proposal: Proposal, events: TableProfile, sources: Sequence[Source]) -> None:
+def _choose_split(proposal: Proposal, events: TableProfile, sources: Sequence[InputFile]) -> None:
     roles, rows = proposal.roles, events.table.rows
-    partitions = {days.parse(dict(source.partition).get(days.PARTITION, "")) for source in sources}
+    partitions = {date_split.parse_day(dict(source.partition).get(date_split.PARTITION, "")) for source in sources}
     span = len(partitions) if None not in partitions else 0
     moment = events.moments.get(roles.time.column)
     user = events.columns[roles.user.column]

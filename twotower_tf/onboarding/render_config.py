@@ -7,23 +7,23 @@ import textwrap
 from collections.abc import Iterable
 
 from twotower_tf.onboarding.proposal import Proposal
-from twotower_tf.tables.values import python_text
+from twotower_tf.tables.values import python_literal
 
 
-def render(proposal: Proposal, name: str, where: str) -> str:
+def render_proposal(proposal: Proposal, name: str, where: str) -> str:
     """The configuration file: `name` of the experiment, `where` it will stand."""
     roles, evaluation = proposal.roles, proposal.evaluation.code
     classes = {re.match(r"\w+", line.code).group() for side in proposal.lines.values() for line in side}  # type: ignore[union-attr]
     classes |= {"DataConfig", "ExperimentConfig", "InBatch", "InBatchSoftmax", "SamplingConfig", "TrainConfig"}
     classes |= {line.code.partition("(")[0] for line in (proposal.split, proposal.evaluation) if line.code}
-    data = [("root", python_text(proposal.root), "relative to where you run twotower")]
-    data += [(table, python_text(path), "") for table, path in proposal.paths.items()]
-    data += [("user_id", python_text(roles.user.column), roles.user.why)]
-    data += [("item_id", python_text(roles.item.column), roles.item.why)]
-    data += [("timestamp", python_text(roles.time.column), roles.time.why)]
-    data += [("label", python_text(roles.label.column), roles.label.why)]
+    data = [("root", python_literal(proposal.root), "relative to where you run twotower")]
+    data += [(table, python_literal(path), "") for table, path in proposal.paths.items()]
+    data += [("user_id", python_literal(roles.user.column), roles.user.why)]
+    data += [("item_id", python_literal(roles.item.column), roles.item.why)]
+    data += [("timestamp", python_literal(roles.time.column), roles.time.why)]
+    data += [("label", python_literal(roles.label.column), roles.label.why)]
     if roles.title.column:
-        data += [("item_name", python_text(roles.title.column), roles.title.why)]
+        data += [("item_name", python_literal(roles.title.column), roles.title.why)]
     data += [(name, line.code, line.comment) for name, line in proposal.more.items()]
     data += [("split", proposal.split.code, proposal.split.comment)]
     notes = [
@@ -47,7 +47,7 @@ def render(proposal: Proposal, name: str, where: str) -> str:
         "def get_config() -> ExperimentConfig:",
         '    """The experiment."""',
         "    return ExperimentConfig(",
-        f"        name={python_text(name)},",
+        f"        name={python_literal(name)},",
         "        data=DataConfig(",
         *_commented((f"            {key}={value},", comment) for key, value, comment in data),
         "        ),",

@@ -20,8 +20,8 @@ from twotower_tf.prepare import catalogue, row_rules, schema
 from twotower_tf.prepare.schema import Inputs
 from twotower_tf.progress import Progress, silent
 from twotower_tf.tables import input_files, input_table, quarantine, readers, row_sample
-from twotower_tf.tables.input_files import Source
-from twotower_tf.tables.readers import schema_misfits
+from twotower_tf.tables.input_files import InputFile
+from twotower_tf.tables.readers import parquet
 
 _TOLD = 5  # rows of one reason and file
 
@@ -43,7 +43,7 @@ class Report:
     rows: dict[str, int] = field(default_factory=dict)
 
 
-def validate(
+def validate_tables(
     connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, directory: Path, progress: Progress = silent
 ) -> Report:
     """Looks at every file of the configuration.
@@ -55,22 +55,22 @@ def validate(
         progress: told of each file.
     """
     report = Report()
-    found: dict[str, list[Source]] = {}
+    found: dict[str, list[InputFile]] = {}
     for table in schema.TABLES:
         try:
-            found[table] = input_files.find_table(config.data, table)
+            found[table] = schema.find_table(config.data, table)
         except DataError as error:
             report.problems.append(str(error))
             found[table] = []
     total, done = sum(map(len, found.values())), 0
-    samples: dict[str, list[Source]] = {}
+    samples: dict[str, list[InputFile]] = {}
     for name, sources in found.items():
         samples[name] = []
         for source in sources:
             progress("validate", done, total)
             done += 1
             try:
-                samples[name].append(row_sample.take(source, directory))
+                samples[name].append(row_sample.sample_file(source, directory))
             except DataError as error:
                 report.problems.append(str(error))
         report.files[name] = len(sources)
@@ -82,25 +82,25 @@ def validate(
     return report
 
 
-def _shapes(config: ExperimentConfig, name: str, sources: list[Source], report: Report) -> None:
+def _shapes(config: ExperimentConfig, name: str, sources: list[InputFile], report: Report) -> None:
     """Schemas against each other; drops files that no other can be read with."""
     if not sources:
         return
     if sources[0].suffix in input_files.PARQUET:
         schemas = [pq.read_schema(source.path) for source in sources]
-        wanted = schema.event_columns(config) if name == "events" else lambda column: True
-        misfits = list(schema_misfits.type_misfits(sources, schemas, wanted))
+        wanted = schema.select_event_columns(config) if name == "events" else lambda column: True
+        misfits = list(parquet.find_type_conflicts(sources, schemas, wanted))
         report.problems += [misfit for _, misfit in misfits]
         sources[:] = [source for source in sources if source not in {at_fault for at_fault, _ in misfits}]
         return
     if sources[0].suffix not in input_files.DELIMITERS:
         return
-    heads = {source.name: input_files.head(source) for source in sources}
+    heads = {source.name: input_files.read_header(source) for source in sources}
     report.notes += [f"{source} is empty" for source, head in heads.items() if head is None]
     if name != "events":
         return
     known = {column for head in heads.values() if head for column in head[0]}
-    for field_name, column in schema.required(config).items():
+    for field_name, column in schema.list_required_columns(config).items():
         lacking = [source for source, head in heads.items() if head and column not in head[0]]
         if column in known:  # the first of them is told with the other columns
             report.problems += [
@@ -112,15 +112,15 @@ def _shapes(config: ExperimentConfig, name: str, sources: list[Source], report: 
 def _rows(
     connection: duckdb.DuckDBPyConnection,
     config: ExperimentConfig,
-    samples: dict[str, list[Source]],
+    samples: dict[str, list[InputFile]],
     report: Report,
 ) -> None:
     read: dict[str, input_table.Table | None] = {}
-    wanted = {"events": schema.event_columns(config)}
+    wanted = {"events": schema.select_event_columns(config)}
     for name, table in (("events", "events"), ("items", "item_table"), ("users", "user_table")):
         try:
             keep = wanted.get(name, lambda column: True)
-            read[name] = readers.read(connection, table, samples[name], keep) if samples[name] else None
+            read[name] = readers.read_table(connection, table, samples[name], keep) if samples[name] else None
         except DataError as error:
             report.problems.append(str(error))
             return
@@ -130,24 +130,24 @@ def _rows(
     for name, each in read.items():
         if each is not None:
             report.rows[name] = each.rows
-            report.problems += schema.no_rows(config.data, name, each)
+            report.problems += schema.find_empty(config.data, name, each)
     if any(each is not None and not each.known for each in read.values()):
         return  # without a header nothing in it is known
-    misfits = list(schema.misfits(config, events, items, users))
+    misfits = list(schema.find_mismatches(config, events, items, users))
     report.problems += misfits
     if misfits or not events.rows:
         _malformed(connection, config, [events, items, users], {}, report)
         return
-    from_events, from_table = schema.divide(config, "user", events, users)
-    item_from_events, item_from_table = schema.divide(config, "item", events, items)
+    from_events, from_table = schema.divide_columns(config, "user", events, users)
+    item_from_events, item_from_table = schema.divide_columns(config, "item", events, items)
     inputs = Inputs(events, items, users, from_events, from_table, item_from_events, item_from_table)
-    faults = list(row_rules.faults(connection, config, inputs))
+    faults = list(row_rules.find_faults(connection, config, inputs))
     report.problems += faults
     rejected: dict[str, list[tuple[int, str]]] = {}
     if not faults:
-        row_rules.judge(connection, config, inputs)
+        row_rules.validate_events(connection, config, inputs)
         rejected["events"] = connection.execute(
-            "SELECT place, reason FROM judged WHERE reason IS NOT NULL ORDER BY place"
+            "SELECT place, reason FROM validated_events WHERE reason IS NOT NULL ORDER BY place"
         ).fetchall()
     data = config.data
     for each, column, side, since in (
@@ -157,7 +157,7 @@ def _rows(
         if each is None:
             continue
         try:
-            _, rejected[each.name] = catalogue.latest(connection, each, column, data.timestamp, side, since)
+            _, rejected[each.name] = catalogue.create_latest_rows(connection, each, column, data.timestamp, side, since)
         except DataError as error:
             report.problems.append(str(error))
     _malformed(connection, config, [events, items, users], rejected, report)
@@ -175,10 +175,10 @@ def _malformed(
     for table in read:
         if table is None:
             continue
-        entries: list[dict[str, Any]] = quarantine.entries(connection, table, rejected.get(table.name, []))
+        entries: list[dict[str, Any]] = quarantine.build_entries(connection, table, rejected.get(table.name, []))
         for entry in entries:
             kind = entry["reason"].split("'")[0]
-            told.setdefault((entry["file"], kind), []).append(f"{quarantine.told(entry)}: {entry['reason']}")
+            told.setdefault((entry["file"], kind), []).append(f"{quarantine.format_place(entry)}: {entry['reason']}")
     for (file, _), lines in told.items():
         report.problems += lines[:_TOLD]
         if len(lines) > _TOLD:

@@ -6,7 +6,7 @@ table has it, then by place); a column that only the events carry has the value 
 time is `last_event`. Users are those with a used event, and have their latest values in the same way: where the events
 carry a user's column, that of the latest used event.
 
-A run that continues an earlier one carries both on: a value stays where neither table nor log has a newer one.
+A run that continues a previous one carries both on: a value stays where neither table nor log has a newer one.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ import duckdb
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.errors import DataError
 from twotower_tf.prepare import row_rules, user_sql
-from twotower_tf.prepare.schema import RESERVED, FeatureColumn, Inputs, Side, feature_sources
+from twotower_tf.prepare.schema import RESERVED, FeatureColumn, Inputs, Side, list_feature_columns
+from twotower_tf.sql import quote_identifier, quote_literal
 from twotower_tf.tables import timestamps
-from twotower_tf.tables.duckdb_engine import one
+from twotower_tf.tables.duckdb_engine import fetch_row
 from twotower_tf.tables.input_table import Column, Table
-from twotower_tf.tables.values import literal, quoted, text_sql
+from twotower_tf.tables.values import text_sql
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class TableCounts:
     quarantined: int
 
 
-def latest(
+def create_latest_rows(
     connection: duckdb.DuckDBPyConnection,
     table: Table,
     id_column: str,
@@ -69,22 +70,24 @@ def latest(
         DataError: where most times in `since` cannot be read.
     """
     text = table.text(id_column)
-    faults = row_rules.unusable_id(name, id_column, text)
+    faults = row_rules.id_faults_sql(name, id_column, text)
     ts = "CAST(NULL AS BIGINT)"
     if since:
         column = table.columns[since]
-        clock = timestamps.choose(
+        clock = timestamps.detect_format(
             connection, table.name, column.identifier, column.kind, column=since, field=f"data.{name}s_time"
         )
         ts, time = clock.micros, table.text(since)
         faults += (
-            f"WHEN {time} IS NULL THEN {literal(f'no time: column {since!r} is empty')} "
+            f"WHEN {time} IS NULL THEN {quote_literal(f'no time: column {since!r} is empty')} "
             f"WHEN {ts} IS NULL THEN 'time ''' || {time} || ''' is not {clock.form}' "
         )
     elif event_time in table.columns:
         column = table.columns[event_time]
         with contextlib.suppress(DataError):  # a column of that name with another meaning: file order decides
-            ts = timestamps.choose(connection, table.name, column.identifier, column.kind, column=event_time).micros
+            ts = timestamps.detect_format(
+                connection, table.name, column.identifier, column.kind, column=event_time
+            ).micros
     connection.execute(
         f"""
         CREATE TABLE {name}_rows AS
@@ -95,7 +98,9 @@ def latest(
         FROM named
         """
     )
-    used, bad = one(connection, f"SELECT count(*) FILTER (used), count(*) FILTER (reason IS NOT NULL) FROM {name}_rows")
+    used, bad = fetch_row(
+        connection, f"SELECT count(*) FILTER (used), count(*) FILTER (reason IS NOT NULL) FROM {name}_rows"
+    )
     begun = f"WHERE ts <= {now * timestamps.MICROSECONDS}" if since and now is not None else ""
     rejected = connection.execute(
         f"SELECT place, reason FROM {name}_rows WHERE reason IS NOT NULL ORDER BY place"
@@ -114,46 +119,46 @@ def latest(
     return TableCounts(table.rows + malformed, used, table.rows - used - bad, bad + malformed), rejected
 
 
-def number(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> None:
-    """Creates `users` and `items` (id, row) and `keys`: the used events by row numbers.
+def number_ids(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> None:
+    """Creates `users` and `items` (id, row) and `used_events`: the used events by row numbers.
 
-    Where an earlier run is continued, its users and items keep their numbers, and new ones follow.
+    Where a previous run is continued, its users and items keep their numbers, and new ones follow.
     """
-    used = "FROM judged WHERE reason IS NULL AND NOT excluded"
+    used = "FROM validated_events WHERE reason IS NULL AND NOT excluded"
     more = " UNION SELECT id AS item_id FROM item_latest" if inputs.items is not None else ""
     _number(connection, "user", f"SELECT DISTINCT user_id {used}", inputs.continued)
     _number(connection, "item", f"SELECT DISTINCT item_id {used}{more}", inputs.continued)
     connection.execute(
         f"""
-        CREATE TABLE keys AS
+        CREATE TABLE used_events AS
         SELECT place, user_row, item_row, ts, label, given{"".join(f", {name}" for name in inputs.keys)}
-        FROM judged JOIN users USING (user_id) JOIN items USING (item_id)
+        FROM validated_events JOIN users USING (user_id) JOIN items USING (item_id)
         WHERE reason IS NULL AND NOT excluded
         """
     )
 
 
 def _number(connection: duckdb.DuckDBPyConnection, side: str, ids: str, continued: bool) -> None:
-    first, earlier, fresh = 0, "", f"({ids})"
+    first, previous, fresh = 0, "", f"({ids})"
     if continued:
-        (first,) = one(connection, f"SELECT count(*) FROM earlier_{side}s")
-        earlier = f"SELECT {side}_id, {side}_row FROM earlier_{side}s UNION ALL"
-        fresh = f"(SELECT n.{side}_id FROM ({ids}) AS n ANTI JOIN earlier_{side}s AS g ON g.{side}_id = n.{side}_id)"
+        (first,) = fetch_row(connection, f"SELECT count(*) FROM previous_{side}s")
+        previous = f"SELECT {side}_id, {side}_row FROM previous_{side}s UNION ALL"
+        fresh = f"(SELECT n.{side}_id FROM ({ids}) AS n ANTI JOIN previous_{side}s AS g ON g.{side}_id = n.{side}_id)"
     connection.execute(
-        f"CREATE TABLE {side}s AS {earlier} SELECT {side}_id, "
+        f"CREATE TABLE {side}s AS {previous} SELECT {side}_id, "
         f"CAST({first} + row_number() OVER (ORDER BY {side}_id) - 1 AS INTEGER) AS {side}_row FROM {fresh}"
     )
 
 
-def items_query(
+def create_items_query(
     connection: duckdb.DuckDBPyConnection,
     config: ExperimentConfig,
     inputs: Inputs,
-    earlier: Mapping[str, Column] | None = None,
+    previous: Mapping[str, Column] | None = None,
 ) -> str:
     """Creates `item_events` (each item's latest used event) and gives the SQL of `items.parquet`.
 
-    `earlier` has the columns of `earlier_items` (`g`): its values stay where neither table nor log has a newer one.
+    `previous` has the columns of `previous_items` (`g`): its values stay where neither table nor log has a newer one.
     """
     _latest_events(connection, "item")
     connection.execute(
@@ -164,7 +169,7 @@ def items_query(
     table, events = inputs.items, inputs.events
     from_table = table.columns if table is not None else {}
     kinds: dict[str, str] = {}
-    features = {column.name: column for column in feature_sources(config, "item")}
+    features = {column.name: column for column in list_feature_columns(config, "item")}
     name = "NULL"
     if data.item_name:
         name = (
@@ -178,35 +183,35 @@ def items_query(
             values[feature.name] = _feature(feature, data.item_id, table, events)
     if table is not None:
         others = [column for column in from_table if column not in values and column not in (data.item_id, *RESERVED)]
-        kinds = user_sql.value_kinds(connection, table, others)  # for filters
-        if earlier is not None:
-            kinds |= {name: "VARCHAR" for name, kind in kinds.items() if _clashes(earlier.get(name), kind)}
-        values |= {name: user_sql.of_kind(table, name, kind, "t") for name, kind in kinds.items()}
-    if earlier is not None:
+        kinds = user_sql.infer_types(connection, table, others)  # for filters
+        if previous is not None:
+            kinds |= {name: "VARCHAR" for name, kind in kinds.items() if _clashes(previous.get(name), kind)}
+        values |= {name: user_sql.cast_column(table, name, kind, "t") for name, kind in kinds.items()}
+    if previous is not None:
         for name in list(values)[1:]:
-            before, now = _before(earlier.get(name), kinds.get(name, "")), values[name]
+            before, now = _before(previous.get(name), kinds.get(name, "")), values[name]
             column = data.item_name if name == "item_name" else name
             silent = [] if column in from_table and column not in events.columns else [_NO_NEWER_EVENT]
             silent += ["l.id IS NULL"] if table is not None else []
             values[name] = f"CASE WHEN {' AND '.join(silent)} THEN coalesce({before}, {now}) ELSE {now} END"
     values["train_count"] = "coalesce(c.train_count, 0)"
     last = timestamps.seconds_sql("last.ts")
-    values["last_event"] = last if earlier is None else f"greatest({last}, g.last_event)"
+    values["last_event"] = last if previous is None else f"greatest({last}, g.last_event)"
     joins = "LEFT JOIN item_events AS last ON last.item_row = i.item_row LEFT JOIN events AS e ON e.rowid = last.place "
     joins += "LEFT JOIN item_counts AS c ON c.item_row = i.item_row "
     if table is not None:
         joins += "LEFT JOIN item_latest AS l ON l.id = i.item_id LEFT JOIN item_table AS t ON t.rowid = l.place"
-    if earlier is not None:
-        joins += " LEFT JOIN earlier_items AS g ON g.item_row = i.item_row"
-    selected = ", ".join(f"{expression} AS {quoted(column)}" for column, expression in values.items())
+    if previous is not None:
+        joins += " LEFT JOIN previous_items AS g ON g.item_row = i.item_row"
+    selected = ", ".join(f"{expression} AS {quote_identifier(column)}" for column, expression in values.items())
     return f"SELECT {selected} FROM items AS i {joins} ORDER BY i.item_row"
 
 
-def users_query(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> str:
+def create_users_query(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> str:
     """Creates `user_events` (each user's latest used event) and gives the SQL of `users.parquet`.
 
-    A source column NAME of the user features is `user.NAME` there, as in the examples. Where an earlier run is
-    continued, the values of `earlier_users` (`g`) stay where neither table nor log has a newer one.
+    A source column NAME of the user features is `user.NAME` there, as in the examples. Where a previous run is
+    continued, the values of `previous_users` (`g`) stay where neither table nor log has a newer one.
     """
     _latest_events(connection, "user")
     values: dict[str, str] = {}
@@ -220,12 +225,12 @@ def users_query(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> str:
         joins += "LEFT JOIN user_latest AS l ON l.id = u.user_id LEFT JOIN user_table AS t ON t.rowid = l.place "
     if inputs.continued:
         last = f"greatest({last}, g.last_event)"
-        joins += "LEFT JOIN earlier_users AS g ON g.user_row = u.user_row "
+        joins += "LEFT JOIN previous_users AS g ON g.user_row = u.user_row "
         for features, silent in ((inputs.user_from_events, _NO_NEWER_EVENT), (inputs.user_from_table, "l.id IS NULL")):
             for feature in features:
-                before = f"g.{quoted(f'user.{feature.name}')}"
+                before = f"g.{quote_identifier(f'user.{feature.name}')}"
                 values[feature.name] = f"CASE WHEN {silent} THEN {before} ELSE {values[feature.name]} END"
-    selected = "".join(f", {value} AS {quoted(f'user.{name}')}" for name, value in values.items())
+    selected = "".join(f", {value} AS {quote_identifier(f'user.{name}')}" for name, value in values.items())
     return (
         f"SELECT u.user_id, u.train_count, {last} AS last_event{selected} "
         f"FROM user_counts AS u {joins}ORDER BY u.user_row"
@@ -233,7 +238,7 @@ def users_query(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> str:
 
 
 _BEFORE_ALL = -(1 << 62)  # the time of an event without one
-# an earlier run's latest event is later than this one's; of one second the new one counts
+# a previous run's latest event is later than this one's; of one second the new one counts
 _NO_NEWER_EVENT = (
     f"(last.place IS NULL OR coalesce({timestamps.seconds_sql('last.ts')}, {_BEFORE_ALL}) < "
     f"coalesce(g.last_event, {_BEFORE_ALL}))"
@@ -245,24 +250,24 @@ def _latest_events(connection: duckdb.DuckDBPyConnection, side: Side) -> None:
     connection.execute(
         f"""
         CREATE TABLE {side}_events AS
-        WITH latest AS (SELECT {side}_row, max(ts) AS ts FROM split_keys GROUP BY {side}_row)
+        WITH latest AS (SELECT {side}_row, max(ts) AS ts FROM split_events GROUP BY {side}_row)
         SELECT k.{side}_row, max(k.place) AS place, max(k.ts) AS ts
-        FROM split_keys AS k JOIN latest ON k.{side}_row = latest.{side}_row AND k.ts IS NOT DISTINCT FROM latest.ts
+        FROM split_events AS k JOIN latest ON k.{side}_row = latest.{side}_row AND k.ts IS NOT DISTINCT FROM latest.ts
         GROUP BY k.{side}_row
         """
     )
 
 
-def _clashes(earlier: Column | None, kind: str) -> bool:
+def _clashes(previous: Column | None, kind: str) -> bool:
     """Whether a column's values had a type that does not go with the one they have now."""
-    return earlier is not None and earlier.kind != kind and {earlier.kind, kind} != {"BIGINT", "DOUBLE"}
+    return previous is not None and previous.kind != kind and {previous.kind, kind} != {"BIGINT", "DOUBLE"}
 
 
-def _before(earlier: Column | None, kind: str) -> str:
-    """SQL of a column's earlier value, as text where `kind` is."""
-    if earlier is None:
+def _before(previous: Column | None, kind: str) -> str:
+    """SQL of a column's previous value, as text where `kind` is."""
+    if previous is None:
         return "NULL"
-    return text_sql(f"g.{earlier.identifier}", earlier.kind) if kind == "VARCHAR" else f"g.{earlier.identifier}"
+    return text_sql(f"g.{previous.identifier}", previous.kind) if kind == "VARCHAR" else f"g.{previous.identifier}"
 
 
 def _feature(feature: FeatureColumn, item_id: str, table: Table | None, events: Table) -> str:

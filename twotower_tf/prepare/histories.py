@@ -17,9 +17,8 @@ import duckdb
 import numpy as np
 
 from twotower_tf.artifacts import PreparedPaths
-from twotower_tf.prepare import as_of
 from twotower_tf.tables import parquet_parts
-from twotower_tf.tables.duckdb_engine import one
+from twotower_tf.tables.duckdb_engine import fetch_row
 
 _MEMBERS = {"train": "split = 0", "seen": "split <= 1"}
 
@@ -31,7 +30,7 @@ def count_positives(connection: duckdb.DuckDBPyConnection, past: str = "") -> No
     `user_counts` has user_row, user_id, the user's positives and their first positions in both arrays.
 
     Args:
-        connection: with `split_keys` and `users`.
+        connection: with `split_events` and `users`.
         past: a table like `positives` of an earlier run, whose rows stand before all others, or "".
     """
     counts = ", ".join(f"count(*) FILTER ({member}) AS {which}_count" for which, member in _MEMBERS.items())
@@ -44,7 +43,7 @@ def count_positives(connection: duckdb.DuckDBPyConnection, past: str = "") -> No
     connection.execute(
         f"""
         CREATE TABLE positives AS
-        SELECT {columns} FROM split_keys WHERE label = 1 AND split <= 1
+        SELECT {columns} FROM split_events WHERE label = 1 AND split <= 1
         {f"UNION ALL SELECT {columns} FROM {past}" if past else ""};
         CREATE TABLE user_counts AS
         WITH counts AS (SELECT user_row, {counts} FROM positives GROUP BY user_row),
@@ -60,12 +59,14 @@ def write_sequences(connection: duckdb.DuckDBPyConnection, root: Path, past: str
     continued = f" UNION ALL SELECT user_row, item_row, ts, place FROM {past}" if past else ""
     parquet_parts.write_parts(
         connection,
-        "SELECT user_row, item_row, ts AS micros, place FROM (SELECT user_row, item_row, ts, place FROM split_keys "
+        "SELECT user_row, item_row, ts AS micros, place FROM (SELECT user_row, item_row, ts, place FROM split_events "
         f"WHERE label = 1{continued}) ORDER BY user_row, ts NULLS LAST, place",
         paths.positives,
     )
     for which, member in _MEMBERS.items():
-        positives, users = one(connection, f"SELECT CAST(sum({which}_count) AS BIGINT), count(*) FROM user_counts")
+        positives, users = fetch_row(
+            connection, f"SELECT CAST(sum({which}_count) AS BIGINT), count(*) FROM user_counts"
+        )
         parquet_parts.write_array(
             connection,
             f"SELECT item_row FROM positives WHERE {member} ORDER BY user_row, ts NULLS LAST, place",
@@ -83,38 +84,38 @@ def write_sequences(connection: duckdb.DuckDBPyConnection, root: Path, past: str
         )
 
 
-def place_histories(
+def create_rows_with_history(
     connection: duckdb.DuckDBPyConnection, timed: bool, versions: Mapping[str, bool], keys: Sequence[str]
 ) -> None:
-    """Creates `placed` from `split_keys`, in the order of split, time and place.
+    """Creates `rows_with_history` from `split_events`, in the order of split, time and place.
 
-    The columns: those of `split_keys` (of which `keys` are not always there), `history_start`, `history_end`, and for
+    The columns: those of `split_events` (of which `keys` are not always there), `history_start`, `history_end`, and for
     each of `versions` ("user", "item"; with times or not) the place of the table's row that holds at the event
     (`user_at`, `item_at`).
     """
     carried = "".join(f", k.{name}" for name in keys)
     at = "".join(f", {side}_versions.place AS {side}_at" for side in versions)
-    joins = " ".join(as_of.join(side, timed=dated) for side, dated in versions.items())
+    joins = " ".join(join_version(side, timed=dated) for side, dated in versions.items())
     lengths = {which: f"{which}_count" for which in _MEMBERS}
     if timed:
         _count_before(connection)
         lengths = {which: f"coalesce({which}_before, 0)" for which in _MEMBERS}
-        joins += " ASOF LEFT JOIN met ON met.of_user = k.user_row AND k.ts >= met.since"
+        joins += " ASOF LEFT JOIN positives_before ON positives_before.of_user = k.user_row AND k.ts >= positives_before.since"
     connection.execute(
         f"""
-        CREATE TABLE placed AS
+        CREATE TABLE rows_with_history AS
         SELECT k.place, k.user_row, k.item_row, k.label, k.ts, k.split{carried},
                CASE WHEN k.split = 2 THEN seen_start ELSE train_start END AS history_start,
                CASE WHEN k.split = 2 THEN seen_start + {lengths["seen"]}
                     ELSE train_start + {lengths["train"]} END AS history_end{at}
-        FROM split_keys AS k JOIN user_counts AS u ON u.user_row = k.user_row {joins}
+        FROM split_events AS k JOIN user_counts AS u ON u.user_row = k.user_row {joins}
         ORDER BY k.split, k.ts NULLS LAST, k.place
         """
     )
 
 
 def _count_before(connection: duckdb.DuckDBPyConnection) -> None:
-    """Creates `met`: how many positives a user has from a time on, until the next of the user's rows there.
+    """Creates `positives_before`: how many positives a user has from a time on, until the next of the user's rows there.
 
     They count from the microsecond after their own: strictly before, whatever the ties.
     """
@@ -124,8 +125,38 @@ def _count_before(connection: duckdb.DuckDBPyConnection) -> None:
     )
     connection.execute(
         f"""
-        CREATE TABLE met AS
+        CREATE TABLE positives_before AS
         WITH moments AS (SELECT user_row, ts, {counts} FROM positives WHERE ts IS NOT NULL GROUP BY user_row, ts)
         SELECT user_row AS of_user, ts + 1 AS since, {before} FROM moments
         """
     )
+
+
+def create_user_versions(connection: duckdb.DuckDBPyConnection, *, timed: bool) -> None:
+    """Creates `user_versions`: row number, place in the table, and time where `timed`, of the rows that may hold."""
+    table = "user_rows" if timed else "user_latest"
+    connection.execute(
+        f"""
+        CREATE TABLE user_versions AS
+        SELECT user_row AS version_of, place{", ts AS since" if timed else ""}
+        FROM {table} JOIN users ON id = user_id
+        """
+    )
+
+
+def create_carried_users(connection: duckdb.DuckDBPyConnection) -> None:
+    """Creates `carried_users`: those of `previous_users`, with their latest values, who have no `user_versions`."""
+    connection.execute(
+        """
+        CREATE TABLE carried_users AS
+        SELECT g.* FROM previous_users AS g ANTI JOIN user_versions AS v ON v.version_of = g.user_row
+        """
+    )
+
+
+def join_version(side: str, *, timed: bool) -> str:
+    """SQL that joins the row that holds to events `k`."""
+    versions = f"{side}_versions"
+    held = f"JOIN {versions} ON {versions}.version_of = k.{side}_row"
+    time = "coalesce(k.ts, 0)" if side == "item" else "k.ts"
+    return f"ASOF LEFT {held} AND {time} >= {versions}.since" if timed else f"LEFT {held}"

@@ -1,8 +1,8 @@
-"""A preparation that continues an earlier one: only files that it has not read become rows.
+"""A preparation that continues a previous one: only files that it has not read become rows.
 
 What is reused: the statistics, as they are; the numbers of users and items (new ones follow, ordered by id among
 themselves, so that rows are ordered by id within each generation); the values of users and of the catalogue of which
-nothing new is known; the counts of positives, which go on. Whatever the earlier run did with its rows, to this one they
+nothing new is known; the counts of positives, which go on. Whatever the previous run did with its rows, to this one they
 are the past: all its positives, held-out ones too, stand in the histories, in the counts and in what a user has seen,
 and none becomes a row again. The split's rule is applied to the new rows alone. So a run over days 1 to 5 and one over
 day 6 `--since` it give day 6 the histories and values that one run over days 1 to 6 with days 1 to 5 as training gives
@@ -27,16 +27,16 @@ from twotower_tf import artifacts, sql
 from twotower_tf.artifacts import PreparedPaths, RunPaths
 from twotower_tf.config import ExperimentConfig, to_json
 from twotower_tf.errors import ArtifactError, ConfigError, DataError
+from twotower_tf.sql import file_pattern, quote_identifier
 from twotower_tf.tables import input_files
-from twotower_tf.tables.input_files import Source
+from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.input_table import Column
-from twotower_tf.tables.values import file_pattern, quoted
 
 # where the files lie, and how events become splits, may differ between the runs
 _FREE = ("root", "events", "items", "users", "split")
 
 
-def basis(config: ExperimentConfig) -> dict[str, str]:
+def config_digests(config: ExperimentConfig) -> dict[str, str]:
     """Digests of the parts of the configuration that runs which continue each other have in common."""
     document = json.loads(to_json(config))
     data = {name: value for name, value in document["data"].items() if name not in _FREE}
@@ -45,7 +45,7 @@ def basis(config: ExperimentConfig) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Earlier:
+class PreviousRun:
     """The run that is continued.
 
     Attributes:
@@ -66,7 +66,7 @@ class Earlier:
         before = self.manifest["since"] or {"inputs": []}
         return [*before["inputs"], *self.manifest["inputs"]]
 
-    def unread(self, sources: Sequence[Source]) -> list[Source]:
+    def unread(self, sources: Sequence[InputFile]) -> list[InputFile]:
         """Those event files that are new.
 
         Raises:
@@ -77,7 +77,7 @@ class Earlier:
         for source in sources:
             if source.name not in known:
                 found.append(source)
-            elif input_files.describe(source) != known[source.name]:
+            elif input_files.describe_file(source) != known[source.name]:
                 raise DataError(
                     f"{source.name}: has changed since {self.run_dir} read it; prepare again without --since"
                 )
@@ -88,18 +88,18 @@ class Earlier:
         return found
 
     def load(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Creates `earlier_users` and `earlier_items`, with their latest values, and `past`, its positives."""
+        """Creates `previous_users` and `previous_items`, with their latest values, and `previous_positives`, its positives."""
         paths = self.paths
         past = file_pattern(paths.positives, "*.parquet")
         connection.execute(
             f"""
-            CREATE TABLE earlier_users AS
+            CREATE TABLE previous_users AS
             SELECT * EXCLUDE (file_row_number), CAST(file_row_number AS INTEGER) AS user_row
             FROM read_parquet({file_pattern(paths.users)}, file_row_number=true);
-            CREATE TABLE earlier_items AS
+            CREATE TABLE previous_items AS
             SELECT * EXCLUDE (file_row_number), CAST(file_row_number AS INTEGER) AS item_row
             FROM read_parquet({file_pattern(paths.items)}, file_row_number=true);
-            CREATE TABLE past AS
+            CREATE TABLE previous_positives AS
             SELECT user_row, item_row, micros AS ts, place - {_ROWS} AS place, CAST(0 AS TINYINT) AS split
             FROM read_parquet({past})
             """
@@ -110,16 +110,16 @@ class Earlier:
         shutil.copyfile(self.paths.statistics, paths.statistics)
 
     def catalogue_columns(self) -> dict[str, Column]:
-        """The columns of `earlier_items`, by name."""
+        """The columns of `previous_items`, by name."""
         with sql.connect(directories=[self.paths.root]) as connection:
             found = connection.execute(f"DESCRIBE SELECT * FROM read_parquet({file_pattern(self.paths.items)})")
-            return {name: Column(quoted(name), kind) for name, kind, *_ in found.fetchall()}
+            return {name: Column(quote_identifier(name), kind) for name, kind, *_ in found.fetchall()}
 
 
 _ROWS = 1 << 40  # more than any log has: the places of the past, in their order, come before those of the log
 
 
-def open_earlier(run_dir: Path, config: ExperimentConfig, into: Path, schema_version: int) -> Earlier:
+def open_previous_run(run_dir: Path, config: ExperimentConfig, into: Path, schema_version: int) -> PreviousRun:
     """Opens the run that is to be continued.
 
     Raises:
@@ -132,10 +132,10 @@ def open_earlier(run_dir: Path, config: ExperimentConfig, into: Path, schema_ver
     if not path.is_file():
         raise ArtifactError(f"--since: {run_dir}: no finished preparation there; run `twotower prepare` first")
     manifest = artifacts.read_json(path, "prepared directory", schema_version)
-    differing = [part for part, digest in basis(config).items() if manifest["basis"][part] != digest]
+    differing = [part for part, digest in config_digests(config).items() if manifest["basis"][part] != digest]
     if differing:
         raise ConfigError(
             f"--since: {run_dir} was prepared with another configuration ({', '.join(differing)}); only data.root, "
             "data.events, data.items, data.users and data.split may differ"
         )
-    return Earlier(run_dir, manifest)
+    return PreviousRun(run_dir, manifest)

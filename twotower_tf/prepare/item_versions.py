@@ -21,28 +21,28 @@ from collections.abc import Mapping
 import duckdb
 
 from twotower_tf.prepare.schema import FeatureColumn, Inputs
-from twotower_tf.tables.duckdb_engine import drop, one
+from twotower_tf.sql import quote_identifier
+from twotower_tf.tables.duckdb_engine import drop_table, fetch_row
 from twotower_tf.tables.input_table import Column
-from twotower_tf.tables.values import quoted
 
 START = -(1 << 62)  # from when on an item's first version holds
 
 
-def create(
-    connection: duckdb.DuckDBPyConnection, inputs: Inputs, earlier: Mapping[str, Column] | None, *, timed: bool
+def create_item_versions(
+    connection: duckdb.DuckDBPyConnection, inputs: Inputs, previous: Mapping[str, Column] | None, *, timed: bool
 ) -> None:
     """Creates `item_versions`: item row (`version_of`), `since`, number in that order (`place`), values `v0`, `v1`, ...
 
     `since` is in epoch microseconds.
 
     Args:
-        connection: with `split_keys`, `items`, the input tables, and where `earlier` is given `earlier_items`.
+        connection: with `split_events`, `items`, the input tables, and where `previous` is given `previous_items`.
         inputs: the tables' columns; those of `item_as_of` give the values.
-        earlier: the columns of `earlier_items`, whose values hold until a newer one is known, or None.
+        previous: the columns of `previous_items`, whose values hold until a newer one is known, or None.
         timed: whether the rows of the item table hold from a time on.
     """
     table = inputs.items if inputs.items is not None and _in_table(inputs) else None
-    known = one(connection, "SELECT count(*) FROM earlier_items")[0] if earlier is not None else 0
+    known = fetch_row(connection, "SELECT count(*) FROM previous_items")[0] if previous is not None else 0
     times = [f"SELECT item_row, CAST({START} AS BIGINT) AS since FROM items"]
     joins, selected = "", ["k.item_row", "k.since"]
     if inputs.item_from_events:
@@ -65,14 +65,14 @@ def create(
     connection.execute(f"CREATE TABLE item_places AS SELECT {', '.join(selected)} FROM item_times AS k{joins}")
     joins = " LEFT JOIN item_table AS t ON t.rowid = p.held_at" if table is not None else ""
     listed = "p.held_at"
-    if earlier is not None:
-        joins += " LEFT JOIN earlier_items AS g ON g.item_row = p.item_row"
+    if previous is not None:
+        joins += " LEFT JOIN previous_items AS g ON g.item_row = p.item_row"
         if timed and table is not None:
             connection.execute("CREATE TABLE item_listed AS SELECT DISTINCT item_row FROM item_held")
             joins += " LEFT JOIN item_listed AS l ON l.item_row = p.item_row"
             listed = "l.item_row"
     values = [
-        f"{_value(column, inputs, earlier, listed)} AS v{number}" for number, column in enumerate(inputs.item_as_of)
+        f"{_value(column, inputs, previous, listed)} AS v{number}" for number, column in enumerate(inputs.item_as_of)
     ]
     connection.execute(
         "CREATE TABLE item_values AS SELECT p.item_row, p.since, p.since + 1 AS after, "
@@ -80,15 +80,15 @@ def create(
     )
     _create_changes(connection, len(values))
     for name in ("item_times", "item_places", "item_values"):
-        drop(connection, name)
+        drop_table(connection, name)
     if inputs.item_from_events:
-        drop(connection, "item_reports")
+        drop_table(connection, "item_reports")
 
 
-def query(inputs: Inputs) -> str:
+def versions_query(inputs: Inputs) -> str:
     """SQL of the files that `Prepared.version_parts` lists."""
     values = ", ".join(
-        f"v{number} AS {quoted(f'item.{column.name}')}" for number, column in enumerate(inputs.item_as_of)
+        f"v{number} AS {quote_identifier(f'item.{column.name}')}" for number, column in enumerate(inputs.item_as_of)
     )
     return f"SELECT version_of AS item_row, since, {values} FROM item_versions ORDER BY place"
 
@@ -101,11 +101,11 @@ def _in_table(inputs: Inputs) -> bool:
 def _create_reports(connection: duckdb.DuckDBPyConnection, inputs: Inputs, known: int) -> None:
     """Creates `item_reports`: what the log says of an item, from the microsecond after it says so.
 
-    The first report of an item holds from the beginning, unless an earlier run knows the item (the first `known` rows).
+    The first report of an item holds from the beginning, unless a previous run knows the item (the first `known` rows).
     Test events are no reports, and validation events are where they follow all of training, so that training rows see
     training events alone; only an item of no other event has its first one of these.
     """
-    (last,) = one(connection, "SELECT max(ts) FROM split_keys WHERE split = 0")
+    (last,) = fetch_row(connection, "SELECT max(ts) FROM split_events WHERE split = 0")
     counted = f"coalesce(split = 0{f' OR (split = 1 AND ts > {last})' if last is not None else ''}, false)"
     events = inputs.events.columns
     values = ", ".join(
@@ -115,7 +115,7 @@ def _create_reports(connection: duckdb.DuckDBPyConnection, inputs: Inputs, known
         f"""
         CREATE TABLE item_moments AS
         SELECT item_row, counted, since, max(place) AS place
-        FROM (SELECT item_row, {counted} AS counted, coalesce(ts + 1, {START}) AS since, place FROM split_keys)
+        FROM (SELECT item_row, {counted} AS counted, coalesce(ts + 1, {START}) AS since, place FROM split_events)
         GROUP BY item_row, counted, since;
         CREATE TABLE item_first AS
         SELECT item_row, bool_or(counted) AS counted, coalesce(min(since) FILTER (WHERE counted), min(since)) AS first
@@ -127,19 +127,19 @@ def _create_reports(connection: duckdb.DuckDBPyConnection, inputs: Inputs, known
         WHERE m.counted OR (NOT f.counted AND m.since = f.first AND m.item_row >= {known})
         """
     )
-    drop(connection, "item_moments")
-    drop(connection, "item_first")
+    drop_table(connection, "item_moments")
+    drop_table(connection, "item_first")
 
 
-def _value(column: FeatureColumn, inputs: Inputs, earlier: Mapping[str, Column] | None, listed: str) -> str:
-    """SQL of a column's value: what the log says, else what the item table says, else what an earlier run knew.
+def _value(column: FeatureColumn, inputs: Inputs, previous: Mapping[str, Column] | None, listed: str) -> str:
+    """SQL of a column's value: what the log says, else what the item table says, else what a previous run knew.
 
     `listed` is SQL that is NULL where the item table does not have the item.
     """
     table = inputs.items.columns if inputs.items is not None else {}
     value = column.sql(table[column.name], "t") if column.name in table else ""
-    if earlier is not None and column.name in earlier:
-        before = f"g.{earlier[column.name].identifier}"
+    if previous is not None and column.name in previous:
+        before = f"g.{previous[column.name].identifier}"
         value = f"CASE WHEN {listed} IS NULL THEN {before} ELSE {value} END" if value else before
     if column not in inputs.item_from_events:
         return value
@@ -164,4 +164,4 @@ def _create_changes(connection: duckdb.DuckDBPyConnection, values: int) -> None:
         FROM item_changes
         """
     )
-    drop(connection, "item_changes")
+    drop_table(connection, "item_changes")

@@ -22,8 +22,8 @@ from twotower_tf.artifacts import PreparedPaths, RunPaths
 from twotower_tf.config import DateSplit, ExperimentConfig
 from twotower_tf.errors import DataError
 from twotower_tf.prepare import (
-    as_of,
     catalogue,
+    date_split,
     histories,
     item_versions,
     row_rules,
@@ -33,20 +33,20 @@ from twotower_tf.prepare import (
     text_forms,
     training_rows,
 )
-from twotower_tf.prepare.incremental import Earlier, basis, open_earlier
+from twotower_tf.prepare.incremental import PreviousRun, config_digests, open_previous_run
 from twotower_tf.prepare.schema import FeatureColumn, Inputs
 from twotower_tf.prepare.spark.spark_session import SparkOptions, open_session
 from twotower_tf.progress import Progress, silent
-from twotower_tf.tables import days, input_files, parquet_parts, quarantine, timestamps
-from twotower_tf.tables.duckdb_engine import Cluster, drop, one, open_engine, size
+from twotower_tf.sql import file_pattern, quote_identifier
+from twotower_tf.tables import input_files, parquet_parts, quarantine, timestamps
+from twotower_tf.tables.duckdb_engine import Cluster, drop_table, fetch_row, open_engine, parse_size
 from twotower_tf.tables.input_table import Column
-from twotower_tf.tables.values import file_pattern, quoted
 
 SCHEMA_VERSION = 5
 _STEPS = 8
 
 
-def prepare(
+def prepare_log(
     config: ExperimentConfig,
     run_dir: Path,
     *,
@@ -61,13 +61,13 @@ def prepare(
 
     Args:
         config: the experiment.
-        run_dir: the run directory; an earlier `prepared/` there is replaced at the end, as a whole.
+        run_dir: the run directory; a previous `prepared/` there is replaced at the end, as a whole.
         memory_limit: near which the process's memory stays, e.g. "4GB"; beyond it, DuckDB spills below the run
             directory.
         threads: of DuckDB; 0 takes one per core.
         spark: where Spark runs, which then does the work; `memory_limit` is that of each of its tasks. The run
             directory and the input files are then on storage that every executor reaches under the same path.
-        since: an earlier run directory that this one continues with new files (`data.since` says how), or None.
+        since: a previous run directory that this one continues with new files (`data.since` says how), or None.
         now: epoch seconds as of which the catalogue holds: rows of the item table that begin later do not hold yet;
             None is the time of the call.
         progress: told of each step.
@@ -77,13 +77,13 @@ def prepare(
         DataError: for input that cannot be used, or that changes while it is read.
         ConfigError: for a `memory_limit` that is no size, or where Spark cannot be started.
     """
-    size(memory_limit)  # what is asked is checked before what is there
-    earlier = open_earlier(Path(since), config, Path(run_dir), SCHEMA_VERSION) if since else None
-    sources = _sources(config, earlier)
+    parse_size(memory_limit)  # what is asked is checked before what is there
+    previous = open_previous_run(Path(since), config, Path(run_dir), SCHEMA_VERSION) if since else None
+    sources = _sources(config, previous)
     every = [source for table in sources.values() for source in table]
-    inputs = input_files.Snapshot(every)
+    inputs = input_files.FileSnapshot(every)
     with artifacts.atomic_directory(RunPaths(Path(run_dir)).prepared, replace=True) as temporary:
-        work, own = temporary / "work", [temporary, *([earlier.paths.root] if earlier else [])]
+        work, own = temporary / "work", [temporary, *([previous.paths.root] if previous else [])]
         with (
             (
                 open_session(spark, work, memory_limit, own)
@@ -92,14 +92,14 @@ def prepare(
                     work,
                     memory_limit,
                     threads,
-                    input_files.text_bytes(sources["events"]),
-                    directories=[*own, *input_files.directories(every)],
+                    input_files.estimate_text_bytes(sources["events"]),
+                    directories=[*own, *input_files.list_directories(every)],
                 )
             ) as connection,
             inputs.held(),
         ):
             moment = int(time.time() if now is None else now)
-            return _prepare(connection, config, temporary, threads, progress, earlier, sources, moment)
+            return _prepare(connection, config, temporary, threads, progress, previous, sources, moment)
 
 
 def _prepare(
@@ -108,8 +108,8 @@ def _prepare(
     root: Path,
     threads: int,
     progress: Progress,
-    earlier: Earlier | None,
-    sources: dict[str, list[input_files.Source]],
+    previous: PreviousRun | None,
+    sources: dict[str, list[input_files.InputFile]],
     now: int,
 ) -> dict[str, Any]:
     paths = PreparedPaths(root)
@@ -120,59 +120,63 @@ def _prepare(
 
     step()
     past, known = "", None
-    if earlier:
-        earlier.load(connection)
-        past, known = "past", earlier.catalogue_columns()
-    inputs = dataclasses.replace(schema.load(connection, config, sources), continued=earlier is not None)
+    if previous:
+        previous.load(connection)
+        past, known = "previous_positives", previous.catalogue_columns()
+    inputs = dataclasses.replace(schema.load_tables(connection, config, sources), continued=previous is not None)
     step()
     row_rules.check_numbers(connection, inputs)
-    time_form = row_rules.judge(connection, config, inputs)
+    time_form = row_rules.validate_events(connection, config, inputs)
     tables, rejected = _side_tables(connection, config, inputs, now)
     quarantined = _quarantine(connection, inputs, rejected, paths.quarantine)
     rows = _account(connection, config, inputs, quarantined)
     step()
-    catalogue.number(connection, inputs)
-    drop(connection, "judged")
-    splits.assign(connection, config)
-    drop(connection, "keys")
+    catalogue.number_ids(connection, inputs)
+    drop_table(connection, "validated_events")
+    splits.assign_splits(connection, config)
+    drop_table(connection, "used_events")
     step()
     histories.count_positives(connection, past)
     histories.write_sequences(connection, root, past)
     step()
     versions = _versions(connection, config, inputs, known)
-    histories.place_histories(connection, bool(config.data.timestamp), versions, inputs.keys)
+    histories.create_rows_with_history(connection, bool(config.data.timestamp), versions, inputs.keys)
     step()
-    training_rows.write(connection, inputs, paths, threads, lambda done, total: progress("examples", done, total))
-    drop(connection, "placed")
+    training_rows.write_training_rows(
+        connection, inputs, paths, threads, lambda done, total: progress("examples", done, total)
+    )
+    drop_table(connection, "rows_with_history")
     if inputs.item_as_of:
-        parquet_parts.write_parts(connection, item_versions.query(inputs), paths.item_versions)
-        drop(connection, "item_versions")
+        parquet_parts.write_parts(connection, item_versions.versions_query(inputs), paths.item_versions)
+        drop_table(connection, "item_versions")
     step()
-    parquet_parts.write_table(connection, catalogue.items_query(connection, config, inputs, known), paths.items)
-    parquet_parts.write_table(connection, catalogue.users_query(connection, inputs), paths.users)
+    parquet_parts.write_table(connection, catalogue.create_items_query(connection, config, inputs, known), paths.items)
+    parquet_parts.write_table(connection, catalogue.create_users_query(connection, inputs), paths.users)
     step()
-    if earlier:
-        earlier.reuse_statistics(paths)
+    if previous:
+        previous.reuse_statistics(paths)
     else:
-        artifacts.write_json(paths.statistics, statistics.compute(connection, config, _training_rows(inputs, paths)))
+        artifacts.write_json(
+            paths.statistics, statistics.compute_statistics(connection, config, _training_rows(inputs, paths))
+        )
     manifest = _manifest(connection, config, inputs, rows, tables, paths)
     manifest |= {
         "time_form": time_form,
-        "text_forms": _text_forms(connection, config, inputs, earlier),
-        "basis": basis(config),
-        "since": {"inputs": earlier.inputs} if earlier else None,
+        "text_forms": _text_forms(connection, config, inputs, previous),
+        "basis": config_digests(config),
+        "since": {"inputs": previous.inputs} if previous else None,
     }
     artifacts.write_json(paths.manifest, manifest)
     step()
     return manifest
 
 
-def _sources(config: ExperimentConfig, earlier: Earlier | None) -> dict[str, list[input_files.Source]]:
-    """The files of every table; of the log those that are new to `earlier`."""
-    found: dict[str, list[input_files.Source]] = {
-        name: input_files.find_table(config.data, name) for name in schema.TABLES
+def _sources(config: ExperimentConfig, previous: PreviousRun | None) -> dict[str, list[input_files.InputFile]]:
+    """The files of every table; of the log those that are new to `previous`."""
+    found: dict[str, list[input_files.InputFile]] = {
+        name: schema.find_table(config.data, name) for name in schema.TABLES
     }
-    return found | {"events": earlier.unread(found["events"])} if earlier else found
+    return found | {"events": previous.unread(found["events"])} if previous else found
 
 
 def _side_tables(
@@ -187,7 +191,9 @@ def _side_tables(
         ("users", inputs.users, data.user_id, data.users_time),
     ):
         if table is not None:
-            found, rejected[name] = catalogue.latest(connection, table, column, data.timestamp, name[:-1], since, now)
+            found, rejected[name] = catalogue.create_latest_rows(
+                connection, table, column, data.timestamp, name[:-1], since, now
+            )
             counts[name] = dataclasses.asdict(found)
     return counts, rejected
 
@@ -196,13 +202,15 @@ def _quarantine(
     connection: duckdb.DuckDBPyConnection, inputs: Inputs, rejected: dict[str, list[tuple[int, str]]], path: Path
 ) -> int:
     """Writes the quarantine and returns how many rows of the log are in it."""
-    bad = connection.execute("SELECT place, reason FROM judged WHERE reason IS NOT NULL ORDER BY place").fetchall()
-    entries = quarantine.entries(connection, inputs.events, bad)
+    bad = connection.execute(
+        "SELECT place, reason FROM validated_events WHERE reason IS NOT NULL ORDER BY place"
+    ).fetchall()
+    entries = quarantine.build_entries(connection, inputs.events, bad)
     of_log = len(entries)
     for name, table in (("items", inputs.items), ("users", inputs.users)):
         if table is not None:
-            entries += quarantine.entries(connection, table, rejected[name])
-    quarantine.write(path, entries)
+            entries += quarantine.build_entries(connection, table, rejected[name])
+    quarantine.write_entries(path, entries)
     return of_log
 
 
@@ -211,13 +219,13 @@ def _account(
 ) -> dict[str, Any]:
     """The rows of the log by what became of them: read = used + excluded + quarantined."""
     by_days = "given IS NULL" if isinstance(config.data.split, DateSplit) else "false"
-    used, outside, excluded = one(
+    used, outside, excluded = fetch_row(
         connection,
         f"SELECT count(*) FILTER (reason IS NULL AND NOT excluded), count(*) FILTER (excluded AND {by_days}), "
-        f"count(*) FILTER (excluded AND NOT ({by_days})) FROM judged",
+        f"count(*) FILTER (excluded AND NOT ({by_days})) FROM validated_events",
     )
     if not used:
-        days_told = f"{outside} {days.EXCLUDED}, " if outside else ""
+        days_told = f"{outside} {date_split.EXCLUDED}, " if outside else ""
         raise DataError(
             f"data.events: {inputs.events.sources[0].name}: no row can be used: {excluded} excluded by data.exclude, "
             f"{days_told}{quarantined} malformed"
@@ -225,7 +233,7 @@ def _account(
     return {
         "read": inputs.events.rows + len(inputs.events.malformed),
         "used": used,
-        "excluded": {reason: n for reason, n in (("exclude", excluded), (days.EXCLUDED, outside)) if n},
+        "excluded": {reason: n for reason, n in (("exclude", excluded), (date_split.EXCLUDED, outside)) if n},
         "quarantined": quarantined,
     }
 
@@ -234,29 +242,29 @@ def _versions(
     connection: duckdb.DuckDBPyConnection,
     config: ExperimentConfig,
     inputs: Inputs,
-    earlier: Mapping[str, Column] | None,
+    previous: Mapping[str, Column] | None,
 ) -> dict[str, bool]:
     """The sides whose versions enter the examples, and whether these hold from a time on."""
     found = {}
     if inputs.user_from_table:
         found["user"] = bool(config.data.users_time)
-        as_of.create_user_versions(connection, timed=found["user"])
+        histories.create_user_versions(connection, timed=found["user"])
         if inputs.continued:
-            as_of.create_carried_users(connection)
+            histories.create_carried_users(connection)
     if inputs.item_as_of:
         found["item"] = True
-        item_versions.create(connection, inputs, earlier, timed=bool(config.data.items_time))
+        item_versions.create_item_versions(connection, inputs, previous, timed=bool(config.data.items_time))
     return found
 
 
 def _text_forms(
-    connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs, earlier: Earlier | None
+    connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs, previous: PreviousRun | None
 ) -> dict[str, str]:
     """How the log writes booleans and whole numbers; a form is one that the values of every run have."""
-    found = text_forms.find(connection, config, inputs)
-    if earlier is None:
+    found = text_forms.find_text_forms(connection, config, inputs)
+    if previous is None:
         return found
-    return {name: form for name, form in found.items() if earlier.manifest["text_forms"].get(name) == form}
+    return {name: form for name, form in found.items() if previous.manifest["text_forms"].get(name) == form}
 
 
 def _training_rows(inputs: Inputs, paths: PreparedPaths) -> Any:
@@ -269,8 +277,8 @@ def _training_rows(inputs: Inputs, paths: PreparedPaths) -> Any:
 
     def relation(side: str, column: str) -> tuple[str, str]:
         if side == "user" or column in varying:
-            return examples, quoted(f"{side}.{column}")
-        return f"{examples} AS e JOIN {items} AS i ON i.item_row = e.item_row", f"i.{quoted(column)}"
+            return examples, quote_identifier(f"{side}.{column}")
+        return f"{examples} AS e JOIN {items} AS i ON i.item_row = e.item_row", f"i.{quote_identifier(column)}"
 
     return relation
 
@@ -285,11 +293,11 @@ def _manifest(
 ) -> dict[str, Any]:
     found = connection.execute(
         "SELECT split, count(*), count(*) FILTER (label = 1), count(DISTINCT user_row), count(DISTINCT item_row), "
-        "min(ts), max(ts) FROM split_keys GROUP BY split"
+        "min(ts), max(ts) FROM split_events GROUP BY split"
     ).fetchall()
     by_split = {row_rules.SPLITS[code]: counts for code, *counts, _, _ in found}
     first, last = (timestamps.seconds_sql(f"{end}(ts)") for end in ("min", "max"))
-    times = one(connection, f"SELECT {first}, {last} FROM split_keys")
+    times = fetch_row(connection, f"SELECT {first}, {last} FROM split_events")
     sources = [source for table in (inputs.events, inputs.items, inputs.users) if table for source in table.sources]
     return {
         "schema_version": SCHEMA_VERSION,
@@ -308,7 +316,7 @@ def _manifest(
         "item_columns_as_of": [column.name for column in inputs.item_as_of],
         "columns": _columns(inputs),
         "keys": [*training_rows.KEYS, *inputs.keys],
-        "inputs": [input_files.describe(source) for source in sources],
+        "inputs": [input_files.describe_file(source) for source in sources],
     }
 
 

@@ -1,6 +1,6 @@
 """Every row of the log is used, excluded by rule, or quarantined: which, and why.
 
-A row is judged in this order: ids, time, label, split, then `exclude`, then the weight. The first fault is the reason,
+A row is validated_events in this order: ids, time, label, split, then `exclude`, then the weight. The first fault is the reason,
 and a malformed row is quarantined even where `exclude` would drop it; a row that it drops needs no weight. A time more
 than a day after now is none: it would be the newest of its user, and the last of the log.
 """
@@ -15,28 +15,29 @@ import duckdb
 from twotower_tf.characters import LINE_BREAKING
 from twotower_tf.config import DateSplit, ExperimentConfig, GivenSplit, LeaveLastOut, TimeSplit
 from twotower_tf.errors import DataError
+from twotower_tf.prepare import date_split
 from twotower_tf.prepare.schema import Inputs
-from twotower_tf.prepare.user_sql import Expressions
-from twotower_tf.tables import days, quarantine, timestamps
-from twotower_tf.tables.duckdb_engine import one
+from twotower_tf.prepare.user_sql import UserExpressions
+from twotower_tf.sql import quote_literal
+from twotower_tf.tables import quarantine, timestamps
+from twotower_tf.tables.duckdb_engine import fetch_row
 from twotower_tf.tables.input_table import Table
-from twotower_tf.tables.timestamps import Clock
-from twotower_tf.tables.values import literal
+from twotower_tf.tables.timestamps import TimeFormat
 
 SPLITS = ("train", "valid", "test")
 
 
-def unusable_id(kind: str, column: str, text: str) -> str:
+def id_faults_sql(kind: str, column: str, text: str) -> str:
     """SQL branches of a CASE that name what is wrong with an id."""
     return (
-        f"WHEN {text} IS NULL THEN {literal(f'no {kind} id: column {column!r} is empty')} "
-        f"WHEN regexp_matches({text}, {literal(LINE_BREAKING)}) "
-        f"THEN {literal(f'{kind} id with a tab, line end or NUL in column {column!r}')} "
+        f"WHEN {text} IS NULL THEN {quote_literal(f'no {kind} id: column {column!r} is empty')} "
+        f"WHEN regexp_matches({text}, {quote_literal(LINE_BREAKING)}) "
+        f"THEN {quote_literal(f'{kind} id with a tab, line end or NUL in column {column!r}')} "
     )
 
 
-def judge(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs) -> str:
-    """Creates `judged`: place, user_id, item_id, ts, label, given, reason (NULL: well-formed), excluded, `inputs.keys`.
+def validate_events(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs) -> str:
+    """Creates `validated_events`: place, user_id, item_id, ts, label, given, reason (NULL: well-formed), excluded, `inputs.keys`.
 
     `ts` is in epoch microseconds.
 
@@ -48,7 +49,7 @@ def judge(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, input
     """
     data, table = config.data, inputs.events
     user, item = table.text(data.user_id), table.text(data.item_id)
-    reasons = unusable_id("user", data.user_id, user) + unusable_id("item", data.item_id, item)
+    reasons = id_faults_sql("user", data.user_id, user) + id_faults_sql("item", data.item_id, item)
     ts, clock = "CAST(NULL AS BIGINT)", None
     if data.timestamp:
         clock, wrong = _time(connection, config, table)
@@ -67,7 +68,7 @@ def judge(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, input
         given, wrong = _days(connection, data.split, table, clock.seconds if clock else "")
         reasons += wrong
         outside = "__given IS NULL"
-    expressions = Expressions.of(connection, data, table)
+    expressions = UserExpressions.of(connection, data, table)
     expressions.check(connection)
     dropped = f"({outside} OR {expressions.holds('exclude')})"
     reason = "__reason"
@@ -80,7 +81,7 @@ def judge(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, input
     keys = expressions.key_columns(f"CAST({positive} AS INTEGER)")
     connection.execute(
         f"""
-        CREATE TABLE judged AS
+        CREATE TABLE validated_events AS
         SELECT __place AS place, __user AS user_id, __item AS item_id, __ts AS ts,
                CAST(CASE WHEN {positive} THEN 1 ELSE 0 END AS TINYINT) AS label,
                __given AS given, {reason} AS reason, __reason IS NULL AND {dropped} AS excluded{keys}
@@ -94,8 +95,8 @@ def judge(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, input
     return clock.form if clock else ""
 
 
-def faults(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs) -> Iterator[str]:
-    """Everything for which `judge` or `check_numbers` would refuse the tables, one line each."""
+def find_faults(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs) -> Iterator[str]:
+    """Everything for which `validate_events` or `check_numbers` would refuse the tables, one line each."""
     data, table = config.data, inputs.events
     seconds = ""
 
@@ -122,7 +123,7 @@ def faults(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inpu
             check()
         except DataError as error:
             yield str(error)
-    yield from Expressions.of(connection, data, table).faults(connection)
+    yield from UserExpressions.of(connection, data, table).faults(connection)
 
 
 def check_numbers(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> None:
@@ -142,10 +143,12 @@ def check_numbers(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> None
         if table is None or not numbers:
             continue
         values = [(table.text(column.name), column.sql(table.columns[column.name])) for column in numbers]
-        counts = one(connection, f"SELECT {', '.join(f'count({t}), count({v})' for t, v in values)} FROM {table.name}")
+        counts = fetch_row(
+            connection, f"SELECT {', '.join(f'count({t}), count({v})' for t, v in values)} FROM {table.name}"
+        )
         for column, (text, value), present, usable in zip(numbers, values, counts[::2], counts[1::2], strict=True):
             if usable * 2 < present:
-                example = quarantine.example(
+                example = quarantine.format_example(
                     connection, table, column.name, f"{text} IS NOT NULL AND ({value}) IS NULL"
                 )
                 raise DataError(
@@ -154,18 +157,18 @@ def check_numbers(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> None
                 )
 
 
-def _time(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, table: Table) -> tuple[Clock, str]:
+def _time(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, table: Table) -> tuple[TimeFormat, str]:
     """How the log's times are read, and SQL branches of a CASE that name what is wrong with one."""
     name = config.data.timestamp
     column = table.columns[name]
-    clock = timestamps.choose(
+    clock = timestamps.detect_format(
         connection,
         table.name,
         column.identifier,
         column.kind,
         column=name,
         form=config.data.timestamp_format,
-        example=lambda condition: quarantine.example(connection, table, name, condition),
+        example=lambda condition: quarantine.format_example(connection, table, name, condition),
     )
     text = table.text(name)
     newest = _newest() * timestamps.MICROSECONDS
@@ -174,33 +177,33 @@ def _time(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, table
         f"WHEN {clock.micros} > {newest} THEN 'time ''' || {text} || ''' lies in the future' "
     )
     if isinstance(config.data.split, TimeSplit | LeaveLastOut | DateSplit):
-        wrong += f"WHEN {text} IS NULL THEN {literal(f'no time: column {name!r} is empty')} "
+        wrong += f"WHEN {text} IS NULL THEN {quote_literal(f'no time: column {name!r} is empty')} "
     return clock, wrong
 
 
 def _newest() -> int:
     """The latest time that an event can have: now, and a day for clocks and calendars that are ahead."""
-    return int(time.time()) + days.SECONDS
+    return int(time.time()) + date_split.SECONDS
 
 
 def _days(connection: duckdb.DuckDBPyConnection, split: DateSplit, table: Table, seconds: str) -> tuple[str, str]:
     """SQL of a row's split by its day, and of what is wrong with the day; `seconds` is "" in a log without times."""
-    if not seconds and days.PARTITION not in table.columns:
+    if not seconds and date_split.PARTITION not in table.columns:
         raise DataError(
             f"data.split: DateSplit needs the event's time, or directories dt=YYYYMMDD/; "
             f"{table.sources[0].name} has neither; name data.timestamp"
         )
     wrong = ""
     if seconds:
-        day = days.of_time(f"({seconds})")
-        (newest,) = one(connection, f"SELECT max({seconds}) FILTER ({seconds} <= {_newest()}) FROM {table.name}")
+        day = date_split.time_day_sql(f"({seconds})")
+        (newest,) = fetch_row(connection, f"SELECT max({seconds}) FILTER ({seconds} <= {_newest()}) FROM {table.name}")
     else:
-        text = table.text(days.PARTITION)
-        day = days.of_partition(text)
+        text = table.text(date_split.PARTITION)
+        day = date_split.partition_day_sql(text)
         wrong = f"WHEN ({day}) IS NULL THEN coalesce('dt ''' || {text} || ''' is not YYYYMMDD', 'no day: no dt') "
-        (last,) = one(connection, f"SELECT max({day}) FROM {table.name}")
-        newest = None if last is None else last * days.SECONDS
-    window = days.window(split, table.sources, newest)
+        (last,) = fetch_row(connection, f"SELECT max({day}) FROM {table.name}")
+        newest = None if last is None else last * date_split.SECONDS
+    window = date_split.find_window(split, table.sources, newest)
     if window is None:
         raise DataError("data.split: no event has a day")
     return window.sql(f"({day})"), wrong
@@ -212,9 +215,9 @@ def _label(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> tu
         f"CASE WHEN {text} = 'true' THEN 1 WHEN {text} = 'false' THEN 0 "
         f"WHEN TRY_CAST({text} AS DOUBLE) IN (0, 1) THEN CAST(TRY_CAST({text} AS DOUBLE) AS TINYINT) END"
     )
-    total, usable = one(connection, f"SELECT count(*), count({label}) FROM {table.name}")
+    total, usable = fetch_row(connection, f"SELECT count(*), count({label}) FROM {table.name}")
     if usable * 2 < total or not usable:
-        example = quarantine.example(connection, table, name, f"({label}) IS NULL")
+        example = quarantine.format_example(connection, table, name, f"({label}) IS NULL")
         raise DataError(f"data.label: column {name!r}: {total - usable} of {total} labels are not 0 or 1;{example}")
     return label, f"WHEN ({label}) IS NULL THEN coalesce('label ''' || {text} || ''' is not 0 or 1', 'no label') "
 
@@ -222,9 +225,9 @@ def _label(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> tu
 def _given(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> tuple[str, str]:
     text = table.text(name)
     known = f"coalesce({text} IN ('train', 'valid', 'test'), false)"
-    total, usable = one(connection, f"SELECT count(*), count(*) FILTER ({known}) FROM {table.name}")
+    total, usable = fetch_row(connection, f"SELECT count(*), count(*) FILTER ({known}) FROM {table.name}")
     if usable * 2 < total or not usable:
-        example = quarantine.example(connection, table, name, f"NOT {known}")
+        example = quarantine.format_example(connection, table, name, f"NOT {known}")
         raise DataError(
             f"data.split: column {name!r}: {total - usable} of {total} values are not train, valid or test;{example}"
         )

@@ -26,7 +26,8 @@ from twotower_tf.config import (
     feature_columns,
 )
 from twotower_tf.errors import DataError, unknown_name
-from twotower_tf.tables import days, input_files, quarantine, readers
+from twotower_tf.prepare import date_split
+from twotower_tf.tables import input_files, quarantine, readers
 from twotower_tf.tables.input_table import Column, Table, Wanted
 from twotower_tf.tables.values import number_sql, text_sql
 
@@ -58,7 +59,7 @@ class FeatureColumn:
         return text_sql(expression, column.kind, self.separator)
 
 
-def feature_sources(config: ExperimentConfig, side: Side) -> list[FeatureColumn]:
+def list_feature_columns(config: ExperimentConfig, side: Side) -> list[FeatureColumn]:
     """The source columns of a side's features, in the order of the configuration; the event's time excepted."""
     found: dict[str, FeatureColumn] = {}
     for feature in config.user_features if side == "user" else config.item_features:
@@ -100,38 +101,58 @@ class Inputs:
     continued: bool = False
 
 
-def expressions(data: DataConfig) -> dict[str, str]:
+def list_expressions(data: DataConfig) -> dict[str, str]:
     """The SQL that people wrote over the log's columns, by field."""
     written = {"positive": data.positive, "rejected": data.rejected, "exclude": data.exclude, "weight": data.weight}
     return {field: text for field, text in written.items() if text}
 
 
-def mentioned(data: DataConfig) -> list[str]:
-    """The columns of `expressions`, as they are written there; of text that is no expression none."""
+def find_referenced_columns(data: DataConfig) -> list[str]:
+    """The columns of `list_expressions`, as they are written there; of text that is no expression none."""
     found: list[str] = []
-    for field, text in expressions(data).items():
-        with contextlib.suppress(DataError):  # reported with what else is wrong (see `Expressions.faults`)
-            found += sql.columns(text, f"data.{field}")
+    for field, text in list_expressions(data).items():
+        with contextlib.suppress(DataError):  # reported with what else is wrong (see `UserExpressions.faults`)
+            found += sql.find_columns(text, f"data.{field}")
     return list(dict.fromkeys(found))
 
 
-def key_columns(data: DataConfig) -> tuple[str, ...]:
-    """The columns beside the usual ones that the configuration gives the examples (see `expressions`)."""
+def list_key_columns(data: DataConfig) -> tuple[str, ...]:
+    """The columns beside the usual ones that the configuration gives the examples (see `list_expressions`)."""
     named = {"rejected": data.rejected, "weight": data.weight, "list": data.list_id, "position": data.position}
     return tuple(name for name, value in named.items() if value)
 
 
-def event_columns(config: ExperimentConfig) -> Wanted:
+def select_event_columns(config: ExperimentConfig) -> Wanted:
     """Tells of a column's name whether the log is read for it."""
     named = _named_columns(config)
-    written = {name.lower() for name in mentioned(config.data)}  # SQL does not tell cases apart
+    written = {name.lower() for name in find_referenced_columns(config.data)}  # SQL does not tell cases apart
     return lambda name: name in named or name.lower() in written
 
 
-def load(
+def find_table(data: DataConfig, table: Literal["events", "items", "users"]) -> list[input_files.InputFile]:
+    """The files of one of the configuration's tables; none where it has no such table.
+
+    Of a log in `dt=` directories a `DateSplit` takes those inside its window only.
+
+    Raises:
+        DataError: see `find`.
+    """
+    names = {"events": data.columns, "items": data.item_columns, "users": data.user_columns}[table]
+    pattern: str = getattr(data, table)
+    if not pattern:
+        return []
+    sources = input_files.find_files(Path(data.root), pattern, f"data.{table}", names, data.delimiter)
+    return (
+        date_split.select_files(data.split, sources)
+        if table == "events" and isinstance(data.split, DateSplit)
+        else sources
+    )
+
+
+def load_tables(
     connection: duckdb.DuckDBPyConnection,
     config: ExperimentConfig,
-    sources: Mapping[str, Sequence[input_files.Source]],
+    sources: Mapping[str, Sequence[input_files.InputFile]],
 ) -> Inputs:
     """Reads the tables and checks that every column the configuration names is there.
 
@@ -144,36 +165,40 @@ def load(
         DataError: for a missing or unreadable file, an empty table, or a missing column.
     """
     data = config.data
-    events = readers.read(connection, "events", sources["events"], event_columns(config))
-    for empty in no_rows(data, "events", events):
+    events = readers.read_table(connection, "events", sources["events"], select_event_columns(config))
+    for empty in find_empty(data, "events", events):
         raise DataError(empty)
     if not events.rows:
-        first = quarantine.entries(connection, events, [])[0]
+        first = quarantine.build_entries(connection, events, [])[0]
         raise DataError(
             f"data.events: none of {len(events.malformed)} records can be read; the first, "
-            f"{quarantine.told(first)}: {first['reason']}"
+            f"{quarantine.format_place(first)}: {first['reason']}"
         )
-    items = readers.read(connection, "item_table", sources["items"], lambda name: True) if data.items else None
+    items = readers.read_table(connection, "item_table", sources["items"], lambda name: True) if data.items else None
     user_columns = {
         data.user_id,
         data.users_time,
         data.timestamp,
-        *(column.name for column in feature_sources(config, "user")),
+        *(column.name for column in list_feature_columns(config, "user")),
     }
-    users = readers.read(connection, "user_table", sources["users"], user_columns.__contains__) if data.users else None
+    users = (
+        readers.read_table(connection, "user_table", sources["users"], user_columns.__contains__)
+        if data.users
+        else None
+    )
     for name, table in (("items", items), ("users", users)):
-        for empty in no_rows(data, name, table):
+        for empty in find_empty(data, name, table):
             raise DataError(empty)
-    for misfit in misfits(config, events, items, users):
+    for misfit in find_mismatches(config, events, items, users):
         raise DataError(misfit)
-    from_events, from_table = divide(config, "user", events, users)
-    item_from_events, item_from_table = divide(config, "item", events, items)
+    from_events, from_table = divide_columns(config, "user", events, users)
+    item_from_events, item_from_table = divide_columns(config, "item", events, items)
     as_of = (*item_from_events, *(item_from_table if data.items_time else ())) if data.timestamp else ()
-    keys = key_columns(data)
+    keys = list_key_columns(data)
     return Inputs(events, items, users, from_events, from_table, item_from_events, item_from_table, as_of, keys)
 
 
-def no_rows(data: DataConfig, name: str, table: Table | None) -> Iterator[str]:
+def find_empty(data: DataConfig, name: str, table: Table | None) -> Iterator[str]:
     """What is wrong where a table ("events", "items", "users") is there and has nothing in it."""
     if table is not None and not table.rows and not table.malformed:
         yield f"data.{name}: {Path(data.root) / getattr(data, name)}: no rows"
@@ -185,17 +210,17 @@ def _named_columns(config: ExperimentConfig) -> set[str]:
     if isinstance(data.split, GivenSplit):
         names.add(data.split.column)
     if isinstance(data.split, DateSplit) and not data.timestamp:
-        names.add(days.PARTITION)
+        names.add(date_split.PARTITION)
     for side in SIDES:
-        names |= {column.name for column in feature_sources(config, side)}
+        names |= {column.name for column in list_feature_columns(config, side)}
     return names - {""}
 
 
-def misfits(config: ExperimentConfig, events: Table, items: Table | None, users: Table | None) -> Iterator[str]:
+def find_mismatches(config: ExperimentConfig, events: Table, items: Table | None, users: Table | None) -> Iterator[str]:
     """What the configuration names and the tables do not have, one line each."""
     data = config.data
-    told = {name for name in required(config).values() if name not in events.known}
-    for field, name in required(config).items():
+    told = {name for name in list_required_columns(config).values() if name not in events.known}
+    for field, name in list_required_columns(config).items():
         if name in told:
             yield _missing(field, name, events)
         elif name in events.lacking:
@@ -210,12 +235,12 @@ def misfits(config: ExperimentConfig, events: Table, items: Table | None, users:
             yield _missing(f"data.{field}", name, table)
     if data.item_name and data.item_name not in events.known and (items is None or data.item_name not in items.known):
         yield _missing("data.item_name", data.item_name, items or events)
-    for column in feature_sources(config, "item"):
+    for column in list_feature_columns(config, "item"):
         meaning = {"item_id": data.item_id, "item_name": data.item_name}.get(column.name)
         if column.name in RESERVED and column.name != meaning:
             yield f"item_features: column {column.name!r} has the name of a catalogue column; rename it"
     for side, table in zip(SIDES, (users, items), strict=True):
-        for column in feature_sources(config, side):
+        for column in list_feature_columns(config, side):
             if (side == "item" and column.name == data.item_id) or column.name in (*events.known, *told):
                 continue
             if table is None or column.name not in table.known:
@@ -233,9 +258,9 @@ def _nested(config: ExperimentConfig, events: Table, items: Table | None, users:
     for field, table, names in (
         ("data.user_id", users or events, [data.user_id]),
         ("data.item_id", items or events, [data.item_id]),
-        *((f"{side}_features", events, [each.name for each in feature_sources(config, side)]) for side in SIDES),
-        ("user_features", users, [each.name for each in feature_sources(config, "user")]),
-        ("item_features", items, [each.name for each in feature_sources(config, "item")]),
+        *((f"{side}_features", events, [each.name for each in list_feature_columns(config, side)]) for side in SIDES),
+        ("user_features", users, [each.name for each in list_feature_columns(config, "user")]),
+        ("item_features", items, [each.name for each in list_feature_columns(config, "item")]),
     ):
         for name in names if table is not None else ():
             kind = table.columns[name].kind if table is not None and name in table.columns else ""
@@ -246,7 +271,7 @@ def _nested(config: ExperimentConfig, events: Table, items: Table | None, users:
 
 def _unknown_attributes(config: ExperimentConfig, items: Table | None) -> Iterator[str]:
     """Columns of SameAttribute that the catalogue will not have; without an item table the configuration has told."""
-    columns = {column.name for column in feature_sources(config, "item")} | set(items.known if items else ())
+    columns = {column.name for column in list_feature_columns(config, "item")} | set(items.known if items else ())
     for each in config.sampling.negatives if items is not None else ():
         for name in each.columns if each.type == "SameAttribute" else ():
             if name not in columns | {*RESERVED}:
@@ -254,7 +279,7 @@ def _unknown_attributes(config: ExperimentConfig, items: Table | None) -> Iterat
                 yield f"sampling.negatives: SameAttribute: {known}"
 
 
-def required(config: ExperimentConfig) -> dict[str, str]:
+def list_required_columns(config: ExperimentConfig) -> dict[str, str]:
     """The columns that every file of the log must have, by the field that names them."""
     data = config.data
     names = {"data.user_id": data.user_id, "data.item_id": data.item_id}
@@ -283,12 +308,12 @@ def _hint(table: Table) -> str:
     return ""
 
 
-def divide(
+def divide_columns(
     config: ExperimentConfig, side: Side, events: Table, table: Table | None
 ) -> tuple[tuple[FeatureColumn, ...], tuple[FeatureColumn, ...]]:
     """A side's source columns that the events carry, and those that only the side's table has."""
     in_events, in_table = [], []
-    for column in feature_sources(config, side):
+    for column in list_feature_columns(config, side):
         if side == "item" and column.name == config.data.item_id:
             continue  # the catalogue has it
         if column.name in events.known:

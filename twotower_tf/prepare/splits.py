@@ -1,4 +1,4 @@
-"""Which rows are for training, validation and test. Each rule is one SQL expression over `keys` and small tables.
+"""Which rows are for training, validation and test. Each rule is one SQL expression over `used_events` and small tables.
 
 `TimeSplit`: the log is cut at two times; rows at one time are never parted. Of all possible cuts those are taken whose
 shares of rows come nearest to the fractions (the larger share where two are equally near); training is never empty.
@@ -19,20 +19,20 @@ import duckdb
 from twotower_tf.config import DateSplit, ExperimentConfig, GivenSplit, LeaveLastOut, RandomSplit, TimeSplit
 from twotower_tf.errors import DataError
 from twotower_tf.prepare import schema
-from twotower_tf.tables.duckdb_engine import one
+from twotower_tf.tables.duckdb_engine import fetch_row
 
 _LATER = "(k.ts > {cut}.ts OR (k.ts = {cut}.ts AND k.place >= {cut}.place))"
 
 
-def assign(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig) -> None:
-    """Creates `split_keys` from `keys`: the same rows with `split`, 0 train, 1 valid, 2 test.
+def assign_splits(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig) -> None:
+    """Creates `split_events` from `used_events`: the same rows with `split`, 0 train, 1 valid, 2 test.
 
     Raises:
         DataError: where a `TimeSplit` cannot part the log, or no positive is left to train on.
     """
     split = config.data.split
-    before, source = "", "keys AS k"
-    carried = "".join(f", k.{name}" for name in schema.key_columns(config.data))
+    before, source = "", "used_events AS k"
+    carried = "".join(f", k.{name}" for name in schema.list_key_columns(config.data))
     if isinstance(split, TimeSplit):
         expression = _time(connection, split)
     elif isinstance(split, LeaveLastOut):
@@ -42,10 +42,10 @@ def assign(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig) -> N
     else:
         expression = _random(split, config.seed)
     connection.execute(
-        f"CREATE TABLE split_keys AS {before} SELECT k.place, k.user_row, k.item_row, k.ts, k.label, "
+        f"CREATE TABLE split_events AS {before} SELECT k.place, k.user_row, k.item_row, k.ts, k.label, "
         f"CAST({expression} AS TINYINT) AS split{carried} FROM {source}"
     )
-    (positives,) = one(connection, "SELECT count(*) FROM split_keys WHERE split = 0 AND label = 1")
+    (positives,) = fetch_row(connection, "SELECT count(*) FROM split_events WHERE split = 0 AND label = 1")
     if not positives:
         raise DataError(
             "data.split: no positive is left to train on: no catalogue item would be trained; "
@@ -54,7 +54,7 @@ def assign(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig) -> N
 
 
 def _time(connection: duckdb.DuckDBPyConnection, split: TimeSplit) -> str:
-    total, times = one(connection, "SELECT count(*), count(DISTINCT ts) FROM keys")
+    total, times = fetch_row(connection, "SELECT count(*), count(DISTINCT ts) FROM used_events")
     if times < 2 and split.valid_fraction + split.test_fraction > 0:
         raise DataError("data.split: TimeSplit cannot part a log in which every row has the same time")
     test = _cut(connection, split.test_fraction * total, total, None) if split.test_fraction else None
@@ -69,7 +69,7 @@ def _cut(connection: duckdb.DuckDBPyConnection, target: float, total: int, below
     """The time from which on the number of rows is nearest to `target`: before `below`, and not the whole log."""
     found = connection.execute(
         f"""
-        WITH times AS (SELECT ts, count(*) AS n FROM keys GROUP BY ts),
+        WITH times AS (SELECT ts, count(*) AS n FROM used_events GROUP BY ts),
         cuts AS (SELECT ts, sum(n) OVER (ORDER BY ts DESC) AS rows_from FROM times)
         SELECT ts FROM cuts WHERE rows_from < {total} {f"AND ts < {below}" if below is not None else ""}
         ORDER BY abs(rows_from - {target!r}), rows_from DESC LIMIT 1
@@ -84,12 +84,14 @@ def _leave_last_out() -> tuple[str, str, str]:
             SELECT user_row, ts, place,
                    row_number() OVER (PARTITION BY user_row ORDER BY ts DESC, place DESC) AS back,
                    count(*) OVER (PARTITION BY user_row) AS positives
-            FROM keys WHERE label = 1
+            FROM used_events WHERE label = 1
         ),
         last AS (SELECT user_row, ts, place FROM ranked WHERE back = 1 AND positives >= 3),
         second AS (SELECT user_row, ts, place FROM ranked WHERE back = 2 AND positives >= 3)
     """
-    source = "keys AS k LEFT JOIN last ON last.user_row = k.user_row LEFT JOIN second ON second.user_row = k.user_row"
+    source = (
+        "used_events AS k LEFT JOIN last ON last.user_row = k.user_row LEFT JOIN second ON second.user_row = k.user_row"
+    )
     expression = f"CASE WHEN {_LATER.format(cut='last')} THEN 2 WHEN {_LATER.format(cut='second')} THEN 1 ELSE 0 END"
     return before, source, expression
 

@@ -24,7 +24,7 @@ Array = npt.NDArray[np.float64]
 Counts = Callable[[], Iterator[tuple[Array, Array]]]
 
 
-def compute(
+def compute_statistics(
     connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, relation: Callable[[str, str], tuple[str, str]]
 ) -> dict[str, Any]:
     """The content of `statistics.json`.
@@ -47,13 +47,13 @@ def compute(
             )
 
             def counts(query: str = query) -> Iterator[tuple[Array, Array]]:
-                for table in parquet_parts.tables(connection, query):
+                for table in parquet_parts.stream_tables(connection, query):
                     yield table.column(0).to_numpy(), table.column(1).to_numpy()
 
             found = (
-                moments(counts, log=feature.transform == "log1p")
+                compute_moments(counts, log=feature.transform == "log1p")
                 if isinstance(feature, Numeric)
-                else {"boundaries": boundaries(counts, feature.buckets)}
+                else {"boundaries": compute_boundaries(counts, feature.buckets)}
             )
             document[side][feature_name(feature)] = found
     return document
@@ -65,7 +65,7 @@ def signed_log1p(values: Array) -> Array:
     return logarithms
 
 
-def moments(counts: Counts, *, log: bool) -> dict[str, Any]:
+def compute_moments(counts: Counts, *, log: bool) -> dict[str, Any]:
     """Count, mean and population deviation; the deviation is 1 where it would be 0 or there is no value.
 
     Chunks are merged by the pairwise update of Chan, Golub and LeVeque (1979).
@@ -84,7 +84,7 @@ def moments(counts: Counts, *, log: bool) -> dict[str, Any]:
     return {"count": int(total), "mean": mean, "std": deviation if deviation > 0 else 1.0}
 
 
-def boundaries(counts: Counts, buckets: int) -> list[float]:
+def compute_boundaries(counts: Counts, buckets: int) -> list[float]:
     """Strictly increasing quantiles i/buckets, i = 1 .. buckets - 1; [0.0] where there is no value at all.
 
     TensorFlow's column takes no empty list of boundaries.

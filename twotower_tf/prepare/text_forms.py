@@ -13,16 +13,16 @@ import duckdb
 
 from twotower_tf.config import Cross, ExperimentConfig, Hash, History, feature_columns, feature_name
 from twotower_tf.prepare.schema import Inputs
-from twotower_tf.tables.duckdb_engine import one
+from twotower_tf.sql import quote_literal
+from twotower_tf.tables.duckdb_engine import fetch_row
 from twotower_tf.tables.input_table import Table
-from twotower_tf.tables.values import literal
 
 CAPITALIZED, UPPER, POINT = "True", "TRUE", "3.0"  # the forms, each named by an example
 _SPELLED = {CAPITALIZED: ("True", "False"), UPPER: ("TRUE", "FALSE")}
 _SAMPLE_ROWS = 10_000
 
 
-def written(text: str, form: str) -> str:
+def apply_form(text: str, form: str) -> str:
     """A value's canonical text (`data.values`) as a log of the form writes it; "" is no form."""
     if form == POINT:
         return f"{text}.0" if re.fullmatch(r"-?[0-9]+", text) else text
@@ -31,7 +31,7 @@ def written(text: str, form: str) -> str:
     return text
 
 
-def written_sql(text: str, form: str) -> str:
+def apply_form_sql(text: str, form: str) -> str:
     """SQL of the same."""
     if form == POINT:
         return f"CASE WHEN regexp_full_match({text}, '-?[0-9]+') THEN {text} || '.0' ELSE {text} END"
@@ -41,7 +41,7 @@ def written_sql(text: str, form: str) -> str:
     return text
 
 
-def find(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs) -> dict[str, str]:
+def find_text_forms(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs) -> dict[str, str]:
     """The forms of the user tower's inputs that are hashed value by value, and of histories' items.
 
     Returns:
@@ -67,12 +67,12 @@ def _form(connection: duckdb.DuckDBPyConnection, table: Table, column: str) -> s
     if table.columns[column].kind != "VARCHAR":
         return ""
     text = table.text(column)
-    tests = {form: f"{text} IN ({', '.join(map(literal, words))})" for form, words in _SPELLED.items()}
+    tests = {form: f"{text} IN ({', '.join(map(quote_literal, words))})" for form, words in _SPELLED.items()}
     tests[POINT] = f"regexp_full_match({text}, '-?[0-9]+[.]0')"
     candidates = list(tests)
     for rows in (f"{table.name} WHERE rowid < {_SAMPLE_ROWS}", table.name):  # most columns need no look at every row
         counts = ", ".join(f"count(*) FILTER ({tests[form]})" for form in candidates)
-        present, *fitting = one(connection, f"SELECT count({text}), {counts} FROM {rows}")
+        present, *fitting = fetch_row(connection, f"SELECT count({text}), {counts} FROM {rows}")
         candidates = [form for form, count in zip(candidates, fitting, strict=True) if count == present]
         if not candidates:
             return ""

@@ -1,6 +1,6 @@
 """The rows of each split with their raw values, as Parquet parts in the order of time and place.
 
-A part's rows are a range of `placed`, which stands in that order. Where the log is in order itself, or nearly so, the
+A part's rows are a range of `rows_with_history`, which stands in that order. Where the log is in order itself, or nearly so, the
 part's values are one short range of the log: it is read as it stands and nothing wide is joined or sorted, and parts
 are written side by side. A log in another order is joined and sorted as a whole, out of core.
 """
@@ -19,9 +19,9 @@ from twotower_tf import resources
 from twotower_tf.artifacts import PreparedPaths
 from twotower_tf.prepare import row_rules
 from twotower_tf.prepare.schema import Inputs
+from twotower_tf.sql import quote_identifier
 from twotower_tf.tables import parquet_parts, timestamps
 from twotower_tf.tables.duckdb_engine import Cluster
-from twotower_tf.tables.values import quoted
 
 KEYS = ("user_row", "item_row", "label", "timestamp", "history_start", "history_end")
 _MICROSECOND = "microsecond"  # of the second in `timestamp`: what orders rows of several splits
@@ -32,7 +32,7 @@ _MOST_READ = 4  # ranges may overlap: the log is read this often at most before 
 
 @dataclass(frozen=True)
 class _Part:
-    """A range of `placed` and the range of the log that it lies in, both with their ends."""
+    """A range of `rows_with_history` and the range of the log that it lies in, both with their ends."""
 
     split: int
     number: int
@@ -42,7 +42,7 @@ class _Part:
     highest: int
 
 
-def write(
+def write_training_rows(
     connection: duckdb.DuckDBPyConnection,
     inputs: Inputs,
     paths: PreparedPaths,
@@ -52,7 +52,7 @@ def write(
     """Writes `examples/{train,valid,test}/part-NNNNN.parquet`.
 
     Args:
-        connection: with `placed`, `events` and the item and user tables.
+        connection: with `rows_with_history`, `events` and the item and user tables.
         inputs: the tables' columns and roles.
         paths: of the preparation.
         threads: parts written at once, at most two; 0 takes one per core.
@@ -62,19 +62,19 @@ def write(
         for code, split in enumerate(row_rules.SPLITS):
             connection.write_parts(_of_split(inputs, code), paths.examples(split))
         return
-    carried, joined = values(inputs)
+    carried, joined = value_columns(inputs)
     rows = part_rows(len(_stored(inputs)) + len(carried) + len(joined))
     for split in row_rules.SPLITS:
         paths.examples(split).mkdir(parents=True)
     parts = _parts(connection, rows)
-    (total,) = connection.execute("SELECT count(*) FROM placed").fetchall()[0]
+    (total,) = connection.execute("SELECT count(*) FROM rows_with_history").fetchall()[0]
     if sum(part.highest - part.lowest + 1 for part in parts) > _MOST_READ * total:
         parts = []
         for code, split in enumerate(row_rules.SPLITS):
             told(code, len(row_rules.SPLITS))
-            for number, table in enumerate(parquet_parts.tables(connection, _of_split(inputs, code), rows)):
+            for number, table in enumerate(parquet_parts.stream_tables(connection, _of_split(inputs, code), rows)):
                 parquet_parts.write_part(table, paths.examples(split), number)
-    workers = min(_WRITERS, threads or resources.cpus())
+    workers = min(_WRITERS, threads or resources.count_cpus())
     with ThreadPoolExecutor(workers) as pool:
 
         def write_part(part: _Part) -> None:
@@ -95,7 +95,7 @@ def part_rows(columns: int) -> int:
     return 1 << (min(parquet_parts.PART_ROWS, max(1 << 14, _CELLS // columns)).bit_length() - 1)
 
 
-def values(inputs: Inputs) -> tuple[dict[str, str], dict[str, str]]:
+def value_columns(inputs: Inputs) -> tuple[dict[str, str], dict[str, str]]:
     """SQL of the raw values by their column in the examples: log (`e`), users (`t`, `g`), item versions (`i`)."""
     events = inputs.events.columns
     carried = {f"user.{column.name}": column.sql(events[column.name], "e") for column in inputs.user_from_events}
@@ -104,7 +104,7 @@ def values(inputs: Inputs) -> tuple[dict[str, str], dict[str, str]]:
         users = inputs.users.columns
         for column in inputs.user_from_table:
             name, value = f"user.{column.name}", column.sql(users[column.name], "t")
-            joined[name] = f"coalesce({value}, g.{quoted(name)})" if inputs.continued else value
+            joined[name] = f"coalesce({value}, g.{quote_identifier(name)})" if inputs.continued else value
     versions = enumerate(inputs.item_as_of)
     return carried, joined | {f"item.{column.name}": f"i.v{number}" for number, column in versions}
 
@@ -131,15 +131,15 @@ def _joins(inputs: Inputs) -> str:
 
 
 def _selected(columns: dict[str, str]) -> str:
-    return ", ".join(f"{expression} AS {quoted(name)}" for name, expression in columns.items())
+    return ", ".join(f"{expression} AS {quote_identifier(name)}" for name, expression in columns.items())
 
 
 def _sorted(inputs: Inputs) -> str:
     """SQL of the examples with `rank`, their place in the order."""
-    carried, joined = values(inputs)
+    carried, joined = value_columns(inputs)
     selected = "".join(f", {_selected(columns)}" for columns in (carried, joined) if columns)
     events = "JOIN events AS e ON e.rowid = p.place " if carried else ""
-    return f"SELECT p.rowid AS rank, {_keys(inputs)}{selected} FROM placed AS p {events}{_joins(inputs)}"
+    return f"SELECT p.rowid AS rank, {_keys(inputs)}{selected} FROM rows_with_history AS p {events}{_joins(inputs)}"
 
 
 def _of_split(inputs: Inputs, code: int) -> str:
@@ -150,9 +150,9 @@ def _of_split(inputs: Inputs, code: int) -> str:
 def _parts(connection: duckdb.DuckDBPyConnection, rows: int) -> list[_Part]:
     found = connection.execute(
         f"""
-        WITH starts AS (SELECT split, min(rowid) AS start FROM placed GROUP BY split)
+        WITH starts AS (SELECT split, min(rowid) AS start FROM rows_with_history GROUP BY split)
         SELECT split, (p.rowid - start) // {rows} AS number, min(p.rowid), max(p.rowid), min(place), max(place)
-        FROM placed AS p JOIN starts USING (split) GROUP BY ALL ORDER BY ALL
+        FROM rows_with_history AS p JOIN starts USING (split) GROUP BY ALL ORDER BY ALL
         """
     ).fetchall()
     return [_Part(*row) for row in found]
@@ -160,11 +160,11 @@ def _parts(connection: duckdb.DuckDBPyConnection, rows: int) -> list[_Part]:
 
 def _read(connection: duckdb.DuckDBPyConnection, inputs: Inputs, part: _Part) -> pa.Table:
     """The rows of one part."""
-    carried, joined = values(inputs)
+    carried, joined = value_columns(inputs)
     within = f"WHERE p.rowid BETWEEN {part.first} AND {part.last}"
     selected, order = (f", {_selected(joined)}", " ORDER BY p.rowid") if joined else ("", "")
     table = connection.sql(
-        f"SELECT p.place, {_keys(inputs)}{selected} FROM placed AS p {_joins(inputs)}{within}{order}"
+        f"SELECT p.place, {_keys(inputs)}{selected} FROM rows_with_history AS p {_joins(inputs)}{within}{order}"
     ).to_arrow_table(part.last - part.first + 1)  # in one chunk: nothing is copied to make it one
     places = table.column("place").to_numpy() - part.lowest
     table = table.drop_columns(["place"])

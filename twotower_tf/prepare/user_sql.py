@@ -21,10 +21,11 @@ from twotower_tf import sql
 from twotower_tf.config import DataConfig
 from twotower_tf.errors import DataError
 from twotower_tf.prepare import schema
+from twotower_tf.sql import quote_identifier
 from twotower_tf.tables import duckdb_engine, quarantine
-from twotower_tf.tables.duckdb_engine import one, reason
+from twotower_tf.tables.duckdb_engine import fetch_row, first_line
 from twotower_tf.tables.input_table import Table
-from twotower_tf.tables.values import number_sql, quoted
+from twotower_tf.tables.values import number_sql
 
 _NUMBER = r"-?(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][+-]?[0-9]+)?"
 _LARGEST = "3.4028234663852886e38"  # of float32
@@ -40,7 +41,7 @@ _OWN = frozenset("__place __user __item __ts __label __given __reason __list __p
 
 
 @dataclass(frozen=True)
-class Expressions:
+class UserExpressions:
     """The configuration's expressions, ready for SELECTs that read `named` columns.
 
     Attributes:
@@ -56,14 +57,16 @@ class Expressions:
     refused: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, connection: duckdb.DuckDBPyConnection, data: DataConfig, table: Table) -> Expressions:
+    def of(cls, connection: duckdb.DuckDBPyConnection, data: DataConfig, table: Table) -> UserExpressions:
         """Parses the expressions, and looks at the values of the columns that they mention."""
         refused = tuple(_refused(data, table))
         if refused:
             return cls(data, table, "", refused)
-        names = [_spelled(name, table)[0] for name in schema.mentioned(data)]
-        columns = typed(connection, table, sorted(set(names)))
-        return cls(data, table, "".join(f", {expression} AS {quoted(name)}" for name, expression in columns.items()))
+        names = [_spelled(name, table)[0] for name in schema.find_referenced_columns(data)]
+        columns = typed_columns(connection, table, sorted(set(names)))
+        return cls(
+            data, table, "".join(f", {expression} AS {quote_identifier(name)}" for name, expression in columns.items())
+        )
 
     def holds(self, field: str, default: str = "false") -> str:
         """SQL: whether a predicate holds; NULL is no."""
@@ -91,7 +94,7 @@ class Expressions:
             "list": "__list",
             "position": "__position",
         }
-        return "".join(f", {found[name]} AS {name}" for name in schema.key_columns(data))
+        return "".join(f", {found[name]} AS {name}" for name in schema.list_key_columns(data))
 
     @property
     def raw(self) -> str:
@@ -137,19 +140,21 @@ class Expressions:
         try:
             connection.execute(f"SELECT count(*) FROM (SELECT {expression} AS held FROM ({relation})) WHERE held")
         except duckdb.Error as error:
-            if isinstance(error, duckdb_engine.MACHINE):
+            if isinstance(error, duckdb_engine.RESOURCE_ERRORS):
                 raise
-            return [f"data.{field}: {getattr(self.data, field)!r} cannot be evaluated: {reason(error)}"]
+            return [f"data.{field}: {getattr(self.data, field)!r} cannot be evaluated: {first_line(error)}"]
         return []
 
     def _weights(self, connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
         rows = f"(SELECT rowid AS __place{self.named} FROM events) WHERE NOT {self.holds('exclude')}"
-        total, usable = one(connection, f"SELECT count(*), count({self.weight}) FROM {rows}")
+        total, usable = fetch_row(connection, f"SELECT count(*), count({self.weight}) FROM {rows}")
         if usable * 2 < total:
             found = connection.execute(
                 f"SELECT __place, {self.wrong_weight} FROM {rows} AND ({self.weight}) IS NULL ORDER BY __place LIMIT 1"
             ).fetchall()
-            example = "".join(f" {told} at {quarantine.where(connection, self.table, place)}" for place, told in found)
+            example = "".join(
+                f" {told} at {quarantine.format_row_place(connection, self.table, place)}" for place, told in found
+            )
             yield (
                 f"data.weight: {self.data.weight!r}: {total - usable} of {total} weights are no number of at least 0; "
                 f"e.g.{example}"
@@ -159,24 +164,26 @@ class Expressions:
         name = self.data.position
         text, column = self.table.text(name), self.table.columns[name]
         number = number_sql(column.identifier, column.kind)
-        present, usable = one(connection, f"SELECT count({text}), count({number}) FROM events")
+        present, usable = fetch_row(connection, f"SELECT count({text}), count({number}) FROM events")
         if usable * 2 < present:
-            example = quarantine.example(connection, self.table, name, f"{text} IS NOT NULL AND ({number}) IS NULL")
+            example = quarantine.format_example(
+                connection, self.table, name, f"{text} IS NOT NULL AND ({number}) IS NULL"
+            )
             yield f"data.position: column {name!r}: {present - usable} of {present} values are no number;{example}"
 
 
 def _refused(data: DataConfig, table: Table) -> Iterator[str]:
     """What is no single expression over the log's columns, one line each."""
     found: dict[str, str] = {}
-    for field, text in schema.expressions(data).items():
+    for field, text in schema.list_expressions(data).items():
         where = f"data.{field}"
         kind = "predicate" if field in _PREDICATES else "weight"
         try:
-            sql.check(text, where, table.known, kind=kind, functions=FUNCTIONS, comments=False)
+            sql.check_expression(text, where, table.known, kind=kind, functions=FUNCTIONS, comments=False)
         except DataError as error:
             yield str(error)
             continue
-        for name in sql.columns(text, where):
+        for name in sql.find_columns(text, where):
             spelled = _spelled(name, table)
             if len(spelled) > 1 or found.setdefault(name.lower(), spelled[0]) != spelled[0]:
                 twins = sorted({*spelled, found.get(name.lower(), spelled[0])})
@@ -190,13 +197,15 @@ def _spelled(name: str, table: Table) -> list[str]:
     return [name] if name in table.columns else [each for each in table.columns if each.lower() == name.lower()]
 
 
-def typed(connection: duckdb.DuckDBPyConnection, table: Table, names: Sequence[str], alias: str = "") -> dict[str, str]:
+def typed_columns(
+    connection: duckdb.DuckDBPyConnection, table: Table, names: Sequence[str], alias: str = ""
+) -> dict[str, str]:
     """SQL of columns with the type that all of their values have; for people's predicates over text tables."""
-    return {name: of_kind(table, name, kind, alias) for name, kind in value_kinds(connection, table, names).items()}
+    return {name: cast_column(table, name, kind, alias) for name, kind in infer_types(connection, table, names).items()}
 
 
-def of_kind(table: Table, name: str, kind: str, alias: str = "") -> str:
-    """SQL of a column with a type of `value_kinds`, or VARCHAR."""
+def cast_column(table: Table, name: str, kind: str, alias: str = "") -> str:
+    """SQL of a column with a type of `infer_types`, or VARCHAR."""
     if kind == "VARCHAR":
         return table.text(name, alias)
     column = table.columns[name]
@@ -205,7 +214,7 @@ def of_kind(table: Table, name: str, kind: str, alias: str = "") -> str:
     return f"{alias}.{column.identifier}" if alias else column.identifier
 
 
-def value_kinds(connection: duckdb.DuckDBPyConnection, table: Table, names: Sequence[str]) -> dict[str, str]:
+def infer_types(connection: duckdb.DuckDBPyConnection, table: Table, names: Sequence[str]) -> dict[str, str]:
     """The type that all values of a column have.
 
     A text column is BIGINT where every value is an integer in its plain form (no leading zero or sign +), DOUBLE where
@@ -221,7 +230,7 @@ def value_kinds(connection: duckdb.DuckDBPyConnection, table: Table, names: Sequ
         integer = f"regexp_full_match({text}, '-?(0|[1-9][0-9]{{0,17}})')"
         number = f"regexp_full_match({text}, '{_NUMBER}') AND TRY_CAST({text} AS DOUBLE) IS NOT NULL"
         counts += [f"count({text})", f"count(*) FILTER ({integer})", f"count(*) FILTER ({number})"]
-    row = one(connection, f"SELECT {', '.join(counts)} FROM {table.name}")
+    row = fetch_row(connection, f"SELECT {', '.join(counts)} FROM {table.name}")
     for position, name in enumerate(texts):
         present, integers, numbers = row[3 * position : 3 * position + 3]
         if present:

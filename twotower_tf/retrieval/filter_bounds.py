@@ -37,9 +37,9 @@ def check(predicate: str, columns: Collection[str]) -> set[str]:
     Raises:
         DataError: for a filter that is no expression over the columns, or could cost much.
     """
-    sql.check(predicate, "filter", columns, kind="filter", table=TABLE)
+    sql.check_expression(predicate, "filter", columns, kind="filter", table=TABLE)
     functions = 0
-    for node in sql.nodes(predicate, "filter"):
+    for node in sql.parse_nodes(predicate, "filter"):
         if node["class"] == "FUNCTION":
             _check_patterns(node)
         elif node["class"] == "TYPE":
@@ -47,9 +47,9 @@ def check(predicate: str, columns: Collection[str]) -> set[str]:
         functions += node["class"] in ("FUNCTION", "CAST")
         if functions > _MOST_FUNCTIONS:
             raise DataError(
-                f"filter: {sql.shown(predicate)}: at most {_MOST_FUNCTIONS} functions and casts are expected"
+                f"filter: {sql.shorten(predicate)}: at most {_MOST_FUNCTIONS} functions and casts are expected"
             )
-    return {name.lower() for name in sql.columns(predicate, "filter", TABLE)}
+    return {name.lower() for name in sql.find_columns(predicate, "filter", TABLE)}
 
 
 def _check_patterns(node: dict[str, Any]) -> None:
@@ -64,7 +64,7 @@ def _check_patterns(node: dict[str, Any]) -> None:
         size = regex_size.expanded(pattern)
         if len(pattern) > _LONGEST_PATTERN or size > _LARGEST_PATTERN:
             raise DataError(
-                f"filter: regular expression {sql.shown(pattern)}: invalid size (expected at most {_LONGEST_PATTERN} "
+                f"filter: regular expression {sql.shorten(pattern)}: invalid size (expected at most {_LONGEST_PATTERN} "
                 f"characters, and {_LARGEST_PATTERN} with repetitions written out; found {len(pattern)} and {size})"
             )
 

@@ -100,7 +100,7 @@ class Filters:
             raise self._too_slow(predicate) from None
         except duckdb.Error as error:
             reason = str(error).splitlines()[0]
-            raise DataError(f"filter: {sql.shown(predicate)} cannot be evaluated: {reason}") from None
+            raise DataError(f"filter: {sql.shorten(predicate)} cannot be evaluated: {reason}") from None
         return mask
 
     def _query(self, predicate: str, used: set[str]) -> tuple[str, pa.Table]:
@@ -118,8 +118,8 @@ class Filters:
 
     def _too_slow(self, predicate: str) -> DataError:
         return DataError(
-            f"filter: {sql.shown(predicate)} is too slow: not evaluated over {self._catalogue.num_rows:,} items within "
-            f"{self.seconds:g} s; simplify it"
+            f"filter: {sql.shorten(predicate)} is too slow: not evaluated over {self._catalogue.num_rows:,} items "
+            f"within {self.seconds:g} s; simplify it"
         )
 
 

@@ -23,7 +23,7 @@ from twotower_tf.retrieval import filtered_search
 from twotower_tf.retrieval.blocklist import BLOCKLIST
 from twotower_tf.retrieval.item_filter import Gate
 from twotower_tf.retrieval.limits import MAX_K
-from twotower_tf.tables.time_form import TimeForm
+from twotower_tf.tables.time_parser import TimeParser
 from twotower_tf.tables.values import as_text
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Recommender:
         self.bundle = bundle
         self._max_k = max_k
         self.inputs = client_inputs(bundle.config, bundle.manifest.get("text_forms", {}))
-        self._times = TimeForm.of_manifest(bundle.manifest)
+        self._times = TimeParser.of_manifest(bundle.manifest)
         self._arguments = argument_names([each.name for each in self.inputs])
         self._model = tf.saved_model.load(
             str(bundle.tower("user"))

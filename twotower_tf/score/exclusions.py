@@ -20,21 +20,21 @@ from twotower_tf.errors import DataError, unknown_name
 from twotower_tf.index.eligible import Excluded
 from twotower_tf.index.item_vectors import Ids
 from twotower_tf.tables import input_files, input_table, parquet_parts, readers
-from twotower_tf.tables.duckdb_engine import one, open_engine
-from twotower_tf.tables.input_files import Source
+from twotower_tf.tables.duckdb_engine import fetch_row, open_engine
+from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.values import text_sql
 
 _HASHES = "hash({0}), hash({0} || chr(1))"
 _FILES = ("users", "checks", "offsets", "rows")
 
 
-def find(data: DataConfig, pattern: str) -> list[Source]:
+def find(data: DataConfig, pattern: str) -> list[InputFile]:
     """The files of the table of pairs."""
-    return input_files.find(Path(), pattern, "--exclude", (), data.delimiter)
+    return input_files.find_files(Path(), pattern, "--exclude", (), data.delimiter)
 
 
 def build(
-    directory: Path, sources: Sequence[Source], data: DataConfig, ids: Ids, memory_limit: str, threads: int
+    directory: Path, sources: Sequence[InputFile], data: DataConfig, ids: Ids, memory_limit: str, threads: int
 ) -> None:
     """Writes the sorted pairs into the new directory `directory`, by rename.
 
@@ -51,13 +51,13 @@ def build(
     """
     with (
         artifacts.atomic_directory(directory) as staging,
-        input_files.Snapshot(sources).held(),
+        input_files.FileSnapshot(sources).held(),
         open_engine(
-            staging / "engine", memory_limit, threads, directories=[staging, *input_files.directories(sources)]
+            staging / "engine", memory_limit, threads, directories=[staging, *input_files.list_directories(sources)]
         ) as connection,
     ):
         wanted = {data.user_id, data.item_id}
-        table = readers.read(connection, "pairs", sources, wanted.__contains__)
+        table = readers.read_table(connection, "pairs", sources, wanted.__contains__)
         for field, name in (("data.user_id", data.user_id), ("data.item_id", data.item_id)):
             if name not in table.known:
                 where = f"column in {sources[0].name}"
@@ -82,9 +82,9 @@ def _sort(connection: duckdb.DuckDBPyConnection, table: input_table.Table, data:
 
 
 def _write(connection: duckdb.DuckDBPyConnection, staging: Path) -> None:
-    (pairs,) = one(connection, "SELECT count(*) FROM sorted")
+    (pairs,) = fetch_row(connection, "SELECT count(*) FROM sorted")
     users = "SELECT hashed, checked, count(*) AS items FROM sorted GROUP BY hashed, checked ORDER BY hashed, checked"
-    (count,) = one(connection, f"SELECT count(*) FROM ({users})")
+    (count,) = fetch_row(connection, f"SELECT count(*) FROM ({users})")
     ends = f"SELECT CAST(sum(items) OVER (ORDER BY hashed, checked) AS BIGINT) AS stop FROM ({users})"
     ends = f"SELECT stop FROM (SELECT CAST(0 AS BIGINT) AS stop UNION ALL {ends}) ORDER BY stop"
     parquet_parts.write_array(connection, f"SELECT hashed FROM ({users})", staging / "users.npy", np.uint64, count)

@@ -23,8 +23,8 @@ from twotower_tf.score.score_options import Options
 from twotower_tf.score.units import Unit
 from twotower_tf.score.user_columns import Column
 from twotower_tf.tables import input_files
-from twotower_tf.tables.input_files import Source
-from twotower_tf.tables.time_form import TimeForm
+from twotower_tf.tables.input_files import InputFile
+from twotower_tf.tables.time_parser import TimeParser
 
 _SAMPLE = 10_000  # rows that are looked at
 _LOOKED_AT = 1 << 22  # bytes of a text
@@ -41,10 +41,10 @@ class Input:
         snapshot: the files as they were before anything of them was read.
     """
 
-    sources: tuple[Source, ...]
+    sources: tuple[InputFile, ...]
     columns: tuple[Column, ...]
     identity: list[dict[str, Any]]
-    snapshot: input_files.Snapshot
+    snapshot: input_files.FileSnapshot
 
 
 def look(options: Options, config: ExperimentConfig, manifest: Mapping[str, Any]) -> Input:
@@ -62,7 +62,7 @@ def look(options: Options, config: ExperimentConfig, manifest: Mapping[str, Any]
     sources = _find(options, config)
     if not sources:
         raise DataError(f"--users: {options.users}: no rows")
-    snapshot, identity = input_files.Snapshot(sources), journal.fingerprint(sources)
+    snapshot, identity = input_files.FileSnapshot(sources), journal.fingerprint(sources)
     user_id = config.data.user_id
     wanted = [user_id, *(each.name for each in user_columns.features(config))]
     with (
@@ -77,32 +77,32 @@ def look(options: Options, config: ExperimentConfig, manifest: Mapping[str, Any]
             user_columns.check_types(present, user_id, sources, schemas)
         sample = next(rows.batches, None)
     if sample is not None:
-        type_columns.Judge(user_id, present, TimeForm.of_manifest(manifest)).check_values(sample, sources[0].name)
+        type_columns.Judge(user_id, present, TimeParser.of_manifest(manifest)).check_values(sample, sources[0].name)
     return Input(tuple(sources), present, identity, snapshot)
 
 
-def _find(options: Options, config: ExperimentConfig) -> list[Source]:
+def _find(options: Options, config: ExperimentConfig) -> list[InputFile]:
     data = config.data
-    found = input_files.find(Path(), options.users, "--users", (), data.delimiter)
+    found = input_files.find_files(Path(), options.users, "--users", (), data.delimiter)
     if found[0].suffix in input_files.DELIMITERS and data.user_columns:
         found = [dataclasses.replace(source, columns=data.user_columns) for source in found]
     return [source for source in found if source.path.stat().st_size]
 
 
-def _heads(sources: Sequence[Source]) -> list[tuple[Source, list[str]]]:
+def _heads(sources: Sequence[InputFile]) -> list[tuple[InputFile, list[str]]]:
     """Names of the columns, of files that say them once."""
-    found: list[tuple[Source, list[str]]] = []
+    found: list[tuple[InputFile, list[str]]] = []
     for source in sources:
         partition = [key for key, _ in source.partition]
         if source.suffix in input_files.PARQUET:
             found.append((source, [*_schema(source).names, *partition]))
-        elif source.suffix in input_files.DELIMITERS and (header := input_files.head(source)) is not None:
+        elif source.suffix in input_files.DELIMITERS and (header := input_files.read_header(source)) is not None:
             found.append((source, [*header[0], *partition]))
     return found
 
 
 @contextlib.contextmanager
-def _beginning(source: Source, work: Path) -> Iterator[tuple[Source, Unit]]:
+def _beginning(source: InputFile, work: Path) -> Iterator[tuple[InputFile, Unit]]:
     """A unit to look at: the first of a Parquet or TFRecord file; of a text, a copy of its first lines.
 
     Raises:
@@ -123,7 +123,7 @@ def _beginning(source: Source, work: Path) -> Iterator[tuple[Source, Unit]]:
     yield source, found[0]
 
 
-def _schema(source: Source) -> pa.Schema:
+def _schema(source: InputFile) -> pa.Schema:
     try:
         return pq.read_schema(source.path)
     except Exception as error:

@@ -13,8 +13,8 @@ from twotower_tf.score.answer_tables import Format
 from twotower_tf.score.unit_reader import Bad, Rows
 from twotower_tf.score.units import Unit
 from twotower_tf.score.user_columns import Column
-from twotower_tf.tables.input_files import Source
-from twotower_tf.tables.time_form import TimeForm
+from twotower_tf.tables.input_files import InputFile
+from twotower_tf.tables.time_parser import TimeParser
 
 ALLOWED, EXCLUDED, USERS = "allowed.npy", "excluded", "users"  # in the journal's directory, while it is needed
 SEEN = "seen_rows"  # column of lists of index rows, in tables that are built from a log
@@ -45,10 +45,10 @@ class Job:
     version: int
     output: str
     journal: str
-    sources: tuple[Source, ...]
+    sources: tuple[InputFile, ...]
     user_id: str
     columns: tuple[Column, ...]
-    times: TimeForm
+    times: TimeParser
     at: Mapping[str, int]
     k: int
     format: Format
@@ -67,6 +67,6 @@ class Job:
         return unit_reader.opened(self.sources[unit.file], unit, self.wanted, rows, work, self.memory_limit)
 
 
-def note(unit: Unit, part: str, tally: Tally, rows: Rows, bad: Sequence[Bad], source: Source) -> dict[str, Any]:
+def note(unit: Unit, part: str, tally: Tally, rows: Rows, bad: Sequence[Bad], source: InputFile) -> dict[str, Any]:
     """What is kept of a finished unit."""
     return {"unit": unit.number, "file": source.name, "part": part, **tally.note(), "quarantined": rows.entries(bad)}

@@ -17,7 +17,7 @@ from typing import Any
 from twotower_tf import artifacts, locks
 from twotower_tf.errors import ArtifactError, DataError
 from twotower_tf.score.units import Unit
-from twotower_tf.tables.input_files import Source
+from twotower_tf.tables.input_files import InputFile
 
 SCHEMA_VERSION = 1
 # Underscored: readers of a directory of Parquet files (Arrow, Spark, Hive) pass over such names.
@@ -26,7 +26,7 @@ _PLAN = "plan.json"
 _ANOTHER = "choose another --output, or start over with --resume=false"
 
 
-def fingerprint(sources: Sequence[Source]) -> list[dict[str, Any]]:
+def fingerprint(sources: Sequence[InputFile]) -> list[dict[str, Any]]:
     """What tells whether a file has changed: path, size, time of its last change."""
     found = []
     for source in sources:
@@ -68,7 +68,7 @@ class Journal:
                     "choose an empty or new directory"
                 )
         self.directory.mkdir(parents=True, exist_ok=True)
-        with locks.working(self.output):
+        with locks.hold_directory(self.output):
             artifacts.remove_unfinished(self.output)
             artifacts.remove_unfinished(self.directory)
             yield
@@ -156,7 +156,7 @@ class Journal:
         with artifacts.atomic_file(self.output / QUARANTINE) as path, path.open("w", encoding="utf-8") as file:
             for note in self.notes(count):
                 for entry in note["quarantined"]:
-                    file.write(artifacts.json_text(entry) + "\n")
+                    file.write(artifacts.format_json(entry) + "\n")
                     rows += 1
         return rows
 

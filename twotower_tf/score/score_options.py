@@ -66,7 +66,7 @@ class Options:
         if not 1 <= self.k <= self.max_k:
             raise ConfigError(f"--k: invalid value {self.k} (expected 1 to {self.max_k}); raise --max_k for more")
         if self.memory_limit:
-            duckdb_engine.size(self.memory_limit)
+            duckdb_engine.parse_size(self.memory_limit)
         if self.exclude_seen and not self.users_from_events:
             raise ConfigError("--exclude_seen: needs --users_from_events; a table of pairs goes with --exclude")
         if self.vectors_only and (self.filter or self.exclude or self.exclude_seen):

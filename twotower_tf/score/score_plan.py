@@ -30,7 +30,7 @@ from twotower_tf.score.journal import Journal
 from twotower_tf.score.score_options import Options
 from twotower_tf.score.units import Unit
 from twotower_tf.tables import input_files
-from twotower_tf.tables.time_form import TimeForm
+from twotower_tf.tables.time_parser import TimeParser
 
 
 class Planner:
@@ -45,7 +45,7 @@ class Planner:
         users: the files of users as they were before they were read, once settled.
     """
 
-    users: input_files.Snapshot
+    users: input_files.FileSnapshot
 
     def __init__(self, options: Options) -> None:
         """Checks options, bundle and users; writes nothing.
@@ -60,7 +60,7 @@ class Planner:
         self.bundle = Bundle.open(options.export_dir, options.version)
         self.journal = Journal(options.output)
         self._config = self.bundle.config
-        self._times = TimeForm.of_manifest(self.bundle.manifest)
+        self._times = TimeParser.of_manifest(self.bundle.manifest)
         self.size = worker_sizing.crew(options, self.bundle.manifest)
         self.rows = worker_sizing.rows(options, self.bundle.manifest, self._config)
         self._exclude = exclusions.find(self._config.data, options.exclude) if options.exclude else []
@@ -167,10 +167,10 @@ class Planner:
         if not directory.is_dir():
             rows = self._index_rows() if self.options.exclude_seen else None
             users_from_events.build(directory, self._log, self._config, rows, self._half(), self.size.threads)
-        sources = tuple(input_files.find(directory, ".", "--users_from_events"))
+        sources = tuple(input_files.find_files(directory, ".", "--users_from_events"))
         found = user_columns.features(self._config)
         present = tuple(each for each in found if each.role != "time")
-        return Input(sources, present, self._log_identity(), input_files.Snapshot(sources))
+        return Input(sources, present, self._log_identity(), input_files.FileSnapshot(sources))
 
     def _index_rows(self) -> Any:
         """int32 `[catalogue]`: the index's row of each row of the log's catalogue, -1 for none."""

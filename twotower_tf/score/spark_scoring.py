@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from twotower_tf import artifacts, errors
 from twotower_tf.bundle.bundle import SEAL, Bundle
-from twotower_tf.prepare.spark.spark_session import SparkOptions, check_installed, start
+from twotower_tf.prepare.spark.spark_session import SparkOptions, check_installed, start_session
 from twotower_tf.score.job import Job, note
 from twotower_tf.score.journal import SUMMARY, Journal
 from twotower_tf.score.score_options import Options
@@ -122,7 +122,7 @@ def _session(spark: SparkOptions) -> Iterator[Any]:
     from pyspark import SparkContext
 
     ours = SparkContext._active_spark_context is None
-    session = start(replace(spark, conf={"spark.app.name": "twotower score", **spark.conf}))
+    session = start_session(replace(spark, conf={"spark.app.name": "twotower score", **spark.conf}))
     try:
         yield session
     finally:

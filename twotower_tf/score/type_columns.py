@@ -22,7 +22,7 @@ from twotower_tf.errors import DataError
 from twotower_tf.prepare import text_forms
 from twotower_tf.score.unit_reader import Bad
 from twotower_tf.score.user_columns import Column, is_text
-from twotower_tf.tables.time_form import TimeForm
+from twotower_tf.tables.time_parser import TimeParser
 from twotower_tf.tables.values import number_sql, text_sql
 
 _CONTROLS = np.frombuffer(b"\t\n\r\0", np.uint8)
@@ -55,7 +55,7 @@ class Users:
 class Judge:
     """Types and judges rows."""
 
-    def __init__(self, user_id: str, columns: Sequence[Column], times: TimeForm) -> None:
+    def __init__(self, user_id: str, columns: Sequence[Column], times: TimeParser) -> None:
         """Keeps what is known of the columns.
 
         Args:
@@ -155,7 +155,7 @@ class Judge:
 
     def _written(self, each: Column, texts: pa.Array) -> pa.Array:
         """Texts as the log writes them."""
-        return self._evaluate(texts, [text_forms.written_sql(_VALUE, each.form)])[0] if each.form else texts
+        return self._evaluate(texts, [text_forms.apply_form_sql(_VALUE, each.form)])[0] if each.form else texts
 
     def _lists(self, each: Column, raw: pa.Array) -> pa.Array:
         """Lists of texts."""

@@ -21,10 +21,10 @@ from twotower_tf.artifacts import UNFINISHED
 from twotower_tf.errors import DataError
 from twotower_tf.score.units import Unit
 from twotower_tf.score.user_columns import is_text
+from twotower_tf.sql import quote_identifier
 from twotower_tf.tables import input_files, input_table, quarantine, readers
 from twotower_tf.tables.duckdb_engine import open_engine
-from twotower_tf.tables.input_files import Source
-from twotower_tf.tables.values import quoted
+from twotower_tf.tables.input_files import InputFile
 
 _COPIED = 1 << 24  # bytes at a time
 
@@ -63,7 +63,7 @@ class Rows:
 
 @contextlib.contextmanager
 def opened(
-    source: Source, unit: Unit, wanted: Sequence[str], rows: int, work: Path, memory_limit: str
+    source: InputFile, unit: Unit, wanted: Sequence[str], rows: int, work: Path, memory_limit: str
 ) -> Iterator[Rows]:
     """Opens a unit for reading.
 
@@ -85,8 +85,10 @@ def opened(
     directory = work / f"{UNFINISHED}unit-{uuid.uuid4().hex[:12]}"
     with open_engine(directory, memory_limit, 1, directories=[source.path.parent]) as connection:
         part = source if unit.whole else _cut_out(source, unit, directory)
-        table = readers.read(connection, "users", [part], set(wanted).__contains__)
-        selected = ", ".join(f"{column.identifier} AS {quoted(name)}" for name, column in table.columns.items())
+        table = readers.read_table(connection, "users", [part], set(wanted).__contains__)
+        selected = ", ".join(
+            f"{column.identifier} AS {quote_identifier(name)}" for name, column in table.columns.items()
+        )
         query = f"SELECT {selected or 'source'} FROM users ORDER BY rowid"
         reader = connection.sql(query).to_arrow_reader(rows)
         yield Rows(table.known, exactly(reader, rows), lambda bad: _entries(connection, table, source, unit, bad))
@@ -112,7 +114,7 @@ def exactly(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
 
 
 @contextlib.contextmanager
-def _parquet(source: Source, unit: Unit, wanted: Sequence[str], rows: int) -> Iterator[Rows]:
+def _parquet(source: InputFile, unit: Unit, wanted: Sequence[str], rows: int) -> Iterator[Rows]:
     try:
         schema = pq.read_schema(source.path)
         names = [name for name in wanted if name in schema.names]
@@ -143,7 +145,7 @@ def _with_partition(table: pa.Table, partition: dict[str, str]) -> pa.Table:
     return table
 
 
-def _rows(source: Source, unit: Unit, bad: Sequence[Bad]) -> list[Entry]:
+def _rows(source: InputFile, unit: Unit, bad: Sequence[Bad]) -> list[Entry]:
     return [
         {"file": source.name, "row": unit.first + each.place + 1, "reason": each.reason, "text": each.text}
         for each in bad
@@ -153,7 +155,7 @@ def _rows(source: Source, unit: Unit, bad: Sequence[Bad]) -> list[Entry]:
 # --- other formats ------------------------------------------------------------------------------------------------
 
 
-def _cut_out(source: Source, unit: Unit, directory: Path) -> Source:
+def _cut_out(source: InputFile, unit: Unit, directory: Path) -> InputFile:
     """A copy of the unit, with the file's header."""
     path = directory / f"unit{source.suffix}"
     with source.path.open("rb") as file, path.open("wb") as copy:
@@ -167,15 +169,15 @@ def _cut_out(source: Source, unit: Unit, directory: Path) -> Source:
     return replace(source, path=path)
 
 
-def _headers(source: Source) -> int:
+def _headers(source: InputFile) -> int:
     """Lines of a file before its rows."""
     return int(source.suffix in input_files.DELIMITERS and not source.columns)
 
 
 def _entries(
-    connection: duckdb.DuckDBPyConnection, table: input_table.Table, source: Source, unit: Unit, bad: Sequence[Bad]
+    connection: duckdb.DuckDBPyConnection, table: input_table.Table, source: InputFile, unit: Unit, bad: Sequence[Bad]
 ) -> list[Entry]:
-    found = quarantine.entries(connection, table, [(each.place, each.reason) for each in bad])
+    found = quarantine.build_entries(connection, table, [(each.place, each.reason) for each in bad])
     before = 0 if unit.whole else unit.first - _headers(source)
     for entry in found:
         for key in ("line", "record"):

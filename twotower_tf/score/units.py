@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 from twotower_tf.errors import DataError
 from twotower_tf.tables import input_files
-from twotower_tf.tables.csv_repair import LONGEST
-from twotower_tf.tables.input_files import Source
+from twotower_tf.tables.csv_records import LONGEST
+from twotower_tf.tables.input_files import InputFile
 
 ROWS = 1 << 18  # of a Parquet unit, at least, where the file has as many
 BYTES = 32 << 20  # of a text unit
@@ -53,7 +53,7 @@ class Unit:
 Range = tuple[int, int, int, int]  # start, stop, first, rows
 
 
-def plan(sources: Sequence[Source]) -> list[Unit]:
+def plan(sources: Sequence[InputFile]) -> list[Unit]:
     """Cuts the files, in their order.
 
     Raises:
@@ -70,7 +70,7 @@ def plan(sources: Sequence[Source]) -> list[Unit]:
     return units
 
 
-def _ranges(source: Source) -> Iterator[Range]:
+def _ranges(source: InputFile) -> Iterator[Range]:
     size = source.path.stat().st_size
     if source.suffix in input_files.PARQUET:
         return _row_groups(source)
@@ -81,7 +81,7 @@ def _ranges(source: Source) -> Iterator[Range]:
     return _lines(source, size)
 
 
-def _row_groups(source: Source) -> Iterator[Range]:
+def _row_groups(source: InputFile) -> Iterator[Range]:
     try:
         metadata = pq.read_metadata(source.path)
     except Exception as error:
@@ -94,7 +94,7 @@ def _row_groups(source: Source) -> Iterator[Range]:
             start, first, rows = group + 1, first + rows, 0
 
 
-def _lines(source: Source, size: int) -> Iterator[Range]:
+def _lines(source: InputFile, size: int) -> Iterator[Range]:
     """Cuts where a line ends and no quoted field is open.
 
     An even number of quotes since the unit's start says that none is. A stray quote makes the numbers odd for good:

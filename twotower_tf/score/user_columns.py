@@ -12,8 +12,8 @@ import pyarrow as pa
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.errors import ConfigError, DataError, unknown_name
 from twotower_tf.features.inputs import HISTORY_SEPARATOR, client_inputs
-from twotower_tf.tables.input_files import DELIMITERS, Source
-from twotower_tf.tables.readers import schema_misfits
+from twotower_tf.tables.input_files import DELIMITERS, InputFile
+from twotower_tf.tables.readers import parquet
 
 Role = Literal["text", "number", "time", "tags", "history"]
 
@@ -57,7 +57,7 @@ def features(config: ExperimentConfig, forms: Mapping[str, str] = MappingProxyTy
 
 def present(
     config: ExperimentConfig,
-    known: Sequence[tuple[Source, Collection[str]]],
+    known: Sequence[tuple[InputFile, Collection[str]]],
     absent: Collection[str],
     forms: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Column, ...]:
@@ -98,7 +98,7 @@ def present(
     return tuple(found)
 
 
-def _lacks(name: str, source: Source, names: Collection[str]) -> str:
+def _lacks(name: str, source: InputFile, names: Collection[str]) -> str:
     """That a file has no such column, and what is likely to have happened."""
     partition = [key for key, _ in source.partition]
     own = [each for each in names if each not in partition]
@@ -109,7 +109,7 @@ def _lacks(name: str, source: Source, names: Collection[str]) -> str:
 
 
 def check_types(
-    columns: Sequence[Column], user_id: str, sources: Sequence[Source], schemas: Sequence[pa.Schema]
+    columns: Sequence[Column], user_id: str, sources: Sequence[InputFile], schemas: Sequence[pa.Schema]
 ) -> None:
     """Refuses Parquet columns of a type that cannot hold what the model reads.
 
@@ -117,7 +117,7 @@ def check_types(
         DataError: naming the file, the column, its type and what is expected.
     """
     roles: dict[str, Role] = {user_id: "text", **{column.name: column.role for column in columns}}
-    for _, misfit in schema_misfits.type_misfits(sources, schemas, roles.__contains__):
+    for _, misfit in parquet.find_type_conflicts(sources, schemas, roles.__contains__):
         raise DataError(misfit)
     for source, schema in zip(sources, schemas, strict=True):
         for name, role in roles.items():

@@ -25,9 +25,9 @@ from twotower_tf.features.inputs import history_target
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.score import user_columns
 from twotower_tf.score.job import SEEN
+from twotower_tf.sql import file_pattern, quote_identifier
 from twotower_tf.tables import parquet_parts
 from twotower_tf.tables.duckdb_engine import open_engine
-from twotower_tf.tables.values import file_pattern, quoted
 
 _USERS = 1 << 18  # of one part
 
@@ -90,9 +90,11 @@ def _load(connection: duckdb.DuckDBPyConnection, prepared: Prepared, config: Exp
     """Creates `latest`, one row per user, and `positives`, user by user in time order."""
     names = [each.name for each in user_columns.features(config) if each.role not in ("time", "history")]
     known = config.data.user_id
-    latest = "".join(f", {quoted(f'user.{name}')} AS {quoted(name)}" for name in names if name != known)
+    latest = "".join(
+        f", {quote_identifier(f'user.{name}')} AS {quote_identifier(name)}" for name in names if name != known
+    )
     connection.execute(
-        f"CREATE TABLE latest AS SELECT file_row_number AS user_row, user_id AS {quoted(known)}{latest} "
+        f"CREATE TABLE latest AS SELECT file_row_number AS user_row, user_id AS {quote_identifier(known)}{latest} "
         f"FROM read_parquet({file_pattern(prepared.paths.users)}, file_row_number=true)"
     )
     paths = file_pattern(prepared.paths.positives, "*.parquet")

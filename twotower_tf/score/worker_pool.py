@@ -222,7 +222,7 @@ class Crew:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        with interpreter.spawning(environment(self._size.threads)):
+        with interpreter.spawn_with(environment(self._size.threads)):
             process = context.Process(target=worker.main, args=(theirs,), daemon=True)
             process.start()
         theirs.close()

@@ -40,7 +40,9 @@ class Size:
 def crew(options: Options, manifest: Mapping[str, Any]) -> Size:
     """As many workers as cores and memory allow for this bundle, or as many as are asked for."""
     cores = topk.available_threads()
-    limit = float(duckdb_engine.size(options.memory_limit)) if options.memory_limit else resources.total_memory() / 2
+    limit = (
+        float(duckdb_engine.parse_size(options.memory_limit)) if options.memory_limit else resources.total_memory() / 2
+    )
     vectors = 4 * manifest["items"] * manifest["vector_dim"]
     scann = manifest["index"]["kind"] == "scann" and not options.vectors_only
     each = _WORKER_BYTES + vectors * (3 if scann else 1)

@@ -6,19 +6,23 @@ is found by reading the file up to the record once more, which only files with b
 
 from __future__ import annotations
 
+import uuid
 import zlib
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO
 
 import duckdb
 
 from twotower_tf.errors import DataError
 from twotower_tf.tables import input_files
-from twotower_tf.tables.input_files import Source
+from twotower_tf.tables.input_files import InputFile
 
 
 @dataclass(frozen=True)
-class Malformed:
+class MalformedRecord:
     """A record that the reader could not take apart.
 
     Attributes:
@@ -29,7 +33,7 @@ class Malformed:
         lines: whether it seems to span lines: then it may hold good records.
     """
 
-    source: Source
+    source: InputFile
     record: int
     reason: str
     text: str = ""
@@ -44,7 +48,7 @@ _REASONS = {
 }
 
 
-def rejected(connection: duckdb.DuckDBPyConnection, sources: Sequence[Source]) -> list[Malformed]:
+def take_rejected(connection: duckdb.DuckDBPyConnection, sources: Sequence[InputFile]) -> list[MalformedRecord]:
     """Takes what the latest scans of delimited text rejected, one entry per record, in input order."""
     by_path = {str(source.path): source for source in sources}
     order = {str(source.path): position for position, source in enumerate(sources)}
@@ -66,11 +70,11 @@ def rejected(connection: duckdb.DuckDBPyConnection, sources: Sequence[Source]) -
             source, text = by_path[path], (text or "").strip("\r\n")
             reason = _REASONS.get(error) or _field_count(source, last if error == "TOO MANY COLUMNS" else first)
             spans = error in _REASONS and ("\n" in text or "\r" in text)
-            found.append(Malformed(source, int(line), reason, text, spans))
+            found.append(MalformedRecord(source, int(line), reason, text, spans))
     return found
 
 
-def _field_count(source: Source, message: str) -> str:
+def _field_count(source: InputFile, message: str) -> str:
     """DuckDB's `Expected Number of Columns: 4 Found: 3`, in the words of the other reasons."""
     expected, _, came = message.removeprefix("Expected Number of Columns: ").partition(" Found: ")
     owner = "the configuration names" if source.columns else "the header has"
@@ -84,7 +88,9 @@ _NO_OBJECT = (
 )
 
 
-def not_json(connection: duckdb.DuckDBPyConnection, staged: str, sources: Sequence[Source]) -> list[Malformed]:
+def find_non_json(
+    connection: duckdb.DuckDBPyConnection, staged: str, sources: Sequence[InputFile]
+) -> list[MalformedRecord]:
     """The lines of `staged` that are neither blank nor a JSON object."""
     rows = connection.execute(
         f"SELECT source, number, {_NO_OBJECT}, line FROM (SELECT source, line, good, "
@@ -92,10 +98,10 @@ def not_json(connection: duckdb.DuckDBPyConnection, staged: str, sources: Sequen
         f"rowid) AS number FROM {staged}) WHERE NOT good AND trim(coalesce(line, ''), ' \t\r') <> '' "
         "ORDER BY source, number"
     ).fetchall()
-    return [Malformed(sources[source], int(number), reason, line) for source, number, reason, line in rows]
+    return [MalformedRecord(sources[source], int(number), reason, line) for source, number, reason, line in rows]
 
 
-def records(source: Source) -> Iterator[tuple[int, int, bytes]]:
+def read_records(source: InputFile) -> Iterator[tuple[int, int, bytes]]:
     """Every record of a text file, header and blank lines included: number, first physical line, bytes.
 
     JSON lines are one record each. In delimited text a quoted field may span lines:
@@ -105,7 +111,7 @@ def records(source: Source) -> Iterator[tuple[int, int, bytes]]:
     Raises:
         DataError: where the file cannot be read to its end.
     """
-    header = input_files.head(source) if source.suffix in input_files.DELIMITERS else None
+    header = input_files.read_header(source) if source.suffix in input_files.DELIMITERS else None
     mark = header[1].encode() if header else b""
     number, line = 0, 0
     try:
@@ -149,16 +155,16 @@ def _open_quote(text: bytes, delimiter: bytes) -> bool:
 
 
 @dataclass(frozen=True)
-class Place:
+class RecordPlace:
     """Where a record stands and what it says."""
 
     line: int
     text: str
 
 
-def find(
-    source: Source, wanted: Collection[int], malformed: Collection[Malformed]
-) -> tuple[dict[int, Place], dict[int, Place]]:
+def locate_records(
+    source: InputFile, wanted: Collection[int], malformed: Collection[MalformedRecord]
+) -> tuple[dict[int, RecordPlace], dict[int, RecordPlace]]:
     """Reads a text file up to its last bad record.
 
     Args:
@@ -170,17 +176,17 @@ def find(
         The places of `wanted`, and those of `malformed` by record number.
     """
     delimited = source.suffix in input_files.DELIMITERS
-    header = input_files.head(source) if delimited else None
+    header = input_files.read_header(source) if delimited else None
     first = 2 if delimited and not source.columns else 1
     blank_is_row = header is not None and len(header[0]) == 1  # as DuckDB has it: a row without a value
     rejected_numbers = {record.record for record in malformed}
-    good: dict[int, Place] = {}
-    bad: dict[int, Place] = {}
+    good: dict[int, RecordPlace] = {}
+    bad: dict[int, RecordPlace] = {}
     last_good = max(wanted, default=-1)
     last_bad = max(rejected_numbers, default=0)
     wanted = set(wanted)
     position = -1
-    for number, line, text in records(source):
+    for number, line, text in read_records(source):
         if number in rejected_numbers:
             bad[number] = _place(line, text)
         elif number >= first and (blank_is_row or text.strip(b"\r\n" if delimited else b" \t\r\n")):
@@ -192,5 +198,104 @@ def find(
     return good, bad
 
 
-def _place(line: int, text: bytes) -> Place:
-    return Place(line, text.decode("utf-8", errors="replace").rstrip("\r\n"))
+def _place(line: int, text: bytes) -> RecordPlace:
+    return RecordPlace(line, text.decode("utf-8", errors="replace").rstrip("\r\n"))
+
+
+# --- repair: files with a broken quote, copied without their broken records ---
+
+LONGEST = 2_000_000  # bytes of a record; DuckDB's own limit
+_CLOSED, _OPEN, _QUOTE, _RETURN = "closed", "open", "quote", "return"
+_LINE_FAULTS = {
+    _OPEN: BROKEN_QUOTE,
+    _QUOTE: BROKEN_QUOTE,
+    _RETURN: "a carriage return inside the line",
+}
+
+
+def repair_file(source: InputFile, directory: Path) -> tuple[InputFile, list[MalformedRecord]]:
+    """Copies a delimited file into `directory`, line for line, with broken records as empty lines.
+
+    Args:
+        source: the file; it has a header or given columns, more than one.
+        directory: made where it is missing.
+
+    Returns:
+        The copy, which keeps the file's name, and the broken records.
+    """
+    header = input_files.read_header(source)
+    assert header is not None
+    delimiter = header[1].encode()
+    directory.mkdir(parents=True, exist_ok=True)
+    copy = replace(source, path=directory / f"{uuid.uuid4().hex}{source.suffix}", original=source.path)
+    with input_files.open_bytes(source.path) as file, copy.path.open("wb") as out:
+        return copy, _copy(source, file, out, delimiter)
+
+
+def _copy(source: InputFile, file: IO[bytes], out: IO[bytes], delimiter: bytes) -> list[MalformedRecord]:
+    found: list[MalformedRecord] = []
+    again: deque[bytes] = deque()  # lines that a broken record seemed to hold
+
+    def line() -> bytes:
+        return again.popleft() if again else file.readline()
+
+    number = 0
+    while text := line():
+        number += 1
+        record, ends = _record(text, line, delimiter)
+        if number == 1 and not source.columns:  # the header is one line: `files.head` has read it
+            again.extendleft(reversed(record[1:]))
+            out.write(text.rstrip(b"\r\n") + b"\n")
+            continue
+        if ends == _CLOSED:
+            out.write(b"".join(record).rstrip(b"\r\n") + b"\n")
+            continue
+        again.extendleft(reversed(record[1:]))
+        out.write(b"\n")
+        found.append(
+            MalformedRecord(source, number, _LINE_FAULTS[ends], text.decode("utf-8", "replace").rstrip("\r\n"))
+        )
+    return found
+
+
+def _record(text: bytes, line: Callable[[], bytes], delimiter: bytes) -> tuple[list[bytes], str]:
+    """The lines of the record that `text` begins, and how the last of them ends."""
+    record, size = [text], len(text)
+    ends = _ends(text, delimiter, 3 if text.startswith(b"\xef\xbb\xbf") else 0, False)
+    while ends == _OPEN and size <= LONGEST:
+        more = line()
+        if not more:
+            break
+        record.append(more)
+        size += len(more)
+        ends = _ends(more, delimiter, 0, True)
+    return record, ends
+
+
+def _ends(text: bytes, delimiter: bytes, position: int, inside: bool) -> str:
+    """How a line ends that begins `inside` a quoted field or not: closed, open, or broken and by what."""
+    end = len(text.rstrip(b"\r\n"))
+    while True:
+        if not inside and text[position : position + 1] == b'"':
+            inside = True
+            position += 1
+        if inside:
+            close = text.find(b'"', position)
+            if close < 0:
+                return _OPEN
+            if text[close + 1 : close + 2] == b'"':
+                position = close + 2
+                continue
+            inside, position = False, close + 1
+            if position >= end:
+                return _CLOSED
+            if not text.startswith(delimiter, position):
+                return _QUOTE
+            position += len(delimiter)
+            continue
+        found = text.find(delimiter, position, end)
+        if b"\r" in text[position : end if found < 0 else found]:
+            return _RETURN
+        if found < 0:
+            return _CLOSED
+        position = found + len(delimiter)

@@ -16,22 +16,22 @@ from twotower_tf import resources, sql
 from twotower_tf.errors import ConfigError
 
 if TYPE_CHECKING:
-    from twotower_tf.tables.input_files import Source
+    from twotower_tf.tables.input_files import InputFile
     from twotower_tf.tables.input_table import Table
 
 # DuckDB's part of the memory limit: parts on their way to files, Python and the allocators' slack need the rest
 _SHARE = 0.5
 
 Connection = duckdb.DuckDBPyConnection
-MACHINE = (duckdb.OutOfMemoryException, duckdb.InterruptException)  # errors that no input is the reason of
+RESOURCE_ERRORS = (duckdb.OutOfMemoryException, duckdb.InterruptException)  # errors that no input is the reason of
 
 
 class Cluster(abc.ABC):
     """Stands for a DuckDB connection in the steps; what is large goes through files that its workers write."""
 
     @abc.abstractmethod
-    def read_table(self, name: str, sources: Sequence[Source], wanted: Callable[[str], bool]) -> Table:
-        """Does what `readers.read` does, file by file."""
+    def read_table(self, name: str, sources: Sequence[InputFile], wanted: Callable[[str], bool]) -> Table:
+        """Does what `readers.read_table` does, file by file."""
 
     @abc.abstractmethod
     def write_parts(self, query: str, directory: Path) -> int:
@@ -64,7 +64,7 @@ def open_engine(
     Raises:
         ConfigError: for a `memory_limit` that is no size.
     """
-    share = int(min(size(memory_limit), resources.total_memory()) * _SHARE)
+    share = int(min(parse_size(memory_limit), resources.total_memory()) * _SHARE)
     work.mkdir()
     try:
         with sql.connect(
@@ -74,14 +74,14 @@ def open_engine(
             temp_directory=work / "spill",
             preserve_insertion_order=ordered,
             enable_progress_bar=False,
-            threads=threads or resources.cpus(),
+            threads=threads or resources.count_cpus(),
         ) as connection:
             yield connection
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def size(text: str) -> int:
+def parse_size(text: str) -> int:
     """Bytes of a size such as 4GB, 500MB or 2GiB.
 
     Raises:
@@ -94,18 +94,18 @@ def size(text: str) -> int:
     return int(float(found[1]) * (1024 if unit.endswith("i") else 1000) ** " kmgt".index(unit[:1] or " "))
 
 
-def one(connection: Connection, query: str) -> tuple[Any, ...]:
+def fetch_row(connection: Connection, query: str) -> tuple[Any, ...]:
     """The only row of a query's result."""
     (row,) = connection.execute(query).fetchall()
     return tuple(row)
 
 
-def drop(connection: Connection, table: str) -> None:
+def drop_table(connection: Connection, table: str) -> None:
     """Frees a table that no later step reads; a cluster's are files, removed at the end."""
     if not isinstance(connection, Cluster):
         connection.execute(f"DROP TABLE {table}")
 
 
-def reason(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """The first line of DuckDB's message: what is wrong, without the excerpt of our SQL."""
     return str(error).splitlines()[0]

@@ -18,12 +18,10 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
 from twotower_tf import artifacts
-from twotower_tf.config import DataConfig, DateSplit
 from twotower_tf.errors import DataError
-from twotower_tf.tables import days
 
 DELIMITERS: Mapping[str, str] = {".csv": ",", ".tsv": "\t"}
 PARQUET = frozenset({".parquet", ".pq"})
@@ -37,7 +35,7 @@ _INFLATED = 4  # text to its compressed form, roughly
 
 
 @dataclass(frozen=True)
-class Source:
+class InputFile:
     """One input file.
 
     Attributes:
@@ -65,10 +63,10 @@ class Source:
         return self.numbers[place - 1] if self.numbers else place
 
 
-class Snapshot:
+class FileSnapshot:
     """Files as they are now: size, time of the last change, and inode of each."""
 
-    def __init__(self, sources: Iterable[Source]) -> None:
+    def __init__(self, sources: Iterable[InputFile]) -> None:
         """Looks at the files; to be called before anything of them is read."""
         self._states = {source.path: (source.name, _state(source.path)) for source in sources}
 
@@ -108,13 +106,15 @@ def _state(path: Path) -> tuple[int, int, int] | None:
     return status.st_size, status.st_mtime_ns, status.st_ino
 
 
-def suffix(path: Path) -> str:
+def format_suffix(path: Path) -> str:
     """The suffix that says the format, lower case; `.gz` is looked through."""
     name = path.name.lower()
     return Path(name.removesuffix(".gz")).suffix
 
 
-def find(root: Path, pattern: str, field: str, columns: Sequence[str] = (), delimiter: str = "") -> list[Source]:
+def find_files(
+    root: Path, pattern: str, field: str, columns: Sequence[str] = (), delimiter: str = ""
+) -> list[InputFile]:
     """The files of a table, in the order of their paths.
 
     Args:
@@ -131,7 +131,7 @@ def find(root: Path, pattern: str, field: str, columns: Sequence[str] = (), deli
     if place.is_file():
         paths = [place]
     elif place.is_dir():
-        paths = [path for path in place.rglob("*") if path.is_file() and suffix(path) in KNOWN]
+        paths = [path for path in place.rglob("*") if path.is_file() and format_suffix(path) in KNOWN]
         paths = [
             path for path in paths if not any(part.startswith((".", "_")) for part in path.relative_to(place).parts)
         ]
@@ -156,36 +156,20 @@ def find(root: Path, pattern: str, field: str, columns: Sequence[str] = (), deli
     return sources
 
 
-def find_table(data: DataConfig, table: Literal["events", "items", "users"]) -> list[Source]:
-    """The files of one of the configuration's tables; none where it has no such table.
-
-    Of a log in `dt=` directories a `DateSplit` takes those inside its window only.
-
-    Raises:
-        DataError: see `find`.
-    """
-    names = {"events": data.columns, "items": data.item_columns, "users": data.user_columns}[table]
-    pattern: str = getattr(data, table)
-    if not pattern:
-        return []
-    sources = find(Path(data.root), pattern, f"data.{table}", names, data.delimiter)
-    return days.inside(data.split, sources) if table == "events" and isinstance(data.split, DateSplit) else sources
-
-
-def directories(sources: Iterable[Source]) -> list[Path]:
+def list_directories(sources: Iterable[InputFile]) -> list[Path]:
     """The directories that the files lie in."""
     return list(dict.fromkeys(source.path.parent for source in sources))
 
 
-def directory(root: Path, pattern: str) -> Path:
-    """The directory that all files of a table lie below (see `find`)."""
+def find_directory(root: Path, pattern: str) -> Path:
+    """The directory that all files of a table lie below (see `find_files`)."""
     place = root / pattern
     while not place.exists() and (glob.has_magic(str(place.relative_to(root))) or place != root):
         place = place.parent
     return place if place.is_dir() else place.parent
 
 
-def text_bytes(sources: Sequence[Source]) -> int:
+def estimate_text_bytes(sources: Sequence[InputFile]) -> int:
     """Bytes of the files' values as text, roughly: how compressed they are is guessed."""
     return sum(
         each.path.stat().st_size * (_INFLATED if each.suffix in PARQUET or each.path.suffix == ".gz" else 1)
@@ -199,8 +183,8 @@ def _engine(kind: str) -> str:
     return "jsonl" if kind in JSON_LINES else "tfrecord" if kind in TFRECORDS else "csv"
 
 
-def _source(root: Path, path: Path, field: str) -> Source:
-    kind = suffix(path)
+def _source(root: Path, path: Path, field: str) -> InputFile:
+    kind = format_suffix(path)
     if kind not in KNOWN:
         raise DataError(f"{field}: {path}: unknown format {kind or 'without a suffix'!r}; known: {', '.join(KNOWN)}")
     try:
@@ -213,7 +197,7 @@ def _source(root: Path, path: Path, field: str) -> Source:
     except ValueError:
         name = path.as_posix()
     pairs = (part.partition("=") for part in Path(name).parts[:-1])
-    return Source(path, name, kind, tuple((key, value) for key, equals, value in pairs if key and equals))
+    return InputFile(path, name, kind, tuple((key, value) for key, equals, value in pairs if key and equals))
 
 
 def open_bytes(path: Path) -> IO[bytes]:
@@ -221,7 +205,7 @@ def open_bytes(path: Path) -> IO[bytes]:
     return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")  # type: ignore[return-value]
 
 
-def check_archive(source: Source) -> None:
+def check_archive(source: InputFile) -> None:
     """Reads a compressed file to its end, where its checksum stands.
 
     Raises:
@@ -237,7 +221,7 @@ def check_archive(source: Source) -> None:
         raise DataError(f"{source.name}: cannot be read: {error}") from None
 
 
-def head(source: Source) -> tuple[list[str], str] | None:
+def read_header(source: InputFile) -> tuple[list[str], str] | None:
     """Column names and delimiter of a delimited file; None where it is empty.
 
     The delimiter is `source.delimiter`, or the suffix's own (comma, tab) if the first line has it, else the first of
@@ -280,7 +264,7 @@ def _lines(file: IO[bytes]) -> Iterator[bytes]:
         yield line
 
 
-def describe(source: Source) -> dict[str, str | int]:
+def describe_file(source: InputFile) -> dict[str, str | int]:
     """Path, size and content digest for the manifest; of large files the digest covers both ends only."""
     path = source.original or source.path
     size = path.stat().st_size

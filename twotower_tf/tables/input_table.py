@@ -6,8 +6,8 @@ import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from twotower_tf.tables.csv_records import Malformed
-from twotower_tf.tables.input_files import Source
+from twotower_tf.tables.csv_records import MalformedRecord
+from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.values import text_sql
 
 Wanted = Callable[[str], bool]
@@ -36,11 +36,11 @@ class Table:
     """
 
     name: str
-    sources: Sequence[Source]
+    sources: Sequence[InputFile]
     columns: dict[str, Column]
     known: list[str]
-    malformed: list[Malformed] = field(default_factory=list)
-    lacking: dict[str, Source] = field(default_factory=dict)
+    malformed: list[MalformedRecord] = field(default_factory=list)
+    lacking: dict[str, InputFile] = field(default_factory=dict)
     starts: list[int] = field(default_factory=list)
 
     @property

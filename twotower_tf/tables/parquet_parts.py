@@ -23,7 +23,7 @@ _BATCH = 1 << 16
 _DICTIONARY_BYTES = 1 << 26
 
 
-def tables(connection: duckdb.DuckDBPyConnection, query: str, rows: int = PART_ROWS) -> Iterator[pa.Table]:
+def stream_tables(connection: duckdb.DuckDBPyConnection, query: str, rows: int = PART_ROWS) -> Iterator[pa.Table]:
     """The query's result in tables of exactly `rows` rows, the last one excepted; none where it is empty."""
     reader = connection.sql(query).to_arrow_reader(_BATCH)
     pending: list[pa.RecordBatch] = []
@@ -61,7 +61,7 @@ def write_parts(connection: duckdb.DuckDBPyConnection, query: str, directory: Pa
         return
     directory.mkdir(parents=True)
     number = -1
-    for number, table in enumerate(tables(connection, query)):
+    for number, table in enumerate(stream_tables(connection, query)):
         write_part(table, directory, number)
     if number < 0:
         write_part(connection.sql(f"SELECT * FROM ({query}) LIMIT 0").to_arrow_table(), directory, 0)
@@ -69,7 +69,7 @@ def write_parts(connection: duckdb.DuckDBPyConnection, query: str, directory: Pa
 
 def write_table(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
     """Writes one Parquet file."""
-    found = tables(connection, query)
+    found = stream_tables(connection, query)
     first = next(found, None)
     if first is None:
         pq.write_table(connection.sql(f"SELECT * FROM ({query}) LIMIT 0").to_arrow_table(), path)
@@ -88,12 +88,12 @@ def write_array(
     if not length:
         np.save(path, np.empty(0, dtype))
         return
-    with start_array(path, dtype, (length,)) as file:
-        for table in tables(connection, query):
+    with open_array(path, dtype, (length,)) as file:
+        for table in stream_tables(connection, query):
             file.write(np.ascontiguousarray(table.column(0).to_numpy(), dtype).data)
 
 
-def start_array(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> IO[bytes]:
+def open_array(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> IO[bytes]:
     """Opens a `.npy` file and writes its header; the values follow, in order.
 
     Written and not mapped: the pages of a mapped file count as the process's memory.

@@ -16,7 +16,7 @@ from twotower_tf.tables.input_table import Table
 _BATCH = 10_000
 
 
-def entries(
+def build_entries(
     connection: duckdb.DuckDBPyConnection, table: Table, rows: Sequence[tuple[int, str]]
 ) -> list[dict[str, Any]]:
     """One object per malformed record and per row of `rows`, in input order.
@@ -34,7 +34,7 @@ def entries(
     for place, reason in rows:
         index, position = table.locate(place)
         by_source[index][position] = reason
-    malformed: dict[str, list[csv_records.Malformed]] = defaultdict(list)
+    malformed: dict[str, list[csv_records.MalformedRecord]] = defaultdict(list)
     for record in table.malformed:
         malformed[record.source.name].append(record)
     found: list[dict[str, Any]] = []
@@ -48,7 +48,7 @@ def entries(
         if source.suffix in input_files.TFRECORDS:
             found += _record_entries(connection, table, index, reasons, broken)
             continue
-        good, bad = csv_records.find(source, reasons.keys(), broken)
+        good, bad = csv_records.locate_records(source, reasons.keys(), broken)
         of_file = [(good[position], reason) for position, reason in reasons.items()]
         of_file += [(_place(record, bad.get(record.record)), record.reason) for record in broken]
         of_file.sort(key=lambda pair: pair[0].line)
@@ -59,11 +59,13 @@ def entries(
     return found
 
 
-def _place(record: csv_records.Malformed, read: csv_records.Place | None) -> csv_records.Place:
+def _place(record: csv_records.MalformedRecord, read: csv_records.RecordPlace | None) -> csv_records.RecordPlace:
     """Where a malformed record stands, with the text that is known of it."""
     if read is None:
-        return csv_records.Place(record.record, record.text)
-    return read if read.text else csv_records.Place(read.line, record.text)  # a repaired file has empty lines for them
+        return csv_records.RecordPlace(record.record, record.text)
+    return (
+        read if read.text else csv_records.RecordPlace(read.line, record.text)
+    )  # a repaired file has empty lines for them
 
 
 def _record_entries(
@@ -71,7 +73,7 @@ def _record_entries(
     table: Table,
     index: int,
     reasons: Mapping[int, str],
-    broken: Sequence[csv_records.Malformed],
+    broken: Sequence[csv_records.MalformedRecord],
 ) -> list[dict[str, Any]]:
     """Entries of a TFRecord file, by the numbers that its records have."""
     source, malformed = table.sources[index], {record.record for record in broken}
@@ -107,35 +109,37 @@ def _row_entries(
         ).fetchall()
         for place, *values in rows:
             position = place - start
-            text = artifacts.json_text(dict(zip(names, values, strict=True)))
+            text = artifacts.format_json(dict(zip(names, values, strict=True)))
             found.append(
                 {"file": source.name, key: source.number(number(position)), "reason": reasons[position], "text": text}
             )
     return found
 
 
-def where(connection: duckdb.DuckDBPyConnection, table: Table, place: int) -> str:
+def format_row_place(connection: duckdb.DuckDBPyConnection, table: Table, place: int) -> str:
     """`FILE:LINE` of a row, or `FILE row N` of Parquet, `FILE record N` of TFRecords."""
-    return told(next(entry for entry in entries(connection, table, [(place, "")]) if entry["reason"] == ""))
+    return format_place(
+        next(entry for entry in build_entries(connection, table, [(place, "")]) if entry["reason"] == "")
+    )
 
 
-def example(connection: duckdb.DuckDBPyConnection, table: Table, column: str, condition: str) -> str:
+def format_example(connection: duckdb.DuckDBPyConnection, table: Table, column: str, condition: str) -> str:
     """The first row that meets a condition, as text: ` e.g. 'VALUE' at FILE:LINE`; "" where none does."""
     expression = table.columns[column].identifier
     found = connection.execute(
         f"SELECT rowid, CAST({expression} AS VARCHAR) FROM {table.name} WHERE {condition} ORDER BY rowid LIMIT 1"
     ).fetchall()
-    return "".join(f" e.g. {value!r} at {where(connection, table, place)}" for place, value in found)
+    return "".join(f" e.g. {value!r} at {format_row_place(connection, table, place)}" for place, value in found)
 
 
-def told(entry: Mapping[str, Any]) -> str:
+def format_place(entry: Mapping[str, Any]) -> str:
     """An entry's place in words."""
     key = next((key for key in ("row", "record") if key in entry), "")
     return f"{entry['file']} {key} {entry[key]}" if key else f"{entry['file']}:{entry['line']}"
 
 
-def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_entries(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes `quarantine.jsonl`; an empty file says that nothing was set aside."""
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
-            file.write(artifacts.json_text(row) + "\n")
+            file.write(artifacts.format_json(row) + "\n")

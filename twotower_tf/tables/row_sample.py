@@ -20,13 +20,13 @@ import pyarrow.parquet as pq
 
 from twotower_tf.errors import DataError
 from twotower_tf.tables import input_files, tfrecords
-from twotower_tf.tables.input_files import Source
+from twotower_tf.tables.input_files import InputFile
 
 _HEAD, _BLOCK, _TAIL = 2_000, 500, 1_000
 _MIDDLES = (10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000)
 
 
-def take(source: Source, directory: Path) -> Source:
+def sample_file(source: InputFile, directory: Path) -> InputFile:
     """Writes a file's sample into `directory`.
 
     Returns:
@@ -47,8 +47,8 @@ def take(source: Source, directory: Path) -> Source:
         raise DataError(f"{source.name}: cannot be read: {error}") from None
 
 
-def _lines(source: Source, small: Source) -> Source:
-    header = input_files.head(source) if source.suffix in input_files.DELIMITERS else None
+def _lines(source: InputFile, small: InputFile) -> InputFile:
+    header = input_files.read_header(source) if source.suffix in input_files.DELIMITERS else None
     chosen: list[tuple[int, bytes]] = []
     tail: deque[tuple[int, bytes]] = deque(maxlen=_TAIL)
     middles = iter(_MIDDLES)
@@ -97,7 +97,7 @@ def _whole(
     return block[0 if begins else sure[0] : len(block) if ends else sure[-1] + 1]
 
 
-def _parquet(source: Source, small: Source) -> Source:
+def _parquet(source: InputFile, small: InputFile) -> InputFile:
     try:
         file = pq.ParquetFile(source.path)
     except Exception as error:
@@ -126,8 +126,8 @@ def _ends(table: pa.Table) -> list[tuple[int, pa.Table]]:
     return [(0, table.slice(0, _HEAD)), (last, table.slice(last))]
 
 
-def _tfrecords(source: Source, small: Source) -> Source:
+def _tfrecords(source: InputFile, small: InputFile) -> InputFile:
     with input_files.open_bytes(source.path) as file, small.path.open("wb") as out:
-        for length, length_sum, payload, payload_sum in tfrecords.frames(file, source, 0):
+        for length, length_sum, payload, payload_sum in tfrecords.read_records(file, source, 0):
             out.write(length + struct.pack("<I", length_sum) + payload + struct.pack("<I", payload_sum))
     return small

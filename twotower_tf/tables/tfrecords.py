@@ -19,8 +19,8 @@ from google.protobuf.message import DecodeError
 
 from twotower_tf.errors import DataError
 from twotower_tf.tables import input_files
-from twotower_tf.tables.csv_records import Malformed
-from twotower_tf.tables.input_files import Source
+from twotower_tf.tables.csv_records import MalformedRecord
+from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.values import as_text
 
 _BATCH_RECORDS, _BATCH_BYTES = 4096, 16 << 20
@@ -29,7 +29,9 @@ _LONGEST = 1 << 30  # a longer record is a damaged length
 Row = dict[str, str | None]
 
 
-def batches(source: Source, wanted: Callable[[str], bool]) -> Iterator[tuple[list[Row], list[Malformed]]]:
+def read_examples(
+    source: InputFile, wanted: Callable[[str], bool]
+) -> Iterator[tuple[list[Row], list[MalformedRecord]]]:
     """The examples of a file: good ones in order, as texts by feature name (None: no value), and the others.
 
     Several values of one feature are joined by `|`. Features that are not wanted may hold anything, and are None.
@@ -48,7 +50,7 @@ def batches(source: Source, wanted: Callable[[str], bool]) -> Iterator[tuple[lis
                     raise ValueError("damaged: its checksum does not match")
                 rows.append(_row(payload, names, wanted))
             except ValueError as error:
-                bad.append(Malformed(source, number, str(error)))
+                bad.append(MalformedRecord(source, number, str(error)))
         yield rows, bad
 
 
@@ -126,12 +128,12 @@ def _row(payload: bytes, names: dict[bytes, str | None], wanted: Callable[[str],
     return row
 
 
-def _checked(source: Source) -> Iterator[tuple[list[bytes], list[bool]]]:
+def _checked(source: InputFile) -> Iterator[tuple[list[bytes], list[bool]]]:
     """Batches of payloads, and whether each is whole."""
     done = 0
     try:
         with input_files.open_bytes(source.path) as file:
-            while batch := frames(file, source, done):
+            while batch := read_records(file, source, done):
                 lengths, length_sums, payloads, sums = zip(*batch, strict=True)
                 sound = masked_crc32c(lengths) == np.array(length_sums, np.uint32)
                 if not sound.all():
@@ -146,7 +148,7 @@ def _checked(source: Source) -> Iterator[tuple[list[bytes], list[bool]]]:
         raise DataError(f"{source.name}: cannot be read: {error}") from None
 
 
-def frames(file: IO[bytes], source: Source, done: int) -> list[tuple[bytes, int, bytes, int]]:
+def read_records(file: IO[bytes], source: InputFile, done: int) -> list[tuple[bytes, int, bytes, int]]:
     """The next records as they stand: length, its checksum, bytes, their checksum.
 
     Raises:

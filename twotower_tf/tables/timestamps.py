@@ -31,8 +31,9 @@ from dataclasses import dataclass
 import duckdb
 
 from twotower_tf.errors import DataError
-from twotower_tf.tables.duckdb_engine import MACHINE, one, reason
-from twotower_tf.tables.values import INTEGERS, literal, text_sql
+from twotower_tf.sql import quote_literal
+from twotower_tf.tables.duckdb_engine import RESOURCE_ERRORS, fetch_row, first_line
+from twotower_tf.tables.values import INTEGERS, text_sql
 
 ISO_NAME = "ISO 8601"
 SECONDS = "epoch seconds"
@@ -59,7 +60,7 @@ _SAMPLE_ROWS = 10_000
 
 
 @dataclass(frozen=True)
-class Clock:
+class TimeFormat:
     """How a column is read.
 
     Attributes:
@@ -105,7 +106,7 @@ class _Form:
     possible: str
 
 
-def typed(expression: str, kind: str) -> str:
+def typed_micros(expression: str, kind: str) -> str:
     """SQL for the microseconds of a column with a time type; "" where `kind`, DuckDB's type, is none."""
     if not (kind.startswith("TIMESTAMP") or kind == "DATE"):
         return ""
@@ -114,18 +115,18 @@ def typed(expression: str, kind: str) -> str:
     return _within_years(f"epoch_us({expression})")
 
 
-def parsed(text: str, form: str) -> str:
+def strptime_micros(text: str, form: str) -> str:
     """SQL for the microseconds of texts in a strptime format."""
-    return _within_years(f"epoch_us(try_strptime({text}, {literal(form)}))")
+    return _within_years(f"epoch_us(try_strptime({text}, {quote_literal(form)}))")
 
 
-def iso(text: str) -> str:
+def iso_micros(text: str) -> str:
     """SQL for the microseconds of ISO 8601 texts."""
     micros = _within_years(f"epoch_us(TRY_CAST({text} AS TIMESTAMPTZ))")
     return f"CASE WHEN regexp_full_match({text}, '{_ISO}') THEN {micros} END"
 
 
-def compact(text: str, name: str) -> str:
+def compact_micros(text: str, name: str) -> str:
     """SQL for the microseconds of texts in one of the forms made of digits only."""
     digits, form, century = COMPACT[name]
     pattern = rf"\d{{{digits}}}" if century else rf"(19|20)\d{{{digits}}}"
@@ -133,7 +134,7 @@ def compact(text: str, name: str) -> str:
     return f"CASE WHEN regexp_full_match({text}, '{pattern}') THEN {micros} END"
 
 
-def epoch(number: str, name: str, first: int = EARLIEST, last: int = LATEST) -> str:
+def epoch_micros(number: str, name: str, first: int = EARLIEST, last: int = LATEST) -> str:
     """SQL for the microseconds of numbers, or texts of numbers, in one of `UNITS`.
 
     Args:
@@ -162,15 +163,15 @@ def _text_forms(text: str) -> dict[str, _Form]:
     for name, (digits, _, century) in COMPACT.items():
         length = f"length({text}) = {digits if century else digits + 2}"
         possible = length if century else f"{length} AND ({text} LIKE '19%' OR {text} LIKE '20%')"
-        forms[name] = _Form(compact(text, name), possible)
-    return forms | {ISO_NAME: _Form(iso(text), f"{text} LIKE '____-__-__%'")}
+        forms[name] = _Form(compact_micros(text, name), possible)
+    return forms | {ISO_NAME: _Form(iso_micros(text), f"{text} LIKE '____-__-__%'")}
 
 
 def _number_forms(number: str) -> dict[str, _Form]:
-    return {name: _Form(epoch(number, name), "true") for name in UNITS}
+    return {name: _Form(epoch_micros(number, name), "true") for name in UNITS}
 
 
-def choose(
+def detect_format(
     connection: duckdb.DuckDBPyConnection,
     relation: str,
     expression: str,
@@ -180,7 +181,7 @@ def choose(
     form: str = "",
     field: str = "data.timestamp",
     example: Callable[[str], str] = lambda condition: "",
-) -> Clock:
+) -> TimeFormat:
     """Decides how a column is read.
 
     Args:
@@ -196,11 +197,11 @@ def choose(
     Raises:
         DataError: where no form reads more than half of the values, or `form` is no strptime format.
     """
-    if of_type := typed(expression, kind):
-        return Clock(TYPED, of_type)
+    if of_type := typed_micros(expression, kind):
+        return TimeFormat(TYPED, of_type)
     text = f"trim({text_sql(expression, kind)})"
     if form:
-        forms = {form: _Form(parsed(text, form), "true")}
+        forms = {form: _Form(strptime_micros(text, form), "true")}
     elif kind in INTEGERS or kind in ("VARCHAR",):
         forms = _text_forms(text) | _number_forms(text)
     else:
@@ -213,11 +214,11 @@ def choose(
             whole = _look(connection, relation, text, forms)
             name = whole.chosen()
     except duckdb.Error as error:
-        if not form or isinstance(error, MACHINE):
+        if not form or isinstance(error, RESOURCE_ERRORS):
             raise
-        raise DataError(f"data.timestamp_format: {form!r} is no strptime format: {reason(error)}") from None
+        raise DataError(f"data.timestamp_format: {form!r} is no strptime format: {first_line(error)}") from None
     if name is not None:
-        return Clock(name, forms[name].micros)
+        return TimeFormat(name, forms[name].micros)
     best = max(whole.read, key=lambda name: whole.read[name])
     advice = "set data.timestamp_format to their strptime form"
     if field != "data.timestamp":
@@ -244,7 +245,7 @@ class _Look:
 def _look(connection: duckdb.DuckDBPyConnection, rows: str, text: str, forms: Mapping[str, _Form]) -> _Look:
     """Tries every form on every row."""
     read = ", ".join(f"count({form.micros})" for form in forms.values())
-    values, *counts = one(connection, f"SELECT {_values(text)}, {_large(text)}, {read} FROM {rows}")
+    values, *counts = fetch_row(connection, f"SELECT {_values(text)}, {_large(text)}, {read} FROM {rows}")
     large, counts = counts[: len(UNITS) - 1], counts[len(UNITS) - 1 :]
     unit = _unit(values, large)
     found = {name: n for name, n in zip(forms, counts, strict=True) if name == unit or name not in UNITS}
@@ -258,7 +259,7 @@ def _is_first(
     earlier = [forms[other] for other in list(forms)[: list(forms).index(name)] if other not in UNITS]
     possible = "".join(f", count(*) FILTER ({form.possible})" for form in earlier)
     large = f", {_large(text)}" if name in UNITS else ""
-    values, read, *counts = one(
+    values, read, *counts = fetch_row(
         connection, f"SELECT {_values(text)}, count({forms[name].micros}){possible}{large} FROM {relation}"
     )
     others, sizes = counts[: len(earlier)], counts[len(earlier) :]

@@ -9,13 +9,13 @@ at the end of a fraction (`1.50` is "1.5", `3.00` is "3"). Text is itself. Both 
 
 from __future__ import annotations
 
-import glob
 import math
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from twotower_tf.sql import quote_literal
 
 _EXACT = 2**63  # integral floats below it are written as integers, larger ones with an exponent
 
@@ -90,7 +90,7 @@ def text_sql(expression: str, kind: str, separator: str = "") -> str:
     if kind.endswith("[]"):
         element = text_sql("element", kind[:-2])
         texts = f"list_filter(list_transform({expression}, lambda element: {element}), lambda text: text IS NOT NULL)"
-        return f"nullif(array_to_string({texts}, {literal(separator)}), '')"
+        return f"nullif(array_to_string({texts}, {quote_literal(separator)}), '')"
     if kind.startswith("DECIMAL"):
         digits = f"CAST({expression} AS VARCHAR)"
         return f"CASE WHEN contains({digits}, '.') THEN rtrim(rtrim({digits}, '0'), '.') ELSE {digits} END"
@@ -120,25 +120,6 @@ def number_sql(expression: str, kind: str) -> str:
     return f"CASE WHEN isfinite({number}) THEN {number} END"
 
 
-def literal(text: str) -> str:
-    """`text` as an SQL string literal."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def file_pattern(path: Path, files: str = "") -> str:
-    """An SQL string literal for a file, or for the `files` (a pattern) of a directory, to a reader of patterns.
-
-    Characters of `path` that mean something in a pattern (`[`, `*`, `?`) stand for themselves.
-    """
-    escaped = glob.escape(str(path))
-    return literal(f"{escaped}/{files}" if files else escaped)
-
-
-def quoted(name: str) -> str:
-    """`name` as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def python_text(text: str) -> str:
+def python_literal(text: str) -> str:
     """`text` as a Python string literal."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

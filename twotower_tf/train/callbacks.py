@@ -14,7 +14,7 @@ import tensorflow as tf
 import tf_keras as keras
 from tensorboard.plugins import projector
 
-from twotower_tf.characters import on_a_line
+from twotower_tf.characters import escape_line
 from twotower_tf.errors import ConfigError, DataError
 from twotower_tf.model.two_tower import TwoTower
 from twotower_tf.progress import Progress
@@ -268,7 +268,7 @@ def write_projector(logs: Path, vectors: np.ndarray, items: pa.Table) -> None:
     with (logs / "items.tsv").open("w", encoding="utf-8", newline="") as file:
         # The projector splits at line ends and tabs and knows no quotes.
         for row in [shown.column_names, *zip(*(column.to_pylist() for column in shown.columns), strict=True)]:
-            file.write("\t".join("" if cell is None else on_a_line(str(cell)) for cell in row) + "\n")
+            file.write("\t".join("" if cell is None else escape_line(str(cell)) for cell in row) + "\n")
     np.savetxt(logs / "vectors.tsv", vectors[rows], fmt="%.6g", delimiter="\t")
     config = projector.ProjectorConfig()
     embedding = config.embeddings.add()

@@ -144,7 +144,7 @@ def share_cores() -> None:
     a step takes a sixth more of processor time. `TF_NUM_INTRAOP_THREADS`, where it is set, stands, and so do the
     threads of a TensorFlow that has computed something already.
     """
-    if "TF_NUM_INTRAOP_THREADS" not in os.environ and resources.cpus() == 2:
+    if "TF_NUM_INTRAOP_THREADS" not in os.environ and resources.count_cpus() == 2:
         with contextlib.suppress(RuntimeError):
             tf.config.threading.set_intra_op_parallelism_threads(1)
 

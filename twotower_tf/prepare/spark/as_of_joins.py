@@ -14,7 +14,7 @@ from typing import Any, cast
 from sqlglot import exp
 
 from twotower_tf.prepare.spark import query_plan
-from twotower_tf.tables.values import literal
+from twotower_tf.sql import quote_literal
 
 # of a part: its first and last key, and whether the last key has a right row here
 EDGES = """
@@ -47,8 +47,8 @@ class AsOf:
         for earlier, (first, _, _) in zip(_carriers(edges), edges, strict=True):
             right = f"SELECT {columns} FROM sorted WHERE side = 0"
             if earlier is not None and first is not None:
-                there = f"read_parquet({literal(paths[earlier])}) WHERE side = 0"
-                last = f"CAST(k AS VARCHAR) = {literal(first)} ORDER BY t DESC LIMIT 1"
+                there = f"read_parquet({quote_literal(paths[earlier])}) WHERE side = 0"
+                last = f"CAST(k AS VARCHAR) = {quote_literal(first)} ORDER BY t DESC LIMIT 1"
                 right += f" UNION ALL (SELECT {columns} FROM {there} AND {last})"
             left = "(SELECT * FROM sorted WHERE side = 1) AS l"
             found.append(f"SELECT {answer} FROM {left} ASOF LEFT JOIN ({right}) AS r ON l.k = r.k AND l.t >= r.t")
@@ -68,13 +68,13 @@ def _carriers(edges: Sequence[tuple[str | None, str | None, bool]]) -> list[int 
     return found
 
 
-def first_join(select: exp.Select) -> int | None:
+def find_as_of_join(select: exp.Select) -> int | None:
     """The position of a SELECT's first ASOF join among its joins."""
     joins = select.args.get("joins") or ()
     return next((index for index, join in enumerate(joins) if join.method == "ASOF"), None)
 
 
-def take(select: exp.Select, index: int, columns_of: Callable[[str], Sequence[str]]) -> tuple[AsOf, exp.Select]:
+def split_as_of(select: exp.Select, index: int, columns_of: Callable[[str], Sequence[str]]) -> tuple[AsOf, exp.Select]:
     """Splits a SELECT at an ASOF join.
 
     Args:

@@ -71,10 +71,10 @@ class Executors:
             queries.append(Query(name, part, start, text, numbered or "rowid" in text.lower(), output))
         local, rows = self.local, sum(part.rows for part in parts)
         if rows <= _DRIVER_ROWS:  # a task would take longer to start
-            found = _raised([spark_tasks.answer(local, query) for query in queries])
+            found = _raised([spark_tasks.run_query(local, query) for query in queries])
         else:
             share = 1 + rows // _ROWS_PER_TASK  # small parts share a task
-            found = self.spread(lambda query: spark_tasks.answer(local, query), queries, min(len(parts), share))
+            found = self.spread(lambda query: spark_tasks.run_query(local, query), queries, min(len(parts), share))
         return [Part(query.output, rows) for query, rows in zip(queries, found, strict=True)]
 
     def spread(self, task: Callable[[Any], Any], arguments: Sequence[Any], most: int = 0) -> list[Any]:
@@ -87,7 +87,7 @@ class Executors:
         return _raised(context.parallelize(arguments, most or max(1, len(arguments))).map(task).collect())
 
 
-def remove(parts: Sequence[Part]) -> None:
+def remove_parts(parts: Sequence[Part]) -> None:
     """Deletes parts."""
     for part in parts:
         Path(part.path).unlink(missing_ok=True)

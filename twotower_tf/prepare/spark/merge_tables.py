@@ -11,8 +11,8 @@ from twotower_tf.tables.input_table import Column, Table, Wanted
 from twotower_tf.tables.readers import parquet, scans
 
 
-def merged(name: str, found: Sequence[Read], wanted: Wanted, shadow: Connection) -> Table:
-    """The table as `readers.read` would tell it.
+def merge_tables(name: str, found: Sequence[Read], wanted: Wanted, shadow: Connection) -> Table:
+    """The table as `readers.read_table` would tell it.
 
     Args:
         name: of the table.
@@ -42,7 +42,7 @@ def merged(name: str, found: Sequence[Read], wanted: Wanted, shadow: Connection)
         {column: Column(f"c{index}", kinds[column]) for index, column in enumerate(chosen)},
         known,
         [record for each in found for record in each.malformed],
-        scans.lacking_columns(sources, [each.known or None for each in found]),
+        scans.find_missing_columns(sources, [each.known or None for each in found]),
         [0, *itertools.accumulate(sizes)],
     )
 
@@ -53,7 +53,7 @@ def _common_kind(shadow: Connection, kinds: Sequence[str]) -> str:
     return str(shadow.execute(f"DESCRIBE {union}").fetchall()[0][1])
 
 
-def parts(found: Sequence[Read], table: Table) -> list[Part]:
+def merge_parts(found: Sequence[Read], table: Table) -> list[Part]:
     """The table's parts: those of its files, each with the SQL list that gives the table's columns."""
     return [
         Part(part.path, part.rows, _select(position, each, table))

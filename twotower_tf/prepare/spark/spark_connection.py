@@ -32,12 +32,12 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from twotower_tf.prepare.spark import as_of_joins, merge_tables, query_plan, spark_tasks, transpile, windows
-from twotower_tf.prepare.spark.executors import MADE, Executors, remove
+from twotower_tf.prepare.spark.executors import MADE, Executors, remove_parts
 from twotower_tf.prepare.spark.spark_tasks import Failure, Part
+from twotower_tf.sql import quote_identifier, quote_literal
 from twotower_tf.tables import duckdb_engine
-from twotower_tf.tables.input_files import Source
+from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.input_table import Table, Wanted
-from twotower_tf.tables.values import literal, quoted
 
 
 class Answer:
@@ -153,7 +153,7 @@ class SparkConnection(duckdb_engine.Cluster):
     def _forget(self, name: str) -> None:
         if f"{name}_numbered" in self._parts:
             self._forget(f"{name}_numbered")
-        remove(self._parts.pop(name))
+        remove_parts(self._parts.pop(name))
         self._drop_view(name)
 
     def _drop_view(self, name: str) -> None:
@@ -178,11 +178,11 @@ class SparkConnection(duckdb_engine.Cluster):
         return self._read(parts, keys, limit)
 
     def _read(self, parts: Sequence[Part], order: Sequence[str] = (), limit: str = "") -> list[tuple[Any, ...]]:
-        paths = ", ".join(literal(part.path) for part in parts)
+        paths = ", ".join(quote_literal(part.path) for part in parts)
         hidden = f" EXCLUDE ({', '.join(key.split()[0] for key in order)})" if order else ""
         by = f" ORDER BY {', '.join(order)}" if order else ""
         found = self._shadow.execute(f"SELECT *{hidden} FROM read_parquet([{paths}]){by} {limit}").fetchall()
-        remove(parts)
+        remove_parts(parts)
         return found
 
     # --- tables ------------------------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ class SparkConnection(duckdb_engine.Cluster):
 
     def _frame(self, tree: exp.Expression) -> DataFrame:
         """A query as a Spark frame, after what DuckDB has to do for it first."""
-        lowered = transpile.lower(tree, self)
+        lowered = transpile.transpile(tree, self)
         for table in list(lowered.find_all(exp.Table)):
             if table.name in self._parts:
                 if _shows_rowid(table):
@@ -239,7 +239,7 @@ class SparkConnection(duckdb_engine.Cluster):
     def is_null_on_null(self, expression: exp.Expression, name: str) -> bool:
         """Whether an expression over a table's columns is NULL where all of them are: an outer join keeps it so."""
         kinds = self._shadow.execute(f"DESCRIBE {name}").fetchall()
-        nulls = ", ".join(f"CAST(NULL AS {kind}) AS {quoted(column)}" for column, kind, *_ in kinds)
+        nulls = ", ".join(f"CAST(NULL AS {kind}) AS {quote_identifier(column)}" for column, kind, *_ in kinds)
         bare = expression.transform(lambda node: exp.column(node.this.copy()) if isinstance(node, exp.Column) else node)
         sql = f"SELECT ({query_plan.duckdb_sql(bare)}) IS NULL FROM (SELECT CAST(NULL AS BIGINT) AS rowid, {nulls})"
         try:
@@ -298,7 +298,7 @@ class SparkConnection(duckdb_engine.Cluster):
         """Names the answers to one query per part of sorted rows, which go."""
         name = self._executors.new_name()
         self._parts[name] = self._executors.answer("sorted", _filled(parts), queries.__getitem__)
-        remove(parts)
+        remove_parts(parts)
         return name
 
     # --- large results -----------------------------------------------------------------------------------------------
@@ -311,13 +311,13 @@ class SparkConnection(duckdb_engine.Cluster):
         """A query's result in order, and the SQL list that gives its columns DuckDB's names and types."""
         kinds = [(name, kind) for name, kind, *_ in self._shadow.execute(f"DESCRIBE {query}").fetchall()]
         frame = self._frame(query_plan.parse(query)).toDF(*[f"o{index}" for index in range(len(kinds))])
-        select = [f"CAST(o{index} AS {kind}) AS {quoted(name)}" for index, (name, kind) in enumerate(kinds)]
+        select = [f"CAST(o{index} AS {kind}) AS {quote_identifier(name)}" for index, (name, kind) in enumerate(kinds)]
         return self._executors.write(frame), ", ".join(select)
 
     def stream(self, query: str, rows: int) -> pa.RecordBatchReader:
         """A query's result in order, from the executors' files; they go with the preparation's work directory."""
         parts, select = self._sorted_parts(query)
-        paths = ", ".join(literal(part.path) for part in parts)
+        paths = ", ".join(quote_literal(part.path) for part in parts)
         # a cursor: the steps ask for more while they read
         return self._shadow.cursor().sql(f"SELECT {select} FROM read_parquet([{paths}])").to_arrow_reader(rows)
 
@@ -327,25 +327,25 @@ class SparkConnection(duckdb_engine.Cluster):
         parts, select = self._sorted_parts(query)
         total = sum(part.rows for part in parts)
         self._executors.answer("result", _filled(parts), f"SELECT {select} FROM result", directory)
-        remove(parts)
+        remove_parts(parts)
         return total
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
-    def read_table(self, name: str, sources: Sequence[Source], wanted: Wanted) -> Table:
+    def read_table(self, name: str, sources: Sequence[InputFile], wanted: Wanted) -> Table:
         """Reads input files, one task each, with the readers of the DuckDB engine."""
         local, directory = self._executors.local, self._work / f"{name}_input"
 
-        def read(pair: tuple[int, Source]) -> spark_tasks.Read | Failure:
-            return spark_tasks.read(local, pair[1], wanted, str(directory / f"{pair[0]:05d}"))
+        def read(pair: tuple[int, InputFile]) -> spark_tasks.Read | Failure:
+            return spark_tasks.read_file(local, pair[1], wanted, str(directory / f"{pair[0]:05d}"))
 
         absolute = [replace(source, path=source.path.absolute()) for source in sources]
         found: list[spark_tasks.Read] = self._executors.spread(read, list(enumerate(absolute)))
-        table = merge_tables.merged(name, found, wanted, self._shadow)
+        table = merge_tables.merge_tables(name, found, wanted, self._shadow)
         body = ", ".join(f"{column.identifier} {column.kind}" for column in table.columns.values())
         self._shadow.execute(f"CREATE TABLE {name} (source INTEGER{', ' if body else ''}{body})")
         self._raw.add(name)
-        self._parts[name] = merge_tables.parts(found, table)
+        self._parts[name] = merge_tables.merge_parts(found, table)
         return table
 
 

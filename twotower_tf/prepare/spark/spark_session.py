@@ -66,7 +66,7 @@ def _java() -> bool:
     return bool(shutil.which("java") or (home and (Path(home) / "bin" / "java").is_file()))
 
 
-def start(options: SparkOptions) -> Any:
+def start_session(options: SparkOptions) -> Any:
     """The `SparkSession` with these options; where a Spark context runs already, its session.
 
     Raises:
@@ -106,7 +106,7 @@ def open_session(options: SparkOptions, work: Path, memory_limit: str, directori
     from twotower_tf.prepare.spark.spark_connection import open_spark
 
     ours = SparkContext._active_spark_context is None
-    base = start(options)
+    base = start_session(options)
     try:
         session = base.newSession()
         for name, value in _SETTINGS.items():

@@ -19,12 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from twotower_tf.errors import DataError
+from twotower_tf.sql import quote_literal
 from twotower_tf.tables import input_files, parquet_parts, readers
-from twotower_tf.tables.csv_records import Malformed
+from twotower_tf.tables.csv_records import MalformedRecord
 from twotower_tf.tables.duckdb_engine import open_engine
-from twotower_tf.tables.input_files import Source
+from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.input_table import Column
-from twotower_tf.tables.values import literal
 
 _PART_ROWS = 1 << 18
 
@@ -93,12 +93,12 @@ class Local:
     memory_limit: str
 
 
-def answer(local: Local, query: Query) -> int | Failure:
+def run_query(local: Local, query: Query) -> int | Failure:
     """Writes the result of a query on one part; returns its rows."""
     _, connection = _engine(local)
     try:
         numbered = f", {query.first} + file_row_number AS rowid" if query.numbered else ""
-        scan = f"read_parquet({literal(query.part.path)}, file_row_number=true)"
+        scan = f"read_parquet({quote_literal(query.part.path)}, file_row_number=true)"
         columns = query.part.select if query.part.select != "*" else "* EXCLUDE (file_row_number)"
         connection.execute(f'CREATE VIEW "{query.table}" AS SELECT {columns}{numbered} FROM {scan}')
         try:
@@ -157,20 +157,20 @@ class Read:
         schema: of a Parquet file.
     """
 
-    source: Source
+    source: InputFile
     parts: tuple[Part, ...]
     columns: dict[str, Column]
     known: list[str]
-    malformed: list[Malformed]
+    malformed: list[MalformedRecord]
     schema: pa.Schema | None
 
 
-def read(local: Local, source: Source, wanted: Callable[[str], bool], directory: str) -> Read | Failure:
+def read_file(local: Local, source: InputFile, wanted: Callable[[str], bool], directory: str) -> Read | Failure:
     """Reads one input file into Parquet parts below `directory`."""
     try:
         reach = [Path(local.work), source.path.parent]
         with open_engine(_scratch(local), local.memory_limit, 1, directories=reach) as connection:
-            table = readers.read(connection, "input", [source], wanted)
+            table = readers.read_table(connection, "input", [source], wanted)
             names = [column.identifier for column in table.columns.values()]
             parts = _write_parts(connection, f"SELECT {', '.join(names) or 'source'} FROM input", Path(directory))
             kept = _keep_copy(table.sources[0], local)
@@ -180,7 +180,7 @@ def read(local: Local, source: Source, wanted: Callable[[str], bool], directory:
     return Read(kept, tuple(parts), table.columns, table.known, table.malformed, schema)
 
 
-def _keep_copy(source: Source, local: Local) -> Source:
+def _keep_copy(source: InputFile, local: Local) -> InputFile:
     """Moves a repaired copy to where it lasts: the places of bad rows are found in it later."""
     if source.original is None:
         return source
@@ -192,7 +192,7 @@ def _keep_copy(source: Source, local: Local) -> Source:
 def _write_parts(connection: duckdb.DuckDBPyConnection, sql: str, directory: Path) -> list[Part]:
     temporary = directory.parent / f".{directory.name}-{uuid.uuid4().hex}"
     temporary.mkdir(parents=True)
-    for number, table in enumerate(parquet_parts.tables(connection, sql, _PART_ROWS)):
+    for number, table in enumerate(parquet_parts.stream_tables(connection, sql, _PART_ROWS)):
         parquet_parts.write_part(table, temporary, number)
     if not any(temporary.iterdir()):
         empty = connection.sql(f"SELECT * FROM ({sql}) LIMIT 0").to_arrow_table()

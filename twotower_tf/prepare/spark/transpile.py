@@ -42,7 +42,7 @@ class Engine(Protocol):
         """Answers a query with windows part by part; the result's name."""
 
 
-def lower(tree: exp.Expression, engine: Engine) -> exp.Expression:
+def transpile(tree: exp.Expression, engine: Engine) -> exp.Expression:
     """A query that Spark answers, made from one of DuckDB's."""
     root = exp.Subquery(this=tree.copy())  # so that the root can be replaced as any other node
     _read_files(root, engine)
@@ -53,15 +53,15 @@ def lower(tree: exp.Expression, engine: Engine) -> exp.Expression:
         if name and engine.is_raw(name):
             _replace(select, engine.local(select.copy()))
             continue
-        while (index := as_of_joins.first_join(select)) is not None:
-            join, rest = as_of_joins.take(select, index, engine.columns)
+        while (index := as_of_joins.find_as_of_join(select)) is not None:
+            join, rest = as_of_joins.split_as_of(select, index, engine.columns)
             rest.args["from_"].this.replace(exp.alias_(exp.to_table(engine.as_of(join)), "joined", table=True))
             select.replace(rest)
             select = rest
         for table in _own_tables(select):
             if engine.is_raw(table.name):
                 _push_down(select, table, engine)
-        parts = windows.running(select)
+        parts = windows.plan_running(select)
         if parts is not None:
             rows = _with_earlier(parts.rows, select, root)
             _replace(select, engine.running(dataclasses.replace(parts, rows=rows)))

@@ -14,7 +14,7 @@ from typing import Any, cast
 from sqlglot import exp
 
 from twotower_tf.prepare.spark import query_plan
-from twotower_tf.tables.values import literal
+from twotower_tf.sql import quote_literal
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Running:
 
 
 def _text(key: object) -> str:
-    return "NULL" if key is None else literal(str(key))
+    return "NULL" if key is None else quote_literal(str(key))
 
 
 def _carried(edges: Sequence[Sequence[Any]]) -> list[tuple[int, ...]]:
@@ -81,7 +81,7 @@ def _carried(edges: Sequence[Sequence[Any]]) -> list[tuple[int, ...]]:
     return found
 
 
-def running(select: exp.Select) -> Running | None:
+def plan_running(select: exp.Select) -> Running | None:
     """How a SELECT's windows are answered part by part; None where Spark answers them.
 
     Raises:

@@ -1,5 +1,5 @@
 """Tables on DuckDB from files of every format."""
 
-from twotower_tf.tables.readers.read_table import read
+from twotower_tf.tables.readers.table_reader import read_table
 
-__all__ = ["read"]
+__all__ = ["read_table"]

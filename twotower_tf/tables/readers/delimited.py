@@ -8,24 +8,26 @@ from pathlib import Path
 
 import duckdb
 
-from twotower_tf.tables import csv_records, csv_repair, input_files
-from twotower_tf.tables.input_files import Source
+from twotower_tf.sql import quote_literal
+from twotower_tf.tables import csv_records, input_files
+from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.input_table import Table, Wanted
 from twotower_tf.tables.readers import scans
-from twotower_tf.tables.values import literal
 
 
-def read(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Source], wanted: Wanted) -> Table:
+def read_delimited(
+    connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[InputFile], wanted: Wanted
+) -> Table:
     """Reads the files; those in which a broken record took others with it are repaired and read again."""
     for source in sources:
         input_files.check_archive(source)
-    broken: list[csv_records.Malformed] = []
+    broken: list[csv_records.MalformedRecord] = []
     found = _scan(connection, name, sources, wanted)
     while isinstance(found, list):
         connection.execute(f"DROP TABLE {name}")
         sources = list(sources)
         for position in found:
-            sources[position], records = csv_repair.repaired(sources[position], work_directory(connection))
+            sources[position], records = csv_records.repair_file(sources[position], work_directory(connection))
             broken += records
         found = _scan(connection, name, sources, wanted)
     found.malformed = broken + found.malformed
@@ -33,17 +35,17 @@ def read(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Sou
 
 
 def _scan(
-    connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Source], wanted: Wanted
+    connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[InputFile], wanted: Wanted
 ) -> Table | list[int]:
     """The table, or the positions of files to repair first."""
-    heads = [input_files.head(source) for source in sources]
+    heads = [input_files.read_header(source) for source in sources]
     known: dict[str, None] = {}
     for header in heads:
         known.update(dict.fromkeys(header[0] if header else ()))
     partition = scans.partition_keys(sources, known)
-    columns = scans.columns_of(list(known), wanted, partition)
-    scans.create(connection, name, columns)
-    malformed: list[csv_records.Malformed] = []
+    columns = scans.select_columns(list(known), wanted, partition)
+    scans.create_table(connection, name, columns)
+    malformed: list[csv_records.MalformedRecord] = []
     groups = itertools.groupby(range(len(sources)), key=lambda position: heads[position])
     for header, members in groups:  # consecutive files with one header: one scan
         positions = list(members)
@@ -51,7 +53,7 @@ def _scan(
             continue
         names, delimiter = header
         paths = scans.file_list([sources[position] for position in positions])
-        fields = ", ".join(f"{literal(f'f{index}')}: 'VARCHAR'" for index in range(len(names)))
+        fields = ", ".join(f"{quote_literal(f'f{index}')}: 'VARCHAR'" for index in range(len(names)))
         values = [
             f"f{names.index(column)}"
             if column in names
@@ -62,8 +64,8 @@ def _scan(
         ]
         scan = (
             f"read_csv([{paths}], columns={{{fields}}}, header={'false' if sources[0].columns else 'true'}, "
-            f"auto_detect=false, delim={literal(delimiter)}, "
-            f"quote='\"', escape='\"', filename='{scans.FILE}', store_rejects=true, rejects_limit=0)"
+            f"auto_detect=false, delim={quote_literal(delimiter)}, "
+            f"quote='\"', escape='\"', filename='{scans.FILE_COLUMN}', store_rejects=true, rejects_limit=0)"
         )
         try:
             connection.execute(
@@ -74,17 +76,17 @@ def _scan(
             mixed_ends = [at for at in mixed_ends if str(sources[at].path) in str(error)]
             if mixed_ends:
                 return mixed_ends
-            raise scans.unreadable([sources[position] for position in positions], error) from None
-        malformed += csv_records.rejected(connection, [sources[position] for position in positions])
+            raise scans.read_error([sources[position] for position in positions], error) from None
+        malformed += csv_records.take_rejected(connection, [sources[position] for position in positions])
         swallowed = {record.source.path for record in malformed if record.lines}
         suspects = [at for at in positions if sources[at].path in swallowed and _repairable(sources[at], names)]
         if suspects:
             return suspects
-    lacking = scans.lacking_columns(sources, [header[0] if header else None for header in heads])
+    lacking = scans.find_missing_columns(sources, [header[0] if header else None for header in heads])
     return Table(name, sources, columns, [*known, *partition], malformed, lacking=lacking)
 
 
-def _repairable(source: Source, names: Sequence[str]) -> bool:
+def _repairable(source: InputFile, names: Sequence[str]) -> bool:
     """Whether a file can be repaired and is not yet; in a single column an empty line would be a row."""
     return source.original is None and len(names) > 1
 

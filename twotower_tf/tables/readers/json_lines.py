@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import duckdb
 
+from twotower_tf.sql import quote_literal
 from twotower_tf.tables import csv_records, input_files
-from twotower_tf.tables.input_files import Source
+from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.input_table import Table, Wanted
 from twotower_tf.tables.readers import scans
-from twotower_tf.tables.values import literal, text_sql
+from twotower_tf.tables.values import text_sql
 
 # DuckDB takes NaN and Infinity as numbers, which JSON does not have; in texts the words may stand
 _NOT_A_NUMBER = (
@@ -19,7 +20,9 @@ _NOT_A_NUMBER = (
 )
 
 
-def read(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Source], wanted: Wanted) -> Table:
+def read_json_lines(
+    connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[InputFile], wanted: Wanted
+) -> Table:
     """Reads the lines as text, then the members of those that are objects."""
     staged = f"{name}_lines"
     for source in sources:
@@ -27,7 +30,7 @@ def read(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Sou
     paths = scans.file_list(sources)
     scan = (
         f"read_csv([{paths}], columns={{'line': 'VARCHAR'}}, header=false, auto_detect=false, delim='\\x01', quote='', "
-        f"escape='', filename='{scans.FILE}', store_rejects=true, rejects_limit=0)"
+        f"escape='', filename='{scans.FILE_COLUMN}', store_rejects=true, rejects_limit=0)"
     )
     positions = list(range(len(sources)))
     try:
@@ -37,17 +40,17 @@ def read(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Sou
             f"AS good FROM {scan}"
         )
     except duckdb.Error as error:
-        raise scans.unreadable(sources, error) from None
-    malformed = csv_records.rejected(connection, sources)
-    malformed += csv_records.not_json(connection, staged, sources)
+        raise scans.read_error(sources, error) from None
+    malformed = csv_records.take_rejected(connection, sources)
+    malformed += csv_records.find_non_json(connection, staged, sources)
     keys = connection.execute(
         f"SELECT key, min(place) FROM (SELECT unnest(json_keys(line)) AS key, rowid AS place FROM {staged} WHERE good) "
         "GROUP BY key ORDER BY 2, 1"
     ).fetchall()
-    known = [str(key) for key, _ in keys if scans.usable(str(key))]
+    known = [str(key) for key, _ in keys if scans.is_usable_name(str(key))]
     partition = scans.partition_keys(sources, known)
-    columns = scans.columns_of(known, wanted, partition)
-    scans.create(connection, name, columns)
+    columns = scans.select_columns(known, wanted, partition)
+    scans.create_table(connection, name, columns)
     values = [
         f"list_extract([{scans.partition_values(sources, column)}], source + 1)"
         if column in partition
@@ -63,7 +66,7 @@ def read(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Sou
 
 def _json_text(column: str) -> str:
     """SQL: the canonical text of a member; a list's elements are joined by `|`."""
-    path = literal("/" + column.replace("~", "~0").replace("/", "~1"))  # a JSON pointer: any name can be said
+    path = quote_literal("/" + column.replace("~", "~0").replace("/", "~1"))  # a JSON pointer: any name can be said
     element = _scalar_text("json_type(element)", "json_extract_string(element, '$')")
     elements = f"json_extract(json_extract(line, {path}), '$[*]')"
     joined = f"array_to_string(list_transform({elements}, lambda element: {element}), '|')"

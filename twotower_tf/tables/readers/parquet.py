@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import duckdb
@@ -10,13 +10,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from twotower_tf.errors import DataError
-from twotower_tf.tables.input_files import Source
+from twotower_tf.sql import quote_identifier
+from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.input_table import Table, Wanted
-from twotower_tf.tables.readers import scans, schema_misfits
-from twotower_tf.tables.values import quoted
+from twotower_tf.tables.readers import scans
+
+_DECIMAL_DIGITS = 38
 
 
-def read(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Source], wanted: Wanted) -> Table:
+def read_parquet(
+    connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[InputFile], wanted: Wanted
+) -> Table:
     """Reads the columns with the types that they have in the files."""
     known: dict[str, None] = {}
     schemas = []
@@ -25,28 +29,29 @@ def read(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Sou
             schemas.append(pq.read_schema(source.path))
         except Exception as error:
             raise DataError(f"{source.name}: cannot be read as Parquet: {' '.join(str(error).split())[:200]}") from None
-        known.update(dict.fromkeys(filter(scans.usable, schemas[-1].names)))
+        known.update(dict.fromkeys(filter(scans.is_usable_name, schemas[-1].names)))
     check_types(sources, schemas, wanted)
     partition = scans.partition_keys(sources, known)
-    columns = scans.columns_of(list(known), wanted, partition)
+    columns = scans.select_columns(list(known), wanted, partition)
     paths = scans.file_list(sources)
     scan = (
-        f"read_parquet([{paths}], union_by_name=true, filename='{scans.FILE}', hive_partitioning=false, "
+        f"read_parquet([{paths}], union_by_name=true, filename='{scans.FILE_COLUMN}', hive_partitioning=false, "
         "binary_as_string=true)"
     )
     positions = list(range(len(sources)))
     called = {key: key for key in known}
-    if scans.twins(known, wanted):
+    if scans.find_case_conflicts(known, wanted):
         called = _names(connection, sources, schemas, scan)
     values = [
-        scans.partition_value(sources, positions, key) if key in partition else quoted(called[key]) for key in columns
+        scans.partition_value(sources, positions, key) if key in partition else quote_identifier(called[key])
+        for key in columns
     ]
     values = [f"{value} AS {column.identifier}" for value, column in zip(values, columns.values(), strict=True)]
     query = f"SELECT {', '.join([f'{scans.file_position(sources, positions)} AS source', *values])} FROM {scan}"
     try:
         connection.execute(f"CREATE TABLE {name} AS {query}")
     except duckdb.Error as error:
-        raise scans.unreadable(sources, error) from None
+        raise scans.read_error(sources, error) from None
     kinds = {row[0]: row[1] for row in connection.execute(f"DESCRIBE {name}").fetchall()}
     columns = {key: replace(column, kind=kinds[column.identifier]) for key, column in columns.items()}
     return Table(
@@ -54,12 +59,12 @@ def read(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Sou
         sources,
         columns,
         [*known, *partition],
-        lacking=scans.lacking_columns(sources, [schema.names for schema in schemas]),
+        lacking=scans.find_missing_columns(sources, [schema.names for schema in schemas]),
     )
 
 
 def _names(
-    connection: duckdb.DuckDBPyConnection, sources: Sequence[Source], schemas: Sequence[pa.Schema], scan: str
+    connection: duckdb.DuckDBPyConnection, sources: Sequence[InputFile], schemas: Sequence[pa.Schema], scan: str
 ) -> dict[str, str]:
     """What DuckDB calls the columns where names differ in case only: it numbers the later ones.
 
@@ -68,7 +73,9 @@ def _names(
     """
     for source, schema in zip(sources, schemas, strict=True):
         if schema.names != schemas[0].names:
-            (one, other, *_), *_ = scans.twins({name: None for each in schemas for name in each.names}, scans.usable)
+            (one, other, *_), *_ = scans.find_case_conflicts(
+                {name: None for each in schemas for name in each.names}, scans.is_usable_name
+            )
             raise DataError(
                 f"{source.name}: columns {one!r} and {other!r} differ in case only, and {sources[0].name} has other "
                 "columns; rename one of the two"
@@ -77,11 +84,53 @@ def _names(
     return dict(zip(schemas[0].names, (str(name) for name, *_ in described), strict=False))
 
 
-def check_types(sources: Sequence[Source], schemas: Sequence[pa.Schema], wanted: Wanted) -> None:
+def check_types(sources: Sequence[InputFile], schemas: Sequence[pa.Schema], wanted: Wanted) -> None:
     """Refuses a column that is, say, text in one file and a number in another.
 
     Raises:
         DataError: naming the file, the column and both types.
     """
-    for _, misfit in schema_misfits.type_misfits(sources, schemas, wanted):
+    for _, misfit in find_type_conflicts(sources, schemas, wanted):
         raise DataError(misfit)
+
+
+def find_type_conflicts(
+    sources: Sequence[InputFile], schemas: Sequence[pa.Schema], wanted: Wanted
+) -> Iterator[tuple[InputFile, str]]:
+    """The files that have another type for a column than the first one that has it, and a line for each column.
+
+    A decimal of more than 38 digits is named too: DuckDB reads it as a double, which does not keep its digits.
+    """
+    first: dict[str, tuple[str, pa.DataType, InputFile]] = {}
+    for source, schema in zip(sources, schemas, strict=True):
+        for each in schema:
+            if not wanted(each.name) or pa.types.is_null(each.type):
+                continue
+            if pa.types.is_decimal256(each.type) and each.type.precision > _DECIMAL_DIGITS:
+                yield (
+                    source,
+                    f"{source.name}: column {each.name!r}: invalid type {each.type} (expected a decimal of at most "
+                    f"{_DECIMAL_DIGITS} digits); write it as text",
+                )
+            kind, known, where = first.setdefault(each.name, (_family(each.type), each.type, source))
+            if _family(each.type) != kind:
+                yield (
+                    source,
+                    f"{source.name}: column {each.name!r} is {each.type}, but {known} in {where.name}; "
+                    "files of one table have one type for a column",
+                )
+
+
+def _family(kind: pa.DataType) -> str:
+    """Types that DuckDB brings together without a change of what is read."""
+    types = pa.types
+    if types.is_dictionary(kind):
+        return _family(kind.value_type)
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return f"list of {_family(kind.value_type)}"
+    if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
+        return "number"
+    texts = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary, types.is_string_view)
+    if any(is_text(kind) for is_text in texts):
+        return "text"
+    return "time" if types.is_temporal(kind) else str(kind)

@@ -7,27 +7,27 @@ from collections.abc import Collection, Iterable, Sequence
 import duckdb
 
 from twotower_tf.errors import DataError
+from twotower_tf.sql import file_pattern, quote_literal
 from twotower_tf.tables import duckdb_engine
-from twotower_tf.tables.input_files import Source
+from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.input_table import Column, Wanted
-from twotower_tf.tables.values import file_pattern, literal
 
 TEXT = "VARCHAR"
-FILE = "__twotower_file"  # column with the path of a row's file; unlike any name in a file
+FILE_COLUMN = "__twotower_file"  # column with the path of a row's file; unlike any name in a file
 
 
-def columns_of(names: Sequence[str], wanted: Wanted, partition: Sequence[str]) -> dict[str, Column]:
+def select_columns(names: Sequence[str], wanted: Wanted, partition: Sequence[str]) -> dict[str, Column]:
     """The wanted columns by name: those of the files, then those of their directories."""
-    chosen = [name for name in [*names, *partition] if usable(name) and wanted(name)]
+    chosen = [name for name in [*names, *partition] if is_usable_name(name) and wanted(name)]
     return {name: Column(f"c{position}", TEXT) for position, name in enumerate(chosen)}
 
 
-def usable(name: str) -> bool:
+def is_usable_name(name: str) -> bool:
     """Whether a column has a name that SQL can say; others are passed over, for no configuration names them."""
     return bool(name) and "\0" not in name
 
 
-def twins(names: Iterable[str], wanted: Wanted) -> list[list[str]]:
+def find_case_conflicts(names: Iterable[str], wanted: Wanted) -> list[list[str]]:
     """Groups of columns whose names differ in case only, of which some are wanted."""
     groups: dict[str, list[str]] = {}
     for name in names:
@@ -35,14 +35,14 @@ def twins(names: Iterable[str], wanted: Wanted) -> list[list[str]]:
     return [group for group in groups.values() if len(group) > 1 and any(map(wanted, group))]
 
 
-def lacking_columns(sources: Sequence[Source], names: Sequence[Collection[str] | None]) -> dict[str, Source]:
+def find_missing_columns(sources: Sequence[InputFile], names: Sequence[Collection[str] | None]) -> dict[str, InputFile]:
     """Columns that not every file has (None: a file without content), with the first that lacks it."""
     present = [(source, has) for source, has in zip(sources, names, strict=True) if has is not None]
     known = dict.fromkeys(name for _, has in present for name in has)
     return {name: source for name in known for source, has in reversed(present) if name not in has}
 
 
-def partition_keys(sources: Sequence[Source], names: Collection[str]) -> list[str]:
+def partition_keys(sources: Sequence[InputFile], names: Collection[str]) -> list[str]:
     """The keys of directories such as `dt=20260131/` that are no column of the files."""
     keys: dict[str, None] = {}
     for source in sources:
@@ -50,45 +50,45 @@ def partition_keys(sources: Sequence[Source], names: Collection[str]) -> list[st
     return list(keys)
 
 
-def file_position(sources: Sequence[Source], positions: Sequence[int]) -> str:
-    """SQL: the position of the row's file, from the reader's column `FILE`."""
+def file_position(sources: Sequence[InputFile], positions: Sequence[int]) -> str:
+    """SQL: the position of the row's file, from the reader's column `FILE_COLUMN`."""
     if len(positions) == 1:
         return f"CAST({positions[0]} AS INTEGER)"
-    paths = ", ".join(literal(str(sources[position].path)) for position in positions)
-    return f"CAST({positions[0] - 1} + list_position([{paths}], {FILE}) AS INTEGER)"
+    paths = ", ".join(quote_literal(str(sources[position].path)) for position in positions)
+    return f"CAST({positions[0] - 1} + list_position([{paths}], {FILE_COLUMN}) AS INTEGER)"
 
 
-def file_list(sources: Sequence[Source]) -> str:
+def file_list(sources: Sequence[InputFile]) -> str:
     """SQL: the files as a reader takes them, which sees patterns in paths."""
     return ", ".join(file_pattern(source.path) for source in sources)
 
 
-def partition_value(sources: Sequence[Source], positions: Sequence[int], key: str) -> str:
+def partition_value(sources: Sequence[InputFile], positions: Sequence[int], key: str) -> str:
     """SQL: the value that the directory of a row's file has for a key."""
     some = [sources[position] for position in positions]
     values = {dict(source.partition).get(key) for source in some}
     if len(values) == 1:
         (value,) = values
-        return "CAST(NULL AS VARCHAR)" if value is None else literal(value)
-    paths = ", ".join(literal(str(source.path)) for source in some)
-    return f"list_extract([{partition_values(some, key)}], list_position([{paths}], {FILE}))"
+        return "CAST(NULL AS VARCHAR)" if value is None else quote_literal(value)
+    paths = ", ".join(quote_literal(str(source.path)) for source in some)
+    return f"list_extract([{partition_values(some, key)}], list_position([{paths}], {FILE_COLUMN}))"
 
 
-def partition_values(sources: Sequence[Source], key: str) -> str:
+def partition_values(sources: Sequence[InputFile], key: str) -> str:
     """SQL: per file, the value that its directory has for a key."""
     values = [dict(source.partition).get(key) for source in sources]
-    return ", ".join("NULL" if value is None else literal(value) for value in values)
+    return ", ".join("NULL" if value is None else quote_literal(value) for value in values)
 
 
-def create(connection: duckdb.DuckDBPyConnection, name: str, columns: dict[str, Column]) -> None:
+def create_table(connection: duckdb.DuckDBPyConnection, name: str, columns: dict[str, Column]) -> None:
     """Creates an empty table with `source` and the columns."""
     body = ", ".join(f"{column.identifier} {column.kind}" for column in columns.values())
     connection.execute(f"CREATE TABLE {name} (source INTEGER{', ' if body else ''}{body})")
 
 
-def unreadable(sources: Sequence[Source], error: Exception) -> Exception:
+def read_error(sources: Sequence[InputFile], error: Exception) -> Exception:
     """The error that names the file which DuckDB could not read; for want of memory or disk, the error itself."""
-    if isinstance(error, duckdb_engine.MACHINE):
+    if isinstance(error, duckdb_engine.RESOURCE_ERRORS):
         return error
     message = " ".join(str(error).split())
     at_fault = [source.name for source in sources if str(source.path) in message] or [sources[0].name]

@@ -8,16 +8,18 @@ import duckdb
 import pyarrow as pa
 
 from twotower_tf.tables import csv_records, tfrecords
-from twotower_tf.tables.input_files import Source
+from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.input_table import Column, Table, Wanted
 from twotower_tf.tables.readers import scans
 
 
-def read(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Source], wanted: Wanted) -> Table:
+def read_tfrecords(
+    connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[InputFile], wanted: Wanted
+) -> Table:
     """Reads the examples batch by batch; a column begins to exist with the first example that has it."""
     known: dict[str, None] = {}
     columns: dict[str, Column] = {}
-    malformed: list[csv_records.Malformed] = []
+    malformed: list[csv_records.MalformedRecord] = []
     connection.execute(f"CREATE TABLE {name} (source INTEGER)")
 
     def add(column: str) -> None:
@@ -25,9 +27,9 @@ def read(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Sou
         connection.execute(f"ALTER TABLE {name} ADD COLUMN {columns[column].identifier} {scans.TEXT}")
 
     for position, source in enumerate(sources):
-        for rows, bad in tfrecords.batches(source, wanted):
+        for rows, bad in tfrecords.read_examples(source, wanted):
             malformed += bad
-            found = dict.fromkeys(key for row in rows for key in row if scans.usable(key))
+            found = dict.fromkeys(key for row in rows for key in row if scans.is_usable_name(key))
             for key in found:
                 if key not in known and wanted(key):
                     add(key)

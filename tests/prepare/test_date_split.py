@@ -11,9 +11,9 @@ import pytest
 
 from twotower_tf.config import DataConfig, DateSplit, ExperimentConfig, Hash, RandomSplit
 from twotower_tf.errors import DataError
-from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare import schema
+from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
-from twotower_tf.tables import input_files
 
 SPLITS = ("train", "valid", "test")
 
@@ -68,7 +68,7 @@ def test_days(tmp_path: Path, partitioned: bool, split: DateSplit, train: str, v
     else:
         write(tmp_path, {"20260131": [row for rows in FIVE.values() for row in rows]})
         (tmp_path / "log" / "dt=20260131").rename(tmp_path / "log" / "all")
-    manifest = prepare(experiment(tmp_path, split), tmp_path / "run")
+    manifest = prepare_log(experiment(tmp_path, split), tmp_path / "run")
     assert items(tmp_path) == {
         name: [f"i{day}{half}" for day in days for half in "ab"]
         for name, days in zip(SPLITS, (train, valid, test), strict=True)
@@ -87,16 +87,16 @@ def test_only_the_directories_of_the_window_are_read(tmp_path: Path) -> None:
     write(tmp_path, FIVE)
     (tmp_path / "log" / "dt=20260101" / "part-0.csv").write_bytes(b"\xff no table at all")
     split = DateSplit(2, 1, 1)
-    manifest = prepare(experiment(tmp_path, split), tmp_path / "run")
+    manifest = prepare_log(experiment(tmp_path, split), tmp_path / "run")
     assert [entry["path"] for entry in manifest["inputs"]] == [f"log/dt=2026010{day}/part-0.csv" for day in range(2, 6)]
-    sources = input_files.find_table(experiment(tmp_path, split).data, "events")
+    sources = schema.find_table(experiment(tmp_path, split).data, "events")
     assert [source.name for source in sources] == [f"log/dt=2026010{day}/part-0.csv" for day in range(2, 6)]
 
 
 def test_days_of_the_directories_alone(tmp_path: Path) -> None:
     """No time column: the directory is the day, written either way."""
     write(tmp_path, {"20260101": ["u,x"], "2026-01-02": ["u,y"], "20260103": ["u,z"]}, "user,item")
-    manifest = prepare(experiment(tmp_path, DateSplit(1), timestamp=""), tmp_path / "run")
+    manifest = prepare_log(experiment(tmp_path, DateSplit(1), timestamp=""), tmp_path / "run")
     assert items(tmp_path) == {"train": ["x"], "valid": ["y"], "test": ["z"]}
     assert manifest["time_range"] is None
 
@@ -111,7 +111,7 @@ def test_the_time_decides_where_directory_and_time_differ(tmp_path: Path) -> Non
             "20260103": ["u,d,2026-01-02T23:00:00", "u,e,2026-01-03T12:00:00", "u,f,2026-01-04T01:00:00"],
         },
     )
-    manifest = prepare(experiment(tmp_path, DateSplit(1)), tmp_path / "run")
+    manifest = prepare_log(experiment(tmp_path, DateSplit(1)), tmp_path / "run")
     assert items(tmp_path) == {"train": ["a", "b"], "valid": ["c", "d"], "test": ["e"]}
     assert manifest["rows"]["excluded"] == {"outside the days of data.split": 1}
 
@@ -119,7 +119,7 @@ def test_the_time_decides_where_directory_and_time_differ(tmp_path: Path) -> Non
 def test_exclusion_by_rule_and_by_day_are_counted_apart(tmp_path: Path) -> None:
     rows = ["u,old,1,2026-01-01", "u,x,1,2026-01-03", "u,y,9,2026-01-03", "u,z,1,2026-01-04", "u,,1,2026-01-04"]
     write(tmp_path, {"20260104": rows}, "user,item,bot,time")
-    manifest = prepare(experiment(tmp_path, DateSplit(1, 0, 1), exclude="bot > 5"), tmp_path / "run")
+    manifest = prepare_log(experiment(tmp_path, DateSplit(1, 0, 1), exclude="bot > 5"), tmp_path / "run")
     assert manifest["rows"] == {
         "read": 5,
         "used": 2,
@@ -131,7 +131,7 @@ def test_exclusion_by_rule_and_by_day_are_counted_apart(tmp_path: Path) -> None:
 def test_a_time_before_1970_has_its_own_day(tmp_path: Path) -> None:
     write(tmp_path, {"20260104": ["u,x,-86401", "u,y,-86400", "u,z,-1"]})
     (tmp_path / "log" / "dt=20260104").rename(tmp_path / "log" / "all")
-    prepare(experiment(tmp_path, DateSplit(1, 0, 1)), tmp_path / "run")
+    prepare_log(experiment(tmp_path, DateSplit(1, 0, 1)), tmp_path / "run")
     assert items(tmp_path) == {"train": ["x"], "valid": [], "test": ["y", "z"]}
 
 
@@ -179,7 +179,7 @@ def test_refuses(tmp_path: Path, case: str) -> None:
     if "all" in days:
         (tmp_path / "log" / "dt=all").rename(tmp_path / "log" / "all")
     with pytest.raises(DataError) as error:
-        prepare(experiment(tmp_path, split, **fields), tmp_path / "run")
+        prepare_log(experiment(tmp_path, split, **fields), tmp_path / "run")
     assert str(error.value) == message
 
 
@@ -189,7 +189,7 @@ def test_an_event_of_the_future_is_set_aside(tmp_path: Path, split: Any) -> None
     rows = [f"u,x,{now - 60}", f"u,y,{now + 3600}", f"u,z,{now + 3 * 86400}", "u,w,99999999999"]
     write(tmp_path, {"20260104": rows})
     (tmp_path / "log" / "dt=20260104").rename(tmp_path / "log" / "all")
-    manifest = prepare(experiment(tmp_path, split), tmp_path / "run")
+    manifest = prepare_log(experiment(tmp_path, split), tmp_path / "run")
     assert items(tmp_path)["train"] == ["x", "y"]
     assert manifest["rows"]["quarantined"] == 2
     text = (tmp_path / "run" / "prepared" / "quarantine.jsonl").read_text()

@@ -25,8 +25,9 @@ import duckdb
 import numpy as np
 
 from twotower_tf import sql
+from twotower_tf.sql import quote_literal
 from twotower_tf.tables import timestamps
-from twotower_tf.tables.values import as_text, is_missing, literal, text_sql
+from twotower_tf.tables.values import as_text, is_missing, text_sql
 
 _FIRST, _LAST = timestamps.LARGE // 1000, timestamps.LARGE - 1  # seconds; where the units' ranges do not overlap
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -34,11 +35,11 @@ _VALUE = "v"
 
 
 @dataclass(frozen=True)
-class TimeForm:
+class TimeParser:
     """How a log writes its times.
 
     Attributes:
-        name: as of `timestamps.Clock`; "" where it is not known.
+        name: as of `timestamps.TimeFormat`; "" where it is not known.
         first: time of the log's first event, epoch seconds; None where it is not known.
         last: time of its last event.
     """
@@ -48,7 +49,7 @@ class TimeForm:
     last: int | None = None
 
     @classmethod
-    def of_manifest(cls, manifest: Mapping[str, Any]) -> TimeForm:
+    def of_manifest(cls, manifest: Mapping[str, Any]) -> TimeParser:
         """The form that a bundle's manifest keeps; one of an earlier version keeps none."""
         kept = manifest.get("time")
         return cls(kept["form"], kept["first"], kept["last"]) if kept else cls()
@@ -72,19 +73,19 @@ class TimeForm:
 
     def seconds(self, expression: str, kind: str) -> str:
         """SQL for epoch seconds (BIGINT) of an expression of DuckDB's type `kind`; NULL where it is no time."""
-        return timestamps.seconds_sql(timestamps.typed(expression, kind) or self._of_text(expression, kind))
+        return timestamps.seconds_sql(timestamps.typed_micros(expression, kind) or self._of_text(expression, kind))
 
     def _of_text(self, expression: str, kind: str) -> str:
         text = f"trim({text_sql(expression, kind)})"
         if self.name in timestamps.UNITS:
             own = _unit(text, self.name, *self._range())
         elif self.name in timestamps.COMPACT:
-            own = timestamps.compact(text, self.name)
+            own = timestamps.compact_micros(text, self.name)
         elif self._is_free():
             own = f"coalesce({', '.join(_unit(text, name, _FIRST, _LAST) for name in timestamps.UNITS)})"
         else:
-            return timestamps.parsed(text, self.name)
-        return f"coalesce({own}, {timestamps.iso(text)}, CASE WHEN TRY_CAST({text} AS DOUBLE) = 0 THEN 0 END)"
+            return timestamps.strptime_micros(text, self.name)
+        return f"coalesce({own}, {timestamps.iso_micros(text)}, CASE WHEN TRY_CAST({text} AS DOUBLE) = 0 THEN 0 END)"
 
     def _range(self) -> tuple[int, int]:
         """The seconds between which a number is one of the log's unit."""
@@ -107,15 +108,15 @@ class TimeForm:
     def _read_texts(self, texts: list[str]) -> list[int | None]:
         if not texts:
             return []
-        written = ", ".join(literal(text.replace("\0", "?")) for text in texts)  # SQL text ends at a NUL
+        written = ", ".join(quote_literal(text.replace("\0", "?")) for text in texts)  # SQL text ends at a NUL
         return [row[0] for row in _reader(self).execute(f"EXECUTE reading([{written}])").fetchall()]
 
 
-SIGNATURE = TimeForm(timestamps.SECONDS, timestamps.EARLIEST, timestamps.LATEST)  # of the towers' inputs
+SIGNATURE = TimeParser(timestamps.SECONDS, timestamps.EARLIEST, timestamps.LATEST)  # of the towers' inputs
 
 
 def _unit(text: str, name: str, first: int, last: int) -> str:
-    return timestamps.epoch(text, name, first, last)
+    return timestamps.epoch_micros(text, name, first, last)
 
 
 def _typed(value: Any) -> int | None:
@@ -137,13 +138,13 @@ class _Readers(threading.local):
     """A thread's engines, one per form: planning the SQL takes ten times as long as running it."""
 
     def __init__(self) -> None:
-        self.known: dict[TimeForm, duckdb.DuckDBPyConnection] = {}
+        self.known: dict[TimeParser, duckdb.DuckDBPyConnection] = {}
 
 
 _READERS = _Readers()
 
 
-def _reader(form: TimeForm) -> duckdb.DuckDBPyConnection:
+def _reader(form: TimeParser) -> duckdb.DuckDBPyConnection:
     """An engine with the statement `reading`: the seconds of a list of texts."""
     if form not in _READERS.known:
         connection = sql.connect(threads=1)

@@ -14,12 +14,12 @@ import duckdb
 
 from twotower_tf.tables import input_files
 from twotower_tf.tables.duckdb_engine import Cluster
-from twotower_tf.tables.input_files import Source
+from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.input_table import Table, Wanted
 from twotower_tf.tables.readers import delimited, json_lines, parquet, tfrecord_tables
 
 
-def read(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Source], wanted: Wanted) -> Table:
+def read_table(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[InputFile], wanted: Wanted) -> Table:
     """Reads the columns that are `wanted` (told by their name) of the files into the table `name`.
 
     Columns that some file lacks are NULL there; whether that is acceptable is the caller's to decide (`known`).
@@ -30,13 +30,13 @@ def read(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[Sou
     if isinstance(connection, Cluster):
         return connection.read_table(name, sources, wanted)
     if sources[0].suffix in input_files.PARQUET:
-        table = parquet.read(connection, name, sources, wanted)
+        table = parquet.read_parquet(connection, name, sources, wanted)
     elif sources[0].suffix in input_files.JSON_LINES:
-        table = json_lines.read(connection, name, sources, wanted)
+        table = json_lines.read_json_lines(connection, name, sources, wanted)
     elif sources[0].suffix in input_files.TFRECORDS:
-        table = tfrecord_tables.read(connection, name, sources, wanted)
+        table = tfrecord_tables.read_tfrecords(connection, name, sources, wanted)
     else:
-        table = delimited.read(connection, name, sources, wanted)
+        table = delimited.read_delimited(connection, name, sources, wanted)
     counts = dict(connection.execute(f"SELECT source, count(*) FROM {name} GROUP BY source").fetchall())
     sizes = [counts.get(position, 0) for position in range(len(sources))]
     table.starts = [0, *itertools.accumulate(sizes)]

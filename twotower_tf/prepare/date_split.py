@@ -16,7 +16,7 @@ from twotower_tf.config import DateSplit
 from twotower_tf.errors import DataError
 
 if TYPE_CHECKING:
-    from twotower_tf.tables.input_files import Source
+    from twotower_tf.tables.input_files import InputFile
 
 PARTITION = "dt"
 SECONDS = 86_400
@@ -48,7 +48,7 @@ class Window:
         )
 
 
-def parse(text: str) -> date | None:
+def parse_day(text: str) -> date | None:
     """The day that `YYYYMMDD` or `YYYY-MM-DD` names; None where it names none."""
     form = "%Y-%m-%d" if "-" in text else "%Y%m%d"
     try:
@@ -57,18 +57,18 @@ def parse(text: str) -> date | None:
         return None
 
 
-def of_time(seconds: str) -> str:
+def time_day_sql(seconds: str) -> str:
     """SQL: the day of epoch seconds, counted from 1970-01-01."""
     return f"CAST(floor({seconds} / {SECONDS}.0) AS BIGINT)"
 
 
-def of_partition(text: str) -> str:
+def partition_day_sql(text: str) -> str:
     """SQL: the day that a `dt` names, counted from 1970-01-01; NULL where it names none."""
     parsed = f"try_strptime(replace({text}, '-', ''), '%Y%m%d')"
     return f"CAST(floor(epoch({parsed}) / {SECONDS}.0) AS BIGINT)"
 
 
-def partition_of(source: Source) -> date | None:
+def partition_day(source: InputFile) -> date | None:
     """The day of the `dt=` directory above a file; None where there is none.
 
     Raises:
@@ -77,13 +77,13 @@ def partition_of(source: Source) -> date | None:
     text = dict(source.partition).get(PARTITION)
     if text is None:
         return None
-    day = parse(text)
+    day = parse_day(text)
     if day is None:
         raise DataError(f"{source.name}: {PARTITION}={text} names no day; write it as {PARTITION}=20260131")
     return day
 
 
-def window(split: DateSplit, sources: Sequence[Source], newest: int | None = None) -> Window | None:
+def find_window(split: DateSplit, sources: Sequence[InputFile], newest: int | None = None) -> Window | None:
     """The window of a log; None where only its events can tell the last day, and `newest` does not.
 
     Args:
@@ -92,24 +92,24 @@ def window(split: DateSplit, sources: Sequence[Source], newest: int | None = Non
         newest: time of the newest event, epoch seconds.
     """
     if split.until:
-        last = parse(split.until)
+        last = parse_day(split.until)
         return Window(split, last) if last else None
-    partitions = [day for day in map(partition_of, sources) if day is not None]
+    partitions = [day for day in map(partition_day, sources) if day is not None]
     if partitions:
         return Window(split, max(partitions))
     return None if newest is None else Window(split, _EPOCH + timedelta(days=newest // SECONDS))
 
 
-def inside(split: DateSplit, sources: Sequence[Source]) -> list[Source]:
+def select_files(split: DateSplit, sources: Sequence[InputFile]) -> list[InputFile]:
     """The files that can hold days of the window.
 
     Raises:
         DataError: where there is none.
     """
-    bounds = window(split, sources)
+    bounds = find_window(split, sources)
     if bounds is None:
         return list(sources)
-    days = [partition_of(source) for source in sources]
+    days = [partition_day(source) for source in sources]
     kept = [
         source for source, day in zip(sources, days, strict=True) if day is None or bounds.first <= day <= bounds.last
     ]

@@ -11,9 +11,9 @@ from tests.prepare.test_preparation import write_csv
 from twotower_tf import sql
 from twotower_tf.config import RandomSplit
 from twotower_tf.errors import DataError
-from twotower_tf.onboarding.validate_inputs import validate
-from twotower_tf.prepare.preparation import prepare
-from twotower_tf.prepare.user_sql import Expressions
+from twotower_tf.onboarding.validate_inputs import validate_tables
+from twotower_tf.prepare.preparation import prepare_log
+from twotower_tf.prepare.user_sql import UserExpressions
 from twotower_tf.tables.duckdb_engine import open_engine
 from twotower_tf.tables.input_table import Column, Table
 
@@ -64,7 +64,7 @@ def test_a_program_in_a_configuration_is_refused_in_one_line(tmp_path: Path, cas
     message = message.replace("predicate", "weight") if field == "weight" else message
     with open_engine(tmp_path / "work", "1GB", 1, directories=[tmp_path]) as connection:
         (tmp_path / "work" / "samples").mkdir()
-        (problem,) = validate(connection, config, tmp_path / "work" / "samples").problems
+        (problem,) = validate_tables(connection, config, tmp_path / "work" / "samples").problems
     assert problem.startswith(f"data.{field}: ") and message in problem and "\n" not in problem
     assert [path.name for path in tmp_path.iterdir()] == ["events.csv"]
 
@@ -73,7 +73,7 @@ def test_prepare_refuses_what_validate_refuses(tmp_path: Path) -> None:
     log(tmp_path)
     config = experiment(tmp_path, split=RandomSplit(0, 0), positive="(select getenv('HOME')) = ''")
     with pytest.raises(DataError, match=r"^data\.positive: a query inside a predicate is refused"):
-        prepare(config, tmp_path / "run")
+        prepare_log(config, tmp_path / "run")
     assert not (tmp_path / "run" / "prepared").exists()
 
 
@@ -89,7 +89,7 @@ def test_prepare_refuses_what_validate_refuses(tmp_path: Path) -> None:
 )
 def test_expressions_are_evaluated(tmp_path: Path, text: str, used: list[str]) -> None:
     log(tmp_path)
-    manifest = prepare(experiment(tmp_path, split=RandomSplit(0, 0), positive=text), tmp_path / "run")
+    manifest = prepare_log(experiment(tmp_path, split=RandomSplit(0, 0), positive=text), tmp_path / "run")
     assert manifest["splits"]["train"]["positives"] == len(used)
 
 
@@ -100,7 +100,7 @@ def test_columns_that_differ_in_case_are_told_apart_or_refused() -> None:
             defined = ", ".join(f"{position + 1} AS c{position}" for position in range(len(columns)))
             connection.execute(f"CREATE TABLE events AS SELECT {defined}")
             data = experiment(Path(), positive=text).data
-            found = Expressions.of(connection, data, Table("events", [], columns, list(columns)))
+            found = UserExpressions.of(connection, data, Table("events", [], columns, list(columns)))
             return list(found.faults(connection)), found.named
 
     assert faults("a A", "a = 1") == ([], ', c0 AS "a"')

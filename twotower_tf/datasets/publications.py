@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from twotower_tf import artifacts
+from twotower_tf.artifacts import check_replaceable
 from twotower_tf.datasets import avazu_log, interaction_lists, movielens
-from twotower_tf.datasets.download import Archive, extract, fetch
+from twotower_tf.datasets.download import Archive, download_archive, extract_archive
 from twotower_tf.errors import ConfigError, DataError, unknown_name
-from twotower_tf.output_directory import check_replaceable
 from twotower_tf.progress import Progress, silent
 
 TABLES = ("events.parquet", "items.parquet", "users.parquet")
@@ -56,13 +56,15 @@ PUBLICATIONS: dict[str, Publication] = {
         instead="it is any folder with train.txt and test.txt, lines 'user item item ...'",
     ),
     "avazu": Publication(
-        avazu_log.convert, instead="log in to Kaggle and fetch train.gz of the competition avazu-ctr-prediction"
+        avazu_log.convert_avazu, instead="log in to Kaggle and fetch train.gz of the competition avazu-ctr-prediction"
     ),
 }
 NAMES = tuple(PUBLICATIONS)
 
 
-def convert(name: str, output: Path, *, source: Path | None = None, progress: Progress = silent) -> dict[str, Any]:
+def convert_dataset(
+    name: str, output: Path, *, source: Path | None = None, progress: Progress = silent
+) -> dict[str, Any]:
     """Writes a published data set as Parquet tables into `output`, all at once.
 
     Ids are text, as published; a column `split` (train, valid, test) stands where the publisher split. Columns:
@@ -119,5 +121,5 @@ def _raw_files(
         archive = source
         if archive is None:
             archive = scratch / "archive.zip"
-            fetch(publication.archive, archive, progress)
-        yield extract(archive, scratch / "raw")
+            download_archive(publication.archive, archive, progress)
+        yield extract_archive(archive, scratch / "raw")
