@@ -100,7 +100,7 @@ def create_rows_with_history(
     if timed:
         _count_before(connection)
         lengths = {which: f"coalesce({which}_before, 0)" for which in _MEMBERS}
-        joins += " ASOF LEFT JOIN positives_before ON positives_before.of_user = k.user_row AND k.ts >= positives_before.since"
+        joins += " ASOF LEFT JOIN positives_before AS b ON b.of_user = k.user_row AND k.ts >= b.since"
     connection.execute(
         f"""
         CREATE TABLE rows_with_history AS
@@ -115,9 +115,9 @@ def create_rows_with_history(
 
 
 def _count_before(connection: duckdb.DuckDBPyConnection) -> None:
-    """Creates `positives_before`: how many positives a user has from a time on, until the next of the user's rows there.
+    """Creates `positives_before`: the number of a user's positives before each time, until the user's next row.
 
-    They count from the microsecond after their own: strictly before, whatever the ties.
+    A positive counts from the microsecond after its own time: strictly before, whatever the ties.
     """
     counts = ", ".join(f"count(*) FILTER ({member}) AS {which}" for which, member in _MEMBERS.items())
     before = ", ".join(

@@ -1,12 +1,11 @@
-"""A preparation that continues a previous one: only files that it has not read become rows.
+"""Continues a previous preparation: only files that it has not read become rows (`prepare --since`).
 
-What is reused: the statistics, as they are; the numbers of users and items (new ones follow, ordered by id among
-themselves, so that rows are ordered by id within each generation); the values of users and of the catalogue of which
-nothing new is known; the counts of positives, which go on. Whatever the previous run did with its rows, to this one they
-are the past: all its positives, held-out ones too, stand in the histories, in the counts and in what a user has seen,
-and none becomes a row again. The split's rule is applied to the new rows alone. So a run over days 1 to 5 and one over
-day 6 `--since` it give day 6 the histories and values that one run over days 1 to 6 with days 1 to 5 as training gives
-it.
+Reused are the statistics, unchanged; the row numbers of users and items (new ones follow, ordered by id among
+themselves, so that rows are ordered by id within each run); the values of users and of the catalogue that have no newer
+one; and the counts of positives, which continue. All positives of the previous run, held-out ones too, count as past:
+they are in the histories, in the counts and in the items that a user has seen, and none becomes a training row again.
+The rule of the split is applied to the new rows alone. So a run over days 1 to 5 and one over day 6 `--since` it give
+day 6 the same histories and values as one run over days 1 to 6 with days 1 to 5 as training.
 
 The tables of items and users are read whole. Latest values and histories go by the events' times, whatever the order
 of arrival; of equal times, and in a log without times, new events are the later ones.
@@ -88,7 +87,7 @@ class PreviousRun:
         return found
 
     def load(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Creates `previous_users` and `previous_items`, with their latest values, and `previous_positives`, its positives."""
+        """Creates `previous_users` and `previous_items`, with their latest values, and `previous_positives`."""
         paths = self.paths
         past = file_pattern(paths.positives, "*.parquet")
         connection.execute(

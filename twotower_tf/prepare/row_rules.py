@@ -1,8 +1,8 @@
-"""Every row of the log is used, excluded by rule, or quarantined: which, and why.
+"""Validates the rows of the log: each is used, excluded by rule, or quarantined with a reason.
 
-A row is validated_events in this order: ids, time, label, split, then `exclude`, then the weight. The first fault is the reason,
-and a malformed row is quarantined even where `exclude` would drop it; a row that it drops needs no weight. A time more
-than a day after now is none: it would be the newest of its user, and the last of the log.
+A row is checked in this order: ids, time, label, split, then `exclude`, then the weight. The first fault is the reason.
+A malformed row is quarantined even where `exclude` would drop it; a dropped row needs no weight. Timestamps more than a
+day in the future are rejected: they would become the latest event of their user, and the last of the log.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ def id_faults_sql(kind: str, column: str, text: str) -> str:
 
 
 def validate_events(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs) -> str:
-    """Creates `validated_events`: place, user_id, item_id, ts, label, given, reason (NULL: well-formed), excluded, `inputs.keys`.
+    """Creates `validated_events`, one row per record of the log.
 
-    `ts` is in epoch microseconds.
+    Its columns: place, user_id, item_id, ts (epoch microseconds), label, given (the split), reason (NULL: well-formed),
+    excluded, and `inputs.keys`.
 
     Returns:
         the name of the form in which the log writes times; "" in a log without times.

@@ -1,4 +1,4 @@
-"""Which rows are for training, validation and test. Each rule is one SQL expression over `used_events` and small tables.
+"""Assigns events to training, validation and test by one SQL expression over `used_events` and small tables.
 
 `TimeSplit`: the log is cut at two times; rows at one time are never parted. Of all possible cuts those are taken whose
 shares of rows come nearest to the fractions (the larger share where two are equally near); training is never empty.

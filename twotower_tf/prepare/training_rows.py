@@ -1,8 +1,8 @@
-"""The rows of each split with their raw values, as Parquet parts in the order of time and place.
+"""Writes the rows of each split with their raw values, as Parquet parts in the order of time and place.
 
-A part's rows are a range of `rows_with_history`, which stands in that order. Where the log is in order itself, or nearly so, the
-part's values are one short range of the log: it is read as it stands and nothing wide is joined or sorted, and parts
-are written side by side. A log in another order is joined and sorted as a whole, out of core.
+A part's rows are a range of `rows_with_history`, which has that order. Where the log is in order itself, or nearly so,
+the values of a part are one short range of the log: it is read sequentially, no wide row is joined or sorted, and parts
+are written in parallel. A log in another order is joined and sorted as a whole, out of core.
 """
 
 from __future__ import annotations
