@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, and are refused where they are not ours."""
+"""Files appear whole or not at all, and are rejected where twotower did not write them."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_json_is_read_back_and_checked(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError) as error:
         artifacts.read_json(path, "run directory", 2)
     assert str(error.value) == (
-        f"{path}: schema_version 1 is not the 2 that this version of twotower_tf reads; "
+        f"{path}: invalid schema_version 1 (expected 2, which this version of twotower_tf reads); "
         "write it again with this version"
     )
 
@@ -84,7 +84,7 @@ def test_json_has_no_nan(tmp_path: Path) -> None:
     assert artifacts.read_json(path, "run directory") == {"recall": None, "ks": [1.5, None], "deep": {"x": [None]}}
     for text in ('{"recall": NaN}', '{"recall": [-Infinity]}'):
         path.write_text(text)
-        with pytest.raises(ArtifactError, match=r"metrics.json: damaged: (NaN|-Infinity) is not a number of JSON"):
+        with pytest.raises(ArtifactError, match=r"metrics.json: damaged: (NaN|-Infinity) is not a JSON number"):
             artifacts.read_json(path, "run directory")
 
 
@@ -99,9 +99,9 @@ def test_json_without_an_end_to_its_depth_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "no such file; {root} is not a run directory of ours, or is unfinished"),
+        (None, "no such file; {root} is not a twotower run directory, or its command did not finish"),
         (b"{", "damaged: "),
-        (b"[1]", "damaged: a JSON object is expected, came list"),
+        (b"[1]", "damaged: expected a JSON object, got list"),
         (b"\xff", "cannot be read: "),
     ],
 )

@@ -505,7 +505,7 @@ def test_refuses_a_directory_that_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError) as caught:
         configuration.load_run(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path}/config.json: no such file; {tmp_path} is not a run directory of ours, or is unfinished"
+        f"{tmp_path}/config.json: no such file; {tmp_path} is not a twotower run directory, or its command did not finish"
     )
 
 
@@ -517,7 +517,7 @@ def test_refuses_another_version() -> None:
     with pytest.raises(ArtifactError) as caught:
         configuration.from_json(document(schema_version=2), "runs/a/config.json")
     assert str(caught.value) == (
-        "runs/a/config.json: schema_version 2 is not the 1 that this version of twotower_tf reads; "
+        "runs/a/config.json: invalid schema_version 2 (expected 1, which this version of twotower_tf reads); "
         "write it again with this version"
     )
 

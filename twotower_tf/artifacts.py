@@ -1,8 +1,7 @@
-"""Files on disk: paths, atomic publication, JSON manifests, fingerprints.
+"""Paths, atomic publication, JSON manifests and fingerprints of files on disk.
 
-Every artefact appears whole, by rename, or not at all. Names that start with `.tmp-` are unfinished work: nothing
-reads them, the process that writes them holds their lock, and the next run of the same stage removes those of a killed
-process.
+Every artefact appears whole, by rename, or not at all. Names that start with `.tmp-` are unfinished: nothing reads
+them, their writer holds their lock, and the next run of the same stage removes those of a killed process.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ WRITE_AGAIN = "write it again with this version"
 
 @dataclass(frozen=True)
 class RunPaths:
-    """The files of a run directory."""
+    """Files of a run directory."""
 
     root: Path
 
@@ -89,7 +88,7 @@ class RunPaths:
 
 @dataclass(frozen=True)
 class PreparedPaths:
-    """The files of `prepared/`: `twotower prepare` writes them and encodes the features."""
+    """Files of `prepared/`: `twotower prepare` writes them and encodes the features."""
 
     root: Path
 
@@ -132,12 +131,12 @@ class PreparedPaths:
         return self.root / "sequences" / f"{which}.npy"
 
     def sequence_users(self, which: str) -> Path:
-        """Where each user's part of the sequence begins, by user row, and the sequence's length at the end."""
+        """Start of each user's part of the sequence, by user row, and the sequence's length at the end."""
         return self.root / "sequences" / f"{which}_users.npy"
 
     @property
     def positives(self) -> Path:
-        """Parquet files with every positive, user by user in time order: what a later run `--since` continues."""
+        """Parquet files with every positive, user by user in time order, for a later run with `--since`."""
         return self.root / "positives"
 
     @property
@@ -166,7 +165,7 @@ class PreparedPaths:
 
 
 def sync_to_disk(path: Path) -> None:
-    """Makes a file's or directory's content survive a power cut before a rename announces it."""
+    """Flushes a file or directory to disk, so that it survives a power cut before a rename publishes it."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -218,12 +217,12 @@ def atomic_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def scratch_directory(path: Path) -> Iterator[Path]:
-    """Yields a new directory next to `path` for work on it, and removes it at the end.
+    """Yields a temporary directory next to `path` and removes it at the end.
 
-    First it removes what killed processes left of such work.
+    First it removes temporary directories of `path` that killed processes left.
 
     Raises:
-        ArtifactError: where another process is at such work now.
+        ArtifactError: where another process is writing `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if remove_unfinished(path.parent, path.name):
@@ -238,7 +237,7 @@ def scratch_directory(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _named_errors(path: Path) -> Iterator[None]:
-    """Gives a failed write, which names no file (a full disk), the path of what was being written."""
+    """Adds the path to the error of a failed write (e.g. a full disk) that names no file."""
     try:
         yield
     except OSError as error:
@@ -250,11 +249,8 @@ def _named_errors(path: Path) -> Iterator[None]:
 
 
 def _create(path: Path, *, directory: bool) -> tuple[Path, int]:
-    """A new temporary file or directory for `path`, and the descriptor that holds its lock.
-
-    Until the lock is there, another process may take the new one for a leftover and remove it: then it is made again.
-    """
-    while True:
+    """Creates a temporary file or directory for `path`; returns it and the descriptor that holds its lock."""
+    while True:  # another process may remove it as a leftover before the lock is held
         temporary = _temporary(path)
         if directory:
             temporary.mkdir()
@@ -272,7 +268,7 @@ def _temporary(path: Path) -> Path:
 
 
 def _stem(name: str) -> str:
-    """A name as it stands in a temporary one, which is longer and has to fit a directory too."""
+    """Shortens a name that would make the temporary name too long for a file system."""
     raw = os.fsencode(name)
     return name if len(raw) <= _LONGEST else f"long-{hashlib.sha256(raw).hexdigest()}"
 
@@ -281,7 +277,7 @@ def remove_unfinished(directory: Path, name: str = "") -> bool:
     """Removes what killed writers of `name` (of anything, by default) left in `directory`.
 
     Returns:
-        Whether a running process is writing such a thing; that is left alone.
+        whether a running process is writing one; that one is kept.
     """
     if not directory.is_dir():
         return False
@@ -300,27 +296,23 @@ def remove_unfinished(directory: Path, name: str = "") -> bool:
 
 
 def check_replaceable(output: Path, names: Collection[str], mark: str, kind: str) -> None:
-    """Lets pass a directory that is missing, empty, or holds an earlier output of the same kind.
+    """Checks that a directory is missing, empty, or an earlier output of the same kind.
 
-    Args:
-        output: the directory to be written.
-        names: every name such an output may hold.
-        mark: the one that it always holds.
-        kind: what it is, for the message.
+    An output of the `kind` always has the entry `mark`, and no entries but `names`.
 
     Raises:
-        DataError: where writing would lose something else.
+        DataError: where writing would delete other files.
     """
     if not output.exists():
         return
     if not output.is_dir():
-        raise DataError(f"{output}: is a file; --output names a directory to write")
+        raise DataError(f"--output: invalid directory '{output}' (it is a file); choose an empty or new directory")
     found = {path.name for path in output.iterdir()}
     foreign = sorted(found - set(names) if mark in found else found)
     if foreign:
         raise DataError(
-            f"{output}: holds {foreign[0]!r}, which is no part of {kind} and would be lost; "
-            "choose an empty or new directory"
+            f"--output: invalid directory '{output}' (it has {foreign[0]!r}, which does not belong to {kind} and would "
+            "be deleted); choose an empty or new directory"
         )
 
 
@@ -336,7 +328,7 @@ def write_json(path: Path, document: Any) -> None:
 
 
 def format_json(document: Any, indent: int | None = None) -> str:
-    """JSON of a document, on one line by default. NaN and infinity, which JSON does not have, become null."""
+    """Formats a document as JSON, on one line by default. NaN and infinity, which JSON does not have, become null."""
     return json.dumps(_finite(document), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
@@ -349,25 +341,27 @@ def _finite(value: Any) -> Any:
 
 
 def read_text(path: Path, kind: str) -> str:
-    """Reads a UTF-8 file of ours.
+    """Reads a UTF-8 file of a directory of a `kind`, e.g. "run directory".
 
     Raises:
-        ArtifactError: where it is missing or unreadable; `kind` says what its place is not.
+        ArtifactError: where it is missing or unreadable.
     """
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such file; {path.parent} is not a {kind} of ours, or is unfinished") from None
+        raise ArtifactError(
+            f"{path}: no such file; {path.parent} is not a twotower {kind}, or its command did not finish"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path}: cannot be read: {error}") from None
 
 
 def read_json(path: Path, kind: str, schema_version: int | None = None, remedy: str = WRITE_AGAIN) -> dict[str, Any]:
-    """Reads a JSON object of ours and checks its schema version.
+    """Reads a JSON object that twotower wrote and checks its schema version.
 
     Raises:
-        ArtifactError: where it is missing, damaged, or of another version: NaN and infinity are no JSON, a name stands
-            once in an object, and Python's limits of depth and of digits hold.
+        ArtifactError: where it is missing, damaged, or of another version. NaN, infinity, a name twice in an object,
+            and more depth or digits than Python reads count as damage.
     """
     text = read_text(path, kind)
     try:
@@ -377,14 +371,14 @@ def read_json(path: Path, kind: str, schema_version: int | None = None, remedy: 
     except RecursionError:
         raise ArtifactError(f"{path}: damaged: nested too deeply") from None
     if not isinstance(document, dict):
-        raise ArtifactError(f"{path}: damaged: a JSON object is expected, came {type(document).__name__}")
+        raise ArtifactError(f"{path}: damaged: expected a JSON object, got {type(document).__name__}")
     if schema_version is not None:
         check_schema(document, schema_version, str(path), remedy)
     return document
 
 
 def _reject_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -392,31 +386,32 @@ def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in found if names.count(name) > 1)
-        raise ValueError(f"the name {twice!r} stands twice in an object")
+        raise ValueError(f"the name {twice!r} appears twice in an object")
     return found
 
 
 def check_schema(document: Any, expected: int, where: str, remedy: str = WRITE_AGAIN) -> None:
-    """Refuses a document of another schema version.
+    """Checks the schema version of a document.
 
     Raises:
-        ArtifactError: naming both versions, and the remedy.
+        ArtifactError: where it is another one; it names both versions, and the remedy.
     """
-    came = document.get("schema_version") if isinstance(document, dict) else None
-    if came != expected:
+    found = document.get("schema_version") if isinstance(document, dict) else None
+    if found != expected:
         raise ArtifactError(
-            f"{where}: schema_version {came} is not the {expected} that this version of twotower_tf reads; {remedy}"
+            f"{where}: invalid schema_version {found} (expected {expected}, which this version of twotower_tf reads); "
+            f"{remedy}"
         )
 
 
 def fingerprint(document: Any) -> str:
-    """A hexadecimal digest of a JSON-serializable value; equal values have equal digests."""
+    """Computes a hexadecimal digest of a JSON-serializable value; equal values have equal digests."""
     text = json.dumps(document, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def sha256_file(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
+    """Computes the SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):

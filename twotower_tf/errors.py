@@ -1,4 +1,4 @@
-"""What every bad input becomes: one clear line and, at the command line, exit status 2."""
+"""Errors for the user: one clear line each and, at the command line, exit status 2."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ from collections.abc import Iterable
 
 
 class TwoTowerError(Exception):
-    """Base of the errors a user can mend. The message is one line: the rule, what came, where, what to do."""
+    """Base class of user-facing errors.
+
+    The message is one line with the place, the rule, the value given and what to do.
+    """
 
 
 class ConfigError(TwoTowerError):
-    """A configuration, flag or override that cannot be used. Names the field."""
+    """Invalid configuration, flag or override. The message names the field."""
 
 
 class DataError(TwoTowerError):
-    """Input data that cannot be used. Names the file and, where there is one, the line or column."""
+    """Invalid input data. The message names the file and, where there is one, the line or column."""
 
 
 class ArtifactError(TwoTowerError):
-    """A run directory, bundle or file of ours that is missing, damaged, or of another version."""
+    """Missing, damaged or incompatible run directory, bundle or file that twotower wrote."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:

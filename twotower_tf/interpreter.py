@@ -1,6 +1,6 @@
-"""Python processes of the package's own, started so that no module of the working directory is imported.
+"""Starts Python processes of this package that import no module of the working directory.
 
-`python -c` and `python -m` put the working directory first on `sys.path`: a `queue.py` beside the data would be run.
+`python -c` and `python -m` put the working directory first on `sys.path`: a `queue.py` next to the data would be run.
 Python 3.11 and later leave it out where PYTHONSAFEPATH is set; for Python 3.10 the process removes it before it imports
 anything. Directories that PYTHONPATH names stay.
 """
@@ -22,30 +22,30 @@ _REMOVE = "import sys; sys.path[:] = [path for path in sys.path if path]"
 
 
 def build_command(code: str, *arguments: str) -> list[str]:
-    """The command that runs Python code which may import this package, wherever it was imported from here.
+    """Builds the command that runs Python code which may import this package, wherever it is installed.
 
     Args:
         code: Python statements.
         arguments: `sys.argv` from 1 on.
     """
-    # Last, so that a checkout's other files hide no library.
+    # Last, so that other files of a checkout do not hide a library.
     return [sys.executable, "-c", f"{_REMOVE}; sys.path.append({_PACKAGE!r}); {code}", *arguments]
 
 
 def build_environment(changes: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a process that `build_command` starts: this one's, with changes."""
+    """Builds the environment of a process that `build_command` starts: this one's, with changes."""
     return {**os.environ, **_safe(), **changes}
 
 
 def _safe() -> dict[str, str]:
-    """An empty part of PYTHONPATH is the working directory, too."""
+    """Builds the variables of a safe path; an empty part of PYTHONPATH would be the working directory, too."""
     parts = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
     return {SAFE_PATH: "1", "PYTHONPATH": os.pathsep.join(parts)}
 
 
 @contextlib.contextmanager
 def spawn_with(changes: Mapping[str, str]) -> Iterator[None]:
-    """Has `multiprocessing` spawn processes with a changed environment, and with a path as `build_command` has it."""
+    """Makes `multiprocessing` spawn processes with a changed environment and the safe path of `build_command`."""
     changes = {**_safe(), **changes}
     before, spawn = {name: os.environ.get(name) for name in changes}, util.spawnv_passfds
     os.environ.update(changes)
@@ -66,7 +66,7 @@ _SPAWN = util.spawnv_passfds
 
 
 def _spawn_safely(path: Any, arguments: Sequence[Any], descriptors: Any) -> int:
-    """What `multiprocessing` starts processes with, worker and resource tracker alike: `python -c CODE`."""
+    """Starts a process for `multiprocessing`; workers and the resource tracker are `python -c CODE`."""
     changed = list(arguments)
     place = changed.index("-c") + 1
     changed[place] = f"{_REMOVE}; {changed[place]}"

@@ -1,4 +1,4 @@
-"""Locks of directories: who may work there now. A lock ends with the process that holds it, however that ends.
+"""Locks directories for one command at a time. A lock ends with the process that holds it, however that ends.
 
 The locks are `flock`s. A directory that a command works in is locked by the file `.lock` there, which the last holder
 removes; an unfinished file or directory is locked itself.
@@ -26,11 +26,11 @@ _SHOWN = 120  # characters of a command in an error
 
 @contextlib.contextmanager
 def hold_directory(directory: Path, *, shared: bool = False) -> Iterator[None]:
-    """Makes the caller the only command that works in a directory, or one of several that read it.
+    """Holds a directory exclusively, or shared with other readers.
 
     Args:
-        directory: created where it is missing; with `shared`, a missing one is left to its reader to refuse.
-        shared: whether other readers may work there too. A reader may lack the right to write there.
+        directory: created where it is missing; with `shared`, its reader reports a missing one.
+        shared: whether other readers may hold it too. A reader may lack the right to write there.
 
     Raises:
         ArtifactError: at once, where another process holds the directory; it names that process and its command.
@@ -49,7 +49,7 @@ def hold_directory(directory: Path, *, shared: bool = False) -> Iterator[None]:
 
 
 def _take(path: Path, shared: bool) -> int | None:
-    """The lock file, open and locked; None where a reader needs none: see `_open`."""
+    """Opens and locks the lock file; None where a reader needs none: see `_open`."""
     while True:
         descriptor = _open(path, shared)
         if descriptor is None:
@@ -66,13 +66,13 @@ def _take(path: Path, shared: bool) -> int | None:
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 _sign(descriptor)
                 return descriptor
-        os.close(descriptor)  # its holder removed it at the end, after we had opened it
+        os.close(descriptor)  # the holder removed the file after it was opened here
 
 
 def acquire(descriptor: int, *, shared: bool = False) -> bool:
     """Locks an open file without waiting; false where another process holds it.
 
-    File systems without locks grant every one.
+    On file systems without locks it always succeeds.
     """
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -85,7 +85,7 @@ def acquire(descriptor: int, *, shared: bool = False) -> bool:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process holds the lock of a file or directory itself."""
+    """Tests whether a process holds the lock of a file or directory itself."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:
@@ -97,11 +97,11 @@ def is_held(path: Path) -> bool:
 
 
 def _open(path: Path, shared: bool) -> int | None:
-    """The lock file, open; None where a reader finds none and cannot create it: then nobody can write there.
+    """Opens the lock file; None where a reader finds none and cannot create it: then no process can write there.
 
     Raises:
-        ArtifactError: where it is a link, a pipe or a device: a directory from elsewhere may hold one, and whoever
-            locks it writes there.
+        ArtifactError: where it is a link, a pipe or a device: a directory from an untrusted source may hold one, and
+            locking writes to it.
     """
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise ArtifactError(f"{path}: invalid lock file (expected a plain file); remove it")
@@ -121,7 +121,7 @@ def _open(path: Path, shared: bool) -> int | None:
 
 
 def _sign(descriptor: int) -> None:
-    """Writes into the lock file who holds it, for the error of the next one."""
+    """Writes the holder into the lock file, for the error message of other processes."""
     command = shlex.join([Path(sys.argv[0] or "python").name, *sys.argv[1:]])
     document = {"host": socket.gethostname(), "pid": os.getpid(), "command": command}
     with contextlib.suppress(OSError):  # a reader that may not write, a full disk: the lock holds all the same
@@ -130,7 +130,7 @@ def _sign(descriptor: int) -> None:
 
 
 def _holder(descriptor: int) -> str:
-    """What the lock file says of its holder."""
+    """Describes the holder that the lock file names."""
     try:
         document: Any = json.loads(os.pread(descriptor, 1 << 16, 0))
         pid, host, command = int(document["pid"]), str(document["host"]), str(document["command"])

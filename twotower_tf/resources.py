@@ -1,6 +1,6 @@
-"""CPUs and memory that this process may use: the machine's, within what its control groups (v1 or v2) allow.
+"""Measures the CPUs and memory that this process may use, within the limits of its control groups (v1 or v2).
 
-A container's limits are those of its control group. A group is bounded by the groups above it too, so that all of them
+The limits of a container are those of its control group. A group is also bounded by the groups above it, so all of them
 are read.
 """
 
@@ -17,7 +17,7 @@ _ROOT = Path("/")
 
 
 def count_cpus(root: Path = _ROOT) -> int:
-    """The number of CPUs: those that the process may run on, at most what the groups' quota pays for, rounded up."""
+    """Counts the CPUs that the process may run on, at most the quota of its groups, rounded up."""
     found = len(os.sched_getaffinity(0))
     for group in _groups(root, "cpu"):
         quota, period = _quota(group)
@@ -27,16 +27,16 @@ def count_cpus(root: Path = _ROOT) -> int:
 
 
 def total_memory(root: Path = _ROOT) -> int:
-    """Bytes that the process may have in all."""
+    """Returns the bytes of memory that the process may use in all."""
     limits = [limit for group in _groups(root, "memory") for limit in _limits(group)]
     return min([_fields(root / "proc/meminfo")["MemTotal:"] << 10, *limits])
 
 
 def available_memory(root: Path = _ROOT) -> int:
-    """Bytes that the process may still take.
+    """Returns the bytes of memory that the process may still allocate.
 
-    What a group holds of files it may give up again, and after a preparation that is most of what it holds: it counts
-    as free, as it does in MemAvailable.
+    A group's page cache can be reclaimed, and after a preparation it is most of the group's memory: it counts as free,
+    as in MemAvailable.
     """
     found = _fields(root / "proc/meminfo")["MemAvailable:"] << 10
     for group in _groups(root, "memory"):
@@ -54,9 +54,9 @@ def available_memory(root: Path = _ROOT) -> int:
 
 
 def limit_library_threads(environment: MutableMapping[str, str] = os.environ, root: Path = _ROOT) -> None:
-    """Has the libraries that count the machine's CPUs themselves start no more threads than a quota pays for.
+    """Limits the threads of libraries that count the machine's CPUs themselves to the quota.
 
-    TensorFlow, OpenMP and Arrow read these variables when they are loaded. What is set already stands.
+    TensorFlow, OpenMP and Arrow read these variables when they are loaded. Variables that are set already are kept.
     """
     allowed = count_cpus(root)
     if allowed < len(os.sched_getaffinity(0)):
@@ -65,7 +65,7 @@ def limit_library_threads(environment: MutableMapping[str, str] = os.environ, ro
 
 
 def _groups(root: Path, controller: str) -> Iterator[Path]:
-    """The directories of the process's control group and of those above it, innermost first."""
+    """Yields the directories of the process's control group and of those above it, innermost first."""
     mounts = root / "sys/fs/cgroup"
     try:
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
@@ -82,7 +82,7 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
 
 
 def _quota(group: Path) -> tuple[int, int]:
-    """Microseconds of CPU time within a period, and the period; zeros for no limit."""
+    """Reads the microseconds of CPU time within a period, and the period; zeros for no limit."""
     for text in _texts(group / "cpu.max"):
         quota, _, period = text.partition(" ")
         return (int(quota), int(period or 100_000)) if quota != "max" else (0, 0)
@@ -97,7 +97,7 @@ def _limits(group: Path) -> Iterator[int]:
 
 
 def _numbers(path: Path) -> Iterator[int]:
-    """The number in a file; none where there is no such file or it says `max`."""
+    """Reads the number in a file; none where there is no such file or it says `max`."""
     for text in _texts(path):
         if text != "max":
             yield int(text)
@@ -111,6 +111,6 @@ def _texts(path: Path) -> Iterator[str]:
 
 
 def _fields(path: Path) -> dict[str, int]:
-    """The numbers of a kernel file that has a name and a number on each line."""
+    """Reads a kernel file that has a name and a number on each line."""
     lines = (line.split() for line in path.read_text(encoding="utf-8").splitlines())
     return {words[0]: int(words[1]) for words in lines if len(words) > 1}

@@ -1,8 +1,8 @@
-"""SQL written by people: one expression over known columns, and a DuckDB from which nothing else can be reached.
+"""Checks user-written SQL expressions, and opens a DuckDB with restricted access.
 
-An expression is parsed by DuckDB before it is run. Only columns, constants, comparisons and the functions below get
-further: no query inside it, nothing that reads a file, a setting or the clock, nothing whose result differs between
-two runs or whose cost does not go with the number of rows. The database that runs it reads and writes files below the
+An expression is parsed by DuckDB before it is run. Only columns, constants, comparisons and the functions below are
+allowed: no subquery, nothing that reads a file, a setting or the clock, nothing whose result differs between two runs
+or whose cost is not proportional to the number of rows. The database that runs it reads and writes files only below the
 directories that the package names, loads no extension, and has its settings locked.
 """
 
@@ -47,14 +47,14 @@ _SETTINGS: Mapping[str, Any] = {
 def connect(
     database: str | Path = ":memory:", directories: Iterable[Path] = (), **settings: Any
 ) -> duckdb.DuckDBPyConnection:
-    """Opens a DuckDB that reaches no file outside of some directories and loads no extension.
+    """Opens a DuckDB that has access to files below given directories only, and loads no extension.
 
     Times are in UTC. The settings are final: no statement changes them.
 
     Args:
         database: its file, or `:memory:`.
-        directories: below which files are read and written; none by default. Besides them, only `database` and what
-            the setting `temp_directory` names.
+        directories: below which files are read and written; none by default. In addition, only `database` and the
+            setting `temp_directory`.
         settings: of DuckDB, by name, e.g. `threads=1`.
     """
     connection = duckdb.connect(database, config=dict(_SETTINGS))
@@ -62,10 +62,10 @@ def connect(
         for name, value in settings.items():
             connection.execute(f"SET {name} = {quote_literal(str(value))}")
         paths = [str(each.absolute()) for each in directories]
-        # a pattern is looked up as it is written, and then each file that it finds
+        # DuckDB checks a pattern as it is written, and then each file that it finds
         allowed = dict.fromkeys([*paths, *map(glob.escape, paths)])
         connection.execute(f"SET allowed_directories = [{', '.join(map(quote_literal, allowed))}]")
-        connection.execute("SET GLOBAL TimeZone = 'UTC'")  # of its cursors, too
+        connection.execute("SET GLOBAL TimeZone = 'UTC'")  # global: cursors inherit it
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
     except BaseException:
@@ -84,25 +84,25 @@ def check_expression(
     functions: Collection[str] = FUNCTIONS,
     comments: bool = True,
 ) -> None:
-    """Refuses everything but one expression over `find_columns`.
+    """Checks that a text is one expression over `columns`.
 
     Args:
-        text: what somebody wrote.
-        field: where it was written, for messages.
-        columns: names that it may use, compared without regard to case, as SQL does.
-        kind: what it is called, for messages, e.g. "filter".
+        text: the user's expression.
+        field: of the configuration or request, for messages.
+        columns: names that it may use, compared without regard to case, as in SQL.
+        kind: of expression, for messages, e.g. "filter".
         table: a name by which columns may be qualified.
         functions: that it may call.
         comments: whether it may have comments.
 
     Raises:
-        DataError: saying what is refused.
+        DataError: naming what is not allowed.
     """
     names = tuple(columns)
     known = {name.lower() for name in names}
     tree = _parse(text, field)
     if not comments and any(token is duckdb.token_type.comment for _, token in duckdb.tokenize(text)):
-        raise DataError(f"{field}: a comment is refused: {shorten(text)}")
+        raise _invalid(text, field, "a comment is not allowed")
     for node in _nodes(tree, text, field):
         found, name = node["class"], str(node.get("function_name", "")).lower()
         if found == "COLUMN_REF":
@@ -110,27 +110,27 @@ def check_expression(
             if column.lower() not in known:
                 raise DataError(f"{field}: {_unknown(column, names)}")
         elif found not in _CLASSES:
-            raise DataError(f"{field}: {_refused(found, kind)}: {shorten(text)}")
-        elif name == "row":  # what SQL makes of (), and of values with commas between them
-            raise DataError(f"{field}: one expression is expected; found {shorten(text)}")
+            raise _invalid(text, field, _reason(found, kind))
+        elif name == "row":  # SQL's parse of () and of comma-separated values
+            raise _invalid(text, field, "expected one expression")
         elif found == "FUNCTION" and (name not in functions or node.get("schema")):
             raise DataError(f"{field}: {unknown_name('function', name, functions)}")
 
 
 def parse_nodes(text: str, field: str) -> Iterator[dict[str, Any]]:
-    """Every node of an expression's parse tree, as DuckDB's `json_serialize_sql` describes it.
+    """Yields every node of an expression's parse tree, as DuckDB's `json_serialize_sql` describes it.
 
     Raises:
-        DataError: where it is no expression, or nested too deeply.
+        DataError: where it is not a valid expression, or nested too deeply.
     """
     yield from _nodes(_parse(text, field), text, field)
 
 
 def find_columns(text: str, field: str, table: str = "") -> list[str]:
-    """The names of columns as they stand in an expression, without the table by which they may be qualified.
+    """Returns the names of columns as an expression spells them, without the table that may qualify them.
 
     Raises:
-        DataError: where it is no expression.
+        DataError: where it is not a valid expression.
     """
     return list(
         dict.fromkeys(_column(node, table) for node in parse_nodes(text, field) if node["class"] == "COLUMN_REF")
@@ -148,19 +148,19 @@ def _parser() -> duckdb.DuckDBPyConnection:
 
 
 def _parse(text: str, field: str) -> Any:
-    """The tree of one expression.
+    """Parses one expression into a tree.
 
     Raises:
-        DataError: where the text is none, or something else.
+        DataError: where the text is not one expression.
     """
     if len(text) > _LONGEST:
         raise DataError(f"{field}: invalid length {len(text):,} (expected at most {_LONGEST:,} characters)")
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise DataError(f"{field}: {shorten(text)} is no SQL expression: it is not valid Unicode") from None
+        raise _invalid(text, field, "it is not valid Unicode") from None
     _check_tokens(text, field)
-    # in lines of its own: a comment at its end hides nothing
+    # on lines of its own, so that a comment at its end does not hide the bracket
     with _parser().cursor() as cursor:
         found = cursor.execute("SELECT json_serialize_sql(?::VARCHAR)", [f"SELECT (\n{text}\n)"]).fetchone() or ("{}",)
     try:
@@ -171,7 +171,7 @@ def _parse(text: str, field: str) -> Any:
         message = str(document.get("error_message", "not SQL")).splitlines()[0]
         if "expression depth limit" in message:
             raise _too_deep(text, field)
-        raise DataError(f"{field}: {shorten(text)} is no SQL expression: {message}")
+        raise _invalid(text, field, message)
     node = document["statements"][0]["node"]
     whole = (
         len(document["statements"]) == 1
@@ -182,12 +182,12 @@ def _parse(text: str, field: str) -> Any:
         and not (node["modifiers"] or node["sample"] or node["cte_map"]["map"])
     )
     if not whole:
-        raise DataError(f"{field}: one expression is expected; found {shorten(text)}")
+        raise _invalid(text, field, "expected one expression")
     return node["select_list"][0]
 
 
 def _check_tokens(text: str, field: str) -> None:
-    """Refuses what takes DuckDB's parser minutes, in which nothing interrupts it.
+    """Rejects texts that keep DuckDB's parser busy for minutes, during which it cannot be interrupted.
 
     Its time grows with the cube of the depth of brackets and the square of the number of signs in a row, and doubles
     with each WITH inside another (measured with DuckDB 2.0.0).
@@ -206,11 +206,11 @@ def _check_tokens(text: str, field: str) -> None:
         if depth > _DEEPEST or signs > _MOST_SIGNS:
             raise _too_deep(text, field)
         if token == b"with":
-            raise DataError(f"{field}: a query is refused: {shorten(text)}")
+            raise _invalid(text, field, "a query is not allowed")
 
 
 def _nodes(tree: Any, text: str, field: str) -> Iterator[dict[str, Any]]:
-    """Every expression in a tree; without recursion, which has a limit that differs between versions of Python.
+    """Yields every expression in a tree; without recursion, whose limit differs between versions of Python.
 
     Raises:
         DataError: where they are nested too deeply.
@@ -229,6 +229,10 @@ def _nodes(tree: Any, text: str, field: str) -> Iterator[dict[str, Any]]:
             pending += [(inner, depth) for inner in value]
 
 
+def _invalid(text: str, field: str, reason: str) -> DataError:
+    return DataError(f"{field}: invalid expression {shorten(text)} ({reason})")
+
+
 def _too_deep(text: str, field: str) -> DataError:
     return DataError(f"{field}: {shorten(text)} is nested too deeply (expected at most {_DEEPEST} levels)")
 
@@ -238,19 +242,19 @@ def _unknown(column: str, names: tuple[str, ...]) -> str:
     return near if "; known: " in near else f"{near} known: {', '.join(sorted(names))}"
 
 
-def _refused(found: str, kind: str) -> str:
+def _reason(found: str, kind: str) -> str:
     reasons = {
-        "SUBQUERY": f"a query inside a {kind} is refused",
-        "PARAMETER": f"a {kind} has no parameters",
-        "STAR": "* is no value",
-        "WINDOW": f"a window function is refused: a {kind} looks at one row",
-        "LAMBDA": "a lambda is refused",
+        "SUBQUERY": f"a query inside a {kind} is not allowed",
+        "PARAMETER": f"a parameter is not allowed in a {kind}",
+        "STAR": "* is not a value",
+        "WINDOW": f"a window function is not allowed: a {kind} sees one row",
+        "LAMBDA": "a lambda is not allowed",
     }
-    return reasons.get(found, f"{found.lower()} is refused")
+    return reasons.get(found, f"{found.lower()} is not allowed")
 
 
 def shorten(text: str) -> str:
-    """An expression as an error repeats it."""
+    """Shortens and quotes an expression for an error message."""
     return repr(text if len(text) <= 100 else f"{text[:97]}...")
 
 

@@ -40,7 +40,7 @@ def test_filter_blocklist_and_exclusions(asked, export_dir, tmp_path):
     ("flags", "message"),
     [
         (["--filter=prise < 20"], "twotower recommend: filter: unknown column 'prise'; did you mean 'price'? known: "),
-        (["--filter=price <"], "twotower recommend: filter: 'price <' is no SQL expression: syntax error at or near"),
+        (["--filter=price <"], "twotower recommend: filter: invalid expression 'price <' (syntax error at or near"),
         (["--blocklist=/nowhere/at/all.txt"], "twotower recommend: blocklist /nowhere/at/all.txt: no such file\n"),
         ([f"--blocklist={'b' * 5000}"], f"twotower recommend: {'b' * 200}...: File name too long\n"),
         ([f"--filter={'x' * 10_001}"], "twotower recommend: filter: invalid length 10,001 (expected at most 10,000 "),

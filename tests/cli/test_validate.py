@@ -83,7 +83,7 @@ def test_everything_at_once(good: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert out == [
         "log/d.csv.gz: cannot be read: Compressed file ended before the end-of-stream marker was reached",
         "log/e.csv:1: two columns are named 'user_id'",
-        "data.positive: 'click = 1 and' is no SQL expression: syntax error at or near \")\"",
+        "data.positive: invalid expression 'click = 1 and' (syntax error at or near \")\")",
         "data.exclude: unknown column 'agee'; did you mean 'age'? known: age, click, item_id, timestamp, user_id",
         "log/c.csv.gz:11: 3 fields, the header has 5",
         "log/c.csv.gz:13: a quote that is not closed or stands inside a field",

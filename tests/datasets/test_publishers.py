@@ -383,7 +383,9 @@ def test_a_missing_source_a_file_as_source_and_an_unknown_name(tmp_path: Path) -
 
 def test_an_output_with_other_files_is_left_alone(tmp_path: Path) -> None:
     source = files(tmp_path / "in", LISTS)
-    with pytest.raises(DataError, match="in: holds 'test.txt', which is no part of a converted data set and would be"):
+    with pytest.raises(
+        DataError, match="in' .it has 'test.txt', which does not belong to a converted data set and would"
+    ):
         publications("lightgcn", source, source=source)
     assert (source / "test.txt").read_text() == "0 2\n"
 

@@ -245,14 +245,16 @@ def test_an_earlier_log_is_replaced_and_anything_else_is_not(tmp_path: Path) -> 
     assert len(read_events(root)) == 50
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
     (root / "thesis.txt").write_text("years of work")
-    with pytest.raises(DataError, match="holds 'thesis.txt', which is no part of a synthetic log and would be lost"):
+    with pytest.raises(
+        DataError, match="it has 'thesis.txt', which does not belong to a synthetic log and would be deleted"
+    ):
         write_synthetic_log(root, events=50, users=10, items=10)
-    with pytest.raises(DataError, match="is a file; --output names a directory to write"):
+    with pytest.raises(DataError, match="it is a file.; choose an empty or new directory"):
         write_synthetic_log(root / "thesis.txt", events=50, users=10, items=10)
     foreign = tmp_path / "own"
     foreign.mkdir()
     (foreign / "items.csv").write_text("mine")
-    with pytest.raises(DataError, match="holds 'items.csv', which is no part of a synthetic log"):
+    with pytest.raises(DataError, match="it has 'items.csv', which does not belong to a synthetic log"):
         write_synthetic_log(foreign, events=50, users=10, items=10)
     assert (foreign / "items.csv").read_text() == "mine" and (root / "thesis.txt").read_text() == "years of work"
 

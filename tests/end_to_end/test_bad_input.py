@@ -117,7 +117,7 @@ CASES: dict[str, tuple[Spoil, list[str], str]] = {
             replaced(data.parent / "run" / "config.json", '"schema_version": 1', '"schema_version": 99'),
         ),
         [],
-        "twotower run: {run}/config.json: schema_version 99 is not the 1 that this version of twotower_tf reads; "
+        "twotower run: {run}/config.json: invalid schema_version 99 (expected 1, which this version of twotower_tf reads); "
         "write it again with this version",
     ),
     "a directory that is no run directory": (

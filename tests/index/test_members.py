@@ -176,12 +176,12 @@ def test_a_manifest_that_is_no_plain_json_is_refused(tmp_path):
     with_deep = text.replace('"evaluation": null', '"evaluation": ' + '{"a":' * 100_000 + "1" + "}" * 100_000)
     assert with_deep != text
     for changed, reason in (
-        (text.replace('"canary_k": 2', '"canary_k": NaN'), "NaN is not a number of JSON"),
-        (text.replace("0.5", "-Infinity"), "-Infinity is not a number of JSON"),
+        (text.replace('"canary_k": 2', '"canary_k": NaN'), "NaN is not a JSON number"),
+        (text.replace("0.5", "-Infinity"), "-Infinity is not a JSON number"),
         (text.replace('"canary_k": 2', '"canary_k": 1e999'), "damaged: 'canary_k'"),
         (text.replace("0.5", "1e999"), "damaged: 'canaries.0.scores.1'"),
         (text.replace('"canary_k": 2', '"canary_k": ' + "9" * 5000), "damaged: "),
-        (text.replace('"canary_k": 2', '"canary_k": 2, "canary_k": 2'), "'canary_k' stands twice"),
+        (text.replace('"canary_k": 2', '"canary_k": 2, "canary_k": 2'), "'canary_k' appears twice"),
         (with_deep, "nested too deeply"),
         ("[" * 200_000, "nested too deeply"),
     ):

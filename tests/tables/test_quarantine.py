@@ -215,8 +215,7 @@ UNUSABLE: dict[str, tuple[str, dict[str, Any], str]] = {
     "predicate": (
         GOOD,
         {"positive": "labl = 1"},
-        "data.positive: 'labl = 1' cannot be evaluated: "
-        'Binder Error: Referenced column "labl" not found in FROM clause!',
+        "data.positive: unknown column 'labl'; did you mean 'label'?",
     ),
     "no predicate": (
         GOOD,
