@@ -505,7 +505,8 @@ def test_refuses_a_directory_that_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError) as caught:
         configuration.load_run(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path}/config.json: no such file; {tmp_path} is not a twotower run directory, or its command did not finish"
+        f"{tmp_path}/config.json: no such file; {tmp_path} is not a twotower run directory, or its command did not "
+        "finish"
     )
 
 

@@ -117,7 +117,8 @@ CASES: dict[str, tuple[Spoil, list[str], str]] = {
             replaced(data.parent / "run" / "config.json", '"schema_version": 1', '"schema_version": 99'),
         ),
         [],
-        "twotower run: {run}/config.json: invalid schema_version 99 (expected 1, which this version of twotower_tf reads); "
+        "twotower run: {run}/config.json: invalid schema_version 99 (expected 1, which this version of "
+        "twotower_tf reads); "
         "write it again with this version",
     ),
     "a directory that is no run directory": (
@@ -125,10 +126,10 @@ CASES: dict[str, tuple[Spoil, list[str], str]] = {
         [],
         "twotower run: {run}: not empty and not a run directory of ours; choose a new or empty one",
     ),
-    "a memory limit that is no size": (
+    "an invalid memory limit": (
         lambda data: None,
         ["--memory_limit=lots"],
-        "twotower run: --memory_limit: 'lots' is no size; write it as 4GB or 500MB",
+        "twotower run: --memory_limit: invalid size 'lots' (expected e.g. 4GB or 500MB)",
     ),
 }
 

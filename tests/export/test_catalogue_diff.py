@@ -189,5 +189,7 @@ def test_a_table_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch)
         return latest(*arguments)
 
     monkeypatch.setattr(catalogue, "create_latest_rows", meanwhile)
-    with pytest.raises(DataError, match=r"items\.csv: changed while it was read; run again when nothing writes to it$"):
+    with pytest.raises(
+        DataError, match=r"items\.csv: changed while it was read; run again when no process writes to it$"
+    ):
         read_items(CONFIG, tmp_path / "items.csv", OLD.schema)

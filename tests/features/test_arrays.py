@@ -231,7 +231,8 @@ def test_arrays_of_an_earlier_format_are_refused(untimed):
     finally:
         path.write_text(kept)
     assert str(error.value) == (
-        f"{path}: invalid schema_version 2 (expected 3, which this version of twotower_tf reads); run `twotower prepare` again"
+        f"{path}: invalid schema_version 2 (expected 3, which this version of twotower_tf reads); "
+        "run `twotower prepare` again"
     )
 
 

@@ -150,7 +150,7 @@ def test_another_separator_is_seen(tmp_path, export_dir):
             "--users: either a table of users or --users_from_events is needed, and not both",
         ),
         (("--filter=prize > 1",), "filter: unknown column 'prize'; did you mean 'price'?"),
-        (("--memory_limit=much",), "--memory_limit: 'much' is no size; write it as 4GB or 500MB"),
+        (("--memory_limit=much",), "--memory_limit: invalid size 'much' (expected e.g. 4GB or 500MB)"),
         (("--spark_master=local[2]",), "--spark_master: needs --engine=spark; got --engine=local"),
     ],
 )
@@ -278,8 +278,8 @@ def test_times_of_a_form_that_was_given():
     users, bad = Judge("id", COLUMNS_OF_A_MODEL, TimeParser("%d.%m.%Y")).judge(table, 0)
     assert users.columns["when"].to_pylist() == [1759363200, None, None]
     assert [each.reason for each in bad] == [
-        "column 'when': '2025-10-02' is no time (expected text in the form %d.%m.%Y)",
-        "column 'when': '1736500000' is no time (expected text in the form %d.%m.%Y)",
+        "column 'when': '2025-10-02' is no time (expected text in the format %d.%m.%Y)",
+        "column 'when': '1736500000' is no time (expected text in the format %d.%m.%Y)",
     ]
 
 

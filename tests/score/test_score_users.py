@@ -253,7 +253,7 @@ def test_users_that_change_while_they_are_scored_are_refused(tmp_path, export_di
             (tmp_path / "new.parquet").rename(path)
 
     options = Options(export_dir=export_dir, output=tmp_path / "out", users=str(path), workers=1, k=5, at=0)
-    with pytest.raises(DataError, match=r"users\.parquet: changed while it was read; run again when nothing writes"):
+    with pytest.raises(DataError, match=r"users\.parquet: changed while it was read; run again when no process writes"):
         score(options, progress=progress)
     assert changes and not (tmp_path / "out" / "_summary.json").exists()
     with pytest.raises(DataError, match=r"was begun with other input files: .*users\.parquet has changed since"):

@@ -58,7 +58,9 @@ def test_prepare_refuses_a_file_that_changes(tmp_path: Path, change: str, table:
 
     steps: list[int] = []
     word = "was removed" if change == "removed" else "changed"
-    with pytest.raises(DataError, match=rf"^{table}\.csv: {word} while it was read; run again when nothing writes to"):
+    with pytest.raises(
+        DataError, match=rf"^{table}\.csv: {word} while it was read; run again when no process writes to"
+    ):
         prepare_log(config, tmp_path / "run", progress=progress)
     assert steps == [moment]
     assert not (tmp_path / "run" / "prepared").exists()

@@ -240,7 +240,9 @@ def test_a_header_that_is_named_as_well(tmp_path: Path) -> None:
     (tmp_path / "events.csv").write_text(f"{HEADER}\na,x,1,1\n")
     with pytest.raises(DataError) as error:
         prepare_log(experiment(tmp_path, columns=NAMES), tmp_path / "run")
-    assert str(error.value) == "events.csv:1: the file has a header line; its columns need no names of yours"
+    assert str(error.value) == (
+        "events.csv:1: the file has a header line; remove the column names from the configuration"
+    )
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_a_bad_record_is_set_aside_by_its_number(tmp_path: Path) -> None:
     manifest = prepare_log(experiment(tmp_path, "events.tfrecord"), tmp_path / "run")
     assert manifest["rows"] == {"read": 9000, "used": 8996, "excluded": {}, "quarantined": 4}
     assert [(entry["record"], entry["reason"]) for entry in quarantined(tmp_path)] == [
-        (2, "no tf.Example"),
+        (2, "not a tf.Example"),
         (4501, "feature 'user': not UTF-8"),
         (5001, "user id with a tab, line end or NUL in column 'user'"),
         (8001, "damaged: its checksum does not match"),
@@ -156,13 +156,13 @@ UNUSABLE = {
     "a length": (damaged(0, b"\x01"), LOST),
     "a length beyond all bounds": (damaged(7, b"\x7f"), LOST),
     "a length's checksum": (damaged(8, b"\x00\x00"), LOST),
-    "cut off in a record": (damaged(0, b"")[:-7], "events.tfrecord: cut off in record 3; write the file again"),
+    "cut off in a record": (damaged(0, b"")[:-7], "events.tfrecord: truncated in record 3; write the file again"),
     "cut off in a length": (
         damaged(0, b"")[: starts(good(3))[2] + 5],
-        "events.tfrecord: cut off in record 3; write the file again",
+        "events.tfrecord: truncated in record 3; write the file again",
     ),
     "another format": (b"user,item\na,x\n", "events.tfrecord record 1: the length is damaged"),
-    "a few bytes": (b"abc", "events.tfrecord: no TFRecord file, or cut off in record 1; write the file again"),
+    "a few bytes": (b"abc", "events.tfrecord: not a TFRecord file, or truncated in record 1; write the file again"),
 }
 
 

@@ -1,7 +1,11 @@
-"""Where in its file a record stands: malformed records as the reader reports them, and rows found bad later.
+"""Locates records of text files by line, and repairs delimited files with broken quotes.
 
 DuckDB counts records, not lines; a record whose quoted field spans lines shifts every later number. The physical line
-is found by reading the file up to the record once more, which only files with bad rows pay for.
+is found by reading the file again up to the record, which only files with bad rows need.
+
+A quote that is opened and never closed would swallow everything up to the next quote, or to the end of the file. The
+repair takes such a record as its first line alone, and continues with the next line. A quoted field that spans lines
+and is closed correctly stays one record. Lines with mixed line ends are separated as well.
 """
 
 from __future__ import annotations
@@ -23,14 +27,14 @@ from twotower_tf.tables.input_files import InputFile
 
 @dataclass(frozen=True)
 class MalformedRecord:
-    """A record that the reader could not take apart.
+    """A record that the reader could not parse.
 
     Attributes:
         source: its file.
         record: its number in the file, from 1, header and blank lines included (DuckDB's count).
-        reason: what is wrong with it.
-        text: its text where the file is not read again for it.
-        lines: whether it seems to span lines: then it may hold good records.
+        reason: of the failure.
+        text: of the record, where the file is not read again for it.
+        lines: whether it seems to span lines: then it may contain good records.
     """
 
     source: InputFile
@@ -49,7 +53,7 @@ _REASONS = {
 
 
 def take_rejected(connection: duckdb.DuckDBPyConnection, sources: Sequence[InputFile]) -> list[MalformedRecord]:
-    """Takes what the latest scans of delimited text rejected, one entry per record, in input order."""
+    """Removes and returns the records that the latest scans of delimited text rejected, in input order."""
     by_path = {str(source.path): source for source in sources}
     order = {str(source.path): position for position, source in enumerate(sources)}
     # one record has one error per field that is missing: the first says how many there are
@@ -75,14 +79,14 @@ def take_rejected(connection: duckdb.DuckDBPyConnection, sources: Sequence[Input
 
 
 def _field_count(source: InputFile, message: str) -> str:
-    """DuckDB's `Expected Number of Columns: 4 Found: 3`, in the words of the other reasons."""
-    expected, _, came = message.removeprefix("Expected Number of Columns: ").partition(" Found: ")
+    """Rewords DuckDB's `Expected Number of Columns: 4 Found: 3` like the other reasons."""
+    expected, _, found = message.removeprefix("Expected Number of Columns: ").partition(" Found: ")
     owner = "the configuration names" if source.columns else "the header has"
-    return f"{came.strip()} fields, {owner} {expected.strip()}" if came else message.splitlines()[0]
+    return f"{found.strip()} fields, {owner} {expected.strip()}" if found else message.splitlines()[0]
 
 
-# DuckDB takes NaN and Infinity for numbers
-_NO_OBJECT = (
+# DuckDB accepts NaN and Infinity as numbers
+_NOT_OBJECT_REASON = (
     "CASE WHEN CASE WHEN json_valid(line) THEN json_type(line) = 'OBJECT' END "
     "THEN 'NaN or Infinity, which JSON does not have' ELSE 'not a JSON object' END"
 )
@@ -91,9 +95,9 @@ _NO_OBJECT = (
 def find_non_json(
     connection: duckdb.DuckDBPyConnection, staged: str, sources: Sequence[InputFile]
 ) -> list[MalformedRecord]:
-    """The lines of `staged` that are neither blank nor a JSON object."""
+    """Returns the lines of `staged` that are neither blank nor a JSON object."""
     rows = connection.execute(
-        f"SELECT source, number, {_NO_OBJECT}, line FROM (SELECT source, line, good, "
+        f"SELECT source, number, {_NOT_OBJECT_REASON}, line FROM (SELECT source, line, good, "
         "row_number() OVER (PARTITION BY source ORDER BY "
         f"rowid) AS number FROM {staged}) WHERE NOT good AND trim(coalesce(line, ''), ' \t\r') <> '' "
         "ORDER BY source, number"
@@ -102,7 +106,7 @@ def find_non_json(
 
 
 def read_records(source: InputFile) -> Iterator[tuple[int, int, bytes]]:
-    """Every record of a text file, header and blank lines included: number, first physical line, bytes.
+    """Yields every record of a text file, header and blank lines included: number, first physical line, bytes.
 
     JSON lines are one record each. In delimited text a quoted field may span lines:
     A quote opens a field only at its start; inside, two quotes are one. After a closed quote anything but a delimiter
@@ -133,7 +137,7 @@ def read_records(source: InputFile) -> Iterator[tuple[int, int, bytes]]:
 
 
 def _open_quote(text: bytes, delimiter: bytes) -> bool:
-    """Whether a record's text so far ends inside a quoted field."""
+    """Tests whether a record's text so far ends inside a quoted field."""
     position = 3 if text.startswith(b"\xef\xbb\xbf") else 0
     while True:
         if text[position : position + 1] == b'"':
@@ -156,7 +160,7 @@ def _open_quote(text: bytes, delimiter: bytes) -> bool:
 
 @dataclass(frozen=True)
 class RecordPlace:
-    """Where a record stands and what it says."""
+    """The line and text of a record."""
 
     line: int
     text: str
@@ -165,7 +169,7 @@ class RecordPlace:
 def locate_records(
     source: InputFile, wanted: Collection[int], malformed: Collection[MalformedRecord]
 ) -> tuple[dict[int, RecordPlace], dict[int, RecordPlace]]:
-    """Reads a text file up to its last bad record.
+    """Locates records by reading a text file up to the last bad one.
 
     Args:
         source: the file.
@@ -178,7 +182,7 @@ def locate_records(
     delimited = source.suffix in input_files.DELIMITERS
     header = input_files.read_header(source) if delimited else None
     first = 2 if delimited and not source.columns else 1
-    blank_is_row = header is not None and len(header[0]) == 1  # as DuckDB has it: a row without a value
+    blank_is_row = header is not None and len(header[0]) == 1  # as in DuckDB: a row without a value
     rejected_numbers = {record.record for record in malformed}
     good: dict[int, RecordPlace] = {}
     bad: dict[int, RecordPlace] = {}
@@ -202,7 +206,7 @@ def _place(line: int, text: bytes) -> RecordPlace:
     return RecordPlace(line, text.decode("utf-8", errors="replace").rstrip("\r\n"))
 
 
-# --- repair: files with a broken quote, copied without their broken records ---
+# --- repair -------------------------------------------------------------------------------------------------------
 
 LONGEST = 2_000_000  # bytes of a record; DuckDB's own limit
 _CLOSED, _OPEN, _QUOTE, _RETURN = "closed", "open", "quote", "return"
@@ -214,11 +218,11 @@ _LINE_FAULTS = {
 
 
 def repair_file(source: InputFile, directory: Path) -> tuple[InputFile, list[MalformedRecord]]:
-    """Copies a delimited file into `directory`, line for line, with broken records as empty lines.
+    """Copies a delimited file into `directory`, line by line, with broken records as empty lines.
 
     Args:
         source: the file; it has a header or given columns, more than one.
-        directory: made where it is missing.
+        directory: created where it is missing.
 
     Returns:
         The copy, which keeps the file's name, and the broken records.
@@ -234,7 +238,7 @@ def repair_file(source: InputFile, directory: Path) -> tuple[InputFile, list[Mal
 
 def _copy(source: InputFile, file: IO[bytes], out: IO[bytes], delimiter: bytes) -> list[MalformedRecord]:
     found: list[MalformedRecord] = []
-    again: deque[bytes] = deque()  # lines that a broken record seemed to hold
+    again: deque[bytes] = deque()  # lines of a broken record, to be read again
 
     def line() -> bytes:
         return again.popleft() if again else file.readline()
@@ -243,7 +247,7 @@ def _copy(source: InputFile, file: IO[bytes], out: IO[bytes], delimiter: bytes) 
     while text := line():
         number += 1
         record, ends = _record(text, line, delimiter)
-        if number == 1 and not source.columns:  # the header is one line: `files.head` has read it
+        if number == 1 and not source.columns:  # the header is one line, as for `input_files.read_header`
             again.extendleft(reversed(record[1:]))
             out.write(text.rstrip(b"\r\n") + b"\n")
             continue
@@ -259,7 +263,7 @@ def _copy(source: InputFile, file: IO[bytes], out: IO[bytes], delimiter: bytes) 
 
 
 def _record(text: bytes, line: Callable[[], bytes], delimiter: bytes) -> tuple[list[bytes], str]:
-    """The lines of the record that `text` begins, and how the last of them ends."""
+    """Reads the lines of the record that `text` begins; returns them and the state at their end."""
     record, size = [text], len(text)
     ends = _ends(text, delimiter, 3 if text.startswith(b"\xef\xbb\xbf") else 0, False)
     while ends == _OPEN and size <= LONGEST:
@@ -273,7 +277,7 @@ def _record(text: bytes, line: Callable[[], bytes], delimiter: bytes) -> tuple[l
 
 
 def _ends(text: bytes, delimiter: bytes, position: int, inside: bool) -> str:
-    """How a line ends that begins `inside` a quoted field or not: closed, open, or broken and by what."""
+    """Returns the state at the end of a line that begins `inside` a quoted field or not."""
     end = len(text.rstrip(b"\r\n"))
     while True:
         if not inside and text[position : position + 1] == b'"':

@@ -1,4 +1,4 @@
-"""What runs a preparation's SQL: DuckDB within its memory and directory, or a cluster that is asked alike."""
+"""Opens the engine that runs a preparation's SQL: DuckDB within a memory limit; `Cluster` is the interface of Spark."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
     from twotower_tf.tables.input_files import InputFile
     from twotower_tf.tables.input_table import Table
 
-# DuckDB's part of the memory limit: parts on their way to files, Python and the allocators' slack need the rest
+# DuckDB's share of the memory limit: buffers of file parts, Python and allocator slack need the rest
 _SHARE = 0.5
 
 Connection = duckdb.DuckDBPyConnection
-RESOURCE_ERRORS = (duckdb.OutOfMemoryException, duckdb.InterruptException)  # errors that no input is the reason of
+RESOURCE_ERRORS = (duckdb.OutOfMemoryException, duckdb.InterruptException)  # not caused by the input
 
 
 class Cluster(abc.ABC):
-    """Stands for a DuckDB connection in the steps; what is large goes through files that its workers write."""
+    """Interface of a cluster that the steps use like a DuckDB connection; its workers write large results to files."""
 
     @abc.abstractmethod
     def read_table(self, name: str, sources: Sequence[InputFile], wanted: Callable[[str], bool]) -> Table:
-        """Does what `readers.read_table` does, file by file."""
+        """Reads a table as `readers.read_table` does, file by file."""
 
     @abc.abstractmethod
     def write_parts(self, query: str, directory: Path) -> int:
-        """Writes a query's result as `part-NNNNN.parquet` files in order (at least one); returns its rows."""
+        """Writes a query's result as `part-NNNNN.parquet` files in order (at least one); returns the number of rows."""
 
 
 @contextlib.contextmanager
@@ -50,19 +50,19 @@ def open_engine(
 ) -> Iterator[Connection]:
     """Opens a DuckDB whose tables are in memory, or in a file where they would not fit.
 
-    Tables in memory are written at half the processor time. Those in a file are compressed, to about a fifth, where
-    what memory spills is not: a disk is then the slower of the two.
+    Tables in memory take half the processor time to write. Tables in a file are compressed, to about a fifth; spilled
+    memory is not, so that a disk would be slower.
 
     Args:
-        work: a new directory for what is not in memory, removed afterwards.
-        memory_limit: of the whole process, near enough, e.g. "4GB"; at most what the machine or container has.
+        work: a new directory for the database file and spilled memory, removed afterwards.
+        memory_limit: of the whole process, approximately, e.g. "4GB"; at most the memory of the machine or container.
         threads: of DuckDB; 0 takes one per CPU.
-        text_bytes: of the input, as text; more than DuckDB's part of the limit goes to a file.
-        directories: below which it reads and writes files, besides `work`; no other file is reached.
+        text_bytes: of the input, as text; tables larger than DuckDB's share of the limit go to a file.
+        directories: below which it reads and writes files, in addition to `work`; it has access to no other file.
         ordered: whether rows keep their order, and a row's place is its `rowid`.
 
     Raises:
-        ConfigError: for a `memory_limit` that is no size.
+        ConfigError: for an invalid `memory_limit`.
     """
     share = int(min(parse_size(memory_limit), resources.total_memory()) * _SHARE)
     work.mkdir()
@@ -82,30 +82,30 @@ def open_engine(
 
 
 def parse_size(text: str) -> int:
-    """Bytes of a size such as 4GB, 500MB or 2GiB.
+    """Parses a size such as 4GB, 500MB or 2GiB into bytes.
 
     Raises:
-        ConfigError: where it is none.
+        ConfigError: for an invalid size.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?)?b\s*", text.lower())
     if not found or float(found[1]) <= 0:
-        raise ConfigError(f"--memory_limit: {text!r} is no size; write it as 4GB or 500MB")
+        raise ConfigError(f"--memory_limit: invalid size {text!r} (expected e.g. 4GB or 500MB)")
     unit = found[2] or ""
     return int(float(found[1]) * (1024 if unit.endswith("i") else 1000) ** " kmgt".index(unit[:1] or " "))
 
 
 def fetch_row(connection: Connection, query: str) -> tuple[Any, ...]:
-    """The only row of a query's result."""
+    """Returns the only row of a query's result."""
     (row,) = connection.execute(query).fetchall()
     return tuple(row)
 
 
 def drop_table(connection: Connection, table: str) -> None:
-    """Frees a table that no later step reads; a cluster's are files, removed at the end."""
+    """Drops a table that no later step reads; the tables of a cluster are files, removed at the end."""
     if not isinstance(connection, Cluster):
         connection.execute(f"DROP TABLE {table}")
 
 
 def first_line(error: Exception) -> str:
-    """The first line of DuckDB's message: what is wrong, without the excerpt of our SQL."""
+    """Returns the first line of DuckDB's message, without the excerpt of the SQL."""
     return str(error).splitlines()[0]

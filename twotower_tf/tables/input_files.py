@@ -1,8 +1,8 @@
-"""Which files a table consists of, and what the head of a delimited file says.
+"""Finds the files of a table and reads the headers of delimited files.
 
-A table is one file, a glob, or a directory (every file below it with a known suffix). Files are taken in the order of
+A table is one file, a glob, or a directory (every file below it with a known suffix). Files are read in the order of
 their paths, so that a row's place in the log is always the same. Directories named `KEY=VALUE` give their files the
-column KEY where the files have none of that name.
+column KEY where the files have no column of that name.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class InputFile:
     """One input file.
 
     Attributes:
-        path: where it is.
+        path: of the file, or of its copy.
         name: its path relative to `DataConfig.root`, for messages and manifests.
         suffix: its format: one of `KNOWN`, without `.gz`.
         partition: the `KEY=VALUE` directories above it, below the root.
         columns: names of the columns of a delimited file without a header line.
-        delimiter: between the fields of a delimited file; "" is told by suffix and header.
-        original: the file as it was found, where `path` is a copy without its broken records.
-        numbers: lines (rows, records) of the file as it was found, where `path` has only some of them.
+        delimiter: between the fields of a delimited file; "" to detect it from suffix and header.
+        original: the file as found, where `path` is a copy without its broken records.
+        numbers: lines (rows, records) of the file as found, where `path` has only some of them.
     """
 
     path: Path
@@ -59,19 +59,19 @@ class InputFile:
     numbers: tuple[int, ...] = dataclasses.field(default=(), compare=False, repr=False)
 
     def number(self, place: int) -> int:
-        """The line (row, record) of the file as it was found that stands in `path` at `place`, both from 1."""
+        """Maps a line (row, record) of `path` to that of the file as found, both from 1."""
         return self.numbers[place - 1] if self.numbers else place
 
 
 class FileSnapshot:
-    """Files as they are now: size, time of the last change, and inode of each."""
+    """State of files: size, time of the last change, and inode of each."""
 
     def __init__(self, sources: Iterable[InputFile]) -> None:
-        """Looks at the files; to be called before anything of them is read."""
+        """Records the state of the files; to be called before they are read."""
         self._states = {source.path: (source.name, _state(source.path)) for source in sources}
 
     def check(self) -> None:
-        """Refuses files that are not what they were.
+        """Checks that the files have not changed.
 
         Raises:
             DataError: naming the first that has changed.
@@ -80,11 +80,11 @@ class FileSnapshot:
             now = _state(path)
             if now != state:
                 what = "changed" if now else "was removed"
-                raise DataError(f"{name}: {what} while it was read; run again when nothing writes to it")
+                raise DataError(f"{name}: {what} while it was read; run again when no process writes to it")
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Checks the files after the block, and where it cannot use them: a change is the likelier reason.
+        """Checks the files after the block, and where the block cannot use them: a change is the likelier reason.
 
         Raises:
             DataError: see `check`.
@@ -98,7 +98,7 @@ class FileSnapshot:
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:
-    """What differs after a change, without reading the file; None where it is missing."""
+    """Reads size, time of the last change, and inode of a file; None where it is missing."""
     try:
         status = path.stat()
     except OSError:
@@ -107,7 +107,7 @@ def _state(path: Path) -> tuple[int, int, int] | None:
 
 
 def format_suffix(path: Path) -> str:
-    """The suffix that says the format, lower case; `.gz` is looked through."""
+    """Returns the suffix that names the format, in lower case, without `.gz`."""
     name = path.name.lower()
     return Path(name.removesuffix(".gz")).suffix
 
@@ -115,17 +115,17 @@ def format_suffix(path: Path) -> str:
 def find_files(
     root: Path, pattern: str, field: str, columns: Sequence[str] = (), delimiter: str = ""
 ) -> list[InputFile]:
-    """The files of a table, in the order of their paths.
+    """Finds the files of a table, in the order of their paths.
 
     Args:
-        root: what `pattern` is relative to.
+        root: directory that `pattern` is relative to.
         pattern: a file, glob or directory.
         field: the configuration's name for the table, for messages.
         columns: names of the columns of delimited files without a header line.
-        delimiter: of delimited files; "" is told by suffix and header.
+        delimiter: of delimited files; "" to detect it from suffix and header.
 
     Raises:
-        DataError: where there is none, one has no known suffix, or formats are mixed.
+        DataError: where there is no file, one has no known suffix, or formats are mixed.
     """
     place = root / pattern
     if place.is_file():
@@ -157,12 +157,12 @@ def find_files(
 
 
 def list_directories(sources: Iterable[InputFile]) -> list[Path]:
-    """The directories that the files lie in."""
+    """Lists the parent directories of the files."""
     return list(dict.fromkeys(source.path.parent for source in sources))
 
 
 def find_directory(root: Path, pattern: str) -> Path:
-    """The directory that all files of a table lie below (see `find_files`)."""
+    """Returns the directory that contains all files of a table (see `find_files`)."""
     place = root / pattern
     while not place.exists() and (glob.has_magic(str(place.relative_to(root))) or place != root):
         place = place.parent
@@ -170,7 +170,7 @@ def find_directory(root: Path, pattern: str) -> Path:
 
 
 def estimate_text_bytes(sources: Sequence[InputFile]) -> int:
-    """Bytes of the files' values as text, roughly: how compressed they are is guessed."""
+    """Estimates the bytes of the files' values as text, with an assumed compression ratio."""
     return sum(
         each.path.stat().st_size * (_INFLATED if each.suffix in PARQUET or each.path.suffix == ".gz" else 1)
         for each in sources
@@ -201,15 +201,15 @@ def _source(root: Path, path: Path, field: str) -> InputFile:
 
 
 def open_bytes(path: Path) -> IO[bytes]:
-    """The file's bytes, decompressed."""
+    """Opens a file for reading bytes, decompressed."""
     return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")  # type: ignore[return-value]
 
 
 def check_archive(source: InputFile) -> None:
-    """Reads a compressed file to its end, where its checksum stands.
+    """Reads a compressed file to its end, where its checksum is.
 
     Raises:
-        DataError: where it is cut off or damaged. DuckDB would use what comes before a damage, or what it makes of it.
+        DataError: where it is truncated or damaged. DuckDB would use the part before the damage, or damaged text.
     """
     if not source.path.name.lower().endswith(".gz"):
         return
@@ -222,13 +222,13 @@ def check_archive(source: InputFile) -> None:
 
 
 def read_header(source: InputFile) -> tuple[list[str], str] | None:
-    """Column names and delimiter of a delimited file; None where it is empty.
+    """Reads the column names and the delimiter of a delimited file; None where it is empty.
 
-    The delimiter is `source.delimiter`, or the suffix's own (comma, tab) if the first line has it, else the first of
+    The delimiter is `source.delimiter`, or that of the suffix (comma, tab) if the first line has it, else the first of
     tab, semicolon, bar and comma that it has.
 
     Raises:
-        DataError: where the first line is no header, or is one although the names are given.
+        DataError: where the first line is not a header, or is one although the names are given.
     """
     try:
         with open_bytes(source.path) as file:
@@ -247,7 +247,9 @@ def read_header(source: InputFile) -> tuple[list[str], str] | None:
     names = next(csv.reader([line], delimiter=delimiter))
     if source.columns:
         if names == list(source.columns):
-            raise DataError(f"{source.name}:1: the file has a header line; its columns need no names of yours")
+            raise DataError(
+                f"{source.name}:1: the file has a header line; remove the column names from the configuration"
+            )
         return list(source.columns), delimiter
     seen: set[str] = set()
     for name in names:
@@ -265,7 +267,7 @@ def _lines(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def describe_file(source: InputFile) -> dict[str, str | int]:
-    """Path, size and content digest for the manifest; of large files the digest covers both ends only."""
+    """Returns path, size and content digest for the manifest; of large files the digest covers both ends only."""
     path = source.original or source.path
     size = path.stat().st_size
     if size <= _WHOLE_HASH_BELOW:

@@ -1,4 +1,4 @@
-"""A table as it was read: its columns, its files, and what could not be read of them."""
+"""Describes an input table in DuckDB: its columns, its files, and their malformed records."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Table:
         columns: those that were read, by their name in the files.
         known: every column name of the files.
         malformed: records set aside.
-        lacking: columns that some of the files have not, and the first such file.
+        lacking: columns missing from some files, each with the first such file.
         starts: place of each file's first row, and the number of rows at the end.
     """
 
@@ -48,11 +48,11 @@ class Table:
         return self.starts[-1]
 
     def text(self, name: str, alias: str = "") -> str:
-        """SQL of a column's canonical text; NULL where there is no value."""
+        """Returns SQL for a column's canonical text; NULL for a missing value."""
         column = self.columns[name]
         return text_sql(f"{alias}.{column.identifier}" if alias else column.identifier, column.kind)
 
     def locate(self, place: int) -> tuple[int, int]:
-        """The position of a row's file in `sources`, and the row's among the file's good records, from 0."""
+        """Returns the position of a row's file in `sources`, and the row's among the file's good records, from 0."""
         index = bisect.bisect_right(self.starts, place, hi=len(self.sources)) - 1
         return index, place - self.starts[index]

@@ -1,7 +1,7 @@
-"""Query results as files, in the order of the query and cut at fixed row counts.
+"""Writes query results as files, in the order of the query and split at fixed row counts.
 
-DuckDB hands over Arrow batches; how large they are depends on threads and memory. Cutting them anew makes the files'
-bytes a function of the rows alone.
+The size of DuckDB's Arrow batches depends on threads and memory. Splitting them again makes the bytes of the files a
+function of the rows alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DICTIONARY_BYTES = 1 << 26
 
 
 def stream_tables(connection: duckdb.DuckDBPyConnection, query: str, rows: int = PART_ROWS) -> Iterator[pa.Table]:
-    """The query's result in tables of exactly `rows` rows, the last one excepted; none where it is empty."""
+    """Yields the query's result in tables of exactly `rows` rows, except the last; none where it is empty."""
     reader = connection.sql(query).to_arrow_reader(_BATCH)
     pending: list[pa.RecordBatch] = []
     held = 0
@@ -43,9 +43,9 @@ def stream_tables(connection: duckdb.DuckDBPyConnection, query: str, rows: int =
 def write_part(table: pa.Table, directory: Path, number: int) -> None:
     """Writes `part-NNNNN.parquet`, one row group.
 
-    Texts keep their dictionaries whole, so that readers meet each distinct value once.
+    Texts have one dictionary each, so that readers get each distinct value once.
     """
-    pq.write_table(  # in one chunk: where chunks end would show in the pages
+    pq.write_table(  # in one chunk: chunk boundaries would change the pages
         table.combine_chunks(),
         directory / f"part-{number:05d}.parquet",
         row_group_size=max(1, table.num_rows),
@@ -74,7 +74,7 @@ def write_table(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -
     if first is None:
         pq.write_table(connection.sql(f"SELECT * FROM ({query}) LIMIT 0").to_arrow_table(), path)
         return
-    with pq.ParquetWriter(path, first.schema) as writer:  # a subquery would name columns of other cases otherwise
+    with pq.ParquetWriter(path, first.schema) as writer:  # a subquery would rename columns that differ in case only
         writer.write_table(first)
         for table in found:
             writer.write_table(table)
@@ -94,9 +94,9 @@ def write_array(
 
 
 def open_array(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> IO[bytes]:
-    """Opens a `.npy` file and writes its header; the values follow, in order.
+    """Opens a `.npy` file and writes its header; the caller writes the values, in order.
 
-    Written and not mapped: the pages of a mapped file count as the process's memory.
+    It is not memory-mapped: the pages of a mapped file count as the process's memory.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("wb")

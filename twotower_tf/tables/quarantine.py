@@ -1,4 +1,4 @@
-"""Rows that cannot be used, set aside with their file, line, reason and text."""
+"""Reports rows that cannot be used, with their file, line, reason and text (`quarantine.jsonl`)."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _BATCH = 10_000
 def build_entries(
     connection: duckdb.DuckDBPyConnection, table: Table, rows: Sequence[tuple[int, str]]
 ) -> list[dict[str, Any]]:
-    """One object per malformed record and per row of `rows`, in input order.
+    """Builds one object per malformed record and per row of `rows`, in input order.
 
     Args:
-        connection: where the table lives.
+        connection: with the table.
         table: the input table.
         rows: (place, reason) of its bad rows.
 
     Returns:
-        `{"file", "line", "reason", "text"}`; for Parquet `"row"` and for TFRecords `"record"`, from 1, stand for the
-        line.
+        `{"file", "line", "reason", "text"}`; Parquet has `"row"` and TFRecords have `"record"`, from 1, instead of
+        the line.
     """
     by_source: dict[int, dict[int, str]] = defaultdict(dict)
     for place, reason in rows:
@@ -60,7 +60,7 @@ def build_entries(
 
 
 def _place(record: csv_records.MalformedRecord, read: csv_records.RecordPlace | None) -> csv_records.RecordPlace:
-    """Where a malformed record stands, with the text that is known of it."""
+    """Returns the line of a malformed record, with the text that is known of it."""
     if read is None:
         return csv_records.RecordPlace(record.record, record.text)
     return (
@@ -75,7 +75,7 @@ def _record_entries(
     reasons: Mapping[int, str],
     broken: Sequence[csv_records.MalformedRecord],
 ) -> list[dict[str, Any]]:
-    """Entries of a TFRecord file, by the numbers that its records have."""
+    """Builds the entries of a TFRecord file, by record number."""
     source, malformed = table.sources[index], {record.record for record in broken}
     rows = table.starts[index + 1] - table.starts[index]
     numbers = [number for number in range(1, rows + len(malformed) + 1) if number not in malformed]
@@ -95,7 +95,7 @@ def _row_entries(
     key: str,
     number: Callable[[int], int],
 ) -> list[dict[str, Any]]:
-    """Entries of rows that have a number, under `key`, and no line; their text is what was read of them."""
+    """Builds the entries of rows that have a number, under `key`, and no line; their text is JSON of the values read."""
     source, start = table.sources[index], table.starts[index]
     names = list(table.columns)
     fields = ", ".join(f"CAST({column.identifier} AS VARCHAR)" for column in table.columns.values())
@@ -117,14 +117,14 @@ def _row_entries(
 
 
 def format_row_place(connection: duckdb.DuckDBPyConnection, table: Table, place: int) -> str:
-    """`FILE:LINE` of a row, or `FILE row N` of Parquet, `FILE record N` of TFRecords."""
+    """Formats the place of a row: `FILE:LINE`, `FILE row N` of Parquet, `FILE record N` of TFRecords."""
     return format_place(
         next(entry for entry in build_entries(connection, table, [(place, "")]) if entry["reason"] == "")
     )
 
 
 def format_example(connection: duckdb.DuckDBPyConnection, table: Table, column: str, condition: str) -> str:
-    """The first row that meets a condition, as text: ` e.g. 'VALUE' at FILE:LINE`; "" where none does."""
+    """Formats the first row that meets a condition as ` e.g. 'VALUE' at FILE:LINE`; "" where there is none."""
     expression = table.columns[column].identifier
     found = connection.execute(
         f"SELECT rowid, CAST({expression} AS VARCHAR) FROM {table.name} WHERE {condition} ORDER BY rowid LIMIT 1"
@@ -133,13 +133,13 @@ def format_example(connection: duckdb.DuckDBPyConnection, table: Table, column: 
 
 
 def format_place(entry: Mapping[str, Any]) -> str:
-    """An entry's place in words."""
+    """Formats the place of an entry."""
     key = next((key for key in ("row", "record") if key in entry), "")
     return f"{entry['file']} {key} {entry[key]}" if key else f"{entry['file']}:{entry['line']}"
 
 
 def write_entries(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes `quarantine.jsonl`; an empty file says that nothing was set aside."""
+    """Writes `quarantine.jsonl`; an empty file means that no row was set aside."""
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(artifacts.format_json(row) + "\n")

@@ -1,7 +1,7 @@
-"""Some rows of a file from its beginning, middle and end, as a small file of the same format, for a check in seconds.
+"""Samples rows from the beginning, middle and end of a file into a small file of the same format.
 
-Rows keep their numbers: `Source.numbers` leads from the small file's lines (rows) to those of the file itself. Of
-TFRecords, which have no middle that could be found, the first records are taken.
+Rows keep their numbers: `InputFile.numbers` maps the small file's lines (rows) to those of the file itself. Of
+TFRecords, which can only be read from the start, the first records are taken.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def sample_file(source: InputFile, directory: Path) -> InputFile:
     """Writes a file's sample into `directory`.
 
     Returns:
-        The small file, under the name of the file itself.
+        the small file, under the name of the file itself.
 
     Raises:
         DataError: for a file that cannot be read to its end.
@@ -70,7 +70,7 @@ def _lines(source: InputFile, small: InputFile) -> InputFile:
 
 
 def _runs(pairs: Sequence[tuple[int, bytes]]) -> list[list[tuple[int, bytes]]]:
-    """Pairs whose numbers follow each other, together."""
+    """Groups pairs with consecutive numbers."""
     found: list[list[tuple[int, bytes]]] = []
     for pair in pairs:
         if found and found[-1][-1][0] + 1 == pair[0]:
@@ -83,10 +83,10 @@ def _runs(pairs: Sequence[tuple[int, bytes]]) -> list[list[tuple[int, bytes]]]:
 def _whole(
     block: list[tuple[int, bytes]], header: tuple[list[str], str] | None, *, begins: bool, ends: bool
 ) -> list[tuple[int, bytes]]:
-    """A block from the first to the last of its lines that are whole records for sure.
+    """Trims a block to the lines from the first to the last that is certainly a whole record.
 
     A quoted field may span lines: the line before the block may have opened one, and its last line another. Where the
-    block `begins` or `ends` the file, nothing is cut there.
+    block `begins` or `ends` the file, that end is kept.
     """
     if header is None:
         return block
@@ -119,7 +119,7 @@ def _parquet(source: InputFile, small: InputFile) -> InputFile:
 
 
 def _ends(table: pa.Table) -> list[tuple[int, pa.Table]]:
-    """The first and last rows of a row group, with the place of the first of each."""
+    """Returns the first and last rows of a row group, each with the place of its first row."""
     if table.num_rows <= _HEAD + _TAIL:
         return [(0, table)]
     last = table.num_rows - _TAIL

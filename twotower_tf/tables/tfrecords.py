@@ -1,8 +1,8 @@
-"""TFRecord files of `tf.Example`: records with checksums, features as canonical texts.
+"""Reads TFRecord files of `tf.Example`: records with checksums, features as canonical texts.
 
 A record is its length, a checksum of the length, the bytes, and a checksum of them
 (https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details). A record with damaged bytes is set
-aside by its number; after a damaged length nothing more can be found in the file, which is refused.
+aside by its number; after a damaged length no later record can be found, and the file is an error.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ Row = dict[str, str | None]
 def read_examples(
     source: InputFile, wanted: Callable[[str], bool]
 ) -> Iterator[tuple[list[Row], list[MalformedRecord]]]:
-    """The examples of a file: good ones in order, as texts by feature name (None: no value), and the others.
+    """Yields the examples of a file: good ones in order, as texts by feature name (None: missing), and malformed ones.
 
-    Several values of one feature are joined by `|`. Features that are not wanted may hold anything, and are None.
+    Several values of one feature are joined by `|`. Features that are not wanted may have any content, and are None.
 
     Raises:
-        DataError: for a file that is cut off, damaged beyond a record, or no TFRecord file.
+        DataError: for a file that is truncated, damaged beyond a record, or not a TFRecord file.
     """
     number = 0
     names: dict[bytes, str | None] = {}
@@ -55,7 +55,7 @@ def read_examples(
 
 
 def _message() -> Any:
-    """The class of `tf.Example` messages, with names of features as bytes: they need not be UTF-8.
+    """Builds the class of `tf.Example` messages, with names of features as bytes: they need not be UTF-8.
 
     https://github.com/tensorflow/tensorflow/blob/v2.20.0/tensorflow/core/example/feature.proto; a map is a list of
     entries.
@@ -92,7 +92,7 @@ _EXAMPLE = _message()
 
 
 def _name(key: bytes) -> str | None:
-    """A feature's name as text; None where it is none, and no configuration can name it."""
+    """Decodes a feature's name; None where it is not UTF-8, so that no configuration can name it."""
     try:
         return key.decode()
     except UnicodeDecodeError:
@@ -100,11 +100,11 @@ def _name(key: bytes) -> str | None:
 
 
 def _row(payload: bytes, names: dict[bytes, str | None], wanted: Callable[[str], bool]) -> Row:
-    """One example's texts; `names` remembers how names read."""
+    """Parses one example into texts; `names` caches decoded names."""
     try:
         entries = _EXAMPLE.FromString(payload).features.feature
     except DecodeError:
-        raise ValueError("no tf.Example") from None
+        raise ValueError("not a tf.Example") from None
     row: Row = {}
     for entry in entries:
         if entry.key not in names:
@@ -129,7 +129,7 @@ def _row(payload: bytes, names: dict[bytes, str | None], wanted: Callable[[str],
 
 
 def _checked(source: InputFile) -> Iterator[tuple[list[bytes], list[bool]]]:
-    """Batches of payloads, and whether each is whole."""
+    """Yields batches of payloads, and whether the checksum of each matches."""
     done = 0
     try:
         with input_files.open_bytes(source.path) as file:
@@ -149,10 +149,10 @@ def _checked(source: InputFile) -> Iterator[tuple[list[bytes], list[bool]]]:
 
 
 def read_records(file: IO[bytes], source: InputFile, done: int) -> list[tuple[bytes, int, bytes, int]]:
-    """The next records as they stand: length, its checksum, bytes, their checksum.
+    """Reads the next records unchecked: length, its checksum, bytes, their checksum.
 
     Raises:
-        DataError: where the file ends in a record; `done` records came before.
+        DataError: where the file ends within a record; `done` records were read before.
     """
     found: list[tuple[bytes, int, bytes, int]] = []
     size = 0
@@ -162,13 +162,13 @@ def read_records(file: IO[bytes], source: InputFile, done: int) -> list[tuple[by
             break
         length, length_sum = struct.unpack("<QI", header) if len(header) == 12 else (0, 0)
         if length > _LONGEST:
-            # told as a damaged length, with the records before it
+            # reported as a damaged length, with the records before it
             found.append((header[:8], length_sum ^ 1, b"", 0))
             break
         body = file.read(length + 4)
         if len(header) < 12 or len(body) < length + 4:
             number = done + len(found) + 1
-            kind = "cut off in" if number > 1 else "no TFRecord file, or cut off in"
+            kind = "truncated in" if number > 1 else "not a TFRecord file, or truncated in"
             raise DataError(f"{source.name}: {kind} record {number}; write the file again")
         found.append((header[:8], length_sum, body[:-4], struct.unpack("<I", body[-4:])[0]))
         size += length
@@ -186,9 +186,9 @@ _TABLE = _table()
 
 
 def masked_crc32c(texts: Sequence[bytes]) -> npt.NDArray[np.uint32]:
-    """`[len(texts)]` uint32: TFRecord's masked CRC-32C (Castagnoli, RFC 3720) of each text.
+    """Computes TFRecord's masked CRC-32C (Castagnoli, RFC 3720) of each text, `[len(texts)]` uint32.
 
-    All texts advance by a byte at a time: one NumPy step per position.
+    All texts advance by one byte at a time: one NumPy step per position.
     """
     lengths = np.array([len(text) for text in texts])
     order = np.argsort(-lengths, kind="stable")

@@ -1,16 +1,16 @@
-"""The form in which a log writes its times, and the reading of clients' times by it.
+"""Parses clients' times in the format of the log that a bundle was trained on.
 
-A bundle keeps the form of the log that it was trained on; batch scoring, `recommend` and the Python API read by it:
+A bundle keeps the format of its log; batch scoring, `recommend` and the Python API use it:
 
 - A value with a time type (datetime, pandas' and NumPy's, Arrow's and DuckDB's) is that time; without a zone it is UTC.
 - ISO 8601 text is that time, except where the log has a strptime format of its own (`data.timestamp_format`).
-- Other texts and numbers are read by the log's form: a number in a log of epoch milliseconds is milliseconds,
+- Other texts and numbers are read in the log's format: a number in a log of epoch milliseconds is milliseconds,
   2026013109 in a log of YYYYMMDDHH is nine o'clock.
 - A number in a log of epoch seconds, milli-, micro- or nanoseconds has to lie between 1973-03-03 and the year 5138 in
-  that unit, or where the log's own times lie: so a number of another form is refused and not taken for a time in 1970.
-- Where the form has no numbers (ISO 8601, a time type, or a bundle that does not keep the form) a number of that range
-  is read in the unit that its size tells.
-- 0 is no value, as in the tower's signature; so is what is missing.
+  that unit, or in the log's own time range: so a number in another format is an error and not a time in 1970.
+- Where the format has no numbers (ISO 8601, a time type, or a bundle that does not keep the format) a number of that
+  range is read in the unit that its size implies.
+- 0 means missing, as in the tower's signature.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _VALUE = "v"
 
 @dataclass(frozen=True)
 class TimeParser:
-    """How a log writes its times.
+    """Parser of times in the format of a log.
 
     Attributes:
-        name: as of `timestamps.TimeFormat`; "" where it is not known.
+        name: of the format, as in `timestamps.TimeFormat`; "" where it is not known.
         first: time of the log's first event, epoch seconds; None where it is not known.
         last: time of its last event.
     """
@@ -50,29 +50,29 @@ class TimeParser:
 
     @classmethod
     def of_manifest(cls, manifest: Mapping[str, Any]) -> TimeParser:
-        """The form that a bundle's manifest keeps; one of an earlier version keeps none."""
+        """Builds the parser for a bundle's manifest; a manifest of an earlier version may have no format."""
         kept = manifest.get("time")
         return cls(kept["form"], kept["first"], kept["last"]) if kept else cls()
 
     def document(self) -> dict[str, Any]:
-        """What `of_manifest` finds under `time`."""
+        """Returns the entry `time` of a manifest, for `of_manifest`."""
         return {"form": self.name, "first": self.first, "last": self.last}
 
     @property
     def expected(self) -> str:
-        """What a client may send, for messages."""
+        """Describes the times that a client may send, for messages."""
         if self.name in timestamps.UNITS:
             first, last = self._range()
             unit = timestamps.UNITS[self.name]
             return f"{self.name} from {first * unit} to {(last + 1) * unit - 1}, or ISO 8601"
         if self.name in timestamps.COMPACT:
             return f"{self.name} or ISO 8601"
-        if self._is_free():
+        if self._accepts_any_unit():
             return f"ISO 8601, or epoch seconds to nanoseconds, from {_FIRST} seconds on"
-        return f"text in the form {self.name}"
+        return f"text in the format {self.name}"
 
     def seconds(self, expression: str, kind: str) -> str:
-        """SQL for epoch seconds (BIGINT) of an expression of DuckDB's type `kind`; NULL where it is no time."""
+        """Returns SQL for epoch seconds (BIGINT) of an expression of DuckDB's type `kind`; NULL for an invalid time."""
         return timestamps.seconds_sql(timestamps.typed_micros(expression, kind) or self._of_text(expression, kind))
 
     def _of_text(self, expression: str, kind: str) -> str:
@@ -81,22 +81,22 @@ class TimeParser:
             own = _unit(text, self.name, *self._range())
         elif self.name in timestamps.COMPACT:
             own = timestamps.compact_micros(text, self.name)
-        elif self._is_free():
+        elif self._accepts_any_unit():
             own = f"coalesce({', '.join(_unit(text, name, _FIRST, _LAST) for name in timestamps.UNITS)})"
         else:
             return timestamps.strptime_micros(text, self.name)
         return f"coalesce({own}, {timestamps.iso_micros(text)}, CASE WHEN TRY_CAST({text} AS DOUBLE) = 0 THEN 0 END)"
 
     def _range(self) -> tuple[int, int]:
-        """The seconds between which a number is one of the log's unit."""
+        """Returns the range of seconds in which a number is accepted in the log's unit."""
         first = _FIRST if self.first is None else min(_FIRST, self.first)
         return first, _LAST if self.last is None else max(_LAST, self.last)
 
-    def _is_free(self) -> bool:
+    def _accepts_any_unit(self) -> bool:
         return self.name in ("", timestamps.ISO_NAME, timestamps.TYPED)
 
     def read(self, values: Sequence[Any]) -> list[int | None]:
-        """Epoch seconds, rounded down, of a client's values; 0 for no value, None for what is no time."""
+        """Parses a client's values into epoch seconds, rounded down; 0 for a missing value, None for an invalid one."""
         found = [_typed(value) for value in values]
         rest = [place for place, value in enumerate(values) if found[place] is None and not is_missing(value)]
         texts = [as_text(values[place]) for place in rest]
@@ -120,7 +120,7 @@ def _unit(text: str, name: str, first: int, last: int) -> str:
 
 
 def _typed(value: Any) -> int | None:
-    """Epoch seconds of a value with a time type; None for any other, and for a time outside the years 1 to 9999."""
+    """Converts a value with a time type to epoch seconds; None for other types, and outside the years 1 to 9999."""
     if is_missing(value):
         return None
     if isinstance(value, np.datetime64):
@@ -135,7 +135,7 @@ def _typed(value: Any) -> int | None:
 
 
 class _Readers(threading.local):
-    """A thread's engines, one per form: planning the SQL takes ten times as long as running it."""
+    """A thread's DuckDB connections, one per format: planning the SQL takes ten times as long as running it."""
 
     def __init__(self) -> None:
         self.known: dict[TimeParser, duckdb.DuckDBPyConnection] = {}
@@ -145,7 +145,7 @@ _READERS = _Readers()
 
 
 def _reader(form: TimeParser) -> duckdb.DuckDBPyConnection:
-    """An engine with the statement `reading`: the seconds of a list of texts."""
+    """Returns a connection with the prepared statement `reading`: the seconds of a list of texts."""
     if form not in _READERS.known:
         connection = sql.connect(threads=1)
         rows = f"SELECT unnest($1::VARCHAR[]) AS {_VALUE}"

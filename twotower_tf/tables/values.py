@@ -1,10 +1,9 @@
-"""One text for one value: the rule by which ids and categories are written, in Python and in SQL.
+"""Canonical text of ids and categories, in Python and in SQL.
 
-No value (missing, null, NaN, pandas' NA and NaT, "") is "" in Python and NULL in SQL. Integers are decimal text,
-integral floating point numbers are written as integers (`3.0` is "3"), booleans are "true" and "false", other floating
-point numbers are the shortest text that reads back to the same number. Decimals keep all of their digits, without zeros
-at the end of a fraction (`1.50` is "1.5", `3.00` is "3"). Text is itself. Both forms of the rule agree on every value
-(tested).
+A missing value (null, NaN, pandas' NA and NaT, "") is "" in Python and NULL in SQL. Integers are decimal text, integral
+floating point numbers are written as integers (`3.0` is "3"), booleans are "true" and "false", other floating point
+numbers are the shortest text that reads back to the same number. Decimals keep all of their digits, without trailing
+zeros of a fraction (`1.50` is "1.5", `3.00` is "3"). Text is unchanged. A test checks that Python and SQL agree.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _EXACT = 2**63  # integral floats below it are written as integers, larger ones 
 
 _FLOAT_DIGITS = (6, 7, 8, 9)  # nine always read back to the same float32
 
-_PANDAS_GAPS = ("NAType", "NaTType")  # told by name: pandas need not be there
+_PANDAS_MISSING = ("NAType", "NaTType")  # by name: pandas need not be installed
 
 FLOATS = frozenset({"FLOAT", "DOUBLE"})
 INTEGERS = frozenset(
@@ -30,7 +29,7 @@ INTEGERS = frozenset(
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a scalar is no value: None, "", NaN, and what pandas and NumPy write for a gap (NA, NaT)."""
+    """Tests whether a scalar is missing: None, "", NaN, and NA and NaT of pandas and NumPy."""
     if value is None or (isinstance(value, str) and not value):
         return True
     if isinstance(value, float | np.floating):
@@ -39,11 +38,11 @@ def is_missing(value: Any) -> bool:
         return value.is_nan()
     if isinstance(value, np.datetime64):
         return bool(np.isnat(value))
-    return type(value).__name__ in _PANDAS_GAPS
+    return type(value).__name__ in _PANDAS_MISSING
 
 
 def as_text(value: Any) -> str:
-    """The canonical text of a scalar; "" where there is no value."""
+    """Returns the canonical text of a scalar; "" for a missing value."""
     if is_missing(value):
         return ""
     if isinstance(value, str):
@@ -62,7 +61,7 @@ def as_text(value: Any) -> str:
 
 
 def _float_text(value: float | np.floating[Any]) -> str:
-    if isinstance(value, np.float16):  # Arrow and DuckDB hold it as a float32
+    if isinstance(value, np.float16):  # Arrow and DuckDB convert it to float32
         value = np.float32(value)
     number = float(value)
     if number.is_integer() and abs(number) < _EXACT:
@@ -81,7 +80,7 @@ def _decimal_text(value: Decimal) -> str:
 
 
 def text_sql(expression: str, kind: str, separator: str = "") -> str:
-    """SQL for the canonical text of `expression`, whose DuckDB type is `kind`; NULL where there is no value.
+    """Returns SQL for the canonical text of `expression`, whose DuckDB type is `kind`; NULL for a missing value.
 
     A list becomes its elements' texts joined by `separator`.
     """
@@ -105,7 +104,7 @@ def text_sql(expression: str, kind: str, separator: str = "") -> str:
 
 
 def _double(expression: str) -> str:
-    """SQL: the double with the fewest digits that is this float32 (0.1 for float32's 0.1)."""
+    """Returns SQL for the double with the fewest digits that rounds to this float32 (0.1 for float32's 0.1)."""
     wide = f"CAST({expression} AS DOUBLE)"
     texts = [f"format('{{:.{digits}g}}', {wide})" for digits in _FLOAT_DIGITS]
     branches = "".join(f"WHEN CAST({text} AS FLOAT) = {expression} THEN CAST({text} AS DOUBLE) " for text in texts[:-1])
@@ -113,7 +112,7 @@ def _double(expression: str) -> str:
 
 
 def number_sql(expression: str, kind: str) -> str:
-    """SQL for `expression` as a finite double; NULL where it is no number, or NaN, or infinite."""
+    """Returns SQL for `expression` as a finite double; NULL for anything else."""
     if kind.endswith("[]"):
         return "CAST(NULL AS DOUBLE)"
     number = f"TRY_CAST({expression} AS DOUBLE)"
@@ -121,5 +120,5 @@ def number_sql(expression: str, kind: str) -> str:
 
 
 def python_literal(text: str) -> str:
-    """`text` as a Python string literal."""
+    """Quotes `text` as a Python string literal."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
