@@ -31,7 +31,7 @@ from twotower_tf.config import (
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.features.encode_rows import encode
 from twotower_tf.model import two_tower
-from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.train import readable_rows
 from twotower_tf.train.batches import Batches
@@ -81,7 +81,7 @@ def run(request, tmp_path_factory):
         model=dataclasses.replace(config.model, embedding_dim=8),
     )
     artifacts.write_text(RunPaths(root / "run").config, configuration.to_json(config))
-    prepare(config, root / "run", threads=1)
+    prepare_log(config, root / "run", threads=1)
     encode(config, Prepared.open(root / "run"))
     return config, root / "run"
 

@@ -95,7 +95,7 @@ def _row_entries(
     key: str,
     number: Callable[[int], int],
 ) -> list[dict[str, Any]]:
-    """Builds the entries of rows that have a number, under `key`, and no line; their text is JSON of the values read."""
+    """Builds the entries of rows that have a number, under `key`, and no line; their text is JSON of the values."""
     source, start = table.sources[index], table.starts[index]
     names = list(table.columns)
     fields = ", ".join(f"CAST({column.identifier} AS VARCHAR)" for column in table.columns.values())
