@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from twotower_tf.datasets import NAMES, publications
+from twotower_tf.datasets import NAMES, convert_dataset
 from twotower_tf.datasets.download import Archive
 from twotower_tf.datasets.publications import PUBLICATIONS, Publication
 from twotower_tf.errors import ConfigError, DataError
@@ -36,7 +36,7 @@ def files(directory: Path, content: dict[str, str | bytes]) -> Path:
 
 
 def test_movielens_100k_as_published(tmp_path: Path, published: Published) -> None:
-    result = publications("movielens-100k", tmp_path / "out", source=published("movielens-100k"))
+    result = convert_dataset("movielens-100k", tmp_path / "out", source=published("movielens-100k"))
     assert (result["events"], result["users"], result["items"]) == (100_000, 943, 1_682)
     events = pq.read_table(tmp_path / "out/events.parquet")
     assert events.column_names == ["user_id", "movie_id", "rating", "timestamp", "position"]
@@ -66,7 +66,7 @@ def test_movielens_100k_as_published(tmp_path: Path, published: Published) -> No
 
 
 def test_movielens_1m_as_rebuilt(tmp_path: Path, published: Published) -> None:
-    result = publications("movielens-1m", tmp_path / "out", source=published("movielens-1m"))
+    result = convert_dataset("movielens-1m", tmp_path / "out", source=published("movielens-1m"))
     assert (result["events"], result["users"], result["items"]) == (1_000_209, 6_040, 3_883)
     events = pq.read_table(tmp_path / "out/events.parquet").to_pandas()
     assert list(events) == ["user_id", "movie_id", "rating", "position"]
@@ -86,7 +86,7 @@ def test_movielens_1m_as_rebuilt(tmp_path: Path, published: Published) -> None:
 
 
 def test_movielens_1m_m1_with_the_columns_of_movielens_1m(tmp_path: Path, published: Published) -> None:
-    result = publications("movielens-1m-m1", tmp_path / "out", source=published("movielens-1m-m1"))
+    result = convert_dataset("movielens-1m-m1", tmp_path / "out", source=published("movielens-1m-m1"))
     assert result["splits"] == {"train": 796_244, "valid": 99_455, "test": 99_455}
     assert (result["events"], result["users"], result["items"]) == (995_154, 6_022, 3_043)
     events = pq.read_table(tmp_path / "out/events.parquet").to_pandas()
@@ -108,7 +108,7 @@ def test_movielens_1m_m1_with_the_columns_of_movielens_1m(tmp_path: Path, publis
 
 def test_gowalla_with_its_training_list_in_two_parts(tmp_path: Path, published: Published) -> None:
     source = published("gowalla")
-    result = publications("gowalla", tmp_path / "out", source=source)
+    result = convert_dataset("gowalla", tmp_path / "out", source=source)
     assert result["splits"]["test"] == 217_242
     assert result["splits"]["train"] + result["splits"]["valid"] == 810_128
     events = pq.read_table(tmp_path / "out/events.parquet").to_pandas()
@@ -117,20 +117,20 @@ def test_gowalla_with_its_training_list_in_two_parts(tmp_path: Path, published: 
     (tmp_path / "whole").mkdir()
     for name in ("train.txt", "test.txt"):
         (tmp_path / "whole" / name).symlink_to((source / name).resolve())
-    result = publications("gowalla", tmp_path / "out", source=tmp_path / "whole")
+    result = convert_dataset("gowalla", tmp_path / "out", source=tmp_path / "whole")
     assert result["splits"] == {"train": 810_128, "test": 217_242}
 
 
 def test_avazu_sample(tmp_path: Path, published: Published) -> None:
     source = published("avazu-sample")
-    assert publications("avazu", tmp_path / "one", source=source / "avazu_random20k.csv")["events"] == 20_000
+    assert convert_dataset("avazu", tmp_path / "one", source=source / "avazu_random20k.csv")["events"] == 20_000
     table = pq.read_table(tmp_path / "one/events.parquet")
     header = (source / "avazu_random20k.csv").read_text().splitlines()[0]
     assert ",".join(table.column_names) == header
     assert {str(field.type) for field in table.schema if field.name != "click"} == {"string"}
     assert table["click"].to_pandas().mean() == pytest.approx(0.168, abs=0.005)
     assert table["hour"][0].as_py() == "14102923"  # YYMMDDHH stays as published
-    assert publications("avazu", tmp_path / "both", source=source)["events"] == 29_999
+    assert convert_dataset("avazu", tmp_path / "both", source=source)["events"] == 29_999
 
 
 # --- files by hand ------------------------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ USERS = "7::F::25::4::02139\n8::M::1::10::48067-1234\n"
 def test_ratings_dat_gives_times_and_places_in_time_order(tmp_path: Path) -> None:
     ratings = "7::2::3::978300760\n8::1::5::978300000\n7::1::4::978300100\n7::3::5::978300100\n"
     source = files(tmp_path / "in/ml-1m", {"ratings.dat": ratings, "movies.dat": MOVIES, "users.dat": USERS}).parent
-    assert publications("movielens-1m", tmp_path / "out", source=source) == {
+    assert convert_dataset("movielens-1m", tmp_path / "out", source=source) == {
         "name": "movielens-1m",
         "output": str(tmp_path / "out"),
         "events": 4,
@@ -167,7 +167,7 @@ def test_ratings_dat_gives_times_and_places_in_time_order(tmp_path: Path) -> Non
 
 def test_lists_of_any_origin(tmp_path: Path) -> None:
     source = files(tmp_path / "in", {"train.txt": "0 5 6\n1 \n\n2 5\r\n", "test.txt": "0 7\n", "valid.txt": "2 6 7"})
-    result = publications("lightgcn", tmp_path / "out", source=source)
+    result = convert_dataset("lightgcn", tmp_path / "out", source=source)
     assert result["splits"] == {"train": 3, "valid": 2, "test": 1} and result["events"] == 6
     assert [tuple(row.values()) for row in rows(tmp_path / "out")] == [
         ("0", "5", "train"),
@@ -183,12 +183,12 @@ def test_lists_of_any_origin(tmp_path: Path) -> None:
 def test_m1_joins_only_what_is_there(tmp_path: Path) -> None:
     lists = {"train.txt": "0 0 1\n", "test.txt": "1 0\n", "valid_recovered.txt": "1 1\n"}
     source = files(tmp_path / "m1", lists)
-    result = publications("movielens-1m-m1", tmp_path / "out", source=source)
+    result = convert_dataset("movielens-1m-m1", tmp_path / "out", source=source)
     assert "items" not in result and result["splits"] == {"train": 2, "valid": 1, "test": 1}
     files(source, {"m1_to_ml1m_items.csv": "m1_item,ml1m_movie_id\n0,2\n1,99\n"})
     files(source, {"m1_to_ml1m_users.csv": "m1_user,ml1m_user_id\n0,8\n1,7\n"})
     files(tmp_path / "ml-1m", {"movies.dat": MOVIES, "users.dat": USERS})
-    assert publications("movielens-1m-m1", tmp_path / "out", source=source)["items"] == 2
+    assert convert_dataset("movielens-1m-m1", tmp_path / "out", source=source)["items"] == 2
     assert [item["title"] for item in rows(tmp_path / "out", "items")] == ["Am\u00e9lie (1998)", None]
     assert [(user["user_id"], user["occupation"]) for user in rows(tmp_path / "out", "users")] == [
         ("0", "10"),
@@ -209,7 +209,7 @@ def avazu_row(identity: str, click: str) -> str:
 def test_avazu_compressed_as_the_publisher_has_it(tmp_path: Path) -> None:
     text = "\n".join([AVAZU_HEADER, avazu_row("10000169349117863715", "0"), avazu_row("0003", "1")]) + "\n"
     source = files(tmp_path / "in", {"train.gz": gzip.compress(text.encode()), "other.csv": "a,b\n1,2\n"})
-    assert publications("avazu", tmp_path / "out", source=source)["events"] == 2
+    assert convert_dataset("avazu", tmp_path / "out", source=source)["events"] == 2
     first, second = rows(tmp_path / "out")
     assert (first["id"], first["click"], first["C20"]) == ("10000169349117863715", 0, "-1")  # beyond int64: text
     assert (second["id"], second["click"], second["site_domain"]) == ("0003", 1, None)
@@ -220,20 +220,22 @@ def test_avazu_streams_batches_and_counts_lines_across_them(tmp_path: Path, monk
     good = [avazu_row(str(number), "01"[number % 2]) for number in range(500)]
     source = files(tmp_path / "in", {"train.csv": "\n".join([AVAZU_HEADER, *good]) + "\n"})
     told: list[int] = []
-    assert publications("avazu", tmp_path / "out", source=source, progress=lambda _, done, __: told.append(done)) == {
+    assert convert_dataset(
+        "avazu", tmp_path / "out", source=source, progress=lambda _, done, __: told.append(done)
+    ) == {
         "name": "avazu",
         "output": str(tmp_path / "out"),
         "events": 500,
     }
     assert len(told) > 5 and [row["id"] for row in rows(tmp_path / "out")] == [str(number) for number in range(500)]
     for bad, message in (
-        (avazu_row("9", "2"), "train.csv:402: click must be 0 or 1; came '2'"),
-        (avazu_row("9", ""), "train.csv:402: click must be 0 or 1; came ''"),
-        ("9,1,14102100", "train.csv:402: 24 fields are needed; came 3: '9,1,14102100'"),
+        (avazu_row("9", "2"), "train.csv:402: click: invalid value '2' (expected 0 or 1)"),
+        (avazu_row("9", ""), "train.csv:402: click: invalid value '' (expected 0 or 1)"),
+        ("9,1,14102100", "train.csv:402: invalid row '9,1,14102100' (expected 24 fields, got 3)"),
     ):
         files(source, {"train.csv": "\n".join([AVAZU_HEADER, *good[:400], bad, *good[400:]]) + "\n"})
         with pytest.raises(DataError) as caught:
-            publications("avazu", tmp_path / "out", source=source)
+            convert_dataset("avazu", tmp_path / "out", source=source)
         assert str(caught.value).endswith(message)
         assert len(rows(tmp_path / "out")) == 500  # the earlier output stands
 
@@ -254,101 +256,106 @@ LISTS = {"train.txt": "0 1\n", "test.txt": "0 2\n"}
 
 def test_the_small_files_are_good_as_they_are(tmp_path: Path) -> None:
     """So each case below fails for the one thing that it changes."""
-    publications("movielens-1m", tmp_path / "a", source=files(tmp_path / "1m", ML_1M))
-    publications("movielens-100k", tmp_path / "b", source=files(tmp_path / "100k", ML_100K))
-    publications("lightgcn", tmp_path / "c", source=files(tmp_path / "lists", LISTS))
+    convert_dataset("movielens-1m", tmp_path / "a", source=files(tmp_path / "1m", ML_1M))
+    convert_dataset("movielens-100k", tmp_path / "b", source=files(tmp_path / "100k", ML_100K))
+    convert_dataset("lightgcn", tmp_path / "c", source=files(tmp_path / "lists", LISTS))
     assert rows(tmp_path / "b", "items")[0]["genres"] == "Action"
 
 
 @pytest.mark.parametrize(
     ("name", "content", "changed", "message"),
     [
-        ("movielens-1m", ML_1M, {"movies.dat": None}, "/in: has no movies.dat; --source is the directory with"),
-        ("movielens-1m", ML_1M, {"ratings.csv": None}, "/in: has no ratings.dat or ratings.csv; --source is the"),
+        ("movielens-1m", ML_1M, {"movies.dat": None}, "--source: no movies.dat in '"),
+        ("movielens-1m", ML_1M, {"ratings.csv": None}, "--source: no ratings.dat or ratings.csv in '"),
         (
             "movielens-1m",
             ML_1M,
             {"ratings.csv": "user,movie\n1,2\n"},
-            "ratings.csv:1: the header must be 'user_id,movie_id,rating,position'; came 'user,movie'",
+            "ratings.csv:1: invalid header 'user,movie' (expected 'user_id,movie_id,rating,position')",
         ),
         (
             "movielens-1m",
             ML_1M,
             {"ratings.csv": "user_id,movie_id,rating,position\n7,1,5,0\n7,2,5\n"},
-            "ratings.csv:3: 4 fields separated by ',' are needed; came 3: '7,2,5'",
+            "ratings.csv:3: invalid line '7,2,5' (expected 4 fields separated by ',', got 3)",
         ),
         (
             "movielens-1m",
             ML_1M,
             {"ratings.csv": "user_id,movie_id,rating,position\n7,1,good,0\n"},
-            "ratings.csv:2: rating is a whole number; came 'good'",
+            "ratings.csv:2: rating: invalid value 'good' (expected a whole number)",
         ),
         (
             "movielens-1m",
             ML_1M,
             {"ratings.csv": "user_id,movie_id,rating,position\n"},
-            "ratings.csv: has no ratings",
+            "ratings.csv: no ratings",
         ),
         (
             "movielens-1m",
             ML_1M,
             {"ratings.dat": "7::1::5::978300760\n7::1::5\n"},
-            "ratings.dat:2: 4 fields separated by '::' are needed; came 3: '7::1::5'",
+            "ratings.dat:2: invalid line '7::1::5' (expected 4 fields separated by '::', got 3)",
         ),
-        ("movielens-1m", ML_1M, {"users.dat": ""}, "users.dat: is empty"),
+        ("movielens-1m", ML_1M, {"users.dat": ""}, "users.dat: empty file"),
         (
             "movielens-1m",
             ML_1M,
             {"users.dat": "7::F::old::4::02139\n"},
-            "users.dat:1: age is a whole number; came 'old'",
+            "users.dat:1: age: invalid value 'old' (expected a whole number)",
         ),
         (
             "movielens-1m",
             ML_1M,
             {"ratings.csv": b"user_id,movie_id,rating,position\n7,\xff,5,0\n"},
-            "ratings.csv:2: is not utf-8 text: invalid start byte",
+            "ratings.csv:2: not utf-8 text: invalid start byte",
         ),
         (
             "movielens-100k",
             ML_100K,
             {"u.data": "1\t1\t5\tnever\n"},
-            "u.data:1: timestamp is a whole number; came 'never'",
+            "u.data:1: timestamp: invalid value 'never' (expected a whole number)",
         ),
         (
             "movielens-100k",
             ML_100K,
             {"u.item": "1|Toy Story (1995)|01-Jan-1995||url|0|2\n"},
-            "u.item:1: genre flags are 0 or 1; came '0|2'",
+            "u.item:1: invalid genre flags '0|2' (expected 0 or 1 each)",
         ),
         (
             "movielens-100k",
             ML_100K,
             {"u.item": "1|Toy Story (1995)|01-Jan-1995||url|0\n"},
-            "u.item:1: 7 fields separated by '|' are needed; came 6: '1|Toy Story (1995)|01-Jan-1995||url|0'",
+            "u.item:1: invalid line '1|Toy Story (1995)|01-Jan-1995||url|0' (expected 7 fields separated by '|', got",
         ),
         (
             "movielens-100k",
             ML_100K,
             {"u.genre": "unknown|0\nAction|2\n"},
-            "u.genre: genre numbers count from 0 without a gap; came [0, 2]",
+            "u.genre: invalid genre numbers [0, 2] (expected 0, 1, 2, ... without a gap)",
         ),
         (
             "lightgcn",
             LISTS,
             {"test.txt": "0 1\n1 4 a7\n"},
-            "test.txt:2: a line is 'user item item ...' in whole numbers; came 'a7'",
+            "test.txt:2: invalid id 'a7' (expected 'user item item ...' in whole numbers)",
         ),
-        ("lightgcn", LISTS, {"train.txt": "0\n1\n"}, "train.txt: has no 'user item item ...' line with an item"),
-        ("gowalla", LISTS, {"test.txt": None}, "/in: has no test.txt; --source is the directory with"),
+        ("lightgcn", LISTS, {"train.txt": "0\n1\n"}, "train.txt: no 'user item item ...' line with an item"),
+        ("gowalla", LISTS, {"test.txt": None}, "--source: no test.txt in '"),
         (
             "movielens-1m-m1",
             {**LISTS, "movies.dat": MOVIES, "users.dat": USERS},
             {"m1_to_ml1m_items.csv": "a,b\n1,2\n"},
-            "m1_to_ml1m_items.csv:1: the header must be 'm1_item,ml1m_movie_id'; came 'a,b'",
+            "m1_to_ml1m_items.csv:1: invalid header 'a,b' (expected 'm1_item,ml1m_movie_id')",
         ),
-        ("avazu", {}, {"day.csv": "a,b\n"}, "/in: has no train.csv, train.gz or other .csv file with the header 'id,"),
-        ("avazu", {}, {"train.csv": "id,hour\n1,2\n"}, "train.csv:1: the header must be 'id,click,hour,C1,"),
-        ("avazu", {}, {"train.csv": AVAZU_HEADER + "\n"}, "/in: has no rows"),
+        ("avazu", {}, {"day.csv": "a,b\n"}, "/in: no train.csv, train.gz or other .csv file with the header 'id,"),
+        (
+            "avazu",
+            {},
+            {"train.csv": "id,hour\n1,2\n"},
+            "train.csv:1: invalid header 'id,hour' (expected 'id,click,hour,C1,",
+        ),
+        ("avazu", {}, {"train.csv": AVAZU_HEADER + "\n"}, "/in: no rows"),
         ("avazu", {}, {"train.gz": b"no gzip"}, "train.gz: cannot be read: Not a gzipped file"),
         ("avazu", {}, {"train.gz": gzip.compress(AVAZU_HEADER.encode())[:20]}, "train.gz: cannot be read: "),
         (
@@ -365,19 +372,19 @@ def test_bad_files(
     all_files = {key: text for key, text in {**content, **changed}.items() if text is not None}
     source = files(tmp_path / "in", all_files)
     with pytest.raises(DataError) as caught:
-        publications(name, tmp_path / "out", source=source)
+        convert_dataset(name, tmp_path / "out", source=source)
     assert message in str(caught.value) and "\n" not in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]  # nothing half written
 
 
 def test_a_missing_source_a_file_as_source_and_an_unknown_name(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="--source: no such file or directory: .*/nowhere"):
-        publications("gowalla", tmp_path / "out", source=tmp_path / "nowhere")
+        convert_dataset("gowalla", tmp_path / "out", source=tmp_path / "nowhere")
     source = files(tmp_path / "in", LISTS)
-    with pytest.raises(DataError, match="train.txt: is a file; --source is the directory with train.txt"):
-        publications("gowalla", tmp_path / "out", source=source / "train.txt")
+    with pytest.raises(DataError, match="train.txt. .expected the directory with train.txt"):
+        convert_dataset("gowalla", tmp_path / "out", source=source / "train.txt")
     with pytest.raises(ConfigError, match="unknown data set 'movielens-1mm1'; did you mean 'movielens-1m-m1'"):
-        publications("movielens-1mm1", tmp_path / "out", source=source)
+        convert_dataset("movielens-1mm1", tmp_path / "out", source=source)
     assert NAMES == ("movielens-100k", "movielens-1m", "movielens-1m-m1", "gowalla", "lightgcn", "avazu")
 
 
@@ -386,7 +393,7 @@ def test_an_output_with_other_files_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match="in' .it has 'test.txt', which does not belong to a converted data set and would"
     ):
-        publications("lightgcn", source, source=source)
+        convert_dataset("lightgcn", source, source=source)
     assert (source / "test.txt").read_text() == "0 2\n"
 
 
@@ -429,22 +436,22 @@ def test_download_from_the_publisher(tmp_path: Path, server: str, monkeypatch: p
     (tmp_path / "www/ml-1m.zip").write_bytes(content)
     publish_at(monkeypatch, f"{server}/ml-1m.zip", hashlib.md5(content).hexdigest())
     told: list[tuple[str, int, int]] = []
-    result = publications("movielens-1m", tmp_path / "out", progress=lambda *args: told.append(args))
+    result = convert_dataset("movielens-1m", tmp_path / "out", progress=lambda *args: told.append(args))
     assert result["events"] == 1 and rows(tmp_path / "out")[0]["movie_id"] == "1"
     assert ("download", len(content), len(content)) in told
     # Nothing of the download is left; the archive given by hand is the same.
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "www"]
-    assert publications("movielens-1m", tmp_path / "again", source=tmp_path / "www/ml-1m.zip")["events"] == 1
+    assert convert_dataset("movielens-1m", tmp_path / "again", source=tmp_path / "www/ml-1m.zip")["events"] == 1
 
 
 def test_a_download_with_another_hash_is_refused(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "www/ml-1m.zip").write_bytes(b"an error page")
     publish_at(monkeypatch, f"{server}/ml-1m.zip", "c4d9eecfca2ab87c1945afe126590906")
     with pytest.raises(DataError) as caught:
-        publications("movielens-1m", tmp_path / "out")
+        convert_dataset("movielens-1m", tmp_path / "out")
     assert str(caught.value) == (
-        f"{server}/ml-1m.zip: came with md5 {hashlib.md5(b'an error page').hexdigest()}, the publisher states "
-        "c4d9eecfca2ab87c1945afe126590906; the download is damaged or changed: try again, or fetch it by hand and "
+        f"{server}/ml-1m.zip: invalid md5 {hashlib.md5(b'an error page').hexdigest()} (expected "
+        "c4d9eecfca2ab87c1945afe126590906); the download is damaged or changed: try again, or fetch it by hand and "
         "pass --source=FILE"
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["www"]
@@ -453,16 +460,16 @@ def test_a_download_with_another_hash_is_refused(tmp_path: Path, server: str, mo
 def test_a_failed_download_says_what_to_do(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     publish_at(monkeypatch, f"{server}/gone.zip", "0" * 32)
     with pytest.raises(DataError, match=r"gone.zip: the server answers 404 File not found; fetch it by hand and pass"):
-        publications("movielens-1m", tmp_path / "out")
+        convert_dataset("movielens-1m", tmp_path / "out")
     publish_at(monkeypatch, "http://127.0.0.1:1/ml-1m.zip", "0" * 32)
     with pytest.raises(DataError, match=r"ml-1m.zip: cannot be fetched: .*refused; fetch it by hand and pass --source"):
-        publications("movielens-1m", tmp_path / "out")
+        convert_dataset("movielens-1m", tmp_path / "out")
 
 
 def test_a_damaged_archive_given_by_hand(tmp_path: Path) -> None:
     (tmp_path / "ml-1m.zip").write_bytes(b"PK, but no zip")
-    with pytest.raises(DataError, match="ml-1m.zip: is no usable zip file: File is not a zip file"):
-        publications("movielens-1m", tmp_path / "out", source=tmp_path / "ml-1m.zip")
+    with pytest.raises(DataError, match="ml-1m.zip: not a valid zip file: File is not a zip file"):
+        convert_dataset("movielens-1m", tmp_path / "out", source=tmp_path / "ml-1m.zip")
 
 
 def test_a_zip_writes_nothing_outside_its_directory(tmp_path: Path) -> None:
@@ -470,22 +477,22 @@ def test_a_zip_writes_nothing_outside_its_directory(tmp_path: Path) -> None:
         for name, text in ML_1M.items():
             archive.writestr(f"ml-1m/{name}", text.encode("latin-1"))
         archive.writestr("../../escaped.txt", "outside")
-    publications("movielens-1m", tmp_path / "out", source=tmp_path / "ml-1m.zip")
+    convert_dataset("movielens-1m", tmp_path / "out", source=tmp_path / "ml-1m.zip")
     assert not list(tmp_path.parent.glob("**/escaped.txt"))
 
 
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("avazu", "avazu has no public download; log in to Kaggle and fetch train.gz of the competition"),
-        ("gowalla", "gowalla has no public download; fetch train.txt and test.txt of Data/gowalla"),
-        ("lightgcn", "lightgcn has no public download; it is any folder with train.txt and test.txt"),
-        ("movielens-1m-m1", "movielens-1m-m1 has no public download; fetch train.txt, test.txt and valid.txt of"),
+        ("avazu", "avazu: no public download; log in to Kaggle and fetch train.gz of the competition"),
+        ("gowalla", "gowalla: no public download; fetch train.txt and test.txt of Data/gowalla"),
+        ("lightgcn", "lightgcn: no public download; it is any folder with train.txt and test.txt"),
+        ("movielens-1m-m1", "movielens-1m-m1: no public download; fetch train.txt, test.txt and valid.txt of"),
     ],
 )
 def test_data_without_a_download_says_where_it_is(tmp_path: Path, name: str, hint: str) -> None:
     with pytest.raises(DataError) as caught:
-        publications(name, tmp_path / "out")
+        convert_dataset(name, tmp_path / "out")
     assert str(caught.value).startswith(hint) and str(caught.value).endswith("and pass --source=DIRECTORY")
 
 

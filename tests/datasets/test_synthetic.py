@@ -262,11 +262,11 @@ def test_an_earlier_log_is_replaced_and_anything_else_is_not(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"events": 0}, "--events: at least 1 is needed; came 0"),
-        ({"users": -2}, "--users: at least 1 is needed; came -2"),
-        ({"days": 0}, "--days: at least 1 is needed; came 0"),
-        ({"items": 9}, "--items: at least 10 are needed for a preference to show; came 9"),
-        ({"format": "xml"}, "--format: 'csv' or 'parquet'; came 'xml'"),
+        ({"events": 0}, "--events: invalid number 0 (expected at least 1)"),
+        ({"users": -2}, "--users: invalid number -2 (expected at least 1)"),
+        ({"days": 0}, "--days: invalid number 0 (expected at least 1)"),
+        ({"items": 9}, "--items: invalid number 9 (expected at least 10)"),
+        ({"format": "xml"}, "--format: invalid format 'xml' (expected 'csv' or 'parquet')"),
     ],
 )
 def test_impossible_sizes_are_refused(tmp_path: Path, arguments: dict, message: str) -> None:

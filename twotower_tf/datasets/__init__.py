@@ -1,4 +1,4 @@
-"""Published data sets as tables: what `twotower dataset NAME` writes."""
+"""Converts published data sets to tables: `twotower dataset NAME`."""
 
 from twotower_tf.datasets.publications import NAMES, convert_dataset
 

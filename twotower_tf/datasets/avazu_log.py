@@ -1,4 +1,4 @@
-"""The Avazu click log: https://www.kaggle.com/c/avazu-ctr-prediction (train.gz, 40 million impressions)."""
+"""Converts the Avazu click log: https://www.kaggle.com/c/avazu-ctr-prediction (train.gz, 40 million impressions)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _BLOCK_BYTES = 32 << 20
 
 
 def convert_avazu(source: Path, output: Path, progress: Progress) -> dict[str, Any]:
-    """train.csv (or .gz) or, where there is none, every .csv file with the same header, in the order of names."""
+    """Converts train.csv (or .gz) or, where it is missing, every .csv file with the same header, in order of names."""
     rows = 0
     with parquet.ParquetWriter(output / "events.parquet", _SCHEMA, compression="zstd") as writer:
         for path in _files(source):
@@ -35,7 +35,7 @@ def convert_avazu(source: Path, output: Path, progress: Progress) -> dict[str, A
                 rows += batch.num_rows
                 progress("avazu", rows, 0)
     if not rows:
-        raise DataError(f"{source}: has no rows")
+        raise DataError(f"--source: {source}: no rows")
     return {"events": rows}
 
 
@@ -43,14 +43,14 @@ def _files(source: Path) -> list[Path]:
     if source.is_file():
         header = _first_line(source)
         if header != HEADER:
-            raise DataError(f"{source}:1: the header must be {HEADER!r}; came {header[:200]!r}")
+            raise DataError(f"{source}:1: invalid header {header[:200]!r} (expected {HEADER!r})")
         return [source]
     for name in PUBLISHED:
         if (source / name).is_file():
             return _files(source / name)
     files = sorted(path for path in source.glob("*.csv") if _first_line(path) == HEADER)
     if not files:
-        raise DataError(f"{source}: has no train.csv, train.gz or other .csv file with the header {HEADER!r}")
+        raise DataError(f"--source: {source}: no train.csv, train.gz or other .csv file with the header {HEADER!r}")
     return files
 
 
@@ -63,7 +63,7 @@ def _first_line(path: Path) -> str:
 
 
 def _batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """The rows of one file, as text columns and `click` as 0 or 1."""
+    """Yields the rows of one file, as text columns and `click` as 0 or 1."""
     bad: list[csv.InvalidRow] = []
 
     def stop(row: csv.InvalidRow) -> str:
@@ -74,7 +74,7 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
     try:
         reader = csv.open_csv(
             path,
-            # One thread: only then does a malformed row know its number.
+            # One thread: with more, malformed rows have no number.
             read_options=csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
             parse_options=csv.ParseOptions(invalid_row_handler=stop),
             convert_options=csv.ConvertOptions(
@@ -87,19 +87,19 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
     except (pa.ArrowInvalid, OSError) as error:
         if bad:
             raise DataError(
-                f"{path}:{bad[0].number}: {bad[0].expected_columns} fields are needed; came {bad[0].actual_columns}: "
-                f"{bad[0].text[:200]!r}"
+                f"{path}:{bad[0].number}: invalid row {bad[0].text[:200]!r} (expected {bad[0].expected_columns} fields, "
+                f"got {bad[0].actual_columns})"
             ) from None
         raise DataError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
 
 
 def _checked(batch: pa.RecordBatch, path: Path, before: int) -> pa.RecordBatch:
-    """`batch` with `click` as a number; `before` rows of the file came earlier."""
+    """Converts `click` of a batch to numbers; `before` is the number of earlier rows in the file."""
     click = batch["click"]
     good = pc.fill_null(pc.is_in(click, pa.array(["0", "1"])), False)
     if not pc.all(good).as_py():
         row = pc.index(good, False).as_py()
-        came = click[row].as_py()
-        raise DataError(f"{path}:{before + row + 2}: click must be 0 or 1; came {'' if came is None else came!r}")
+        value = click[row].as_py() or ""
+        raise DataError(f"{path}:{before + row + 2}: click: invalid value {value!r} (expected 0 or 1)")
     columns = [pc.equal(click, "1").cast(pa.int8()) if name == "click" else batch[name] for name in COLUMNS]
     return pa.RecordBatch.from_arrays(columns, schema=_SCHEMA)

@@ -1,4 +1,4 @@
-"""Fetching a publisher's archive, checked against the hash the publisher states."""
+"""Downloads a publisher's archive and checks it against the published hash."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BLOCK = 1 << 18
 
 @dataclass(frozen=True)
 class Archive:
-    """A zip file and the MD5 of its bytes, in hexadecimal, as its publisher states it."""
+    """A zip file and the published MD5 of its bytes, in hexadecimal."""
 
     url: str
     md5: str
@@ -31,7 +31,7 @@ def download_archive(archive: Archive, path: Path, progress: Progress) -> None:
     """Downloads `archive` to `path`.
 
     Raises:
-        DataError: where it cannot be fetched, or is not what the publisher published.
+        DataError: where the download fails, or has another MD5 than the published one.
     """
     digest = hashlib.md5(usedforsecurity=False)
     by_hand = "fetch it by hand and pass --source=FILE"
@@ -50,25 +50,25 @@ def download_archive(archive: Archive, path: Path, progress: Progress) -> None:
         raise DataError(f"{archive.url}: cannot be fetched: {reason}; {by_hand}") from None
     if digest.hexdigest() != archive.md5:
         raise DataError(
-            f"{archive.url}: came with md5 {digest.hexdigest()}, the publisher states {archive.md5}; "
+            f"{archive.url}: invalid md5 {digest.hexdigest()} (expected {archive.md5}); "
             f"the download is damaged or changed: try again, or {by_hand}"
         )
 
 
 def extract_archive(archive: Path, directory: Path) -> Path:
-    """Unpacks the files of a zip into `directory`, whatever folders it has inside; returns `directory`.
+    """Extracts the files of a zip into `directory`, without the folders inside it; returns `directory`.
 
     Raises:
-        DataError: where it is no zip file.
+        DataError: where it is not a valid zip file.
     """
     directory.mkdir()
     try:
         with zipfile.ZipFile(archive) as opened:
             for member in opened.infolist():
-                name = PurePosixPath(member.filename).name  # folders inside are dropped, so nothing lands elsewhere
+                name = PurePosixPath(member.filename).name  # without folders, so that no file is written elsewhere
                 if not member.is_dir():
                     with opened.open(member) as packed, (directory / name).open("wb") as file:
                         shutil.copyfileobj(packed, file)
     except (zipfile.BadZipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{archive}: is no usable zip file: {error}") from None
+        raise DataError(f"{archive}: not a valid zip file: {error}") from None
     return directory

@@ -1,4 +1,4 @@
-"""Interaction lists `user item item ...`, one file per split: LightGCN's gowalla, the m1 split of MovieLens 1M, others.
+"""Converts lists `user item item ...`, one file per split: LightGCN's gowalla, the m1 split of MovieLens 1M, others.
 
 Sources: He et al., LightGCN, SIGIR 2020 (the format); reczoo/Movielens1M_m1 (the m1 split).
 """
@@ -22,7 +22,7 @@ _ITEM_MAP, _USER_MAP = "m1_to_ml1m_items.csv", "m1_to_ml1m_users.csv"
 
 
 def convert_lists(source: Path, output: Path, progress: Progress) -> dict[str, Any]:
-    """train.txt, test.txt and, where there is one, valid.txt."""
+    """Converts train.txt, test.txt and, where it exists, valid.txt."""
     files = {"train": require_file(source, "train.txt"), "test": require_file(source, "test.txt")}
     if (source / "valid.txt").is_file():
         files["valid"] = source / "valid.txt"
@@ -30,7 +30,7 @@ def convert_lists(source: Path, output: Path, progress: Progress) -> dict[str, A
 
 
 def convert_gowalla(source: Path, output: Path, progress: Progress) -> dict[str, Any]:
-    """As `convert_lists`; train_part.txt and valid_part.txt, where both are there, are train.txt divided in two."""
+    """Converts as `convert_lists`; train_part.txt and valid_part.txt, where both exist, replace train.txt."""
     parts = {"train": source / "train_part.txt", "valid": source / "valid_part.txt"}
     if all(path.is_file() for path in parts.values()):
         return _write_events({**parts, "test": require_file(source, "test.txt")}, output, progress)
@@ -38,7 +38,7 @@ def convert_gowalla(source: Path, output: Path, progress: Progress) -> dict[str,
 
 
 def convert_m1(source: Path, output: Path, progress: Progress) -> dict[str, Any]:
-    """The m1 split of MovieLens 1M, with the movies' and users' columns where MovieLens 1M is at hand."""
+    """Converts the m1 split of MovieLens 1M, with the movies' and users' columns where MovieLens 1M is available."""
     files = {"train": require_file(source, "train.txt"), "test": require_file(source, "test.txt")}
     valid = [name for name in ("valid.txt", "valid_recovered.txt") if (source / name).is_file()]
     if valid:
@@ -67,7 +67,7 @@ def _movielens_places(source: Path) -> list[Path]:
 
 
 def _mapping(path: Path, key: str, value: str, key_name: str, value_name: str) -> pa.Table:
-    """A csv file with two columns of ids, as text."""
+    """Reads a csv file with two columns of ids, as text."""
     rows = [fields for _, fields in split_lines(path, ",", 2, header=f"{key},{value}")]
     return pa.table(
         {
@@ -78,7 +78,7 @@ def _mapping(path: Path, key: str, value: str, key_name: str, value_name: str) -
 
 
 def _joined(mapping: pa.Table, table: pa.Table, key: str) -> pa.Table:
-    """`mapping` with the columns of `table`, in the order of `mapping`."""
+    """Adds the columns of `table` to `mapping`, in the order of `mapping`."""
     places = {value: place for place, value in enumerate(table[key].to_pylist())}
     rows = pa.array([places.get(value) for value in mapping[key].to_pylist()], pa.int64())
     for name in table.column_names:
@@ -98,7 +98,7 @@ def _write_events(files: dict[str, Path], output: Path, progress: Progress) -> d
 
 
 def _append(writer: parquet.ParquetWriter, path: Path, split: str, before: int, progress: Progress) -> int:
-    """Appends one file's pairs and returns how many they are."""
+    """Appends one file's pairs and returns their number."""
     users: list[str] = []
     items: list[str] = []
     written = 0
@@ -116,7 +116,7 @@ def _append(writer: parquet.ParquetWriter, path: Path, split: str, before: int, 
         user, *listed = line.split()
         if not "".join((user, *listed)).isdecimal():
             odd = next(text for text in (user, *listed) if not text.isdecimal())
-            raise DataError(f"{path}:{number}: a line is 'user item item ...' in whole numbers; came {odd!r}")
+            raise DataError(f"{path}:{number}: invalid id {odd!r} (expected 'user item item ...' in whole numbers)")
         users.extend([user] * len(listed))
         items.extend(listed)
         if len(users) >= _BATCH:
@@ -124,5 +124,5 @@ def _append(writer: parquet.ParquetWriter, path: Path, split: str, before: int, 
     if users:
         written += flush()
     if not written:
-        raise DataError(f"{path}: has no 'user item item ...' line with an item")
+        raise DataError(f"{path}: no 'user item item ...' line with an item")
     return written

@@ -1,4 +1,4 @@
-"""MovieLens 100K and 1M (GroupLens): https://grouplens.org/datasets/movielens/ ."""
+"""Converts MovieLens 100K and 1M (GroupLens): https://grouplens.org/datasets/movielens/ ."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PROGRESS_ROWS = 100_000
 
 
 def convert_100k(source: Path, output: Path, progress: Progress) -> dict[str, Any]:
-    """MovieLens 100K: u.data, u.item, u.user and u.genre."""
+    """Converts MovieLens 100K: u.data, u.item, u.user and u.genre."""
     source = _inner(source, "ml-100k")
     data, item, user = (require_file(source, name) for name in ("u.data", "u.item", "u.user"))
     genres = _genres_100k(require_file(source, "u.genre"))
@@ -31,7 +31,7 @@ def convert_100k(source: Path, output: Path, progress: Progress) -> dict[str, An
 
 
 def convert_1m(source: Path, output: Path, progress: Progress) -> dict[str, Any]:
-    """MovieLens 1M: users.dat, movies.dat, and ratings.dat (with times) or ratings.csv (with positions)."""
+    """Converts MovieLens 1M: users.dat, movies.dat, and ratings.dat (with times) or ratings.csv (with positions)."""
     source = _inner(source, "ml-1m")
     movies, users = read_movies_1m(require_file(source, "movies.dat")), read_users_1m(require_file(source, "users.dat"))
     ratings = require_file(source, "ratings.dat", "ratings.csv")
@@ -40,14 +40,14 @@ def convert_1m(source: Path, output: Path, progress: Progress) -> dict[str, Any]
 
 
 def read_movies_1m(path: Path) -> pa.Table:
-    """movies.dat as movie_id, title, year, genres."""
+    """Reads movies.dat as movie_id, title, year, genres."""
     rows = [fields for _, fields in split_lines(path, "::", 3, LATIN)]
     ids, titles, genres = _transposed(rows, 3, path)
     return _movies(ids, titles, [_year(title) for title in titles], genres)
 
 
 def read_users_1m(path: Path) -> pa.Table:
-    """users.dat as user_id, gender, age, occupation, zip_code; age and occupation are the publisher's codes."""
+    """Reads users.dat as user_id, gender, age, occupation, zip_code; age and occupation are the publisher's codes."""
     users: list[list[Any]] = []
     for number, (user, gender, age, occupation, zip_code) in split_lines(path, "::", 5, LATIN):
         users.append([user, gender, parse_integer(age, path, number, "age"), occupation, zip_code])
@@ -64,17 +64,17 @@ def read_users_1m(path: Path) -> pa.Table:
 
 
 def _inner(source: Path, name: str) -> Path:
-    """The folder that the publisher's archive has inside, where `source` is the one around it."""
+    """Returns the folder inside the publisher's archive, where `source` is its parent."""
     return source / name if (source / name).is_dir() else source
 
 
 def _genres_100k(path: Path) -> list[str]:
-    """The names of the flags in u.item, in their order."""
+    """Reads the names of the genre flags in u.item, in their order."""
     names: dict[int, str] = {}
     for number, (name, flag) in split_lines(path, "|", 2, LATIN):
         names[parse_integer(flag, path, number, "genre number")] = name
     if sorted(names) != list(range(len(names))) or not names:
-        raise DataError(f"{path}: genre numbers count from 0 without a gap; came {sorted(names)}")
+        raise DataError(f"{path}: invalid genre numbers {sorted(names)} (expected 0, 1, 2, ... without a gap)")
     return [names[flag] for flag in range(len(names))]
 
 
@@ -83,7 +83,7 @@ def _movies_100k(path: Path, genres: list[str]) -> pa.Table:
     for number, fields in split_lines(path, "|", 5 + len(genres), LATIN):
         movie, title, released = fields[:3]
         if set(fields[5:]) - {"0", "1"}:
-            raise DataError(f"{path}:{number}: genre flags are 0 or 1; came {'|'.join(fields[5:])!r}")
+            raise DataError(f"{path}:{number}: invalid genre flags {'|'.join(fields[5:])!r} (expected 0 or 1 each)")
         ids.append(movie)
         titles.append(title.strip())
         year = _year(title)
@@ -109,7 +109,7 @@ def _users_100k(path: Path) -> pa.Table:
 
 
 def _timed_ratings(path: Path, separator: str, progress: Progress) -> pa.Table:
-    """user, movie, rating, time: as columns, with the place in the user's time order (equal times: file order)."""
+    """Reads user, movie, rating and time, and adds the place in the user's time order (equal times: file order)."""
     users, movies, ratings, times = [], [], [], []
     for number, (user, movie, rating, time) in split_lines(path, separator, 4, LATIN):
         users.append(user)
@@ -119,7 +119,7 @@ def _timed_ratings(path: Path, separator: str, progress: Progress) -> pa.Table:
         if number % _PROGRESS_ROWS == 0:
             progress("ratings", number, 0)
     if not users:
-        raise DataError(f"{path}: has no ratings")
+        raise DataError(f"{path}: no ratings")
     timestamps = np.asarray(times, np.int64)
     columns = _ratings(users, movies, ratings)
     columns["timestamp"] = pa.array(timestamps)
@@ -128,7 +128,7 @@ def _timed_ratings(path: Path, separator: str, progress: Progress) -> pa.Table:
 
 
 def _placed_ratings(path: Path, progress: Progress) -> pa.Table:
-    """ratings.csv, whose last column is the place in the user's time order, -1 where it is unknown."""
+    """Reads ratings.csv, whose last column is the place in the user's time order, -1 where it is unknown."""
     users, movies, ratings, positions = [], [], [], []
     for number, (user, movie, rating, position) in split_lines(path, ",", 4, header=RATINGS_HEADER):
         users.append(user)
@@ -138,12 +138,12 @@ def _placed_ratings(path: Path, progress: Progress) -> pa.Table:
         if number % _PROGRESS_ROWS == 0:
             progress("ratings", number, 0)
     if not users:
-        raise DataError(f"{path}: has no ratings")
+        raise DataError(f"{path}: no ratings")
     return pa.table({**_ratings(users, movies, ratings), "position": pa.array(positions, pa.int64())})
 
 
 def _positions(users: list[str], timestamps: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, Any]:
-    """Places from 0 in each user's time order, [num_ratings] int64."""
+    """Computes places from 0 in each user's time order, [num_ratings] int64."""
     _, user = np.unique(np.asarray(users), return_inverse=True)
     order = np.lexsort((timestamps, user))
     ranked = user[order]
@@ -168,19 +168,19 @@ def _movies(ids: list[str], titles: list[str], years: list[int | None], genres: 
 
 
 def _year(title: str) -> int | None:
-    """The year in the last parentheses that hold one: `Two Friends (1986)`, `Land Before Time III (1995) (V)`."""
+    """Extracts the year in the last parentheses that have one: `Two Friends (1986)`, `The Lost (1995) (V)`."""
     found = re.findall(r"\((\d{4})\)", title)
     return int(found[-1]) if found else None
 
 
 def _transposed(rows: list[list[Any]], fields: int, path: Path) -> Iterable[list[Any]]:
     if not rows:
-        raise DataError(f"{path}: is empty")
+        raise DataError(f"{path}: empty file")
     return [[row[field] for row in rows] for field in range(fields)]
 
 
 def _text(values: list[str]) -> pa.Array:
-    """Texts as a column; an empty text is no value."""
+    """Converts texts to a column; an empty text becomes null."""
     return pa.array([value or None for value in values], pa.string())
 
 

@@ -1,4 +1,4 @@
-"""From a publisher's raw files to `events.parquet`, `items.parquet` and `users.parquet`."""
+"""Converts a publisher's raw files to `events.parquet`, `items.parquet` and `users.parquet`."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Converter = Callable[[Path, Path, Progress], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Publication:
-    """A data set: how its files are read, and where they come from.
+    """A published data set: its converter and its download.
 
     Attributes:
         converter: reads the raw files.
-        archive: the publisher's download, or None where there is none that a program may fetch.
-        instead: for None, what to fetch by hand.
+        archive: the publisher's download, or None where no program may download it.
+        instead: for None, how to get the files by hand.
     """
 
     converter: Converter
@@ -65,9 +65,9 @@ NAMES = tuple(PUBLICATIONS)
 def convert_dataset(
     name: str, output: Path, *, source: Path | None = None, progress: Progress = silent
 ) -> dict[str, Any]:
-    """Writes a published data set as Parquet tables into `output`, all at once.
+    """Writes a published data set as Parquet tables into `output`, by one rename.
 
-    Ids are text, as published; a column `split` (train, valid, test) stands where the publisher split. Columns:
+    Ids are text, as published; published splits become a column `split` (train, valid, test). Columns:
 
     * movielens-100k: events user_id, movie_id, rating, timestamp, position; items movie_id, title, year, genres;
       users user_id, age, gender, occupation, zip_code.
@@ -75,24 +75,24 @@ def convert_dataset(
       user_id, gender, age, occupation, zip_code. `position` is the rating's place in its user's time order, from 0;
       -1 is unknown.
     * gowalla, lightgcn: events user_id, item_id, split.
-    * movielens-1m-m1: the same; and, where users.dat and movies.dat of MovieLens 1M lie in `source` or beside it in
+    * movielens-1m-m1: the same; and, where users.dat and movies.dat of MovieLens 1M are in `source` or next to it in
       `movielens-1m`, items item_id, movie_id, title, year, genres; users user_id, ml1m_user_id, gender, age,
       occupation, zip_code.
-    * avazu: events with the publisher's columns, all text but `click`.
+    * avazu: events with the publisher's columns, all text except `click`.
 
     Args:
         name: one of `NAMES`.
         output: directory to write; an earlier output there is replaced.
         source: directory with the raw files, or the publisher's archive; None downloads it where that is possible.
-        progress: told bytes fetched and rows converted.
+        progress: receives the bytes downloaded and the rows converted.
 
     Returns:
         name, output, and the rows of each table; for split sets also the rows of each split.
 
     Raises:
         ConfigError: for an unknown name.
-        DataError: for a missing or malformed file (with its line), a download that fails or has other content than
-            published, or an `output` that holds anything else.
+        DataError: for a missing or malformed file (with its line), a failed download or one with another checksum, or
+            an `output` that has other files.
     """
     if name not in PUBLICATIONS:
         raise ConfigError(unknown_name("data set", name, NAMES))
@@ -109,14 +109,14 @@ def convert_dataset(
 def _raw_files(
     name: str, publication: Publication, source: Path | None, output: Path, progress: Progress
 ) -> Iterator[Path]:
-    """The directory (or single file) with the raw files, unpacked or downloaded first where that is needed."""
+    """Yields the directory (or single file) with the raw files, after download and extraction where needed."""
     if source is not None and not source.exists():
         raise DataError(f"--source: no such file or directory: {source}")
     if source is not None and not (publication.archive and source.is_file()):
         yield source.resolve()
         return
     if publication.archive is None:
-        raise DataError(f"{name} has no public download; {publication.instead}, and pass --source=DIRECTORY")
+        raise DataError(f"{name}: no public download; {publication.instead}, and pass --source=DIRECTORY")
     with artifacts.scratch_directory(output.parent / f"raw-{output.name}") as scratch:
         archive = source
         if archive is None:

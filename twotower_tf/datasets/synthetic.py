@@ -1,8 +1,8 @@
-"""A synthetic ads log whose truth is known: what `twotower synth` writes.
+"""Writes a synthetic ads log with a known preference model: `twotower synth`.
 
-A click's item is drawn from softmax(true preference) over the items that exist at that moment and that the user has
-not clicked yet, so ranking unseen items by the true preference is the best any model can do. Impressions without a
-click show items by popularity alone. Nobody clicks an item twice.
+A click's item is drawn from softmax(true preference) over the items that exist at that time and that the user has not
+clicked yet, so ranking unseen items by the true preference is the best any model can do. Impressions without a click
+show items by popularity alone. No user clicks an item twice.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def write_synthetic_log(
     format: Literal["csv", "parquet"] = "csv",
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Writes `events/dt=YYYYMMDD/part-*`, `items.csv`, `users.csv` and `truth.npz` into `output`, all at once.
+    """Writes `events/dt=YYYYMMDD/part-*`, `items.csv`, `users.csv` and `truth.npz` into `output`, by one rename.
 
     `truth.npz` holds user_id [num_users], user_vector [num_users, d] float32, item_id [num_items], item_vector
     [num_items, d] float32 and item_bias [num_items] float32; the true preference is
@@ -70,20 +70,20 @@ def write_synthetic_log(
 
     Args:
         output: directory to write. An earlier synthetic log there is replaced.
-        events: impressions in all, clicked or not.
-        users: size of the population; of a short log some never appear.
-        items: size of the catalogue, of which some are created while the log runs.
+        events: number of impressions, clicked or not.
+        users: size of the population; in a short log some never appear.
+        items: size of the catalogue; some items are created during the log.
         days: length of the log.
-        seed: decides everything drawn.
+        seed: of the random generators.
         format: of the event files.
-        progress: told the events written.
+        progress: receives the number of events written.
 
     Returns:
-        What was written: events, clicks, users, items, new_items, days, files and output.
+        the numbers of events, clicks, users, items, new_items, days and files, and output.
 
     Raises:
         ConfigError: for a size below 1 (items: below 10) or an unknown format.
-        DataError: where `output` holds anything that is not an earlier synthetic log.
+        DataError: where `output` has files that are not an earlier synthetic log.
     """
     _check_sizes({"events": events, "users": users, "days": days}, items, format)
     output = output.resolve()
@@ -127,18 +127,18 @@ def write_synthetic_log(
 def _check_sizes(sizes: dict[str, int], items: int, format: str) -> None:
     for name, value in sizes.items():
         if value < 1:
-            raise ConfigError(f"--{name}: at least 1 is needed; came {value}")
+            raise ConfigError(f"--{name}: invalid number {value} (expected at least 1)")
     if items < 10:
-        raise ConfigError(f"--items: at least 10 are needed for a preference to show; came {items}")
+        raise ConfigError(f"--items: invalid number {items} (expected at least 10)")
     if format not in ("csv", "parquet"):
-        raise ConfigError(f"--format: 'csv' or 'parquet'; came {format!r}")
+        raise ConfigError(f"--format: invalid format {format!r} (expected 'csv' or 'parquet')")
 
 
-# --- who sees what, when ------------------------------------------------------------------------------------------
+# --- impressions and clicks ---------------------------------------------------------------------------------------
 
 
 def _user_chunks(counts: Ints) -> Iterator[tuple[int, int]]:
-    """Ranges of users whose events fit in memory together."""
+    """Yields ranges of users whose events fit in memory together."""
     ends = counts.cumsum()
     first = 0
     while first < len(counts):
@@ -153,7 +153,7 @@ def _user_chunks(counts: Ints) -> Iterator[tuple[int, int]]:
 def _draw_events(
     rng: np.random.Generator, people: world.Users, counts: Ints, first: int, last: int, days: int, click_limit: int
 ) -> _Chunk:
-    """The events of users first..last without their items."""
+    """Draws the events of users first..last without their items."""
     user = np.repeat(np.arange(first, last), counts[first:last])
     weekday_weights = np.array([1.0, 1.0, 1.0, 1.05, 1.1, 1.3, 1.25])[np.arange(days) % 7]  # START is a Monday
     passed = np.concatenate([[0.0], weekday_weights.cumsum()])
@@ -171,13 +171,13 @@ def _draw_events(
 
 
 def _rank_of_click(user: Ints, click: npt.NDArray[np.bool_]) -> Ints:
-    """How many clicks of the same user come before each event; `user` is sorted."""
+    """Counts the clicks of the same user before each event; `user` is sorted."""
     before: Ints = click.cumsum() - click
     return before - before[np.searchsorted(user, user)]
 
 
 def _draw_items(rng: np.random.Generator, chunk: _Chunk, people: world.Users, sampler: _ClickSampler) -> Ints:
-    """The item of every event, [num_events]."""
+    """Draws the item of every event, [num_events]."""
     item = np.empty(len(chunk.user), np.int64)
     shown = ~chunk.click
     item[shown] = sampler.draw_popular(rng, chunk.day[shown])
@@ -186,16 +186,16 @@ def _draw_items(rng: np.random.Generator, chunk: _Chunk, people: world.Users, sa
 
 
 class _ClickSampler:
-    """Draws items exactly from the distributions of the truth, without ever scoring the whole catalogue.
+    """Draws items exactly from the true distributions, without scoring the whole catalogue.
 
-    A proposal is drawn group by group (category and advertiser): the group by an upper bound of its share, the item
-    by popularity, then accepted with the probability that makes the whole exact. What is rejected too often, as for a
-    user who has clicked nearly all there is to like, is drawn from the full softmax.
+    A proposal is drawn by group (category and advertiser): the group by an upper bound of its share, the item by
+    popularity; it is accepted with the probability that makes the result exact (rejection sampling). Clicks that are
+    rejected too often, e.g. of a user who has clicked nearly all preferred items, are drawn from the full softmax.
     """
 
     def __init__(self, items: world.Items) -> None:
         self._vector, self._bias, self._created = items.vector, items.bias, items.created_day
-        # No user exhausts the catalogue: at most half of what exists at the start is clicked.
+        # No user exhausts the catalogue: at most half of the items that exist at the start are clicked.
         self.click_limit = max(1, int((items.created_day <= 0).sum()) // 2)
         self._order = np.argsort(items.group, kind="stable")
         bounds = np.searchsorted(items.group[self._order], np.arange(items.group.max() + 2))
@@ -208,7 +208,7 @@ class _ClickSampler:
         self._radius = np.maximum.reduceat(rest[self._order], bounds[:-1])
 
     def draw_popular(self, rng: np.random.Generator, day: Ints) -> Ints:
-        """Items by popularity among those that exist on `day`, [num_events]."""
+        """Draws items by popularity among those that exist on `day`, [num_events]."""
         item = np.empty(len(day), np.int64)
         pending = np.arange(len(day))
         while len(pending):
@@ -217,10 +217,10 @@ class _ClickSampler:
         return item
 
     def draw_preferred(self, rng: np.random.Generator, vectors: world.Floats, user: Ints, day: Ints) -> Ints:
-        """Items by softmax of the true preference among those that exist and that the user did not click before.
+        """Draws items by softmax of the true preference among those that exist and that the user did not click before.
 
         Args:
-            rng: source of chance.
+            rng: random generator.
             vectors: user vectors, [num_users, d] float32.
             user: row of each click's user, sorted, [num_clicks]; a user's clicks in time order.
             day: day of each click, [num_clicks].
@@ -235,7 +235,7 @@ class _ClickSampler:
                 self._reject(rng, vectors, user, day, item, pending)
             else:
                 self._dense(rng, vectors, user, day, item, pending)
-            # The later of two equal clicks is drawn again, which is sampling without replacement.
+            # Drawing the later of two equal clicks again is sampling without replacement.
             order = np.lexsort((item, user))
             again = (np.diff(user[order]) == 0) & (np.diff(item[order]) == 0)
             item[order[1:][again]] = -1
@@ -243,7 +243,7 @@ class _ClickSampler:
         return item
 
     def _at(self, mass: npt.NDArray[np.float64]) -> Ints:
-        """The items at places of the cumulated popularity."""
+        """Returns the items at positions of the cumulated popularity."""
         place = np.searchsorted(self._start, mass, side="right") - 1
         item: Ints = self._order[place.clip(0, len(self._order) - 1)]
         return item
@@ -251,7 +251,7 @@ class _ClickSampler:
     def _reject(
         self, rng: np.random.Generator, vectors: world.Floats, user: Ints, day: Ints, item: Ints, pending: Ints
     ) -> None:
-        """Fills `item[pending]` by rejection sampling; what stays -1 found nothing in the rounds given."""
+        """Fills `item[pending]` by rejection sampling; -1 remains where no round accepted an item."""
         first = int(user[0])
         taste = vectors[first : int(user[-1]) + 1]
         slack = np.linalg.norm(taste, axis=1)[:, None] * self._radius
@@ -303,7 +303,7 @@ def _event_table(
     first_id: int,
     total: int,
 ) -> pa.Table:
-    """The chunk's events in time order, with a column `day` for the division into files."""
+    """Builds the table of the chunk's events in time order."""
     device = (chunk.user * 7 // 3 + (rng.random(len(item)) < 0.15)) % len(DEVICES)  # people mostly use one device
     order = np.lexsort((chunk.second, chunk.day))
     table = pa.table(
@@ -321,7 +321,7 @@ def _event_table(
 
 
 def _by_day(table: pa.Table, chunk: _Chunk) -> Iterator[tuple[int, pa.Table]]:
-    """The slices of a table in time order that belong to one day each."""
+    """Yields the slices of a table in time order, one per day."""
     counts = np.bincount(chunk.day)
     starts = counts.cumsum() - counts
     for day in np.flatnonzero(counts):
@@ -339,7 +339,7 @@ def _write(table: pa.Table, path: Path) -> None:
     else:
         with path.open("wb") as file:
             file.write(",".join(table.column_names).encode() + b"\n")
-            # None of our values needs quotes; Arrow would quote every text.
+            # No value here needs quotes; Arrow would quote every text.
             csv.write_csv(table, file, csv.WriteOptions(include_header=False, quoting_style="none"))
 
 

@@ -1,8 +1,8 @@
-"""The invented advertising world behind the synthetic log: users, items, and what users truly prefer.
+"""Draws the users, items and true preferences of the synthetic log.
 
 Every user and item has a latent vector, and the true preference is `user_vector . item_vector + item_bias`, where the
-bias is the log of a Zipf popularity. Vectors follow from the published columns plus a part of each user's and item's
-own, so that a model can both learn individuals and generalise to users and items without history.
+bias is the log of a Zipf popularity. A vector is a function of the row's columns plus an individual part, so that a
+model can both learn individuals and generalise to users and items without history.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ START = 1_736_121_600  # Monday 2025-01-06 00:00 UTC
 DAY = 86_400
 ZIPF_EXPONENT = 0.65
 NEW_ITEMS = 0.2  # share of the catalogue that is created while the log runs
-LATE_USERS = 0.25  # share of the users who appear after the first day
+LATE_USERS = 0.25  # share of the users who first appear after the first day
 MISSING = {
     "age": 0.08,
     "gender": 0.05,
@@ -33,7 +33,7 @@ MISSING = {
 }  # share of empty values by column
 
 USER_NORM = 4.0  # length of every user vector: how sharply tastes differ
-OWN_TASTE = 0.25  # length of the part of a user's taste that no column tells, relative to interests (1)
+OWN_TASTE = 0.25  # length of the part of a user's taste that no column predicts, relative to interests (1)
 AGE_TASTE, GENDER_TASTE, COUNTRY_TASTE = 0.35, 0.25, 0.25
 CATEGORY_PART, ADVERTISER_PART, OWN_PART = 1.5, 1.0, 0.85  # lengths of the parts of an item vector
 PRICE_PART = 0.15  # per standard deviation of the log price
@@ -113,7 +113,7 @@ class Users:
 
 @dataclass(frozen=True)
 class Space:
-    """The directions in the latent space that columns stand for, each row of length 1."""
+    """The directions in the latent space of the columns' values, each row of length 1."""
 
     category: Floats
     gender: Floats
@@ -204,19 +204,19 @@ def make_users(rng: np.random.Generator, space: Space, count: int, days: int) ->
 
 
 def number_ids(prefix: str, numbers: Ints, digits: int) -> pa.Array:
-    """`numbers` as ids: the prefix and at least `digits` digits, all of one length up to the largest number."""
+    """Formats `numbers` as ids: the prefix and at least `digits` digits, all of the same length."""
     digits = max(digits, len(str(int(numbers[-1])))) if len(numbers) else digits
     padded = pc.utf8_lpad(pc.cast(pa.array(numbers), pa.string()), digits, "0")
     return pc.binary_join_element_wise(prefix, padded, "")
 
 
 def take_names(names: Any, codes: Ints) -> pa.Array:
-    """The name of every code, as text."""
+    """Returns the name of every code, as text."""
     return pa.array(names, pa.string()).take(pa.array(codes))
 
 
 def insert_missing(rng: np.random.Generator, column: str, values: pa.Array) -> pa.Array:
-    """`values` with the share `MISSING[column]` replaced by null."""
+    """Replaces the share `MISSING[column]` of `values` by null."""
     missing = pa.array(rng.random(len(values)) < MISSING[column])
     return pc.if_else(missing, pa.scalar(None, values.type), values)
 
@@ -236,13 +236,13 @@ def _uneven(count: int) -> npt.NDArray[np.float64]:
 
 
 def _interests(rng: np.random.Generator, count: int) -> npt.NDArray[np.bool_]:
-    """One to three categories for each user, [count, categories]."""
+    """Draws one to three categories for each user, [count, categories]."""
     order = np.argsort(rng.random((count, len(CATEGORIES))), axis=1)
     return order < rng.choice([1, 2, 3], count, p=[0.45, 0.4, 0.15])[:, None]
 
 
 def _joined(names: list[str], chosen: npt.NDArray[np.bool_]) -> pa.Array:
-    """The names that each row chose, joined by `|`."""
+    """Joins the names that each row chose by `|`."""
     offsets = np.concatenate([[0], chosen.sum(axis=1).cumsum()]).astype(np.int32)
     lists = pa.ListArray.from_arrays(pa.array(offsets), take_names(names, np.nonzero(chosen)[1]))
     return pc.binary_join(lists, "|")
@@ -264,6 +264,6 @@ def _titles(category: Ints) -> pa.Array:
 
 
 def _brands(each: int) -> list[str]:
-    """A name for each advertiser of each category."""
+    """Returns a name for each advertiser of each category."""
     names = [start + end for end in BRAND_ENDS for start in BRAND_STARTS]
     return names[: each * len(CATEGORIES)]
