@@ -124,17 +124,17 @@ def test_features_have_types_sides_and_buckets(proposed: tuple[ExperimentConfig,
         Weekday("created_at"),
         History(of="sku", length=50),
     )
-    assert 'Hash("shelf", buckets=58),  # 7 values' in text and "the item tells it in 100 % of the cases" in text
+    assert 'Hash("shelf", buckets=58),  # 7 values' in text and "the item predicts it in 100 % of the cases" in text
 
 
 def test_what_is_left_out_is_said_with_its_reason(proposed: tuple[ExperimentConfig, str]) -> None:
     _, text = proposed
     for line in (
         "name: shown as the item's name",
-        "row: 600 values in 600 rows: almost every row has its own, as ids of events and free texts do",
-        "order_value: by its name known only after the event",
+        "row: 600 values in 600 rows: nearly unique per row, like an id of events or free text",
+        "order_value: known only after the event, by its name",
         "dt: a time",
-        "basket: it tells the label (100 % of the cases that chance does not), so it is made after it",
+        "basket: it predicts the label (it avoids 100 % of the errors of a constant guess): likely made after it",
         "store: always 'north'",
         "blank: no value in any row",
     ):
@@ -149,7 +149,7 @@ def test_a_person_may_settle_roles(tmp_path: Path) -> None:
 
 
 def test_names_that_say_nothing(tmp_path: Path) -> None:
-    """The ids are those whose values come again, the most of them for the user's."""
+    """The ids are the columns whose values repeat; the one with the most values is the user's."""
     rng = np.random.default_rng(3)
     pq.write_table(
         pa.table(
@@ -181,12 +181,12 @@ REFUSED = {
     ),
     "no id": (
         ["--events=two.csv"],
-        "--events: no column can be the user's id (its values must come again); columns: k, v, when; "
+        "--events: no column can be the user's id (its values must repeat); columns: k, v, when; "
         "say which with --user_id",
     ),
     "no time": (
         ["--events=one.csv", "--timestamp=user"],
-        "--timestamp: column 'user' does not read as times, or has one time only",
+        "--timestamp: invalid column 'user' (expected times, and more than one)",
     ),
     "no Python file": (
         ["--events=one.csv", "--output=shop.json"],
@@ -236,7 +236,9 @@ def test_the_root_is_what_all_paths_share(paths: dict[str, str], root: str, rela
 def test_paths_that_share_nothing() -> None:
     with pytest.raises(DataError) as error:
         find_common_root({"events": "/a/b.csv", "items": "c.csv"})
-    assert str(error.value) == ("--items, --users: write all paths in one way, absolute or relative to one directory")
+    assert str(error.value) == (
+        "--items, --users: mixed paths (expected all absolute, or all relative to one directory)"
+    )
 
 
 # --- published tables ---------------------------------------------------------------------------------------------
@@ -252,9 +254,9 @@ def test_avazu_as_published(tmp_path: Path, published: Callable[[str], Path]) ->
     assert "'a99f214a' alone has 83 % of the rows" in flat
     assert "no column has a usual name for an item's id" in flat and "1,202 values in 20,000 rows. Check it" in flat
     assert "read as YYMMDDHH: 2014-10-21 00:00 to 2014-10-30 23:00, UTC" in flat
-    assert "id: 20,000 values in 20,000 rows: almost every row has its own" in flat
+    assert "id: 20,000 values in 20,000 rows: nearly unique per row" in flat
     assert config.evaluation == EvaluationConfig(query="event", exclude_seen=False)
-    assert "'a99f214a' is many users at once" in flat
+    assert "'a99f214a' stands for many users" in flat
     assert [feature.column for feature in config.item_features] == ["C14", "C15", "C16", "C17", "C18", "C19", "C21"]
     assert main(["validate", f"--config={tmp_path}/avazu.py"]) == 0
     assert prepare_log(config, tmp_path / "run")["rows"]["used"] == 20_000
@@ -273,7 +275,7 @@ def test_movielens_as_converted(tmp_path: Path, published: Callable[[str], Path]
         Bucketized("year", buckets=20),
         Tags("genres", buckets=170, separator="|"),
     )
-    assert "rating: by its name known only after the event" in (tmp_path / "ml.py").read_text()
+    assert "rating: known only after the event, by its name" in (tmp_path / "ml.py").read_text()
     assert main(["validate", f"--config={tmp_path}/ml.py"]) == 0
     assert prepare_log(config, tmp_path / "run")["rows"]["used"] == 1_000_209
 

@@ -87,8 +87,8 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
     except (pa.ArrowInvalid, OSError) as error:
         if bad:
             raise DataError(
-                f"{path}:{bad[0].number}: invalid row {bad[0].text[:200]!r} (expected {bad[0].expected_columns} fields, "
-                f"got {bad[0].actual_columns})"
+                f"{path}:{bad[0].number}: invalid row {bad[0].text[:200]!r} (expected {bad[0].expected_columns} "
+                f"fields, got {bad[0].actual_columns})"
             ) from None
         raise DataError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
 

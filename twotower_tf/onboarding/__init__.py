@@ -1,1 +1,1 @@
-"""Profiles a user's own tables, proposes a configuration, and validates inputs: `init` and `validate`."""
+"""Profiles a user's tables, proposes a configuration, and validates inputs: `init` and `validate`."""

@@ -1,4 +1,4 @@
-"""What a person's own table holds, column by column: the facts from which roles and types are guessed."""
+"""Profiles the columns of a user's tables: the statistics from which roles and types are guessed."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from twotower_tf.tables.input_table import Table
 SEPARATORS = ("|", ";", ",")
 _INTEGER = "-?[0-9]+"
 _EXACT_UP_TO = 5_000_000  # rows; beyond, distinct values are counted approximately
-_SEPARATED = 0.05  # of the values hold a separator, where it separates tags
+_SEPARATED = 0.05  # least share of values with a separator, for it to separate tags
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A column's facts.
+    """Statistics of a column.
 
     Attributes:
         name: of the column.
         tokens: the words of its name, lower case.
-        rows: of the table.
-        present: rows with a value.
-        distinct: values.
-        exact: whether `distinct` is.
-        integers: values written as whole numbers.
-        numbers: values that are finite numbers.
-        binary: values that are 0, 1, true or false.
+        rows: number of rows of the table.
+        present: number of rows with a value.
+        distinct: number of distinct values.
+        exact: whether `distinct` is exact.
+        integers: number of values written as whole numbers.
+        numbers: number of values that are finite numbers.
+        binary: number of values that are 0, 1, true or false.
         low: smallest number.
         high: largest number.
         median: of the numbers.
-        tail: the number that 99 % are at or below.
+        tail: 99th percentile of the numbers.
         length: mean number of characters.
         top: the most frequent values with their share of the values.
-        separator: where texts hold several values: what stands between them.
-        elements: distinct values of such texts.
+        separator: between several values in one text, or "".
+        elements: number of distinct values in such texts.
     """
 
     name: str
@@ -68,12 +68,12 @@ class Profile:
 
     @property
     def unique(self) -> bool:
-        """Whether almost every row has its own value."""
+        """Whether almost every row has a distinct value."""
         return self.present > 50 and self.distinct > 0.9 * self.present
 
     @property
     def plain(self) -> str:
-        """The name in lower case without anything but letters and digits."""
+        """The name in lower case, letters and digits only."""
         return "".join(self.tokens)
 
 
@@ -82,12 +82,12 @@ class Moment:
     """A column read as time.
 
     Attributes:
-        form: how it is written.
-        first: epoch seconds of the first.
-        last: of the last.
-        places: whether it is a place in an order rather than a time of the calendar.
-        hours: different hours of the day.
-        weekdays: different days of the week.
+        form: name of the time format.
+        first: epoch seconds of the first time.
+        last: epoch seconds of the last time.
+        places: whether it is a position in an order rather than a calendar time.
+        hours: number of distinct hours of the day.
+        weekdays: number of distinct days of the week.
     """
 
     form: str
@@ -100,12 +100,12 @@ class Moment:
 
 @dataclass
 class TableProfile:
-    """A table's columns.
+    """Statistics of a table's columns.
 
     Attributes:
         table: in DuckDB.
-        columns: their facts by name.
-        moments: those that can be read as time.
+        columns: statistics by column name.
+        moments: of the columns that can be read as time, by name.
     """
 
     table: Table
@@ -114,13 +114,13 @@ class TableProfile:
 
 
 def split_words(name: str) -> tuple[str, ...]:
-    """The words of a column's name: `deviceID_v2` is device, id, v, 2."""
+    """Splits a column's name into words: `deviceID_v2` into device, id, v, 2."""
     parts = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_a-zA-Z]+", name)
     return tuple(part.lower() for part in parts)
 
 
 def profile_table(connection: duckdb.DuckDBPyConnection, table: Table) -> TableProfile:
-    """The facts of every column of a table."""
+    """Measures the statistics of every column of a table."""
     found = {name: _column(connection, table, name) for name in table.columns}
     moments = {name: moment for name in found if (moment := _moment(connection, table, found[name]))}
     return TableProfile(table, found, moments)
@@ -157,7 +157,7 @@ def _column(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> P
                 "SELECT count(DISTINCT part) FROM (SELECT trim(unnest(string_split("
                 f"{text}, {quote_literal(mark)}))) AS part FROM {table.name}) WHERE part <> ''",
             )
-            if elements <= row[1]:  # no more than whole texts: they come again in other company
+            if elements <= row[1]:  # fewer than distinct texts: the elements repeat in other combinations
                 separator = mark
                 break
     low, high, median, tail, length = (float(value) if value is not None else 0.0 for value in row[5:10])
@@ -182,11 +182,11 @@ def _column(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> P
     )
 
 
-_EARLIEST = 631_152_000  # 1990: a number before it is no time of a log
+_EARLIEST = 631_152_000  # 1990: an earlier number is not the time of an event
 
 
 def _moment(connection: duckdb.DuckDBPyConnection, table: Table, profile: Profile) -> Moment | None:
-    """How a column reads as time; None where it does not."""
+    """Reads a column as time; None where that fails."""
     column = table.columns[profile.name]
     if not profile.present or column.kind.endswith("[]") or column.kind == "BOOLEAN":
         return None
@@ -208,17 +208,17 @@ def _moment(connection: duckdb.DuckDBPyConnection, table: Table, profile: Profil
 
 
 def measure_association(connection: duckdb.DuckDBPyConnection, table: Table, cause: str, effect: str) -> float:
-    """How well one column's value tells another's, 0 to 1.
+    """Measures how well one column predicts another, 0 to 1.
 
-    The share of guesses that go wrong when always the most frequent value is guessed, and that go right when `cause` is
-    known (Goodman and Kruskal's lambda, 1954). A missing value is one of the values. Causes that occur once, which
-    would tell anything, are left out.
+    Goodman and Kruskal's lambda (1954): the share of the errors of always guessing the most frequent value that knowing
+    `cause` avoids. A missing value counts as a value. Causes that occur once, which would predict anything, are left
+    out.
     """
-    known, told = (f"coalesce({table.text(name)}, '')" for name in (cause, effect))
+    known, predicted = (f"coalesce({table.text(name)}, '')" for name in (cause, effect))
     (right, rows) = fetch_row(
         connection,
         f"""
-        WITH pairs AS (SELECT {known} AS cause, {told} AS effect, count(*) AS n FROM {table.name} GROUP BY ALL),
+        WITH pairs AS (SELECT {known} AS cause, {predicted} AS effect, count(*) AS n FROM {table.name} GROUP BY ALL),
         causes AS (SELECT cause, max(n) AS best, sum(n) AS n FROM pairs GROUP BY cause HAVING sum(n) > 1)
         SELECT coalesce(sum(best), 0), coalesce(sum(n), 0) FROM causes
         """,
@@ -226,7 +226,7 @@ def measure_association(connection: duckdb.DuckDBPyConnection, table: Table, cau
     (guess,) = fetch_row(
         connection,
         f"""
-        WITH pairs AS (SELECT {known} AS cause, {told} AS effect FROM {table.name}),
+        WITH pairs AS (SELECT {known} AS cause, {predicted} AS effect FROM {table.name}),
         often AS (SELECT cause FROM pairs GROUP BY cause HAVING count(*) > 1),
         effects AS (SELECT effect, count(*) AS n FROM pairs SEMI JOIN often USING (cause) GROUP BY effect)
         SELECT coalesce(max(n), 0) FROM effects
@@ -236,7 +236,7 @@ def measure_association(connection: duckdb.DuckDBPyConnection, table: Table, cau
 
 
 def measure_overlap(connection: duckdb.DuckDBPyConnection, events: Table, column: str, table: Table, key: str) -> float:
-    """The share of the events' distinct ids that the other table has."""
+    """Measures the share of the events' distinct ids that the other table has."""
     ids, keys = events.text(column), table.text(key)
     shared, total = fetch_row(
         connection,
@@ -247,6 +247,6 @@ def measure_overlap(connection: duckdb.DuckDBPyConnection, events: Table, column
 
 
 def match_names(names: Sequence[str], columns: dict[str, Profile]) -> list[str]:
-    """The columns whose plain names are among `names`, in the order of `names`."""
+    """Returns the columns whose plain names are among `names`, in the order of `names`."""
     by_plain = {profile.plain: name for name, profile in columns.items()}
     return [by_plain[name] for name in names if name in by_plain]

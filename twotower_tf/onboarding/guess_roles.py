@@ -1,4 +1,4 @@
-"""Guesses from the profiles of a person's tables: which column is the user, the item, the time, the label, and why."""
+"""Guesses from the profiles of a user's tables which column is the user, the item, the time and the label, and why."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from twotower_tf.errors import DataError, unknown_name
 from twotower_tf.onboarding import column_profile
 from twotower_tf.onboarding.column_profile import Profile, TableProfile
 
-# Names as they are met, likeliest first, without case, blanks and underscores.
+# Usual names, likeliest first, without case, blanks and underscores.
 _USERS = (
     "userid user uid customerid customer memberid member visitorid visitor accountid account clientid client profileid "
     "personid person subscriberid subscriber shopper reader viewer listener player buyer who deviceid device cookieid "
@@ -31,7 +31,7 @@ _LABELS = (
 ).split()
 _TITLES = "title name itemname productname itemtitle movietitle headline".split()
 _A = {"user": "a user's", "item": "an item's"}
-# Words of a user's surroundings: such a column is not what is recommended.
+# Words of a user's context: such a column is not the recommended item.
 _AROUND = frozenset(
     "device site app ip geo country region city zip browser os referrer referer language locale model domain user page "
     "url session agent network carrier conn connection type category gender age".split()
@@ -40,7 +40,7 @@ _AROUND = frozenset(
 
 @dataclass(frozen=True)
 class Role:
-    """A column in a role; "" where there is none. `why` is a sentence for the reader."""
+    """A column in a role, or "" for none, and the reason as a sentence for the user."""
 
     column: str
     why: str
@@ -71,7 +71,7 @@ def guess_column_roles(
         events: the event log.
         items: the item table, or None.
         users: the user table, or None.
-        given: columns that are settled, by role (`user_id`, `item_id`, `timestamp`, `label`).
+        given: columns that the user has named, by role (`user_id`, `item_id`, `timestamp`, `label`).
 
     Raises:
         DataError: where no column can be the user's or the item's id, or a given one does not exist.
@@ -106,10 +106,10 @@ def _label(events: TableProfile, given: str) -> Role:
         if _is_binary(events.columns[name]) and events.columns[name].distinct == 2
     ]
     if not fit:
-        return Role("", "no column of 0 and 1 has the name of a label: every event counts as a positive")
+        return Role("", "no column of 0 and 1 has a usual name for a label: every event counts as a positive")
     shares = dict(events.columns[fit[0]].top)
     positive = shares.get("1", shares.get("true", 0.0))
-    return Role(fit[0], f"0 and 1 in every row, {format_percent(positive)} of them 1; the name says the rest")
+    return Role(fit[0], f"0 or 1 in every row, {format_percent(positive)} of them 1; a usual name for a label")
 
 
 def _is_binary(column: Profile) -> bool:
@@ -125,15 +125,15 @@ def _time(events: TableProfile, given: str, taken: set[str]) -> Role:
         if moment is None or name in taken or moment.first == moment.last:
             continue
         if moment.places:
-            return Role(name, f"whole numbers from {moment.first} to {moment.last}: places in an order, no calendar")
+            return Role(name, f"whole numbers from {moment.first} to {moment.last}: positions in an order, not dates")
         return Role(name, f"read as {moment.form}: {_day(moment.first)} to {_day(moment.last)}, UTC")
     if given:
-        raise DataError(f"--timestamp: column {given!r} does not read as times, or has one time only")
-    return Role("", "no column reads as times: the log has no order")
+        raise DataError(f"--timestamp: invalid column {given!r} (expected times, and more than one)")
+    return Role("", "no column can be read as times: the log has no order")
 
 
 def _counts(column: Profile) -> bool:
-    """Whether a column of numbers that happen to read as times is more likely an id or a quantity."""
+    """Tests whether a column of numbers that can be read as times is more likely an id or a quantity."""
     return column.numbers == column.present and not {"time", "date", "ts", "at", "day", "timestamp"} & set(
         column.tokens
     )
@@ -151,7 +151,7 @@ def _key(
     names: list[str],
     taken: set[str],
 ) -> Role:
-    """The column by which a side table tells of the events' ids."""
+    """Finds the column by which a side table joins the events' ids."""
     if table is None:
         return Role("", "")
     found = []
@@ -179,7 +179,7 @@ def _named(events: TableProfile, kind: str, names: list[str], taken: set[str]) -
 
 
 def _repeated(events: TableProfile, kind: str, taken: set[str], around: frozenset[str]) -> Role:
-    """Of the columns whose values come again, the one with the most."""
+    """Finds the column with the most distinct values, among those whose values repeat."""
     fit = [
         column
         for name, column in events.columns.items()
@@ -192,37 +192,37 @@ def _repeated(events: TableProfile, kind: str, taken: set[str], around: frozense
     if not fit:
         known = ", ".join(events.columns)
         raise DataError(
-            f"--events: no column can be the {kind}'s id (its values must come again); columns: {known}; "
-            f"say which with --{kind}_id"
+            f"--events: no column can be the {kind}'s id (its values must repeat); columns: {known}; "
+            f"name it with --{kind}_id"
         )
     best = max(fit, key=lambda column: column.distinct)
     return Role(
         best.name,
-        f"a guess: no column has a usual name for {_A[kind]} id, and of those whose values come again and that do not "
-        f"tell of the surroundings this has the most values; {format_distinct(best)}. Check it",
+        f"a guess: no column has a usual name for {_A[kind]} id; of the columns whose values repeat and that do not "
+        f"describe the context this has the most values; {format_distinct(best)}. Check it",
     )
 
 
 def _title(table: TableProfile, taken: set[str]) -> Role:
     for name in column_profile.match_names(_TITLES, table.columns):
         if name not in taken and table.columns[name].numbers < table.columns[name].present:
-            return Role(name, "a name to show to people")
+            return Role(name, "a name for display")
     return Role("", "")
 
 
 def format_percent(share: float) -> str:
-    """A share in words."""
+    """Formats a share as a percentage."""
     return f"{100 * share:.0f} %" if share in (0.0, 1.0) or 0.1 <= share < 0.995 else f"{100 * share:.2g} %"
 
 
 def format_distinct(column: Profile) -> str:
-    """How many values a column has."""
+    """Formats the number of distinct values of a column."""
     about = "" if column.exact else "about "
     return f"{about}{column.distinct:,} values in {column.present:,} rows"
 
 
 def format_dominant(column: Profile) -> str:
-    """A warning where one value has much of the rows; "" else."""
+    """Formats a warning where one value has a large share of the rows; "" otherwise."""
     if not column.top or column.top[0][1] < 0.3:
         return ""
     value, share = column.top[0]

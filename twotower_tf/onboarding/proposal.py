@@ -1,4 +1,4 @@
-"""A commented configuration from a person's own tables: `twotower init`."""
+"""Proposes a commented configuration for a user's tables: `twotower init`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from twotower_tf.tables.duckdb_engine import fetch_row
 from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.values import python_literal
 
-_LOOKED_AT = 1 << 30  # bytes of the log: enough to guess from
+_PROFILED_BYTES = 1 << 30  # of the log
 _MOST_BUCKETS = 10_000_000
 _VERSIONED = 0.9  # ids to rows, at most, of a table whose rows hold from a time on
 _FEWEST_DAYS = 4  # of directories, for a split by whole days
@@ -41,7 +41,7 @@ _BEFORE_WORDS = frozenset("past prior history avg mean last previous".split())
 
 @dataclass(frozen=True)
 class Line:
-    """One feature of the configuration, with what is known of its column."""
+    """One line of the configuration's code, and its comment."""
 
     code: str
     comment: str
@@ -49,19 +49,19 @@ class Line:
 
 @dataclass
 class Proposal:
-    """What the configuration will say.
+    """A proposed configuration.
 
     Attributes:
         root: directory that the paths are relative to.
         paths: of the tables, by field.
         roles: of the event log's columns.
         lines: the features of each side.
-        left_out: columns that are no features, and why.
-        notes: what a person should know first.
-        split: the split, as code, and why.
+        left_out: columns that are not features, with the reasons.
+        notes: for the top of the file.
+        split: code and reason of the split.
         batch_size: of the training.
-        evaluation: how the model is judged where the default does not fit, as code, and why.
-        more: further fields of the data, as code, and why.
+        evaluation: code and reason of the evaluation, where the default does not fit.
+        more: further fields of the data, with code and reason.
     """
 
     root: str
@@ -79,12 +79,12 @@ class Proposal:
 def propose_config(
     connection: duckdb.DuckDBPyConnection, paths: Mapping[str, str], given: Mapping[str, str]
 ) -> Proposal:
-    """Looks at the tables and decides.
+    """Profiles the tables and proposes a configuration.
 
     Args:
-        connection: where they are read into.
-        paths: of `events`, and of `items` and `users` where there are such, as a person writes them.
-        given: columns that are settled, by role.
+        connection: that the tables are read into.
+        paths: of `events`, and optionally of `items` and `users`, as the user writes them.
+        given: columns that the user has named, by role.
 
     Raises:
         DataError: for tables that cannot be read or have no columns for the ids.
@@ -98,7 +98,7 @@ def propose_config(
         sources = input_files.find_files(Path(root), relative[name], f"--{name}")
         some = _some(sources) if name == "events" else sources
         if len(some) < len(sources):
-            notes.append(f"Figures are of {len(some)} of the {len(sources)} files of the events.")
+            notes.append(f"The statistics cover {len(some)} of the {len(sources)} files of the events.")
         table = readers.read_table(connection, f"init_{name}", some, lambda column: True)
         if not table.rows:
             raise DataError(f"--{name}: {paths[name]}: no rows")
@@ -110,8 +110,8 @@ def propose_config(
     for side, table_profile, role in (("items", items, roles.item), ("users", users, roles.user)):
         if table_profile is not None and role.column not in table_profile.columns:
             proposal.notes.append(
-                f"{relative.pop(side)} has no column {role.column!r} by which it could be joined: it is left out. "
-                "Give the id one name in both tables."
+                f"{relative.pop(side)} has no column {role.column!r} to join it by: it is left out. "
+                "Give the id the same name in both tables."
             )
             items, users = (None, users) if side == "items" else (items, None)
     _tables_in_time(connection, proposal, items, users)
@@ -122,7 +122,7 @@ def propose_config(
 
 
 def find_common_root(paths: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-    """The directory that holds all tables, and the paths below it."""
+    """Finds the directory that contains all tables, and the paths below it."""
     given = {name: path for name, path in paths.items() if path}
     fixed = []
     for path in given.values():
@@ -132,22 +132,22 @@ def find_common_root(paths: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     common = fixed[0]
     while any(common not in (each, *each.parents) for each in fixed):
         if common == common.parent:
-            raise DataError("--items, --users: write all paths in one way, absolute or relative to one directory")
+            raise DataError("--items, --users: mixed paths (expected all absolute, or all relative to one directory)")
         common = common.parent
     return str(common), {name: str(Path(path).relative_to(common)) for name, path in given.items()}
 
 
 def _some(sources: Sequence[InputFile]) -> list[InputFile]:
-    """Files from all over the log, not much more of it than is needed."""
+    """Selects files evenly from the log, of about `_PROFILED_BYTES` in all."""
     total = sum(source.path.stat().st_size for source in sources)
-    every = max(1, -(-total // _LOOKED_AT))
+    every = max(1, -(-total // _PROFILED_BYTES))
     return list(sources[::every])
 
 
 def _tables_in_time(
     connection: duckdb.DuckDBPyConnection, proposal: Proposal, items: TableProfile | None, users: TableProfile | None
 ) -> None:
-    """A table that has several rows per id, each with a time of its own, is joined as of the event."""
+    """Proposes the time columns of tables that have several rows per id, each at another time."""
     roles = proposal.roles
     for name, table, role in (("items", items, roles.item), ("users", users, roles.user)):
         if table is None or not roles.time.column:
@@ -157,12 +157,12 @@ def _tables_in_time(
         if len(times) != 1 or key.distinct > _VERSIONED * key.present:
             continue
         if _pairs(connection, table, role.column, times[0]) > 0.99:
-            why = f"{key.present:,} rows of {key.distinct:,} ids: an event sees the one that held at its time"
+            why = f"{key.present:,} rows of {key.distinct:,} ids: an event is joined with the row valid at its time"
             proposal.more[f"{name}_time"] = Line(python_literal(times[0]), why)
 
 
 def _pairs(connection: duckdb.DuckDBPyConnection, profile: TableProfile, one_column: str, other: str) -> float:
-    """How many different pairs two columns have, as a share of the rows that have both."""
+    """Counts the distinct pairs of two columns, as a share of the rows that have both."""
     first, second = profile.table.text(one_column), profile.table.text(other)
     pairs, rows = fetch_row(
         connection,
@@ -173,7 +173,7 @@ def _pairs(connection: duckdb.DuckDBPyConnection, profile: TableProfile, one_col
 
 
 def _lists(connection: duckdb.DuckDBPyConnection, proposal: Proposal, events: TableProfile) -> None:
-    """A column of lists and one of places in them, where hardly a place stands twice in a list."""
+    """Proposes a column of lists and one of positions in them, where positions hardly repeat within a list."""
     roles = proposal.roles
     taken = {roles.user.column, roles.item.column, roles.time.column, roles.label.column}
     lists = [name for name in column_profile.match_names(_LISTS, events.columns) if name not in taken]
@@ -186,8 +186,8 @@ def _lists(connection: duckdb.DuckDBPyConnection, proposal: Proposal, events: Ta
     if _pairs(connection, events, group.name, place.name) > 0.99:
         why = f"{group.distinct:,} lists of {group.present / group.distinct:.1f} items; for SkipAbove() negatives"
         proposal.more["list_id"] = Line(python_literal(group.name), why)
-        proposal.more["position"] = Line(python_literal(place.name), "the place in the list, from the top")
-        proposal.left_out |= {group.name: "the list (data.list_id)", place.name: "the place in it (data.position)"}
+        proposal.more["position"] = Line(python_literal(place.name), "the position in the list, from the top")
+        proposal.left_out |= {group.name: "the list (data.list_id)", place.name: "the position in it (data.position)"}
 
 
 def _features(
@@ -220,13 +220,10 @@ def _features(
             proposal.left_out[name] = reason
             continue
         in_items = items is not None and name in items.columns
-        told = column_profile.measure_association(connection, events.table, roles.item.column, name)
-        about_item = (in_items or told > 0.8) and name not in RESERVED
-        why = (
-            f"; the item tells it in {guess_roles.format_percent(told)} of the cases"
-            if about_item and not in_items
-            else ""
-        )
+        predicted = column_profile.measure_association(connection, events.table, roles.item.column, name)
+        about_item = (in_items or predicted > 0.8) and name not in RESERVED
+        share = guess_roles.format_percent(predicted)
+        why = f"; the item predicts it in {share} of the cases" if about_item and not in_items else ""
         add["item" if about_item else "user"].append(_line(column, why))
     moment = events.moments.get(roles.time.column)
     if moment is not None and not moment.places:
@@ -236,19 +233,19 @@ def _features(
             add["user"].append(Line(f"Weekday({python_literal(roles.time.column)})", "of the event, UTC"))
     if roles.time.column and user.present > 1.5 * user.distinct:
         add["user"].append(
-            Line(f"History(of={python_literal(roles.item.column)}, length=50)", "what the user liked before the event")
+            Line(f"History(of={python_literal(roles.item.column)}, length=50)", "the user's positives before the event")
         )
 
 
 def _unfit(column: Profile, table: TableProfile | None, roles: Roles) -> str:
-    """Why a column is no feature whatever it means; "" where it may be one."""
+    """Returns the reason why a column cannot be a feature; "" where it may be one."""
     moment = table.moments.get(column.name) if table else None
     if not column.present:
         return "no value in any row"
     if column.distinct < 2 and column.missing < 0.01:
         return f"always {column.top[0][0]!r}"
     if column.name in RESERVED:
-        return "its name is that of a column of the catalogue: rename it to use it"
+        return "it has the name of a column of the catalogue: rename it to use it"
     if moment is not None and not moment.places and not _is_number(column):
         return "a time"
     if column.separator:
@@ -256,24 +253,22 @@ def _unfit(column: Profile, table: TableProfile | None, roles: Roles) -> str:
     if column.name == roles.title.column:
         return "shown as the item's name"
     if column.unique and not _is_real(column):
-        return (
-            f"{guess_roles.format_distinct(column)}: almost every row has its own, as ids of events and free texts do"
-        )
+        return f"{guess_roles.format_distinct(column)}: nearly unique per row, like an id of events or free text"
     if column.length > 60:
         return f"free text of {column.length:.0f} characters on average"
     return ""
 
 
 def _leaks(connection: duckdb.DuckDBPyConnection, events: TableProfile, column: Profile, roles: Roles) -> str:
-    """Why a column is likely known only after the event; "" where nothing says so."""
+    """Returns the reason why a column is likely known only after the event (a leak); "" where there is none."""
     if _AFTER_WORDS & set(column.tokens) and not _BEFORE_WORDS & set(column.tokens):
         if not any(re.fullmatch(r"\d+|d|h|\d+[dh]", token) for token in column.tokens):
-            return "by its name known only after the event"
+            return "known only after the event, by its name"
     if roles.label.column:
-        told = column_profile.measure_association(connection, events.table, column.name, roles.label.column)
-        if told > 0.9 and column.distinct < 0.5 * column.present:
-            share = guess_roles.format_percent(told)
-            return f"it tells the label ({share} of the cases that chance does not), so it is made after it"
+        predicted = column_profile.measure_association(connection, events.table, column.name, roles.label.column)
+        if predicted > 0.9 and column.distinct < 0.5 * column.present:
+            share = guess_roles.format_percent(predicted)
+            return f"it predicts the label (it avoids {share} of the errors of a constant guess): likely made after it"
     return ""
 
 
@@ -282,7 +277,7 @@ def _is_real(column: Profile) -> bool:
 
 
 def _is_number(column: Profile) -> bool:
-    """Whether a column is a quantity, and not a code in digits."""
+    """Tests whether a column is a quantity, and not a numeric code."""
     if column.numbers < column.present or column.distinct < 3:
         return False
     return _is_real(column) or (bool(_NUMBER_WORDS & set(column.tokens)) and "id" not in column.tokens)
@@ -334,9 +329,9 @@ def _choose_split(proposal: Proposal, events: TableProfile, sources: Sequence[In
             f"the directories have {span} days: the last is test, the one before it validation",
         )
     elif moment is None:
-        line = Line("RandomSplit(valid_fraction=0.1, test_fraction=0.1)", "without times only chance can part the log")
+        line = Line("RandomSplit(valid_fraction=0.1, test_fraction=0.1)", "without times the log is split at random")
     elif moment.places:
-        line = Line("LeaveLastOut()", "places are of each user: their last event is test, the one before it validation")
+        line = Line("LeaveLastOut()", "positions per user: the last event is test, the one before it validation")
     else:
         line = Line("TimeSplit(valid_fraction=0.1, test_fraction=0.1)", "the last tenth of the log is test")
     proposal.split = line
@@ -345,13 +340,13 @@ def _choose_split(proposal: Proposal, events: TableProfile, sources: Sequence[In
     if user.top and user.top[0][1] > 0.3:
         proposal.evaluation = Line(
             'EvaluationConfig(query="event", exclude_seen=False)',
-            f"{user.top[0][0]!r} is many users at once: what it has seen tells nothing of the next one",
+            f"{user.top[0][0]!r} stands for many users: the items that one has seen are not those of the next",
         )
     if user.present < 2 * user.distinct:
-        proposal.notes.append("Most users have a single event: there is little to learn of each, and no history.")
+        proposal.notes.append("Most users have a single event: there is little to learn about each, and no history.")
 
 
 def _days_between(partitions: Collection[date | None]) -> int:
-    """From the first day to the last, both included."""
+    """Counts the days from the first to the last, both included."""
     found = sorted(day for day in partitions if day is not None)
     return (found[-1] - found[0]).days + 1

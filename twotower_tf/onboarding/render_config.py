@@ -1,4 +1,4 @@
-"""A proposed configuration as a commented Python file."""
+"""Renders a proposed configuration as a commented Python file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twotower_tf.tables.values import python_literal
 
 
 def render_proposal(proposal: Proposal, name: str, where: str) -> str:
-    """The configuration file: `name` of the experiment, `where` it will stand."""
+    """Renders the configuration file of the experiment `name`, for the path `where`."""
     roles, evaluation = proposal.roles, proposal.evaluation.code
     classes = {re.match(r"\w+", line.code).group() for side in proposal.lines.values() for line in side}  # type: ignore[union-attr]
     classes |= {"DataConfig", "ExperimentConfig", "InBatch", "InBatchSoftmax", "SamplingConfig", "TrainConfig"}
@@ -28,7 +28,7 @@ def render_proposal(proposal: Proposal, name: str, where: str) -> str:
     data += [("split", proposal.split.code, proposal.split.comment)]
     notes = [
         *proposal.notes,
-        "Everything below is a guess from the data, to be read once. Change what you know better.",
+        "All values below are guesses from the data. Check them, and correct them where you know better.",
     ]
     lines = [
         f'"""Proposed by `twotower init` from {_plain(", ".join(proposal.paths.values()))}.',
@@ -57,7 +57,7 @@ def render_proposal(proposal: Proposal, name: str, where: str) -> str:
         lines += _commented((f"            {line.code},", line.comment) for line in proposal.lines[side])
         lines += ["        ),"]
     if proposal.left_out:
-        lines += ["        # Columns that are no features:"]
+        lines += ["        # Columns that are not features:"]
         lines += [_wrapped(f"{column}: {reason}", "        #   ") for column, reason in proposal.left_out.items()]
     lines += [
         "        sampling=SamplingConfig(negatives=(InBatch(),)),",
@@ -73,12 +73,12 @@ def render_proposal(proposal: Proposal, name: str, where: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that may stand in a docstring."""
+    """Replaces the parts of a text that would end a docstring."""
     return text.replace("\\", "/").replace('"""', "'''")
 
 
 def _commented(pairs: Iterable[tuple[str, str]]) -> list[str]:
-    """Lines with their comments behind them, or above where both are too long for one line."""
+    """Formats lines with their comments at the end, or above where both are too long for one line."""
     found = []
     for code, comment in pairs:
         clean = " ".join(comment.split())

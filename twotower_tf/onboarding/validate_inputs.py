@@ -1,7 +1,7 @@
-"""Every input file against the configuration before anything runs: all problems at once.
+"""Validates every input file against the configuration and reports all problems at once.
 
-Each file is looked at whole as far as its shape goes (compression, header, schema); of its rows a sample is read by the
-very steps of the preparation. A row that these would set aside is a problem here.
+The structure of each file (compression, header, schema) is checked as a whole; a sample of its rows is read by the
+steps of the preparation. A row that these would set aside is a problem here.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from twotower_tf.tables import input_files, input_table, quarantine, readers, ro
 from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.readers import parquet
 
-_TOLD = 5  # rows of one reason and file
+_REPORTED = 5  # rows of one reason and file
 
 
 @dataclass
 class Report:
-    """What was found.
+    """Result of the validation.
 
     Attributes:
         problems: one line each, with file and line or column.
-        notes: what is worth knowing and stops nothing.
-        files: number of files looked at, by table.
-        rows: number of rows looked at, by table.
+        notes: remarks that are not problems.
+        files: number of files checked, by table.
+        rows: number of rows checked, by table.
     """
 
     problems: list[str] = field(default_factory=list)
@@ -46,13 +46,13 @@ class Report:
 def validate_tables(
     connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, directory: Path, progress: Progress = silent
 ) -> Report:
-    """Looks at every file of the configuration.
+    """Checks every file of the configuration.
 
     Args:
-        connection: where samples are read into.
+        connection: that samples are read into.
         config: the experiment.
-        directory: for small files; it is the caller's to remove.
-        progress: told of each file.
+        directory: for small files; the caller removes it.
+        progress: called for each file.
     """
     report = Report()
     found: dict[str, list[InputFile]] = {}
@@ -83,7 +83,7 @@ def validate_tables(
 
 
 def _shapes(config: ExperimentConfig, name: str, sources: list[InputFile], report: Report) -> None:
-    """Schemas against each other; drops files that no other can be read with."""
+    """Checks schemas against each other; drops files that cannot be read with the others."""
     if not sources:
         return
     if sources[0].suffix in input_files.PARQUET:
@@ -102,7 +102,7 @@ def _shapes(config: ExperimentConfig, name: str, sources: list[InputFile], repor
     known = {column for head in heads.values() if head for column in head[0]}
     for field_name, column in schema.list_required_columns(config).items():
         lacking = [source for source, head in heads.items() if head and column not in head[0]]
-        if column in known:  # the first of them is told with the other columns
+        if column in known:  # the first of them is reported with the other columns
             report.problems += [
                 f"{field_name}: {source} has no column {column!r}, unlike other files of data.events"
                 for source in lacking[1:]
@@ -170,16 +170,16 @@ def _malformed(
     rejected: dict[str, list[tuple[int, str]]],
     report: Report,
 ) -> None:
-    """Rows that the preparation would set aside, the first few of each file and reason."""
-    told: dict[tuple[str, str], list[str]] = {}
+    """Reports rows that the preparation would set aside, the first few of each file and reason."""
+    found: dict[tuple[str, str], list[str]] = {}
     for table in read:
         if table is None:
             continue
         entries: list[dict[str, Any]] = quarantine.build_entries(connection, table, rejected.get(table.name, []))
         for entry in entries:
             kind = entry["reason"].split("'")[0]
-            told.setdefault((entry["file"], kind), []).append(f"{quarantine.format_place(entry)}: {entry['reason']}")
-    for (file, _), lines in told.items():
-        report.problems += lines[:_TOLD]
-        if len(lines) > _TOLD:
-            report.problems.append(f"{file}: {len(lines) - _TOLD} more rows like the last in the sample")
+            found.setdefault((entry["file"], kind), []).append(f"{quarantine.format_place(entry)}: {entry['reason']}")
+    for (file, _), lines in found.items():
+        report.problems += lines[:_REPORTED]
+        if len(lines) > _REPORTED:
+            report.problems.append(f"{file}: {len(lines) - _REPORTED} more rows like the last in the sample")
