@@ -182,7 +182,7 @@ REFUSED = {
     "no id": (
         ["--events=two.csv"],
         "--events: no column can be the user's id (its values must repeat); columns: k, v, when; "
-        "say which with --user_id",
+        "name it with --user_id",
     ),
     "no time": (
         ["--events=one.csv", "--timestamp=user"],
