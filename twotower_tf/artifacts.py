@@ -15,13 +15,13 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from twotower_tf import locks
-from twotower_tf.errors import ArtifactError, DataError
+from twotower_tf.errors import ArtifactError
 
 UNFINISHED = ".tmp-"
 _UNIQUE = 12  # hexadecimal digits at the end of a temporary name
@@ -293,27 +293,6 @@ def remove_unfinished(directory: Path, name: str = "") -> bool:
         else:
             leftover.unlink(missing_ok=True)
     return in_use
-
-
-def check_replaceable(output: Path, names: Collection[str], mark: str, kind: str) -> None:
-    """Checks that a directory is missing, empty, or an earlier output of the same kind.
-
-    An output of the `kind` always has the entry `mark`, and no entries but `names`.
-
-    Raises:
-        DataError: where writing would delete other files.
-    """
-    if not output.exists():
-        return
-    if not output.is_dir():
-        raise DataError(f"--output: invalid directory '{output}' (it is a file); choose an empty or new directory")
-    found = {path.name for path in output.iterdir()}
-    foreign = sorted(found - set(names) if mark in found else found)
-    if foreign:
-        raise DataError(
-            f"--output: invalid directory '{output}' (it has {foreign[0]!r}, which does not belong to {kind} and would "
-            "be deleted); choose an empty or new directory"
-        )
 
 
 def write_text(path: Path, text: str) -> None:

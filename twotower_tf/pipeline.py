@@ -104,7 +104,7 @@ class Pipeline:
         if self._held:
             yield
             return
-        with run_lock.working(self.run_dir, create=create):
+        with run_lock.hold_run(self.run_dir, create=create):
             self._held = True
             try:
                 yield
@@ -149,8 +149,8 @@ class Pipeline:
                 return PrepareResult.read(self.run_dir, Prepared.open(self.run_dir).manifest, skipped=True)
             stages.begin("prepare", key)
             run_stages.remove_figures(RunPaths(self.run_dir))
-            with run_lock.reading(since, own=self.run_dir):
-                manifest: dict[str, Any] = preparation.prepare(
+            with run_lock.read_run(since, own=self.run_dir):
+                manifest: dict[str, Any] = preparation.prepare_log(
                     self.config,
                     self.run_dir,
                     memory_limit=memory_limit,
@@ -203,7 +203,7 @@ class Pipeline:
             validate = make_validator(self.config, prepared, EncodedData(self.config, prepared))
             stages.begin("train", key)
             run_stages.remove_figures(paths)
-            with run_lock.reading(warm_start, own=self.run_dir):
+            with run_lock.read_run(warm_start, own=self.run_dir):
                 figures: dict[str, Any] = training_loop.train(
                     self.config,
                     self.run_dir,

@@ -18,8 +18,7 @@ from twotower_tf.artifacts import PreparedPaths, RunPaths
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.errors import ConfigError
 from twotower_tf.prepare import schema
-from twotower_tf.run_lock import check_new
-from twotower_tf.tables import input_files
+from twotower_tf.run_lock import check_new_run
 
 SCHEMA_VERSION = 1
 STAGES = ("prepare", "train", "evaluate", "export")
@@ -96,7 +95,7 @@ def adopt_config(run_dir: Path, config: ExperimentConfig, *, overwrite: bool, re
     """
     paths = RunPaths(run_dir)
     if not paths.config.exists():
-        check_new(run_dir)
+        check_new_run(run_dir)
     elif paths.checkpoints.exists():
         changed = list_differences(configuration.load_run(run_dir), config, "prepare", "train")
         if resume:
@@ -217,7 +216,7 @@ def preparation_inputs(config: ExperimentConfig, since: str) -> dict[str, Any]:
     Raises:
         DataError: where an input file is missing.
     """
-    sources = [source for table in schema.TABLES for source in input_files.find_table(config.data, table)]
+    sources = [source for table in schema.TABLES for source in schema.find_table(config.data, table)]
     stats = [(source.name, source.path.stat()) for source in sources]
     found: dict[str, Any] = {"inputs": [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]}
     if since:

@@ -54,7 +54,7 @@ def run(values: FlagValues) -> None:
         with pipeline.working(create=True):
             pipeline.adopt_config()
             if not (log / "truth.npz").exists():
-                synthetic.synthesize(log, progress=show)
+                synthetic.write_synthetic_log(log, progress=show)
             print(format_rows(pipeline.prepare()))
             print(format_training(pipeline.train()))
             result = pipeline.evaluate()

@@ -30,7 +30,7 @@ def run(values: FlagValues) -> None:
     from twotower_tf.report import samples_page
 
     run_dir = Path(values.run_dir)
-    with run_lock.reading(run_dir):
+    with run_lock.read_run(run_dir):
         recorded, config = run_stages.read_configs(run_dir, values.config, values.set)
         print(format_samples(samples_page.write_samples(config, recorded, run_dir)))
     print(f"\n{run_dir / 'samples.html'}")

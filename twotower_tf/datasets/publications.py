@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from twotower_tf import artifacts
-from twotower_tf.artifacts import check_replaceable
 from twotower_tf.datasets import avazu_log, interaction_lists, movielens
 from twotower_tf.datasets.download import Archive, download_archive, extract_archive
 from twotower_tf.errors import ConfigError, DataError, unknown_name
+from twotower_tf.output_directory import check_replaceable
 from twotower_tf.progress import Progress, silent
 
 TABLES = ("events.parquet", "items.parquet", "users.parquet")

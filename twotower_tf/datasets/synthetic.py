@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 from pyarrow import csv, parquet
 
 from twotower_tf import artifacts
-from twotower_tf.artifacts import check_replaceable
 from twotower_tf.datasets import synthetic_world as world
 from twotower_tf.errors import ConfigError
+from twotower_tf.output_directory import check_replaceable
 from twotower_tf.progress import Progress, silent
 
 CHUNK_EVENTS = 1_000_000  # events in memory at once; a file part of each day holds one chunk's
