@@ -23,8 +23,8 @@ from pathlib import Path
 from twotower_tf import artifacts, locks
 path = Path(sys.argv[2])
 holding = {
-    "working": lambda: locks.working(path),
-    "reading": lambda: locks.working(path, shared=True),
+    "working": lambda: locks.hold_directory(path),
+    "reading": lambda: locks.hold_directory(path, shared=True),
     "directory": lambda: artifacts.atomic_directory(path),
     "file": lambda: artifacts.atomic_file(path),
 }
@@ -98,7 +98,7 @@ def test_writers_in_turn_never_work_together(tmp_path: Path) -> None:
         "place, mark, done = Path(sys.argv[1]), Path(sys.argv[1]) / 'mark', 0\n"
         "while done < 60:\n"
         "    try:\n"
-        "        with locks.working(place):\n"
+        "        with locks.hold_directory(place):\n"
         "            mark.open('x').close()\n"
         "            time.sleep(0.0005)\n"
         "            mark.unlink()\n"

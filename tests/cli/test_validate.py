@@ -137,7 +137,7 @@ CASES: dict[str, tuple[Spoil, str, list[str]]] = {
         ],
         "",
         [
-            "user_features: column 'age': 7 of 7 values are no finite number; e.g. 'x' at log/a.csv:2; "
+            "user_features: column 'age': 7 of 7 values are not finite numbers; e.g. 'x' at log/a.csv:2; "
             "use Hash for categories",
             "data.timestamp: column 'timestamp': 7 of 7 values are no time; e.g. 'noon' at log/a.csv:2; "
             "set data.timestamp_format to their strptime form",
@@ -179,7 +179,7 @@ CASES: dict[str, tuple[Spoil, str, list[str]]] = {
     "a day that is none": (
         lambda root: write(root / "log" / "dt=soon" / "a.csv", HEADER, *rows(3)),
         "split=DateSplit(train_days=3)",
-        ["log/dt=soon/a.csv: dt=soon names no day; write it as dt=20260131"],
+        ["log/dt=soon/a.csv: dt: invalid day 'soon' (expected e.g. dt=20260131)"],
     ),
 }
 

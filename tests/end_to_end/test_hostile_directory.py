@@ -97,7 +97,7 @@ def test_python_3_10_that_knows_no_safe_path(hostile, monkeypatch):
         "    interpreter._safe = lambda: {}\n"
         "    interpreter.sys = type('', (), {'version_info': (3, 10)})\n"
         "    context = multiprocessing.get_context('spawn')\n"
-        "    with interpreter.spawning({}):\n"
+        "    with interpreter.spawn_with({}):\n"
         "        process = context.Process(target=exec, args=(CODE,))\n"
         "        process.start()\n"
         "    process.join()\n"
@@ -116,8 +116,8 @@ def test_python_workers_of_spark(hostile):
         pytest.skip("needs Java")
     script = hostile / "session.py"
     script.write_text(
-        "from twotower_tf.prepare.spark.spark_session import SparkOptions, start\n"
-        "context = start(SparkOptions(master='local[1]')).sparkContext\n"
+        "from twotower_tf.prepare.spark.spark_session import SparkOptions, start_session\n"
+        "context = start_session(SparkOptions(master='local[1]')).sparkContext\n"
         "print(context.parallelize([1], 1).map(lambda one: __import__('queue').__file__).collect()[0])\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -153,7 +153,7 @@ def test_malformed_rows_are_set_aside_and_types_are_kept(tmp_path):
         ),
         (
             "sku,brand,tags,price\na,x,1,cheap\n",
-            "item_features: column 'price': 1 of 1 values are no finite number; e.g. 'cheap' at {0}/items.csv:2",
+            "item_features: column 'price': 1 of 1 values are not finite numbers; e.g. 'cheap' at {0}/items.csv:2",
         ),
     ],
 )

@@ -179,7 +179,7 @@ def test_nested_values_are_refused_where_they_are_used(tmp_path: Path, kind: str
     config = experiment(tmp_path, events="events.parquet", split=RandomSplit(0, 0))
     prepare_log(config, tmp_path / "run")
     config = dataclasses.replace(config, user_features=(Hash("x", buckets=10),))
-    message = r"^user_features: column 'x' in events\.parquet is .*; one value, or a list of values, is expected$"
+    message = r"^user_features: column 'x' in events\.parquet: invalid type .* .expected a value or a list of values.$"
     with pytest.raises(DataError, match=message):
         prepare_log(config, tmp_path / "again")
 

@@ -140,14 +140,14 @@ REFUSED: dict[str, tuple[dict[str, list[str]], DateSplit, dict[str, Any], str]] 
         FIVE,
         DateSplit(3, until="20250101"),
         {},
-        "data.split: no directory of data.events lies in its days, 2024-12-28 to 2025-01-01; "
-        "there are 2026-01-01 to 2026-01-05",
+        "data.split: no directory of data.events is within its days, 2024-12-28 to 2025-01-01; "
+        "found 2026-01-01 to 2026-01-05",
     ),
     "a directory that is no day": (
         FIVE | {"latest": ["u,x,1"]},
         DateSplit(3),
         {},
-        "log/dt=latest/part-0.csv: dt=latest names no day; write it as dt=20260131",
+        "log/dt=latest/part-0.csv: dt: invalid day 'latest' (expected e.g. dt=20260131)",
     ),
     "neither time nor directories": (
         {"all": ["u,x,1"]},

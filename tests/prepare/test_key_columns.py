@@ -122,12 +122,12 @@ REFUSALS = {
     "weight": ({"weight": "prize * 2"}, r"^data\.weight: unknown column 'prize'; did you mean 'price'\?"),
     "weights of which most are none": (
         {"weight": "CASE click WHEN 1 THEN 3 END"},
-        r"^data\.weight: 'CASE click WHEN 1 THEN 3 END': 3 of 4 weights are no number of at least 0; "
+        r"^data\.weight: 'CASE click WHEN 1 THEN 3 END': 3 of 4 weights are not numbers of at least 0; "
         r"e\.g\. weight: no value at events\.csv:3$",
     ),
     "places of which most are none": (
         {"list_id": "request", "position": "action"},
-        r"^data\.position: column 'action': 4 of 4 values are no number; e\.g\. 'hide' at events\.csv:2$",
+        r"^data\.position: column 'action': 4 of 4 values are not numbers; e\.g\. 'hide' at events\.csv:2$",
     ),
     "no such list": (
         {"list_id": "requst", "position": "place"},

@@ -21,11 +21,11 @@ SCRIPT = """
 import itertools, os, signal, sys
 from pathlib import Path
 from twotower_tf import config as configuration
-from twotower_tf.data import examples
-from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare import training_rows
+from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
 
-examples.part_rows = lambda columns: 1 << 12
+training_rows.part_rows = lambda columns: 1 << 12
 config, run_dir, last = configuration.load(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 reports = itertools.count()
 
@@ -34,7 +34,7 @@ def progress(stage, done, total):
         os.kill(os.getpid(), signal.SIGKILL)
 
 since = Path(sys.argv[4]) if len(sys.argv) > 4 else None
-prepare(config, run_dir, since=since, progress=progress)
+prepare_log(config, run_dir, since=since, progress=progress)
 if last >= 0:
     from twotower_tf.features.encode_rows import encode
     encode(config, Prepared.open(run_dir), progress)

@@ -114,7 +114,7 @@ def test_columns_that_differ_in_case_are_told_apart_or_refused() -> None:
     assert faults("Ab aB", "ab = 1")[0] == [
         "data.positive: columns 'Ab', 'aB' differ in case only; SQL needs other names"
     ]
-    own = "data.positive: column '__label' has a name that twotower uses itself; rename it"
+    own = "data.positive: column '__label' has a name that twotower uses internally; rename it"
     assert faults("a __label", "__label = 1")[0] == [own]
 
 

@@ -220,7 +220,7 @@ UNUSABLE: dict[str, tuple[str, dict[str, Any], str]] = {
     "no predicate": (
         GOOD,
         {"exclude": "time >"},
-        "data.exclude: 'time >' cannot be evaluated: Parser Error: syntax error",
+        "data.exclude: invalid expression 'time >' (syntax error",
     ),
     "no record": (
         "user,item,time,label\na;x;1;1\n",
@@ -232,11 +232,11 @@ UNUSABLE: dict[str, tuple[str, dict[str, Any], str]] = {
         {"exclude": "time > 0"},
         "data.events: events.csv: no row can be used: 2 excluded by data.exclude, 0 malformed",
     ),
-    "no trained item": (GOOD, {"positive": "time > 9"}, "data.split: no positive is left to train on"),
+    "no trained item": (GOOD, {"positive": "time > 9"}, "data.split: no positive is left for training"),
     "one time": (
         "user,item,time,label\na,x,1,1\na,y,1,1\n",
         {"split": TimeSplit()},
-        "data.split: TimeSplit cannot part a log in which every row has the same time",
+        "data.split: TimeSplit cannot divide a log in which every row has the same time",
     ),
     "item table without the id": (
         GOOD,
@@ -314,6 +314,6 @@ def test_a_column_of_numbers_that_has_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         prepare_log(config, tmp_path / "run")
     assert str(error.value) == (
-        "item_features: column 'price': 2 of 3 values are no finite number; e.g. '12 EUR' at items.csv:2; "
+        "item_features: column 'price': 2 of 3 values are not finite numbers; e.g. '12 EUR' at items.csv:2; "
         "use Hash for categories"
     )

@@ -1,12 +1,12 @@
-"""Who and what the log is about: the tables of users and items, numbered in the order of their ids.
+"""Builds the user and item tables, numbered in the order of their ids.
 
-The catalogue keeps every item of the item table and every item of a used event. A column of the item table has the
-value of the item's latest row there (by `items_time`, as of the preparation, or by the event's time column where the
-table has it, then by place); a column that only the events carry has the value of the item's latest used event, whose
-time is `last_event`. Users are those with a used event, and have their latest values in the same way: where the events
-carry a user's column, that of the latest used event.
+The catalogue has every item of the item table and every item of a used event. A column of the item table has the value
+of the item's latest row there (by `items_time`, as of the preparation, or by the event's time column where the table
+has it, then by place); a column that only the events have has the value of the item's latest used event, whose time is
+`last_event`. Users are those with a used event, with their latest values in the same way: where the events have a
+user's column, that of the latest used event.
 
-A run that continues a previous one carries both on: a value stays where neither table nor log has a newer one.
+A run that continues a previous one keeps its values where neither table nor log has a newer one.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from twotower_tf.tables.values import text_sql
 
 @dataclass(frozen=True)
 class TableCounts:
-    """What became of a table's rows.
+    """Counts of a table's rows.
 
-    Used are the latest of each id, or of each id and time where rows hold from a time on; duplicates are the others;
+    Used are the latest of each id, or of each id and time where the table has a time column; duplicates are the others;
     quarantined are malformed ones and those without a usable id or time.
     """
 
@@ -57,14 +57,14 @@ def create_latest_rows(
         connection: where the table is.
         table: of items or users.
         id_column: its column of ids.
-        event_time: the log's time column, which decides what is latest where the table has a usable one of that name.
+        event_time: the log's time column, which orders the rows where the table has a usable one of that name.
         name: "item" or "user".
-        since: the column with the time from which a row holds, or "". With it `{name}_rows` is created too: id, place
-            and ts (epoch microseconds) of every id's latest row at each time.
-        now: epoch seconds; rows that hold from a later time on are in no `{name}_latest`. None: all may be.
+        since: the column with the time from which a row is valid, or "". With it `{name}_rows` is created too: id,
+            place and ts (epoch microseconds) of every id's latest row at each time.
+        now: epoch seconds; rows that become valid later are not in `{name}_latest`. None keeps all.
 
     Returns:
-        The counts, and (place, reason) of rows whose id, or time in `since`, cannot be used.
+        the counts, and (place, reason) of rows whose id, or time in `since`, cannot be used.
 
     Raises:
         DataError: where most times in `since` cannot be read.
@@ -156,9 +156,9 @@ def create_items_query(
     inputs: Inputs,
     previous: Mapping[str, Column] | None = None,
 ) -> str:
-    """Creates `item_events` (each item's latest used event) and gives the SQL of `items.parquet`.
+    """Creates `item_events` (each item's latest used event) and returns the SQL of `items.parquet`.
 
-    `previous` has the columns of `previous_items` (`g`): its values stay where neither table nor log has a newer one.
+    `previous` has the columns of `previous_items` (`g`): its values are kept where neither table nor log has newer.
     """
     _latest_events(connection, "item")
     connection.execute(
@@ -208,10 +208,10 @@ def create_items_query(
 
 
 def create_users_query(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> str:
-    """Creates `user_events` (each user's latest used event) and gives the SQL of `users.parquet`.
+    """Creates `user_events` (each user's latest used event) and returns the SQL of `users.parquet`.
 
     A source column NAME of the user features is `user.NAME` there, as in the examples. Where a previous run is
-    continued, the values of `previous_users` (`g`) stay where neither table nor log has a newer one.
+    continued, the values of `previous_users` (`g`) are kept where neither table nor log has newer.
     """
     _latest_events(connection, "user")
     values: dict[str, str] = {}
@@ -238,7 +238,7 @@ def create_users_query(connection: duckdb.DuckDBPyConnection, inputs: Inputs) ->
 
 
 _BEFORE_ALL = -(1 << 62)  # the time of an event without one
-# a previous run's latest event is later than this one's; of one second the new one counts
+# the previous run's latest event is later than this one's; within the same second the new one counts
 _NO_NEWER_EVENT = (
     f"(last.place IS NULL OR coalesce({timestamps.seconds_sql('last.ts')}, {_BEFORE_ALL}) < "
     f"coalesce(g.last_event, {_BEFORE_ALL}))"
@@ -259,12 +259,12 @@ def _latest_events(connection: duckdb.DuckDBPyConnection, side: Side) -> None:
 
 
 def _clashes(previous: Column | None, kind: str) -> bool:
-    """Whether a column's values had a type that does not go with the one they have now."""
+    """Tests whether the previous type of a column's values is incompatible with the present one."""
     return previous is not None and previous.kind != kind and {previous.kind, kind} != {"BIGINT", "DOUBLE"}
 
 
 def _before(previous: Column | None, kind: str) -> str:
-    """SQL of a column's previous value, as text where `kind` is."""
+    """Returns SQL of a column's previous value, as text where `kind` is text."""
     if previous is None:
         return "NULL"
     return text_sql(f"g.{previous.identifier}", previous.kind) if kind == "VARCHAR" else f"g.{previous.identifier}"

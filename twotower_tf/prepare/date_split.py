@@ -1,4 +1,4 @@
-"""Whole days: which ones a `DateSplit` takes, which files can hold them, and which split a day belongs to.
+"""Splits a log by whole days (`DateSplit`): the days of each split, and the files that can contain them.
 
 The window ends with `until`, or with the newest day: that of the newest `dt=YYYYMMDD/` directory, or else of the newest
 event. A row's day is the UTC date of its time, or, in a log without times, its `dt`. Directories outside the window are
@@ -37,7 +37,7 @@ class Window:
         return self.last - timedelta(days=days - 1)
 
     def sql(self, day: str) -> str:
-        """SQL of `train`, `valid` or `test` for a day counted from 1970-01-01; NULL outside the window."""
+        """Returns SQL of `train`, `valid` or `test` for a day counted from 1970-01-01; NULL outside the window."""
         last = (self.last - _EPOCH).days
         test = last - self.split.test_days + 1
         valid = test - self.split.valid_days
@@ -49,7 +49,7 @@ class Window:
 
 
 def parse_day(text: str) -> date | None:
-    """The day that `YYYYMMDD` or `YYYY-MM-DD` names; None where it names none."""
+    """Parses a day written as `YYYYMMDD` or `YYYY-MM-DD`; None for any other text."""
     form = "%Y-%m-%d" if "-" in text else "%Y%m%d"
     try:
         return datetime.strptime(text, form).date()
@@ -58,33 +58,33 @@ def parse_day(text: str) -> date | None:
 
 
 def time_day_sql(seconds: str) -> str:
-    """SQL: the day of epoch seconds, counted from 1970-01-01."""
+    """Returns SQL for the day of epoch seconds, counted from 1970-01-01."""
     return f"CAST(floor({seconds} / {SECONDS}.0) AS BIGINT)"
 
 
 def partition_day_sql(text: str) -> str:
-    """SQL: the day that a `dt` names, counted from 1970-01-01; NULL where it names none."""
+    """Returns SQL for the day of a `dt`, counted from 1970-01-01; NULL for an invalid day."""
     parsed = f"try_strptime(replace({text}, '-', ''), '%Y%m%d')"
     return f"CAST(floor(epoch({parsed}) / {SECONDS}.0) AS BIGINT)"
 
 
 def partition_day(source: InputFile) -> date | None:
-    """The day of the `dt=` directory above a file; None where there is none.
+    """Returns the day of the `dt=` directory above a file; None where there is none.
 
     Raises:
-        DataError: where the directory names no day.
+        DataError: for an invalid day.
     """
     text = dict(source.partition).get(PARTITION)
     if text is None:
         return None
     day = parse_day(text)
     if day is None:
-        raise DataError(f"{source.name}: {PARTITION}={text} names no day; write it as {PARTITION}=20260131")
+        raise DataError(f"{source.name}: {PARTITION}: invalid day {text!r} (expected e.g. {PARTITION}=20260131)")
     return day
 
 
 def find_window(split: DateSplit, sources: Sequence[InputFile], newest: int | None = None) -> Window | None:
-    """The window of a log; None where only its events can tell the last day, and `newest` does not.
+    """Finds the window of a log; None where it depends on the newest event, and `newest` is None.
 
     Args:
         split: of the configuration.
@@ -101,7 +101,7 @@ def find_window(split: DateSplit, sources: Sequence[InputFile], newest: int | No
 
 
 def select_files(split: DateSplit, sources: Sequence[InputFile]) -> list[InputFile]:
-    """The files that can hold days of the window.
+    """Selects the files that can contain days of the window.
 
     Raises:
         DataError: where there is none.
@@ -116,7 +116,7 @@ def select_files(split: DateSplit, sources: Sequence[InputFile]) -> list[InputFi
     if not kept:
         known = sorted(day for day in days if day)
         raise DataError(
-            f"data.split: no directory of data.events lies in its days, {bounds.first} to {bounds.last}; "
-            f"there are {known[0]} to {known[-1]}"
+            f"data.split: no directory of data.events is within its days, {bounds.first} to {bounds.last}; "
+            f"found {known[0]} to {known[-1]}"
         )
     return kept

@@ -1,11 +1,17 @@
-"""What a user did strictly before an event.
+"""Computes histories (a user's positives strictly before an event) and the row versions that are valid at an event.
 
-A user's positives stand in one array, ordered by time and place in the log; an event's history is a slice of it. The
-array `train` has the training positives and serves training and validation rows; `seen` has the validation positives
-too and serves test rows. A slice starts with the user's first position and ends before the first positive that is not
-strictly earlier than the event: events at the same time do not know each other. Without a time column the slice is all
-of the user's positives in the array. An event without a time, in a log that has times, has no history and is in
-nobody's.
+A user's positives are one array, ordered by time and place in the log; an event's history is a slice of it. The array
+`train` has the training positives, for training and validation rows; `seen` has the validation positives too, for test
+rows. A slice starts with the user's first position and ends before the first positive that is not strictly earlier than
+the event: events at the same time are in none of each other's histories. Without a time column the slice is all of the
+user's positives in the array. An event without a time, in a log that has times, has no history and is in no history.
+
+Without a time column an id has one row in its table, the latest. With one (`items_time`, `users_time`) an event is
+joined with the latest row whose time is at or before its own, so that no later value enters a training row; of rows at
+the same time the last in the file counts. An event before the first row is joined with none. An event without a time is
+joined with no user row, but with the item version at time 0, its time in training.
+
+A user without any row has the latest values of the previous run (`prepare --since`), where there is one.
 """
 
 from __future__ import annotations
@@ -26,12 +32,12 @@ _MEMBERS = {"train": "split = 0", "seen": "split <= 1"}
 def count_positives(connection: duckdb.DuckDBPyConnection, past: str = "") -> None:
     """Creates `positives` and `user_counts`.
 
-    `positives` has user_row, item_row, ts (epoch microseconds), place and split of what can be in a history.
+    `positives` has user_row, item_row, ts (epoch microseconds), place and split of events that can be in a history.
     `user_counts` has user_row, user_id, the user's positives and their first positions in both arrays.
 
     Args:
         connection: with `split_events` and `users`.
-        past: a table like `positives` of an earlier run, whose rows stand before all others, or "".
+        past: a table like `positives` of a previous run, whose rows are before all others, or "".
     """
     counts = ", ".join(f"count(*) FILTER ({member}) AS {which}_count" for which, member in _MEMBERS.items())
     known = ", ".join(f"coalesce({which}_count, 0) AS {which}_count" for which in _MEMBERS)
@@ -54,7 +60,7 @@ def count_positives(connection: duckdb.DuckDBPyConnection, past: str = "") -> No
 
 
 def write_sequences(connection: duckdb.DuckDBPyConnection, root: Path, past: str = "") -> None:
-    """Writes the arrays and, per user, where each one's part begins; and all positives, for a run that continues."""
+    """Writes the arrays, the start of each user's part, and all positives for a run that continues this one."""
     paths = PreparedPaths(root)
     continued = f" UNION ALL SELECT user_row, item_row, ts, place FROM {past}" if past else ""
     parquet_parts.write_parts(
@@ -89,9 +95,9 @@ def create_rows_with_history(
 ) -> None:
     """Creates `rows_with_history` from `split_events`, in the order of split, time and place.
 
-    The columns: those of `split_events` (of which `keys` are not always there), `history_start`, `history_end`, and for
-    each of `versions` ("user", "item"; with times or not) the place of the table's row that holds at the event
-    (`user_at`, `item_at`).
+    Its columns: those of `split_events` (with the optional `keys`), `history_start`, `history_end`, and for each of
+    `versions` ("user", "item"; with times or not) the place of the table's row that is valid at the event (`user_at`,
+    `item_at`).
     """
     carried = "".join(f", k.{name}" for name in keys)
     at = "".join(f", {side}_versions.place AS {side}_at" for side in versions)
@@ -133,7 +139,7 @@ def _count_before(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def create_user_versions(connection: duckdb.DuckDBPyConnection, *, timed: bool) -> None:
-    """Creates `user_versions`: row number, place in the table, and time where `timed`, of the rows that may hold."""
+    """Creates `user_versions`: row number, place in the table, and time where `timed`, of each version."""
     table = "user_rows" if timed else "user_latest"
     connection.execute(
         f"""
@@ -155,7 +161,7 @@ def create_carried_users(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def join_version(side: str, *, timed: bool) -> str:
-    """SQL that joins the row that holds to events `k`."""
+    """Returns SQL that joins the valid row to events `k`."""
     versions = f"{side}_versions"
     held = f"JOIN {versions} ON {versions}.version_of = k.{side}_row"
     time = "coalesce(k.ts, 0)" if side == "item" else "k.ts"

@@ -31,12 +31,12 @@ from twotower_tf.tables import input_files
 from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.input_table import Column
 
-# where the files lie, and how events become splits, may differ between the runs
+# the places of the files, and the split of the events, may differ between the runs
 _FREE = ("root", "events", "items", "users", "split")
 
 
 def config_digests(config: ExperimentConfig) -> dict[str, str]:
-    """Digests of the parts of the configuration that runs which continue each other have in common."""
+    """Computes digests of the parts of the configuration that must be equal in runs that continue each other."""
     document = json.loads(to_json(config))
     data = {name: value for name, value in document["data"].items() if name not in _FREE}
     parts = {"data": data, "item_features": document["item_features"], "user_features": document["user_features"]}
@@ -61,12 +61,12 @@ class PreviousRun:
 
     @property
     def inputs(self) -> list[dict[str, Any]]:
-        """Every input file that it, or a run before it, has read."""
+        """Every input file that this run, or a run before it, has read."""
         before = self.manifest["since"] or {"inputs": []}
         return [*before["inputs"], *self.manifest["inputs"]]
 
     def unread(self, sources: Sequence[InputFile]) -> list[InputFile]:
-        """Those event files that are new.
+        """Selects the event files that this run has not read.
 
         Raises:
             DataError: where a file has changed since it was read, or none is new.
@@ -77,13 +77,9 @@ class PreviousRun:
             if source.name not in known:
                 found.append(source)
             elif input_files.describe_file(source) != known[source.name]:
-                raise DataError(
-                    f"{source.name}: has changed since {self.run_dir} read it; prepare again without --since"
-                )
+                raise DataError(f"{source.name}: changed since {self.run_dir} read it; prepare again without --since")
         if not found:
-            raise DataError(
-                f"data.events: {self.run_dir} has read all of {len(sources)} files; there is nothing new to prepare"
-            )
+            raise DataError(f"data.events: no new file to prepare: {self.run_dir} has read all of {len(sources)} files")
         return found
 
     def load(self, connection: duckdb.DuckDBPyConnection) -> None:
@@ -105,11 +101,11 @@ class PreviousRun:
         )
 
     def reuse_statistics(self, paths: PreparedPaths) -> None:
-        """Takes over the boundaries, means and deviations."""
+        """Copies the boundaries, means and deviations."""
         shutil.copyfile(self.paths.statistics, paths.statistics)
 
     def catalogue_columns(self) -> dict[str, Column]:
-        """The columns of `previous_items`, by name."""
+        """Returns the columns of `previous_items`, by name."""
         with sql.connect(directories=[self.paths.root]) as connection:
             found = connection.execute(f"DESCRIBE SELECT * FROM read_parquet({file_pattern(self.paths.items)})")
             return {name: Column(quote_identifier(name), kind) for name, kind, *_ in found.fetchall()}
@@ -119,14 +115,14 @@ _ROWS = 1 << 40  # more than any log has: the places of the past, in their order
 
 
 def open_previous_run(run_dir: Path, config: ExperimentConfig, into: Path, schema_version: int) -> PreviousRun:
-    """Opens the run that is to be continued.
+    """Opens the run to be continued.
 
     Raises:
         ArtifactError: where it has no finished preparation, or one of another version.
-        ConfigError: where it was prepared with other features or columns, or is the run that is to be written.
+        ConfigError: where it was prepared with other features or columns, or is the run to be written.
     """
     if run_dir.resolve() == into.resolve():
-        raise ConfigError(f"--since: {run_dir} is --run_dir too; name the run that is continued")
+        raise ConfigError(f"--since: invalid directory '{run_dir}' (it is --run_dir); name the run to continue")
     path = PreparedPaths(RunPaths(run_dir).prepared).manifest
     if not path.is_file():
         raise ArtifactError(f"--since: {run_dir}: no finished preparation there; run `twotower prepare` first")

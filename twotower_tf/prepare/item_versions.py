@@ -1,17 +1,17 @@
-"""Values of item features that change with time: which version of an item holds when.
+"""Computes the versions of items whose feature values change with time.
 
-Positives, negatives, validation and test all take an item's values from its versions, as of a time, by one rule. So a
-positive's values are no more exact in time than a negative's, and a column that changes with time tells the two apart
+Positives, negatives, validation and test all read an item's values from its versions, as of a time, by one rule. So a
+positive's values are no more exact in time than a negative's, and a column that changes with time separates the two
 only where users do.
 
-- A column that the item table has, with `items_time`: the latest row at or before the time; before the first row there
-  is no value. A row must tell what was known when it begins.
-- A column that the log carries: what the item's latest event strictly before the time says, since an event may carry
-  what it has itself brought about (a counter of clicks). Before the item's first event its values are those of that
-  event: attributes that never change are known from the beginning. An item without an event has the item table's value.
-  Held-out events tell nothing to rows that were before them in training.
+- A column of the item table, with `items_time`: the latest row at or before the time; missing before the first row. A
+  row must contain only what was known at its time.
+- A column of the log: the value of the item's latest event strictly before the time, since an event may contain its own
+  effect (a counter of clicks). Before the item's first event its values are those of that event: attributes that never
+  change are known from the beginning. An item without an event has the item table's value. Values of held-out events do
+  not enter training rows.
 
-Versions that say the same as the one before are left out.
+A version equal to the one before it is left out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from twotower_tf.sql import quote_identifier
 from twotower_tf.tables.duckdb_engine import drop_table, fetch_row
 from twotower_tf.tables.input_table import Column
 
-START = -(1 << 62)  # from when on an item's first version holds
+START = -(1 << 62)  # time from which an item's first version is valid
 
 
 def create_item_versions(
@@ -38,8 +38,8 @@ def create_item_versions(
     Args:
         connection: with `split_events`, `items`, the input tables, and where `previous` is given `previous_items`.
         inputs: the tables' columns; those of `item_as_of` give the values.
-        previous: the columns of `previous_items`, whose values hold until a newer one is known, or None.
-        timed: whether the rows of the item table hold from a time on.
+        previous: the columns of `previous_items`, whose values are valid until a newer one is known, or None.
+        timed: whether the rows of the item table have a time from which they are valid.
     """
     table = inputs.items if inputs.items is not None and _in_table(inputs) else None
     known = fetch_row(connection, "SELECT count(*) FROM previous_items")[0] if previous is not None else 0
@@ -86,7 +86,7 @@ def create_item_versions(
 
 
 def versions_query(inputs: Inputs) -> str:
-    """SQL of the files that `Prepared.version_parts` lists."""
+    """Returns SQL of the files that `Prepared.version_parts` lists."""
     values = ", ".join(
         f"v{number} AS {quote_identifier(f'item.{column.name}')}" for number, column in enumerate(inputs.item_as_of)
     )
@@ -99,11 +99,11 @@ def _in_table(inputs: Inputs) -> bool:
 
 
 def _create_reports(connection: duckdb.DuckDBPyConnection, inputs: Inputs, known: int) -> None:
-    """Creates `item_reports`: what the log says of an item, from the microsecond after it says so.
+    """Creates `item_reports`: an item's values in the log, valid from the microsecond after the event.
 
-    The first report of an item holds from the beginning, unless a previous run knows the item (the first `known` rows).
-    Test events are no reports, and validation events are where they follow all of training, so that training rows see
-    training events alone; only an item of no other event has its first one of these.
+    The first report of an item is valid from the beginning, unless a previous run knows the item (the first `known`
+    rows). Test events are not reports, and validation events are only where they follow all of training, so that
+    training rows see training events alone; an item without any other event has its first held-out event as a report.
     """
     (last,) = fetch_row(connection, "SELECT max(ts) FROM split_events WHERE split = 0")
     counted = f"coalesce(split = 0{f' OR (split = 1 AND ts > {last})' if last is not None else ''}, false)"
@@ -132,7 +132,7 @@ def _create_reports(connection: duckdb.DuckDBPyConnection, inputs: Inputs, known
 
 
 def _value(column: FeatureColumn, inputs: Inputs, previous: Mapping[str, Column] | None, listed: str) -> str:
-    """SQL of a column's value: what the log says, else what the item table says, else what a previous run knew.
+    """Returns SQL of a column's value: that of the log, else of the item table, else of the previous run.
 
     `listed` is SQL that is NULL where the item table does not have the item.
     """
@@ -148,7 +148,7 @@ def _value(column: FeatureColumn, inputs: Inputs, previous: Mapping[str, Column]
 
 
 def _create_changes(connection: duckdb.DuckDBPyConnection, values: int) -> None:
-    """Creates `item_versions` from `item_values`, without those that say the same as the one before."""
+    """Creates `item_versions` from `item_values`, without versions equal to the one before."""
     columns = [f"v{number}" for number in range(values)]
     differs = " OR ".join(f"k.{name} IS DISTINCT FROM b.{name}" for name in columns)
     kept = "".join(f", k.{name}" for name in columns)

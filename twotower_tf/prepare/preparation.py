@@ -1,8 +1,9 @@
-"""Raw tables to `prepared/`: one pass of SQL steps, on DuckDB out of core or on Spark, published by one rename.
+"""Converts raw tables to `prepared/`: a sequence of SQL steps, on DuckDB out of core or on Spark.
 
-The steps' order: read, judge every row, number users and items, split, histories, training rows, catalogue, statistics,
-manifest. Every step is a table or a stream in DuckDB; the same input and configuration give the same bytes, whatever
-the number of threads. On Spark the same steps give the same rows, with `examples/` cut into parts in another way.
+The steps: read, validate every row, number users and items, split, histories, training rows, catalogue, statistics,
+manifest; one rename publishes the result. Every step is a table or a stream in DuckDB; the same input and configuration
+give the same bytes, whatever the number of threads. On Spark the same steps give the same rows, with other parts in
+`examples/`.
 """
 
 from __future__ import annotations
@@ -61,23 +62,26 @@ def prepare_log(
 
     Args:
         config: the experiment.
-        run_dir: the run directory; a previous `prepared/` there is replaced at the end, as a whole.
-        memory_limit: near which the process's memory stays, e.g. "4GB"; beyond it, DuckDB spills below the run
+        run_dir: the run directory; an earlier `prepared/` there is replaced at the end, as a whole.
+        memory_limit: approximate limit of the process's memory, e.g. "4GB"; beyond it, DuckDB spills below the run
             directory.
         threads: of DuckDB; 0 takes one per core.
-        spark: where Spark runs, which then does the work; `memory_limit` is that of each of its tasks. The run
-            directory and the input files are then on storage that every executor reaches under the same path.
-        since: a previous run directory that this one continues with new files (`data.since` says how), or None.
-        now: epoch seconds as of which the catalogue holds: rows of the item table that begin later do not hold yet;
-            None is the time of the call.
-        progress: told of each step.
+        spark: options of a Spark session, which then does the work; `memory_limit` is that of each of its tasks. The
+            run directory and the input files are then on storage that every executor reaches under the same path.
+        since: a previous run directory that this one continues with new files (see `prepare.incremental`), or None.
+        now: epoch seconds as of which the catalogue is built: rows of the item table that begin later are not valid
+            yet; None is the time of the call.
+        progress: called for each step.
+
+    Returns:
+        the manifest.
 
     Raises:
         ArtifactError: where `since` has no finished preparation.
         DataError: for input that cannot be used, or that changes while it is read.
-        ConfigError: for a `memory_limit` that is no size, or where Spark cannot be started.
+        ConfigError: for an invalid `memory_limit`, or where Spark cannot be started.
     """
-    parse_size(memory_limit)  # what is asked is checked before what is there
+    parse_size(memory_limit)  # check the arguments before the files
     previous = open_previous_run(Path(since), config, Path(run_dir), SCHEMA_VERSION) if since else None
     sources = _sources(config, previous)
     every = [source for table in sources.values() for source in table]
@@ -172,7 +176,7 @@ def _prepare(
 
 
 def _sources(config: ExperimentConfig, previous: PreviousRun | None) -> dict[str, list[input_files.InputFile]]:
-    """The files of every table; of the log those that are new to `previous`."""
+    """Finds the files of every table; of the log those that `previous` has not read."""
     found: dict[str, list[input_files.InputFile]] = {
         name: schema.find_table(config.data, name) for name in schema.TABLES
     }
@@ -182,7 +186,7 @@ def _sources(config: ExperimentConfig, previous: PreviousRun | None) -> dict[str
 def _side_tables(
     connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs, now: int
 ) -> tuple[dict[str, Any], dict[str, list[tuple[int, str]]]]:
-    """Reduces item and user tables to the latest row per id; counts, and rows without a usable id."""
+    """Reduces item and user tables to the latest row per id; returns counts, and rows without a usable id."""
     counts: dict[str, Any] = {}
     rejected: dict[str, list[tuple[int, str]]] = {}
     data = config.data
@@ -217,7 +221,7 @@ def _quarantine(
 def _account(
     connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs, quarantined: int
 ) -> dict[str, Any]:
-    """The rows of the log by what became of them: read = used + excluded + quarantined."""
+    """Counts the rows of the log: read = used + excluded + quarantined."""
     by_days = "given IS NULL" if isinstance(config.data.split, DateSplit) else "false"
     used, outside, excluded = fetch_row(
         connection,
@@ -225,10 +229,10 @@ def _account(
         f"count(*) FILTER (excluded AND NOT ({by_days})) FROM validated_events",
     )
     if not used:
-        days_told = f"{outside} {date_split.EXCLUDED}, " if outside else ""
+        outside_text = f"{outside} {date_split.EXCLUDED}, " if outside else ""
         raise DataError(
             f"data.events: {inputs.events.sources[0].name}: no row can be used: {excluded} excluded by data.exclude, "
-            f"{days_told}{quarantined} malformed"
+            f"{outside_text}{quarantined} malformed"
         )
     return {
         "read": inputs.events.rows + len(inputs.events.malformed),
@@ -244,7 +248,7 @@ def _versions(
     inputs: Inputs,
     previous: Mapping[str, Column] | None,
 ) -> dict[str, bool]:
-    """The sides whose versions enter the examples, and whether these hold from a time on."""
+    """Creates the versions of each side that the examples join; returns whether they have times, by side."""
     found = {}
     if inputs.user_from_table:
         found["user"] = bool(config.data.users_time)
@@ -260,7 +264,7 @@ def _versions(
 def _text_forms(
     connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs, previous: PreviousRun | None
 ) -> dict[str, str]:
-    """How the log writes booleans and whole numbers; a form is one that the values of every run have."""
+    """Finds the text forms of booleans and whole numbers that the logs of this and all previous runs share."""
     found = text_forms.find_text_forms(connection, config, inputs)
     if previous is None:
         return found
@@ -268,7 +272,7 @@ def _text_forms(
 
 
 def _training_rows(inputs: Inputs, paths: PreparedPaths) -> Any:
-    """Where the statistics find the values of a source column on the training rows."""
+    """Returns a function that gives the statistics SQL of the training rows and of a column's value there."""
     examples = f"read_parquet({file_pattern(paths.examples('train'), '*.parquet')})"
     items = (
         f"(SELECT *, file_row_number AS item_row FROM read_parquet({file_pattern(paths.items)}, file_row_number=true))"
@@ -321,7 +325,7 @@ def _manifest(
 
 
 def _columns(inputs: Inputs) -> dict[str, Any]:
-    """Source columns of the features: what is stored, and which table the values come from."""
+    """Describes the source columns of the features: their kind, and the table of their values."""
 
     def described(columns: tuple[FeatureColumn, ...], table: str) -> dict[str, dict[str, str]]:
         return {column.name: {"kind": column.kind, "from": table} for column in columns}

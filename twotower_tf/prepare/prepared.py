@@ -1,4 +1,4 @@
-"""Reading `prepared/`: the one door to it for features, sampling, training, evaluation and export."""
+"""Reads `prepared/`, for features, sampling, training, evaluation and export."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ KEYS = {
 
 @dataclass(frozen=True)
 class Prepared:
-    """What `prepare` wrote.
+    """The output of a preparation.
 
     Attributes:
-        paths: its files.
+        paths: of its files.
         manifest: counts, splits, inputs.
         statistics: of the training rows, by side and feature name.
     """
@@ -74,38 +74,38 @@ class Prepared:
         return pq.read_table(self.paths.items, columns=None if columns is None else list(columns))
 
     def item_ids(self) -> npt.NDArray[np.object_]:
-        """[num_items] str: the items' ids, by row."""
+        """Reads the items' ids by row, [num_items] str."""
         ids: npt.NDArray[np.object_] = (
             pq.read_table(self.paths.items, columns=["item_id"]).column(0).to_numpy(zero_copy_only=False)
         )
         return ids.astype(object)
 
     def user_ids(self) -> npt.NDArray[np.object_]:
-        """[num_users] str: the users' ids, by row."""
+        """Reads the users' ids by row, [num_users] str."""
         ids: npt.NDArray[np.object_] = (
             pq.read_table(self.paths.users, columns=["user_id"]).column(0).to_numpy(zero_copy_only=False)
         )
         return ids.astype(object)
 
     def train_count(self) -> npt.NDArray[np.int64]:
-        """[num_items] int64: training positives of each item, those of earlier runs (`--since`) among them."""
+        """Reads the training positives of each item, including previous runs (`--since`), [num_items] int64."""
         table = pq.read_table(self.paths.items, columns=["train_count"])
         return np.asarray(table.column(0).to_numpy(), dtype=np.int64)
 
     def num_rows(self, split: str) -> int:
-        """Rows of `train`, `valid` or `test`."""
+        """Returns the number of rows of `train`, `valid` or `test`."""
         return int(self.manifest["splits"][split]["rows"])
 
     def num_positives(self, split: str) -> int:
-        """Positives among them."""
+        """Returns the number of positives of a split."""
         return int(self.manifest["splits"][split]["positives"])
 
     def parts(self, split: str) -> list[Path]:
-        """The split's Parquet files, in order."""
+        """Lists the split's Parquet files, in order."""
         return sorted(self.paths.examples(split).glob("part-*.parquet"))
 
     def columns(self, split: str, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
-        """Key columns of a split as arrays `[num_rows]`, of `manifest["keys"]`, or `microsecond`.
+        """Reads key columns of a split as arrays `[num_rows]`: columns of `manifest["keys"]`, or `microsecond`.
 
         `user_row`, `item_row`, `label` (1 for a positive), `timestamp` (epoch seconds, 0 where unknown), `microsecond`
         (of that second), `history_start` and `history_end` (a slice of `sequence`) are always there. Where the
@@ -123,13 +123,13 @@ class Prepared:
         return arrays
 
     def raw_batches(self, split: str, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """The split's rows in order, at most `rows` at a time; a batch never spans two parts."""
+        """Yields the split's rows in order, at most `rows` at a time; a batch never spans two parts."""
         for path in self.parts(split):
             with pq.ParquetFile(path) as file:
                 yield from file.iter_batches(batch_size=rows, columns=None if columns is None else list(columns))
 
     def version_parts(self) -> list[Path]:
-        """The Parquet files of the items' versions, in order; none where no item feature changes with time.
+        """Lists the Parquet files of the items' versions, in order; none where no item feature changes with time.
 
         Rows are ordered by item and time: `item_row`, `since` (the epoch second from which the version holds, of an
         item's first version the least int64 that is used) and the raw values, `item.NAME` each.
@@ -137,18 +137,18 @@ class Prepared:
         return sorted(self.paths.item_versions.glob("part-*.parquet"))
 
     def coded_part(self, path: Path, columns: Sequence[str]) -> pa.Table:
-        """Columns of one of `parts` or `version_parts`, texts as dictionaries: each distinct value stands once."""
+        """Reads columns of one of `parts` or `version_parts`, texts as dictionaries of distinct values."""
         return pq.read_table(path, columns=list(columns), read_dictionary=list(columns), use_threads=False)
 
     def sequence(self, which: str) -> npt.NDArray[np.int32]:
-        """int32, memory-mapped: item rows of positives, user by user in time order; `train` or `seen`.
+        """Maps the item rows of positives, user by user in time order, int32; `train` or `seen`.
 
-        All positives of earlier runs (`--since`) stand in both; the keys of the training split have the new rows alone.
+        Both include all positives of previous runs (`--since`); the training split has the new rows alone.
         """
         array: npt.NDArray[np.int32] = np.load(self.paths.sequences(which), mmap_mode="r")
         return array
 
     def sequence_users(self, which: str) -> npt.NDArray[np.int64]:
-        """[num_users + 1] int64: where each user's part of the sequence begins."""
+        """Reads the start of each user's part of the sequence, [num_users + 1] int64."""
         array: npt.NDArray[np.int64] = np.load(self.paths.sequence_users(which))
         return array

@@ -28,7 +28,7 @@ SPLITS = ("train", "valid", "test")
 
 
 def id_faults_sql(kind: str, column: str, text: str) -> str:
-    """SQL branches of a CASE that name what is wrong with an id."""
+    """Returns SQL branches of a CASE that give the reason why an id is invalid."""
     return (
         f"WHEN {text} IS NULL THEN {quote_literal(f'no {kind} id: column {column!r} is empty')} "
         f"WHEN regexp_matches({text}, {quote_literal(LINE_BREAKING)}) "
@@ -43,7 +43,7 @@ def validate_events(connection: duckdb.DuckDBPyConnection, config: ExperimentCon
     excluded, and `inputs.keys`.
 
     Returns:
-        the name of the form in which the log writes times; "" in a log without times.
+        the name of the log's time format; "" in a log without times.
 
     Raises:
         DataError: for a label column without usable labels, times that cannot be read, or an unusable expression.
@@ -97,7 +97,7 @@ def validate_events(connection: duckdb.DuckDBPyConnection, config: ExperimentCon
 
 
 def find_faults(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs) -> Iterator[str]:
-    """Everything for which `validate_events` or `check_numbers` would refuse the tables, one line each."""
+    """Yields every error that `validate_events` or `check_numbers` would raise, one line each."""
     data, table = config.data, inputs.events
     seconds = ""
 
@@ -128,7 +128,7 @@ def find_faults(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig,
 
 
 def check_numbers(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> None:
-    """Refuses a column of numbers in which most values are none; a few are no value, and their rows are kept.
+    """Checks that most values of number columns are numbers; a few others count as missing, and their rows are kept.
 
     Raises:
         DataError: naming the column, with an example.
@@ -153,13 +153,13 @@ def check_numbers(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> None
                     connection, table, column.name, f"{text} IS NOT NULL AND ({value}) IS NULL"
                 )
                 raise DataError(
-                    f"{side}_features: column {column.name!r}: {present - usable} of {present} values are no finite "
-                    f"number;{example}; use Hash for categories"
+                    f"{side}_features: column {column.name!r}: {present - usable} of {present} values are not finite "
+                    f"numbers;{example}; use Hash for categories"
                 )
 
 
 def _time(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, table: Table) -> tuple[TimeFormat, str]:
-    """How the log's times are read, and SQL branches of a CASE that name what is wrong with one."""
+    """Detects the log's time format; returns it and SQL branches of a CASE with the reasons of invalid times."""
     name = config.data.timestamp
     column = table.columns[name]
     clock = timestamps.detect_format(
@@ -183,12 +183,12 @@ def _time(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, table
 
 
 def _newest() -> int:
-    """The latest time that an event can have: now, and a day for clocks and calendars that are ahead."""
+    """Returns the latest valid time of an event: a day after now, for clocks and calendars that are ahead."""
     return int(time.time()) + date_split.SECONDS
 
 
 def _days(connection: duckdb.DuckDBPyConnection, split: DateSplit, table: Table, seconds: str) -> tuple[str, str]:
-    """SQL of a row's split by its day, and of what is wrong with the day; `seconds` is "" in a log without times."""
+    """Returns SQL of a row's split by its day, and of invalid days; `seconds` is "" in a log without times."""
     if not seconds and date_split.PARTITION not in table.columns:
         raise DataError(
             f"data.split: DateSplit needs the event's time, or directories dt=YYYYMMDD/; "

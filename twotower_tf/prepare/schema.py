@@ -1,4 +1,4 @@
-"""What the columns of the tables are for, and which table each comes from."""
+"""Reads the input tables and checks their columns against the configuration."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class FeatureColumn:
 
     Attributes:
         name: in the tables.
-        kind: "text" or "number": how its values are stored in examples and catalogue.
+        kind: of the values in examples and catalogue, "text" or "number".
         separator: joins the elements where a table has lists.
     """
 
@@ -52,7 +52,7 @@ class FeatureColumn:
     separator: str = ""
 
     def sql(self, column: Column, alias: str = "") -> str:
-        """The value, typed by its role; NULL where there is none."""
+        """Returns SQL for the value, typed by its kind; NULL for a missing value."""
         expression = f"{alias}.{column.identifier}" if alias else column.identifier
         if self.kind == "number":
             return number_sql(expression, column.kind)
@@ -60,7 +60,7 @@ class FeatureColumn:
 
 
 def list_feature_columns(config: ExperimentConfig, side: Side) -> list[FeatureColumn]:
-    """The source columns of a side's features, in the order of the configuration; the event's time excepted."""
+    """Lists the source columns of a side's features, in the order of the configuration, without the event's time."""
     found: dict[str, FeatureColumn] = {}
     for feature in config.user_features if side == "user" else config.item_features:
         if isinstance(feature, Hour | Weekday | History):
@@ -74,19 +74,19 @@ def list_feature_columns(config: ExperimentConfig, side: Side) -> list[FeatureCo
 
 @dataclass(frozen=True)
 class Inputs:
-    """The tables that were read, and the features' columns by where their values come from.
+    """The input tables, and the features' columns by the table of their values.
 
     Attributes:
         events: the event log.
         items: the item table, or None.
         users: the user table, or None.
-        user_from_events: user columns whose values the events carry.
+        user_from_events: user columns whose values the events have.
         user_from_table: user columns that only the user table has.
-        item_from_events: item columns whose values the events carry (the id excepted, which the catalogue has).
+        item_from_events: item columns whose values the events have (without the id, which the catalogue has).
         item_from_table: item columns that only the item table has.
-        item_as_of: those of both whose values change with time; the others are the catalogue's.
-        keys: key columns of the examples beside the usual ones.
-        continued: whether an earlier run has values of users whom the user table no longer has.
+        item_as_of: those of both whose values change with time; the others are read from the catalogue.
+        keys: optional key columns of the examples.
+        continued: whether this run continues a previous one, which has values of its users.
     """
 
     events: Table
@@ -102,40 +102,40 @@ class Inputs:
 
 
 def list_expressions(data: DataConfig) -> dict[str, str]:
-    """The SQL that people wrote over the log's columns, by field."""
+    """Lists the user-written SQL expressions over the log's columns, by field."""
     written = {"positive": data.positive, "rejected": data.rejected, "exclude": data.exclude, "weight": data.weight}
     return {field: text for field, text in written.items() if text}
 
 
 def find_referenced_columns(data: DataConfig) -> list[str]:
-    """The columns of `list_expressions`, as they are written there; of text that is no expression none."""
+    """Finds the columns of `list_expressions`, as spelled there; an invalid expression has none."""
     found: list[str] = []
     for field, text in list_expressions(data).items():
-        with contextlib.suppress(DataError):  # reported with what else is wrong (see `UserExpressions.faults`)
+        with contextlib.suppress(DataError):  # reported with all other faults (see `UserExpressions.faults`)
             found += sql.find_columns(text, f"data.{field}")
     return list(dict.fromkeys(found))
 
 
 def list_key_columns(data: DataConfig) -> tuple[str, ...]:
-    """The columns beside the usual ones that the configuration gives the examples (see `list_expressions`)."""
+    """Lists the optional key columns that the configuration adds to the examples (see `list_expressions`)."""
     named = {"rejected": data.rejected, "weight": data.weight, "list": data.list_id, "position": data.position}
     return tuple(name for name, value in named.items() if value)
 
 
 def select_event_columns(config: ExperimentConfig) -> Wanted:
-    """Tells of a column's name whether the log is read for it."""
+    """Returns a predicate of the names of the columns that are read from the log."""
     named = _named_columns(config)
-    written = {name.lower() for name in find_referenced_columns(config.data)}  # SQL does not tell cases apart
+    written = {name.lower() for name in find_referenced_columns(config.data)}  # SQL ignores case
     return lambda name: name in named or name.lower() in written
 
 
 def find_table(data: DataConfig, table: Literal["events", "items", "users"]) -> list[input_files.InputFile]:
-    """The files of one of the configuration's tables; none where it has no such table.
+    """Finds the files of one of the configuration's tables; none where it has no such table.
 
-    Of a log in `dt=` directories a `DateSplit` takes those inside its window only.
+    Of a log in `dt=` directories a `DateSplit` reads those within its window only.
 
     Raises:
-        DataError: see `find`.
+        DataError: see `input_files.find_files`.
     """
     names = {"events": data.columns, "items": data.item_columns, "users": data.user_columns}[table]
     pattern: str = getattr(data, table)
@@ -157,7 +157,7 @@ def load_tables(
     """Reads the tables and checks that every column the configuration names is there.
 
     Args:
-        connection: where they are read into.
+        connection: that they are read into.
         config: the experiment.
         sources: files by table; none where the configuration has no such table.
 
@@ -199,7 +199,7 @@ def load_tables(
 
 
 def find_empty(data: DataConfig, name: str, table: Table | None) -> Iterator[str]:
-    """What is wrong where a table ("events", "items", "users") is there and has nothing in it."""
+    """Yields the error of a table ("events", "items", "users") that has no rows."""
     if table is not None and not table.rows and not table.malformed:
         yield f"data.{name}: {Path(data.root) / getattr(data, name)}: no rows"
 
@@ -217,11 +217,11 @@ def _named_columns(config: ExperimentConfig) -> set[str]:
 
 
 def find_mismatches(config: ExperimentConfig, events: Table, items: Table | None, users: Table | None) -> Iterator[str]:
-    """What the configuration names and the tables do not have, one line each."""
+    """Yields the columns that the configuration names and the tables do not have, one line each."""
     data = config.data
-    told = {name for name in list_required_columns(config).values() if name not in events.known}
+    reported = {name for name in list_required_columns(config).values() if name not in events.known}
     for field, name in list_required_columns(config).items():
-        if name in told:
+        if name in reported:
             yield _missing(field, name, events)
         elif name in events.lacking:
             yield f"{field}: {events.lacking[name].name} has no column {name!r}, unlike other files of data.events"
@@ -241,7 +241,7 @@ def find_mismatches(config: ExperimentConfig, events: Table, items: Table | None
             yield f"item_features: column {column.name!r} has the name of a catalogue column; rename it"
     for side, table in zip(SIDES, (users, items), strict=True):
         for column in list_feature_columns(config, side):
-            if (side == "item" and column.name == data.item_id) or column.name in (*events.known, *told):
+            if (side == "item" and column.name == data.item_id) or column.name in (*events.known, *reported):
                 continue
             if table is None or column.name not in table.known:
                 both = events.known + (table.known if table else [])
@@ -253,7 +253,7 @@ def find_mismatches(config: ExperimentConfig, events: Table, items: Table | None
 
 
 def _nested(config: ExperimentConfig, events: Table, items: Table | None, users: Table | None) -> Iterator[str]:
-    """Columns of features and ids whose values are neither single ones nor lists of them."""
+    """Yields columns of features and ids whose values are neither scalars nor lists of scalars."""
     data = config.data
     for field, table, names in (
         ("data.user_id", users or events, [data.user_id]),
@@ -266,11 +266,11 @@ def _nested(config: ExperimentConfig, events: Table, items: Table | None, users:
             kind = table.columns[name].kind if table is not None and name in table.columns else ""
             if kind.startswith(("STRUCT", "MAP", "UNION")) or "[]" in kind.removesuffix("[]") or kind.endswith(")[]"):
                 where = table.sources[0].name if table is not None else ""
-                yield f"{field}: column {name!r} in {where} is {kind}; one value, or a list of values, is expected"
+                yield f"{field}: column {name!r} in {where}: invalid type {kind} (expected a value or a list of values)"
 
 
 def _unknown_attributes(config: ExperimentConfig, items: Table | None) -> Iterator[str]:
-    """Columns of SameAttribute that the catalogue will not have; without an item table the configuration has told."""
+    """Yields columns of SameAttribute that the catalogue will not have; the configuration checks logs without items."""
     columns = {column.name for column in list_feature_columns(config, "item")} | set(items.known if items else ())
     for each in config.sampling.negatives if items is not None else ():
         for name in each.columns if each.type == "SameAttribute" else ():
@@ -280,7 +280,7 @@ def _unknown_attributes(config: ExperimentConfig, items: Table | None) -> Iterat
 
 
 def list_required_columns(config: ExperimentConfig) -> dict[str, str]:
-    """The columns that every file of the log must have, by the field that names them."""
+    """Lists the columns that every file of the log must have, by the field that names them."""
     data = config.data
     names = {"data.user_id": data.user_id, "data.item_id": data.item_id}
     names |= {"data.timestamp": data.timestamp, "data.label": data.label}
@@ -295,7 +295,7 @@ def _missing(field: str, name: str, table: Table) -> str:
 
 
 def _hint(table: Table) -> str:
-    """What a header that names nothing we know is likely to be."""
+    """Returns a hint for a header without any of the expected names."""
     if table.sources[0].suffix not in input_files.DELIMITERS or table.sources[0].columns:
         return ""
     names = [name for name in table.known if not any(name == key for key, _ in table.sources[0].partition)]
@@ -311,7 +311,7 @@ def _hint(table: Table) -> str:
 def divide_columns(
     config: ExperimentConfig, side: Side, events: Table, table: Table | None
 ) -> tuple[tuple[FeatureColumn, ...], tuple[FeatureColumn, ...]]:
-    """A side's source columns that the events carry, and those that only the side's table has."""
+    """Divides a side's source columns into those of the events, and those that only the side's table has."""
     in_events, in_table = [], []
     for column in list_feature_columns(config, side):
         if side == "item" and column.name == config.data.item_id:

@@ -1,9 +1,9 @@
 """Assigns events to training, validation and test by one SQL expression over `used_events` and small tables.
 
-`TimeSplit`: the log is cut at two times; rows at one time are never parted. Of all possible cuts those are taken whose
-shares of rows come nearest to the fractions (the larger share where two are equally near); training is never empty.
+`TimeSplit`: the log is cut at two times; rows at the same time stay together. The cuts are those whose shares of rows
+are nearest to the fractions (the larger share where two are equally near); training is never empty.
 
-`DateSplit`: by whole days (see `days`); the rows outside its window are excluded before.
+`DateSplit`: by whole days (see `date_split`); the rows outside its window are excluded before.
 
 `LeaveLastOut`: a user's positives in order of (time, place in the log): the last is test, the one before validation,
 for users with at least three. Labelled negatives follow the same two moments: those before the user's validation
@@ -28,7 +28,7 @@ def assign_splits(connection: duckdb.DuckDBPyConnection, config: ExperimentConfi
     """Creates `split_events` from `used_events`: the same rows with `split`, 0 train, 1 valid, 2 test.
 
     Raises:
-        DataError: where a `TimeSplit` cannot part the log, or no positive is left to train on.
+        DataError: where a `TimeSplit` cannot divide the log, or no positive is left for training.
     """
     split = config.data.split
     before, source = "", "used_events AS k"
@@ -48,7 +48,7 @@ def assign_splits(connection: duckdb.DuckDBPyConnection, config: ExperimentConfi
     (positives,) = fetch_row(connection, "SELECT count(*) FROM split_events WHERE split = 0 AND label = 1")
     if not positives:
         raise DataError(
-            "data.split: no positive is left to train on: no catalogue item would be trained; "
+            "data.split: no positive is left for training, so that no item would be trained; "
             "check data.label, data.positive, data.exclude and data.split"
         )
 
@@ -56,7 +56,7 @@ def assign_splits(connection: duckdb.DuckDBPyConnection, config: ExperimentConfi
 def _time(connection: duckdb.DuckDBPyConnection, split: TimeSplit) -> str:
     total, times = fetch_row(connection, "SELECT count(*), count(DISTINCT ts) FROM used_events")
     if times < 2 and split.valid_fraction + split.test_fraction > 0:
-        raise DataError("data.split: TimeSplit cannot part a log in which every row has the same time")
+        raise DataError("data.split: TimeSplit cannot divide a log in which every row has the same time")
     test = _cut(connection, split.test_fraction * total, total, None) if split.test_fraction else None
     valid = test
     if split.valid_fraction:
@@ -66,7 +66,7 @@ def _time(connection: duckdb.DuckDBPyConnection, split: TimeSplit) -> str:
 
 
 def _cut(connection: duckdb.DuckDBPyConnection, target: float, total: int, below: int | None) -> int | None:
-    """The time from which on the number of rows is nearest to `target`: before `below`, and not the whole log."""
+    """Finds the time from which the number of rows is nearest to `target`: before `below`, and not the whole log."""
     found = connection.execute(
         f"""
         WITH times AS (SELECT ts, count(*) AS n FROM used_events GROUP BY ts),

@@ -1,8 +1,8 @@
-"""Statistics of numbers, from training rows only: boundaries of quantiles, means and deviations.
+"""Computes statistics of numbers from training rows only: quantile boundaries, means and deviations.
 
 A column is reduced to its distinct values with their counts, in order, and read as a stream: memory does not grow with
 the log, and the sums do not depend on threads. Boundaries are values of the column (the smallest value whose cumulated
-share reaches i/buckets), as exact float32, so that a value meets the same boundary in training and in serving.
+share reaches i/buckets), as exact float32, so that a value has the same bucket in training and in serving.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ Counts = Callable[[], Iterator[tuple[Array, Array]]]
 def compute_statistics(
     connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, relation: Callable[[str, str], tuple[str, str]]
 ) -> dict[str, Any]:
-    """The content of `statistics.json`.
+    """Computes the content of `statistics.json`.
 
     Args:
-        connection: where the relations live.
+        connection: with the relations.
         config: the experiment.
-        relation: gives, for a side and a source column, the SQL of the training rows and of the column's value there.
+        relation: returns, for a side and a source column, the SQL of the training rows and of the column's value there.
     """
     document: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "user": {}, "item": {}}
     for side in SIDES:
@@ -60,13 +60,13 @@ def compute_statistics(
 
 
 def signed_log1p(values: Array) -> Array:
-    """sign(x)·log1p(|x|): the logarithm that keeps 0 and takes negative numbers too."""
+    """Computes sign(x)·log1p(|x|), a logarithm that keeps 0 and accepts negative numbers."""
     logarithms: Array = np.sign(values) * np.log1p(np.abs(values))
     return logarithms
 
 
 def compute_moments(counts: Counts, *, log: bool) -> dict[str, Any]:
-    """Count, mean and population deviation; the deviation is 1 where it would be 0 or there is no value.
+    """Computes count, mean and population deviation; the deviation is 1 where it would be 0 or there is no value.
 
     Chunks are merged by the pairwise update of Chan, Golub and LeVeque (1979).
     """
@@ -85,9 +85,9 @@ def compute_moments(counts: Counts, *, log: bool) -> dict[str, Any]:
 
 
 def compute_boundaries(counts: Counts, buckets: int) -> list[float]:
-    """Strictly increasing quantiles i/buckets, i = 1 .. buckets - 1; [0.0] where there is no value at all.
+    """Computes strictly increasing quantiles i/buckets, i = 1 .. buckets - 1; [0.0] for a column without values.
 
-    TensorFlow's column takes no empty list of boundaries.
+    TensorFlow's column does not accept an empty list of boundaries.
     """
     total = int(sum(weights.sum() for _, weights in counts()))
     if not total:

@@ -1,8 +1,8 @@
-"""How a log of texts writes booleans and whole numbers, where that is not as other clients write them.
+"""Finds the forms in which a log of texts writes booleans and whole numbers, and applies them to clients' values.
 
-pandas writes `True` and `3.0` to a CSV file where JSON has `true` and `3`. Training hashes the log's texts as they are.
-A column in which every value is of such a form keeps it in the bundle, and clients write their values in it: `true`
-becomes `True` and 3 becomes `3.0`, whether they come typed or as text. A value of any other kind stays as it is.
+pandas writes `True` and `3.0` to a CSV file where JSON has `true` and `3`. Training hashes the log's texts unchanged. A
+column in which every value has such a form keeps it in the bundle, and clients' values are converted to it: `true`
+becomes `True` and 3 becomes `3.0`, whether they are typed or text. Any other value stays unchanged.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SAMPLE_ROWS = 10_000
 
 
 def apply_form(text: str, form: str) -> str:
-    """A value's canonical text (`data.values`) as a log of the form writes it; "" is no form."""
+    """Writes a value's canonical text (`tables.values`) in a form; "" leaves it unchanged."""
     if form == POINT:
         return f"{text}.0" if re.fullmatch(r"-?[0-9]+", text) else text
     if form in _SPELLED and text in ("true", "false"):
@@ -32,7 +32,7 @@ def apply_form(text: str, form: str) -> str:
 
 
 def apply_form_sql(text: str, form: str) -> str:
-    """SQL of the same."""
+    """Returns SQL of `apply_form`."""
     if form == POINT:
         return f"CASE WHEN regexp_full_match({text}, '-?[0-9]+') THEN {text} || '.0' ELSE {text} END"
     if form in _SPELLED:
@@ -42,10 +42,10 @@ def apply_form_sql(text: str, form: str) -> str:
 
 
 def find_text_forms(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs) -> dict[str, str]:
-    """The forms of the user tower's inputs that are hashed value by value, and of histories' items.
+    """Finds the forms of the user tower's inputs that are hashed value by value, and of histories' items.
 
     Returns:
-        form by the input's name; inputs of no form are left out.
+        form by the input's name; inputs without a form are left out.
     """
     wanted: dict[str, tuple[Table | None, str]] = {}
     for feature in config.user_features:
@@ -63,14 +63,14 @@ def find_text_forms(connection: duckdb.DuckDBPyConnection, config: ExperimentCon
 
 
 def _form(connection: duckdb.DuckDBPyConnection, table: Table, column: str) -> str:
-    """The form that every value of a column has; "" where there is none."""
+    """Finds the form that every value of a column has; "" where there is none."""
     if table.columns[column].kind != "VARCHAR":
         return ""
     text = table.text(column)
     tests = {form: f"{text} IN ({', '.join(map(quote_literal, words))})" for form, words in _SPELLED.items()}
     tests[POINT] = f"regexp_full_match({text}, '-?[0-9]+[.]0')"
     candidates = list(tests)
-    for rows in (f"{table.name} WHERE rowid < {_SAMPLE_ROWS}", table.name):  # most columns need no look at every row
+    for rows in (f"{table.name} WHERE rowid < {_SAMPLE_ROWS}", table.name):  # the sample decides for most columns
         counts = ", ".join(f"count(*) FILTER ({tests[form]})" for form in candidates)
         present, *fitting = fetch_row(connection, f"SELECT count({text}), {counts} FROM {rows}")
         candidates = [form for form, count in zip(candidates, fitting, strict=True) if count == present]

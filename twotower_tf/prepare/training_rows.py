@@ -24,15 +24,15 @@ from twotower_tf.tables import parquet_parts, timestamps
 from twotower_tf.tables.duckdb_engine import Cluster
 
 KEYS = ("user_row", "item_row", "label", "timestamp", "history_start", "history_end")
-_MICROSECOND = "microsecond"  # of the second in `timestamp`: what orders rows of several splits
+_MICROSECOND = "microsecond"  # of the second in `timestamp`, to order rows of several splits
 _CELLS = 16 << 20  # of one part: rows times columns
 _WRITERS = 2
-_MOST_READ = 4  # ranges may overlap: the log is read this often at most before one sort is cheaper
+_MOST_READ = 4  # ranges may overlap: one sort is cheaper than reading the log more often than this
 
 
 @dataclass(frozen=True)
 class _Part:
-    """A range of `rows_with_history` and the range of the log that it lies in, both with their ends."""
+    """A range of `rows_with_history` and the range of the log that contains it, both inclusive."""
 
     split: int
     number: int
@@ -47,16 +47,16 @@ def write_training_rows(
     inputs: Inputs,
     paths: PreparedPaths,
     threads: int = 0,
-    told: Callable[[int, int], None] = lambda done, total: None,
+    report: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Writes `examples/{train,valid,test}/part-NNNNN.parquet`.
 
     Args:
         connection: with `rows_with_history`, `events` and the item and user tables.
-        inputs: the tables' columns and roles.
+        inputs: the tables' columns.
         paths: of the preparation.
         threads: parts written at once, at most two; 0 takes one per core.
-        told: receives the parts written and their number.
+        report: receives the number of parts written, and of all parts.
     """
     if isinstance(connection, Cluster):
         for code, split in enumerate(row_rules.SPLITS):
@@ -71,7 +71,7 @@ def write_training_rows(
     if sum(part.highest - part.lowest + 1 for part in parts) > _MOST_READ * total:
         parts = []
         for code, split in enumerate(row_rules.SPLITS):
-            told(code, len(row_rules.SPLITS))
+            report(code, len(row_rules.SPLITS))
             for number, table in enumerate(parquet_parts.stream_tables(connection, _of_split(inputs, code), rows)):
                 parquet_parts.write_part(table, paths.examples(split), number)
     workers = min(_WRITERS, threads or resources.count_cpus())
@@ -83,7 +83,7 @@ def write_training_rows(
             parquet_parts.write_part(table, paths.examples(row_rules.SPLITS[part.split]), part.number)
 
         for done, _ in enumerate(pool.map(write_part, parts)):
-            told(done + 1, len(parts))
+            report(done + 1, len(parts))
     for split in row_rules.SPLITS:
         if not any(paths.examples(split).iterdir()):
             empty = connection.sql(f"SELECT * EXCLUDE (rank) FROM ({_sorted(inputs)}) LIMIT 0").to_arrow_table()
@@ -91,12 +91,12 @@ def write_training_rows(
 
 
 def part_rows(columns: int) -> int:
-    """Rows of a part: a power of two, fewer where rows are wide, so that a part's memory is bounded."""
+    """Returns the rows of a part: a power of two, fewer where rows are wide, so that a part's memory is bounded."""
     return 1 << (min(parquet_parts.PART_ROWS, max(1 << 14, _CELLS // columns)).bit_length() - 1)
 
 
 def value_columns(inputs: Inputs) -> tuple[dict[str, str], dict[str, str]]:
-    """SQL of the raw values by their column in the examples: log (`e`), users (`t`, `g`), item versions (`i`)."""
+    """Returns SQL of the raw values by column of the examples: log (`e`), users (`t`, `g`), item versions (`i`)."""
     events = inputs.events.columns
     carried = {f"user.{column.name}": column.sql(events[column.name], "e") for column in inputs.user_from_events}
     joined: dict[str, str] = {}
@@ -110,7 +110,7 @@ def value_columns(inputs: Inputs) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def _stored(inputs: Inputs) -> tuple[str, ...]:
-    """The columns before the raw values."""
+    """Returns the names of the columns before the raw values."""
     return (*KEYS, *inputs.keys, _MICROSECOND)
 
 
@@ -135,7 +135,7 @@ def _selected(columns: dict[str, str]) -> str:
 
 
 def _sorted(inputs: Inputs) -> str:
-    """SQL of the examples with `rank`, their place in the order."""
+    """Returns SQL of the examples with `rank`, their place in the order."""
     carried, joined = value_columns(inputs)
     selected = "".join(f", {_selected(columns)}" for columns in (carried, joined) if columns)
     events = "JOIN events AS e ON e.rowid = p.place " if carried else ""
@@ -143,7 +143,7 @@ def _sorted(inputs: Inputs) -> str:
 
 
 def _of_split(inputs: Inputs, code: int) -> str:
-    """SQL of a split's examples in their order."""
+    """Returns SQL of a split's examples in their order."""
     return f"SELECT * EXCLUDE (rank) FROM ({_sorted(inputs)} WHERE p.split = {code}) ORDER BY rank"
 
 
@@ -159,7 +159,7 @@ def _parts(connection: duckdb.DuckDBPyConnection, rows: int) -> list[_Part]:
 
 
 def _read(connection: duckdb.DuckDBPyConnection, inputs: Inputs, part: _Part) -> pa.Table:
-    """The rows of one part."""
+    """Reads the rows of one part."""
     carried, joined = value_columns(inputs)
     within = f"WHERE p.rowid BETWEEN {part.first} AND {part.last}"
     selected, order = (f", {_selected(joined)}", " ORDER BY p.rowid") if joined else ("", "")

@@ -1,11 +1,11 @@
-"""People's SQL over the log: predicates and expressions over its columns, which are typed by their values.
+"""Evaluates user-written SQL predicates and expressions over the log's columns, which are typed by their values.
 
 `rejected`, `weight`, `list_id` and `position` become columns of the examples, each only where the configuration names
 it:
 
-- `rejected`: the predicate holds, on a row without a positive; false on any other.
-- `weight`: the expression as float32. NULL, NaN, a negative number or one that float32 does not hold is no weight: the
-  row is quarantined, unless a rule excludes it.
+- `rejected`: true where the predicate holds and the row is not a positive.
+- `weight`: the expression as float32. NULL, NaN, a negative number or one beyond float32 is invalid: the row is
+  quarantined, unless a rule excludes it.
 - `list`: 63 bits of the MD5 of the list's id, the same in every run and on every engine; -1 where there is none.
 - `position`: a float64; NULL where there is none.
 """
@@ -42,13 +42,13 @@ _OWN = frozenset("__place __user __item __ts __label __given __reason __list __p
 
 @dataclass(frozen=True)
 class UserExpressions:
-    """The configuration's expressions, ready for SELECTs that read `named` columns.
+    """The configuration's expressions, for SELECTs that read `named` columns.
 
     Attributes:
         data: the configuration.
         table: the log.
         named: `, EXPRESSION AS NAME` of every column that the expressions mention.
-        refused: what is no expression over the log's columns, one line each.
+        refused: errors of expressions that are not valid over the log's columns, one line each.
     """
 
     data: DataConfig
@@ -58,7 +58,7 @@ class UserExpressions:
 
     @classmethod
     def of(cls, connection: duckdb.DuckDBPyConnection, data: DataConfig, table: Table) -> UserExpressions:
-        """Parses the expressions, and looks at the values of the columns that they mention."""
+        """Parses the expressions, and infers the types of the columns that they mention from the values."""
         refused = tuple(_refused(data, table))
         if refused:
             return cls(data, table, "", refused)
@@ -69,24 +69,24 @@ class UserExpressions:
         )
 
     def holds(self, field: str, default: str = "false") -> str:
-        """SQL: whether a predicate holds; NULL is no."""
+        """Returns SQL for whether a predicate holds; false for NULL."""
         predicate = getattr(self.data, field)
         return f"coalesce(CAST(({predicate}) AS BOOLEAN), false)" if predicate else default
 
     @property
     def weight(self) -> str:
-        """SQL of the weight, float32; NULL where it is none."""
+        """SQL of the weight, float32; NULL where it is invalid."""
         number = f"TRY_CAST(({self.data.weight}) AS DOUBLE)"
         return f"CASE WHEN {number} BETWEEN 0 AND {_LARGEST} THEN CAST({number} AS FLOAT) END"
 
     @property
     def wrong_weight(self) -> str:
-        """SQL: what is wrong with a weight that is none."""
-        told = f"'weight: ''' || CAST(({self.data.weight}) AS VARCHAR) || ''' is not a number of at least 0'"
-        return f"coalesce({told}, 'weight: no value')"
+        """SQL of the reason why a weight is invalid."""
+        reason = f"'weight: ''' || CAST(({self.data.weight}) AS VARCHAR) || ''' is not a number of at least 0'"
+        return f"coalesce({reason}, 'weight: no value')"
 
     def key_columns(self, label: str) -> str:
-        """SQL of the configured key columns over `raw` and `named` ones; `label` is that of the row's label."""
+        """Returns SQL of the configured key columns over `raw` and `named` ones; `label` is SQL of the row's label."""
         data = self.data
         found = {
             "rejected": f"{label} = 0 AND {self.holds('rejected')}",
@@ -98,7 +98,7 @@ class UserExpressions:
 
     @property
     def raw(self) -> str:
-        """SQL of what the key columns take from the log's own columns: `, EXPRESSION AS NAME` each."""
+        """SQL of the log's columns that the key columns read: `, EXPRESSION AS NAME` each."""
         data, table = self.data, self.table
         if not data.list_id:
             return ""
@@ -109,19 +109,19 @@ class UserExpressions:
         )
 
     def check(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Runs each expression by itself, so that what is wrong with it is reported with its field.
+        """Runs each expression by itself, so that an error names its field.
 
         Raises:
-            DataError: for one that cannot be evaluated, and for weights or positions of which most are none.
+            DataError: for one that cannot be evaluated, and where most weights or positions are invalid.
         """
         for fault in self.faults(connection):
             raise DataError(fault)
 
     def faults(self, connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
-        """Everything for which `check` would refuse, one line each."""
+        """Yields every error that `check` would raise, one line each."""
         yield from self.refused
         if self.refused:
-            return  # nothing of it is run
+            return  # none is run
         broken = False
         for field in _PREDICATES:
             predicate = getattr(self.data, field)
@@ -153,11 +153,11 @@ class UserExpressions:
                 f"SELECT __place, {self.wrong_weight} FROM {rows} AND ({self.weight}) IS NULL ORDER BY __place LIMIT 1"
             ).fetchall()
             example = "".join(
-                f" {told} at {quarantine.format_row_place(connection, self.table, place)}" for place, told in found
+                f" {why} at {quarantine.format_row_place(connection, self.table, place)}" for place, why in found
             )
             yield (
-                f"data.weight: {self.data.weight!r}: {total - usable} of {total} weights are no number of at least 0; "
-                f"e.g.{example}"
+                f"data.weight: {self.data.weight!r}: {total - usable} of {total} weights are not numbers of at "
+                f"least 0; e.g.{example}"
             )
 
     def _positions(self, connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
@@ -169,11 +169,11 @@ class UserExpressions:
             example = quarantine.format_example(
                 connection, self.table, name, f"{text} IS NOT NULL AND ({number}) IS NULL"
             )
-            yield f"data.position: column {name!r}: {present - usable} of {present} values are no number;{example}"
+            yield f"data.position: column {name!r}: {present - usable} of {present} values are not numbers;{example}"
 
 
 def _refused(data: DataConfig, table: Table) -> Iterator[str]:
-    """What is no single expression over the log's columns, one line each."""
+    """Yields the errors of expressions that are not valid over the log's columns, one line each."""
     found: dict[str, str] = {}
     for field, text in schema.list_expressions(data).items():
         where = f"data.{field}"
@@ -189,23 +189,23 @@ def _refused(data: DataConfig, table: Table) -> Iterator[str]:
                 twins = sorted({*spelled, found.get(name.lower(), spelled[0])})
                 yield f"{where}: columns {', '.join(map(repr, twins))} differ in case only; SQL needs other names"
             elif name.lower() in _OWN:
-                yield f"{where}: column {name!r} has a name that twotower uses itself; rename it"
+                yield f"{where}: column {name!r} has a name that twotower uses internally; rename it"
 
 
 def _spelled(name: str, table: Table) -> list[str]:
-    """The columns that a name in an expression may mean: the one of that spelling, or those of other cases."""
+    """Returns the columns that a name in an expression may mean: the one of that spelling, or those in other cases."""
     return [name] if name in table.columns else [each for each in table.columns if each.lower() == name.lower()]
 
 
 def typed_columns(
     connection: duckdb.DuckDBPyConnection, table: Table, names: Sequence[str], alias: str = ""
 ) -> dict[str, str]:
-    """SQL of columns with the type that all of their values have; for people's predicates over text tables."""
+    """Returns SQL of columns with the type that all of their values have, for predicates over text tables."""
     return {name: cast_column(table, name, kind, alias) for name, kind in infer_types(connection, table, names).items()}
 
 
 def cast_column(table: Table, name: str, kind: str, alias: str = "") -> str:
-    """SQL of a column with a type of `infer_types`, or VARCHAR."""
+    """Returns SQL of a column with a type of `infer_types`, or VARCHAR."""
     if kind == "VARCHAR":
         return table.text(name, alias)
     column = table.columns[name]
@@ -215,7 +215,7 @@ def cast_column(table: Table, name: str, kind: str, alias: str = "") -> str:
 
 
 def infer_types(connection: duckdb.DuckDBPyConnection, table: Table, names: Sequence[str]) -> dict[str, str]:
-    """The type that all values of a column have.
+    """Infers the type that all values of a column have.
 
     A text column is BIGINT where every value is an integer in its plain form (no leading zero or sign +), DOUBLE where
     every value is a number, and VARCHAR otherwise, or where it has no value.
