@@ -55,11 +55,11 @@ from twotower_tf.config import (
     TripletHinge,
     Uniform,
 )
-from twotower_tf.datasets.synthetic import synthesize
+from twotower_tf.datasets.synthetic import write_synthetic_log
 from twotower_tf.evaluate.evaluate_run import evaluate_run
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.features.encode_rows import encode
-from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.train import tower_vectors, training_loop
 from twotower_tf.train.checkpoints import load_model
@@ -70,7 +70,7 @@ K = 20
 
 def synthetic(root: Path, events: int) -> ExperimentConfig:
     """The log of `twotower synth`: impressions with clicks, planted tastes, Zipf popularity."""
-    synthesize(root, events=events, users=max(200, events // 60), items=3_000, days=20, seed=SEED)
+    write_synthetic_log(root, events=events, users=max(200, events // 60), items=3_000, days=20, seed=SEED)
     return ExperimentConfig(
         name="synthetic",
         data=DataConfig(root=str(root), events="events", items="items.csv", users="users.csv", label="click"),
@@ -209,7 +209,7 @@ def main() -> None:
                 monitor="",
             ),
         )
-        prepare(base, run_dir)
+        prepare_log(base, run_dir)
         encode(base, Prepared.open(run_dir))
         for name in options.only.split(";") if options.only else known:
             print(json.dumps({"benchmark": "samplers", "setting": f"{options.data}, {name}", "unit": f"recall@{K}",

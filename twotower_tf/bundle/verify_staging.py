@@ -39,11 +39,11 @@ def verify_staging(staging: Path) -> None:
 def run_verify(directory: Path) -> subprocess.CompletedProcess[str]:
     """Runs `twotower verify` on the directory of one version; no module of the working directory is imported."""
     return subprocess.run(
-        interpreter.command(_COMMAND, "verify", f"--bundle_dir={directory.resolve()}"),
+        interpreter.build_command(_COMMAND, "verify", f"--bundle_dir={directory.resolve()}"),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         errors="replace",
-        env=interpreter.environment({"TF_CPP_MIN_LOG_LEVEL": "3"}),
+        env=interpreter.build_environment({"TF_CPP_MIN_LOG_LEVEL": "3"}),
         check=False,
     )

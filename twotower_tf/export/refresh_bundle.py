@@ -41,7 +41,7 @@ from twotower_tf.features.inputs import rows_to_arrays, side_inputs
 from twotower_tf.index.item_vectors import Ids, ItemVectors
 from twotower_tf.index.scann.index_update import NEW, update
 from twotower_tf.index.searcher import Searcher
-from twotower_tf.prepare.schema import feature_sources
+from twotower_tf.prepare.schema import list_feature_columns
 from twotower_tf.progress import Progress, silent
 from twotower_tf.tables import quarantine
 
@@ -131,7 +131,7 @@ def refresh(
 
 
 def _changes(bundle: Bundle, listing: Listing | None, delete: Path | None, mode: Mode) -> Changes:
-    features = {column.name for column in feature_sources(bundle.config, "item")}
+    features = {column.name for column in list_feature_columns(bundle.config, "item")}
     deletes = [] if delete is None else read_ids(Path(delete))
     return merge(bundle.items, None if listing is None else listing.items, deletes, mode, features)
 
@@ -162,7 +162,7 @@ def _write(
         anew += [bundles.INDEX, *_VECTORS]
     known = derived_version.inherit(bundle, staging, version, anew + (["variables"] if in_graph else []))
     if listing is not None and listing.quarantine:
-        quarantine.write(staging / QUARANTINE, listing.quarantine)
+        quarantine.write_entries(staging / QUARANTINE, listing.quarantine)
     pq.write_table(changes.catalogue, staging / bundles.ITEMS)
     if same_vectors:
         bundle.check_files(bundles.TSV)
