@@ -168,6 +168,8 @@ def test_a_forced_export_publishes_another_version(ran: Ran, tmp_path: Path) -> 
     first, second = pipeline.export(), pipeline.export(force=True)
     assert not first.skipped and not second.skipped and second.version > first.version
     assert pipeline.export() == tt.ExportResult(second.path, second.version, skipped=True)
+    assert pipeline.export(formats=["tsv"]).skipped  # that file is always written
+    assert not pipeline.export(formats=["npy"]).skipped
 
 
 @needs_tensorflow

@@ -273,7 +273,8 @@ class Pipeline:
         with self.working(), self._showing() as progress:
             self._adopt()
             stages = Stages(self.run_dir)
-            place = {"export_dir": str(root.resolve()), "active_days": active_days, "formats": sorted(formats)}
+            written = sorted({"tsv", *formats})
+            place = {"export_dir": str(root.resolve()), "active_days": active_days, "formats": written}
             key = self._key("export", **place)
             published = root / str(stages.fact("export", "version"))
             if not force and version is None and stages.is_done("export", key) and published.is_dir():
