@@ -108,7 +108,7 @@ def textbook_model(users: dict[str, int], items: dict[str, int]) -> Any:
     import tensorflow as tf
     import tf_keras as keras
 
-    from twotower_tf.model.losses.cosine_logit import COSINE_BOUND, final_sigmoid
+    from twotower_tf.model.losses.cosine_logit import final_sigmoid
 
     inputs = {name: keras.Input([], dtype=tf.string, name=name) for name in (*items, *users)}
     vectors = []
@@ -123,7 +123,7 @@ def textbook_model(users: dict[str, int], items: dict[str, int]) -> Any:
             x = keras.layers.Dense(units, "relu")(x)
         vectors.append(keras.layers.Lambda(lambda v: tf.math.l2_normalize(v, -1))(keras.layers.Dense(VECTOR)(x)))
     cosine = keras.layers.Dot(axes=1)(vectors)
-    logit = keras.layers.Lambda(lambda c: 2 * tf.math.atanh(tf.clip_by_value(c, -COSINE_BOUND, COSINE_BOUND)))(cosine)
+    logit = keras.layers.Lambda(lambda c: 2 * tf.math.atanh(tf.clip_by_value(c, -0.999, 0.999)))(cosine)
     model = keras.Model(inputs, final_sigmoid()(logit))
     metrics = (keras.metrics.AUC, keras.metrics.BinaryAccuracy, keras.metrics.Precision, keras.metrics.Recall)
     model.compile(keras.optimizers.Adam(1e-3), "binary_crossentropy", metrics=[metric() for metric in metrics])

@@ -153,7 +153,7 @@ def test_skew_between_training_and_serving_is_refused(trained, tmp_path, monkeyp
         found[3] += 2e-5
         return found
 
-    monkeypatch.setattr(exporting.vectors, "item_vectors", skewed)
+    monkeypatch.setattr(exporting.tower_vectors, "item_vectors", skewed)
     with pytest.raises(ArtifactError) as raised:
         export(trained[1], trained[0], tmp_path / "e")
     assert str(raised.value).startswith("the exported item tower differs from the trained one by up to 2e-05")
@@ -177,7 +177,7 @@ def test_vectors_that_are_no_numbers_are_refused(projection, refusal, trained, t
         bias.assign(bias * np.float32("nan"))
         return model
 
-    monkeypatch.setattr(exporting.checkpoint, "load_model", diverged)
+    monkeypatch.setattr(exporting.checkpoints, "load_model", diverged)
     with pytest.raises(ArtifactError) as raised:
         export(trained[1], trained[0], tmp_path / "e")
     assert refusal in str(raised.value)

@@ -18,7 +18,7 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def filters():
-    return Filters(pa.Table.from_pylist(ROWS))
+    return Filters(pa.Table.from_pylist(ROWS), seconds=60)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_every_row_of_a_large_catalogue_has_its_own_answer():
     """DuckDB reads the table in many pieces on several threads; masks are in row order all the same."""
     rng = np.random.default_rng(0)
     price, shop = rng.normal(size=300_000), rng.integers(0, 7, 300_000)
-    filters = Filters(pa.table({"price": price, "shop": shop.astype(str)}))
+    filters = Filters(pa.table({"price": price, "shop": shop.astype(str)}), seconds=60)
     found = filters.mask("price > 0.5 and shop in ('1', '4')")
     np.testing.assert_array_equal(found, (price > 0.5) & np.isin(shop, [1, 4]))
 
@@ -147,7 +147,7 @@ def test_random_filters_against_three_valued_logic_in_python():
             rng.integers(0, 7, 60), rng.normal(size=60).round(1), rng.choice(["x", "y", "", "none"], 60), strict=True
         )
     ]
-    filters = Filters(pa.Table.from_pylist(rows))
+    filters = Filters(pa.Table.from_pylist(rows), seconds=60)
     for _ in range(150):
         predicate, passes = random_filter(rng, 4)
         assert filters.mask(predicate).tolist() == [passes(row) is True for row in rows], predicate

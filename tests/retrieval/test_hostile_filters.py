@@ -273,6 +273,7 @@ def test_a_filter_that_takes_too_long_ends_at_its_deadline():
     assert time.monotonic() - begin < 0.1 + SLACK
     assert str(raised.value).startswith("filter: \"name similar to '.*a.{30}!' or name")
     assert str(raised.value).endswith("is too slow: not evaluated over 20,000 items within 0.1 s; simplify it")
+    filters.seconds = 60
     assert filters.mask("price > 0").sum() > 0
 
 
@@ -385,4 +386,4 @@ def test_what_could_be_dear_is_refused_before_it_runs(predicate, message):
 )
 def test_what_is_within_bounds_is_answered(predicate, passes):
     table = pa.table({"name": ["3", "ab cd", "some words here"], "price": [0.0, 2.0, 2.5]})
-    assert np.flatnonzero(Filters(table).mask(predicate)).tolist() == passes
+    assert np.flatnonzero(Filters(table, seconds=60).mask(predicate)).tolist() == passes

@@ -260,13 +260,13 @@ def test_only_the_beginning_of_a_text_is_looked_at(tmp_path, export_dir, monkeyp
     with gzip.open(tmp_path / "u.csv.gz", "wb") as file:
         file.write(text)
     read = []
-    opened = inspect_users.reading.opened
+    opened = inspect_users.unit_reader.opened
 
     def watched(source, *rest):
         read.append(source.path.read_bytes())
         return opened(source, *rest)
 
-    monkeypatch.setattr(inspect_users.reading, "opened", watched)
+    monkeypatch.setattr(inspect_users.unit_reader, "opened", watched)
     for name in ("u.csv", "u.csv.gz"):
         Planner(Options(export_dir=export_dir, output=tmp_path / "out", users=str(tmp_path / name)))
     assert read[0] == read[1] == text[: text[:20_000].rfind(b"\n") + 1]

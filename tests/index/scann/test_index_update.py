@@ -92,7 +92,7 @@ def test_spliced_tables_have_the_old_rows_and_those_that_scann_derives(built, tm
 def test_an_index_with_spilled_partitions_is_changed_too(tmp_path):
     """ScaNN's own upsert kills the process here."""
     vectors, users = unit(np.random.default_rng(0), SIZE), unit(np.random.default_rng(5), 100)
-    library = index_update.native.library()
+    library = index_update.scann_build.library()
     plain = library.builder(vectors, 10, "dot_product").tree(50, 10, training_sample_size=SIZE, soar_lambda=1.5)
     spilled = plain.score_ah(2, anisotropic_quantization_threshold=0.2).reorder(100).build()
     (tmp_path / "scann").mkdir()
