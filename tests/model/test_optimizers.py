@@ -1,12 +1,23 @@
 """Every rule against its published algorithm, row by row in NumPy."""
 
+import ast
+import inspect
+
 import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
 
 from twotower_tf.config import Adagrad, Adam, AdamW, LazyAdam, RowwiseAdagrad, TrainConfig
-from twotower_tf.model.optimizers import Schedule, TowersAndTables, make, rounded_by_chance, slot_numbers
+from twotower_tf.model import optimizers
+from twotower_tf.model.optimizers import (
+    PRIVATE_KERAS_HOOKS,
+    Schedule,
+    TowersAndTables,
+    make_optimizer,
+    round_stochastically,
+    slot_numbers,
+)
 
 READS = [[0, 2, 2], [2, 4], [0, 3]]  # a row read twice in a batch gets the sum of its gradients
 
@@ -94,10 +105,10 @@ def test_dense_weights_follow_plain_adam():
     rng = np.random.default_rng(2)
     start = rng.normal(size=(4, 2)).astype(np.float32)
     one, other = tf.Variable(start), tf.Variable(start)
-    ours, plain = TowersAndTables(Adam(), RowwiseAdagrad(), 0.01, 5.0), keras.optimizers.Adam(0.01)
+    tested, plain = TowersAndTables(Adam(), RowwiseAdagrad(), 0.01, 5.0), keras.optimizers.Adam(0.01)
     for _ in range(3):
         gradient = tf.constant(rng.normal(size=(4, 2)).astype(np.float32))
-        ours.apply_gradients([(gradient, one)])
+        tested.apply_gradients([(gradient, one)])
         plain.apply_gradients([(gradient, other)])
     np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-6)
 
@@ -137,12 +148,16 @@ def test_steps_too_small_for_bfloat16_add_up_all_the_same():
 
 def test_rounding_by_chance_is_right_on_average_and_keeps_what_bfloat16_can_hold():
     value = np.float32(1 + 0.25 / 128)  # a quarter of the way from 1 to the next number
-    got = tf.cast(rounded_by_chance(tf.fill([40_000], value), tf.constant([3, 5], tf.int64)), tf.float32).numpy()
+    got = tf.cast(round_stochastically(tf.fill([40_000], value), tf.constant([3, 5], tf.int64)), tf.float32).numpy()
     assert set(np.unique(got)) == {1.0, np.float32(1 + 1 / 128)}
     assert abs((got > 1).mean() - 0.25) < 0.01
     exact = tf.constant([0.0, -1.5, 3.0, np.inf, -np.inf])
-    np.testing.assert_array_equal(tf.cast(rounded_by_chance(exact, tf.constant([1, 1], tf.int64)), tf.float32), exact)
-    assert np.isnan(tf.cast(rounded_by_chance(tf.constant([np.nan]), tf.constant([1, 1], tf.int64)), tf.float32)).all()
+    np.testing.assert_array_equal(
+        tf.cast(round_stochastically(exact, tf.constant([1, 1], tf.int64)), tf.float32), exact
+    )
+    assert np.isnan(
+        tf.cast(round_stochastically(tf.constant([np.nan]), tf.constant([1, 1], tf.int64)), tf.float32)
+    ).all()
 
 
 def test_learning_rates_warm_up_and_decay():
@@ -156,10 +171,39 @@ def test_learning_rates_warm_up_and_decay():
 
 def test_tables_have_a_learning_rate_of_their_own_and_share_the_schedule():
     config = TrainConfig(initial_lr=0.01, lr_decay_rate=0.5, table_optimizer=RowwiseAdagrad(initial_lr=0.3))
-    optimizer = make(config, steps_per_epoch=1, seed=0)
+    optimizer = make_optimizer(config, steps_per_epoch=1, seed=0)
     table = tf.Variable(tf.ones((2, 4)), name="some/table")
     gradient = tf.IndexedSlices(tf.ones((1, 4)), tf.constant([1], tf.int64), tf.constant([2, 4], tf.int64))
     optimizer.apply_gradients([(gradient, table)])
     np.testing.assert_allclose(table.numpy(), [[1] * 4, [0.7] * 4], rtol=1e-5)
     optimizer.apply_gradients([(gradient, table)])
     np.testing.assert_allclose(table.numpy()[1], 0.7 - 0.15 / np.sqrt(2), rtol=1e-5)
+
+
+@pytest.mark.parametrize("hook", PRIVATE_KERAS_HOOKS)
+def test_tf_keras_still_has_the_private_hook(hook):
+    plain = keras.optimizers.Adam(0.01)
+    plain.build([tf.Variable([1.0], name="w")])
+    assert hasattr(plain, hook), f"tf_keras {keras.__version__} has no Optimizer.{hook}: adapt TowersAndTables"
+
+
+@pytest.mark.parametrize("hook", ["_deduplicate_sparse_grad", "_internal_apply_gradients", "update_step"])
+def test_tf_keras_still_calls_the_overridden_hook(monkeypatch, hook):
+    called = []
+    optimizer, weight = TowersAndTables(Adam(), RowwiseAdagrad(), 0.01, 5.0), tf.Variable([1.0], name="w")
+    original = getattr(optimizer, hook)
+    monkeypatch.setattr(optimizer, hook, lambda *arguments: called.append(hook) or original(*arguments))
+    optimizer.apply_gradients([(tf.constant([1.0]), weight)])
+    assert called == [hook]
+
+
+def test_every_private_attribute_used_is_listed():
+    (cls,) = (
+        each for each in ast.parse(inspect.getsource(optimizers)).body if getattr(each, "name", "") == "TowersAndTables"
+    )
+    used = {node.attr for node in ast.walk(cls) if isinstance(node, ast.Attribute)}
+    used |= {node.name for node in cls.body if isinstance(node, ast.FunctionDef)}
+    inherited = {name for name in used if name.startswith("_") and not name.startswith("__")}
+    plain = keras.optimizers.Adam(0.01)
+    plain.build([tf.Variable([1.0], name="w")])
+    assert {name for name in inherited if hasattr(plain, name)} == set(PRIVATE_KERAS_HOOKS)

@@ -1,6 +1,6 @@
-"""One optimizer for both kinds of weights: the towers' dense ones, and tables of which a batch reads a few rows.
+"""An optimizer for both the towers' dense weights and embedding tables, of which a step reads a few rows.
 
-A step costs what the batch touches, not what the tables hold: nothing here reads or writes a whole table.
+The cost of a step does not depend on the size of the tables: no operation reads or writes a whole table.
 """
 
 from __future__ import annotations
@@ -16,11 +16,24 @@ from twotower_tf.config.training import TableOptimizer, TowerOptimizer
 
 Slots = tuple[tf.Variable, ...]
 
-_TABLE = "/table:"  # in the name of a table's weight
+_TABLE = "/table:"  # part of the names of embedding tables
+
+# Private attributes of tf_keras 2.20 that `TowersAndTables` overrides, calls or sets.
+PRIVATE_KERAS_HOOKS = (
+    "_build_learning_rate",
+    "_built",
+    "_deduplicate_sparse_grad",
+    "_index_dict",
+    "_internal_apply_gradients",
+    "_learning_rate",
+    "_serialize_hyperparameter",
+    "_var_key",
+    "_variables",
+)
 
 
 def slot_numbers(optimizer: TableOptimizer, dim: int) -> int:
-    """Float32 numbers of optimizer state beside each row of a table."""
+    """Returns the number of float32 values of optimizer state per table row."""
     match optimizer:
         case RowwiseAdagrad():
             return 1
@@ -31,7 +44,7 @@ def slot_numbers(optimizer: TableOptimizer, dim: int) -> int:
 
 
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """A line from almost zero in the first steps, and an exponential decay: a staircase of epochs, or smooth.
+    """Linear warm-up and exponential decay, in steps of epochs or continuous.
 
     lr(t) = initial · min(1, (t + 1) / warmup_steps) · rate^(t / (steps_per_epoch · lr_decay_epochs)), the exponent
     rounded down for a staircase.
@@ -42,7 +55,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         self.steps_per_epoch = steps_per_epoch
 
     def __call__(self, step: Any) -> tf.Tensor:
-        """The learning rate, float32 `[]`, of a step counted from 0."""
+        """Returns the learning rate, float32 `[]`, of a step counted from 0."""
         config, step = self.config, tf.cast(step, tf.float32)
         exponent = step / (self.steps_per_epoch * config.lr_decay_epochs)
         if config.lr_staircase:
@@ -51,19 +64,19 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return rate * tf.minimum(1.0, (step + 1.0) / max(1, config.warmup_steps))
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Returns the constructor's arguments."""
         return {"config": self.config, "steps_per_epoch": self.steps_per_epoch}
 
 
 @dataclass(frozen=True)
-class _Now:
-    """What the updates of one step share: read and computed once, not for every weight.
+class _StepState:
+    """Values shared by the updates of one step, computed once.
 
     Attributes:
-        rate: the towers' learning rate.
-        table_rate: the tables'.
+        rate: learning rate of the towers.
+        table_rate: learning rate of the tables.
         step: int64, counted from 0.
-        powers: of the towers' rule, β₁ᵗ and β₂ᵗ with t counted from 1.
+        powers: β₁ᵗ and β₂ᵗ of the towers' rule, with t counted from 1.
     """
 
     rate: tf.Tensor
@@ -73,18 +86,22 @@ class _Now:
 
 
 class TowersAndTables(keras.optimizers.Optimizer):
-    """The towers' rule for dense weights, the tables' rule for the rows of a table that a step reads.
+    """Applies one rule to dense weights (towers), and another to the table rows that a step reads.
 
     Towers, Adam (Kingma and Ba, 2015, algorithm 1), t counted from 1: m ← β₁·m + (1 - β₁)·g, v ← β₂·v + (1 - β₂)·g²,
-    w ← w - lr·√(1 - β₂ᵗ)/(1 - β₁ᵗ)·m/(√v + ε). AdamW (Loshchilov and Hutter, 2019, algorithm 2): besides, kernels
-    lose lr·decay of themselves, before.
+    w ← w - lr·√(1 - β₂ᵗ)/(1 - β₁ᵗ)·m/(√v + ε). AdamW (Loshchilov and Hutter, 2019, algorithm 2): in addition, and
+    before the update, w ← w·(1 - lr·decay) for kernels.
 
     Tables, g being the sum of a row's gradients in the batch:
-        RowwiseAdagrad: a ← a + mean(g²), w ← w - lr·g/(√a + ε), one a for the row (Mudigere et al., "Software-Hardware
+        RowwiseAdagrad: a ← a + mean(g²), w ← w - lr·g/(√a + ε), one a per row (Mudigere et al., "Software-Hardware
             Co-design for Fast and Scalable Training of Deep Learning Recommendation Models", 2022, section 4.1.2).
-        Adagrad: a ← a + g², w ← w - lr·g/(√a + ε), number by number (Duchi et al., 2011).
-        LazyAdam: Adam whose moments decay when the row is read, not at every step.
-    With a decay, a row loses lr·decay of itself when it is read, before the step.
+        Adagrad: a ← a + g², w ← w - lr·g/(√a + ε), element-wise (Duchi et al., 2011).
+        LazyAdam: Adam whose moments decay only when the row is read.
+    With weight decay, w ← w·(1 - lr·decay) for the rows that a step reads, before the update.
+
+    Private hooks of tf_keras: Keras has no public way to share values among the updates of a step, to sum sparse
+    gradients in float32, or to keep float32 state for a bfloat16 weight. `PRIVATE_KERAS_HOOKS` lists the attributes
+    used instead. `tests/model/test_optimizers.py` checks each of them, and names the one that a new tf_keras changes.
     """
 
     def __init__(
@@ -95,16 +112,16 @@ class TowersAndTables(keras.optimizers.Optimizer):
         table_share: float,
         seed: int = 0,
     ) -> None:
-        """Makes the optimizer.
+        """Configures the optimizer.
 
         Args:
-            towers: the rule of dense weights.
-            tables: the rule of tables.
-            schedule: the towers' learning rate.
-            table_share: the tables' learning rate, as a multiple of the towers'.
-            seed: of the chance that rounds updates of bfloat16 tables.
+            towers: rule of dense weights.
+            tables: rule of tables.
+            schedule: learning rate of the towers.
+            table_share: learning rate of the tables, as a multiple of that of the towers.
+            seed: random seed of the stochastic rounding of bfloat16 tables.
         """
-        super().__init__("optimizer", weight_decay=None)  # 0, the default, would decay whole tables by nothing
+        super().__init__("optimizer", weight_decay=None)  # the default, 0, would write whole tables to decay them by 0
         self.towers = towers
         self.tables = tables
         self.table_share = table_share
@@ -112,21 +129,21 @@ class TowersAndTables(keras.optimizers.Optimizer):
         self._learning_rate = self._build_learning_rate(schedule)
 
     def build(self, var_list: Any) -> None:
-        """Creates the state of every weight, all zero."""
+        """Creates the state of every weight, initially zero."""
         super().build(var_list)
         if getattr(self, "_built", False):
             return
         self._built = True
-        self._slots = [self._made_slots(variable) for variable in var_list]
+        self._slots = [self._create_slots(variable) for variable in var_list]
 
-    def _made_slots(self, variable: tf.Variable) -> Slots:
+    def _create_slots(self, variable: tf.Variable) -> Slots:
         if _TABLE not in variable.name or isinstance(self.tables, LazyAdam):
-            return tuple(self._slot(variable, name, variable.shape) for name in ("m", "v"))
+            return tuple(self._create_slot(variable, name, variable.shape) for name in ("m", "v"))
         shape = variable.shape[:1] if isinstance(self.tables, RowwiseAdagrad) else variable.shape
-        return (self._slot(variable, "a", shape),)
+        return (self._create_slot(variable, "a", shape),)
 
-    def _slot(self, variable: tf.Variable, name: str, shape: Any) -> tf.Variable:
-        """Zeros beside a weight; of a bfloat16 table too they are float32."""
+    def _create_slot(self, variable: tf.Variable, name: str, shape: Any) -> tf.Variable:
+        """Creates a state variable of zeros, float32 also for a bfloat16 table."""
         if variable.dtype == tf.float32:
             return self.add_variable_from_reference(variable, name, shape=shape)
         slot = tf.Variable(tf.zeros(shape), trainable=False, name=f"{name}/{variable.name.partition(':')[0]}")
@@ -134,18 +151,18 @@ class TowersAndTables(keras.optimizers.Optimizer):
         return slot
 
     def _deduplicate_sparse_grad(self, grads: Any) -> list[Any]:
-        """Sums the gradients of a row that was read several times, in float32."""
-        return [_summed(grad) if isinstance(grad, tf.IndexedSlices) else grad for grad in grads]
+        """Sums the gradients of rows that were read several times, in float32."""
+        return [_sum_by_row(grad) if isinstance(grad, tf.IndexedSlices) else grad for grad in grads]
 
     def _internal_apply_gradients(self, grads_and_vars: Any) -> Any:
-        """Updates all weights."""
+        """Computes the values shared by all updates, and updates all weights."""
         step, rate = tf.identity(self.iterations), tf.identity(self.learning_rate)
         table_rate = rate * self.table_share
-        self._now = _Now(rate, table_rate, step, _powers(self.towers, step))
+        self._now = _StepState(rate, table_rate, step, _powers(self.towers, step))
         return super()._internal_apply_gradients(grads_and_vars)
 
     def update_step(self, gradient: Any, variable: tf.Variable) -> None:
-        """Updates one weight; gradients of tables come as `tf.IndexedSlices` without repeated rows."""
+        """Updates one weight; gradients of tables are `tf.IndexedSlices` with distinct rows."""
         place = self._index_dict[self._var_key(variable)]
         if isinstance(gradient, tf.IndexedSlices):
             self._table_step(gradient.values, gradient.indices, variable, self._slots[place], place)
@@ -192,23 +209,23 @@ class TowersAndTables(keras.optimizers.Optimizer):
             moved *= 1.0 - rate * rule.weight_decay
         moved -= change
         if table.dtype == tf.bfloat16:
-            moved = rounded_by_chance(moved, tf.stack([self._now.step * 1000 + place, self.seed]))
-        # `scatter_sub` takes twice the time of a gather and an update: it adds row by row, an update copies them.
+            moved = round_stochastically(moved, tf.stack([self._now.step * 1000 + place, self.seed]))
+        # Gather and `scatter_update` take half the time of `scatter_sub`, which adds row by row.
         table.scatter_update(tf.IndexedSlices(moved, rows))
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Returns the constructor's arguments."""
         own = {name: getattr(self, name) for name in ("towers", "tables", "table_share", "seed")}
         return {"schedule": self._serialize_hyperparameter(self._learning_rate), **own}
 
 
-def make(config: TrainConfig, steps_per_epoch: int, seed: int) -> TowersAndTables:
-    """The optimizer that a configuration asks for.
+def make_optimizer(config: TrainConfig, steps_per_epoch: int, seed: int) -> TowersAndTables:
+    """Creates the optimizer of a configuration.
 
     Args:
-        config: of the training.
-        steps_per_epoch: batches per epoch: learning rates decay by epochs.
-        seed: of the experiment.
+        config: the training configuration.
+        steps_per_epoch: batches per epoch, as learning rates decay by epochs.
+        seed: random seed of the experiment.
     """
     schedule = Schedule(config, steps_per_epoch)
     share = config.table_optimizer.initial_lr / config.initial_lr
@@ -220,21 +237,21 @@ def _powers(rule: Adam | AdamW | LazyAdam, step: tf.Tensor) -> tuple[tf.Tensor, 
     return tf.pow(rule.beta_1, counted), tf.pow(rule.beta_2, counted)
 
 
-def _summed(gradient: tf.IndexedSlices) -> tf.IndexedSlices:
+def _sum_by_row(gradient: tf.IndexedSlices) -> tf.IndexedSlices:
     rows, places = tf.unique(gradient.indices)
     values = tf.math.unsorted_segment_sum(tf.cast(gradient.values, tf.float32), places, tf.size(rows))
     return tf.IndexedSlices(values, rows, gradient.dense_shape)
 
 
-def rounded_by_chance(values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Rounds to bfloat16, up or down with the probabilities that make the expected value the value itself.
+def round_stochastically(values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Rounds to bfloat16 stochastically, so that the expected value is the value itself.
 
-    Rounding to the nearest would lose every step smaller than 1/512 of a weight (Gupta et al., "Deep Learning with
-    Limited Numerical Precision", 2015, section 3.1).
+    Rounding to nearest would lose all updates smaller than 1/512 of a weight (Gupta et al., "Deep Learning with Limited
+    Numerical Precision", 2015, section 3.1).
 
     Args:
         values: float32, any shape.
-        seed: int64 `[2]`; the same chance for the same seed.
+        seed: int64 `[2]`, random seed; equal seeds give equal results.
 
     Returns:
         bfloat16, the same shape.

@@ -1,6 +1,6 @@
-"""What training is watched by: figures of clicks, and how high rows' own items rank.
+"""Training metrics: click metrics, and in-batch top-k accuracy.
 
-Both count in float64: an epoch may have more rows than 2^24, beyond which a float32 count no longer takes one more.
+They count in float64, as an epoch may have more than 2^24 rows, which float32 cannot count one by one.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 import tensorflow as tf
 import tf_keras as keras
 
-_BUCKETS = 200  # of probabilities; 0.5 is where one ends and the next begins
+_BUCKETS = 200  # of probabilities; 0.5 is a boundary
 
 
-class ClickFigures(keras.metrics.Metric):
-    """AUC, accuracy, precision and recall of click probabilities, weighted, from one count.
+class ClickMetrics(keras.metrics.Metric):
+    """Weighted AUC, accuracy, precision and recall of click probabilities, from one histogram.
 
-    Four metrics of Keras would look at every probability four times. Their definitions are kept: the area under the ROC
-    curve by trapezoids between 201 thresholds, the others at a threshold of 0.5.
+    The definitions are those of Keras's four metrics, which would read every probability four times: the area under the
+    ROC curve by the trapezoidal rule with 201 thresholds, the others at a threshold of 0.5.
     """
 
     def __init__(self, name: str = "clicks") -> None:
@@ -33,12 +33,12 @@ class ClickFigures(keras.metrics.Metric):
         self.counts.assign_add(tf.math.unsorted_segment_sum(both, bucket, _BUCKETS))
 
     def reset_state(self) -> None:
-        """Begins anew."""
+        """Resets all counts to zero."""
         self.counts.assign(tf.zeros_like(self.counts))
 
     def result(self) -> dict[str, tf.Tensor]:
-        """`auc`, `binary_accuracy`, `precision`, `recall`; 0 where they are not defined."""
-        above = tf.cumsum(self.counts, reverse=True)  # above each bucket's lower end
+        """Returns `auc`, `binary_accuracy`, `precision` and `recall`; 0 if undefined."""
+        above = tf.cumsum(self.counts, reverse=True)  # above the lower bound of each bucket
         clicked, other = above[0, 0], above[0, 1]
         true_positives, false_positives = above[_BUCKETS // 2, 0], above[_BUCKETS // 2, 1]
         heights = above[:, 0] - self.counts[:, 0] / 2.0
@@ -53,13 +53,13 @@ class ClickFigures(keras.metrics.Metric):
 
 
 class InBatchTopK(keras.metrics.Mean):
-    """The share of ranked rows whose own item is among the k best of its candidates."""
+    """The share of ranked rows whose own item is among the top k of its candidates."""
 
     def __init__(self, k: int) -> None:
         super().__init__(name=f"in_batch_top_{k}", dtype=tf.float64)
         self.k = k
 
     def update_state(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None) -> None:
-        """Takes ranks float32 `[batch, 1]`, negative where a row was not ranked, and weights `[batch, 1]`."""
+        """Adds ranks float32 `[batch, 1]`, negative for rows that were not ranked, with weights `[batch, 1]`."""
         ranked = tf.cast(y_pred >= 0, tf.float32)
         super().update_state(y_pred < self.k, ranked if sample_weight is None else ranked * sample_weight)

@@ -22,7 +22,7 @@ from twotower_tf.features.arrays import EncodedData
 from twotower_tf.model import optimizers, two_tower
 from twotower_tf.model.embeddings import tables
 from twotower_tf.model.losses.cosine_logit import WeightedBinaryCrossentropy
-from twotower_tf.model.training_metrics import ClickFigures, InBatchTopK
+from twotower_tf.model.training_metrics import ClickMetrics, InBatchTopK
 from twotower_tf.model.two_tower import TwoTower
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.progress import Progress, silent
@@ -157,12 +157,12 @@ def compile_model(config: ExperimentConfig, steps_per_epoch: int) -> TwoTower:
         steps_per_epoch: batches per epoch.
     """
     model = two_tower.build(config)
-    optimizer = optimizers.make(config.train, steps_per_epoch, config.seed)
+    optimizer = optimizers.make_optimizer(config.train, steps_per_epoch, config.seed)
     if isinstance(config.loss, CosineLogitBCE):
         model.compile(
             optimizer,
             WeightedBinaryCrossentropy(),
-            weighted_metrics=[ClickFigures()],
+            weighted_metrics=[ClickMetrics()],
             steps_per_execution=config.train.steps_per_execution,
         )
     else:

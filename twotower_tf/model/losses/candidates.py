@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from twotower_tf.model.losses.blockwise_logits import IMPOSSIBLE, Grid
+from twotower_tf.model.losses.blockwise_logits import IMPOSSIBLE, LogitBlocks
 
 # Inputs of the losses, beside the encoded ones. A column is a candidate that every row of the batch meets: the own
 # items of the batch (where its positives are negatives of each other), items drawn for all rows, the queue.
@@ -50,7 +50,7 @@ class Candidates:
         hits: `[hits, 2]` int32 (row, column).
         counts: `[batch]` float32, negatives that the row meets: columns, and the weights of its own ones.
         weights: `[batch]` float32, of the rows, 1 in all (or 0, where no row weighs anything).
-        products: see `blocks.Grid`.
+        products: see `LogitBlocks`.
     """
 
     users: tf.Tensor
@@ -81,7 +81,7 @@ class Candidates:
         """Returns ln of what each own negative counts, `[batch, n]`; 0 where there is none."""
         return tf.math.log(tf.where(self.negatives_weight > 0.0, self.negatives_weight, 1.0))
 
-    def grid(self, scale: tf.Tensor | float, correct: bool, own: tf.Tensor, weights: tf.Tensor) -> Grid:
+    def grid(self, scale: tf.Tensor | float, correct: bool, own: tf.Tensor, weights: tf.Tensor) -> LogitBlocks:
         """The rows and the columns, whose logits are scale · cosine - log q, or without log q.
 
         Args:
@@ -92,7 +92,7 @@ class Candidates:
         """
         there = tf.math.is_finite(self.columns_log_q)
         bias = -self.columns_log_q if correct else tf.zeros_like(self.columns_log_q)
-        return Grid(
+        return LogitBlocks(
             users=self.users * scale,
             columns=self.columns,
             bias=tf.where(there, bias, IMPOSSIBLE),
@@ -150,7 +150,7 @@ class CandidateLoss(keras.layers.Layer):
 
         Returns:
             float32 `[batch, 1]`: how many of the row's candidates have a higher logit than its own item; -1 for rows
-            after the first `blocks.RANKED`, which are not ranked.
+            after the first `blockwise_logits.RANKED`, which are not ranked.
         """
         candidates = self._take_apart(inputs)
         loss, ranks = self.compare(candidates)

@@ -97,7 +97,7 @@ def mean_above(
     Args:
         candidates: of the batch; w_b are its weights, N_b row b's negatives, in columns and of its own, v_j what each
             of them counts and |N_b| the sum of it.
-        step: which f; see `blocks.sum_above`.
+        step: which f; see `blockwise_logits.sum_above`.
         scale: of cosines.
         threshold: `[batch]` float32.
 
