@@ -186,7 +186,7 @@ def test_each_night_is_trained_exported_and_scored(nights: Nights, tmp_path: Pat
             scorer, bad = Scorer(job, planner.bundle), []
             tables = []
             for unit in units:
-                with job.open(unit, 4096) as rows:
+                with job.open(job.sources[unit.file], unit, 4096) as rows:
                     tables += list(scorer.tables(rows, scorer.tally(), bad))
             assert bad == []
         rows = pa.concat_tables(tables).to_pylist()

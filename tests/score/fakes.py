@@ -1,5 +1,6 @@
-"""A worker without TensorFlow: starts in half a second, answers by a checksum of the id, dies when told to."""
+"""A worker without TensorFlow: starts in half a second, answers by a checksum of the id, dies for a token."""
 
+import errno
 import os
 import signal
 import time
@@ -16,12 +17,22 @@ from twotower_tf.score.answer_stats import Tally
 from twotower_tf.score.answer_tables import Layout
 from twotower_tf.score.type_columns import Judge
 
-TOKENS = "TWOTOWER_TEST_TOKENS"  # a directory; whoever takes a file of it dies
-SECONDS = "TWOTOWER_TEST_SECONDS"  # that a table takes
+TOKENS = "TWOTOWER_TEST_TOKENS"  # a directory; a worker that takes a file of it dies
+SECONDS = "TWOTOWER_TEST_SECONDS"  # per table
 
 
-def main(connection):
-    worker.serve(connection, lambda: None, FakeScorer)
+def score_unit(job, source, unit, rows):
+    return worker.run_unit(FakeScorer, job, source, unit, rows)
+
+
+def warm_up():
+    """Imports nothing."""
+
+
+def install(patch):
+    """Has every worker that is started from now on use the fake."""
+    patch.setattr(worker, "score_unit", score_unit)
+    patch.setattr(worker, "warm_up", warm_up)
 
 
 class FakeScorer:
@@ -30,16 +41,22 @@ class FakeScorer:
         self.job, self.ids = job, read_ids(bundle.path / "index" / "item_ids")
         self.layout = Layout(bundle.version, job.format, job.k, self.ids)
         self.judge = Judge(job.user_id, job.columns, job.times)
-        self.tables = 0
+        self.count = 0
 
     def tally(self):
         return Tally(len(self.ids))
 
-    def table(self, raw, place, tally, bad):
-        self.tables += 1
-        time.sleep(float(os.environ.get(SECONDS, 0)))
-        if self.tables > 1:
-            _die()
+    def tables(self, rows, tally, bad):
+        place = 0
+        for raw in rows.batches:
+            self.count += 1
+            time.sleep(float(os.environ.get(SECONDS, 0)))
+            if self.count > 1:
+                _die()
+            yield self._table(raw, place, tally, bad)
+            place += raw.num_rows
+
+    def _table(self, raw, place, tally, bad):
         users, found = self.judge.judge(raw, place)
         bad += found
         ids = users.ids.filter(pa.array(users.good))
@@ -58,4 +75,6 @@ def _die():
             continue
         if token.name.startswith("memory"):
             raise MemoryError("4 GB wanted")
+        if token.name.startswith("disk"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/answers/part-000000.parquet")
         os.kill(os.getpid(), signal.SIGKILL)

@@ -25,17 +25,18 @@ from twotower_tf.score.score_options import Options
 from twotower_tf.score.score_users import score
 
 ROOT = Path(__file__).resolve().parents[2]
-REAL = worker.main
+REAL = {"score_unit": worker.score_unit, "warm_up": worker.warm_up}
 # Scores with fake workers; `argv` is export_dir, users, output.
 SCRIPT = """
 import sys
 from pathlib import Path
 from tests.score import fakes
-from twotower_tf.score import sizing, units, worker
+from twotower_tf.score import units, worker, worker_pool, worker_sizing
 from twotower_tf.score.score_options import Options
 from twotower_tf.score.score_users import score
 
-worker.main, units.ROWS, sizing.LARGEST, sizing.SMALLEST = fakes.main, 500, 256, 64
+worker.score_unit, worker.warm_up = fakes.score_unit, fakes.warm_up
+units.ROWS, worker_sizing.LARGEST, worker_sizing.SMALLEST, worker_pool.SMALLEST = 500, 256, 64, 64
 export_dir, users, output = sys.argv[1:]
 score(Options(export_dir=Path(export_dir), output=Path(output), users=users, workers=2, k=5, at=0))
 """
@@ -65,7 +66,7 @@ def users(tmp_path_factory):
 @pytest.fixture(scope="module")
 def faked():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worker, "main", fakes.main)
+        fakes.install(patch)
         patch.setattr(units, "ROWS", 500)
         patch.setattr("twotower_tf.score.worker_sizing.LARGEST", 256)
         patch.setattr("twotower_tf.score.worker_sizing.SMALLEST", 64)
@@ -87,6 +88,11 @@ def whole(undisturbed, tmp_path):
     """Its files; a copy of them is in `whole` below the test's own directory."""
     shutil.copytree(undisturbed, tmp_path / "whole")
     return tree(undisturbed)
+
+
+def _use_real_workers(monkeypatch):
+    for name, function in REAL.items():
+        monkeypatch.setattr(worker, name, function)
 
 
 def start(export_dir, users, output, **environment):
@@ -119,7 +125,7 @@ def test_workers_that_die_are_replaced_and_told(tmp_path, export_dir, users, who
     told = []
     summary = score(
         Options(export_dir=export_dir, output=tmp_path / "out", users=str(users), workers=2, k=5, at=0),
-        tell=told.append,
+        log=told.append,
     )
     assert tree(tmp_path / "out") == whole
     assert len(summary["restarts"]) == len(told) == 3
@@ -127,7 +133,7 @@ def test_workers_that_die_are_replaced_and_told(tmp_path, export_dir, users, who
     killed = "killed, as the kernel does when memory runs out"
     assert whys == [killed, killed, "out of memory: 4 GB wanted"]
     assert {restart["rows_at_a_time"] for restart in summary["restarts"]} == {64}
-    assert all(line.endswith("another one goes on, 64 rows at a time") for line in told)
+    assert all(line.endswith("another one continues, 64 rows at a time") for line in told)
     assert {restart["where"].partition(", ")[2] for restart in summary["restarts"]} <= {
         f"rows {first:,} to {first + 499:,}" for first in range(1, 3000, 500)
     }
@@ -152,14 +158,59 @@ def test_a_unit_that_nobody_survives_is_told(tmp_path, export_dir, users, faked,
     for number in range(40):
         (tokens / f"kill-{number}").touch()
     monkeypatch.setenv(fakes.TOKENS, str(tokens))
-    monkeypatch.setattr(worker_pool, "_DEATHS", 2)
+    monkeypatch.setattr(worker_pool, "_MAX_DEATHS", 2)
     with pytest.raises(DataError) as raised:
         score(Options(export_dir=export_dir, output=tmp_path / "out", users=str(users), workers=1, k=5, at=0))
     assert str(raised.value).endswith(
-        "2 workers died over it, the last with 64 rows at a time: killed, as the kernel does when memory runs out; "
-        "give them more memory: fewer --workers"
+        "2 workers died while scoring it, the last with 64 rows at a time: killed, as the kernel does when memory "
+        "runs out; give each more memory with fewer --workers"
     )
     assert "users.parquet, rows 1 to 500: " in str(raised.value)
+
+
+def _children(pid):
+    """Ids of the processes that a process has started."""
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_workers_end_with_their_parent(tmp_path, export_dir, users, faked, sent):
+    """Interrupted or killed in the middle of units that would take a minute."""
+    process = start(export_dir, users, tmp_path / "out", **{fakes.SECONDS: "30"})
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "out").glob(".*part-*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    children = _children(process.pid)
+    assert len(children) >= 2
+    process.send_signal(sent)
+    process.wait(20)
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [child for child in children if Path(f"/proc/{child}").exists()]
+
+
+def test_invalid_input_that_a_worker_meets_is_one_line(tmp_path, export_dir, faked):
+    """Bytes that are not text, in the third row group: after the rows that the plan looks at."""
+    columns = {name: pa.array([f"{name}{row}".encode() for row in range(15_000)]) for name in ("user_id", "country")}
+    columns["country"] = pa.array([b"DE"] * 14_999 + [b"\xff\xfe"])
+    pq.write_table(pa.table(columns), tmp_path / "users.parquet", row_group_size=500)
+    absent = ("age", "interests", "device_type", "timestamp", "history")
+    common = {"export_dir": export_dir, "users": str(tmp_path / "users.parquet"), "absent": absent, "k": 5, "at": 0}
+    with pytest.raises(DataError) as raised:
+        score(Options(output=tmp_path / "out", workers=2, **common))
+    assert str(raised.value) == "column 'country': its bytes are not UTF-8 text"
+    assert multiprocessing.active_children() == [] and not (tmp_path / "out" / "_summary.json").exists()
+
+
+def test_a_full_disk_that_a_worker_meets_is_one_line(tmp_path, export_dir, users, faked, monkeypatch, capsys):
+    (tmp_path / "tokens").mkdir()
+    (tmp_path / "tokens" / "disk-1").touch()
+    monkeypatch.setenv(fakes.TOKENS, str(tmp_path / "tokens"))
+    flags = [f"--export_dir={export_dir}", f"--users={users}", f"--output={tmp_path}/out", "--k=5", "--workers=1"]
+    assert main(["score", *flags]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == "twotower score: /answers/part-000000.parquet: No space left on device"
 
 
 def test_the_parent_killed(tmp_path, export_dir, users, whole):
@@ -289,7 +340,7 @@ def test_two_scorings_into_one_directory(tmp_path, export_dir, users, faked):
 
 
 def test_the_command_with_real_workers(tmp_path, export_dir, capsys, monkeypatch):
-    monkeypatch.setattr(worker, "main", REAL)
+    _use_real_workers(monkeypatch)
     delimited(tmp_path / "users.csv", people(300))
     flags = [f"--export_dir={export_dir}", f"--users={tmp_path}/users.csv", f"--output={tmp_path}/out", "--k=3"]
     assert main(["score", *flags, "--format=tsv", "--workers=1"]) == 0
@@ -308,7 +359,7 @@ def test_the_command_with_real_workers(tmp_path, export_dir, capsys, monkeypatch
 @pytest.mark.quality
 def test_memory_is_flat(tmp_path, export_dir, monkeypatch):
     """Of a worker, between half a million users and two million, of ten thousand at a time; every user once."""
-    monkeypatch.setattr(worker, "main", REAL)
+    _use_real_workers(monkeypatch)
     rows = people(20_000)
     peaks = {}
     for copies in (25, 100):

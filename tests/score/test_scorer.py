@@ -51,7 +51,7 @@ def scored(options, rows=4096):
         tables, tally, entries = [], scorer.tally(), []
         for unit in units:
             bad = []
-            with job.open(unit, rows) as opened:
+            with job.open(job.sources[unit.file], unit, rows) as opened:
                 tables += [scorer.layout.plain(table) for table in scorer.tables(opened, tally, bad)]
                 entries += opened.entries(bad)
         planner.journal.tidy()

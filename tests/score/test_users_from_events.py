@@ -51,7 +51,7 @@ def scored(trained, export_dir, tmp_path_factory, one_tower):
     with planner.journal.held():
         job, units = planner.settle()
         built = pq.read_table(job.sources[0].path)
-        with job.open(units[0], 4096) as rows:
+        with job.open(job.sources[units[0].file], units[0], 4096) as rows:
             bad = []
             scorer = Scorer(job, planner.bundle)
             answers = pa.concat_tables(list(scorer.tables(rows, scorer.tally(), bad)))
@@ -104,7 +104,7 @@ def test_answers_are_those_of_the_same_users_in_a_table(trained, export_dir, sco
     with planner.journal.held():
         job, units = planner.settle()
         scorer = Scorer(job, planner.bundle)
-        with job.open(units[0], 4096) as rows:
+        with job.open(job.sources[units[0].file], units[0], 4096) as rows:
             everything = pa.concat_tables(list(scorer.tables(rows, scorer.tally(), [])))
     for row, whole in zip(answers.to_pylist(), everything.to_pylist(), strict=True):
         scores = dict(zip(whole["item_ids"], whole["scores"], strict=True))

@@ -18,7 +18,7 @@ from twotower_tf import artifacts, progress_bar, run_lock
 from twotower_tf.cli import options
 
 if TYPE_CHECKING:
-    from twotower_tf.score.worker_pool import State
+    from twotower_tf.score.worker_pool import PoolState
 
 REQUIRED = ("export_dir", "output")
 
@@ -103,12 +103,12 @@ def run(values: FlagValues) -> None:
 
             note = _Memory()
             with progress_bar.shown(note=note) as shown:
-                summary = score(wanted, resume=values.resume, progress=shown, tell=_tell, watch=note.watch)
+                summary = score(wanted, resume=values.resume, progress=shown, log=_log, watch=note.watch)
     print(format_summary(summary, values.output))
     print(artifacts.format_json(summary))
 
 
-def _tell(line: str) -> None:
+def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
@@ -118,7 +118,7 @@ class _Memory:
     def __init__(self) -> None:
         self._peak = 0
 
-    def watch(self, state: State) -> None:
+    def watch(self, state: PoolState) -> None:
         """Stores the peak memory of a worker."""
         self._peak = state.peak
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +61,15 @@ class Job:
         names = [self.user_id, *(each.name for each in self.columns), *([SEEN] if self.seen else [])]
         object.__setattr__(self, "wanted", tuple(dict.fromkeys(names)))
 
-    def open(self, unit: Unit, rows: int) -> Any:
-        """Opens a unit for reading, `rows` at a time."""
-        work = Path(self.journal)
-        return unit_reader.opened(self.sources[unit.file], unit, self.wanted, rows, work, self.memory_limit)
+    def without_sources(self) -> Job:
+        """Returns the job for a call that carries its own source: a job may have many files, and calls are pickled."""
+        return replace(self, sources=())
+
+    def open(self, source: InputFile, unit: Unit, rows: int) -> Any:
+        """Opens a unit of a file for reading, `rows` at a time."""
+        return unit_reader.opened(source, unit, self.wanted, rows, Path(self.journal), self.memory_limit)
 
 
-def note(unit: Unit, part: str, tally: Tally, rows: Rows, bad: Sequence[Bad], source: InputFile) -> dict[str, Any]:
-    """What is kept of a finished unit."""
+def unit_note(unit: Unit, part: str, tally: Tally, rows: Rows, bad: Sequence[Bad], source: InputFile) -> dict[str, Any]:
+    """Returns what the journal keeps of a finished unit."""
     return {"unit": unit.number, "file": source.name, "part": part, **tally.note(), "quarantined": rows.entries(bad)}

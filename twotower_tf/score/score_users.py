@@ -20,9 +20,7 @@ from twotower_tf.score.journal import SUMMARY
 from twotower_tf.score.score_options import Options
 from twotower_tf.score.score_plan import Planner
 from twotower_tf.score.units import Unit
-from twotower_tf.score.worker_pool import Crew, State
-
-Tell = Callable[[str], None]
+from twotower_tf.score.worker_pool import Log, PoolState, WorkerPool
 
 
 def score(
@@ -30,17 +28,17 @@ def score(
     *,
     resume: bool = True,
     progress: Progress = silent,
-    tell: Tell = lambda line: None,
-    watch: Callable[[State], None] = lambda state: None,
+    log: Log = lambda line: None,
+    watch: Callable[[PoolState], None] = lambda state: None,
 ) -> dict[str, Any]:
     """Scores every user, or what is left of them.
 
     Args:
         options: what is asked for.
         resume: continues where the same scoring was interrupted; otherwise what is there is forgotten.
-        progress: told of users.
-        tell: told, in a line each, of workers that died.
-        watch: told how far the workers are.
+        progress: called with the number of users.
+        log: called with a line for each worker that died.
+        watch: called with the state of the workers after every unit.
 
     Returns:
         The summary, which is also written to the output.
@@ -52,9 +50,9 @@ def score(
     began = time.monotonic()
     options.check()
     size = worker_sizing.crew(options, Bundle.open(options.export_dir, options.version, check="light").manifest)
-    with Crew(size, tell) as crew:
+    with WorkerPool(size, log) as pool:
         if not (Path(options.output) / SUMMARY).is_file():  # else there may be nothing to do
-            crew.start()
+            pool.start()
         planner = Planner(options)
         with planner.journal.held():
             if not resume:
@@ -64,13 +62,13 @@ def score(
             job, units = planner.settle()
             done = {unit.number for unit in units if planner.journal.note(unit.number) is not None}
             with planner.users.held():
-                _run(crew, planner, job, units, done, progress, watch)
+                _run(pool, planner, job, units, done, progress, watch)
             summary = summarize(planner, job, units, began, done)
             summary |= {
                 "workers": size.workers,
                 "threads": size.threads,
-                "peak_worker_bytes": crew.state.peak,
-                "restarts": crew.state.restarts,
+                "peak_worker_bytes": pool.state.peak,
+                "restarts": pool.state.restarts,
             }
             artifacts.write_json(planner.journal.output / SUMMARY, summary)
             planner.journal.tidy()
@@ -78,23 +76,23 @@ def score(
 
 
 def _run(
-    crew: Crew,
+    pool: WorkerPool,
     planner: Planner,
     job: Job,
     units: Sequence[Unit],
     done: set[int],
     progress: Progress,
-    watch: Callable[[State], None],
+    watch: Callable[[PoolState], None],
 ) -> None:
     total = sum(unit.rows for unit in units) if all(unit.rows for unit in units) else 0
     before = sum(unit.rows for unit in units if unit.number in done)
 
-    def advanced(state: State) -> None:
+    def advanced(state: PoolState) -> None:
         watch(state)
         progress("score", before + sum(state.rows.values()), total)
 
     left = [unit for unit in units if unit.number not in done]
-    crew.run(job, left, planner.rows, lambda unit: where(job, unit), advanced)
+    pool.run(job, left, planner.rows, lambda unit: where(job, unit), advanced)
 
 
 def summarize(planner: Planner, job: Job, units: Sequence[Unit], began: float, before: set[int]) -> dict[str, Any]:

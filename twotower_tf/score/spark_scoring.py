@@ -25,7 +25,7 @@ import pyarrow as pa
 from twotower_tf import artifacts, errors
 from twotower_tf.bundle.bundle import SEAL, Bundle
 from twotower_tf.prepare.spark.spark_session import SparkOptions, check_installed, start_session
-from twotower_tf.score.job import Job, note
+from twotower_tf.score.job import Job, unit_note
 from twotower_tf.score.journal import SUMMARY, Journal
 from twotower_tf.score.score_options import Options
 from twotower_tf.score.score_plan import Planner
@@ -86,10 +86,11 @@ class _Work:
 
     def _answer(self, scorer: Any, unit: Unit) -> Iterator[pa.RecordBatch]:
         tally, bad = scorer.tally(), list[Bad]()
-        with self.job.open(unit, self.rows) as rows:
+        source = self.job.sources[unit.file]
+        with self.job.open(source, unit, self.rows) as rows:
             for table in scorer.tables(rows, tally, bad):
                 yield from scorer.layout.plain(table).to_batches()
-            kept = note(unit, "", tally, rows, bad, self.job.sources[unit.file])
+            kept = unit_note(unit, "", tally, rows, bad, source)
         Journal(Path(self.job.output)).put(unit.number, kept)
 
 

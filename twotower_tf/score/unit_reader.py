@@ -115,18 +115,35 @@ def exactly(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
 
 @contextlib.contextmanager
 def _parquet(source: InputFile, unit: Unit, wanted: Sequence[str], rows: int) -> Iterator[Rows]:
-    try:
+    with _read_errors(source):
         schema = pq.read_schema(source.path)
         names = [name for name in wanted if name in schema.names]
         # texts as dictionaries: each distinct value is decoded once
         coded = [name for name in names if is_text(schema.field(name).type)]
-        partition = {key: value for key, value in source.partition if key not in schema.names}
-        with pq.ParquetFile(source.path, read_dictionary=coded) as file:
-            groups = list(range(unit.start, unit.stop))
-            batches = file.iter_batches(rows, row_groups=groups, columns=names, use_threads=False)
-            constants = {key: value for key, value in partition.items() if key in wanted}
-            streamed = (_with_partition(_compact(table), constants) for table in exactly(batches, rows))
-            yield Rows([*schema.names, *partition], streamed, lambda bad: _rows(source, unit, bad))
+        opened = pq.ParquetFile(source.path, read_dictionary=coded)
+    partition = {key: value for key, value in source.partition if key not in schema.names}
+    constants = {key: value for key, value in partition.items() if key in wanted}
+    with opened as file:
+        batches = file.iter_batches(
+            rows, row_groups=list(range(unit.start, unit.stop)), columns=names, use_threads=False
+        )
+        tables = _read_tables(source, batches, rows, constants)
+        yield Rows([*schema.names, *partition], tables, lambda bad: _rows(source, unit, bad))
+
+
+def _read_tables(
+    source: InputFile, batches: Iterator[pa.RecordBatch], rows: int, constants: dict[str, str]
+) -> Iterator[pa.Table]:
+    with _read_errors(source):
+        for table in exactly(batches, rows):
+            yield _with_partition(_compact(table), constants)
+
+
+@contextlib.contextmanager
+def _read_errors(source: InputFile) -> Iterator[None]:
+    """Turns errors of reading, and of nothing else, into a DataError that names the file."""
+    try:
+        yield
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{source.name}: cannot be read: {' '.join(str(error).split())[:200]}") from None
 

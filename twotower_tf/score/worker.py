@@ -1,21 +1,18 @@
-"""A worker process: reads, computes and writes units, each in a thread of its own with bounded queues between.
-
-It tells the parent, over a pipe, of every table done and every unit finished; when the pipe closes, it ends.
-"""
+"""Functions that the processes of the worker pool run. One process loads one bundle and scores unit after unit."""
 
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
-import queue
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from importlib import import_module
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -23,177 +20,113 @@ import pyarrow as pa
 
 from twotower_tf import artifacts
 from twotower_tf.errors import TwoTowerError
-from twotower_tf.score import skip_imports
 from twotower_tf.score.answer_tables import part_name
-from twotower_tf.score.job import Job, note
+from twotower_tf.score.job import Job, unit_note
 from twotower_tf.score.journal import Journal
-from twotower_tf.score.unit_reader import Bad, Rows
+from twotower_tf.score.unit_reader import Bad
 from twotower_tf.score.units import Unit
+from twotower_tf.tables.input_files import InputFile
+from twotower_tf.threads import read_ahead
 
-AHEAD = 2  # tables between two stages
+AHEAD = 2  # tables that wait between reading, computing and writing
 
-
-@dataclass(frozen=True)
-class Task:
-    """A unit to score, `rows` at a time."""
-
-    unit: Unit
-    rows: int
+_scorer: Any = None
 
 
 @dataclass(frozen=True)
-class Ready:
-    """The bundle is loaded."""
+class UnitResult:
+    """A finished unit, whose part and note are on disk.
 
+    Attributes:
+        rows: rows, lines or records of the unit.
+        peak: the most memory that the process has had so far, in bytes.
+    """
 
-@dataclass(frozen=True)
-class Advanced:
-    """Rows of a unit have been written; `peak` is the most memory that the worker has had so far, in bytes."""
-
-    unit: int
     rows: int
     peak: int
 
 
-@dataclass(frozen=True)
-class Finished:
-    """A unit is done; its part and note are there."""
-
-    unit: int
-    peak: int
+def initialize() -> None:
+    """Leaves Ctrl-C to the parent, and ends the process with its parent, even if that is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-@dataclass(frozen=True)
-class Failed:
-    """An error: of the input, of memory, or a fault of ours, with its traceback."""
-
-    kind: str
-    message: str
-    trace: str
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+    os._exit(1)
 
 
-def main(connection: Connection) -> None:
-    """Scores what comes over the pipe until it closes: first the job, then units."""
-    serve(connection, _import_tensorflow, _loaded)
-
-
-def serve(connection: Connection, prepare: Callable[[], None], load: Callable[[Job], Any]) -> None:
-    """Prepares for any job, loads a scorer for the one that comes, and scores with it until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and closes the pipe
-    outcome = Outbox(connection)
-    try:
-        prepare()
-        try:
-            job: Job = connection.recv()
-        except (EOFError, OSError):  # the parent has ended, or found nothing to do
-            os._exit(0)
-        pa.set_cpu_count(job.threads)
-        scorer = load(job)
-        outcome.send(Ready())
-        _Pipeline(job, scorer, outcome).run(connection)
-    except BaseException as error:
-        outcome.fail(error)
-
-
-def _import_tensorflow() -> None:
-    skip_imports.refuse()
+def warm_up() -> None:
+    """Imports TensorFlow; workers do it while the parent plans."""
+    # TensorFlow imports Keras 3 where it is installed, and works without: 2.9 s of CPU time to start instead of 3.5 s.
+    sys.modules.setdefault("keras", None)  # type: ignore[arg-type]
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     import_module("twotower_tf.score.scorer")
 
 
-def _loaded(job: Job) -> Any:
+def score_unit(job: Job, source: InputFile, unit: Unit, rows: int) -> UnitResult:
+    """Scores a unit with the bundle's scorer.
+
+    Args:
+        job: the same one in every call of a process.
+        source: the unit's file.
+        unit: the range to score.
+        rows: rows at a time.
+
+    Raises:
+        TwoTowerError: for input or a bundle that cannot be used.
+        OSError: for a file that cannot be written.
+        MemoryError: where memory runs out.
+        RuntimeError: for any other error, with its traceback as text.
+    """
+    return run_unit(_load_scorer, job, source, unit, rows)
+
+
+def run_unit(load: Callable[[Job], Any], job: Job, source: InputFile, unit: Unit, rows: int) -> UnitResult:
+    """Scores a unit with the scorer that `load` gives, which is kept for the next unit; raises as `score_unit` does."""
+    global _scorer
+    try:
+        if _scorer is None:
+            pa.set_cpu_count(job.threads)
+            _scorer = load(job)
+        return _write_unit(_scorer, job, source, unit, rows)
+    except (TwoTowerError, OSError):
+        raise
+    except Exception as error:  # the parent must be able to unpickle it without TensorFlow
+        if isinstance(error, MemoryError) or "ResourceExhausted" in type(error).__name__:
+            raise MemoryError(str(error)) from None
+        raise RuntimeError(f"a worker failed: {error}\n{traceback.format_exc()}") from None
+
+
+def _load_scorer(job: Job) -> Any:
     from twotower_tf.bundle.bundle import Bundle
     from twotower_tf.score.scorer import Scorer
 
     return Scorer(job, Bundle.open(job.export_dir, job.version, check="light"))
 
 
-class Outbox:
-    """Messages to the parent, from any thread."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._lock = threading.Lock()
-
-    def send(self, message: Any) -> None:
-        """Sends; without a parent nothing is left to do."""
-        try:
-            with self._lock:
-                self._connection.send(message)
-        except OSError:
-            os._exit(1)
-
-    def fail(self, error: BaseException) -> None:
-        """Tells of an error and ends the process: the other threads may be waiting for the one that fell."""
-        memory = isinstance(error, MemoryError | pa.ArrowMemoryError) or "ResourceExhausted" in type(error).__name__
-        kind = type(error).__name__ if isinstance(error, TwoTowerError) else "memory" if memory else "fault"
-        self.send(Failed(kind, str(error), traceback.format_exc()))
-        os._exit(1)
+def _write_unit(scorer: Any, job: Job, source: InputFile, unit: Unit, rows: int) -> UnitResult:
+    """Reads, computes and writes in a thread each, so that a worker's cores do not wait for files."""
+    tally, bad = scorer.tally(), list[Bad]()
+    part = part_name(unit.number, job.format)
+    with job.open(source, unit, rows) as opened, artifacts.atomic_file(Path(job.output) / part) as path:
+        writer = scorer.layout.writer(path)
+        with (
+            closing(read_ahead(opened.batches, AHEAD)) as batches,
+            closing(read_ahead(scorer.tables(replace(opened, batches=batches), tally, bad), AHEAD)) as tables,
+        ):
+            for table in tables:
+                writer.write(table)
+        writer.close()
+        note = unit_note(unit, part, tally, opened, bad, source)
+    Journal(Path(job.output)).finish(unit.number, note)
+    return UnitResult(max(unit.rows, tally.users + len(bad)), peak_memory())
 
 
-def peak() -> int:
-    """The most memory that this process has had, in bytes; what `getrusage` says includes the parent's."""
+def peak_memory() -> int:
+    """Returns the most memory that this process has had, in bytes; `getrusage` would include the parent's."""
     with open("/proc/self/status", encoding="ascii") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:"))
-
-
-class _Pipeline:
-    def __init__(self, job: Job, scorer: Any, outcome: Outbox) -> None:
-        self._job, self._scorer, self._outcome = job, scorer, outcome
-        self._journal = Journal(Path(job.output))
-        self._tasks: queue.Queue[Task] = queue.Queue()
-        self._read: queue.Queue[tuple[Task, Rows, Any]] = queue.Queue(AHEAD)
-        self._computed: queue.Queue[tuple[Task, int, Any]] = queue.Queue(AHEAD)
-
-    def run(self, connection: Connection) -> None:
-        """Takes tasks from the pipe while the stages work."""
-        for stage in (self._reading, self._computing, self._writing):
-            threading.Thread(target=self._guarded, args=(stage,), daemon=True).start()
-        while True:
-            try:
-                self._tasks.put(connection.recv())
-            except (EOFError, OSError):  # the parent has ended, or needs no more
-                os._exit(0)
-
-    def _guarded(self, stage: Any) -> None:
-        try:
-            stage()
-        except BaseException as error:
-            self._outcome.fail(error)
-
-    def _reading(self) -> None:
-        while True:
-            task = self._tasks.get()
-            with self._job.open(task.unit, task.rows) as rows:
-                for table in rows.batches:
-                    self._read.put((task, rows, table))
-                closed = threading.Event()  # the reader stays open until the unit's quarantine is known
-                self._read.put((task, rows, closed))
-                closed.wait()
-
-    def _computing(self) -> None:
-        while True:
-            tally, bad, place = self._scorer.tally(), list[Bad](), 0
-            while not isinstance((item := self._read.get())[2], threading.Event):
-                task, _, table = item
-                self._computed.put((task, table.num_rows, self._scorer.table(table, place, tally, bad)))
-                place += table.num_rows
-            task, rows, closed = item
-            part = part_name(task.unit.number, self._job.format)
-            kept = note(task.unit, part, tally, rows, bad, self._job.sources[task.unit.file])
-            closed.set()
-            self._computed.put((task, 0, kept))
-
-    def _writing(self) -> None:
-        while True:
-            with ExitStack() as stack:
-                task, count, item = self._computed.get()
-                path = Path(self._job.output) / part_name(task.unit.number, self._job.format)
-                writer = self._scorer.layout.writer(stack.enter_context(artifacts.atomic_file(path)))
-                while not isinstance(item, dict):
-                    writer.write(item)
-                    self._outcome.send(Advanced(task.unit.number, count, peak()))
-                    task, count, item = self._computed.get()
-                writer.close()
-            self._journal.finish(task.unit.number, item)
-            self._outcome.send(Finished(task.unit.number, peak()))
