@@ -24,6 +24,7 @@ GROUND = {
     "resources",
     "run_lock",
     "sql",
+    "threads",
 }
 TABLES = GROUND | {"tables"}
 PREPARE = TABLES | {"prepare"}
@@ -43,6 +44,7 @@ ALLOWED = {
     "characters": set(),
     "sql": {"errors"},
     "output_directory": {"errors"},
+    "threads": set(),
     "locks": {"errors"},
     "artifacts": {"errors", "locks"},
     "run_lock": {"artifacts", "errors", "locks"},
@@ -94,6 +96,7 @@ NO_TENSORFLOW = {
     "retrieval",
     "report",
     "run_lock",
+    "threads",
     "cli",
     "__init__",
     "__main__",

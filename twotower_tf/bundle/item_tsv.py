@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 from twotower_tf import artifacts, resources
 from twotower_tf.characters import LINE_BREAKING
 from twotower_tf.errors import ArtifactError
+from twotower_tf.threads import map_ahead
 
 Floats = npt.NDArray[np.float32]
 Places = npt.NDArray[np.intp]
@@ -54,14 +55,10 @@ def write_tsv(path: Path, ids: Sequence[str] | npt.NDArray[Any] | pa.Array, vect
         )
     rows = max(1, _VALUES_PER_BLOCK // max(1, vectors.shape[1]))
     threads = threads or resources.count_cpus()
-    with artifacts.atomic_file(path) as temporary, temporary.open("wb") as file, ThreadPoolExecutor(threads) as pool:
-        pending: deque[Future[memoryview]] = deque()
-        for start in range(0, len(names), rows):
-            pending.append(pool.submit(_lines, names.slice(start, rows), vectors[start : start + rows]))
-            if len(pending) > threads:  # bounds memory: the writer may not fall behind the formatters
-                file.write(pending.popleft().result())
-        for future in pending:
-            file.write(future.result())
+    with artifacts.atomic_file(path) as temporary, temporary.open("wb") as file:
+        starts = range(0, len(names), rows)
+        for lines in map_ahead(lambda at: _lines(names.slice(at, rows), vectors[at : at + rows]), starts, threads):
+            file.write(lines)
 
 
 @dataclass(frozen=True)
@@ -261,18 +258,17 @@ def read_blocks(path: Path, threads: int = 0) -> Iterator[tuple[pa.Array, Floats
         ArtifactError: where the file is missing or damaged, naming the line.
     """
     threads = threads or resources.count_cpus()
+    yield from map_ahead(lambda each: _parse(path, *each), _numbered_blocks(path), threads)
+
+
+def _numbered_blocks(path: Path) -> Iterator[tuple[bytes, int, int]]:
+    """Yields blocks, each with the number of its first line and the width of the file's vectors."""
     width, line = 0, 1
-    pending: deque[Future[tuple[pa.Array, Floats]]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        for block in _blocks(path):
-            first, _, _ = block.partition(b"\n") if not width else (b"", b"", b"")
-            width = width or first.rpartition(b"\t")[2].count(b",") + 1
-            pending.append(pool.submit(_parse, path, block, line, width))
-            line += block.count(b"\n")
-            if len(pending) > threads:
-                yield pending.popleft().result()
-        for future in pending:
-            yield future.result()
+    for block in _blocks(path):
+        first, _, _ = block.partition(b"\n") if not width else (b"", b"", b"")
+        width = width or first.rpartition(b"\t")[2].count(b",") + 1
+        yield block, line, width
+        line += block.count(b"\n")
 
 
 def _blocks(path: Path) -> Iterator[bytes]:

@@ -7,9 +7,7 @@ parts, whatever the log's length.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,13 +23,13 @@ from twotower_tf.features.column_encoder import Encoder, code
 from twotower_tf.features.inputs import values_keys
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.progress import Progress, silent
+from twotower_tf.threads import map_ahead
 
 SPLITS = ("train", "valid", "test")
 _CATALOGUE_ROWS = 1 << 18
 _WORKERS = 2
 
 S = TypeVar("S")
-T = TypeVar("T")
 Arrays = dict[str, np.ndarray]
 
 
@@ -48,10 +46,10 @@ def encode(config: ExperimentConfig, prepared: Prepared, progress: Progress = si
     """
     root = prepared.paths.encoded_items.parent
     workers = min(_WORKERS, threads or resources.count_cpus())
-    with artifacts.atomic_directory(root, replace=True) as staging, ThreadPoolExecutor(workers) as pool:
+    with artifacts.atomic_directory(root, replace=True) as staging:
         total = prepared.num_items + sum(prepared.num_rows(split) for split in SPLITS) + _version_rows(prepared)
         done = 0
-        for rows in _Run(config, prepared, staging, pool, workers).steps():
+        for rows in _Run(config, prepared, staging, workers).steps():
             done += rows
             progress("encode", done, total)
         document = {
@@ -69,12 +67,10 @@ def _version_rows(prepared: Prepared) -> int:
 class _Run:
     """One encoding of a preparation."""
 
-    def __init__(
-        self, config: ExperimentConfig, prepared: Prepared, staging: Path, pool: ThreadPoolExecutor, workers: int
-    ) -> None:
+    def __init__(self, config: ExperimentConfig, prepared: Prepared, staging: Path, workers: int) -> None:
         self._prepared = prepared
         self._staging = staging
-        self._pool, self._workers = pool, workers
+        self._workers = workers
         self._item, self._user = (Encoder(config, prepared.statistics, side) for side in ("item", "user"))
         self._varying = prepared.manifest["item_columns_as_of"]
         self._time = config.data.timestamp
@@ -117,7 +113,7 @@ class _Run:
 
     def _write(self, directory: Path, total: int, jobs: Iterable[S], encode: Callable[[S], Arrays]) -> Iterator[int]:
         writers: dict[str, ArrayWriter] = {}
-        for arrays in in_order(self._pool, encode, jobs, self._workers):
+        for arrays in map_ahead(encode, jobs, self._workers):
             for name, array in arrays.items():
                 if len(array):
                     writer = writers.setdefault(name, ArrayWriter(directory / f"{name}.npy", total))
@@ -144,14 +140,3 @@ class _Run:
             columns[name] = pa.DictionaryArray.from_arrays(pa.array(codes[items]), values)
         known = {name: array[items] for name, array in self._items.items()}
         return self._item.encode(columns, known)
-
-
-def in_order(pool: ThreadPoolExecutor, work: Callable[[S], T], jobs: Iterable[S], ahead: int) -> Iterator[T]:
-    """`pool.map` that holds the results of no more than `ahead` jobs."""
-    pending: deque[Future[T]] = deque()
-    for job in jobs:
-        pending.append(pool.submit(work, job))
-        if len(pending) > ahead:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()
