@@ -54,9 +54,15 @@ FAULTS = (
     ),
     Fault(
         "a hard kind's weight is ignored",
-        'count, getattr(each, "weight", 1.0))',
+        "count, negatives_plan.weight(each, plan, batch))",
         "count, 1.0)",
         OPTIONS,
+    ),
+    Fault(
+        "a rejection's default weight does not grow with the candidates",
+        "return max(1.0, drawn.columns(batch) / CANDIDATES_PER_WEIGHT)",
+        "return 1.0",
+        ("test_negatives_plan.py",),
     ),
     Fault(
         "hard negatives are corrected like draws from the catalogue",

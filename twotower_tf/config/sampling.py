@@ -66,12 +66,13 @@ class Rejections:
     Attributes:
         per_positive: draws for each positive; a user without such rows gets none.
         explicit: takes only the rows that satisfy `data.rejected`, not every impression without a click.
-        weight: how much one of its draws counts in the loss; any other negative counts 1.
+        weight: how much one of its draws counts in the loss, where a draw from the catalogue counts 1. None: 1/128 of
+            the candidates that all rows of a batch share, at least 1 (8 for 1,024 candidates, 1 for `CosineLogitBCE`).
     """
 
     per_positive: Positive = 1
     explicit: bool = False
-    weight: PositiveFloat = 1.0
+    weight: PositiveFloat | None = None
     type: Literal["Rejections"] = "Rejections"
 
 
@@ -84,11 +85,12 @@ class SkipAbove:
 
     Attributes:
         per_positive: draws for each positive; a positive with nothing above it gets none.
-        weight: how much one of its draws counts in the loss; any other negative counts 1.
+        weight: how much one of its draws counts in the loss, where a draw from the catalogue counts 1. None: 1/128 of
+            the candidates that all rows of a batch share, at least 1 (8 for 1,024 candidates, 1 for `CosineLogitBCE`).
     """
 
     per_positive: Positive = 1
-    weight: PositiveFloat = 1.0
+    weight: PositiveFloat | None = None
     type: Literal["SkipAbove"] = "SkipAbove"
 
 

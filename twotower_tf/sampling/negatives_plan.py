@@ -16,6 +16,8 @@ from twotower_tf.config import (
 )
 from twotower_tf.errors import ConfigError
 
+CANDIDATES_PER_WEIGHT = 128  # shared candidates for which the default weight of a hard negative grows by 1
+
 
 @dataclass(frozen=True)
 class Draws:
@@ -65,6 +67,22 @@ def plan(config: ExperimentConfig) -> Draws:
         in_batch=any(isinstance(each, InBatch) for each in kinds),
         queue=sum(each.size for each in kinds if isinstance(each, Queue)),
     )
+
+
+def weight(kind: Any, drawn: Draws, batch: int) -> float:
+    """Returns how much one draw of a kind counts in the loss.
+
+    By default a negative from the log keeps its share of a loss over many candidates: it counts as 1/128 of those that
+    all rows share. Among the few candidates of `CosineLogitBCE` it counts like any other.
+
+    Args:
+        kind: of `sampling.negatives`.
+        drawn: of `plan`.
+        batch: rows of a batch.
+    """
+    if getattr(kind, "weight", 1.0) is None:
+        return max(1.0, drawn.columns(batch) / CANDIDATES_PER_WEIGHT)
+    return float(getattr(kind, "weight", 1.0))
 
 
 def require_items(config: ExperimentConfig, num_items: int) -> None:

@@ -63,7 +63,7 @@ class Samplers:
         if not positive.any():
             raise DataError("prepared/examples/train: no positive row to train on; check data.label and data.positive")
         num_items = prepared.num_items
-        plan = negatives_plan.plan(config)
+        plan, batch = negatives_plan.plan(config), config.train.batch_size
         negatives_plan.require_items(config, num_items)
         self.positives = _positives(prepared)
         self.counts = prepared.train_count()
@@ -75,7 +75,7 @@ class Samplers:
         self.mined: MinedSampler | None = None
         self.rows = RowMixture(
             [
-                Part(each.type, self._own(each, prepared, keys), count, getattr(each, "weight", 1.0))
+                Part(each.type, self._own(each, prepared, keys), count, negatives_plan.weight(each, plan, batch))
                 for each, count in plan.own
             ]
         )
