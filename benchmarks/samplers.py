@@ -106,8 +106,7 @@ def settings(attribute: str, labelled: bool) -> dict[str, tuple[Any, SamplingCon
     def using(*kinds: Any, **more: Any) -> SamplingConfig:
         return SamplingConfig(kinds, **more)
 
-    softmax, shared = InBatchSoftmax(temperature=0.1), SampledSoftmax(negatives=1000, temperature=0.1)
-    own = SampledSoftmax(negatives=0, temperature=0.1)
+    softmax, sampled = InBatchSoftmax(temperature=0.1), SampledSoftmax(temperature=0.1)
     same, mined = SameAttribute(columns=(attribute,)), Mined(ranks=(101, 500))
     found = {
         "bce, uniform": (CosineLogitBCE(), using(Uniform(4))),
@@ -120,9 +119,9 @@ def settings(attribute: str, labelled: bool) -> dict[str, tuple[Any, SamplingCon
         "in-batch + popularity": (softmax, using(InBatch(), Popularity(1000, shared=True))),
         "in-batch + queue": (softmax, using(InBatch(), Queue(size=4096))),
         "in-batch + mined": (softmax, using(InBatch(), dataclasses.replace(mined, per_positive=4))),
-        "sampled, uniform": (shared, using(Uniform())),
-        "sampled, popularity": (shared, using(Popularity())),
-        "bilateral": (BilateralSoftmax(negatives=1000), using(Uniform())),
+        "sampled, uniform": (sampled, using(Uniform(1000, shared=True))),
+        "sampled, popularity": (sampled, using(Popularity(1000, shared=True))),
+        "bilateral": (BilateralSoftmax(), using(Uniform(1000, shared=True))),
         "contrastive": (CosineContrastive(), using(Uniform(1000, shared=True))),
         "pairwise": (PairwiseLogistic(), using(Uniform(4))),
         "triplet": (TripletHinge(), using(Uniform(4))),
@@ -130,11 +129,11 @@ def settings(attribute: str, labelled: bool) -> dict[str, tuple[Any, SamplingCon
     }
     for hard in (0, 1, 2, 4, 7):  # of eight
         kinds = [Uniform(8 - hard), *([dataclasses.replace(same, per_positive=hard)] if hard else [])]
-        found[f"hard {hard}/8"] = (own, using(*kinds))
+        found[f"hard {hard}/8"] = (sampled, using(*kinds))
     if labelled:
         found["bce, labelled"] = (CosineLogitBCE(), using(Labelled()))
         found["bce, labelled + uniform"] = (CosineLogitBCE(), using(Labelled(), Uniform(4)))
-        found["sampled, uniform + rejections"] = (shared, using(Uniform(), Rejections(2)))
+        found["sampled, uniform + rejections"] = (sampled, using(Uniform(1000, shared=True), Rejections(2)))
         for draws, weight in ((1, 1), (4, 1), (4, 8), (1, 32), (4, 32), (1, 128)):
             rejections = Rejections(draws, weight=float(weight))
             found[f"in-batch + {draws} rejections, weight {weight}"] = (softmax, using(InBatch(), rejections))

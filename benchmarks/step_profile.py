@@ -12,7 +12,7 @@ PARTS = {
     "matrix products": ("MatMul",),
     "optimizer": ("/optimizer/",),
     "tables": ("_embedding_",),
-    "loss": ("/loss/", "cosine_logit", "final_sigmoid", "binary_crossentropy"),
+    "loss": ("/loss/",),
     "towers, but for products": ("user_", "item_", "ad_vector", "two_tower"),
 }
 OTHER = "metrics, clock, control"

@@ -15,10 +15,8 @@ from twotower_tf.config import (
     Hash,
     Hour,
     ModelConfig,
-    SamplingConfig,
     TimeSplit,
     TrainConfig,
-    Uniform,
 )
 
 
@@ -53,7 +51,6 @@ def get_config() -> ExperimentConfig:
             Hour("hour"),
         ),
         model=ModelConfig(embedding_dim=16, vector_dim=32, item_hidden=(128, 64), user_hidden=(128, 64)),
-        sampling=SamplingConfig(negatives=(Uniform(per_positive=4),)),
         loss=CosineLogitBCE(),
         train=TrainConfig(batch_size=1024, epochs=5, initial_lr=0.001, lr_decay_rate=0.9),
     )

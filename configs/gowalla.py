@@ -16,10 +16,8 @@ from twotower_tf.config import (
     GivenSplit,
     Hash,
     History,
-    InBatch,
     InBatchSoftmax,
     ModelConfig,
-    SamplingConfig,
     TrainConfig,
 )
 
@@ -37,7 +35,6 @@ def get_config() -> ExperimentConfig:
         item_features=(Hash("item_id", buckets=400_000),),
         user_features=(Hash("user_id", buckets=300_000), History(of="item_id", length=100)),
         model=ModelConfig(embedding_dim=64, vector_dim=64, item_hidden=(), user_hidden=()),
-        sampling=SamplingConfig(negatives=(InBatch(),)),
         loss=InBatchSoftmax(temperature=0.1),
         train=TrainConfig(batch_size=1024, epochs=8, initial_lr=0.002, lr_decay_rate=0.8, patience=2),
         evaluation=EvaluationConfig(ks=(20, 50), query="user"),

@@ -16,12 +16,10 @@ from twotower_tf.config import (
     ExperimentConfig,
     Hash,
     History,
-    InBatch,
     InBatchSoftmax,
     LazyAdam,
     LeaveLastOut,
     ModelConfig,
-    SamplingConfig,
     Tags,
     TrainConfig,
 )
@@ -54,7 +52,6 @@ def get_config() -> ExperimentConfig:
             History(of="movie_id", length=50),
         ),
         model=ModelConfig(embedding_dim=64, vector_dim=64, item_hidden=(128,), user_hidden=(128,)),
-        sampling=SamplingConfig(negatives=(InBatch(),)),
         loss=InBatchSoftmax(temperature=0.07),
         train=TrainConfig(
             batch_size=1024,

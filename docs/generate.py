@@ -171,6 +171,8 @@ def _type(hint: Any) -> str:
     arguments = typing.get_args(hint)
     if origin is typing.Annotated:
         return _type(arguments[0])
+    if hint is config.LossConfig:
+        return "[losses](#losses)"
     classes = [argument for argument in arguments if _is_config_class(argument)]
     if len(classes) > 2:
         names = [cls.__name__ for cls in classes]

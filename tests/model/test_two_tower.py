@@ -41,8 +41,8 @@ BOTH = {
 }
 LOSSES = {
     "in-batch": (InBatchSoftmax(learn_temperature=True), (InBatch(), Uniform(2), Queue(size=5))),
-    "sampled": (SampledSoftmax(negatives=7), (Uniform(), Popularity())),
-    "bilateral": (BilateralSoftmax(negatives=0), (Uniform(3),)),
+    "sampled": (SampledSoftmax(), (Uniform(4, shared=True), Popularity(3, shared=True))),
+    "bilateral": (BilateralSoftmax(), (Uniform(3),)),
     "contrastive": (CosineContrastive(margin=-0.9), (InBatch(), Queue(size=9))),
     "pairwise": (PairwiseLogistic(learn_temperature=True), (InBatch(), Uniform(2), Queue(size=3))),
     "triplet": (TripletHinge(margin=1.5), (Uniform(2, shared=True), Mined())),

@@ -253,8 +253,8 @@ FAULTS = (
     ),
     Fault(
         "the click loss is divided by the number of candidates",
-        "tf.math.divide_no_nan(tf.reduce_sum(weight * entropy), tf.reduce_sum(weight))",
-        "tf.reduce_mean(weight * entropy)",
+        "tf.math.divide_no_nan(tf.reduce_sum(weights * entropy), tf.reduce_sum(weights))",
+        "tf.reduce_mean(weights * entropy)",
         ("test_cosine_logit.py",),
     ),
     # --- tables and optimizer -----------------------------------------------------------------------------------------

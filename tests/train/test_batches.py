@@ -14,7 +14,6 @@ from twotower_tf.config import (
     Mined,
     Popularity,
     Queue,
-    Rejections,
     SameAttribute,
     SampledSoftmax,
     SamplingConfig,
@@ -176,7 +175,7 @@ def test_a_batch_of_all_kinds_lies_as_agreed(trained):
 def test_log_q_of_a_rows_own_negatives_by_hand(trained):
     made, encoded, keys, liked, order = everything(
         trained,
-        SampledSoftmax(negatives=0),
+        SampledSoftmax(),
         (Uniform(per_positive=3), Popularity(per_positive=1, alpha=0.5, floor=2.0)),
     )
     counts = np.bincount(keys["item_row"][keys["label"] == 1], minlength=encoded.num_items)
@@ -193,15 +192,6 @@ def test_log_q_of_a_rows_own_negatives_by_hand(trained):
             assert abs(np.exp(log_q) / q - 1) < 1e-5
         q = (3 / (len(allowed) + 1) + weights[own] / (mass + weights[own])) / 4
         assert abs(np.exp(x["positive_log_q"][place, 0]) / q - 1) < 1e-5
-
-
-def test_shared_negatives_of_a_sampled_softmax_are_shared_out(trained):
-    made, _, *_ = everything(
-        trained, SampledSoftmax(negatives=100), (Uniform(per_positive=2), Popularity(1), Rejections())
-    )
-    parts = [(part.kind, part.draws) for part in made.samplers.columns.parts]
-    assert parts == [("Uniform", 67), ("Popularity", 33)]
-    assert [part.kind for part in made.samplers.rows.parts] == ["Rejections"]
 
 
 def test_rows_weigh_by_recency(trained):
@@ -221,13 +211,14 @@ def test_what_the_catalogue_cannot_give_is_refused(trained):
     with pytest.raises(ConfigError) as error:
         batches(trained, (Uniform(per_positive=5000),), CosineLogitBCE())
     assert str(error.value) == (
-        f"sampling.negatives: Uniform(per_positive=5000) draws more than the catalogue's {items} items; lower it"
+        f"sampling.negatives: Uniform(per_positive=5000) draws more than the catalogue's {items} items; "
+        f"lower it, e.g. --set sampling.negatives.0.per_positive={items // 4}"
     )
     with pytest.raises(ConfigError) as error:
-        batches(trained, (Uniform(),), SampledSoftmax())
+        batches(trained, None, SampledSoftmax())
     assert str(error.value) == (
-        f"loss.negatives: 800 is more than the catalogue's {items} items; lower it, "
-        f"e.g. --set loss.negatives={items // 4}"
+        f"sampling.negatives: Uniform(per_positive=800) draws more than the catalogue's {items} items; "
+        f"lower it, e.g. --set sampling.negatives.0.per_positive={items // 4}"
     )
     with pytest.raises(ConfigError) as error:
         batches(trained, (Mined(ranks=(101, 500)),), CosineLogitBCE())

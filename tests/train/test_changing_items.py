@@ -50,8 +50,8 @@ KINDS = {
         (InBatch(), Uniform(per_positive=128, shared=True)),
         InBatchSoftmax(temperature=0.1),
     ),
-    "shared Popularity": ((Popularity(),), SampledSoftmax(negatives=128, temperature=0.1)),
-    "bilateral": ((InBatch(), Uniform()), BilateralSoftmax(negatives=128)),
+    "shared Popularity": ((Popularity(128, shared=True),), SampledSoftmax(temperature=0.1)),
+    "bilateral": ((InBatch(), Uniform(128, shared=True)), BilateralSoftmax()),
     "Queue": ((InBatch(), Queue(size=1024)), InBatchSoftmax(temperature=0.1)),
 }
 
@@ -122,8 +122,8 @@ def test_shared_negatives_have_the_times_of_positives(run):
     config, run_dir = run
     config = dataclasses.replace(
         config,
-        sampling=SamplingConfig((Uniform(),)),
-        loss=SampledSoftmax(negatives=150),
+        sampling=SamplingConfig((Uniform(150, shared=True),)),
+        loss=SampledSoftmax(),
         train=TrainConfig(batch_size=BATCH, monitor=""),
     )
     prepared = Prepared.open(run_dir)

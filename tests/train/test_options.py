@@ -42,16 +42,24 @@ from twotower_tf.config import (
     TripletHinge,
     Uniform,
 )
-from twotower_tf.config.losses import Loss
+from twotower_tf.config.losses import LOSSES
 from twotower_tf.config.sampling import Negatives
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.features.encode_rows import encode
 from twotower_tf.model.losses import registry
-from twotower_tf.model.losses.cosine_logit import CosineLogit, WeightedBinaryCrossentropy, final_sigmoid
 from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.train.batches import Batches
 
+BUILT_IN = (
+    "CosineLogitBCE",
+    "InBatchSoftmax",
+    "SampledSoftmax",
+    "BilateralSoftmax",
+    "CosineContrastive",
+    "PairwiseLogistic",
+    "TripletHinge",
+)
 USERS, ITEMS, BATCH, EPOCHS, DIM = 10, 12, 8, 10, 5
 DAY = 86_400
 SHAPES, COLOURS = ("cube", "ball", "rod"), ("red", "blue")
@@ -250,7 +258,7 @@ class Case:
     Attributes:
         negatives: of the configuration.
         loss: of the configuration.
-        meaning: the loss of one row; None for `CosineLogitBCE`.
+        meaning: the loss of one row; None for `CosineLogitBCE`, whose mean is over all candidates.
         own: what rows draw for themselves, in the order of `negatives`.
         shared: (probabilities, draws) for the whole batch.
         queue: slots.
@@ -283,7 +291,7 @@ class Case:
 EVEN = of_all([1.0] * ITEMS)
 ROOTS = of_all([max(count, 2) ** 0.5 for count in COUNT])
 SOFT, PAIR = InBatchSoftmax(temperature=0.2), PairwiseLogistic(temperature=0.3)
-OWN = SampledSoftmax(negatives=0, temperature=0.2)
+OWN = SampledSoftmax(temperature=0.2)
 IN = (InBatch(),)
 
 
@@ -364,29 +372,29 @@ CASES = {
         (hard(rejected("click", 0), 1, 2.0), Drawn(uniform, 3)),
     ),
     "sampled softmax": Case(
-        (Uniform(2), Popularity(1, alpha=0.5, floor=2.0), Rejections()),
-        SampledSoftmax(negatives=9, temperature=0.4),
+        (Uniform(6, shared=True), Popularity(3, alpha=0.5, floor=2.0, shared=True), Rejections()),
+        SampledSoftmax(temperature=0.4),
         softmax(0.4, True),
         (hard(rejected("click", 0)),),
         shared=((EVEN, 6), (ROOTS, 3)),
     ),
     "sampled softmax, uncorrected": Case(
         (Popularity(3, alpha=2.0),),
-        SampledSoftmax(negatives=0, correct=False),
+        SampledSoftmax(correct=False),
         softmax(0.05, False),
         (Drawn(popularity(2, 1), 3),),
     ),
     "sampled softmax, learned": Case(
-        (Uniform(),),
-        SampledSoftmax(negatives=4, learn_temperature=True),
+        (Uniform(4, shared=True),),
+        SampledSoftmax(learn_temperature=True),
         softmax(0.05, 1),
         shared=((EVEN, 4),),
         learned=1,
     ),
-    "bilateral": Case((Uniform(3),), BilateralSoftmax(0, 0.3, 0.2), bilateral(0.3, 0.2, False), (Drawn(uniform, 3),)),
+    "bilateral": Case((Uniform(3),), BilateralSoftmax(0.3, 0.2), bilateral(0.3, 0.2, False), (Drawn(uniform, 3),)),
     "bilateral, corrected": Case(
-        (*IN, Popularity(alpha=0.5, floor=2.0), SkipAbove(weight=3.0)),
-        BilateralSoftmax(5, 0.3, 0.2, correct=True),
+        (*IN, Popularity(5, alpha=0.5, floor=2.0, shared=True), SkipAbove(weight=3.0)),
+        BilateralSoftmax(0.3, 0.2, correct=True),
         bilateral(0.3, 0.2, True),
         (hard(above, 1, 3.0),),
         shared=((ROOTS, 5),),
@@ -408,14 +416,15 @@ CASES = {
         (Uniform(2),), PairwiseLogistic(0.3, learn_temperature=True), logistic(0.3), (Drawn(uniform, 2),), learned=1
     ),
     "triplet": Case((*IN, Uniform(4)), TripletHinge(margin=0.6), triplet(0.6), (Drawn(uniform, 4),)),
-    "click": Case((Uniform(2),), CosineLogitBCE(), own=(Drawn(uniform, 2),)),
+    "click": Case((Uniform(2),), CosineLogitBCE(), own=(Drawn(uniform, 2),), learned=2),
     "click, weighted": Case(
         (Rejections(2, weight=3.0), Uniform(1)),
         CosineLogitBCE(),
         own=(hard(rejected("click", 0), 2, 3.0), Drawn(uniform, 1)),
+        learned=2,
     ),
     "click, labelled": Case(
-        (Labelled(), Uniform(2)), CosineLogitBCE(), own=(Drawn(uniform, 2),), labelled=True, size=len(LOG)
+        (Labelled(), Uniform(2)), CosineLogitBCE(), own=(Drawn(uniform, 2),), labelled=True, learned=2, size=len(LOG)
     ),
 }
 
@@ -489,20 +498,19 @@ def test_an_option_gives_the_batches_and_the_loss_that_it_means(name, prepared):
         made.samplers.mined.refresh(
             np.arange(USERS), USER_VECTORS[order["u"]].astype(np.float32), ITEM_VECTORS[order["i"]].astype(np.float32)
         )
-    layer = None if case.meaning is None else registry.layer(config)
+    layer = registry.layer(config)
     queue: list[int] = []
     counts = np.zeros((2, len(case.own) + len(case.shared), ITEMS))  # drawn, and expected
     for epoch in range(EPOCHS):
-        for step, (x, y, weight) in enumerate(made.epoch(epoch)):
+        for step, (x, y, _) in enumerate(made.epoch(epoch)):
             users, items = user_of(x["user_ids"][:, 0]).tolist(), item_of(x["item_ids"][:, 0]).tolist()
             batch = taken_apart(case, users, items, y, counts)
             if epoch or step >= 3:
                 continue
             expected = expected_loss(case, batch, queue)
-            assert abs(loss_of(case, layer, x, y, weight, users, items) - expected) < 2e-5 * max(1.0, abs(expected))
+            assert abs(loss_of(layer, x, users, items) - expected) < 2e-5 * max(1.0, abs(expected))
             queue = [*queue, *batch.own][-case.queue :] if case.queue else []
-    if layer is not None:
-        assert len(layer.trainable_weights) == case.learned
+    assert len(layer.trainable_weights) == case.learned
     for drawn, wanted in zip(*counts, strict=True):
         assert fits(drawn, wanted / wanted.sum())
 
@@ -600,12 +608,9 @@ def what_a_row_meets(case, batch, queue, user, item, draws):
     return own_log_q, met
 
 
-def loss_of(case, layer, x, y, weight, users, items):
+def loss_of(layer, x, users, items):
     """The package's loss of a batch."""
     vectors = (tf.constant(each, tf.float32) for each in (USER_VECTORS[users], ITEM_VECTORS[items]))
-    if layer is None:
-        logits = CosineLogit(sum(each.draws for each in case.own))(*vectors)
-        return float(WeightedBinaryCrossentropy()(y, final_sigmoid()(logits), weight))
     given = {name: tf.constant(value) for name, value in x.items() if not name.startswith(("user_", "item_"))}
     layer(given | dict(zip(("user_vectors", "item_vectors"), vectors, strict=True)), training=True)
     assert len(layer.losses) == 1
@@ -614,7 +619,7 @@ def loss_of(case, layer, x, y, weight, users, items):
 
 def test_every_option_is_in_the_table():
     """Each kind and loss stands in it, and each of their fields with another value than its default."""
-    kinds = [*typing.get_args(typing.get_args(Negatives)[0]), *typing.get_args(typing.get_args(Loss)[0])]
+    kinds = [*typing.get_args(typing.get_args(Negatives)[0]), *(LOSSES[name] for name in BUILT_IN)]
     used = [each for case in CASES.values() for each in (*case.negatives, case.loss)]
     used += [SamplingConfig(case.negatives, **case.sampling) for case in CASES.values()]
     for kind in (*kinds, SamplingConfig):

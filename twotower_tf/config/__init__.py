@@ -5,7 +5,7 @@ the field, the given value and the accepted ones. `--set a.b=value` overrides an
 written to the run directory as `config.json`, which all later stages read.
 """
 
-from twotower_tf.config.base import MAX_BUCKETS
+from twotower_tf.config.base import MAX_BUCKETS, config_class
 from twotower_tf.config.data import (
     DataConfig,
     DateSplit,
@@ -46,9 +46,11 @@ from twotower_tf.config.losses import (
     CosineLogitBCE,
     InBatchSoftmax,
     Loss,
+    LossConfig,
     PairwiseLogistic,
     SampledSoftmax,
     TripletHinge,
+    register_loss,
 )
 from twotower_tf.config.overrides import override
 from twotower_tf.config.sampling import (
@@ -85,6 +87,7 @@ __all__ = [
     "Bucketized",
     "CosineContrastive",
     "CosineLogitBCE",
+    "config_class",
     "Cross",
     "DataConfig",
     "DateSplit",
@@ -110,6 +113,7 @@ __all__ = [
     "load",
     "load_run",
     "Loss",
+    "LossConfig",
     "MAX_BUCKETS",
     "Mined",
     "ModelConfig",
@@ -121,6 +125,7 @@ __all__ = [
     "PREPARED",
     "Queue",
     "RandomSplit",
+    "register_loss",
     "Rejections",
     "RowwiseAdagrad",
     "SameAttribute",

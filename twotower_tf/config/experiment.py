@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated
 
 from pydantic import Field
@@ -46,11 +47,14 @@ class ExperimentConfig:
     index: IndexConfig = IndexConfig()
 
     def __post_init__(self) -> None:
-        """Checks the fields together.
+        """Fills in the loss's default negatives, and checks the fields together.
 
         Raises:
             ConfigError: naming the field, the given and the accepted values.
         """
+        if self.sampling.negatives is None:
+            sampling = dataclasses.replace(self.sampling, negatives=self.loss.default_negatives)
+            object.__setattr__(self, "sampling", sampling)
         checks.check_data(self.data)
         checks.check_features(self.item_features, self.user_features, self.data, self.model)
         checks.check_training(self.train, self.evaluation)

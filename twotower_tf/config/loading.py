@@ -16,7 +16,7 @@ from twotower_tf.config.experiment import ExperimentConfig
 from twotower_tf.config.overrides import override
 from twotower_tf.errors import ConfigError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _ADAPTER = pydantic.TypeAdapter(ExperimentConfig)
 
 
@@ -52,7 +52,7 @@ def to_json(config: ExperimentConfig) -> str:
 
 
 def from_json(text: str, where: str) -> ExperimentConfig:
-    """Parses the JSON text of `to_json`.
+    """Parses the JSON text of `to_json`, of this schema version or of version 1.
 
     Raises:
         ConfigError: for another schema version or an invalid configuration; `where` names the source.
@@ -63,12 +63,44 @@ def from_json(text: str, where: str) -> ExperimentConfig:
         raise ConfigError(f"{where}: not JSON: {error}") from None
     except RecursionError:
         raise ConfigError(f"{where}: JSON nested too deeply for a configuration") from None
+    if isinstance(document, dict) and document.get("schema_version") == 1:
+        document = _from_version_1(document)
     artifacts.check_schema(document, SCHEMA_VERSION, where)
     document.pop("schema_version")
     try:
         return _ADAPTER.validate_json(json.dumps(document))
     except pydantic.ValidationError as error:
         raise ConfigError(f"{where}: {explain('ExperimentConfig', error)}") from None
+
+
+def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:
+    """Moves `loss.negatives`, so many shared draws from the catalogue, to the kinds of `sampling.negatives`.
+
+    Version 1 shared them out among `Uniform` and `Popularity` in proportion to their `per_positive`, what was left over
+    to the largest remainders; 0 left the kinds as they were.
+    """
+    loss, sampling = document.get("loss"), document.get("sampling")
+    document = {**document, "schema_version": SCHEMA_VERSION}
+    if not (isinstance(loss, dict) and "negatives" in loss and isinstance(sampling, dict)):
+        return document
+    total, kinds = loss["negatives"], sampling.get("negatives") or []
+    document["loss"] = {name: value for name, value in loss.items() if name != "negatives"}
+    catalogue = [each for each in kinds if each.get("type") in ("Uniform", "Popularity")]
+    if total and catalogue:
+        exact = [total * each["per_positive"] / sum(one["per_positive"] for one in catalogue) for each in catalogue]
+        counts = [int(each) for each in exact]
+        for place in sorted(range(len(exact)), key=lambda at: counts[at] - exact[at])[: total - sum(counts)]:
+            counts[place] += 1
+        shared = {each["type"]: count for each, count in zip(catalogue, counts, strict=True)}
+        document["sampling"] = {
+            **sampling,
+            "negatives": [
+                {**each, "per_positive": shared[each["type"]], "shared": True} if each["type"] in shared else each
+                for each in kinds
+                if shared.get(each["type"], 1)
+            ],
+        }
+    return document
 
 
 def load_run(run_dir: str | Path) -> ExperimentConfig:

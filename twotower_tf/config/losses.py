@@ -1,31 +1,104 @@
-"""What a model learns from a positive and its negatives."""
+"""What a model learns from a positive and its negatives.
+
+| data | loss |
+| --- | --- |
+| positives only (clicks, purchases, plays) | `InBatchSoftmax` |
+| a large catalogue, whose rare items should be found | `SampledSoftmax` |
+| positives that are often wrong (misclicks, autoplay) | `BilateralSoftmax` |
+| a click probability is needed | `CosineLogitBCE` |
+
+`CosineContrastive`, `PairwiseLogistic` and `TripletHinge` are the losses of much published work, to compare with.
+
+A new loss is a configuration class under `@register_loss` here, and a layer under `@registers(ThatClass)` in
+`twotower_tf.model.losses`; nothing else has to know it. `twotower_tf.model.losses.registry` has an example.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import dataclasses
+import json
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
+import pydantic
 from pydantic import Field
 
-from twotower_tf.config.base import NonNegative, NonNegativeFloat, PositiveFloat, config_class
+from twotower_tf.config.base import NonNegativeFloat, PositiveFloat, config_class
+from twotower_tf.config.sampling import InBatch, Uniform
 
 Margin = Annotated[float, Field(ge=-1.0, le=1.0)]
 
 
+class LossConfig:
+    """The base of every loss's configuration class; the class attributes say what the loss goes with.
+
+    Attributes:
+        default_negatives: what `sampling.negatives=None` stands for.
+        labelled: every candidate is an example with a label. Rows with label 0 (`Labelled()`) take part, the layer
+            receives the labels, and training reports AUC, precision and recall in place of ranks.
+        shares_candidates: rows may have candidates in common: `InBatch()`, `Queue()`, `shared=True`.
+        needs: kinds of negatives that must be there.
+    """
+
+    default_negatives: ClassVar[tuple[Any, ...]] = (Uniform(),)
+    labelled: ClassVar[bool] = False
+    shares_candidates: ClassVar[bool] = True
+    needs: ClassVar[tuple[str, ...]] = ()
+
+
+LOSSES: dict[str, type[LossConfig]] = {}  # by name
+LossClass = TypeVar("LossClass", bound=type[LossConfig])
+
+
+def register_loss(cls: LossClass) -> LossClass:
+    """Makes a configuration class valid for `ExperimentConfig.loss`: in Python, `--set loss=...` and config.json.
+
+    Args:
+        cls: a `@config_class` derived from `LossConfig`, with the field `type: Literal["NAME"] = "NAME"`.
+
+    Raises:
+        ValueError: for a class without that field, or a name that is taken.
+    """
+    name = cls.__name__
+    if not dataclasses.is_dataclass(cls) or getattr(cls, "type", None) != name:
+        raise ValueError(f'{name}.type: missing (expected type: Literal["{name}"] = "{name}" in a @config_class)')
+    if name in LOSSES:
+        raise ValueError(f"{name}: invalid name of a loss (already registered); choose another name")
+    LOSSES[name] = cls
+    return cls
+
+
+@register_loss
 @config_class
-class CosineLogitBCE:
-    """Binary cross-entropy on a sigmoid unit over the bounded logit 2·atanh(cosine)."""
+class CosineLogitBCE(LossConfig):
+    """Binary cross-entropy: is this pair a click or not?
+
+    In plain terms: a sigmoid over the logit 2·atanh(cosine) is the click probability of each pair, and positives are
+    trained towards 1, negatives towards 0. Also known as logistic loss, log loss, pointwise loss, negative sampling
+    loss. Use it where the log has impressions without a click, and where a probability is needed. It goes with
+    `Uniform()`, `Labelled()` and other negatives of single rows, not with those that the rows of a batch share.
+    """
 
     type: Literal["CosineLogitBCE"] = "CosineLogitBCE"
 
+    labelled: ClassVar[bool] = True
+    shares_candidates: ClassVar[bool] = False
 
+
+@register_loss
 @config_class
-class InBatchSoftmax:
-    """Softmax cross-entropy over the batch's items, and any other negatives that `sampling` names.
+class InBatchSoftmax(LossConfig):
+    """Softmax cross-entropy over the batch's items: which of them is the row's own?
+
+    In plain terms: each row picks its own item among those of all other rows. Also known as InfoNCE, NT-Xent, N-pair
+    loss, multiple negatives ranking loss, batch softmax. Use it first: it costs no further item vectors, and large
+    batches give many negatives. It goes with `InBatch()` and any others next to it: `Uniform(shared=True)` for items
+    that are seldom positives, `Queue()` for small batches, hard negatives.
 
     Attributes:
-        temperature: divides the cosine.
+        temperature: divides the cosine. A lower one looks at the hardest negatives alone; try 0.03 to 0.2.
         learn_temperature: trains it, starting from `temperature`.
-        correct: subtracts the log of each item's sampling probability from its logit.
+        correct: subtracts the log of each item's sampling probability from its logit (logQ correction), because
+            popular items are more often in a batch.
     """
 
     temperature: PositiveFloat = 0.05
@@ -33,63 +106,88 @@ class InBatchSoftmax:
     correct: bool = True
     type: Literal["InBatchSoftmax"] = "InBatchSoftmax"
 
+    default_negatives: ClassVar[tuple[Any, ...]] = (InBatch(),)
+    needs: ClassVar[tuple[str, ...]] = ("InBatch",)
 
+
+@register_loss
 @config_class
-class SampledSoftmax:
+class SampledSoftmax(LossConfig):
     """Softmax cross-entropy of the positive among negatives drawn from the catalogue.
 
+    In plain terms: as `InBatchSoftmax`, but the other items are drawn, so that items without a positive are met as
+    well. Also known as sampled softmax, candidate sampling, importance-sampled softmax; with `correct` it estimates the
+    softmax over the whole catalogue. Use it where the catalogue has many items that are seldom clicked. It goes with
+    `Uniform(per_positive=..., shared=True)`, `Popularity(...)` or both; hard negatives may be added.
+
     Attributes:
-        negatives: catalogue negatives drawn once per batch and met by all its rows, shared out among `Uniform` and
-            `Popularity` of `sampling.negatives` in proportion to their `per_positive`; 0 draws what they say.
-        temperature: divides the cosine.
+        temperature: divides the cosine. A lower one looks at the hardest negatives alone; try 0.03 to 0.2.
         learn_temperature: trains it, starting from `temperature`.
-        correct: subtracts the log of each item's sampling probability from its logit.
+        correct: subtracts the log of each item's sampling probability from its logit (logQ correction).
     """
 
-    negatives: NonNegative = 800
     temperature: PositiveFloat = 0.05
     learn_temperature: bool = False
     correct: bool = True
     type: Literal["SampledSoftmax"] = "SampledSoftmax"
 
+    default_negatives: ClassVar[tuple[Any, ...]] = (Uniform(per_positive=800, shared=True),)
 
+
+@register_loss
 @config_class
-class BilateralSoftmax:
-    """Bilateral softmax loss: one temperature for positives, another for negatives.
+class BilateralSoftmax(LossConfig):
+    """Softmax loss with one temperature for positives and another for negatives.
 
-    Both are given, not learned: the loss falls without end as the positives' one does.
+    In plain terms: as `SampledSoftmax`, but with a higher `temperature_positive` a single positive pulls less, so that
+    wrong ones do less harm. Also known as bilateral softmax loss, BSL. Use it for logs with noise among the positives.
+    It goes with `Uniform(per_positive=..., shared=True)`, `Popularity(...)`, `InBatch()`.
+
+    Both temperatures are given, not learned: the loss falls without end as the positives' one does.
 
     Attributes:
-        negatives: as in `SampledSoftmax`; 0 draws what `sampling.negatives` says.
         temperature_positive: divides the positive's cosine.
         temperature_negative: divides the negatives' cosines.
-        correct: subtracts the log of each negative's sampling probability from its logit.
+        correct: subtracts the log of each negative's sampling probability from its logit (logQ correction).
     """
 
-    negatives: NonNegative = 800
     temperature_positive: PositiveFloat = 0.1
     temperature_negative: PositiveFloat = 0.1
     correct: bool = False
     type: Literal["BilateralSoftmax"] = "BilateralSoftmax"
 
+    default_negatives: ClassVar[tuple[Any, ...]] = (Uniform(per_positive=800, shared=True),)
 
+
+@register_loss
 @config_class
-class CosineContrastive:
+class CosineContrastive(LossConfig):
     """Cosine contrastive loss: positives towards cosine 1, negatives below a margin.
+
+    In plain terms: 1 - cosine of the positive, and `negative_weight` times the mean of what negatives are above
+    `margin`. Also known as CCL, SimpleX's loss. Use it to compare with SimpleX: its paper has margins of 0.4 to 0.9 and
+    weights of 10 to 1,000 for embeddings without hidden layers. It goes with many negatives of any kind.
 
     Attributes:
         margin: cosine below which a negative costs nothing.
-        negative_weight: of the negatives' mean against the positive.
+        negative_weight: of the negatives' mean relative to the positive.
     """
 
-    margin: Margin = 0.8
-    negative_weight: NonNegativeFloat = 150.0
+    margin: Margin = 0.2
+    negative_weight: NonNegativeFloat = 4.0
     type: Literal["CosineContrastive"] = "CosineContrastive"
 
+    default_negatives: ClassVar[tuple[Any, ...]] = (Uniform(per_positive=800, shared=True),)
 
+
+@register_loss
 @config_class
-class PairwiseLogistic:
-    """Pairwise logistic loss (BPR): the positive before each negative.
+class PairwiseLogistic(LossConfig):
+    """Pairwise logistic loss: the positive before each negative.
+
+    In plain terms: the probability that the positive is ranked before a negative, for one pair at a time. Also known as
+    BPR (Bayesian personalized ranking), RankNet's loss. Use it to compare with BPR; a softmax usually ranks the top
+    better. It goes with `Uniform()` and any others.
 
     Attributes:
         temperature: divides the difference of cosines.
@@ -101,9 +199,14 @@ class PairwiseLogistic:
     type: Literal["PairwiseLogistic"] = "PairwiseLogistic"
 
 
+@register_loss
 @config_class
-class TripletHinge:
+class TripletHinge(LossConfig):
     """Triplet hinge loss: the positive nearer than each negative by a margin.
+
+    In plain terms: a negative costs what it lacks to be `margin` below the positive. Also known as triplet loss, max
+    margin loss, hinge loss, WARP without its ranks. Use it to compare with earlier embedding work. It goes with
+    `Uniform()`, and with hard negatives next to it (`Mined()`), since easy ones soon cost nothing.
 
     Attributes:
         margin: difference of cosines beyond which a negative costs nothing.
@@ -113,13 +216,20 @@ class TripletHinge:
     type: Literal["TripletHinge"] = "TripletHinge"
 
 
-Loss = Annotated[
-    CosineLogitBCE
-    | InBatchSoftmax
-    | SampledSoftmax
-    | BilateralSoftmax
-    | CosineContrastive
-    | PairwiseLogistic
-    | TripletHinge,
-    Field(discriminator="type"),
-]
+def _read(value: Any, info: pydantic.ValidationInfo) -> LossConfig:
+    """Reads an instance, or a mapping with `type`, as the registered class of that name."""
+    union: Any = None
+    for cls in LOSSES.values():
+        union = cls if union is None else union | cls
+    adapter: pydantic.TypeAdapter[LossConfig] = pydantic.TypeAdapter(Annotated[union, Field(discriminator="type")])
+    if info.mode == "json":
+        return adapter.validate_json(json.dumps(value))
+    return adapter.validate_python(value)
+
+
+def _dump(loss: LossConfig) -> Any:
+    return pydantic.TypeAdapter(type(loss)).dump_python(loss, mode="json")
+
+
+# Any registered class: a union that is made when a value is read, so that losses may be added.
+Loss = Annotated[LossConfig, pydantic.PlainValidator(_read), pydantic.PlainSerializer(_dump)]

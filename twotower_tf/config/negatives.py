@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twotower_tf.config.features import feature_columns
-from twotower_tf.config.losses import BilateralSoftmax, CosineLogitBCE, InBatchSoftmax, SampledSoftmax
+from twotower_tf.config.losses import LossConfig
 from twotower_tf.errors import ConfigError, unknown_name
 
 if TYPE_CHECKING:
@@ -16,11 +16,12 @@ _OF_THE_CATALOGUE = ("item_id", "item_name", "train_count", "last_event")  # col
 
 
 def check_sampling(config: ExperimentConfig) -> None:
-    """Refuses kinds that the loss has no place for, and kinds without the data they are taken from."""
-    kinds: dict[str, Any] = {each.type: each for each in config.sampling.negatives}
-    if len(kinds) != len(config.sampling.negatives):
-        came = ", ".join(each.type for each in config.sampling.negatives)
-        raise ConfigError(f"{_WHERE}: each kind may stand once; came {came}")
+    """Refuses kinds that the loss cannot use, and kinds without the data they are taken from."""
+    negatives = config.sampling.negatives or ()
+    kinds: dict[str, Any] = {each.type: each for each in negatives}
+    if len(kinds) != len(negatives):
+        got = ", ".join(each.type for each in negatives)
+        raise ConfigError(f"{_WHERE}: each kind may stand once; got {got}")
     if not kinds:
         raise ConfigError(f"{_WHERE}: empty; a positive alone teaches nothing, name a kind such as Uniform()")
     _check_loss(config.loss, kinds)
@@ -30,39 +31,28 @@ def check_sampling(config: ExperimentConfig) -> None:
         raise ConfigError("sampling.recency_half_life: needs the event's time; name its column in data.timestamp")
 
 
-def _check_loss(loss: Any, kinds: dict[str, Any]) -> None:
-    if isinstance(loss, CosineLogitBCE):
-        for name, each in kinds.items():
-            if name in ("InBatch", "Queue") or getattr(each, "shared", False):
-                came = f"{name}(shared=True)" if hasattr(each, "shared") else f"{name}()"
-                raise ConfigError(
-                    f"{_WHERE}: CosineLogitBCE compares a positive with negatives of its own and with Labelled() rows; "
-                    f"came {came}, which all rows of the batch share"
-                )
-        return
-    if "Labelled" in kinds:
+def _check_loss(loss: LossConfig, kinds: dict[str, Any]) -> None:
+    """Compares the kinds with what the loss's class declares."""
+    name = type(loss).__name__
+    for kind, each in kinds.items():
+        if not loss.shares_candidates and (kind in ("InBatch", "Queue") or getattr(each, "shared", False)):
+            got = f"{kind}(shared=True)" if hasattr(each, "shared") else f"{kind}()"
+            raise ConfigError(
+                f"{_WHERE}: {name} compares a positive with negatives of its own and with Labelled() rows; "
+                f"got {got}, which all rows of the batch share"
+            )
+    if "Labelled" in kinds and not loss.labelled:
         raise ConfigError(
-            f"{_WHERE}: {loss.type} compares a positive with its negatives, so a row with label 0 is none by itself; "
+            f"{_WHERE}: {name} compares a positive with its negatives, so a row with label 0 is none by itself; "
             "use Rejections() in the place of Labelled()"
         )
-    if isinstance(loss, InBatchSoftmax) and "InBatch" not in kinds:
-        raise ConfigError(
-            f"{_WHERE}: InBatchSoftmax takes its negatives from the batch, InBatch(), and any others beside; "
-            f"came {list(kinds)}"
-        )
+    for kind in loss.needs:
+        if kind not in kinds:
+            raise ConfigError(f"{_WHERE}: {name} needs {kind}(), and any others next to it; got {list(kinds)}")
     if "Queue" in kinds and "InBatch" not in kinds:
         raise ConfigError(
             f"{_WHERE}: Queue() takes no gradient; the batch's own items, InBatch(), stand for its items and have to "
-            f"be there too; came {list(kinds)}"
-        )
-    if (
-        isinstance(loss, SampledSoftmax | BilateralSoftmax)
-        and loss.negatives
-        and not {"Uniform", "Popularity"} & {*kinds}
-    ):
-        raise ConfigError(
-            f"{_WHERE}: loss.negatives={loss.negatives} are drawn by Uniform() or Popularity(), and neither is named; "
-            f"name one, or set loss.negatives=0; came {list(kinds)}"
+            f"be there too; got {list(kinds)}"
         )
 
 

@@ -6,7 +6,7 @@ import ast
 import dataclasses
 import typing
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import pydantic
 
@@ -17,6 +17,8 @@ from twotower_tf.errors import ConfigError, unknown_name
 
 def override(config: ExperimentConfig, overrides: Iterable[str]) -> ExperimentConfig:
     """Applies `a.b=value` texts. Values are typed by the field: numbers, text, `(1, 2)`, or `Class(field=value)`.
+
+    A new loss brings its own default negatives, where `sampling.negatives` are still the defaults of the loss before.
 
     Raises:
         ConfigError: for an unknown field (naming the closest one), or an invalid value.
@@ -32,7 +34,10 @@ def override(config: ExperimentConfig, overrides: Iterable[str]) -> ExperimentCo
         try:
             if head not in fields:
                 raise ConfigError(unknown_name("field of ExperimentConfig", head, fields))
-            fields[head] = _replace(fields[head], hints[head], rest, value, path)
+            before = fields[head]
+            fields[head] = _replace(before, hints[head], rest, value, path)
+            if head == "loss" and fields["sampling"].negatives == before.default_negatives:
+                fields["sampling"] = dataclasses.replace(fields["sampling"], negatives=fields["loss"].default_negatives)
         except ConfigError as error:
             raise ConfigError(f"--set {text}: {error}") from None
     try:
@@ -53,16 +58,24 @@ def _replace(node: Any, hint: Any, path: Sequence[str], text: str, whole: str) -
     if isinstance(node, tuple):
         if not head.isdigit() or int(head) >= len(node):
             raise ConfigError(f"{whole}: invalid index {head!r} (expected 0 to {len(node) - 1})")
-        element = typing.get_args(typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint)[0]
+        element = typing.get_args(_tuple_hint(hint))[0]
         changed = _replace(node[int(head)], element, rest, text, whole)
         return (*node[: int(head)], changed, *node[int(head) + 1 :])
     if not dataclasses.is_dataclass(node):
         raise ConfigError(f"{whole}: the value has no field {head!r}; remove .{'.'.join(path)}")
     hints = typing.get_type_hints(type(node), include_extras=True)
-    if head not in hints or head == "type":
-        raise ConfigError(unknown_name(f"field of {type(node).__name__}", head, set(hints) - {"type"}))
+    names = {field.name for field in dataclasses.fields(node)} - {"type"}
+    if head not in names:
+        raise ConfigError(unknown_name(f"field of {type(node).__name__}", head, names))
     changed = _replace(getattr(node, head), hints[head], rest, text, whole)
     return dataclasses.replace(node, **{head: changed})  # type: ignore[type-var]
+
+
+def _tuple_hint(hint: Any) -> Any:
+    """The tuple type in `Annotated[tuple[...], ...]` or `tuple[...] | None`."""
+    if typing.get_origin(hint) is tuple:
+        return hint
+    return next((found for found in map(_tuple_hint, typing.get_args(hint)) if found is not None), None)
 
 
 def _replace_error(whole: str, error: pydantic.ValidationError) -> typing.NoReturn:

@@ -164,14 +164,15 @@ class SamplingConfig:
     """Which positives are trained on, and which negatives they meet.
 
     Attributes:
-        negatives: the kinds, each at most once; shares are stated by `per_positive`.
+        negatives: the kinds, each at most once; shares are stated by `per_positive`. None: what the loss is usually
+            trained with; the resolved configuration shows it.
         downsample: thins out the positives of hot items.
         per_user: training positives of one user per epoch at most, drawn again for each; 0 takes all.
         recency_half_life: days after which a positive weighs half as much as the newest; a row without a time has the
             mean factor of the others; 0 weighs all alike.
     """
 
-    negatives: tuple[Negatives, ...] = (Uniform(),)
+    negatives: tuple[Negatives, ...] | None = None
     downsample: Downsample | None = None
     per_user: NonNegative = 0
     recency_half_life: NonNegativeFloat = 0.0

@@ -7,13 +7,11 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from twotower_tf.config import CosineLogitBCE, ExperimentConfig
+from twotower_tf.config import ExperimentConfig
 from twotower_tf.features.inputs import SideName
 from twotower_tf.features.tower_encoder import Layout
 from twotower_tf.model import embeddings, towers
 from twotower_tf.model.losses import candidates, registry
-from twotower_tf.model.losses.cosine_logit import CosineLogit, final_sigmoid
-from twotower_tf.sampling import negatives_plan
 
 
 class TwoTower(keras.Model):
@@ -47,9 +45,8 @@ def build(config: ExperimentConfig) -> TwoTower:
     """Builds and compiles nothing but the graph of layers.
 
     Inputs are the encoded tensors, named as `batch_names` says: of items first the rows' own, then the rows' negatives,
-    those of one row together, then what all rows share. For any loss but `CosineLogitBCE` there are those of
-    `choice.inputs` as well, and the loss is a layer that adds itself. The output is `[batch, candidates, 1]` click
-    probabilities for `CosineLogitBCE`, `[batch, 1]` ranks of the rows' own items among their candidates for the others.
+    those of one row together, then what all rows share. `registry.inputs` names those of the loss, which is a layer
+    that adds itself. The output is the loss layer's, see `CandidateLoss.compare`.
     """
     placed, tables = embeddings.plan(config), embeddings.tables(config)
     inputs: dict[str, Any] = {}
@@ -58,15 +55,10 @@ def build(config: ExperimentConfig) -> TwoTower:
         encoded = towers.inputs(config, side)
         inputs.update({towers.input_name(side, key): tensor for key, tensor in encoded.items()})
         vectors[side] = towers.tower(config, side, encoded, tables, placed)
-    if isinstance(config.loss, CosineLogitBCE):
-        logit = CosineLogit(negatives_plan.plan(config).per_row, name="cosine_logit")
-        output = final_sigmoid()(logit(vectors["user"], vectors["item"]))
-    else:
-        compared = {name: keras.Input(type_spec=candidates.SPECS[name], name=name) for name in registry.inputs(config)}
-        pair = {candidates.USERS: vectors["user"], candidates.ITEMS: vectors["item"]}
-        output = registry.layer(config)({**pair, **compared})
-        inputs |= compared
-    return TwoTower(inputs=inputs, outputs=output, name="two_tower")
+    compared = {name: keras.Input(type_spec=candidates.SPECS[name], name=name) for name in registry.inputs(config)}
+    pair = {candidates.USERS: vectors["user"], candidates.ITEMS: vectors["item"]}
+    output = registry.layer(config)({**pair, **compared})
+    return TwoTower(inputs=inputs | compared, outputs=output, name="two_tower")
 
 
 def tower(model: keras.Model, side: SideName) -> keras.Model:

@@ -14,7 +14,7 @@ def render_proposal(proposal: Proposal, name: str, where: str) -> str:
     """Renders the configuration file of the experiment `name`, for the path `where`."""
     roles, evaluation = proposal.roles, proposal.evaluation.code
     classes = {re.match(r"\w+", line.code).group() for side in proposal.lines.values() for line in side}  # type: ignore[union-attr]
-    classes |= {"DataConfig", "ExperimentConfig", "InBatch", "InBatchSoftmax", "SamplingConfig", "TrainConfig"}
+    classes |= {"DataConfig", "ExperimentConfig", "InBatchSoftmax", "TrainConfig"}
     classes |= {line.code.partition("(")[0] for line in (proposal.split, proposal.evaluation) if line.code}
     data = [("root", python_literal(proposal.root), "relative to where you run twotower")]
     data += [(table, python_literal(path), "") for table, path in proposal.paths.items()]
@@ -60,7 +60,6 @@ def render_proposal(proposal: Proposal, name: str, where: str) -> str:
         lines += ["        # Columns that are not features:"]
         lines += [_wrapped(f"{column}: {reason}", "        #   ") for column, reason in proposal.left_out.items()]
     lines += [
-        "        sampling=SamplingConfig(negatives=(InBatch(),)),",
         "        loss=InBatchSoftmax(),",
         f"        train=TrainConfig(batch_size={proposal.batch_size}, epochs=5),",
         *_commented(

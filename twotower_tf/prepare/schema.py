@@ -272,7 +272,7 @@ def _nested(config: ExperimentConfig, events: Table, items: Table | None, users:
 def _unknown_attributes(config: ExperimentConfig, items: Table | None) -> Iterator[str]:
     """Yields columns of SameAttribute that the catalogue will not have; the configuration checks logs without items."""
     columns = {column.name for column in list_feature_columns(config, "item")} | set(items.known if items else ())
-    for each in config.sampling.negatives if items is not None else ():
+    for each in (config.sampling.negatives or ()) if items is not None else ():
         for name in each.columns if each.type == "SameAttribute" else ():
             if name not in columns | {*RESERVED}:
                 known = unknown_name("column of the catalogue", name, columns)

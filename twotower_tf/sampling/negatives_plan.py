@@ -5,15 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from twotower_tf.config import (
-    BilateralSoftmax,
-    ExperimentConfig,
-    InBatch,
-    Popularity,
-    Queue,
-    SampledSoftmax,
-    Uniform,
-)
+from twotower_tf.config import ExperimentConfig, InBatch, Popularity, Queue, Uniform
 from twotower_tf.errors import ConfigError
 
 CANDIDATES_PER_WEIGHT = 128  # shared candidates for which the default weight of a hard negative grows by 1
@@ -51,19 +43,12 @@ class Draws:
 
 
 def plan(config: ExperimentConfig) -> Draws:
-    """What `sampling.negatives` says, or where `loss.negatives` is given, that many shared ones."""
-    kinds = config.sampling.negatives
+    """Reads the shape of a batch's negatives from `sampling.negatives`."""
+    kinds = config.sampling.negatives or ()
     drawn = [(each, each.per_positive) for each in kinds if hasattr(each, "per_positive")]
-    total = config.loss.negatives if isinstance(config.loss, SampledSoftmax | BilateralSoftmax) else 0
-    if total:
-        catalogue = [(each, count) for each, count in drawn if isinstance(each, Uniform | Popularity)]
-        shared = list(zip([each for each, _ in catalogue], _split(total, [n for _, n in catalogue]), strict=True))
-    else:
-        shared = [(each, n) for each, n in drawn if isinstance(each, Uniform | Popularity) and each.shared]
-    common = {each.type for each, _ in shared}
     return Draws(
-        own=tuple((each, n) for each, n in drawn if each.type not in common),
-        shared=tuple(shared),
+        own=tuple((each, n) for each, n in drawn if not getattr(each, "shared", False)),
+        shared=tuple((each, n) for each, n in drawn if isinstance(each, Uniform | Popularity) and each.shared),
         in_batch=any(isinstance(each, InBatch) for each in kinds),
         queue=sum(each.size for each in kinds if isinstance(each, Queue)),
     )
@@ -91,28 +76,14 @@ def require_items(config: ExperimentConfig, num_items: int) -> None:
     Raises:
         ConfigError: naming the field and both numbers.
     """
-    if isinstance(config.loss, SampledSoftmax | BilateralSoftmax) and config.loss.negatives > num_items:
-        raise ConfigError(
-            f"loss.negatives: {config.loss.negatives:,} is more than the catalogue's {num_items:,} items; "
-            f"lower it, e.g. --set loss.negatives={max(1, num_items // 4)}"
-        )
-    for each in config.sampling.negatives:
+    for place, each in enumerate(config.sampling.negatives or ()):
         where = f"sampling.negatives: {each.type}"
         if hasattr(each, "per_positive") and each.per_positive > num_items:
             raise ConfigError(
                 f"{where}(per_positive={each.per_positive}) draws more than the catalogue's {num_items:,} items; "
-                "lower it"
+                f"lower it, e.g. --set sampling.negatives.{place}.per_positive={max(1, num_items // 4)}"
             )
         if each.type == "Mined" and each.ranks[1] > num_items:
             raise ConfigError(
                 f"{where}(ranks={each.ranks}) goes beyond the catalogue's {num_items:,} items; lower the ranks"
             )
-
-
-def _split(total: int, shares: list[int]) -> list[int]:
-    """Shares out a total in proportion, what is left over to the largest remainders."""
-    exact = [total * share / sum(shares) for share in shares]
-    parts = [int(each) for each in exact]
-    for place in sorted(range(len(exact)), key=lambda at: parts[at] - exact[at])[: total - sum(parts)]:
-        parts[place] += 1
-    return parts

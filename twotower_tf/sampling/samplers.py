@@ -67,7 +67,7 @@ class Samplers:
         negatives_plan.require_items(config, num_items)
         self.positives = _positives(prepared)
         self.counts = prepared.train_count()
-        labelled = any(isinstance(each, Labelled) for each in config.sampling.negatives)
+        labelled = any(isinstance(each, Labelled) for each in config.sampling.negatives or ())
         self.selection = EpochSelection(config.sampling, users, items, label, num_items, labelled=labelled)
         half_life = config.sampling.recency_half_life
         self.weights = row_weights(keys, half_life)

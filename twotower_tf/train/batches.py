@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from twotower_tf.config import CosineLogitBCE, ExperimentConfig
+from twotower_tf.config import ExperimentConfig
 from twotower_tf.errors import ConfigError
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.features.inputs import IDS, NUMERIC
@@ -154,14 +154,15 @@ class Batches:
         items = encoded.item_batch(rows, self._times(drawn, rng) if encoded.varies else None)
         x = {self._names["user"][key]: np.ascontiguousarray(value) for key, value in users.items()}
         x |= {self._names["item"][key]: np.ascontiguousarray(value) for key, value in items.items()}
-        if isinstance(self._config.loss, CosineLogitBCE):
-            y = np.zeros((len(index), 1 + drawn.negatives.shape[1], 1), np.float32)
-            y[:, 0, 0] = drawn.label
-            weight = np.repeat(drawn.weight[:, np.newaxis], y.shape[1], axis=1)
-            weight[:, 1:] *= drawn.present * self.samplers.rows.weights
-            return x, y, weight
-        weight = drawn.weight[:, np.newaxis]
-        return x | self._loss_inputs(drawn) | {candidates.SAMPLE_WEIGHT: weight}, drawn.label[:, np.newaxis], weight
+        labels, weights = drawn.label[:, np.newaxis], drawn.weight[:, np.newaxis]
+        x |= self._loss_inputs(drawn) | {candidates.SAMPLE_WEIGHT: weights}
+        if not self._config.loss.labelled:
+            return x, labels, weights
+        # For metrics: those of every candidate.
+        y = np.zeros((len(index), 1 + drawn.negatives.shape[1], 1), np.float32)
+        y[:, 0] = labels
+        negatives = weights * drawn.present * self.samplers.rows.weights
+        return x, y, np.concatenate([weights, negatives], axis=1).astype(np.float32)
 
     def _times(self, drawn: Drawn, rng: np.random.Generator) -> Ints:
         """As of when the items of a batch are taken: own items, the rows' negatives, then those of the whole batch.
@@ -175,9 +176,13 @@ class Batches:
         return np.concatenate([times, np.repeat(times, drawn.negatives.shape[1]), shared])
 
     def _loss_inputs(self, drawn: Drawn) -> dict[str, np.ndarray]:
-        """What a loss must know of how its candidates were drawn."""
+        """Returns labels, or how the candidates were drawn, and what they weigh, as `registry.inputs` names them."""
         samplers, rows = self.samplers, drawn.rows
         inputs: dict[str, np.ndarray] = {}
+        if samplers.rows.draws:
+            inputs[candidates.NEGATIVE_WEIGHT] = drawn.present * samplers.rows.weights
+        if self._config.loss.labelled:
+            return inputs | {candidates.LABEL: drawn.label[:, np.newaxis]}
         if samplers.columns:
             columns = samplers.columns.items(rows.own, drawn.shared, drawn.queued)
             mixed = len(rows), len(drawn.queued)
@@ -187,7 +192,6 @@ class Batches:
         else:
             own = samplers.rows.own_log_q(rows)
         if samplers.rows.draws:
-            inputs[candidates.NEGATIVE_WEIGHT] = drawn.present * samplers.rows.weights
             inputs[candidates.NEGATIVE_LOG_Q] = samplers.rows.log_q(rows, drawn.negatives, own)
         return inputs | {candidates.POSITIVE_LOG_Q: own[:, np.newaxis]}
 

@@ -17,12 +17,11 @@ import tf_keras as keras
 from twotower_tf import artifacts, resources
 from twotower_tf import config as configuration
 from twotower_tf.artifacts import RunPaths
-from twotower_tf.config import CosineLogitBCE, ExperimentConfig
+from twotower_tf.config import ExperimentConfig
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.model import optimizers, two_tower
 from twotower_tf.model.embeddings import tables
-from twotower_tf.model.losses.cosine_logit import WeightedBinaryCrossentropy
-from twotower_tf.model.training_metrics import ClickMetrics, InBatchTopK
+from twotower_tf.model.losses import registry
 from twotower_tf.model.two_tower import TwoTower
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.progress import Progress, silent
@@ -158,19 +157,11 @@ def compile_model(config: ExperimentConfig, steps_per_epoch: int) -> TwoTower:
     """
     model = two_tower.build(config)
     optimizer = optimizers.make_optimizer(config.train, steps_per_epoch, config.seed)
-    if isinstance(config.loss, CosineLogitBCE):
-        model.compile(
-            optimizer,
-            WeightedBinaryCrossentropy(),
-            weighted_metrics=[ClickMetrics()],
-            steps_per_execution=config.train.steps_per_execution,
-        )
-    else:
-        model.compile(
-            optimizer,
-            weighted_metrics=[InBatchTopK(1), InBatchTopK(10)],
-            steps_per_execution=config.train.steps_per_execution,
-        )
+    model.compile(
+        optimizer,
+        weighted_metrics=registry.layer_class(config.loss).training_metrics(),
+        steps_per_execution=config.train.steps_per_execution,
+    )
     return model
 
 

@@ -94,14 +94,14 @@ def plan(config: ExperimentConfig, train_rows: int, users: int = 0, past: int = 
         dense=2 * weights * FLOAT,
         activations=COPIES * FLOAT * _activations(config, placed),
         data=_row_bytes(config) * train_rows
-        + sum(_pool_bytes(each) for each in config.sampling.negatives) * users
+        + sum(_pool_bytes(each) for each in config.sampling.negatives or ()) * users
         + POSITIVE_BYTES * past,
     )
 
 
 def _row_bytes(config: ExperimentConfig) -> int:
     sampling = config.sampling
-    kinds = sum(KIND_ROW_BYTES.get(each.type, 0) for each in sampling.negatives)
+    kinds = sum(KIND_ROW_BYTES.get(each.type, 0) for each in sampling.negatives or ())
     thinning = THINNING_ROW_BYTES if sampling.downsample is not None or sampling.per_user else 0
     return ROW_BYTES + kinds + thinning + FLOAT * bool(config.data.weight or sampling.recency_half_life)
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from twotower_tf.model.losses.blockwise_logits import IMPOSSIBLE, LogitBlocks
+from twotower_tf.model.training_metrics import InBatchTopK
 
 # Inputs of the losses, beside the encoded ones. A column is a candidate that every row of the batch meets: the own
 # items of the batch (where its positives are negatives of each other), items drawn for all rows, the queue.
@@ -20,6 +21,7 @@ NEGATIVE_WEIGHT = (
 COLUMN_LOG_Q = "column_log_q"  # float32 [columns, 1], +inf for an empty slot of the queue
 HITS = "hits"  # int32 [hits, 2], (row, column) of what is no negative, sorted by row; names no empty slot
 SAMPLE_WEIGHT = "sample_weight"  # float32 [batch, 1]
+LABEL = "label"  # float32 [batch, 1], of the own item, 0 or 1, for losses whose configuration says `labelled`
 
 USERS, ITEMS = "user_vectors", "item_vectors"
 
@@ -30,6 +32,7 @@ SPECS = {
     COLUMN_LOG_Q: tf.TensorSpec([None, 1], tf.float32),
     HITS: tf.TensorSpec([None, 2], tf.int32),
     SAMPLE_WEIGHT: tf.TensorSpec([None, 1], tf.float32),
+    LABEL: tf.TensorSpec([None, 1], tf.float32),
 }
 
 
@@ -50,6 +53,7 @@ class Candidates:
         hits: `[hits, 2]` int32 (row, column).
         counts: `[batch]` float32, negatives that the row meets: columns, and the weights of its own ones.
         weights: `[batch]` float32, of the rows, 1 in all (or 0, where no row weighs anything).
+        labels: `[batch]` float32, of the own items; 1 unless the loss's configuration says `labelled`.
         products: see `LogitBlocks`.
     """
 
@@ -65,6 +69,7 @@ class Candidates:
     hits: tf.Tensor
     counts: tf.Tensor
     weights: tf.Tensor
+    labels: tf.Tensor
     products: tf.DType
 
     def logits(self, scale: tf.Tensor | float, correct: bool) -> tuple[tf.Tensor, tf.Tensor]:
@@ -104,7 +109,9 @@ class Candidates:
 
 
 class CandidateLoss(keras.layers.Layer):
-    """Adds a loss over the rows' candidates to the model's, and gives the rows' ranks.
+    """Adds a loss over the rows' candidates to the model's, and returns what training metrics look at.
+
+    A subclass defines `compare`; where that returns something else than ranks, `training_metrics` as well.
 
     The loss is the mean of the rows' losses weighted by `sample_weight`: Σ w·L / Σ w, so that weights ten times as
     large teach the same. Hits, empty slots of the queue and negatives of weight 0 enter no sum and no count.
@@ -143,28 +150,39 @@ class CandidateLoss(keras.layers.Layer):
         Args:
             inputs: `user_vectors` `[batch, dim]` and `item_vectors` `[batch * (1 + n) + shared, dim]`, float32 of unit
                 length: the rows' own items, then the rows' negatives, those of one row together, then the shared
-                ones. Beside them what `SPECS` names: `sample_weight` and `positive_log_q` always, `negative_log_q`
-                and `negative_weight` where rows have their own negatives, `column_log_q` and `hits` where there are
-                columns.
+                ones. Besides what `SPECS` names: `sample_weight` always, `negative_weight` where rows have their own
+                negatives, `column_log_q` and `hits` where there are columns; `positive_log_q` and, with negatives,
+                `negative_log_q`, or `label` for a loss whose configuration says `labelled`.
             training: whether this is a training step.
 
         Returns:
-            float32 `[batch, 1]`: how many of the row's candidates have a higher logit than its own item; -1 for rows
-            after the first `blockwise_logits.RANKED`, which are not ranked.
+            float32, as `compare` says: ranks as `[batch, 1]`, anything else in its own shape.
         """
         candidates = self._take_apart(inputs)
-        loss, ranks = self.compare(candidates)
+        loss, outputs = self.compare(candidates)
         self.add_loss(loss)
         if HITS in inputs:
             self.add_metric(self._masked_share(candidates), name="masked_share")
         if self.queue and training:
             self.past.assign(tf.concat([self.past, tf.stop_gradient(candidates.own)], axis=0)[-self.queue :])
         # As float32: Keras casts the weights of its metrics to the type of what they look at.
-        return tf.cast(ranks, tf.float32)[:, tf.newaxis]
+        outputs = tf.cast(outputs, tf.float32)
+        return outputs[:, tf.newaxis] if outputs.shape.rank == 1 else outputs
 
     def compare(self, candidates: Candidates) -> tuple[tf.Tensor, tf.Tensor]:
-        """The loss `[]` and the ranks int32 `[batch]`."""
+        """Computes the loss and what `training_metrics` look at.
+
+        Returns:
+            The loss float32 `[]`, and int32 `[batch]` ranks: how many of the row's candidates have a higher logit than
+            its own item; -1 for rows after the first `blockwise_logits.RANKED`, which are not ranked. A loss that is
+            `labelled` returns probabilities float32 `[batch, 1 + n, 1]` instead, the own item's first.
+        """
         raise NotImplementedError
+
+    @staticmethod
+    def training_metrics() -> list[keras.metrics.Metric]:
+        """Creates the metrics of the layer's output."""
+        return [InBatchTopK(1), InBatchTopK(10)]
 
     def _take_apart(self, inputs: dict[str, tf.Tensor]) -> Candidates:
         users, items = inputs[USERS], inputs[ITEMS]
@@ -189,15 +207,16 @@ class CandidateLoss(keras.layers.Layer):
             users=users,
             own=own,
             positive=tf.reduce_sum(users * own, axis=1),
-            positive_log_q=inputs[POSITIVE_LOG_Q][:, 0],
+            positive_log_q=inputs.get(POSITIVE_LOG_Q, tf.zeros([batch, 1]))[:, 0],
             negatives=tf.squeeze(tf.matmul(negatives, users[:, :, tf.newaxis]), axis=2),
-            negatives_log_q=inputs.get(NEGATIVE_LOG_Q, nothing),
+            negatives_log_q=inputs.get(NEGATIVE_LOG_Q, tf.zeros_like(negatives_weight)),
             negatives_weight=negatives_weight,
             columns=tf.concat(columns, axis=0),
             columns_log_q=columns_log_q,
             hits=hits,
             counts=met,
             weights=tf.math.divide_no_nan(weights, tf.reduce_sum(weights)),
+            labels=inputs.get(LABEL, tf.ones([batch, 1]))[:, 0],
             products=tf.as_dtype(self.products),
         )
 

@@ -6,12 +6,15 @@ from typing import Any
 
 import tensorflow as tf
 
+from twotower_tf.config import CosineContrastive, PairwiseLogistic, TripletHinge
 from twotower_tf.model.losses import blockwise_logits
 from twotower_tf.model.losses.blockwise_logits import Step
 from twotower_tf.model.losses.candidates import CandidateLoss, Candidates
+from twotower_tf.model.losses.registry import registers
 from twotower_tf.model.losses.softmax import add_log_temperature, among_both, higher
 
 
+@registers(CosineContrastive)
 class CosineContrastiveLoss(CandidateLoss):
     """Cosine contrastive loss: positives towards cosine 1, negatives below a margin.
 
@@ -38,6 +41,7 @@ class CosineContrastiveLoss(CandidateLoss):
         return {**super().get_config(), "margin": self.margin, "negative_weight": self.negative_weight}
 
 
+@registers(PairwiseLogistic)
 class PairwiseLogisticLoss(CandidateLoss):
     """Pairwise logistic loss: the positive before each negative.
 
@@ -67,6 +71,7 @@ class PairwiseLogisticLoss(CandidateLoss):
         return {**super().get_config(), **own}
 
 
+@registers(TripletHinge)
 class TripletHingeLoss(CandidateLoss):
     """Triplet hinge loss: the positive nearer than each negative by a margin.
 

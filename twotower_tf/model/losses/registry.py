@@ -1,51 +1,97 @@
-"""The loss that a configuration asks for, as the model's last layer."""
+"""The loss of a configuration as the model's last layer.
+
+Each configuration class of a loss has one layer, registered under it:
+
+    @register_loss
+    @config_class
+    class SquaredCosine(LossConfig):
+        target: float = 1.0
+        type: Literal["SquaredCosine"] = "SquaredCosine"
+
+    @registers(SquaredCosine)
+    class SquaredCosineLoss(CandidateLoss):
+        def __init__(self, target: float, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.target = target
+
+        def compare(self, candidates: Candidates) -> tuple[tf.Tensor, tf.Tensor]:
+            cost = tf.square(candidates.positive - self.target)
+            ranks = tf.zeros(tf.shape(cost), tf.int32)
+            return tf.reduce_sum(candidates.weights * cost), ranks
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+import importlib
+import pkgutil
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from twotower_tf.config import (
-    BilateralSoftmax,
-    CosineContrastive,
-    ExperimentConfig,
-    InBatchSoftmax,
-    PairwiseLogistic,
-    SampledSoftmax,
-    TripletHinge,
-)
+from twotower_tf.config import ExperimentConfig, LossConfig
+from twotower_tf.errors import ConfigError
+from twotower_tf.model import losses
 from twotower_tf.model.losses import candidates
 from twotower_tf.model.losses.candidates import CandidateLoss
-from twotower_tf.model.losses.pairwise import CosineContrastiveLoss, PairwiseLogisticLoss, TripletHingeLoss
-from twotower_tf.model.losses.softmax import BilateralSoftmaxLoss, SoftmaxLoss
 from twotower_tf.sampling import negatives_plan
+
+LayerClass = TypeVar("LayerClass", bound=type[CandidateLoss])
+_LAYERS: dict[str, type[CandidateLoss]] = {}
+
+
+def registers(config_class: type[LossConfig]) -> Callable[[LayerClass], LayerClass]:
+    """Makes a layer class the loss of a configuration class.
+
+    The layer is created with the configuration's fields by name, and the arguments of `CandidateLoss`.
+
+    Raises:
+        ValueError: for a configuration class that has another layer.
+    """
+
+    def register(layer_class: LayerClass) -> LayerClass:
+        name = config_class.__name__
+        if _LAYERS.get(name, layer_class) is not layer_class:
+            raise ValueError(f"{name}: invalid loss (already has the layer {_LAYERS[name].__name__})")
+        _LAYERS[name] = layer_class
+        return layer_class
+
+    return register
+
+
+def layer_class(loss: LossConfig) -> type[CandidateLoss]:
+    """Returns the layer class of a loss.
+
+    Raises:
+        ConfigError: for a loss without a layer.
+    """
+    name = type(loss).__name__
+    if name not in _LAYERS:  # a module of this package that nothing has imported
+        for module in pkgutil.iter_modules(losses.__path__):
+            importlib.import_module(f"{losses.__name__}.{module.name}")
+    if name not in _LAYERS:
+        raise ConfigError(
+            f"loss: invalid loss {name} (expected one with a layer: {', '.join(sorted(_LAYERS))}); register its layer "
+            "with twotower_tf.model.losses.registry.registers"
+        )
+    return _LAYERS[name]
 
 
 def layer(config: ExperimentConfig) -> CandidateLoss:
-    """The layer of any loss but `CosineLogitBCE`."""
+    """Creates the layer of the configuration's loss."""
     loss, plan = config.loss, negatives_plan.plan(config)
+    fields = {each.name: getattr(loss, each.name) for each in dataclasses.fields(loss) if each.name != "type"}  # type: ignore[arg-type]
     columns: dict[str, Any] = {"in_batch": plan.in_batch, "queue": plan.queue, "name": "loss"}
     if config.train.mixed:
         columns["products"] = "bfloat16"
-    if isinstance(loss, InBatchSoftmax | SampledSoftmax):
-        return SoftmaxLoss(loss.temperature, loss.learn_temperature, loss.correct, **columns)
-    if isinstance(loss, BilateralSoftmax):
-        temperatures = loss.temperature_positive, loss.temperature_negative
-        return BilateralSoftmaxLoss(*temperatures, loss.correct, **columns)
-    if isinstance(loss, CosineContrastive):
-        return CosineContrastiveLoss(loss.margin, loss.negative_weight, **columns)
-    if isinstance(loss, PairwiseLogistic):
-        return PairwiseLogisticLoss(loss.temperature, loss.learn_temperature, **columns)
-    if isinstance(loss, TripletHinge):
-        return TripletHingeLoss(loss.margin, **columns)
-    raise TypeError(f"{loss} is no loss over candidates")
+    return layer_class(loss)(**fields, **columns)
 
 
 def inputs(config: ExperimentConfig) -> tuple[str, ...]:
-    """Names of what the layer needs beside vectors; `candidates.SPECS` has their shapes."""
+    """Names of what the layer needs next to vectors; `candidates.SPECS` has their shapes."""
     plan = negatives_plan.plan(config)
-    names = [candidates.POSITIVE_LOG_Q, candidates.SAMPLE_WEIGHT]
+    names = [candidates.SAMPLE_WEIGHT, candidates.LABEL if config.loss.labelled else candidates.POSITIVE_LOG_Q]
     if plan.per_row:
-        names += [candidates.NEGATIVE_LOG_Q, candidates.NEGATIVE_WEIGHT]
+        names += [candidates.NEGATIVE_WEIGHT, *([] if config.loss.labelled else [candidates.NEGATIVE_LOG_Q])]
     if plan.columns(config.train.batch_size):
         names += [candidates.COLUMN_LOG_Q, candidates.HITS]
     return tuple(names)

@@ -8,9 +8,11 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from twotower_tf.config import BilateralSoftmax, InBatchSoftmax, SampledSoftmax
 from twotower_tf.model.losses import blockwise_logits
 from twotower_tf.model.losses.blockwise_logits import IMPOSSIBLE
 from twotower_tf.model.losses.candidates import CandidateLoss, Candidates
+from twotower_tf.model.losses.registry import registers
 
 
 def add_log_temperature(layer: keras.layers.Layer, temperature: float, learn: bool) -> tf.Variable:
@@ -23,6 +25,8 @@ def add_log_temperature(layer: keras.layers.Layer, temperature: float, learn: bo
     )
 
 
+@registers(InBatchSoftmax)
+@registers(SampledSoftmax)
 class SoftmaxLoss(CandidateLoss):
     """Softmax cross-entropy of each row's own item among its candidates.
 
@@ -64,6 +68,7 @@ class SoftmaxLoss(CandidateLoss):
         return {**super().get_config(), **own}
 
 
+@registers(BilateralSoftmax)
 class BilateralSoftmaxLoss(CandidateLoss):
     """Bilateral softmax loss: a temperature for the positive, another for the negatives.
 
