@@ -133,6 +133,8 @@ def _is_config_class(cls: Any) -> bool:
 def _class_section(name: str, cls: type) -> list[str]:
     summary, attributes = _docstring(cls)
     lines = [f"### `{name}`\n", f"{summary}\n"]
+    if issubclass(cls, config.LossConfig):
+        lines.append(f"Default negatives: `{_value(cls.default_negatives)}`.\n")
     fields = [field for field in dataclasses.fields(cls) if field.name != "type"]
     if not fields:
         return lines
@@ -171,6 +173,8 @@ def _type(hint: Any) -> str:
     arguments = typing.get_args(hint)
     if origin is typing.Annotated:
         return _type(arguments[0])
+    if hint is config.LossConfig:
+        return "[losses](#losses)"
     if hint is config.LossConfig:
         return "[losses](#losses)"
     classes = [argument for argument in arguments if _is_config_class(argument)]

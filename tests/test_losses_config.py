@@ -149,10 +149,10 @@ def test_a_loss_from_outside_is_read_written_and_overridden():
     with pytest.raises(ConfigError) as error:
         configuration.from_json(json.dumps(document), "here")
     assert str(error.value) == (
-        "here: ExperimentConfig.loss.SquaredForATest.target: input should be a valid number; came 'near'"
+        "here: ExperimentConfig.loss.SquaredForATest.target: invalid value 'near' (expected a valid number)"
     )
     document["loss"]["type"] = "Squared"
-    with pytest.raises(ConfigError, match=r"ExperimentConfig.loss: input tag 'Squared' .* 'SquaredForATest'; came"):
+    with pytest.raises(ConfigError, match=r"ExperimentConfig.loss: invalid class Squared .*'SquaredForATest'"):
         configuration.from_json(json.dumps(document), "here")
 
 
