@@ -159,6 +159,8 @@ def test_a_slice_answers_as_the_whole_model_and_holds_only_its_side(loss):
         "column_log_q": np.zeros((4, 1), np.float32),
         "hits": np.stack([np.arange(4), np.arange(4)], axis=1).astype(np.int32),
         "sample_weight": np.ones((4, 1), np.float32),
+        "label": np.ones((4, 1), np.float32),
+        "negative_weight": np.ones((4, 4), np.float32),
     }
     given = {name: value for name, value in {**user_batch(4), **items}.items() if name in model.input}
     np.testing.assert_allclose(inside(given).numpy(), vectors, atol=1e-6)
