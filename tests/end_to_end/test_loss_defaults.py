@@ -12,7 +12,7 @@ from twotower_tf.datasets.synthetic import synthesize
 from twotower_tf.evaluate import evaluate_run, validation
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.features.encode_rows import encode
-from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.train import training_loop
 
@@ -36,7 +36,7 @@ def run(tmp_path_factory):
     config = runpy.run_path(str(QUICKSTART))["get_config"]()
     config = configuration.override(config, [f"data.root={root / 'data'}", "train.epochs=4", "train.patience=0"])
     artifacts.write_text(RunPaths(root / "run").config, configuration.to_json(config))
-    prepare(config, root / "run")
+    prepare_log(config, root / "run")
     encode(config, Prepared.open(root / "run"))
     return config, root / "run"
 
