@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from twotower_tf.config import IndexConfig
 from twotower_tf.index.exact import ExactSearcher
 from twotower_tf.index.item_vectors import ItemVectors
 from twotower_tf.index.scann import scann_build
@@ -111,7 +112,9 @@ def ours(task: Task) -> Engine:
     try:
         items = ItemVectors([f"i{row}" for row in range(len(task.vectors))], task.vectors)
         begin = time.perf_counter()
-        searcher = ScannSearcher.build(items, task.k, task.target, task.sample, task.threads)
+        searcher = ScannSearcher.build(
+            items, IndexConfig(kind="scann", k=task.k, target_recall=task.target), task.sample, task.threads
+        )
         seconds = time.perf_counter() - begin
     finally:
         scann_build.build = build

@@ -10,7 +10,7 @@ from twotower_tf import artifacts, config
 from twotower_tf.bundle.bundle import Bundle, seal, versions
 from twotower_tf.config import DataConfig, ExperimentConfig, Hash, IndexConfig
 from twotower_tf.errors import ArtifactError
-from twotower_tf.index.build_index import build
+from twotower_tf.index.backends import build_index
 
 EXPERIMENT = ExperimentConfig(
     name="small", data=DataConfig(), item_features=(Hash("item_id", 100),), user_features=(Hash("user_id", 100),)
@@ -28,7 +28,7 @@ def write_bundle(root, version, angle=0.0, **changes):
     pq.write_table(pa.table({"item_id": ids, "item_name": ["A", "B", "C"]}), path / "items.parquet")
     turned = np.array([0.0, 1.0, 2.0]) + angle
     vectors = np.stack([np.cos(turned), np.sin(turned)], axis=1).astype(np.float32)
-    searcher = build(ids, vectors, IndexConfig(kind="exact"))
+    searcher = build_index(ids, vectors, IndexConfig(kind="exact"))
     searcher.save(path / "index")
     files = {
         file.relative_to(path).as_posix(): artifacts.sha256_file(file) for file in path.rglob("*") if file.is_file()

@@ -20,7 +20,7 @@ from twotower_tf.export import refresh_bundle as refreshing
 from twotower_tf.export.export_bundle import export
 from twotower_tf.export.refresh_bundle import refresh, told
 from twotower_tf.features.inputs import rows_to_arrays, side_inputs
-from twotower_tf.index.scann import index_update as updating
+from twotower_tf.index.scann.scann_searcher import ScannSearcher
 
 
 @pytest.fixture
@@ -271,7 +271,7 @@ def test_an_index_of_scann_is_changed_or_built_anew_and_tried_as_it_is_published
     bundle = Bundle.open(root)
     assert bundle.searcher().items.ids.tolist() == [*(f"i{row:05}" for row in range(150)), "new"]
     assert tsv(root / "8").keys() == set(bundle.searcher().items.ids)
-    monkeypatch.setattr(updating, "_checked", lambda *args: None)
+    monkeypatch.setattr(ScannSearcher, "update", lambda *args: None)
     anew = refresh(root, table(tmp_path / "items.csv", [rows[3] | {"price": "11"}]), version=9)
     assert anew.index == "rebuilt"
     verify(root)

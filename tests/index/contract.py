@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from twotower_tf.errors import ArtifactError, DataError
-from twotower_tf.index.build_index import build
-from twotower_tf.index.load_index import load
+from twotower_tf.index.backends import build_index, load_index
 
 
 def unit(rng, count, dim):
@@ -37,7 +36,7 @@ class SearcherContract:
 
     @classmethod
     def build(cls, ids, vectors, queries=None):
-        return build(ids, vectors, cls.config, queries, threads=2)
+        return build_index(ids, vectors, cls.config, queries, threads=2)
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -96,7 +95,7 @@ class SearcherContract:
         other = self.build(ids, vectors[::-1], queries)
         other.save(tmp_path / "index")  # another index where the first was written
         for place in ("far/away", "copy"):
-            moved = load(tmp_path / place)
+            moved = load_index(tmp_path / place)
             after = moved.search(queries, 20)
             np.testing.assert_array_equal(after.rows, before.rows)
             np.testing.assert_array_equal(after.scores, before.scores)
@@ -106,7 +105,7 @@ class SearcherContract:
     def test_a_loaded_index_outlives_its_directory(self, data, searcher, tmp_path):
         _, _, queries = data
         searcher.save(tmp_path / "index")
-        loaded = load(tmp_path / "index")
+        loaded = load_index(tmp_path / "index")
         shutil.rmtree(tmp_path / "index")
         np.testing.assert_array_equal(loaded.search(queries, 400).rows, searcher.search(queries, 400).rows)
 
@@ -114,7 +113,7 @@ class SearcherContract:
         ids = ["ü", "日本", "a b", " ", '"', "\\n", "\u2028", "\x1c", "\x85", "-1"] + [f"{n}" for n in range(20)]
         vectors = unit(np.random.default_rng(4), len(ids), 5)
         self.build(ids, vectors).save(tmp_path / "index")
-        loaded = load(tmp_path / "index")
+        loaded = load_index(tmp_path / "index")
         assert loaded.items.ids.tolist() == ids
         assert loaded.items.row("日本") == 1 and loaded.items.row("nobody") is None
         np.testing.assert_array_equal(np.asarray(loaded.items.vectors), vectors)
@@ -130,26 +129,26 @@ class SearcherContract:
             flipped[len(flipped) // 2] ^= 1
             path.write_bytes(flipped)
             with pytest.raises(ArtifactError, match=f"{name}: damaged: its sha256 is .*, index.json states .*"):
-                load(tmp_path / "index")
+                load_index(tmp_path / "index")
             path.unlink()
             with pytest.raises(ArtifactError, match=f"{name}: missing; index.json lists it"):
-                load(tmp_path / "index")
+                load_index(tmp_path / "index")
             path.write_bytes(content)
-        load(tmp_path / "index")
+        load_index(tmp_path / "index")
 
     def test_another_schema_version_is_refused(self, searcher, tmp_path):
         searcher.save(tmp_path / "index")
         document = json.loads((tmp_path / "index/index.json").read_text())
         (tmp_path / "index/index.json").write_text(json.dumps({**document, "schema_version": 7}))
         with pytest.raises(ArtifactError, match="invalid schema_version 7 .expected 3, "):
-            load(tmp_path / "index")
+            load_index(tmp_path / "index")
 
     def test_a_fingerprint_of_other_vectors_is_refused(self, searcher, tmp_path):
         searcher.save(tmp_path / "index")
         document = json.loads((tmp_path / "index/index.json").read_text())
         (tmp_path / "index/index.json").write_text(json.dumps({**document, "fingerprint": "f" * 64}))
         with pytest.raises(ArtifactError, match=r"ids and vectors have fingerprint .*, index.json states ffffffffffff"):
-            load(tmp_path / "index")
+            load_index(tmp_path / "index")
 
     def test_queries_that_cannot_be_answered_are_refused(self, searcher):
         with pytest.raises(DataError, match="vectors of 9 dimensions were asked of an index of 8; the user tower and"):

@@ -13,7 +13,7 @@ from twotower_tf.bundle import derived_version
 from twotower_tf.bundle.bundle import Bundle, seal
 from twotower_tf.errors import ArtifactError
 from twotower_tf.index import members
-from twotower_tf.index.load_index import load
+from twotower_tf.index.backends import load_index
 from twotower_tf.index.scann import scann_build
 
 CHECKS = ("full", "light")
@@ -200,10 +200,10 @@ def test_an_index_description_with_other_names_is_refused(tmp_path):
         files = document["files"] | {name: artifacts.sha256_file(tmp_path / "outside")}
         artifacts.write_json(path / "index" / "index.json", document | {"files": files})
         with pytest.raises(ArtifactError, match="/index/index.json: invalid file name"):
-            load(path / "index")
+            load_index(path / "index")
     artifacts.write_json(path / "index" / "index.json", document | {"files": {}})
     with pytest.raises(ArtifactError, match="/index/item_ids: not in index.json"):
-        load(path / "index")
+        load_index(path / "index")
     digest = artifacts.sha256_file(path / "index" / "index.json")
     sealed(path, lambda manifest: manifest["files"].update({"index/index.json": digest}))
     assert "index.json: damaged: manifest.json states another kind or other files" in refusal(tmp_path)

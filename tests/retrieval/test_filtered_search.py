@@ -9,7 +9,7 @@ import pytest
 from tests.index.contract import unit
 from twotower_tf.config import IndexConfig
 from twotower_tf.errors import DataError
-from twotower_tf.index.build_index import build
+from twotower_tf.index.backends import build_index
 from twotower_tf.index.eligible import Allowed, Excluded
 from twotower_tf.index.exact import ExactSearcher
 from twotower_tf.index.item_vectors import ItemVectors
@@ -41,7 +41,7 @@ def scann():
     rng = np.random.default_rng(2)
     config = IndexConfig(kind="scann", k=20, target_recall=0.95)
     ids = [f"i{row}" for row in range(SCANN_ITEMS)]
-    searcher = build(ids, clustered(rng, SCANN_ITEMS), config, clustered(rng, 400), threads=2)
+    searcher = build_index(ids, clustered(rng, SCANN_ITEMS), config, clustered(rng, 400), threads=2)
     # Tuning chooses by measured speed, and some settings cost more than to score all of so few items.
     searcher.parameters = dataclasses.replace(searcher.parameters, leaves_to_search=12, reorder=70)
     return searcher

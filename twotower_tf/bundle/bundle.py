@@ -46,7 +46,7 @@ import pyarrow.parquet as pq
 from twotower_tf import artifacts, config
 from twotower_tf.errors import ArtifactError
 from twotower_tf.index import index_files, manifest_schema, members
-from twotower_tf.index.load_index import load
+from twotower_tf.index.backends import load_index, open_stored
 from twotower_tf.index.searcher import Searcher
 
 SCHEMA_VERSION = 2
@@ -213,7 +213,7 @@ class Bundle:
         Raises:
             ArtifactError: where a file of the index is missing or changed.
         """
-        return load(self.path / INDEX, threads=threads, check=not self.checked)
+        return load_index(self.path / INDEX, threads=threads, check=not self.checked)
 
     def stored_index(self) -> index_files.Stored:
         """Ids, vectors and parameters of the index, without what answers from it.
@@ -223,7 +223,7 @@ class Bundle:
         """
         if not self.checked:
             self.check_files(INDEX)
-        return index_files.Stored.open(self.path / INDEX)
+        return open_stored(self.path / INDEX)
 
     @cached_property
     def sample_users(self) -> npt.NDArray[np.float32]:

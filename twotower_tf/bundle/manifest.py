@@ -21,9 +21,10 @@ from twotower_tf.config import ExperimentConfig
 from twotower_tf.errors import ArtifactError
 from twotower_tf.features.inputs import SideName
 from twotower_tf.index import index_files
+from twotower_tf.index.backends import backend_libraries
 from twotower_tf.index.searcher import Searcher
 
-_LIBRARIES = ("tensorflow", "tf-keras", "numpy", "pyarrow", "duckdb", "scann", "twotower-tf")
+_LIBRARIES = ("tensorflow", "tf-keras", "numpy", "pyarrow", "duckdb", "twotower-tf")
 _WEIGHTS, _VALUE = "weights/", "/.ATTRIBUTES/VARIABLE_VALUE"  # of a signature module's checkpoint
 
 
@@ -158,7 +159,7 @@ def evaluation(run_dir: Path) -> dict[str, Any] | None:
 def libraries() -> dict[str, str]:
     """Versions of Python and of the packages that made the bundle, as far as they are installed."""
     found = {"python": platform.python_version()}
-    for name in _LIBRARIES:
+    for name in (*_LIBRARIES, *backend_libraries()):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -11,6 +11,7 @@ import numpy as np
 from twotower_tf.bundle import answers, item_tsv, manifest, saved_model_edits, vector_formats, warmup
 from twotower_tf.bundle.bundle import TSV, Bundle
 from twotower_tf.bundle.loaded_tower import Tower
+from twotower_tf.config.index_kinds import is_exact
 from twotower_tf.errors import ArtifactError
 from twotower_tf.features.inputs import side_inputs
 from twotower_tf.index.exact import ExactSearcher
@@ -104,7 +105,7 @@ def _vectors(bundle: Bundle, searcher: Searcher) -> Iterator[str]:
 def _recall(bundle: Bundle, searcher: Searcher) -> Iterator[str]:
     """The index's recall, measured again with the users it was stated with."""
     stated = bundle.manifest["index"]["recall"]
-    if searcher.kind == ExactSearcher.kind:
+    if is_exact(searcher.kind):
         yield "index: exact"
         return
     users, k = sample(bundle.sample_users, stated["queries"]), stated["k"]

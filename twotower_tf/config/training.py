@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from twotower_tf.config.base import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Share, config_class
+from twotower_tf.config.index_kinds import check_config_kind
 
 
 @config_class
@@ -194,13 +195,14 @@ class IndexConfig:
     Attributes:
         k: number of items returned by the in-graph `recommend` signature, and the k at which recall is measured.
         target_recall: required recall@k of the index, compared with exact search.
-        kind: "auto" uses exact search up to `exact_below` items and ScaNN above.
+        kind: "exact", "scann", or the name of another registered backend; "auto" uses exact search up to
+            `exact_below` items and ScaNN above.
         exact_below: largest catalogue for which "auto" uses exact search.
         recommend_below: largest catalogue for which the bundle has the in-graph `recommend` signature.
     """
 
     k: Positive = 100
     target_recall: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
-    kind: Literal["auto", "exact", "scann"] = "auto"
+    kind: Annotated[str, AfterValidator(check_config_kind)] = "auto"
     exact_below: NonNegative = 20_000
     recommend_below: NonNegative = 100_000

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.errors import DataError, unknown_name
-from twotower_tf.index.scann.index_update import NEW
+from twotower_tf.index.index_files import NEW
 from twotower_tf.prepare import catalogue, row_rules, user_sql
 from twotower_tf.prepare.schema import RESERVED, FeatureColumn, Inputs, list_feature_columns
 from twotower_tf.sql import quote_identifier

@@ -31,7 +31,7 @@ from twotower_tf.export import signature_inputs, signatures
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.features.inputs import SideName
 from twotower_tf.features.tower_encoder import Side
-from twotower_tf.index import build_index as index
+from twotower_tf.index.backends import build_index
 from twotower_tf.index.scann.tuning import SAMPLES
 from twotower_tf.index.searcher import Searcher
 from twotower_tf.model import two_tower
@@ -167,7 +167,7 @@ def _write(
     split, rows = signature_inputs.sample_users(run.prepared, SAMPLES)
     users = tower_vectors.user_vectors(run.model, run.encoded, split, rows)
     _require_finite(run, "user", users)
-    searcher = index.build(run.catalogue["item_id"].to_pylist(), items, run.config.index, users, tell=tell)
+    searcher = build_index(run.catalogue["item_id"].to_pylist(), items, run.config.index, users, report=tell)
     searcher.save(staging / bundle.INDEX)
     progress("export", 2, _STEPS)
     np.save(staging / bundle.USERS, users)

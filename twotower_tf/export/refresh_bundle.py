@@ -38,8 +38,9 @@ from twotower_tf.errors import ArtifactError, ConfigError, DataError
 from twotower_tf.export.catalogue_diff import Changes, Listing, Mode, merge, read_ids, read_items
 from twotower_tf.features.column_encoder import arrow_to_array
 from twotower_tf.features.inputs import rows_to_arrays, side_inputs
+from twotower_tf.index.backends import update_index
+from twotower_tf.index.index_files import NEW
 from twotower_tf.index.item_vectors import Ids, ItemVectors
-from twotower_tf.index.scann.index_update import NEW, update
 from twotower_tf.index.searcher import Searcher
 from twotower_tf.prepare.schema import list_feature_columns
 from twotower_tf.progress import Progress, silent
@@ -173,7 +174,7 @@ def _write(
         with ThreadPoolExecutor(1) as pool:
             text = pool.submit(_write_text, bundle, staging, changes, ids, new)
             index, users = bundle.config.index, bundle.sample_users
-            done = update(old, ids, new, changes.origin, staging / bundles.INDEX, index, users)
+            done = update_index(old, ids, new, changes.origin, staging / bundles.INDEX, index, users)
             known |= text.result()
         vector_formats.write(
             staging, [name for name in bundle.manifest["formats"] if name != "tsv"], done.searcher.items

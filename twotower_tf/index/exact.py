@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from twotower_tf.config import IndexConfig
 from twotower_tf.index import index_files, topk
 from twotower_tf.index.eligible import Allowed, Excluded
+from twotower_tf.index.index_files import Memory, Stored
 from twotower_tf.index.item_vectors import ItemVectors
 from twotower_tf.index.searcher import Answers, Neighbours, check_queries
 
 _BLOCK_BYTES = 32 << 20  # of scores held by one thread
+SCORE_BYTES = 64 << 20  # that a thread takes for blocks of scores and the masks next to them
 _CACHED_BYTES = 4 << 20  # of these what a processor's caches hold: a block is gone over several times
 _TOGETHER = 64  # queries of a block, where memory allows: fewer make the product slow
 _RESCORED_BYTES = 1 << 19  # of candidates' vectors that are re-scored at a time
@@ -35,6 +38,11 @@ class ExactSearcher:
     """
 
     kind = "exact"
+    exact = True
+    vectors_file = "vectors.npy"
+    library = ""
+    share_threads = False
+    vector_copies = 1
 
     def __init__(self, items: ItemVectors, threads: int = 0) -> None:
         """Keeps the items; nothing is built.
@@ -155,13 +163,36 @@ class ExactSearcher:
     def save(self, directory: Path) -> None:
         """Writes item_ids and vectors.npy, then index.json."""
         directory.mkdir(parents=True, exist_ok=True)
-        np.save(directory / index_files.VECTORS, self.items.vectors)
+        np.save(directory / self.vectors_file, self.items.vectors)
         index_files.finish(directory, self.items, self.description())
 
     @classmethod
-    def read(cls, directory: Path, threads: int = 0) -> ExactSearcher:
-        """Reads what `save` wrote; `load` has checked the files."""
-        vectors = index_files.load_array(directory / index_files.VECTORS)
+    def available(cls, size: int) -> bool:
+        """See `Backend.available`."""
+        return True
+
+    @classmethod
+    def build(cls, items: ItemVectors, index: IndexConfig, queries: Floats, threads: int = 0) -> ExactSearcher:
+        """See `Backend.build`."""
+        return cls(items, threads)
+
+    @classmethod
+    def update(
+        cls, old: Stored, items: ItemVectors, changed: int, index: IndexConfig, queries: Floats, threads: int = 0
+    ) -> ExactSearcher:
+        """See `Backend.update`."""
+        return cls(items, threads)
+
+    @classmethod
+    def memory(cls, size: int, dim: int, threads: int) -> Memory:
+        """See `Backend.memory`."""
+        held = size * (4 * dim + index_files.ID_BYTES)
+        return Memory(build=held, answer=held + threads * SCORE_BYTES)
+
+    @classmethod
+    def read(cls, directory: Path, document: dict[str, Any], threads: int = 0) -> ExactSearcher:
+        """See `Backend.read`."""
+        vectors = index_files.load_array(directory / cls.vectors_file)
         return cls(index_files.restore(directory, vectors), threads)
 
 

@@ -21,11 +21,11 @@ from twotower_tf.index import manifest_schema, members, topk
 from twotower_tf.index.item_vectors import ItemVectors, read_ids, write_ids
 
 SCHEMA_VERSION = 3
+ID_BYTES = 160  # in memory, of an id of about twenty characters: text, its place in the array and in the lookup table
 _OLDER = 2  # without levels above k; it is read, too
 INDEX = "index.json"
 ITEM_IDS = "item_ids"
-VECTORS = "vectors.npy"
-DATASET = "scann/dataset.npy"  # ScaNN's own float32 copy, row by row the vectors as given
+NEW = -1  # instead of an item's row in an earlier index: its vector is not in there
 
 
 @dataclass(frozen=True)
@@ -42,25 +42,35 @@ class Stored:
     document: dict[str, Any]
     vectors: npt.NDArray[np.float32]
 
-    @classmethod
-    def open(cls, directory: Path) -> Stored:
-        """Opens an index whose files were checked.
-
-        Raises:
-            ArtifactError: as `open_index` says.
-        """
-        document = open_index(directory)
-        return cls(directory, document, load_array(directory / vectors_file(document["kind"]), mapped=True))
-
     @property
     def kind(self) -> str:
-        """The implementation: "exact" or "scann"."""
+        """The name of its backend."""
         return str(self.document["kind"])
 
 
-def vectors_file(kind: str) -> str:
-    """The file of an index that holds its vectors [items, vector_dim] float32."""
-    return VECTORS if kind == "exact" else DATASET
+@dataclass(frozen=True)
+class Memory:
+    """Estimated bytes of an index, without those of Python and its libraries.
+
+    Attributes:
+        build: at most while it is built and tuned, the vectors given among them.
+        answer: while it answers.
+    """
+
+    build: int
+    answer: int
+
+    def __str__(self) -> str:
+        return (
+            f"about {_format_bytes(self.build)} of memory to build it, {_format_bytes(self.answer)} to answer from it"
+        )
+
+
+def _format_bytes(size: int) -> str:
+    for unit, step in (("GB", 10**9), ("MB", 10**6)):
+        if size >= step:
+            return f"{size / step:.1f} {unit}"
+    return f"{size / 1000:.1f} kB"
 
 
 def describe(kind: str, items: ItemVectors) -> dict[str, Any]:
@@ -74,13 +84,11 @@ def describe(kind: str, items: ItemVectors) -> dict[str, Any]:
     }
 
 
-def finish(
-    directory: Path, items: ItemVectors, description: dict[str, Any], known: Mapping[str, str] | None = None
-) -> None:
-    """Writes `item_ids`, then `index.json` with the checksums of all files; `known` ones were made while writing."""
+def finish(directory: Path, items: ItemVectors, description: dict[str, Any]) -> None:
+    """Writes `item_ids`, then `index.json` with the checksums of all files."""
     write_ids(directory / ITEM_IDS, items.ids)
     paths = (path for path in sorted(directory.rglob("*")) if path.is_file() and path.name != INDEX)
-    digests = checksums(directory, [path.relative_to(directory).as_posix() for path in paths], known)
+    digests = checksums(directory, [path.relative_to(directory).as_posix() for path in paths])
     artifacts.write_json(directory / INDEX, {"schema_version": SCHEMA_VERSION, **description, "files": digests})
 
 

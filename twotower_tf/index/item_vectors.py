@@ -77,8 +77,8 @@ class ItemVectors:
         return self._rows.get(item_id)
 
 
-def twins(vectors: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Rows of vectors [num_items, vector_dim] float32 that equal an earlier row, and the first row that each equals."""
+def duplicate_vectors(vectors: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Finds the rows of vectors [num_items, vector_dim] float32 that equal an earlier row, and the first equal row."""
     factors = np.random.default_rng(0).integers(0, 2**64, vectors.shape[1], np.uint64) | np.uint64(1)
     keys = np.empty(len(vectors), np.uint64)
     for start in range(0, len(vectors), 1 << 16):

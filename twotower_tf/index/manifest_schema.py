@@ -9,12 +9,22 @@ import pydantic
 from pydantic import Field
 from typing_extensions import NotRequired, TypedDict
 
-from twotower_tf.errors import ArtifactError
+from twotower_tf.config.index_kinds import check_index_kind, is_exact
+from twotower_tf.errors import ArtifactError, ConfigError
 
 Count = Annotated[int, Field(ge=1)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}\z")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Kind = Literal["exact", "scann"]
+
+
+def _check_kind(kind: str) -> str:
+    try:
+        return check_index_kind(kind)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+
+
+Kind = Annotated[str, pydantic.AfterValidator(_check_kind)]
 
 
 class _Canary(TypedDict):
@@ -141,7 +151,7 @@ def check_index(path: Path, document: dict[str, Any]) -> None:
 
 
 def _check_recall(path: Path, index: dict[str, Any]) -> None:
-    if index["kind"] != "exact":
+    if not is_exact(index["kind"]):
         _check(_RECALL, path, index["recall"])
 
 

@@ -72,7 +72,7 @@ class Searcher(Protocol):
 
     @property
     def kind(self) -> str:
-        """The implementation: "exact" or "scann"."""
+        """The name of its backend: "exact", "scann" or another registered one."""
 
     @property
     def items(self) -> ItemVectors:

@@ -9,6 +9,7 @@ from typing import Any
 from twotower_tf import resources
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.index import topk
+from twotower_tf.index.backends import get_backend
 from twotower_tf.score import user_columns
 from twotower_tf.score.score_options import Options
 from twotower_tf.tables import duckdb_engine
@@ -44,9 +45,9 @@ def crew(options: Options, manifest: Mapping[str, Any]) -> Size:
         float(duckdb_engine.parse_size(options.memory_limit)) if options.memory_limit else resources.total_memory() / 2
     )
     vectors = 4 * manifest["items"] * manifest["vector_dim"]
-    scann = manifest["index"]["kind"] == "scann" and not options.vectors_only
-    each = _WORKER_BYTES + vectors * (3 if scann else 1)
-    most = -(-cores // _SHARING) if scann else cores
+    backend = get_backend("exact" if options.vectors_only else manifest["index"]["kind"])
+    each = _WORKER_BYTES + vectors * backend.vector_copies
+    most = -(-cores // _SHARING) if backend.share_threads else cores
     workers = options.workers or max(1, min(most, int(limit // each)))
     return Size(workers, options.threads or max(1, cores // workers), limit)
 

@@ -1,18 +1,17 @@
-"""An index over a changed catalogue: its tables row by row, what it finds, when it is built anew."""
+"""An index of a changed catalogue: what it finds, and when its settings are tuned again."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
 
 from twotower_tf.config import IndexConfig
-from twotower_tf.index import build_index
+from twotower_tf.index.backends import build_index, load_index, open_stored, update_index
 from twotower_tf.index.exact import ExactSearcher
-from twotower_tf.index.index_files import Stored
+from twotower_tf.index.index_files import NEW
 from twotower_tf.index.item_vectors import ItemVectors, read_ids
-from twotower_tf.index.load_index import load
-from twotower_tf.index.scann import index_update, scann_build
+from twotower_tf.index.scann import tuning
+from twotower_tf.index.scann.scann_searcher import ScannSearcher
 
 pytest.importorskip("scann")
 
@@ -31,7 +30,7 @@ def built(tmp_path_factory):
     rng = np.random.default_rng(0)
     directory = tmp_path_factory.mktemp("built")
     vectors, users = unit(rng, SIZE), unit(rng, 200)
-    build_index.build([f"i{row}" for row in range(SIZE)], vectors, SCANN, users).save(directory / "index")
+    build_index([f"i{row}" for row in range(SIZE)], vectors, SCANN, users).save(directory / "index")
     return directory / "index", users
 
 
@@ -41,9 +40,9 @@ def changed(old, seed=2, new=60, left=60):
     rows = rng.permutation(len(old))[: len(old) - left]
     ids = [old.ids[row] for row in rows] + [f"new{number}" for number in range(new)]
     vectors = np.concatenate([old.vectors[rows], unit(rng, new)])
-    origin = np.concatenate([rows, np.full(new, index_update.NEW)])
+    origin = np.concatenate([rows, np.full(new, NEW)])
     again = rng.permutation(len(rows))[:new]
-    vectors[again], origin[again] = unit(rng, len(again)), index_update.NEW
+    vectors[again], origin[again] = unit(rng, len(again)), NEW
     return ItemVectors(ids, vectors), origin.astype(np.int64)
 
 
@@ -53,84 +52,34 @@ def items_of(stored):
 
 def changed_index(old, items, origin, *given):
     """The index of `items`, of which it is given the new vectors only."""
-    done = index_update.update(old, items.ids, items.vectors[origin == index_update.NEW], origin, *given)
+    done = update_index(old, items.ids, items.vectors[origin == NEW], origin, *given)
     assert done.searcher.items.ids.tolist() == items.ids.tolist()
     np.testing.assert_array_equal(done.searcher.items.vectors, items.vectors)
     return done
 
 
-def tables(directory):
-    return {path.name: np.load(path) for path in (directory / "scann").glob("*.npy")}
-
-
-def test_spliced_tables_have_the_old_rows_and_those_that_scann_derives(built, tmp_path):
-    """ScaNN derives all rows at once from the trained parts: the oracle of the new rows, computed on their own."""
-    directory, users = built
-    old = Stored.open(directory)
-    items, origin = changed(items_of(old))
-    done = changed_index(old, items, origin, tmp_path / "index", SCANN, users)
-    assert not done.rebuilt
-    (tmp_path / "whole").mkdir()
-    index_update._derive(
-        directory / "scann", scann_build.assets(directory / "scann"), items.vectors, tmp_path / "whole"
-    )
-    before, after = tables(directory), tables(tmp_path / "index")
-    assert set(after) == set(before) >= {"dataset.npy", "datapoint_to_token.npy", "hashed_dataset.npy"}
-    kept = origin != index_update.NEW
-    for name, table in after.items():
-        table, old_table, whole = (
-            each.reshape(size, -1)
-            for each, size in (
-                (table, len(items)), (before[name], SIZE), (np.load(tmp_path / "whole" / name), len(items))
-            )
-        )  # fmt: skip
-        np.testing.assert_array_equal(table[kept], old_table[origin[kept]], err_msg=name)
-        np.testing.assert_array_equal(table[~kept], whole[~kept], err_msg=name)
-    np.testing.assert_array_equal(after["dataset.npy"], items.vectors)
-
-
-def test_an_index_with_spilled_partitions_is_changed_too(tmp_path):
-    """ScaNN's own upsert kills the process here."""
-    vectors, users = unit(np.random.default_rng(0), SIZE), unit(np.random.default_rng(5), 100)
-    library = index_update.scann_build.library()
-    plain = library.builder(vectors, 10, "dot_product").tree(50, 10, training_sample_size=SIZE, soar_lambda=1.5)
-    spilled = plain.score_ah(2, anisotropic_quantization_threshold=0.2).reorder(100).build()
-    (tmp_path / "scann").mkdir()
-    spilled.serialize(str(tmp_path / "scann"), relative_path=True)
-    items, origin = changed(ItemVectors([f"i{row}" for row in range(SIZE)], vectors))
-    known = scann_build.assets(tmp_path / "scann")
-    index_update._splice(tmp_path, known, items.vectors[origin == index_update.NEW], origin, tmp_path / "after")
-    assert (tmp_path / "after" / "scann" / "hashed_dataset_soar.npy").exists()
-    searcher = library.load_searcher(str(tmp_path / "after" / "scann"), assets_backcompat_shim=False)
-    found = searcher.search_batched(users, 10, 200, 25)[0]
-    truth = np.argsort(-(users @ items.vectors.T), axis=1)[:, :10]
-    assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, truth, strict=True)]) > 0.95
-
-
 def test_a_changed_index_finds_what_exact_search_finds(built, tmp_path):
     directory, users = built
-    old = Stored.open(directory)
+    old = open_stored(directory)
     items, origin = changed(items_of(old))
     changed_index(old, items, origin, tmp_path / "index", SCANN, users)
-    found = load(tmp_path / "index")  # as a reader finds it, every checksum compared
+    found = load_index(tmp_path / "index")  # as a reader finds it, every checksum compared
     assert found.items.ids.tolist() == list(items.ids)
     truth = ExactSearcher(items).search(users, 10)
     answer = found.search(users, 10)
     recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(answer.item_ids, truth.item_ids, strict=True)])
     assert recall >= 0.88 and abs(recall - found.description()["recall"]["measured"]) < 0.02
-    own = found.search(items.vectors[origin == index_update.NEW], 1)
-    assert np.mean(own.item_ids[:, 0] == items.ids[origin == index_update.NEW]) > 0.95
+    own = found.search(items.vectors[origin == NEW], 1)
+    assert np.mean(own.item_ids[:, 0] == items.ids[origin == NEW]) > 0.95
     parameters = json.loads((tmp_path / "index" / "index.json").read_text())["parameters"]
     assert parameters["trained_on"] == SIZE and parameters["changed_since"] == 60 + 60 + 60 + 60 + 0
-    leftover = [path.name for path in (tmp_path / "index").iterdir() if path.name.startswith("part-")]
-    assert leftover == []
 
 
-def test_changes_on_changes_add_up_until_the_trained_parts_are_stale(built, tmp_path):
+def test_changes_on_changes_add_up_until_the_settings_are_stale(built, tmp_path):
     directory, users = built
     rebuilt = []
     for step in range(6):
-        old = Stored.open(directory)
+        old = open_stored(directory)
         items, origin = changed(items_of(old), seed=step, new=75, left=75)
         names = {name: f"s{step}-{name}" for name in items.ids if name.startswith("new")}
         items = ItemVectors([names.get(name, name) for name in items.ids], items.vectors)
@@ -145,13 +94,13 @@ def test_changes_on_changes_add_up_until_the_trained_parts_are_stale(built, tmp_
 
 def test_nothing_new_and_one_new_item(built, tmp_path):
     directory, users = built
-    old = Stored.open(directory)
+    old = open_stored(directory)
     origin = np.arange(SIZE)[::-1].copy()
     known = items_of(old)
     items = ItemVectors(known.ids[origin], known.vectors[origin])
     same = changed_index(old, items, origin, tmp_path / "same", SCANN, users)
     assert not same.rebuilt
-    pairs = zip(same.searcher.search(users, 10).item_ids, load(directory).search(users, 10).item_ids, strict=True)
+    pairs = zip(same.searcher.search(users, 10).item_ids, load_index(directory).search(users, 10).item_ids, strict=True)
     assert np.mean([len(set(a) & set(b)) / 10 for a, b in pairs]) > 0.98  # codes may tie: then the row decides
     one = ItemVectors([*known.ids, "one"], np.concatenate([known.vectors, users[:1]]))
     added = changed_index(old, one, np.append(np.arange(SIZE), -1), tmp_path / "one", SCANN, users)
@@ -161,45 +110,34 @@ def test_nothing_new_and_one_new_item(built, tmp_path):
 
 def test_a_search_that_misses_the_target_is_widened_or_the_index_rebuilt(built, tmp_path, monkeypatch):
     directory, users = built
-    old = Stored.open(directory)
+    old = open_stored(directory)
     items, origin = changed(items_of(old))
     before = old.document["parameters"]
     asked = []
-    real = index_update.tuning.recall_of
+    real = tuning.recall_of
     monkeypatch.setattr(
-        index_update.tuning,
+        tuning,
         "recall_of",
         lambda *args: asked.append(1) or real(*args) * (1.0 if len(asked) > 1 else 0.5),
     )
     wider = changed_index(old, items, origin, tmp_path / "wider", SCANN, users)
     assert not wider.rebuilt
-    after = load(tmp_path / "wider").description()["parameters"]
+    after = load_index(tmp_path / "wider").description()["parameters"]
     assert after["reorder"] == int(np.ceil(1.25 * before["reorder"]))
-    monkeypatch.setattr(index_update, "_checked", lambda *args: None)
+    monkeypatch.setattr(ScannSearcher, "update", lambda *args: None)
     assert changed_index(old, items, origin, tmp_path / "rebuilt", SCANN, users).rebuilt
-    assert load(tmp_path / "rebuilt").items.ids.tolist() == list(items.ids)
+    assert load_index(tmp_path / "rebuilt").items.ids.tolist() == list(items.ids)
 
 
 def test_kind_follows_the_size(built, tmp_path):
     """A catalogue that shrinks below the limit is searched exactly; an exact one that grows is built."""
     directory, users = built
-    old = Stored.open(directory)
+    old = open_stored(directory)
     auto = IndexConfig(kind="auto", exact_below=1000, k=10, target_recall=0.9)
     known = items_of(old)
     few = ItemVectors(known.ids[:500], known.vectors[:500])
     small = changed_index(old, few, np.arange(500), tmp_path / "small", auto, users)
-    assert small.searcher.kind == "exact" and load(tmp_path / "small").kind == "exact"
+    assert small.searcher.kind == "exact" and load_index(tmp_path / "small").kind == "exact"
     origin = np.concatenate([np.arange(500), np.full(SIZE - 500, -1)])
-    grown = changed_index(Stored.open(tmp_path / "small"), known, origin, tmp_path / "grown", auto, users)
+    grown = changed_index(open_stored(tmp_path / "small"), known, origin, tmp_path / "grown", auto, users)
     assert grown.searcher.kind == "scann" and grown.rebuilt
-
-
-def test_an_index_with_tables_of_another_kind_is_built_anew(built, tmp_path):
-    directory, users = built
-    copy = tmp_path / "copy"
-    shutil.copytree(directory, copy)
-    text = (copy / "scann" / "scann_assets.pbtxt").read_text()
-    (copy / "scann" / "scann_assets.pbtxt").write_text(text.replace("AH_DATASET_NPY", "INT8_DATASET_NPY"))
-    old = Stored.open(copy)
-    items, origin = changed(items_of(old))
-    assert changed_index(old, items, origin, tmp_path / "index", SCANN, users).rebuilt

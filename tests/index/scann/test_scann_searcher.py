@@ -9,10 +9,9 @@ import pytest
 from tests.index.contract import SearcherContract, unit
 from twotower_tf.config import IndexConfig
 from twotower_tf.errors import ArtifactError, ConfigError
-from twotower_tf.index.build_index import build
+from twotower_tf.index.backends import build_index, load_index
 from twotower_tf.index.exact import ExactSearcher
 from twotower_tf.index.item_vectors import ItemVectors
-from twotower_tf.index.load_index import load
 from twotower_tf.index.scann import scann_build
 from twotower_tf.index.scann.scann_searcher import ScannSearcher
 
@@ -43,7 +42,7 @@ class TestScannSearcher(SearcherContract):
         rng = np.random.default_rng(8)
         vectors, sample, fresh = clustered(rng, 6000, 16), clustered(rng, 300, 16), clustered(rng, 300, 16)
         ids = [str(row) for row in range(6000)]
-        searcher = build(ids, vectors, IndexConfig(kind="scann", k=20, target_recall=target), sample, threads=2)
+        searcher = build_index(ids, vectors, IndexConfig(kind="scann", k=20, target_recall=target), sample, threads=2)
         exact = ExactSearcher(ItemVectors(ids, vectors))
 
         def recall(queries):
@@ -61,7 +60,7 @@ class TestScannSearcher(SearcherContract):
         """One leaf of about 20 items is searched for 100 answers: ScaNN alone would pad them with item 0."""
         rng = np.random.default_rng(9)
         vectors = clustered(rng, 500, 8)
-        built = build([str(n) for n in range(500)], vectors, IndexConfig(kind="scann", k=1, target_recall=0.01))
+        built = build_index([str(n) for n in range(500)], vectors, IndexConfig(kind="scann", k=1, target_recall=0.01))
         # Which of the settings that reach so little is the fastest is the machine's mood; the fewest leaves are wanted.
         parameters = dataclasses.replace(built.parameters, k=500, leaves_to_search=1, reorder=500, wider=())
         built = ScannSearcher(built.items, built._native, parameters, built.recall)
@@ -79,8 +78,8 @@ class TestScannSearcher(SearcherContract):
         searcher.save(tmp_path / "index")
         np.save(tmp_path / "queries.npy", queries)
         output = run_python(
-            "import json, numpy as np; from twotower_tf.index.load_index import load;"
-            f"found = load({str(tmp_path / 'index')!r}).search(np.load({str(tmp_path / 'queries.npy')!r}), 15);"
+            "import json, numpy as np; from twotower_tf.index.backends import load_index;"
+            f"found = load_index({str(tmp_path / 'index')!r}).search(np.load({str(tmp_path / 'queries.npy')!r}), 15);"
             "print(json.dumps(found.rows.tolist()))"
         )
         assert json.loads(output.splitlines()[-1]) == searcher.search(queries, 15).rows.tolist()
@@ -106,26 +105,26 @@ def test_training_is_silent_where_silence_is_asked_for(monkeypatch, capfd, level
 def test_auto_is_exact_for_small_catalogues_and_scann_for_large_ones():
     vectors = unit(np.random.default_rng(1), 40, 4)
     ids = [str(n) for n in range(40)]
-    assert build(ids, vectors, IndexConfig(exact_below=40)).kind == "exact"
-    assert build(ids, vectors, IndexConfig(exact_below=39)).kind == "scann"
-    assert build(ids[:10], vectors[:10], IndexConfig(exact_below=0)).kind == "exact"  # too few to train ScaNN
+    assert build_index(ids, vectors, IndexConfig(exact_below=40)).kind == "exact"
+    assert build_index(ids, vectors, IndexConfig(exact_below=39)).kind == "scann"
+    assert build_index(ids[:10], vectors[:10], IndexConfig(exact_below=0)).kind == "exact"  # too few to train ScaNN
 
 
 def test_scann_by_name_needs_enough_items():
     with pytest.raises(
         ConfigError, match=r"scann needs at least 16 items to train its quantizer; the catalogue has 3;"
     ):
-        build(["a", "b", "c"], np.float32([[1, 0]] * 3), IndexConfig(kind="scann"))
+        build_index(["a", "b", "c"], np.float32([[1, 0]] * 3), IndexConfig(kind="scann"))
 
 
 def test_without_scann(monkeypatch, tmp_path):
     vectors = unit(np.random.default_rng(1), 40, 4)
     ids = [str(n) for n in range(40)]
-    built = build(ids, vectors, IndexConfig(kind="scann", k=5))
+    built = build_index(ids, vectors, IndexConfig(kind="scann", k=5))
     assert isinstance(built, ScannSearcher)
     built.save(tmp_path / "index")
     monkeypatch.setitem(sys.modules, "scann", None)
     with pytest.raises(ConfigError, match=r"scann is asked for and cannot be imported .* or use kind='exact'"):
-        build(ids, vectors, IndexConfig(kind="scann"))
+        build_index(ids, vectors, IndexConfig(kind="scann"))
     with pytest.raises(ArtifactError, match="an index of kind scann needs the package scann, which cannot be imported"):
-        load(tmp_path / "index")
+        load_index(tmp_path / "index")

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from twotower_tf.config import IndexConfig
-from twotower_tf.index.build_index import build
+from twotower_tf.index.backends import build_index, load_index
 from twotower_tf.index.eligible import Allowed, Excluded
-from twotower_tf.index.load_index import load
-from twotower_tf.index.scann import index_update, scann_searcher
+from twotower_tf.index.scann import scann_searcher
 from twotower_tf.index.scann.fetch_levels import Level, stated
 from twotower_tf.index.scann.tuning import cheapest, recall_of
 from twotower_tf.retrieval import filtered_search
@@ -35,7 +34,7 @@ def searcher():
         patch.setattr(scann_searcher, "_REORDERED", 0.1)
         patch.setattr(scann_searcher, "_QUANTIZED", 0.1)
         config = IndexConfig(kind="scann", k=100, target_recall=TARGET)
-        made = build([f"i{row}" for row in range(SIZE)], clustered(1, SIZE), config, clustered(2, 300), threads=2)
+        made = build_index([f"i{row}" for row in range(SIZE)], clustered(1, SIZE), config, clustered(2, 300), threads=2)
         assert made.fetches(SIZE) == [100, 200, 500, 1_000, 2_000]
         yield made
 
@@ -124,7 +123,7 @@ def test_levels_are_kept_in_the_files(searcher, asked, tmp_path):
     document = json.loads((tmp_path / "index/index.json").read_text())
     assert document["schema_version"] == 3
     assert [level["fetch"] for level in document["parameters"]["wider"]] == [200, 500, 1_000, 2_000]
-    loaded = load(tmp_path / "index")
+    loaded = load_index(tmp_path / "index")
     assert loaded.description() == searcher.description()
     gone = nearest_excluded(order, 400)
     np.testing.assert_array_equal(
@@ -140,7 +139,7 @@ def test_an_index_of_schema_version_2_has_its_one_setting_and_is_exact_above_it(
     document = json.loads(path.read_text())
     del document["parameters"]["wider"], document["recall"]["levels"]
     path.write_text(json.dumps({**document, "schema_version": 2}))
-    old = load(tmp_path / "index")
+    old = load_index(tmp_path / "index")
     np.testing.assert_array_equal(old.search(queries, 100).rows, searcher.search(queries, 100).rows)
     np.testing.assert_array_equal(np.sort(old.search(queries, 101).rows), np.sort(order[:, :101]))
     assert recall(filtered_search.search(old, queries, 100, nearest_excluded(order, 400)), order[:, 400:500]) == 1.0
@@ -158,13 +157,13 @@ def test_a_changed_index_leaves_out_the_levels_that_have_lost_their_recall(searc
         dataclasses.replace(searcher.parameters, wider=spoilt),
         dict(searcher.recall),
     )
-    index_update._keep_levels(changed, queries, TARGET - SLACK)
+    changed.keep_levels(queries, TARGET - SLACK)
     assert changed.fetches(SIZE) == [100, 200, 500]
     assert [level["k"] for level in changed.recall["levels"]] == [100, 200, 500]
 
 
 def test_an_index_that_outgrows_its_catalogue_drops_levels(searcher):
-    wider = index_update._wider(searcher.parameters, 1.25, 700)
+    wider = searcher.parameters.widened(1.25, 700)
     assert [level.fetch for level in wider.levels] == [100, 200, 500]
     assert all(level.reorder <= 700 for level in wider.levels)
     assert wider.reorder == min(700, int(np.ceil(1.25 * searcher.parameters.reorder)))
@@ -209,7 +208,7 @@ def test_a_level_is_tuned_for_its_last_ranks():
 def test_levels_that_cost_more_than_scoring_all_items_are_not_made(monkeypatch):
     monkeypatch.setattr(scann_searcher, "_REORDERED", 32.0)
     config = IndexConfig(kind="scann", k=10, target_recall=0.9)
-    made = build([str(row) for row in range(1_000)], clustered(5, 1_000), config, clustered(6, 50), threads=1)
+    made = build_index([str(row) for row in range(1_000)], clustered(5, 1_000), config, clustered(6, 50), threads=1)
     assert made.parameters.wider == ()
     assert made.parameters.levels == (Level(10, made.parameters.leaves_to_search, made.parameters.reorder),)
     queries = clustered(7, 20)

@@ -6,6 +6,8 @@ checked before it sees them, files before it opens them, and a padded answer is 
 
 from __future__ import annotations
 
+import importlib.util
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,19 +16,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from twotower_tf.config import IndexConfig
 from twotower_tf.errors import ArtifactError, ConfigError
 from twotower_tf.index import index_files, topk
 from twotower_tf.index.eligible import Allowed, Excluded
-from twotower_tf.index.exact import ExactSearcher
+from twotower_tf.index.exact import SCORE_BYTES, ExactSearcher
+from twotower_tf.index.index_files import Memory, Stored
 from twotower_tf.index.item_vectors import ItemVectors
 from twotower_tf.index.scann import fetch_levels, recall_plot, scann_build, scann_search_space, tuning
 from twotower_tf.index.scann.fetch_levels import Level
+from twotower_tf.index.scann.scann_build import Shape
 from twotower_tf.index.searcher import Answers, Neighbours, check_queries
 
 MIN_ITEMS = 16  # a quantizer block has 16 centres, each wants a training point
 
 ASSETS = "scann"  # directory of what ScaNN serialized
 _CURVE = "recall_curve.svg"
+_TRAINING_COPIES = 3  # of ScaNN's training sample: as it is, less its partition's centre, and what is made of them
+_TRAINING_SAMPLE = 250_000
+_STALE = 0.3  # share of items changed since the settings were tuned, above which they are tuned again
+_FACTORS = (1.0, 1.25, 1.6, 2.0)  # by which an updated index is searched wider until it reaches its recall
+_UPDATE_QUERIES = 256  # that its recall is measured with: the error is below 0.003 where it is 0.95
+_LEVEL_ERROR = 0.01  # of a recall measured with these queries, at the last ranks
 # In items scored exactly, among many: a quantized one, one re-scored out of order, and a partition's centre.
 _QUANTIZED, _REORDERED, _CENTRE = 0.5, 32.0, 1.0
 
@@ -45,8 +56,8 @@ class ScannParameters:
         k: the number of answers that leaves_to_search and reorder were tuned for.
         dimensions_per_block: of the quantizer.
         anisotropic_threshold: of the quantizer's loss.
-        trained_on: items that partitions and quantizer were trained for.
-        changed_since: items added, changed or deleted since.
+        trained_on: items that these settings were tuned for.
+        changed_since: items added, changed or removed since.
         wider: settings for more answers than k, ascending.
     """
 
@@ -74,11 +85,31 @@ class ScannParameters:
         """All settings, by the number of items that they fetch."""
         return (Level(self.k, self.leaves_to_search, self.reorder), *self.wider)
 
+    def widened(self, factor: float, size: int) -> ScannParameters:
+        """All levels searched wider by a factor, over `size` items; those that fetch every item are left out."""
+
+        def widen(level: Level) -> Level:
+            leaves = min(self.leaves, math.ceil(level.leaves_to_search * factor))
+            return Level(level.fetch, leaves, min(size, math.ceil(level.reorder * factor)))
+
+        first, *above = map(widen, self.levels)
+        return replace(
+            self,
+            leaves_to_search=first.leaves_to_search,
+            reorder=first.reorder,
+            wider=tuple(level for level in above if level.fetch < size),
+        )
+
 
 class ScannSearcher:
     """A tuned ScaNN index and the vectors it was built from."""
 
     kind = "scann"
+    exact = False
+    vectors_file = "scann/dataset.npy"  # ScaNN's own float32 copy, row by row the vectors as given
+    library = "scann"
+    share_threads = True
+    vector_copies = 3  # as given, ScaNN's, and what is quantized of them
 
     def __init__(
         self,
@@ -105,21 +136,23 @@ class ScannSearcher:
         native.set_num_threads(self._exact.threads)
 
     @classmethod
-    def build(
-        cls, items: ItemVectors, k: int, target_recall: float, sample_queries: Floats, threads: int = 0
-    ) -> ScannSearcher:
-        """Builds an index and tunes it to a recall against exact search.
+    def available(cls, size: int) -> bool:
+        """See `Backend.available`."""
+        return size >= MIN_ITEMS and importlib.util.find_spec(cls.library) is not None
 
-        Args:
-            items: at least 16.
-            k: answers at which recall is measured; all items where there are fewer.
-            target_recall: recall@k to reach.
-            sample_queries: [num_queries, vector_dim] float32, unit length, like those to come.
-            threads: for building, tuning and answering; 0 is one per core.
+    @classmethod
+    def memory(cls, size: int, dim: int, threads: int) -> Memory:
+        """See `Backend.memory`."""
+        vectors = 4 * size * dim
+        quantized = size * (dim // 2 + 12)  # half a byte for each dimension; partition and place of each item
+        training = 4 * dim * (_TRAINING_COPIES * min(size, _TRAINING_SAMPLE) + tuning.SAMPLES)
+        # ScaNN keeps a copy of the vectors. A loaded index has that one; what is mapped of the file may leave memory.
+        answer = vectors + quantized + size * index_files.ID_BYTES + threads * SCORE_BYTES
+        return Memory(build=answer + vectors + training, answer=answer)
 
-        Raises:
-            ConfigError: where ScaNN is not installed or there are fewer than 16 items.
-        """
+    @classmethod
+    def build(cls, items: ItemVectors, index: IndexConfig, queries: Floats, threads: int = 0) -> ScannSearcher:
+        """Builds and tunes an index. See `Backend.build`."""
         if len(items) < MIN_ITEMS:
             raise ConfigError(
                 f"index.kind: scann needs at least {MIN_ITEMS} items to train its quantizer; the catalogue has "
@@ -132,8 +165,8 @@ class ScannSearcher:
                 f"index.kind: scann is asked for and cannot be imported ({error}); pip install scann (Linux), "
                 "or use kind='exact'"
             ) from None
-        k = min(k, len(items))
-        queries = check_queries(sample_queries, k, items.dim)[: tuning.SAMPLES]
+        k, target_recall = min(index.k, len(items)), index.target_recall
+        queries = check_queries(queries, k, items.dim)[: tuning.SAMPLES]
         threads = topk.available_threads(threads)
         shape, tried = scann_search_space.choose(items.vectors, queries, k, target_recall, threads)
         built = scann_build.build(items.vectors, k, shape, threads)
@@ -161,6 +194,49 @@ class ScannSearcher:
         recall["measured"] = round(float(answered.mean(dtype=np.float64)), 6)
         searcher._tune_levels(queries, target_recall)
         return searcher
+
+    @classmethod
+    def update(
+        cls, old: Stored, items: ItemVectors, changed: int, index: IndexConfig, queries: Floats, threads: int = 0
+    ) -> ScannSearcher | None:
+        """Trains the index again with its tuned settings, searched wider where they miss its recall.
+
+        See `Backend.update`. None where too much has changed since the tuning, or no wider search reaches the recall.
+        """
+        before = ScannParameters.of(old.document["parameters"])
+        parameters = replace(before, changed_since=before.changed_since + changed)
+        if len(items) < MIN_ITEMS or parameters.changed_since > _STALE * before.trained_on:
+            return None
+        stated = old.document["recall"]
+        k, wanted = min(int(stated["k"]), len(items)), min(float(stated["target"]), float(stated["measured"]))
+        queries, threads = tuning.sample(queries, _UPDATE_QUERIES), topk.available_threads(threads)
+        shape = Shape(before.leaves, before.anisotropic_threshold, before.dimensions_per_block)
+        built = scann_build.build(items.vectors, k, shape, threads)
+        truth: Floats | None = None
+        for factor in _FACTORS:
+            recall = {**stated, "k": k, "queries": len(queries)}
+            searcher = cls(items, built, parameters.widened(factor, len(items)), recall, threads)
+            scores = searcher.search(queries, k).scores
+            if truth is None:
+                truth = searcher._exact.best_scores(queries, k, scores[:, -1])
+            found = tuning.recall_of(scores, truth).astype(np.float64)
+            recall["measured"] = round(float(found.mean()), 6)
+            if recall["measured"] + float(found.std()) / math.sqrt(len(found)) >= wanted:  # within the sample's error
+                searcher.keep_levels(queries, wanted)
+                return searcher
+        return None
+
+    def keep_levels(self, queries: Floats, target: float) -> None:
+        """Measures the recall of the levels, and drops the first above k that misses the target with those above it.
+
+        For as many answers every item is scored instead.
+        """
+        levels = self.measured_levels(queries)
+        kept = 1
+        while kept < len(levels) and levels[kept]["recall_excluded"] >= target - _LEVEL_ERROR:
+            kept += 1
+        self.parameters = replace(self.parameters, wider=self.parameters.wider[: kept - 1])
+        self.recall["levels"] = levels[:kept]
 
     def _tune_levels(self, queries: Floats, target: float) -> None:
         """Tunes and states what is searched for more answers than k, as far as that is less than scoring all items."""
@@ -231,32 +307,13 @@ class ScannSearcher:
         index_files.finish(directory, self.items, self.description())
 
     @classmethod
-    def read(
-        cls,
-        directory: Path,
-        document: dict[str, Any],
-        threads: int = 0,
-        items: ItemVectors | None = None,
-    ) -> ScannSearcher:
-        """Reads what `save` wrote; `load` has checked the files.
-
-        Args:
-            directory: of the index.
-            document: the content of index.json.
-            threads: that answer one call at most; 0 is one per core.
-            items: where the caller has them.
-
-        Raises:
-            ArtifactError: where ScaNN is not installed.
-        """
+    def read(cls, directory: Path, document: dict[str, Any], threads: int = 0) -> ScannSearcher:
+        """See `Backend.read`."""
         try:
             native = scann_build.load(directory / ASSETS)
         except ImportError as error:
             raise ArtifactError(
                 f"{directory}: an index of kind scann needs the package scann, which cannot be imported ({error})"
             ) from None
-        if items is None:
-            items = index_files.restore(
-                directory, np.load(directory / index_files.DATASET, mmap_mode="r", allow_pickle=False)
-            )
+        items = index_files.restore(directory, index_files.load_array(directory / cls.vectors_file, mapped=True))
         return cls(items, native, ScannParameters.of(document["parameters"]), document["recall"], threads)
