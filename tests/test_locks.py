@@ -53,7 +53,7 @@ def refusal(path: Path, *, shared: bool = False) -> str:
     return str(caught.value)
 
 
-def test_a_second_writer_is_refused_and_told_who_works_there(tmp_path: Path) -> None:
+def test_a_second_writer_is_refused_with_the_holders_command(tmp_path: Path) -> None:
     path = tmp_path / "run"
     with held(tmp_path, "working", path) as process:
         expected = (

@@ -23,6 +23,7 @@ from typing import Any
 from twotower_tf import locks
 from twotower_tf.errors import ArtifactError
 
+SPLITS = ("train", "valid", "test")  # in the order of their codes 0, 1, 2
 UNFINISHED = ".tmp-"
 _UNIQUE = 12  # hexadecimal digits at the end of a temporary name
 _LONGEST = 200  # bytes of a name that a temporary one repeats; file systems take 255

@@ -139,8 +139,8 @@ CASES: dict[str, tuple[Spoil, str, list[str]]] = {
         [
             "user_features: column 'age': 7 of 7 values are not finite numbers; e.g. 'x' at log/a.csv:2; "
             "use Hash for categories",
-            "data.timestamp: column 'timestamp': 7 of 7 values are no time; e.g. 'noon' at log/a.csv:2; "
-            "set data.timestamp_format to their strptime form",
+            "data.timestamp: column 'timestamp': 7 of 7 values are not times; e.g. 'noon' at log/a.csv:2; "
+            "set data.timestamp_format to their strptime format",
             "data.label: column 'click': 7 of 7 labels are not 0 or 1; e.g. '2' at log/a.csv:2",
         ],
     ),

@@ -219,15 +219,15 @@ def test_avazu_streams_batches_and_counts_lines_across_them(tmp_path: Path, monk
     monkeypatch.setattr("twotower_tf.datasets.avazu_log._BLOCK_BYTES", 4096)
     good = [avazu_row(str(number), "01"[number % 2]) for number in range(500)]
     source = files(tmp_path / "in", {"train.csv": "\n".join([AVAZU_HEADER, *good]) + "\n"})
-    told: list[int] = []
+    reports: list[int] = []
     assert convert_dataset(
-        "avazu", tmp_path / "out", source=source, progress=lambda _, done, __: told.append(done)
+        "avazu", tmp_path / "out", source=source, progress=lambda _, done, __: reports.append(done)
     ) == {
         "name": "avazu",
         "output": str(tmp_path / "out"),
         "events": 500,
     }
-    assert len(told) > 5 and [row["id"] for row in rows(tmp_path / "out")] == [str(number) for number in range(500)]
+    assert len(reports) > 5 and [row["id"] for row in rows(tmp_path / "out")] == [str(number) for number in range(500)]
     for bad, message in (
         (avazu_row("9", "2"), "train.csv:402: click: invalid value '2' (expected 0 or 1)"),
         (avazu_row("9", ""), "train.csv:402: click: invalid value '' (expected 0 or 1)"),
@@ -435,10 +435,10 @@ def test_download_from_the_publisher(tmp_path: Path, server: str, monkeypatch: p
     content = zipped(ML_1M)
     (tmp_path / "www/ml-1m.zip").write_bytes(content)
     publish_at(monkeypatch, f"{server}/ml-1m.zip", hashlib.md5(content).hexdigest())
-    told: list[tuple[str, int, int]] = []
-    result = convert_dataset("movielens-1m", tmp_path / "out", progress=lambda *args: told.append(args))
+    reports: list[tuple[str, int, int]] = []
+    result = convert_dataset("movielens-1m", tmp_path / "out", progress=lambda *args: reports.append(args))
     assert result["events"] == 1 and rows(tmp_path / "out")[0]["movie_id"] == "1"
-    assert ("download", len(content), len(content)) in told
+    assert ("download", len(content), len(content)) in reports
     # Nothing of the download is left; the archive given by hand is the same.
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "www"]
     assert convert_dataset("movielens-1m", tmp_path / "again", source=tmp_path / "www/ml-1m.zip")["events"] == 1

@@ -215,7 +215,7 @@ def test_chunks_of_users_divide_the_files_and_keep_every_property(
     monkeypatch.setattr("twotower_tf.datasets.synthetic.CHUNK_EVENTS", 4_000)
     seen: list[tuple[str, int, int]] = []
     write_synthetic_log(
-        tmp_path / "log", events=20_000, users=300, items=200, days=2, progress=lambda *told: seen.append(told)
+        tmp_path / "log", events=20_000, users=300, items=200, days=2, progress=lambda *report: seen.append(report)
     )
     log = Log(tmp_path / "log")
     parts = list((tmp_path / "log/events").glob("dt=*/part-*.csv"))

@@ -143,7 +143,7 @@ REFUSED: dict[str, tuple[dict[str, list[str]], DateSplit, dict[str, Any], str]] 
         "data.split: no directory of data.events is within its days, 2024-12-28 to 2025-01-01; "
         "found 2026-01-01 to 2026-01-05",
     ),
-    "a directory that is no day": (
+    "an invalid day in a directory": (
         FIVE | {"latest": ["u,x,1"]},
         DateSplit(3),
         {},

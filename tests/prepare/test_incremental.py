@@ -211,9 +211,9 @@ def test_users_latest_values_go_on_from_run_to_run(tmp_path: Path, seed: int) ->
         ]
         table = [{"user": f"u{n}", "age": chance.choice([20 + day, None])} for n in range(12) if chance.random() < 0.6]
         log += rows
-        met = {row["user"] for row in log}  # whom no event names is no user yet
+        known = {row["user"] for row in log}  # a user without an event does not count yet
         # a row says all of its user, also that there is no age
-        ages |= {row["user"]: row["age"] for row in table if row["user"] in met}
+        ages |= {row["user"]: row["age"] for row in table if row["user"] in known}
         write_csv(tmp_path / f"events/dt=2024010{day}/part.csv", rows)
         write_csv(tmp_path / "users.csv", table)
         config = people(tmp_path, split=TimeSplit(valid_fraction=0.2, test_fraction=0.2))

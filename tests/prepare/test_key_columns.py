@@ -78,8 +78,8 @@ def test_key_columns_agree_with_plain_python(tmp_path: Path, split: Any) -> None
         if row["action"] == "buy" and not row["price"]:
             excluded += 1
         elif weight in ("", "nan", "-1", "1e39"):
-            told = f"weight: '{weight}' is not a number of at least 0" if weight else "weight: no value"
-            bad.append((number, told))
+            reason = f"weight: '{weight}' is not a number of at least 0" if weight else "weight: no value"
+            bad.append((number, reason))
         else:
             rejected = not row["click"] and (row["action"] == "hide" or row["price"] == "nan")
             place = float(row["place"]) if row["place"] not in ("", "top") else None

@@ -96,7 +96,7 @@ def test_expressions_are_evaluated(tmp_path: Path, text: str, used: list[str]) -
     assert manifest["splits"]["train"]["positives"] == len(used)
 
 
-def test_columns_that_differ_in_case_are_told_apart_or_refused() -> None:
+def test_columns_that_differ_in_case_are_distinguished_or_refused() -> None:
     def faults(names: str, text: str) -> tuple[list[str], str]:
         with sql.connect() as connection:
             columns = {name: Column(f"c{position}", "BIGINT") for position, name in enumerate(names.split())}

@@ -198,14 +198,14 @@ UNUSABLE: dict[str, tuple[str, dict[str, Any], str]] = {
     "times": (
         "user,item,time,label\na,x,noon,1\na,y,2,1\na,y,night,1\n",
         {},
-        "data.timestamp: column 'time': 2 of 3 values are no time; e.g. 'noon' at events.csv:2; "
-        "set data.timestamp_format to their strptime form",
+        "data.timestamp: column 'time': 2 of 3 values are not times; e.g. 'noon' at events.csv:2; "
+        "set data.timestamp_format to their strptime format",
     ),
     "time format": (
         GOOD,
         {"timestamp_format": "%d/%m/%Y"},
-        "data.timestamp: column 'time': 2 of 2 values are no time in the form %d/%m/%Y; e.g. '1' at events.csv:2; "
-        "set data.timestamp_format to their strptime form",
+        "data.timestamp: column 'time': 2 of 2 values are not times in the format %d/%m/%Y; e.g. '1' at events.csv:2; "
+        "set data.timestamp_format to their strptime format",
     ),
     "splits": (
         GOOD,
@@ -247,7 +247,7 @@ UNUSABLE: dict[str, tuple[str, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", UNUSABLE)
-def test_unusable_input_is_told_in_one_line(tmp_path: Path, case: str) -> None:
+def test_unusable_input_is_reported_in_one_line(tmp_path: Path, case: str) -> None:
     content, fields, message = UNUSABLE[case]
     name = fields.get("events", "events.csv")
     if content or case == "empty file":

@@ -255,7 +255,7 @@ def test_a_header_that_is_named_as_well(tmp_path: Path) -> None:
         ),
         (
             "a,x,1,0\nb,x,2,1\n",
-            "data.user_id: unknown column in events.csv 'user'; known: 0, 1, a, x; if the first line is no header, "
+            "data.user_id: unknown column in events.csv 'user'; known: 0, 1, a, x; if the first line is not a header, "
             "name the columns in data.columns, data.item_columns, data.user_columns",
         ),
     ],

@@ -110,10 +110,10 @@ def test_a_given_format_settles_doubt() -> None:
 
 
 def test_an_impossible_format_is_named() -> None:
-    with pytest.raises(DataError, match=r"^data\.timestamp_format: '%Q' is no strptime format: "):
+    with pytest.raises(DataError, match=r"^data\.timestamp_format: invalid strptime format '%Q': "):
         read(["2014"], "%Q")
 
 
 def test_a_column_without_times_is_refused() -> None:
-    with pytest.raises(DataError, match=r"^data\.timestamp: column 'x': 2 of 3 values are no time;"):
+    with pytest.raises(DataError, match=r"^data\.timestamp: column 'x': 2 of 3 values are not times;"):
         read(["soon", "later", "3"])

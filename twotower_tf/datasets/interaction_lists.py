@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
+from twotower_tf.artifacts import SPLITS
 from twotower_tf.datasets.movielens import read_movies_1m, read_users_1m
 from twotower_tf.datasets.raw_lines import read_lines, require_file, split_lines
 from twotower_tf.errors import DataError
@@ -91,7 +92,7 @@ def _write_events(files: dict[str, Path], output: Path, progress: Progress) -> d
     """Writes events.parquet from one list file per split, in bounded memory."""
     counts: dict[str, int] = {}
     with parquet.ParquetWriter(output / "events.parquet", _SCHEMA) as writer:
-        for split in ("train", "valid", "test"):
+        for split in SPLITS:
             if split in files:
                 counts[split] = _append(writer, files[split], split, sum(counts.values()), progress)
     return {"events": sum(counts.values()), "splits": counts}

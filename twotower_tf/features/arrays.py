@@ -9,6 +9,7 @@ import numpy as np
 
 from twotower_tf import artifacts
 from twotower_tf import config as configuration
+from twotower_tf.artifacts import SPLITS
 from twotower_tf.config import ExperimentConfig, History
 from twotower_tf.errors import ArtifactError
 from twotower_tf.features.array_writer import SCHEMA_VERSION
@@ -55,7 +56,7 @@ class EncodedData:
         self._ordered = bool(config.data.timestamp)
         self._items = load(prepared.paths.encoded_items)
         self._versions = Versions(prepared.paths) if prepared.manifest["item_columns_as_of"] else None
-        self._splits = {split: load(prepared.paths.encoded(split)) for split in ("train", "valid", "test")}
+        self._splits = {split: load(prepared.paths.encoded(split)) for split in SPLITS}
         self._keys: dict[str, dict[str, np.ndarray]] = {}
         self._times: dict[str, np.ndarray] = {}
         self._sequences: dict[str, np.ndarray] = {}

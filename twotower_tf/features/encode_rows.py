@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from twotower_tf import artifacts, resources
 from twotower_tf import config as configuration
+from twotower_tf.artifacts import SPLITS
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.features.array_writer import SCHEMA_VERSION, ArrayWriter
 from twotower_tf.features.column_encoder import Encoder, code
@@ -25,7 +26,6 @@ from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.progress import Progress, silent
 from twotower_tf.threads import map_ahead
 
-SPLITS = ("train", "valid", "test")
 _CATALOGUE_ROWS = 1 << 18
 _WORKERS = 2
 

@@ -1,8 +1,8 @@
 """Computes the versions of items whose feature values change with time.
 
-Positives, negatives, validation and test all read an item's values from its versions, as of a time, by one rule. So a
-positive's values are no more exact in time than a negative's, and a column that changes with time separates the two
-only where users do.
+Positives, negatives, validation and test all read an item's values from its versions, as of a time, by one rule. So the
+values of positives and negatives are equally exact in time, and a column that changes with time separates the two only
+where users do.
 
 - A column of the item table, with `items_time`: the latest row at or before the time; missing before the first row. A
   row must contain only what was known at its time.

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from twotower_tf import artifacts
 from twotower_tf import config as configuration
-from twotower_tf.artifacts import PreparedPaths, RunPaths
+from twotower_tf.artifacts import SPLITS, PreparedPaths, RunPaths
 from twotower_tf.config import DateSplit, ExperimentConfig
 from twotower_tf.errors import DataError
 from twotower_tf.prepare import (
@@ -146,13 +146,7 @@ def _prepare(
     versions = _versions(connection, config, inputs, known)
     histories.create_rows_with_history(connection, bool(config.data.timestamp), versions, inputs.keys)
     step()
-    training_rows.write_training_rows(
-        connection, inputs, paths, threads, lambda done, total: progress("examples", done, total)
-    )
-    drop_table(connection, "rows_with_history")
-    if inputs.item_as_of:
-        parquet_parts.write_parts(connection, item_versions.versions_query(inputs), paths.item_versions)
-        drop_table(connection, "item_versions")
+    _write_rows(connection, inputs, paths, threads, progress)
     step()
     parquet_parts.write_table(connection, catalogue.create_items_query(connection, config, inputs, known), paths.items)
     parquet_parts.write_table(connection, catalogue.create_users_query(connection, inputs), paths.users)
@@ -160,9 +154,8 @@ def _prepare(
     if previous:
         previous.reuse_statistics(paths)
     else:
-        artifacts.write_json(
-            paths.statistics, statistics.compute_statistics(connection, config, _training_rows(inputs, paths))
-        )
+        numbers = statistics.compute_statistics(connection, config, _training_rows(inputs, paths))
+        artifacts.write_json(paths.statistics, numbers)
     manifest = _manifest(connection, config, inputs, rows, tables, paths)
     manifest |= {
         "time_form": time_form,
@@ -173,6 +166,21 @@ def _prepare(
     artifacts.write_json(paths.manifest, manifest)
     step()
     return manifest
+
+
+def _write_rows(
+    connection: duckdb.DuckDBPyConnection, inputs: Inputs, paths: PreparedPaths, threads: int, progress: Progress
+) -> None:
+    """Writes the training rows and the item versions, and drops their tables."""
+
+    def report(done: int, total: int) -> None:
+        progress("examples", done, total)
+
+    training_rows.write_training_rows(connection, inputs, paths, threads, report)
+    drop_table(connection, "rows_with_history")
+    if inputs.item_as_of:
+        parquet_parts.write_parts(connection, item_versions.versions_query(inputs), paths.item_versions)
+        drop_table(connection, "item_versions")
 
 
 def _sources(config: ExperimentConfig, previous: PreviousRun | None) -> dict[str, list[input_files.InputFile]]:
@@ -299,7 +307,7 @@ def _manifest(
         "SELECT split, count(*), count(*) FILTER (label = 1), count(DISTINCT user_row), count(DISTINCT item_row), "
         "min(ts), max(ts) FROM split_events GROUP BY split"
     ).fetchall()
-    by_split = {row_rules.SPLITS[code]: counts for code, *counts, _, _ in found}
+    by_split = {SPLITS[code]: counts for code, *counts, _, _ in found}
     first, last = (timestamps.seconds_sql(f"{end}(ts)") for end in ("min", "max"))
     times = fetch_row(connection, f"SELECT {first}, {last} FROM split_events")
     sources = [source for table in (inputs.events, inputs.items, inputs.users) if table for source in table.sources]
@@ -311,12 +319,12 @@ def _manifest(
         "tables": tables,
         "splits": {
             split: dict(zip(("rows", "positives", "users", "items"), by_split.get(split, [0] * 4), strict=True))
-            for split in row_rules.SPLITS
+            for split in SPLITS
         },
         "items": pq.read_metadata(paths.items).num_rows,
         "users": pq.read_metadata(paths.users).num_rows,
         "time_range": list(times) if times[0] is not None else None,
-        "split_times": {row_rules.SPLITS[code]: [first, last] for code, *_, first, last in found if first is not None},
+        "split_times": {SPLITS[code]: [first, last] for code, *_, first, last in found if first is not None},
         "item_columns_as_of": [column.name for column in inputs.item_as_of],
         "columns": _columns(inputs),
         "keys": [*training_rows.KEYS, *inputs.keys],

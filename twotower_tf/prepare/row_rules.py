@@ -24,8 +24,6 @@ from twotower_tf.tables.duckdb_engine import fetch_row
 from twotower_tf.tables.input_table import Table
 from twotower_tf.tables.timestamps import TimeFormat
 
-SPLITS = ("train", "valid", "test")
-
 
 def id_faults_sql(kind: str, column: str, text: str) -> str:
     """Returns SQL branches of a CASE that give the reason why an id is invalid."""

@@ -303,7 +303,8 @@ def _hint(table: Table) -> str:
         return "; the header is a single column: set data.delimiter"
     if any(re.fullmatch(r"-?[0-9.]+", name) for name in names):
         return (
-            "; if the first line is no header, name the columns in data.columns, data.item_columns, data.user_columns"
+            "; if the first line is not a header, name the columns in data.columns, data.item_columns, "
+            "data.user_columns"
         )
     return ""
 

@@ -16,8 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from twotower_tf import resources
-from twotower_tf.artifacts import PreparedPaths
-from twotower_tf.prepare import row_rules
+from twotower_tf.artifacts import SPLITS, PreparedPaths
 from twotower_tf.prepare.schema import Inputs
 from twotower_tf.sql import quote_identifier
 from twotower_tf.tables import parquet_parts, timestamps
@@ -59,19 +58,19 @@ def write_training_rows(
         report: receives the number of parts written, and of all parts.
     """
     if isinstance(connection, Cluster):
-        for code, split in enumerate(row_rules.SPLITS):
+        for code, split in enumerate(SPLITS):
             connection.write_parts(_of_split(inputs, code), paths.examples(split))
         return
     carried, joined = value_columns(inputs)
     rows = part_rows(len(_stored(inputs)) + len(carried) + len(joined))
-    for split in row_rules.SPLITS:
+    for split in SPLITS:
         paths.examples(split).mkdir(parents=True)
     parts = _parts(connection, rows)
     (total,) = connection.execute("SELECT count(*) FROM rows_with_history").fetchall()[0]
     if sum(part.highest - part.lowest + 1 for part in parts) > _MOST_READ * total:
         parts = []
-        for code, split in enumerate(row_rules.SPLITS):
-            report(code, len(row_rules.SPLITS))
+        for code, split in enumerate(SPLITS):
+            report(code, len(SPLITS))
             for number, table in enumerate(parquet_parts.stream_tables(connection, _of_split(inputs, code), rows)):
                 parquet_parts.write_part(table, paths.examples(split), number)
     workers = min(_WRITERS, threads or resources.count_cpus())
@@ -80,11 +79,11 @@ def write_training_rows(
         def write_part(part: _Part) -> None:
             with connection.cursor() as cursor:
                 table = _read(cursor, inputs, part)
-            parquet_parts.write_part(table, paths.examples(row_rules.SPLITS[part.split]), part.number)
+            parquet_parts.write_part(table, paths.examples(SPLITS[part.split]), part.number)
 
         for done, _ in enumerate(pool.map(write_part, parts)):
             report(done + 1, len(parts))
-    for split in row_rules.SPLITS:
+    for split in SPLITS:
         if not any(paths.examples(split).iterdir()):
             empty = connection.sql(f"SELECT * EXCLUDE (rank) FROM ({_sorted(inputs)}) LIMIT 0").to_arrow_table()
             parquet_parts.write_part(empty, paths.examples(split), 0)

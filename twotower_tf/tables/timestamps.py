@@ -1,26 +1,26 @@
-"""Time columns: which of the known forms a column has, and the SQL that reads it as epoch microseconds, UTC.
+"""Detects the format of time columns, and returns SQL that reads them as epoch microseconds, UTC.
 
-Events are ordered by microseconds, digits beyond them are cut off; features see whole seconds.
+Events are ordered by microseconds, finer digits are cut off; features use whole seconds.
 
-The form is decided once for the whole column, so that one odd value cannot change how the others are read: the first
-form in the order below that reads more than half of the column's values.
+The format is decided once for the whole column, so that one odd value cannot change how the others are read: the first
+format in the order below that reads more than half of the column's values.
 
-1. `timestamp_format`, where the configuration gives one (strptime; nothing else is tried).
+1. `timestamp_format`, where the configuration has one (strptime; no other is tried).
 2. `YYYYMMDD`, `YYYYMMDDHH`, `YYYYMMDDHHmm`, `YYYYMMDDHHmmss`: 8, 10, 12 or 14 digits that are a real date between
    1900 and 2099. Such a number could be an epoch time too (20141021 seconds is August 1970); a column in which most
-   values happen to be dates is one of dates.
+   values are valid dates is read as dates.
 3. `YYMMDDHH`: 8 digits that are a real date and hour of 2000 to 2099 (Avazu: 14102100 is 2014-10-21 00:00). Where 8
-   digits fit both forms (20101021), the four-digit year wins.
+   digits fit both formats (20101021), the four-digit year wins.
 4. ISO 8601: `2014-10-21`, `2014-10-21T08:30:00Z`, `2014-10-21 08:30:00.5+02:00`; without an offset it is UTC.
 5. Numbers: epoch milliseconds where more than half of them are at least 1e11 in size (1973 as milliseconds, the year
    5138 as seconds), microseconds where they are at least 1e14, nanoseconds where they are at least 1e17, else epoch
    seconds. Small and negative integers are seconds: a log without times may give the place in the user's order.
 
-The form is found on the column's first rows, and confirmed on all of them: it reads more than half, and too few values
-could be of an earlier form. Where that fails, every form is tried on every row.
+The format is detected on the column's first rows, and confirmed on all of them: it reads more than half, and too few
+values could be of an earlier format. Where that fails, every format is tried on every row.
 
-Columns that already have a time type are read as such (no offset: UTC). A value that the chosen form does not read,
-or that lies outside the years 1 to 9999, is no time: its row is quarantined.
+Columns that already have a time type are read as such (no offset: UTC). A value that the format does not read, or that
+is outside the years 1 to 9999, is invalid: its row is quarantined.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ _SAMPLE_ROWS = 10_000
 
 @dataclass(frozen=True)
 class TimeFormat:
-    """How a column is read.
+    """The format of a time column.
 
     Attributes:
-        form: the name of the form, for messages and the manifest.
-        micros: SQL for epoch microseconds (BIGINT) of the column's expression; NULL where it is no time.
+        form: name of the format, for messages and the manifest.
+        micros: SQL for epoch microseconds (BIGINT) of the column's expression; NULL for an invalid time.
     """
 
     form: str
@@ -182,7 +182,7 @@ def detect_format(
     field: str = "data.timestamp",
     example: Callable[[str], str] = lambda condition: "",
 ) -> TimeFormat:
-    """Decides how a column is read.
+    """Detects the format of a column.
 
     Args:
         connection: where `relation` lives.
@@ -195,7 +195,7 @@ def detect_format(
         example: gives, for an SQL condition on the column, " e.g. VALUE at FILE:LINE" of a row that meets it.
 
     Raises:
-        DataError: where no form reads more than half of the values, or `form` is no strptime format.
+        DataError: where no format reads more than half of the values, or `form` is not a strptime format.
     """
     if of_type := typed_micros(expression, kind):
         return TimeFormat(TYPED, of_type)
@@ -216,17 +216,17 @@ def detect_format(
     except duckdb.Error as error:
         if not form or isinstance(error, RESOURCE_ERRORS):
             raise
-        raise DataError(f"data.timestamp_format: {form!r} is no strptime format: {first_line(error)}") from None
+        raise DataError(f"data.timestamp_format: invalid strptime format {form!r}: {first_line(error)}") from None
     if name is not None:
         return TimeFormat(name, forms[name].micros)
     best = max(whole.read, key=lambda name: whole.read[name])
-    advice = "set data.timestamp_format to their strptime form"
+    advice = "set data.timestamp_format to their strptime format"
     if field != "data.timestamp":
         advice = "write them as ISO 8601 or epoch seconds"
     unread = example(f"({forms[best].micros}) IS NULL AND {text} <> ''")
     raise DataError(
-        f"{field}: column {column!r}: {whole.values - whole.read[best]} of {whole.values} values are no time"
-        f"{' in the form ' + form if form else ''}{unread and ';' + unread}; {advice}"
+        f"{field}: column {column!r}: {whole.values - whole.read[best]} of {whole.values} values are not times"
+        f"{' in the format ' + form if form else ''}{unread and ';' + unread}; {advice}"
     )
 
 

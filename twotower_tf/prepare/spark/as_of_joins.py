@@ -1,8 +1,8 @@
-"""ASOF joins, which Spark does not have: the latest row of the right table at or before each row on the left.
+"""Computes ASOF joins, which Spark does not have: the latest right row at or before each left row.
 
-Both sides are put in one order, of key, time and side, which Spark sorts in ranges; every range is a part. DuckDB joins
-inside each part, to which the key's last right row before the part is added. Work is linear in the rows, and a key with
-half of the log spans many parts.
+Both sides are sorted together by key, time and side, which Spark does in ranges; every range is a part. DuckDB joins
+within each part, to which the key's last right row before the part is added. Work is linear in the rows, and a hot key
+is split over many parts.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ EDGES = """
 
 @dataclass(frozen=True)
 class AsOf:
-    """How an ASOF join is answered part by part.
+    """Plan of an ASOF join part by part.
 
     Attributes:
-        rows: the query of both sides' rows, sorted; its answer's parts are queried as the table `sorted`.
-        left: columns of the answer that come from the left.
-        right: and those of the right.
+        rows: the query of both sides' rows, sorted; the parts of its result are queried as the table `sorted`.
+        left: columns of the result from the left.
+        right: columns of the result from the right.
     """
 
     rows: exp.Expression
@@ -40,7 +40,7 @@ class AsOf:
     right: tuple[str, ...]
 
     def final(self, edges: Sequence[tuple[str | None, str | None, bool]], paths: Sequence[str]) -> list[str]:
-        """SQL for each part, from the edges and files of all."""
+        """Returns SQL for each part, from the edges and files of all parts."""
         columns = ", ".join(("k", "t", *self.right))
         answer = ", ".join((*(f"l.{name}" for name in self.left), *(f"r.{name}" for name in self.right)))
         found = []
@@ -56,7 +56,7 @@ class AsOf:
 
 
 def _carriers(edges: Sequence[tuple[str | None, str | None, bool]]) -> list[int | None]:
-    """Per part, the earlier part with its first key's last right row, if there is one."""
+    """Returns per part the earlier part with its first key's last right row, if there is one."""
     found: list[int | None] = []
     for index, (first, _, _) in enumerate(edges):
         carrier = None
@@ -69,7 +69,7 @@ def _carriers(edges: Sequence[tuple[str | None, str | None, bool]]) -> list[int 
 
 
 def find_as_of_join(select: exp.Select) -> int | None:
-    """The position of a SELECT's first ASOF join among its joins."""
+    """Returns the position of a SELECT's first ASOF join among its joins."""
     joins = select.args.get("joins") or ()
     return next((index for index, join in enumerate(joins) if join.method == "ASOF"), None)
 
@@ -80,10 +80,10 @@ def split_as_of(select: exp.Select, index: int, columns_of: Callable[[str], Sequ
     Args:
         select: its tables are named tables.
         index: of the join among its joins.
-        columns_of: tells a table's columns.
+        columns_of: returns a table's columns.
 
     Returns:
-        The join with all that stands before it, and the SELECT that reads its answer as the table `joined`.
+        the join with everything before it, and the SELECT that reads its result as the table `joined`.
     """
     join = select.args["joins"][index]
     tables = [select.args["from_"].this, *(each.this for each in select.args["joins"][: index + 1])]
@@ -131,7 +131,7 @@ def _place(key: exp.Expression, time: exp.Expression, side: int) -> list[Any]:
 
 
 def _condition(join: exp.Join, right: str) -> tuple[exp.Expression, exp.Expression, exp.Expression, exp.Expression]:
-    """Left key and time, right key and time of `right.key = left.key AND left.time >= right.time`."""
+    """Returns left key and time, right key and time of `right.key = left.key AND left.time >= right.time`."""
     parts = list(join.args["on"].flatten())
     equal = next((each for each in parts if isinstance(each, exp.EQ)), None)
     later = next((each for each in parts if isinstance(each, exp.GTE)), None)

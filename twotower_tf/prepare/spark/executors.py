@@ -1,4 +1,4 @@
-"""Parts of tables at the executors: DuckDB answers a query on each of them, Spark writes a frame as new ones."""
+"""Runs DuckDB queries on the parts of tables at the executors, and writes Spark frames as new parts."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ MADE = "made_"  # names of tables that DuckDB would not have
 
 
 class Executors:
-    """What runs on parts, and where they lie.
+    """Runs queries on parts at the executors, and writes parts below a work directory.
 
     Attributes:
-        local: where an executor's DuckDB works.
+        local: work directory and memory limit of an executor's DuckDB.
     """
 
     def __init__(self, session: SparkSession, work: Path, memory_limit: str) -> None:
@@ -32,11 +32,11 @@ class Executors:
         self._numbers = itertools.count()
 
     def close(self) -> None:
-        """Closes what the driver's own tasks have open."""
+        """Closes the DuckDB of the driver's own tasks."""
         spark_tasks.close_engine(self.local)
 
     def new_name(self) -> str:
-        """A name that no table has."""
+        """Returns an unused name of a table."""
         return f"{MADE}{next(self._numbers)}"
 
     def write(self, frame: DataFrame) -> list[Part]:
@@ -78,7 +78,7 @@ class Executors:
         return [Part(query.output, rows) for query, rows in zip(queries, found, strict=True)]
 
     def spread(self, task: Callable[[Any], Any], arguments: Sequence[Any], most: int = 0) -> list[Any]:
-        """Runs a task per argument, or `most` for all, at the executors; what comes back is small.
+        """Runs a task per argument, or `most` for all, at the executors; results are small.
 
         Raises:
             the first failure, in the order of the arguments.
@@ -94,7 +94,7 @@ def remove_parts(parts: Sequence[Part]) -> None:
 
 
 def _raised(found: list[Any]) -> list[Any]:
-    """What tasks gave back; the first failure is raised."""
+    """Returns the results of tasks; raises the first failure."""
     for each in found:
         if isinstance(each, Failure):
             raise each.error()

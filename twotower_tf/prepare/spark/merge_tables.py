@@ -1,4 +1,4 @@
-"""One table from what came of its files, each read by a task of its own."""
+"""Merges the files of a table, each read by its own task, into one table."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from twotower_tf.tables.readers import parquet, scans
 
 
 def merge_tables(name: str, found: Sequence[Read], wanted: Wanted, shadow: Connection) -> Table:
-    """The table as `readers.read_table` would tell it.
+    """Merges the results of reading its files into the table that `readers.read_table` would return.
 
     Args:
         name: of the table.
-        found: what came of its files, in order.
+        found: the results of its files, in order.
         wanted: the columns that are read.
-        shadow: a DuckDB, asked for types.
+        shadow: a DuckDB that resolves types.
 
     Raises:
         DataError: for Parquet files of which a column is, say, text in one and a number in another.
@@ -48,13 +48,13 @@ def merge_tables(name: str, found: Sequence[Read], wanted: Wanted, shadow: Conne
 
 
 def _common_kind(shadow: Connection, kinds: Sequence[str]) -> str:
-    """The type that DuckDB gives a column whose files have several."""
+    """Returns the type that DuckDB gives a column with several types in its files."""
     union = " UNION ALL ".join(f"SELECT CAST(NULL AS {kind}) AS value" for kind in dict.fromkeys(kinds))
     return str(shadow.execute(f"DESCRIBE {union}").fetchall()[0][1])
 
 
 def merge_parts(found: Sequence[Read], table: Table) -> list[Part]:
-    """The table's parts: those of its files, each with the SQL list that gives the table's columns."""
+    """Returns the parts of the table's files, each with the SQL list of the table's columns."""
     return [
         Part(part.path, part.rows, _select(position, each, table))
         for position, each in enumerate(found)

@@ -1,7 +1,6 @@
-"""What a step's SQL asks for: whether DuckDB can answer it part by part, and how Spark has to be asked.
+"""Analyses a step's SQL: whether DuckDB can run it part by part; and writes it as Spark's SQL.
 
-The steps are written in DuckDB's SQL. sqlglot parses it and writes Spark's; the questions about its shape are
-answered here.
+The steps are written in DuckDB's SQL. sqlglot parses it and writes Spark's.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ def spark_sql(tree: exp.Expression) -> str:
 
 
 def _for_spark(node: exp.Expression) -> exp.Expression:
-    """What sqlglot leaves as it is and Spark does not know."""
+    """Rewrites expressions that sqlglot leaves unchanged and Spark does not know."""
     if isinstance(node, exp.Window) and isinstance(node.this, exp.Filter):
         counted, condition = node.this.this, node.this.expression.this
         value = exp.Literal.number(1) if isinstance(counted.this, exp.Star) else counted.this
@@ -81,7 +80,7 @@ def _for_spark(node: exp.Expression) -> exp.Expression:
 
 
 def base_table(tree: exp.Expression, *, ordered: bool = False) -> str | None:
-    """The one table of a query that looks at each of its rows alone; None for any other query.
+    """Returns the one table of a query that is evaluated row by row; None for any other query.
 
     With `ordered` the query may sort and limit at its end.
     """
@@ -105,7 +104,7 @@ def only_table(tree: exp.Expression) -> str | None:
 
 
 def combiners(tree: exp.Expression) -> list[Callable[..., Any]] | None:
-    """How to combine the parts' answers to `SELECT aggregate, ... FROM rows`, per column; None for other queries."""
+    """Returns per column how to combine the parts' results of `SELECT aggregate, ...`; None for other queries."""
     if not isinstance(tree, exp.Select) or tree.args.get("group"):
         return None
     rows = tree.copy()

@@ -1,16 +1,16 @@
-"""What the preparation's steps take for DuckDB, and is Spark.
+"""Runs the preparation's steps on Spark, with the interface of a DuckDB connection.
 
-A step's SQL goes one of three ways:
+A step's SQL is run in one of three ways:
 
-- A query that looks at each row of one table alone runs in DuckDB, at the executors, part by part (`tasks`). Sums and
-  counts over such rows are taken part by part and combined.
-- Numbering and running counts, over all rows or per key, run in DuckDB on sorted ranges of the rows; what other ranges
-  add is added (`windows`).
-- Everything else (joins, groups, sorting, other windows) is turned into Spark's SQL (`lower`).
+- A query that is evaluated row by row on one table runs in DuckDB, at the executors, part by part (`spark_tasks`). Sums
+  and counts over such rows are computed part by part and combined.
+- Numbering and running counts, over all rows or per key, run in DuckDB on sorted ranges of the rows; the totals of
+  other ranges are added (`windows`).
+- Everything else (joins, groups, sorting, other windows) is converted to Spark's SQL (`transpile`).
 
 Tables are directories of Parquet parts on storage that the driver and every executor reach. The driver sees aggregates,
-bad rows and streams of files, never a table. A DuckDB in the driver holds the same tables without rows: it checks each
-statement and knows the types.
+bad rows and streams of files, never a table. A DuckDB in the driver has the same tables without rows: it checks each
+statement and provides the types.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Answer:
 
 
 class Relation:
-    """A query that is answered when it is read."""
+    """A lazy query."""
 
     def __init__(self, connection: SparkConnection, query: str) -> None:
         self._connection, self._query = connection, query
@@ -70,7 +70,7 @@ class Relation:
 def open_spark(
     session: SparkSession, work: Path, memory_limit: str, directories: Iterable[Path]
 ) -> Iterator[SparkConnection]:
-    """The Spark engine in a session; tables live in the new directory `work`, which is removed afterwards.
+    """Opens the Spark engine in a session; its tables are in the new directory `work`, which is removed afterwards.
 
     The driver's DuckDB reaches files below `work` and `directories`, no others.
     """
@@ -87,7 +87,7 @@ def open_spark(
 
 
 class SparkConnection(duckdb_engine.Cluster):
-    """One preparation on Spark, asked as DuckDB is."""
+    """A connection to Spark with the interface of a DuckDB connection."""
 
     def __init__(self, session: SparkSession, work: Path, memory_limit: str, shadow: duckdb_engine.Connection) -> None:
         self._session = session
@@ -100,12 +100,12 @@ class SparkConnection(duckdb_engine.Cluster):
         self._files: dict[tuple[str, bool], str] = {}
 
     def close(self) -> None:
-        """Forgets the views of the session."""
+        """Drops the views of the session."""
         self._executors.close()
         for view in self._views:
             self._session.catalog.dropTempView(view)
 
-    # --- what DuckDB's connection offers ---------------------------------------------------------------------------
+    # --- interface of DuckDB's connection ---------------------------------------------------------------------------
 
     def execute(self, sql: str) -> Answer:
         """Runs statements; the answer is the last one's."""
@@ -230,7 +230,7 @@ class SparkConnection(duckdb_engine.Cluster):
             self._parts[numbered] = self._on_parts(name, f"SELECT * FROM {name}", numbered=True)
         return numbered
 
-    # what `lower` asks for
+    # --- interface for `transpile` ------------------------------------------------------------------------------------
 
     def is_raw(self, name: str) -> bool:
         """Whether a table is an input table, of which Spark sees values made by DuckDB only."""
@@ -284,7 +284,7 @@ class SparkConnection(duckdb_engine.Cluster):
     def running(self, query: windows.Running) -> str:
         """Answers a query with windows part by part; the result's name."""
         parts = self._executors.write(self._frame(query.rows))
-        if query.totals == ("COUNT(*)",) and not query.key:  # the files tell
+        if query.totals == ("COUNT(*)",) and not query.key:  # row counts are in the files' metadata
             edges: list[tuple[Any, ...]] = [(None, None, part.rows, part.rows) for part in _filled(parts)]
         else:
             edges = self._edges(_filled(parts), query.edges())

@@ -1,4 +1,4 @@
-"""The Spark session of a preparation: an existing cluster's, or one of this machine's own."""
+"""Opens the Spark session of a preparation: on an existing cluster, or on this machine."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _SETTINGS: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True)
 class SparkOptions:
-    """Where Spark runs.
+    """Options of a Spark session.
 
     Attributes:
-        master: `local[*]`, `spark://HOST:PORT`, `yarn`, ...; "" takes what spark-submit or spark-defaults.conf say.
+        master: `local[*]`, `spark://HOST:PORT`, `yarn`, ...; "" uses that of spark-submit or spark-defaults.conf.
         conf: Spark's own settings, by name.
     """
 
@@ -46,7 +46,7 @@ class SparkOptions:
 
 
 def check_installed() -> None:
-    """Refuses where Spark cannot start on this machine.
+    """Checks that Spark can start on this machine.
 
     Raises:
         ConfigError: naming what is missing and how to install it.
@@ -67,7 +67,7 @@ def _java() -> bool:
 
 
 def start_session(options: SparkOptions) -> Any:
-    """The `SparkSession` with these options; where a Spark context runs already, its session.
+    """Returns the `SparkSession` with these options; where a Spark context runs already, its session.
 
     Raises:
         ConfigError: where Spark is not installed, or cannot be started.
@@ -75,9 +75,9 @@ def start_session(options: SparkOptions) -> Any:
     check_installed()
     from pyspark.sql import SparkSession
 
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # Spark's own default knows none of our packages
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # Spark's default lacks the packages of this environment
     builder: Any = SparkSession.builder.appName("twotower prepare")
-    builder = builder.config("spark.ui.showConsoleProgress", "false")  # ours is shown
+    builder = builder.config("spark.ui.showConsoleProgress", "false")  # twotower shows its own progress
     builder = builder.config(f"spark.executorEnv.{interpreter.SAFE_PATH}", "1")
     if options.master:
         builder = builder.master(options.master)
@@ -92,10 +92,10 @@ def start_session(options: SparkOptions) -> Any:
 
 @contextlib.contextmanager
 def open_session(options: SparkOptions, work: Path, memory_limit: str, directories: Iterable[Path]) -> Iterator[Any]:
-    """A `SparkConnection`, for the steps a DuckDB; its tables in the new directory `work`, which is removed afterwards.
+    """Opens a `SparkConnection`; its tables are in the new directory `work`, which is removed afterwards.
 
-    A Spark context that runs already is used and left running; else one is started and stopped. Beside the input files
-    the steps read what is below `directories`.
+    A Spark context that runs already is used and left running; else one is started and stopped. In addition to the
+    input files the steps read files below `directories`.
 
     Raises:
         ConfigError: where Spark is not installed, or cannot be started with these options.
@@ -105,7 +105,7 @@ def open_session(options: SparkOptions, work: Path, memory_limit: str, directori
 
     from twotower_tf.prepare.spark.spark_connection import open_spark
 
-    ours = SparkContext._active_spark_context is None
+    started = SparkContext._active_spark_context is None
     base = start_session(options)
     try:
         session = base.newSession()
@@ -114,5 +114,5 @@ def open_session(options: SparkOptions, work: Path, memory_limit: str, directori
         with open_spark(session, work, memory_limit, directories) as connection:
             yield connection
     finally:
-        if ours:
+        if started:
             base.stop()

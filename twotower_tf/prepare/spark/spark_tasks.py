@@ -1,7 +1,7 @@
-"""What executors run without Spark's own SQL: DuckDB on one file or one part of a table.
+"""Runs DuckDB at the executors, on one file or one part of a table.
 
-Whatever looks at one row alone (reading, texts, numbers, times, people's predicates) is done by DuckDB here too, so a
-value cannot mean one thing to one engine and another to the other. Nothing here imports pyspark.
+Operations on single rows (reading, texts, numbers, times, users' predicates) run in DuckDB here too, so that a value
+means the same to both engines. This module does not import pyspark.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Local:
-    """Where and within what memory an executor's DuckDB works.
+    """Work directory and memory limit of an executor's DuckDB.
 
     Attributes:
         work: directory for spilling, on storage that every executor reaches.
@@ -146,7 +146,7 @@ def _write(connection: duckdb.DuckDBPyConnection, sql: str, output: Path) -> int
 
 @dataclass(frozen=True)
 class Read:
-    """What came of one input file.
+    """The result of reading one input file.
 
     Attributes:
         source: the file, or its copy without broken records.

@@ -1,4 +1,4 @@
-"""What DuckDB answers before Spark: rewriting a query until only relational work is left in it."""
+"""Transpiles DuckDB's SQL to a query for Spark: DuckDB evaluates the parts that Spark does not have first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PLAIN = frozenset({"BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "FLOA
 
 
 class Engine(Protocol):
-    """What the rewriting needs done."""
+    """Interface of the engine that evaluates parts of a query."""
 
     def is_raw(self, name: str) -> bool:
         """Whether a table is an input table."""
@@ -43,7 +43,7 @@ class Engine(Protocol):
 
 
 def transpile(tree: exp.Expression, engine: Engine) -> exp.Expression:
-    """A query that Spark answers, made from one of DuckDB's."""
+    """Transpiles one of DuckDB's queries to a query for Spark."""
     root = exp.Subquery(this=tree.copy())  # so that the root can be replaced as any other node
     _read_files(root, engine)
     for select in list(query_plan.selects(root)):
@@ -107,7 +107,7 @@ def _read_files(root: exp.Expression, engine: Engine) -> None:
 
 
 def _push_down(select: exp.Select, table: exp.Table, engine: Engine) -> None:
-    """Has DuckDB make a query's values of an input table before the join."""
+    """Evaluates a query's expressions over an input table in DuckDB, before the join."""
     alias, name = table.alias_or_name, table.name
     alone = len(_own_tables(select)) == 1
     made: dict[str, exp.Expression] = {}

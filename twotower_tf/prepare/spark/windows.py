@@ -1,8 +1,8 @@
-"""Windows that Spark would give to one task: over all rows, or over the rows of a key that may be hot.
+"""Computes windows that Spark would run in one task: over all rows, or over the rows of a hot key.
 
-Such a query's rows are sorted, which Spark does in ranges, and every range is a part. DuckDB answers the windows inside
-each part; what is missing is the total of the rows before the part (and after it), which is added: of all rows, or of
-the key with which the part begins or ends. A key with half of the log spans many parts and is nobody's burden.
+The rows of such a query are sorted, which Spark does in ranges, and every range is a part. DuckDB computes the windows
+within each part; the total of the rows before the part (and after it) is added: of all rows, or of the key with which
+the part begins or ends. A hot key is split over many parts, so no task is skewed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from twotower_tf.sql import quote_literal
 
 @dataclass(frozen=True)
 class Running:
-    """How a query with windows is answered part by part.
+    """Plan of a query with windows, part by part.
 
     Attributes:
         rows: the query of the windows' rows, sorted; its answer's parts are queried as the table `sorted`.
@@ -34,7 +34,7 @@ class Running:
     sql: str
 
     def edges(self) -> str:
-        """SQL for a part: its first and last key, and the totals of the rows with each."""
+        """Returns SQL for a part: its first and last key, and the totals of the rows with each."""
         if not self.key:
             totals = ", ".join(f"coalesce({total}, 0)" for total in self.totals)
             return f"SELECT NULL, NULL, {totals}, {totals} FROM sorted"
@@ -48,7 +48,7 @@ class Running:
         return f"{ends} SELECT first_key, last_key, {', '.join(sums)} FROM ends"
 
     def final(self, edges: Sequence[Sequence[Any]]) -> list[str]:
-        """SQL for each part, from the edges of all."""
+        """Returns SQL for each part, from the edges of all parts."""
         count = len(self.totals)
         flipped = [(last, first, *sums[count:], *sums[:count]) for first, last, *sums in reversed(edges)]
         found = []
@@ -69,7 +69,7 @@ def _text(key: object) -> str:
 
 
 def _carried(edges: Sequence[Sequence[Any]]) -> list[tuple[int, ...]]:
-    """Per part, the totals of its first key in the parts before it."""
+    """Returns per part the totals of its first key in the parts before it."""
     found: list[tuple[int, ...]] = []
     key: object = None
     carried: tuple[int, ...] = ()
@@ -82,7 +82,7 @@ def _carried(edges: Sequence[Sequence[Any]]) -> list[tuple[int, ...]]:
 
 
 def plan_running(select: exp.Select) -> Running | None:
-    """How a SELECT's windows are answered part by part; None where Spark answers them.
+    """Plans a SELECT's windows part by part; None where Spark computes them.
 
     Raises:
         NotImplementedError: for a window over all rows that cannot be answered so.

@@ -1,4 +1,4 @@
-"""Tables on DuckDB from files of every format."""
+"""Reads files of every format into DuckDB tables."""
 
 from twotower_tf.tables.readers.table_reader import read_table
 

@@ -1,4 +1,4 @@
-"""Delimited text: CSV, TSV and the like, with or without a header, plain or compressed."""
+"""Reads delimited text: CSV, TSV and the like, with or without a header, plain or compressed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from twotower_tf.tables.readers import scans
 def read_delimited(
     connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[InputFile], wanted: Wanted
 ) -> Table:
-    """Reads the files; those in which a broken record took others with it are repaired and read again."""
+    """Reads the files; those in which a broken record swallowed others are repaired and read again."""
     for source in sources:
         input_files.check_archive(source)
     broken: list[csv_records.MalformedRecord] = []
@@ -37,7 +37,7 @@ def read_delimited(
 def _scan(
     connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[InputFile], wanted: Wanted
 ) -> Table | list[int]:
-    """The table, or the positions of files to repair first."""
+    """Returns the table, or the positions of files to repair first."""
     heads = [input_files.read_header(source) for source in sources]
     known: dict[str, None] = {}
     for header in heads:
@@ -87,11 +87,11 @@ def _scan(
 
 
 def _repairable(source: InputFile, names: Sequence[str]) -> bool:
-    """Whether a file can be repaired and is not yet; in a single column an empty line would be a row."""
+    """Tests whether a file can be repaired and is not yet; in a single column an empty line would be a row."""
     return source.original is None and len(names) > 1
 
 
 def work_directory(connection: duckdb.DuckDBPyConnection) -> Path:
-    """Where this DuckDB spills, and files may be put that last as long as it."""
+    """Returns the directory for files that last as long as this DuckDB."""
     ((directory,),) = connection.execute("SELECT current_setting('temp_directory')").fetchall()
     return Path(directory).parent / "work"

@@ -1,4 +1,4 @@
-"""JSON lines: an object per line, members as texts of their own type."""
+"""Reads JSON lines: one object per line, members as canonical texts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from twotower_tf.tables.input_table import Table, Wanted
 from twotower_tf.tables.readers import scans
 from twotower_tf.tables.values import text_sql
 
-# DuckDB takes NaN and Infinity as numbers, which JSON does not have; in texts the words may stand
+# DuckDB accepts NaN and Infinity as numbers, which JSON does not have; inside texts the words are allowed
 _NOT_A_NUMBER = (
     "(regexp_matches(line, '(?i)nan|inf') AND "
     r"""regexp_matches(regexp_replace(line, '"(?:[^"\\]|\\.)*"', '', 'g'), '(?i)nan|inf'))"""
@@ -65,8 +65,8 @@ def read_json_lines(
 
 
 def _json_text(column: str) -> str:
-    """SQL: the canonical text of a member; a list's elements are joined by `|`."""
-    path = quote_literal("/" + column.replace("~", "~0").replace("/", "~1"))  # a JSON pointer: any name can be said
+    """Returns SQL for the canonical text of a member; a list's elements are joined by `|`."""
+    path = quote_literal("/" + column.replace("~", "~0").replace("/", "~1"))  # a JSON pointer can express any name
     element = _scalar_text("json_type(element)", "json_extract_string(element, '$')")
     elements = f"json_extract(json_extract(line, {path}), '$[*]')"
     joined = f"array_to_string(list_transform({elements}, lambda element: {element}), '|')"
@@ -78,9 +78,9 @@ def _json_text(column: str) -> str:
 
 
 def _scalar_text(kind: str, value: str) -> str:
-    """SQL: the canonical text of a JSON value of type `kind`, whose own text is `value`.
+    """Returns SQL for the canonical text of a JSON value of type `kind`, whose own text is `value`.
 
-    DuckDB calls an integer beyond 64 bits a DOUBLE; its text has all of the digits.
+    DuckDB reports an integer beyond 64 bits as a DOUBLE; its text has all of the digits.
     """
     number = text_sql(f"TRY_CAST({value} AS DOUBLE)", "DOUBLE")
     whole = f"regexp_full_match({value}, '-?[0-9]+')"

@@ -1,4 +1,4 @@
-"""Parquet files of one schema, or of schemas that DuckDB can bring together."""
+"""Reads Parquet files of one schema, or of schemas that DuckDB can combine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DECIMAL_DIGITS = 38
 def read_parquet(
     connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[InputFile], wanted: Wanted
 ) -> Table:
-    """Reads the columns with the types that they have in the files."""
+    """Reads the columns with their types in the files."""
     known: dict[str, None] = {}
     schemas = []
     for source in sources:
@@ -66,7 +66,7 @@ def read_parquet(
 def _names(
     connection: duckdb.DuckDBPyConnection, sources: Sequence[InputFile], schemas: Sequence[pa.Schema], scan: str
 ) -> dict[str, str]:
-    """What DuckDB calls the columns where names differ in case only: it numbers the later ones.
+    """Returns DuckDB's names of columns that differ in case only: it numbers the later ones.
 
     Raises:
         DataError: where not all files have the same columns in the same order.
@@ -85,7 +85,7 @@ def _names(
 
 
 def check_types(sources: Sequence[InputFile], schemas: Sequence[pa.Schema], wanted: Wanted) -> None:
-    """Refuses a column that is, say, text in one file and a number in another.
+    """Checks that each column has compatible types in all files, e.g. not text in one and numbers in another.
 
     Raises:
         DataError: naming the file, the column and both types.
@@ -97,9 +97,9 @@ def check_types(sources: Sequence[InputFile], schemas: Sequence[pa.Schema], want
 def find_type_conflicts(
     sources: Sequence[InputFile], schemas: Sequence[pa.Schema], wanted: Wanted
 ) -> Iterator[tuple[InputFile, str]]:
-    """The files that have another type for a column than the first one that has it, and a line for each column.
+    """Yields files with another type for a column than the first file that has it, with an error line each.
 
-    A decimal of more than 38 digits is named too: DuckDB reads it as a double, which does not keep its digits.
+    A decimal of more than 38 digits is an error too: DuckDB reads it as a double, which loses digits.
     """
     first: dict[str, tuple[str, pa.DataType, InputFile]] = {}
     for source, schema in zip(sources, schemas, strict=True):
@@ -122,7 +122,7 @@ def find_type_conflicts(
 
 
 def _family(kind: pa.DataType) -> str:
-    """Types that DuckDB brings together without a change of what is read."""
+    """Returns the family of a type; DuckDB combines the types of a family without changing values."""
     types = pa.types
     if types.is_dictionary(kind):
         return _family(kind.value_type)

@@ -1,4 +1,4 @@
-"""What the readers of all formats share: which columns there are, and a file's position and directory in SQL."""
+"""Helpers of the readers of all formats: selection of columns, and SQL of a file's position and directory."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ FILE_COLUMN = "__twotower_file"  # column with the path of a row's file; unlike 
 
 
 def select_columns(names: Sequence[str], wanted: Wanted, partition: Sequence[str]) -> dict[str, Column]:
-    """The wanted columns by name: those of the files, then those of their directories."""
+    """Selects the wanted columns by name: those of the files, then those of their directories."""
     chosen = [name for name in [*names, *partition] if is_usable_name(name) and wanted(name)]
     return {name: Column(f"c{position}", TEXT) for position, name in enumerate(chosen)}
 
 
 def is_usable_name(name: str) -> bool:
-    """Whether a column has a name that SQL can say; others are passed over, for no configuration names them."""
+    """Tests whether SQL accepts a column's name; other columns are ignored, for no configuration names them."""
     return bool(name) and "\0" not in name
 
 
 def find_case_conflicts(names: Iterable[str], wanted: Wanted) -> list[list[str]]:
-    """Groups of columns whose names differ in case only, of which some are wanted."""
+    """Finds groups of columns whose names differ in case only, of which some are wanted."""
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(name.lower(), []).append(name)
@@ -36,14 +36,14 @@ def find_case_conflicts(names: Iterable[str], wanted: Wanted) -> list[list[str]]
 
 
 def find_missing_columns(sources: Sequence[InputFile], names: Sequence[Collection[str] | None]) -> dict[str, InputFile]:
-    """Columns that not every file has (None: a file without content), with the first that lacks it."""
+    """Finds columns that not every file has (None: an empty file), with the first file without it."""
     present = [(source, has) for source, has in zip(sources, names, strict=True) if has is not None]
     known = dict.fromkeys(name for _, has in present for name in has)
     return {name: source for name in known for source, has in reversed(present) if name not in has}
 
 
 def partition_keys(sources: Sequence[InputFile], names: Collection[str]) -> list[str]:
-    """The keys of directories such as `dt=20260131/` that are no column of the files."""
+    """Returns the keys of directories such as `dt=20260131/` that are not columns of the files."""
     keys: dict[str, None] = {}
     for source in sources:
         keys.update({key: None for key, _ in source.partition if key not in names})
@@ -51,7 +51,7 @@ def partition_keys(sources: Sequence[InputFile], names: Collection[str]) -> list
 
 
 def file_position(sources: Sequence[InputFile], positions: Sequence[int]) -> str:
-    """SQL: the position of the row's file, from the reader's column `FILE_COLUMN`."""
+    """Returns SQL for the position of the row's file, from the reader's column `FILE_COLUMN`."""
     if len(positions) == 1:
         return f"CAST({positions[0]} AS INTEGER)"
     paths = ", ".join(quote_literal(str(sources[position].path)) for position in positions)
@@ -59,12 +59,12 @@ def file_position(sources: Sequence[InputFile], positions: Sequence[int]) -> str
 
 
 def file_list(sources: Sequence[InputFile]) -> str:
-    """SQL: the files as a reader takes them, which sees patterns in paths."""
+    """Returns SQL of a list of the files, escaped for readers that expand patterns in paths."""
     return ", ".join(file_pattern(source.path) for source in sources)
 
 
 def partition_value(sources: Sequence[InputFile], positions: Sequence[int], key: str) -> str:
-    """SQL: the value that the directory of a row's file has for a key."""
+    """Returns SQL for the value that the directory of a row's file has for a key."""
     some = [sources[position] for position in positions]
     values = {dict(source.partition).get(key) for source in some}
     if len(values) == 1:
@@ -75,7 +75,7 @@ def partition_value(sources: Sequence[InputFile], positions: Sequence[int], key:
 
 
 def partition_values(sources: Sequence[InputFile], key: str) -> str:
-    """SQL: per file, the value that its directory has for a key."""
+    """Returns SQL of a list with the value that each file's directory has for a key."""
     values = [dict(source.partition).get(key) for source in sources]
     return ", ".join("NULL" if value is None else quote_literal(value) for value in values)
 
@@ -87,7 +87,7 @@ def create_table(connection: duckdb.DuckDBPyConnection, name: str, columns: dict
 
 
 def read_error(sources: Sequence[InputFile], error: Exception) -> Exception:
-    """The error that names the file which DuckDB could not read; for want of memory or disk, the error itself."""
+    """Returns an error that names the file which DuckDB could not read; out of memory or disk, the error itself."""
     if isinstance(error, duckdb_engine.RESOURCE_ERRORS):
         return error
     message = " ".join(str(error).split())

@@ -1,8 +1,8 @@
-"""Every format becomes one table whose rows stand in input order.
+"""Reads the files of one format into one table whose rows are in input order.
 
-Delimited text, JSON lines and TFRecords are read as text and typed later, by the role of a column; nothing is lost to a
-guessed type. Records that are no records (wrong field count, broken quotes, no JSON, bytes that are not UTF-8) are set
-aside with their file and line.
+Delimited text, JSON lines and TFRecords are read as text and typed later, by the role of a column, so that no value is
+lost to a guessed type. Malformed records (wrong field count, broken quotes, invalid JSON, bytes that are not UTF-8) are
+set aside with their file and line.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from twotower_tf.tables.readers import delimited, json_lines, parquet, tfrecord_
 
 
 def read_table(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[InputFile], wanted: Wanted) -> Table:
-    """Reads the columns that are `wanted` (told by their name) of the files into the table `name`.
+    """Reads the columns that are `wanted` (by name) of the files into the table `name`.
 
-    Columns that some file lacks are NULL there; whether that is acceptable is the caller's to decide (`known`).
+    A column missing from a file is NULL there; the caller decides whether that is acceptable (`Table.known`).
 
     Raises:
         DataError: for a file that cannot be read.

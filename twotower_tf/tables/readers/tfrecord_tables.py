@@ -1,4 +1,4 @@
-"""TFRecord files of `tf.Example` as a table."""
+"""Reads TFRecord files of `tf.Example` as a table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from twotower_tf.tables.readers import scans
 def read_tfrecords(
     connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[InputFile], wanted: Wanted
 ) -> Table:
-    """Reads the examples batch by batch; a column begins to exist with the first example that has it."""
+    """Reads the examples batch by batch; a column is created with the first example that has it."""
     known: dict[str, None] = {}
     columns: dict[str, Column] = {}
     malformed: list[csv_records.MalformedRecord] = []
