@@ -22,9 +22,11 @@ def test_a_field_is_written_with_type_default_and_description():
     assert "| `valid_days` | int | `1` | number of validation days, after the training days. |" in page
 
 
-@pytest.mark.parametrize("name", ["commands.md", "files.md"])
+@pytest.mark.parametrize("name", sorted(generate.PAGES))
 def test_no_row_is_empty(name):
-    rows = [line for line in generate.PAGES[name]().splitlines() if line.startswith("| `")]
+    page = generate.PAGES[name]()
+    features = page.partition("\n## Features\n")[2].partition("\n## ")[0]
+    rows = [line for line in page.replace(features, "").splitlines() if line.startswith("| `")]
     assert len(rows) > 30
     assert [row for row in rows if row.endswith("|  |")] == []
 
