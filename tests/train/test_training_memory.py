@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from twotower_tf import resources
@@ -24,10 +25,13 @@ from twotower_tf.config import (
     Queue,
     Rejections,
     SamplingConfig,
+    SkipAbove,
     TrainConfig,
     Uniform,
 )
 from twotower_tf.errors import ConfigError
+from twotower_tf.sampling.pairs import Pairs
+from twotower_tf.sampling.skip_above import SkipAboveSampler
 from twotower_tf.train import training_loop, training_memory
 
 CONFIG = ExperimentConfig(
@@ -77,6 +81,24 @@ def test_samplers_count():
     assert training_memory.plan(config, train_rows=1_000, users=50).data == 121_000 + 50 * 80
     # A positive of a run that is continued: 8 bytes in a table of pairs and 4 as an item.
     assert training_memory.plan(config, train_rows=1_000, users=50, past=10_000).data == 121_000 + 50 * 80 + 120_000
+
+
+def test_passed_over_items_are_counted_as_the_sampler_keeps_them():
+    config = dataclasses.replace(
+        CONFIG,
+        data=DataConfig(label="click", list_id="page", position="place"),
+        sampling=SamplingConfig((SkipAbove(),)),
+    )
+    rows = 6_000
+    label = np.arange(rows) % 10 == 9  # in lists of ten, the last is the positive
+    users, items, lists = np.arange(rows) // 10, np.arange(rows) % 5_000, np.arange(rows) // 10
+    position = (np.arange(rows) % 10).astype(np.float64)
+    positives = Pairs(users[label], items[label], rows // 10, 5_000)
+    sampler = SkipAboveSampler(positives, users, items, label.astype(np.int8), lists, position)
+    kept = sum(each.nbytes for each in vars(sampler).values() if isinstance(each, np.ndarray))
+    assert kept == rows * 16 + rows * 9 // 10 * 4  # two places for each row; an item for each that was passed over
+    # Its list and position are 16 more; 61 as any row.
+    assert training_memory.plan(config, train_rows=rows).data == rows * (61 + 16 + 16 + 4)
 
 
 def test_a_model_that_can_not_fit_is_refused_with_advice():

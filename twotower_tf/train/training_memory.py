@@ -23,7 +23,7 @@ MOMENTS = 2  # Adam keeps two numbers per weight
 POSITIVE_BYTES = 12
 ROW_BYTES = 49 + POSITIVE_BYTES
 # What kinds of negatives keep besides of the training rows: the log's rejections; lists and places.
-KIND_ROW_BYTES = {"Rejections": 12, "SkipAbove": 61}
+KIND_ROW_BYTES = {"Rejections": 12, "SkipAbove": 36}  # SkipAbove: list, position; first, last place; item
 THINNING_ROW_BYTES = 44  # while an epoch's positives are chosen
 # TensorFlow and the libraries beside it once loaded, its compiled step, TensorBoard's writers.
 RUNTIME_BYTES = 900 << 20
