@@ -181,13 +181,13 @@ def test_each_night_is_trained_exported_and_scored(nights: Nights, tmp_path: Pat
         planner = Planner(
             Options(nights.export_dir, output, users_from_events=str(run_dir), exclude_seen=True, k=10, at=AT)
         )
-        with planner.journal.held():
-            job, units = planner.settle()
+        with planner.journal.lock():
+            job, units = planner.make_plan()
             scorer, bad = Scorer(job, planner.bundle), []
             tables = []
             for unit in units:
                 with job.open(job.sources[unit.file], unit, 4096) as rows:
-                    tables += list(scorer.tables(rows, scorer.tally(), bad))
+                    tables += list(scorer.tables(rows, scorer.stats(), bad))
             assert bad == []
         rows = pa.concat_tables(tables).to_pylist()
         return {row["user_id"]: (row["item_ids"], row["scores"]) for row in rows}

@@ -14,7 +14,7 @@ from twotower_tf.errors import ConfigError
 from twotower_tf.score import inspect_users
 from twotower_tf.score.score_options import Options
 from twotower_tf.score.score_plan import Planner
-from twotower_tf.score.type_columns import Judge
+from twotower_tf.score.type_columns import ColumnTyper
 from twotower_tf.score.user_columns import Column
 from twotower_tf.tables.time_parser import TimeParser
 
@@ -179,7 +179,7 @@ COLUMNS_OF_A_MODEL = (
 
 
 def judged(table):
-    return Judge("id", COLUMNS_OF_A_MODEL, TimeParser("epoch seconds")).judge(table, 4096)
+    return ColumnTyper("id", COLUMNS_OF_A_MODEL, TimeParser("epoch seconds")).judge(table, 4096)
 
 
 def test_rows_that_are_set_aside():
@@ -275,7 +275,7 @@ def test_only_the_beginning_of_a_text_is_looked_at(tmp_path, export_dir, monkeyp
 def test_times_of_a_form_that_was_given():
     """The bundle's form reads, not the one that the table itself would suggest."""
     table = pa.table({"id": ["a", "b", "c"], "when": ["02.10.2025", "2025-10-02", "1736500000"]})
-    users, bad = Judge("id", COLUMNS_OF_A_MODEL, TimeParser("%d.%m.%Y")).judge(table, 0)
+    users, bad = ColumnTyper("id", COLUMNS_OF_A_MODEL, TimeParser("%d.%m.%Y")).judge(table, 0)
     assert users.columns["when"].to_pylist() == [1759363200, None, None]
     assert [each.reason for each in bad] == [
         "column 'when': '2025-10-02' is no time (expected text in the format %d.%m.%Y)",

@@ -7,7 +7,7 @@ import pytest
 
 from twotower_tf.errors import DataError
 from twotower_tf.score import answer_stats, answer_tables
-from twotower_tf.score.answer_stats import Tally, total
+from twotower_tf.score.answer_stats import AnswerStats, total
 from twotower_tf.score.answer_tables import Layout
 from twotower_tf.score.exclusions import Exclusions, of_lists
 
@@ -122,14 +122,14 @@ def test_lists_of_seen_items():
 
 def test_tallies_of_units_add_up():
     rng = np.random.default_rng(0)
-    whole, notes = Tally(1000), []
+    whole, notes = AnswerStats(1000), []
     for _ in range(5):
-        part = Tally(1000)
+        part = AnswerStats(1000)
         rows, scores = rng.integers(0, 400, 300).astype(np.int32), rng.uniform(-1, 1, 300).astype(np.float32)
         for each in (whole, part):
             each.add(100, rows, scores)
         notes.append({**part.note(), "quarantined": [{}]})
-    notes.append({**Tally(1000).note(), "quarantined": []})
+    notes.append({**AnswerStats(1000).note(), "quarantined": []})
     found = total(notes, 1000)
     assert found.summary() == whole.summary() and found.users == 500 and found.quarantined == 5
     assert found.summary()["scores"]["0.5"] == pytest.approx(0, abs=0.1)
@@ -139,7 +139,7 @@ def test_tallies_by_hand(monkeypatch):
     """Three answers at a time; rounding may put a cosine beyond 1."""
     monkeypatch.setattr(answer_stats, "_AT_A_TIME", 3)
     scores = np.float32([1.0000001, 0.5, 0.5, 0.5, -0.25, -1.0000001, 0.0015])
-    counted = Tally(5)
+    counted = AnswerStats(5)
     counted.add(2, np.int32([4, 1, 1, 4, 2, 4, 4]), scores)
     found = counted.summary()
     assert (found["answers"], found["distinct_items"]) == (7, 3)

@@ -285,7 +285,7 @@ def test_the_same_command_again_does_nothing(tmp_path, export_dir, users, whole)
 def test_a_directory_of_somebody_else_is_left_alone(tmp_path, export_dir, users, faked):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").touch()
-    with pytest.raises(DataError, match="holds 'thesis.txt', which is no part of a scoring; choose an empty or new"):
+    with pytest.raises(DataError, match="holds 'thesis.txt', which is not an output of score; choose an empty or new"):
         score(Options(export_dir=export_dir, output=tmp_path / "mine", users=str(users)))
     with pytest.raises(DataError, match="is a file; --output names a directory to write"):
         score(Options(export_dir=export_dir, output=users, users=str(users)))

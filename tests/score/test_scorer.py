@@ -45,17 +45,17 @@ def vectors(trained, export_dir, crowd):
 def scored(options, rows=4096):
     """The output of a scoring in this process, and what its notes would hold."""
     planner = Planner(options)
-    with planner.journal.held():
-        job, units = planner.settle()
+    with planner.journal.lock():
+        job, units = planner.make_plan()
         scorer = Scorer(job, planner.bundle)
-        tables, tally, entries = [], scorer.tally(), []
+        tables, stats, entries = [], scorer.stats(), []
         for unit in units:
             bad = []
             with job.open(job.sources[unit.file], unit, rows) as opened:
-                tables += [scorer.layout.plain(table) for table in scorer.tables(opened, tally, bad)]
+                tables += [scorer.layout.plain(table) for table in scorer.tables(opened, stats, bad)]
                 entries += opened.entries(bad)
-        planner.journal.tidy()
-    return pa.concat_tables(tables), tally, entries
+        planner.journal.remove_work_files()
+    return pa.concat_tables(tables), stats, entries
 
 
 def expected(vectors, tsv, k, gone=lambda row: set(), allowed=lambda item: True):
@@ -84,17 +84,17 @@ def check(table, answers):
 def test_answers_are_those_of_the_served_model(tmp_path, export_dir, crowd, vectors, tsv, write):
     suffix = {parquet: "parquet", delimited: "csv", json_lines: "jsonl"}[write]
     write(tmp_path / f"users.{suffix}", crowd)
-    table, tally, entries = scored(
+    table, stats, entries = scored(
         Options(export_dir=export_dir, output=tmp_path / "out", users=str(tmp_path / f"users.{suffix}"), k=7)
     )
     assert entries == []
     assert table["user_id"].to_pylist() == [row["user_id"] for row in crowd]
     assert set(table["model_version"].to_pylist()) == {7}
     check(table, expected(vectors, tsv, 7))
-    assert tally.users == 5000 and tally.summary()["answers"] == 35_000
+    assert stats.users == 5000 and stats.summary()["answers"] == 35_000
     found = table["scores"].combine_chunks().flatten().to_numpy()
-    assert tally.summary()["distinct_items"] == len(set(table["item_ids"].combine_chunks().flatten().to_pylist()))
-    for name, value in tally.summary()["scores"].items():
+    assert stats.summary()["distinct_items"] == len(set(table["item_ids"].combine_chunks().flatten().to_pylist()))
+    for name, value in stats.summary()["scores"].items():
         exact = {"min": found.min(), "mean": found.mean(), "max": found.max()}.get(name)
         wanted = np.quantile(found, float(name)) if exact is None else exact
         assert value == pytest.approx(wanted, abs=2e-3)

@@ -40,23 +40,23 @@ def test_a_task_gives_the_rows_that_a_worker_writes(tmp_path, export_dir, users,
     options = Options(export_dir=export_dir, output=tmp_path / "out", users=str(users), k=4, format=format)
     local, _, entries = scored(options)
     planner = Planner(options)
-    job, units = planner.settle()
+    job, units = planner.make_plan()
     work = pickle.loads(pickle.dumps(spark_scoring._Work(job, 4096)))
     pickled = pa.record_batch({"unit": pa.array([pickle.dumps(unit) for unit in units], pa.binary())})
     found = pa.Table.from_batches(list(work(iter([pickled]))))
     assert found.combine_chunks().equals(local.combine_chunks())
     assert [entry["line"] for entry in entries] == [101] and local.num_rows == 499
-    (note,) = planner.journal.notes(1)
+    (note,) = planner.journal.unit_results(1)
     assert note["quarantined"] == entries and note["users"] == 499
 
 
 def test_errors_of_ours_are_told_without_frames():
-    seen = spark_scoring._ours(
+    seen = spark_scoring._translate_error(
         RuntimeError("Job aborted...\ntwotower_tf.errors.DataError: u.csv: cannot be read: odd\n  at x.y")
     )
     assert isinstance(seen, DataError) and str(seen) == "u.csv: cannot be read: odd"
     other = ValueError("x")
-    assert spark_scoring._ours(other) is other
+    assert spark_scoring._translate_error(other) is other
 
 
 @pytest.mark.quality

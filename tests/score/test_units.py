@@ -24,8 +24,8 @@ def rows_of(path, tmp_path, wanted=("a", "b"), rows=64):
     """Every row of every unit, and the quarantine."""
     (source,) = sources(path)
     found, entries = [], []
-    for unit in units.plan([source]):
-        with unit_reader.opened(source, unit, wanted, rows, tmp_path, "256MB") as opened:
+    for unit in units.split_units([source]):
+        with unit_reader.open_unit(source, unit, wanted, rows, tmp_path, "256MB") as opened:
             tables = list(opened.batches)
             assert [table.num_rows for table in tables[:-1]] == [rows] * (len(tables) - 1)
             found += [row for table in tables for row in table.to_pylist()]
@@ -48,7 +48,7 @@ def test_quoted_line_ends_are_inside_a_record(tmp_path, small, end):
         writer = csv.DictWriter(file, ["a", "b"], lineterminator=end)
         writer.writeheader()
         writer.writerows(written)
-    cut = units.plan(sources(tmp_path / "u.csv"))
+    cut = units.split_units(sources(tmp_path / "u.csv"))
     size = (tmp_path / "u.csv").stat().st_size
     assert len(cut) > 5 and cut[-1].stop == size and cut[0].start == len(f"a,b{end}")
     assert all(one.stop == two.start and one.first + one.rows == two.first for one, two in itertools.pairwise(cut))
@@ -80,7 +80,7 @@ def test_json_lines(tmp_path, small):
     lines = [f'{{"a": "{number}", "b": "x\\" "}}' for number in range(200)]
     lines[77] = '{"a": 7'
     (tmp_path / "u.jsonl").write_text("\n".join(lines))
-    assert len(units.plan(sources(tmp_path / "u.jsonl"))) > 4
+    assert len(units.split_units(sources(tmp_path / "u.jsonl"))) > 4
     found, entries = rows_of(tmp_path / "u.jsonl", tmp_path)
     assert [int(row["a"]) for row in found] == [number for number in range(200) if number != 77]
     assert [(entry["line"], entry["reason"]) for entry in entries] == [(78, "not a JSON object")]
@@ -89,7 +89,7 @@ def test_json_lines(tmp_path, small):
 def test_row_groups_are_never_cut(tmp_path, small):
     rows = people(2100)
     parquet(tmp_path / "u.parquet", rows, row_group_size=200)
-    cut = units.plan(sources(tmp_path / "u.parquet"))
+    cut = units.split_units(sources(tmp_path / "u.parquet"))
     assert [(unit.start, unit.stop, unit.first, unit.rows) for unit in cut] == [
         (0, 3, 0, 600), (3, 6, 600, 600), (6, 9, 1200, 600), (9, 11, 1800, 300),
     ]  # fmt: skip
@@ -109,7 +109,7 @@ def test_records_of_tf_examples(tmp_path, small):
     size = len(raw) // 100
     raw[60 * size + 20] ^= 1
     (tmp_path / "u.tfrecord").write_bytes(bytes(raw))
-    assert len(units.plan(sources(tmp_path / "u.tfrecord"))) > 3
+    assert len(units.split_units(sources(tmp_path / "u.tfrecord"))) > 3
     found, entries = rows_of(tmp_path / "u.tfrecord", tmp_path, ("a",))
     assert len(found) == 99
     assert [(entry["record"], entry["reason"]) for entry in entries] == [(61, "damaged: its checksum does not match")]
@@ -118,7 +118,7 @@ def test_records_of_tf_examples(tmp_path, small):
 def test_a_compressed_file_is_one_unit(tmp_path, small):
     with gzip.open(tmp_path / "u.csv.gz", "wt") as file:
         file.write("a,b\n" + "".join(f"{number},x\n" for number in range(1000)))
-    (unit,) = units.plan(sources(tmp_path / "u.csv.gz"))
+    (unit,) = units.split_units(sources(tmp_path / "u.csv.gz"))
     assert unit.whole and unit.rows == 0
     assert len(rows_of(tmp_path / "u.csv.gz", tmp_path)[0]) == 1000
 
@@ -130,8 +130,8 @@ def test_partitions_are_columns(tmp_path):
         pq.write_table(pa.table({"user_id": [f"u{day}"]}), directory / f"p.{suffix}")
     found = []
     every = find_files(tmp_path, ".", "--users")
-    for unit in units.plan(every):
-        with unit_reader.opened(every[unit.file], unit, ["user_id", "country"], 10, tmp_path, "1GB") as opened:
+    for unit in units.split_units(every):
+        with unit_reader.open_unit(every[unit.file], unit, ["user_id", "country"], 10, tmp_path, "1GB") as opened:
             found += [row for table in opened.batches for row in table.to_pylist()]
     assert found == [{"user_id": f"u{day}", "country": day} for day in ("20260101", "20260102")]
 
@@ -139,11 +139,11 @@ def test_partitions_are_columns(tmp_path):
 def test_what_is_no_parquet(tmp_path):
     (tmp_path / "u.parquet").write_bytes(b"PAR1 not at all")
     with pytest.raises(DataError, match="u.parquet: cannot be read as Parquet"):
-        units.plan(sources(tmp_path / "u.parquet"))
+        units.split_units(sources(tmp_path / "u.parquet"))
 
 
 def test_nothing_is_no_unit(tmp_path):
     (tmp_path / "u.csv").write_text("a,b\n")
-    assert units.plan(sources(tmp_path / "u.csv")) == []
+    assert units.split_units(sources(tmp_path / "u.csv")) == []
     pq.write_table(pa.table({"a": np.empty(0)}), tmp_path / "u.parquet")
-    assert units.plan(sources(tmp_path / "u.parquet")) == []
+    assert units.split_units(sources(tmp_path / "u.parquet")) == []

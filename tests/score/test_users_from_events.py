@@ -19,7 +19,7 @@ from twotower_tf.score import users_from_events
 from twotower_tf.score.score_options import Options
 from twotower_tf.score.score_plan import Planner
 from twotower_tf.score.scorer import Scorer
-from twotower_tf.score.type_columns import Judge
+from twotower_tf.score.type_columns import ColumnTyper
 
 
 @pytest.fixture(scope="module")
@@ -48,15 +48,15 @@ def scored(trained, export_dir, tmp_path_factory, one_tower):
         export_dir=export_dir, output=output, users_from_events=str(run_dir), exclude_seen=True, k=20, at=1736500000
     )
     planner = Planner(options)
-    with planner.journal.held():
-        job, units = planner.settle()
+    with planner.journal.lock():
+        job, units = planner.make_plan()
         built = pq.read_table(job.sources[0].path)
         with job.open(job.sources[units[0].file], units[0], 4096) as rows:
             bad = []
             scorer = Scorer(job, planner.bundle)
-            answers = pa.concat_tables(list(scorer.tables(rows, scorer.tally(), bad)))
+            answers = pa.concat_tables(list(scorer.tables(rows, scorer.stats(), bad)))
         assert bad == []
-        planner.journal.tidy()
+        planner.journal.remove_work_files()
     return config, built, answers
 
 
@@ -101,11 +101,11 @@ def test_answers_are_those_of_the_same_users_in_a_table(trained, export_dir, sco
         export_dir=export_dir, output=tmp_path / "o", users=str(tmp_path / "u.parquet"), k=150, at=1736500000
     )
     planner = Planner(options)
-    with planner.journal.held():
-        job, units = planner.settle()
+    with planner.journal.lock():
+        job, units = planner.make_plan()
         scorer = Scorer(job, planner.bundle)
         with job.open(job.sources[units[0].file], units[0], 4096) as rows:
-            everything = pa.concat_tables(list(scorer.tables(rows, scorer.tally(), [])))
+            everything = pa.concat_tables(list(scorer.tables(rows, scorer.stats(), [])))
     for row, whole in zip(answers.to_pylist(), everything.to_pylist(), strict=True):
         scores = dict(zip(whole["item_ids"], whole["scores"], strict=True))
         assert [scores[item] for item in row["item_ids"]] == row["scores"]
@@ -132,7 +132,7 @@ def test_a_users_table_as_the_log_has_it_is_judged_alike(scored):
     from twotower_tf.score import user_columns
 
     present = [each for each in user_columns.features(config) if each.role != "time"]
-    users, bad = Judge("user_id", present, {}).judge(built, 0)
+    users, bad = ColumnTyper("user_id", present, {}).judge(built, 0)
     assert bad == [] and users.good.all()
     assert np.isfinite(users.columns["age"].drop_null().to_numpy()).all()
     assert users_from_events.SEEN in built.column_names

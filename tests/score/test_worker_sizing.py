@@ -25,5 +25,5 @@ from twotower_tf.score.score_options import Options
 def test_workers_and_threads(monkeypatch, kind, cores, asked, size):
     monkeypatch.setattr(topk, "available_threads", lambda threads=0: threads or cores)
     options = Options(**{"export_dir": Path("e"), "output": Path("o"), "users": "u", "memory_limit": "64GB", **asked})
-    found = worker_sizing.crew(options, {"items": 1_000_000, "vector_dim": 32, "index": {"kind": kind}})
+    found = worker_sizing.choose_workers(options, {"items": 1_000_000, "vector_dim": 32, "index": {"kind": kind}})
     assert (found.workers, found.threads) == size

@@ -15,7 +15,7 @@ _AT_A_TIME = 1 << 15  # answers, so that what is made of them stays in the proce
 _QUANTILES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 
 
-class Tally:
+class AnswerStats:
     """Counts of the answers of one unit, or of several."""
 
     def __init__(self, items: int) -> None:
@@ -87,9 +87,9 @@ def _unpacked(text: str) -> bytes:
     return zlib.decompress(base64.b64decode(text))
 
 
-def total(notes: Sequence[Mapping[str, Any]], items: int) -> Tally:
-    """All units together."""
-    tally = Tally(items)
+def total(notes: Sequence[Mapping[str, Any]], items: int) -> AnswerStats:
+    """Sums the statistics of all units."""
+    stats = AnswerStats(items)
     for note in notes:
-        tally.merge(note)
-    return tally
+        stats.merge(note)
+    return stats

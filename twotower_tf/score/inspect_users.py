@@ -1,6 +1,6 @@
-"""A look at a table of users before work starts: its files, its columns and their types.
+"""Checks a table of users before scoring: its files, columns and types.
 
-Whatever is wrong with it is told here, before anything is written.
+Errors are raised before anything is written.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from twotower_tf.tables import input_files
 from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.time_parser import TimeParser
 
-_SAMPLE = 10_000  # rows that are looked at
-_LOOKED_AT = 1 << 22  # bytes of a text
+_SAMPLE = 10_000  # rows inspected
+_LOOKED_AT = 1 << 22  # bytes of a text file inspected
 
 
 @dataclass(frozen=True)
 class Input:
-    """The users.
+    """Inspected users.
 
     Attributes:
         sources: their files.
         columns: feature columns that the files have.
-        identity: what tells whether it is still the same input.
-        snapshot: the files as they were before anything of them was read.
+        identity: paths, sizes and times, which tell whether the input is still the same.
+        snapshot: state of the files before anything was read.
     """
 
     sources: tuple[InputFile, ...]
@@ -47,8 +47,8 @@ class Input:
     snapshot: input_files.FileSnapshot
 
 
-def look(options: Options, config: ExperimentConfig, manifest: Mapping[str, Any]) -> Input:
-    """Looks at every file's head, and at the first rows.
+def inspect_table(options: Options, config: ExperimentConfig, manifest: Mapping[str, Any]) -> Input:
+    """Reads the schema of every file and checks the first rows.
 
     Args:
         options: name the files.
@@ -62,13 +62,13 @@ def look(options: Options, config: ExperimentConfig, manifest: Mapping[str, Any]
     sources = _find(options, config)
     if not sources:
         raise DataError(f"--users: {options.users}: no rows")
-    snapshot, identity = input_files.FileSnapshot(sources), journal.fingerprint(sources)
+    snapshot, identity = input_files.FileSnapshot(sources), journal.fingerprint_files(sources)
     user_id = config.data.user_id
     wanted = [user_id, *(each.name for each in user_columns.features(config))]
     with (
         tempfile.TemporaryDirectory(prefix="twotower-") as work,
         _beginning(sources[0], Path(work)) as (source, unit),
-        unit_reader.opened(source, unit, wanted, _SAMPLE, Path(work), "1GB") as rows,
+        unit_reader.open_unit(source, unit, wanted, _SAMPLE, Path(work), "1GB") as rows,
     ):
         known = [(sources[0], rows.known), *_heads(sources[1:])]
         present = user_columns.present(config, known, options.absent, manifest.get("text_forms", {}))
@@ -77,7 +77,9 @@ def look(options: Options, config: ExperimentConfig, manifest: Mapping[str, Any]
             user_columns.check_types(present, user_id, sources, schemas)
         sample = next(rows.batches, None)
     if sample is not None:
-        type_columns.Judge(user_id, present, TimeParser.of_manifest(manifest)).check_values(sample, sources[0].name)
+        type_columns.ColumnTyper(user_id, present, TimeParser.of_manifest(manifest)).check_values(
+            sample, sources[0].name
+        )
     return Input(tuple(sources), present, identity, snapshot)
 
 
@@ -90,7 +92,7 @@ def _find(options: Options, config: ExperimentConfig) -> list[InputFile]:
 
 
 def _heads(sources: Sequence[InputFile]) -> list[tuple[InputFile, list[str]]]:
-    """Names of the columns, of files that say them once."""
+    """Returns the column names of files that have a schema or a header."""
     found: list[tuple[InputFile, list[str]]] = []
     for source in sources:
         partition = [key for key, _ in source.partition]
@@ -103,13 +105,13 @@ def _heads(sources: Sequence[InputFile]) -> list[tuple[InputFile, list[str]]]:
 
 @contextlib.contextmanager
 def _beginning(source: InputFile, work: Path) -> Iterator[tuple[InputFile, Unit]]:
-    """A unit to look at: the first of a Parquet or TFRecord file; of a text, a copy of its first lines.
+    """Yields a unit to inspect: the first one of a Parquet or TFRecord file; of a text, a copy of its first lines.
 
     Raises:
         DataError: where there is no row.
     """
     if source.suffix in input_files.PARQUET or source.suffix in input_files.TFRECORDS:
-        found = units.plan([source])[:1]
+        found = units.split_units([source])[:1]
     else:
         with input_files.open_bytes(source.path) as file:
             text = file.read(_LOOKED_AT)
@@ -117,7 +119,7 @@ def _beginning(source: InputFile, work: Path) -> Iterator[tuple[InputFile, Unit]
         copy = work / f"beginning{source.suffix}"
         copy.write_bytes(text)
         source = dataclasses.replace(source, path=copy)
-        found = units.plan([source])[:1]
+        found = units.split_units([source])[:1]
     if not found:
         raise DataError(f"--users: {source.name}: no rows")
     yield source, found[0]

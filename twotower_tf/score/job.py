@@ -1,4 +1,4 @@
-"""What workers have to know, and what they note of a finished unit. Imports no TensorFlow."""
+"""The job of the workers, and the result that they keep of a unit. Imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from twotower_tf.score import unit_reader
-from twotower_tf.score.answer_stats import Tally
+from twotower_tf.score.answer_stats import AnswerStats
 from twotower_tf.score.answer_tables import Format
 from twotower_tf.score.unit_reader import Bad, Rows
 from twotower_tf.score.units import Unit
@@ -22,7 +22,7 @@ SEEN = "seen_rows"  # column of lists of index rows, in tables that are built fr
 
 @dataclass(frozen=True)
 class Job:
-    """All that a worker has to know.
+    """Parameters of a scoring that every worker needs.
 
     Attributes:
         export_dir: of the bundle.
@@ -33,7 +33,7 @@ class Job:
         user_id: column of their ids.
         columns: feature columns that the files have.
         times: how times are read.
-        at: epoch seconds for times that the files have not.
+        at: epoch seconds for time features without a column.
         k: answers per user; 0 gives vectors.
         format: of the parts.
         seen: whether the files list seen items.
@@ -67,9 +67,11 @@ class Job:
 
     def open(self, source: InputFile, unit: Unit, rows: int) -> Any:
         """Opens a unit of a file for reading, `rows` at a time."""
-        return unit_reader.opened(source, unit, self.wanted, rows, Path(self.journal), self.memory_limit)
+        return unit_reader.open_unit(source, unit, self.wanted, rows, Path(self.journal), self.memory_limit)
 
 
-def unit_note(unit: Unit, part: str, tally: Tally, rows: Rows, bad: Sequence[Bad], source: InputFile) -> dict[str, Any]:
+def unit_note(
+    unit: Unit, part: str, stats: AnswerStats, rows: Rows, bad: Sequence[Bad], source: InputFile
+) -> dict[str, Any]:
     """Returns what the journal keeps of a finished unit."""
-    return {"unit": unit.number, "file": source.name, "part": part, **tally.note(), "quarantined": rows.entries(bad)}
+    return {"unit": unit.number, "file": source.name, "part": part, **stats.note(), "quarantined": rows.entries(bad)}

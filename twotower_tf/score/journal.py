@@ -1,7 +1,7 @@
-"""The journal of an output directory: what is scored with what, cut into which units, and which of them are done.
+"""Keeps the journal of an output directory: the plan of the scoring, and the result of every finished unit.
 
-It is written before work starts. A unit is done when its note is there, which is written after its part; both appear by
-rename. So the same command continues after any end, and another one is refused.
+The plan is written before scoring starts. A unit is finished when its result exists, which is written after its part;
+both appear by rename. So the same command continues after any interruption, and another one is refused.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _PLAN = "plan.json"
 _ANOTHER = "choose another --output, or start over with --resume=false"
 
 
-def fingerprint(sources: Sequence[InputFile]) -> list[dict[str, Any]]:
-    """What tells whether a file has changed: path, size, time of its last change."""
+def fingerprint_files(sources: Sequence[InputFile]) -> list[dict[str, Any]]:
+    """Returns what shows whether a file has changed: its path, size and modification time."""
     found = []
     for source in sources:
         status = source.path.stat()
@@ -37,7 +37,7 @@ def fingerprint(sources: Sequence[InputFile]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Journal:
-    """An output directory of ours.
+    """Journal of an output directory.
 
     Attributes:
         output: the directory.
@@ -47,16 +47,16 @@ class Journal:
 
     @property
     def directory(self) -> Path:
-        """Where the plan, notes and intermediate files are."""
+        """Directory of the plan, the results of units and intermediate files."""
         return self.output / DIRECTORY
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Makes the caller the only writer of the output, and clears unfinished files.
+    def lock(self) -> Iterator[None]:
+        """Makes the caller the only writer of the output, and removes unfinished files.
 
         Raises:
             ArtifactError: where another process is writing there.
-            DataError: where the directory holds something else.
+            DataError: where the directory holds other files.
         """
         if self.output.exists() and not self.output.is_dir():
             raise DataError(f"{self.output}: is a file; --output names a directory to write")
@@ -64,7 +64,7 @@ class Journal:
             foreign = sorted(path.name for path in self.output.iterdir() if not path.name.startswith("."))
             if foreign:
                 raise DataError(
-                    f"{self.output}: holds {foreign[0]!r}, which is no part of a scoring; "
+                    f"{self.output}: holds {foreign[0]!r}, which is not an output of score; "
                     "choose an empty or new directory"
                 )
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ class Journal:
             yield
 
     def clear(self) -> None:
-        """Forgets everything that was scored."""
+        """Deletes everything that was scored."""
         for path in self.output.iterdir():
             if path.name == DIRECTORY:
                 for each in path.iterdir():
@@ -84,44 +84,44 @@ class Journal:
             elif path.name in (SUMMARY, QUARANTINE, "_SUCCESS") or path.name.startswith(("part-", ".part-")):
                 path.unlink()
 
-    def settled(self) -> dict[str, Any] | None:
-        """What was decided when the output was begun; None where it is new."""
+    def read_plan(self) -> dict[str, Any] | None:
+        """Returns the plan; None where the output is new."""
         if not (self.directory / _PLAN).is_file():
             return None
         return artifacts.read_json(self.directory / _PLAN, "scoring", SCHEMA_VERSION)
 
-    def begin(self, settings: Mapping[str, Any], units: Sequence[Unit]) -> None:
-        """Writes the plan, or finds that it is the one that was begun.
+    def save_plan(self, settings: Mapping[str, Any], units: Sequence[Unit]) -> None:
+        """Writes the plan, or checks that the existing one is the same.
 
         Raises:
             DataError: where the output was begun with another bundle, input or setting, naming it.
         """
         document = {**settings, "units": [asdict(unit) for unit in units]}
-        if self.settled() is None:
+        if self.read_plan() is None:
             artifacts.write_json(self.directory / _PLAN, {"schema_version": SCHEMA_VERSION, **document})
-        self.compare(document)
+        self.check_same(document)
 
-    def compare(self, settings: Mapping[str, Any]) -> None:
-        """Finds that the output, if it was begun, was begun with these settings.
+    def check_same(self, settings: Mapping[str, Any]) -> None:
+        """Checks that the existing plan, if any, has these settings.
 
         Raises:
-            DataError: where it was not, naming the difference.
+            DataError: where it has others, naming the difference.
         """
-        known = self.settled() or settings
+        known = self.read_plan() or settings
         for key, value in json.loads(json.dumps(settings)).items():
             if known.get(key) != value:
                 raise DataError(f"{self.output}: was begun with {_difference(key, known.get(key), value)}; {_ANOTHER}")
 
-    def tidy(self) -> None:
-        """Removes what only the workers needed; plan and notes stay, and tell that all is done."""
+    def remove_work_files(self) -> None:
+        """Removes the intermediate files of the workers; the plan and the results of units stay."""
         for path in self.directory.iterdir():
             if path.suffix == ".npy":
                 path.unlink()
             elif path.is_dir():
                 shutil.rmtree(path)
 
-    def note(self, number: int) -> dict[str, Any] | None:
-        """What is known of a finished unit; None where it is not finished."""
+    def unit_result(self, number: int) -> dict[str, Any] | None:
+        """Returns the result of a finished unit; None where it is not finished."""
         path = self._note(number)
         if not path.is_file():
             return None
@@ -132,17 +132,17 @@ class Journal:
         part = self.output / str(note.get("part"))
         return note if part.is_file() and part.stat().st_size == note.get("bytes") else None
 
-    def finish(self, number: int, note: Mapping[str, Any]) -> None:
-        """Notes that a unit is done; its part has been renamed."""
+    def save_unit(self, number: int, note: Mapping[str, Any]) -> None:
+        """Writes the result of a unit whose part is complete."""
         part = self.output / str(note["part"])
-        self.put(number, {**note, "bytes": part.stat().st_size})
+        self.save_result(number, {**note, "bytes": part.stat().st_size})
 
-    def put(self, number: int, note: Mapping[str, Any]) -> None:
-        """Writes a unit's note."""
+    def save_result(self, number: int, note: Mapping[str, Any]) -> None:
+        """Writes the result of a unit without a part."""
         artifacts.write_json(self._note(number), note)
 
-    def notes(self, count: int) -> Iterator[dict[str, Any]]:
-        """The notes of all units, in their order."""
+    def unit_results(self, count: int) -> Iterator[dict[str, Any]]:
+        """Yields the results of all finished units, in order."""
         for number in range(count):
             if (path := self._note(number)).is_file():
                 yield artifacts.read_json(path, "scoring")
@@ -151,25 +151,25 @@ class Journal:
         return self.directory / f"unit-{number:06d}.json"
 
     def write_quarantine(self, count: int) -> int:
-        """Writes the rows of all units that were not answered, in the input's order; returns their number."""
+        """Writes the quarantined rows of all units, in the input's order; returns their number."""
         rows = 0
         with artifacts.atomic_file(self.output / QUARANTINE) as path, path.open("w", encoding="utf-8") as file:
-            for note in self.notes(count):
+            for note in self.unit_results(count):
                 for entry in note["quarantined"]:
                     file.write(artifacts.format_json(entry) + "\n")
                     rows += 1
         return rows
 
 
-def _difference(key: str, known: Any, came: Any) -> str:
+def _difference(key: str, known: Any, given: Any) -> str:
     if key == "bundle":
-        return f"version {known['version']} of the bundle, not with this version {came['version']}"
-    if key in ("inputs", "exclude") and isinstance(known, list) and isinstance(came, list):
-        before, now = ({entry["path"]: entry for entry in each} for each in (known, came))
+        return f"version {known['version']} of the bundle, not with this version {given['version']}"
+    if key in ("inputs", "exclude") and isinstance(known, list) and isinstance(given, list):
+        before, now = ({entry["path"]: entry for entry in each} for each in (known, given))
         for path in sorted({*before, *now}):
             if before.get(path) != now.get(path):
                 what = "has changed since" if path in before and path in now else "is only in one of the two"
                 return f"other input files: {path} {what}"
     if key == "units":
         return "files cut otherwise"
-    return f"{key} {known!r}, not {came!r}"
+    return f"{key} {known!r}, not {given!r}"

@@ -1,4 +1,4 @@
-"""What is asked of a scoring."""
+"""Options of a scoring."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from twotower_tf.tables import duckdb_engine
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked for.
+    """Options of a scoring.
 
     Attributes:
         export_dir: the export root.
@@ -26,9 +26,9 @@ class Options:
         vectors_only: user vectors instead of answers.
         format: of the output.
         filter: SQL predicate over the catalogue: items that may be answered.
-        blocklist: file of items that nobody may get; None is that of the export root.
+        blocklist: file of items that no user may get; None is that of the export root.
         exclude: file, glob or directory of pairs of user and item that are not answered.
-        exclude_seen: leaves out what a user of the log has had; with users_from_events.
+        exclude_seen: leaves out items that the user has had in the log; with users_from_events.
         absent: feature columns that the users may lack.
         at: epoch seconds of the time features where users have no such column; None is now.
         workers: processes; 0 is as many as cores and memory allow, of a ScaNN index one per eight cores.
@@ -56,7 +56,7 @@ class Options:
     memory_limit: str = ""
 
     def check(self) -> None:
-        """Refuses what does not go together.
+        """Checks that the options go together.
 
         Raises:
             ConfigError: naming the flags.

@@ -1,6 +1,6 @@
-"""Everything that is decided before work starts: which users, which columns, which items, which units of work.
+"""Plans a scoring: users, columns, eligible items and units.
 
-Whatever is wrong with the input is told here, before anything is written.
+Errors of the input are raised before anything is written.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from twotower_tf.tables.time_parser import TimeParser
 
 
 class Planner:
-    """Decides.
+    """Plans one scoring.
 
     Attributes:
-        options: what is asked for.
-        bundle: what answers.
-        journal: of the output.
-        size: of the crew.
-        rows: at a time.
-        users: the files of users as they were before they were read, once settled.
+        options: what to score.
+        bundle: the bundle to score with.
+        journal: journal of the output.
+        size: number of workers and their threads.
+        rows: rows at a time.
+        users: state of the users' files before they were read; set by `make_plan`.
     """
 
     users: input_files.FileSnapshot
@@ -61,16 +61,16 @@ class Planner:
         self.journal = Journal(options.output)
         self._config = self.bundle.config
         self._times = TimeParser.of_manifest(self.bundle.manifest)
-        self.size = worker_sizing.crew(options, self.bundle.manifest)
-        self.rows = worker_sizing.rows(options, self.bundle.manifest, self._config)
+        self.size = worker_sizing.choose_workers(options, self.bundle.manifest)
+        self.rows = worker_sizing.choose_rows(options, self.bundle.manifest, self._config)
         self._exclude = exclusions.find(self._config.data, options.exclude) if options.exclude else []
-        self._allowed = self._gate()
+        self._allowed = self._find_allowed_items()
         self._log: Prepared | None = None
         self._table: Input | None = None
         if options.users_from_events:
-            self._log = users_from_events.opened(Path(options.users_from_events), self._config)
+            self._log = users_from_events.open_log(Path(options.users_from_events), self._config)
         else:
-            self._table = inspect_users.look(options, self._config, self.bundle.manifest)
+            self._table = inspect_users.inspect_table(options, self._config, self.bundle.manifest)
         Layout(self.bundle.version, options.format, 1, None if options.vectors_only else self._ids)
 
     # --- items ----------------------------------------------------------------------------------------------------
@@ -79,8 +79,8 @@ class Planner:
     def _ids(self) -> Any:
         return read_ids(self.bundle.path / bundles.INDEX / ITEM_IDS)
 
-    def _gate(self) -> Any:
-        """A mask of the items that may be answered; None where all may."""
+    def _find_allowed_items(self) -> Any:
+        """Returns a mask of the eligible items; None where all are."""
         if self.options.vectors_only:
             return None
         items = ItemVectors.trusted(self._ids, np.empty((len(self._ids), 0), np.float32))
@@ -91,21 +91,21 @@ class Planner:
 
     # --- the plan -------------------------------------------------------------------------------------------------
 
-    def settle(self) -> tuple[Job, list[Unit]]:
-        """Decides for good, in the journal; or finds what was decided when the output was begun.
+    def make_plan(self) -> tuple[Job, list[Unit]]:
+        """Writes the plan into the journal, or reads the plan of the interrupted scoring there.
 
         Raises:
-            DataError: where the output was begun with something else.
+            DataError: where the output holds a scoring of something else.
         """
         options, settings = self.options, self._settings()
-        self.journal.compare(settings)
-        begun = self.journal.settled() is not None
+        self.journal.check_same(settings)
+        begun = self.journal.read_plan() is not None
         table = self._table or self._build()
         self.users = table.snapshot
-        cut = units.plan(table.sources)
+        cut = units.split_units(table.sources)
         if not begun:
             self._restrict()
-        self.journal.begin(settings, cut)
+        self.journal.save_plan(settings, cut)
         present = {each.name for each in table.columns}
         timed = [each.name for each in user_columns.features(self._config) if each.role == "time"]
         job = Job(
@@ -127,30 +127,30 @@ class Planner:
         return job, cut
 
     def finished(self) -> bool:
-        """Whether the output holds all of this scoring.
+        """Returns whether the output holds all of this scoring.
 
         Raises:
-            DataError: where it was begun with something else.
+            DataError: where it holds a scoring of something else.
         """
-        settled = self.journal.settled()
-        if settled is None or not (self.journal.output / journal.SUMMARY).is_file():
+        plan = self.journal.read_plan()
+        if plan is None or not (self.journal.output / journal.SUMMARY).is_file():
             return False
-        self.journal.compare(self._settings())
-        return all(self.journal.note(unit["number"]) is not None for unit in settled["units"])
+        self.journal.check_same(self._settings())
+        return all(self.journal.unit_result(unit["number"]) is not None for unit in plan["units"])
 
     def _settings(self) -> dict[str, Any]:
-        """What an output is begun with."""
-        options, settled = self.options, self.journal.settled()
+        """Returns the settings that identify a scoring."""
+        options, plan = self.options, self.journal.read_plan()
         at = options.at if options.at is not None else int(time.time())
-        if settled is not None and options.at is None:
-            at = settled["at"]
+        if plan is not None and options.at is None:
+            at = plan["at"]
         return {
             "bundle": {"version": self.bundle.version, "fingerprint": self.bundle.manifest[bundles.SEAL]},
             "inputs": self._table.identity if self._table else self._log_identity(),
             "k": 0 if options.vectors_only else options.k,
             "format": options.format,
             "filter": options.filter,
-            "exclude": journal.fingerprint(self._exclude),
+            "exclude": journal.fingerprint_files(self._exclude),
             "exclude_seen": options.exclude_seen,
             "absent": sorted(options.absent),
             "at": at,
@@ -161,7 +161,7 @@ class Planner:
         return [{"path": str(path), "manifest": artifacts.sha256_file(path / "manifest.json")}]
 
     def _build(self) -> Input:
-        """The users of a log as a table of ours."""
+        """Returns the users of a log as a table in the journal's directory."""
         assert self._log is not None
         directory = self.journal.directory / USERS
         if not directory.is_dir():
@@ -173,13 +173,13 @@ class Planner:
         return Input(sources, present, self._log_identity(), input_files.FileSnapshot(sources))
 
     def _index_rows(self) -> Any:
-        """int32 `[catalogue]`: the index's row of each row of the log's catalogue, -1 for none."""
+        """Returns int32 `[catalogue]`: the index row of each item of the log's catalogue, -1 if it has none."""
         assert self._log is not None
         row_of = {item: row for row, item in enumerate(self._ids)}
         return np.array([row_of.get(item, -1) for item in self._log.item_ids()], np.int32)
 
     def _restrict(self) -> None:
-        """Writes what restricts the answers, where the workers find it."""
+        """Writes the eligible items and the excluded pairs for the workers."""
         directory = self.journal.directory
         if self._allowed is not None:
             with artifacts.atomic_file(directory / ALLOWED) as path, path.open("wb") as file:
@@ -191,5 +191,5 @@ class Planner:
                 exclusions.build(target, self._exclude, self._config.data, self._ids, self._half(), every)
 
     def _half(self) -> str:
-        """Half of the memory, for sorting; what does not fit is spilled."""
+        """Returns half of the memory limit, for sorting; the rest is spilled to disk."""
         return f"{int(self.size.memory / 2)}B"

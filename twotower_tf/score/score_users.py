@@ -1,6 +1,6 @@
-"""Answers for every user of a table: streamed, by several processes, resumable at any moment.
+"""Scores every user of a table: streamed, by several processes, resumable at any moment.
 
-The parent plans, hands out units and counts; it never sees a row and never imports TensorFlow.
+The parent plans, submits units and sums their counts; it never reads a row and never imports TensorFlow.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ def score(
     log: Log = lambda line: None,
     watch: Callable[[PoolState], None] = lambda state: None,
 ) -> dict[str, Any]:
-    """Scores every user, or what is left of them.
+    """Scores every user, or those that an interrupted scoring has left.
 
     Args:
-        options: what is asked for.
-        resume: continues where the same scoring was interrupted; otherwise what is there is forgotten.
+        options: what to score.
+        resume: continues an interrupted scoring; False deletes it and starts over.
         progress: called with the number of users.
         log: called with a line for each worker that died.
         watch: called with the state of the workers after every unit.
@@ -44,23 +44,26 @@ def score(
         The summary, which is also written to the output.
 
     Raises:
-        TwoTowerError: for what cannot be used, before anything is written; DataError as well where the output was begun
-            with other input, settings or bundle, and where the users' files change while they are read.
+        TwoTowerError: for options, a bundle or input that cannot be used, before anything is written; DataError also
+            where the output holds a scoring of other input, settings or bundle, and where the users' files change
+            while they are read.
     """
     began = time.monotonic()
     options.check()
-    size = worker_sizing.crew(options, Bundle.open(options.export_dir, options.version, check="light").manifest)
+    size = worker_sizing.choose_workers(
+        options, Bundle.open(options.export_dir, options.version, check="light").manifest
+    )
     with WorkerPool(size, log) as pool:
         if not (Path(options.output) / SUMMARY).is_file():  # else there may be nothing to do
             pool.start()
         planner = Planner(options)
-        with planner.journal.held():
+        with planner.journal.lock():
             if not resume:
                 planner.journal.clear()
             if planner.finished():
                 return artifacts.read_json(planner.journal.output / SUMMARY, "scoring")
-            job, units = planner.settle()
-            done = {unit.number for unit in units if planner.journal.note(unit.number) is not None}
+            job, units = planner.make_plan()
+            done = {unit.number for unit in units if planner.journal.unit_result(unit.number) is not None}
             with planner.users.held():
                 _run(pool, planner, job, units, done, progress, watch)
             summary = summarize(planner, job, units, began, done)
@@ -71,7 +74,7 @@ def score(
                 "restarts": pool.state.restarts,
             }
             artifacts.write_json(planner.journal.output / SUMMARY, summary)
-            planner.journal.tidy()
+            planner.journal.remove_work_files()
             return summary
 
 
@@ -96,9 +99,9 @@ def _run(
 
 
 def summarize(planner: Planner, job: Job, units: Sequence[Unit], began: float, before: set[int]) -> dict[str, Any]:
-    """What was done, from the notes of the units; `before` are those of an earlier command."""
+    """Sums the results of all units; `before` are the numbers of those that an earlier command finished."""
     journal = planner.journal
-    notes = list(journal.notes(len(units)))
+    notes = list(journal.unit_results(len(units)))
     items = planner.bundle.manifest["items"] if job.k else 0
     counted = answer_stats.total(notes, items)
     quarantined = journal.write_quarantine(len(units))
@@ -121,6 +124,6 @@ def summarize(planner: Planner, job: Job, units: Sequence[Unit], began: float, b
 
 
 def where(job: Job, unit: Unit) -> str:
-    """A unit in words."""
+    """Names a unit in messages."""
     name = job.sources[unit.file].name
     return name if unit.whole else f"{name}, rows {unit.first + 1:,} to {unit.first + unit.rows:,}"

@@ -14,11 +14,11 @@ from twotower_tf.index.eligible import Allowed, Excluded
 from twotower_tf.index.searcher import Searcher
 from twotower_tf.retrieval import filtered_search
 from twotower_tf.score import exclusions
-from twotower_tf.score.answer_stats import Tally
+from twotower_tf.score.answer_stats import AnswerStats
 from twotower_tf.score.answer_tables import Layout
 from twotower_tf.score.exclusions import Exclusions
 from twotower_tf.score.job import ALLOWED, EXCLUDED, SEEN, Job
-from twotower_tf.score.type_columns import Judge, Users, column
+from twotower_tf.score.type_columns import ColumnTyper, Users, column
 from twotower_tf.score.unit_reader import Bad, Rows
 from twotower_tf.score.user_tower import STEP, UserTower
 
@@ -26,7 +26,7 @@ Floats = npt.NDArray[np.float32]
 
 
 class Scorer:
-    """Answers users.
+    """Scores users.
 
     Attributes:
         layout: of the output.
@@ -36,7 +36,7 @@ class Scorer:
         """Loads the bundle's tower and index, and what restricts the answers."""
         self._job = job
         self._tower = UserTower(bundle)
-        self._judge = Judge(job.user_id, job.columns, job.times)
+        self._typer = ColumnTyper(job.user_id, job.columns, job.times)
         self._searcher: Searcher | None = bundle.searcher(job.threads) if job.k else None
         journal = Path(job.journal)
         allowed, excluded = journal / ALLOWED, journal / EXCLUDED
@@ -46,27 +46,27 @@ class Scorer:
         ids = self._searcher.items.ids if self._searcher is not None else None
         self.layout = Layout(bundle.version, job.format, job.k or bundle.manifest["vector_dim"], ids)
 
-    def tally(self) -> Tally:
-        """An empty count of answers."""
-        return Tally(self._items)
+    def stats(self) -> AnswerStats:
+        """Returns empty statistics."""
+        return AnswerStats(self._items)
 
-    def tables(self, rows: Rows, tally: Tally, bad: list[Bad]) -> Iterator[pa.Table]:
-        """Answers an open unit, table by table; counts answers in `tally` and puts rows without one into `bad`."""
+    def tables(self, rows: Rows, stats: AnswerStats, bad: list[Bad]) -> Iterator[pa.Table]:
+        """Answers an open unit, table by table; counts answers in `stats` and puts rows without one into `bad`."""
         place = 0
         for table in rows.batches:
-            yield self.table(table, place, tally, bad)
+            yield self.table(table, place, stats, bad)
             place += table.num_rows
 
-    def table(self, raw: pa.Table, place: int, tally: Tally, bad: list[Bad]) -> pa.Table:
+    def table(self, raw: pa.Table, place: int, stats: AnswerStats, bad: list[Bad]) -> pa.Table:
         """Answers rows whose first has this place in its unit, which is a multiple of the tower's step."""
-        users, found = self._judge.judge(raw, place)
+        users, found = self._typer.type_rows(raw, place)
         bad += found
         seconds = {name: pa.array(np.full(len(users), at, np.int64)) for name, at in self._job.at.items()}
         vectors = self._tower.vectors({**users.columns, **seconds}, len(users))
         everyone = users.good.all()
         ids = users.ids if everyone else users.ids.filter(pa.array(users.good))
         if self._searcher is None:
-            tally.add(len(ids), np.empty(0, np.int32), np.empty(0, np.float32))
+            stats.add(len(ids), np.empty(0, np.int32), np.empty(0, np.float32))
             return self.layout.vectors(ids, vectors if everyone else vectors[users.good])
         parts = [
             self._search(vectors[start : start + STEP], self._gone(users, raw, slice(start, start + STEP)))
@@ -76,11 +76,11 @@ class Scorer:
         if not everyone:
             kept = np.repeat(users.good, counts)
             counts, rows, scores = counts[users.good], rows[kept], scores[kept]
-        tally.add(len(ids), rows, scores)
+        stats.add(len(ids), rows, scores)
         return self.layout.answers(ids, np.concatenate(([0], np.cumsum(counts))), rows, scores)
 
     def _gone(self, users: Users, raw: pa.Table, part: slice) -> Excluded | None:
-        """Items that these users must not get."""
+        """Returns the items excluded for these users."""
         if self._excluded is not None:
             return self._excluded.of(users.ids[part])
         return exclusions.of_lists(column(raw, SEEN)[part]) if self._job.seen else None
@@ -88,7 +88,7 @@ class Scorer:
     def _search(
         self, vectors: Floats, gone: Excluded | None
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], Floats]:
-        """Counts, rows and scores of the answers to a step's users."""
+        """Returns counts, rows and scores of the answers to a step's users."""
         assert self._searcher is not None
         if gone is None and self._allowed is None:
             found = self._searcher.search(vectors, self._job.k)

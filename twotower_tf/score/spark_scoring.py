@@ -39,7 +39,7 @@ def score_on_spark(options: Options, spark: SparkOptions) -> dict[str, Any]:
     """Scores every user on Spark; a job that was interrupted starts over, lost tasks Spark repeats itself.
 
     Args:
-        options: what is asked for; `workers` is Spark's to decide.
+        options: what to score; `workers` is Spark's to decide.
         spark: where it runs.
 
     Returns:
@@ -50,9 +50,9 @@ def score_on_spark(options: Options, spark: SparkOptions) -> dict[str, Any]:
     """
     began = time.monotonic()
     planner = Planner(options)
-    with planner.journal.held():
+    with planner.journal.lock():
         planner.journal.clear()
-        job, units = planner.settle()
+        job, units = planner.make_plan()
         with _session(spark) as session:
             name = f"bundle-{planner.bundle.manifest[SEAL][:16]}"
             with _packed(planner.bundle, planner.journal.directory / f"{name}.tar") as archive:
@@ -61,12 +61,12 @@ def score_on_spark(options: Options, spark: SparkOptions) -> dict[str, Any]:
                     with planner.users.held():
                         _write(session, _Work(replace(job, export_dir=name, threads=1), planner.rows), units)
                 except Exception as error:
-                    raise _ours(error) from None
+                    raise _translate_error(error) from None
             master = session.sparkContext.master
         summary = summarize(planner, job, units, began, set())
         summary |= {"engine": "spark", "spark_master": master}
         artifacts.write_json(planner.journal.output / SUMMARY, summary)
-        planner.journal.tidy()
+        planner.journal.remove_work_files()
         return summary
 
 
@@ -85,13 +85,13 @@ class _Work:
                 yield from self._answer(scorer, unit)
 
     def _answer(self, scorer: Any, unit: Unit) -> Iterator[pa.RecordBatch]:
-        tally, bad = scorer.tally(), list[Bad]()
+        stats, bad = scorer.stats(), list[Bad]()
         source = self.job.sources[unit.file]
         with self.job.open(source, unit, self.rows) as rows:
-            for table in scorer.tables(rows, tally, bad):
+            for table in scorer.tables(rows, stats, bad):
                 yield from scorer.layout.plain(table).to_batches()
-            kept = unit_note(unit, "", tally, rows, bad, source)
-        Journal(Path(self.job.output)).put(unit.number, kept)
+            kept = unit_note(unit, "", stats, rows, bad, source)
+        Journal(Path(self.job.output)).save_result(unit.number, kept)
 
 
 def _write(session: Any, work: _Work, units: list[Unit]) -> None:
@@ -109,8 +109,8 @@ def _write(session: Any, work: _Work, units: list[Unit]) -> None:
     answers.write.mode("append").parquet(work.job.output)
 
 
-def _ours(error: Exception) -> Exception:
-    """The error of ours that a task met, told once and without Spark's frames; another one as it is."""
+def _translate_error(error: Exception) -> Exception:
+    """Returns the package's error that a task raised, without Spark's frames; any other error unchanged."""
     found = re.search(r"twotower_tf\.errors\.(\w+): (.*)", str(error))
     kind = getattr(errors, found[1], None) if found else None
     return kind(found[2]) if found and kind is not None else error
@@ -122,12 +122,12 @@ def _session(spark: SparkOptions) -> Iterator[Any]:
     check_installed()
     from pyspark import SparkContext
 
-    ours = SparkContext._active_spark_context is None
+    started_here = SparkContext._active_spark_context is None
     session = start_session(replace(spark, conf={"spark.app.name": "twotower score", **spark.conf}))
     try:
         yield session
     finally:
-        if ours:
+        if started_here:
             session.stop()
 
 

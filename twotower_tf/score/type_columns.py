@@ -52,8 +52,8 @@ class Users:
         return len(self.good)
 
 
-class Judge:
-    """Types and judges rows."""
+class ColumnTyper:
+    """Types and validates rows."""
 
     def __init__(self, user_id: str, columns: Sequence[Column], times: TimeParser) -> None:
         """Keeps what is known of the columns.
@@ -68,7 +68,7 @@ class Judge:
         self._times = times
         self._connection = sql.connect(threads=1)
 
-    def judge(self, table: pa.Table, first: int) -> tuple[Users, list[Bad]]:
+    def type_rows(self, table: pa.Table, first: int) -> tuple[Users, list[Bad]]:
         """Types the columns of a table; `first` is the place of its first row in its unit."""
         faults: list[Fault] = []
         ids = self._texts(self._user_id, column(table, self._user_id), "|")

@@ -1,7 +1,7 @@
-"""A unit's rows as they stand in the file, streamed in Arrow tables of a fixed number of rows.
+"""Streams the raw rows of a unit in Arrow tables of a fixed number of rows.
 
 Parquet streams row groups. Other formats go through the readers of the preparation, unit by unit: what a record is, and
-what is wrong with one that is none, is the same for both.
+what is wrong with a malformed one, is the same for both.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Entry = dict[str, Any]
 
 @dataclass(frozen=True)
 class Bad:
-    """A row that is not answered.
+    """A row that is quarantined.
 
     Attributes:
         place: in its unit, from 0; records that are no rows do not count.
@@ -62,7 +62,7 @@ class Rows:
 
 
 @contextlib.contextmanager
-def opened(
+def open_unit(
     source: InputFile, unit: Unit, wanted: Sequence[str], rows: int, work: Path, memory_limit: str
 ) -> Iterator[Rows]:
     """Opens a unit for reading.
@@ -95,7 +95,7 @@ def opened(
 
 
 def exactly(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
-    """The same rows in tables of exactly `rows` rows, the last one excepted."""
+    """Yields the same rows in tables of exactly `rows` rows, except the last one."""
     pending: list[pa.RecordBatch] = []
     held = 0
     for batch in batches:
@@ -173,7 +173,7 @@ def _rows(source: InputFile, unit: Unit, bad: Sequence[Bad]) -> list[Entry]:
 
 
 def _cut_out(source: InputFile, unit: Unit, directory: Path) -> InputFile:
-    """A copy of the unit, with the file's header."""
+    """Copies the unit, with the file's header."""
     path = directory / f"unit{source.suffix}"
     with source.path.open("rb") as file, path.open("wb") as copy:
         if _headers(source):

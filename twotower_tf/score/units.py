@@ -24,7 +24,7 @@ from twotower_tf.tables.input_files import InputFile
 ROWS = 1 << 18  # of a Parquet unit, at least, where the file has as many
 BYTES = 32 << 20  # of a text unit
 _QUOTE, _NEWLINE = ord('"'), ord("\n")
-_FRAME = 16  # bytes of a TFRecord beside its payload
+_FRAME = 16  # bytes of a TFRecord besides its payload
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Unit:
         start: first row group (Parquet) or byte.
         stop: the end of the range.
         first: rows, lines or records of the file before it.
-        rows: rows, lines or records in it; 0 where they are not known.
+        rows: rows, lines or records in it; 0 if unknown.
         whole: whether it is the file from its first byte to its last, header included.
     """
 
@@ -53,8 +53,8 @@ class Unit:
 Range = tuple[int, int, int, int]  # start, stop, first, rows
 
 
-def plan(sources: Sequence[InputFile]) -> list[Unit]:
-    """Cuts the files, in their order.
+def split_units(sources: Sequence[InputFile]) -> list[Unit]:
+    """Cuts the files into units, in their order.
 
     Raises:
         DataError: for a file that cannot be read.
@@ -118,7 +118,7 @@ def _lines(source: InputFile, size: int) -> Iterator[Range]:
 
 
 def _next_cut(file: IO[bytes], start: int, quoted: bool) -> tuple[int, int]:
-    """The end of a unit that begins at byte `start`, and its lines."""
+    """Returns the end of a unit that begins at byte `start`, and its lines."""
     file.seek(start)
     body = np.frombuffer(file.read(BYTES), np.uint8)
     stop, lines = start + len(body), int(np.count_nonzero(body == _NEWLINE))
@@ -137,7 +137,7 @@ def _next_cut(file: IO[bytes], start: int, quoted: bool) -> tuple[int, int]:
 
 
 def _records(path: Path, size: int) -> Iterator[Range]:
-    """Walks the lengths of a TFRecord file; where one is damaged the rest is one unit, whose reader tells of it."""
+    """Walks the lengths of a TFRecord file; where one is damaged the rest is one unit, whose reader reports it."""
     with path.open("rb") as file:
         start = position = first = rows = 0
         while position < size:

@@ -34,7 +34,7 @@ _USERS = 1 << 18  # of one part
 Rows = npt.NDArray[np.int32]
 
 
-def opened(run_dir: Path, config: ExperimentConfig) -> Prepared:
+def open_log(run_dir: Path, config: ExperimentConfig) -> Prepared:
     """Opens the log.
 
     Raises:

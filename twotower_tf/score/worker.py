@@ -110,20 +110,20 @@ def _load_scorer(job: Job) -> Any:
 
 def _write_unit(scorer: Any, job: Job, source: InputFile, unit: Unit, rows: int) -> UnitResult:
     """Reads, computes and writes in a thread each, so that a worker's cores do not wait for files."""
-    tally, bad = scorer.tally(), list[Bad]()
+    stats, bad = scorer.stats(), list[Bad]()
     part = part_name(unit.number, job.format)
     with job.open(source, unit, rows) as opened, artifacts.atomic_file(Path(job.output) / part) as path:
         writer = scorer.layout.writer(path)
         with (
             closing(read_ahead(opened.batches, AHEAD)) as batches,
-            closing(read_ahead(scorer.tables(replace(opened, batches=batches), tally, bad), AHEAD)) as tables,
+            closing(read_ahead(scorer.tables(replace(opened, batches=batches), stats, bad), AHEAD)) as tables,
         ):
             for table in tables:
                 writer.write(table)
         writer.close()
-        note = unit_note(unit, part, tally, opened, bad, source)
-    Journal(Path(job.output)).finish(unit.number, note)
-    return UnitResult(max(unit.rows, tally.users + len(bad)), peak_memory())
+        note = unit_note(unit, part, stats, opened, bad, source)
+    Journal(Path(job.output)).save_unit(unit.number, note)
+    return UnitResult(max(unit.rows, stats.users + len(bad)), peak_memory())
 
 
 def peak_memory() -> int:

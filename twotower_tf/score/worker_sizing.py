@@ -25,12 +25,12 @@ _WORKER_BYTES = 700 << 20  # of a worker beside its index: TensorFlow, tables on
 
 @dataclass(frozen=True)
 class Size:
-    """Of a crew.
+    """Size of a worker pool.
 
     Attributes:
-        workers: processes.
-        threads: of each.
-        memory: bytes of all.
+        workers: number of processes.
+        threads: threads of each.
+        memory: memory limit of all together, in bytes.
     """
 
     workers: int
@@ -38,8 +38,8 @@ class Size:
     memory: float
 
 
-def crew(options: Options, manifest: Mapping[str, Any]) -> Size:
-    """As many workers as cores and memory allow for this bundle, or as many as are asked for."""
+def choose_workers(options: Options, manifest: Mapping[str, Any]) -> Size:
+    """Returns as many workers as cores and memory allow for this bundle, or as the options say."""
     cores = topk.available_threads()
     limit = (
         float(duckdb_engine.parse_size(options.memory_limit)) if options.memory_limit else resources.total_memory() / 2
@@ -52,8 +52,8 @@ def crew(options: Options, manifest: Mapping[str, Any]) -> Size:
     return Size(workers, options.threads or max(1, cores // workers), limit)
 
 
-def rows(options: Options, manifest: Mapping[str, Any], config: ExperimentConfig) -> int:
-    """Rows at a time."""
+def choose_rows(options: Options, manifest: Mapping[str, Any], config: ExperimentConfig) -> int:
+    """Returns the rows at a time, so that a table has about 64 MB."""
     width = manifest["vector_dim"] * 4 + len(user_columns.features(config)) * 40
     width += 0 if options.vectors_only else options.k * 16
     found = 1 << ((_TABLE_BYTES // width).bit_length() - 1)
