@@ -21,7 +21,7 @@ from twotower_tf.config import (
 )
 from twotower_tf.export import signatures
 from twotower_tf.features.inputs import rows_to_arrays
-from twotower_tf.features.tower_encoder import Side
+from twotower_tf.features.tower_encoder import TowerEncoder
 from twotower_tf.index.exact import ExactSearcher
 from twotower_tf.index.item_vectors import ItemVectors
 from twotower_tf.model import two_tower
@@ -67,7 +67,7 @@ def path(model, items, tmp_path_factory):
     for kind in ("user", "item"):
         signatures.save(
             root / kind,
-            Side(CONFIG, STATISTICS, kind),
+            TowerEncoder(CONFIG, STATISTICS, kind),
             two_tower.tower(model, kind),
             two_tower.batch_names(CONFIG, kind),
             VERSION,
@@ -100,13 +100,13 @@ ARGUMENTS = {"device type": "device_type", "class": "arg_class"}
 
 
 def user_arguments(rows):
-    arrays = rows_to_arrays(Side(CONFIG, STATISTICS, "user").inputs, rows)
+    arrays = rows_to_arrays(TowerEncoder(CONFIG, STATISTICS, "user").inputs, rows)
     return {ARGUMENTS.get(name, name): tf.constant(value) for name, value in arrays.items()}
 
 
 def vectors_of(model, kind, rows):
     """The training path: encode, then the Keras sub-model."""
-    side = Side(CONFIG, STATISTICS, kind)
+    side = TowerEncoder(CONFIG, STATISTICS, kind)
     raw = {name: tf.constant(value) for name, value in rows_to_arrays(side.inputs, rows).items()}
     names = two_tower.batch_names(CONFIG, kind)
     tower = two_tower.tower(model, kind)
@@ -138,9 +138,9 @@ def test_encoded_values_give_the_same_vectors_to_the_last_bit(loaded):
     """What batch scoring sends: buckets and numbers, computed outside the graph, by position where names are many."""
     raw = {
         name: tf.constant(value)
-        for name, value in rows_to_arrays(Side(CONFIG, STATISTICS, "user").inputs, ROWS).items()
+        for name, value in rows_to_arrays(TowerEncoder(CONFIG, STATISTICS, "user").inputs, ROWS).items()
     }
-    encoded = Side(CONFIG, STATISTICS, "user").encode(raw)
+    encoded = TowerEncoder(CONFIG, STATISTICS, "user").encode(raw)
     keys = {"ids", "numeric", "values0", "values1"}
     signature = loaded["user"].signatures["from_encoded"]
     assert set(signature.structured_input_signature[1]) == set(encoded) == keys
@@ -318,7 +318,7 @@ def unchecked(path):
 
 
 def test_feeding_like_a_server_answers_well_formed_requests(unchecked, model):
-    arrays = rows_to_arrays(Side(CONFIG, STATISTICS, "user").inputs, ROWS)
+    arrays = rows_to_arrays(TowerEncoder(CONFIG, STATISTICS, "user").inputs, ROWS)
     np.testing.assert_allclose(unchecked(arrays), vectors_of(model, "user", ROWS), atol=1e-6)
 
 
@@ -333,6 +333,6 @@ def test_feeding_like_a_server_answers_well_formed_requests(unchecked, model):
     ],
 )
 def test_shapes_that_a_server_does_not_check_are_invalid_arguments(unchecked, name, value, message):
-    arrays = rows_to_arrays(Side(CONFIG, STATISTICS, "user").inputs, ROWS[:2])
+    arrays = rows_to_arrays(TowerEncoder(CONFIG, STATISTICS, "user").inputs, ROWS[:2])
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         unchecked({**arrays, name: value})

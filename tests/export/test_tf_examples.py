@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from twotower_tf.config.features import Input
 from twotower_tf.export import tf_examples
-from twotower_tf.features.inputs import Input
 from twotower_tf.tables.values import as_text
 
 TEXT, TAGS = Input("t", "text"), Input("tags", "texts", "|", 3)

@@ -1,4 +1,4 @@
-"""Encoding by distinct values against `Side.encode` on every row."""
+"""Encoding by distinct values against `TowerEncoder.encode` on every row."""
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,7 @@ from twotower_tf.features.arrays import EncodedData
 from twotower_tf.features.column_encoder import combinations
 from twotower_tf.features.encode_rows import encode
 from twotower_tf.features.inputs import rows_to_arrays
-from twotower_tf.features.tower_encoder import Side
+from twotower_tf.features.tower_encoder import TowerEncoder
 from twotower_tf.prepare import training_rows
 from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
@@ -97,7 +97,7 @@ def test_rows_are_encoded_as_the_tower_encodes_them(run, split):
         {name: row[f"user.{name}"] for name in ("user", "device", "place", "age", "tags")} | {"ts": row["timestamp"]}
         for row in rows
     ]
-    expected = directly(Side(config, prepared.statistics, "user"), user)
+    expected = directly(TowerEncoder(config, prepared.statistics, "user"), user)
     got = encoded.user_batch(split, places)
     assert np.array_equal(got["ids"], expected["ids"])
     np.testing.assert_allclose(got["numeric"], expected["numeric"], rtol=1e-6)  # a graph divides by multiplying
@@ -108,7 +108,7 @@ def test_rows_are_encoded_as_the_tower_encodes_them(run, split):
         {name: catalogue[row["item_row"]][name] for name in ("ad", "brand", "price")} | {"place": row["item.place"]}
         for row in rows
     ]
-    expected = directly(Side(config, prepared.statistics, "item"), item)
+    expected = directly(TowerEncoder(config, prepared.statistics, "item"), item)
     got = encoded.event_item_batch(split, places)
     assert np.array_equal(got["ids"], expected["ids"])
     np.testing.assert_allclose(got["numeric"], expected["numeric"], rtol=1e-6)  # a graph divides by multiplying
@@ -117,7 +117,7 @@ def test_rows_are_encoded_as_the_tower_encodes_them(run, split):
 def test_the_catalogue_is_encoded_as_the_tower_encodes_it(run):
     config, prepared, encoded = run
     rows = [{name: row[name] for name in ("ad", "brand", "price", "place")} for row in prepared.items().to_pylist()]
-    expected = directly(Side(config, prepared.statistics, "item"), rows)
+    expected = directly(TowerEncoder(config, prepared.statistics, "item"), rows)
     got = encoded.item_batch(np.arange(len(rows)))
     assert np.array_equal(got["ids"], expected["ids"])
     np.testing.assert_allclose(got["numeric"], expected["numeric"], rtol=1e-6)  # a graph divides by multiplying

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from twotower_tf.config.features import Input
 from twotower_tf.errors import DataError
-from twotower_tf.features.inputs import Input, rows_to_arrays
+from twotower_tf.features.inputs import rows_to_arrays
 
 INPUTS = (
     Input("city", "text"),

@@ -20,7 +20,7 @@ from twotower_tf.config import (
     Weekday,
 )
 from twotower_tf.export import tf_examples
-from twotower_tf.features.tower_encoder import Side
+from twotower_tf.features.tower_encoder import TowerEncoder
 
 STATISTICS = {
     "user": {
@@ -50,7 +50,7 @@ def side():
             History(of="item_id"),
         ),
     )
-    return Side(config, STATISTICS, "user")
+    return TowerEncoder(config, STATISTICS, "user")
 
 
 def random_texts(count):

@@ -10,7 +10,7 @@ from twotower_tf import artifacts
 from twotower_tf.bundle.bundle import Bundle, seal
 from twotower_tf.errors import ArtifactError, DataError
 from twotower_tf.features.inputs import rows_to_arrays
-from twotower_tf.features.tower_encoder import Side
+from twotower_tf.features.tower_encoder import TowerEncoder
 from twotower_tf.model import two_tower
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.retrieval.recommender import Recommender
@@ -42,7 +42,7 @@ def people(export_dir):
 def paths(trained, export_dir):
     """The ways by which a row becomes a vector: training input, both signatures, the JSON client."""
     run_dir, config = trained
-    side = Side(config, Prepared.open(run_dir).statistics, "user")
+    side = TowerEncoder(config, Prepared.open(run_dir).statistics, "user")
     tower = two_tower.tower(checkpoints.load_model(config, run_dir), "user")
     names = two_tower.batch_names(config, "user")
     exported = tf.saved_model.load(str(export_dir / "7"))

@@ -19,8 +19,9 @@ import pytest
 from twotower_tf import artifacts
 from twotower_tf.bundle.bundle import Bundle, seal
 from twotower_tf.cli.main import main
+from twotower_tf.config.features import Input
 from twotower_tf.errors import DataError
-from twotower_tf.features.inputs import Input, rows_to_arrays
+from twotower_tf.features.inputs import rows_to_arrays
 from twotower_tf.retrieval.recommender import Recommender
 from twotower_tf.score.type_columns import ColumnTyper
 from twotower_tf.score.user_columns import Column

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from twotower_tf.config.features import Input
 from twotower_tf.features.argument_names import argument_names
-from twotower_tf.features.inputs import Input
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 

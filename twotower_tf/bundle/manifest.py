@@ -18,8 +18,8 @@ from twotower_tf import config as configuration
 from twotower_tf.artifacts import RunPaths
 from twotower_tf.bundle import bundle, saved_model_edits
 from twotower_tf.config import ExperimentConfig
+from twotower_tf.config.features import SideName
 from twotower_tf.errors import ArtifactError
-from twotower_tf.features.inputs import SideName
 from twotower_tf.index import index_files
 from twotower_tf.index.backends import backend_libraries
 from twotower_tf.index.searcher import Searcher

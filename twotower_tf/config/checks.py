@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from twotower_tf.config.data import DataConfig, DateSplit, LeaveLastOut, RandomSplit, TimeSplit
-from twotower_tf.config.features import Hash, History, Numeric, feature_columns, feature_name
+from twotower_tf.config.features import KINDS, BaseFeature, Hash, History, feature_name
 from twotower_tf.config.training import EvaluationConfig, ModelConfig, TrainConfig
 from twotower_tf.errors import ConfigError, unknown_name
 
@@ -63,7 +63,7 @@ def _check_header(data: DataConfig, field: str, table: str) -> None:
 
 
 def check_features(
-    item_features: Sequence[Any], user_features: Sequence[Any], data: DataConfig, model: ModelConfig
+    item_features: Sequence[BaseFeature], user_features: Sequence[BaseFeature], data: DataConfig, model: ModelConfig
 ) -> None:
     """Checks for duplicate feature names, columns of two types, and tables that cannot be shared.
 
@@ -71,7 +71,7 @@ def check_features(
         ConfigError: naming the feature.
     """
     sides = {"item_features": item_features, "user_features": user_features}
-    tables: dict[str, dict[str, Any]] = {side: {} for side in sides}
+    tables: dict[str, dict[str, BaseFeature]] = {side: {} for side in sides}
     for side, features in sides.items():
         kinds: dict[str, str] = {}
         for position, feature in enumerate(features):
@@ -86,15 +86,21 @@ def check_features(
             _check_sharing(f"{side}[{position}]", feature, side, tables, model)
 
 
-_TEXT, _NUMBER, _TIME = "text", "a number", "a time"
-_KINDS = {"Hash": _TEXT, "Cross": _TEXT, "Tags": "tags", "Numeric": _NUMBER, "Bucketized": _NUMBER}
+_CALLED = {"text": "text", "texts": "tags", "number": "a number", "time": "a time"}
 
 
-def _check_column_kinds(where: str, feature: Any, kinds: dict[str, str], data: DataConfig) -> None:
+def _check_column_kinds(where: str, feature: BaseFeature, kinds: dict[str, str], data: DataConfig) -> None:
     """Checks that a column has one type on each side, as it is one tensor of the signature."""
-    for column in feature_columns(feature):
-        kind = _KINDS.get(feature.type, _TIME)
-        if kind == _TIME and column != data.timestamp:
+    for each in feature.inputs():
+        if each.kind not in KINDS:
+            raise ConfigError(
+                f"{where}: {feature.type}: invalid kind of input {each.kind!r} (expected {', '.join(KINDS)}); "
+                "correct the class attribute `kind` or the method `inputs` of this feature type"
+            )
+        if each.keep_last:  # the values of other events, not of a column
+            continue
+        column, kind = each.name, _CALLED[each.kind]
+        if each.kind == "time" and column != data.timestamp:
             raise ConfigError(
                 f"{where}: invalid column {column!r} (expected data.timestamp={data.timestamp!r}, the event time that "
                 f"{feature.type} reads)"
@@ -106,7 +112,10 @@ def _check_column_kinds(where: str, feature: Any, kinds: dict[str, str], data: D
             )
 
 
-def _check_sharing(where: str, feature: Any, side: str, tables: dict[str, dict[str, Any]], model: ModelConfig) -> None:
+def _check_sharing(
+    where: str, feature: BaseFeature, side: str, tables: dict[str, dict[str, BaseFeature]], model: ModelConfig
+) -> None:
+    """Checks that a shared embedding table exists and fits."""
     if isinstance(feature, History):
         target = tables["item_features"].get(feature.of)
         if target is None:
@@ -126,10 +135,12 @@ def _check_sharing(where: str, feature: Any, side: str, tables: dict[str, dict[s
     if target is None or target is feature:
         known = (set(tables[side]) | set(tables[other])) - {feature_name(feature)}
         raise ConfigError(f"{where}: {unknown_name('feature in shared_with=', feature.shared_with, known)}")
-    if isinstance(target, History | Numeric) or isinstance(feature, Numeric) or target.shared_with:
+    if not target.own_table or not feature.own_table or target.shared_with:
         raise ConfigError(f"{where}: {feature.shared_with!r} has no embedding table that could be shared")
-    for field in ("buckets", "embedding_dim"):
-        mine, theirs = getattr(feature, field, None), getattr(target, field, None)
+    for field, mine, theirs in (
+        ("buckets", feature.table_rows(), target.table_rows()),
+        ("embedding_dim", feature.embedding_dim, target.embedding_dim),
+    ):
         if mine != theirs:
             raise ConfigError(f"{where}: invalid {field} {mine} (expected {theirs}, that of {feature.shared_with!r})")
 

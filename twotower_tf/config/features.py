@@ -1,108 +1,274 @@
-"""The features: which columns enter a tower, and how."""
+"""Feature types: which columns enter a tower, and what is known of each type without TensorFlow.
+
+A type is a class under `@feature_type`. What it computes is registered in `twotower_tf.features.types`. A type of your
+own, from any module, is accepted in configuration files, in JSON and by `--set` once that module is imported:
+
+    @feature_type
+    class Prefix(BucketedFeature):
+        "The first `length` characters of a text, hashed into `buckets`."
+
+        length: Positive = 3
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import dataclasses
+import typing
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
+from typing_extensions import dataclass_transform
 
 from twotower_tf.config.base import Buckets, Name, Positive, config_class
 from twotower_tf.config.history_encoders import check_history_encoder
+from twotower_tf.config.open_union import OpenUnion
+
+SideName = Literal["user", "item"]
+Kind = Literal["text", "texts", "number", "time"]
+Statistics = Literal["", "moments", "log_moments", "boundaries"]
+
+KINDS: tuple[Kind, ...] = typing.get_args(Kind)
+HOURS, WEEKDAYS = 24, 7
 
 
-@config_class
-class Hash:
-    """A categorical column; its text is hashed into `buckets` (TensorFlow's `categorical_column_with_hash_bucket`)."""
+@dataclasses.dataclass(frozen=True)
+class Input:
+    """One input of a tower's signature.
 
-    column: Name
-    buckets: Buckets
+    Attributes:
+        name: of the source column, or of the history.
+        kind: "text" is a `[batch]` string, "texts" a `[batch, length]` string padded on the right with "",
+            "number" a `[batch]` float32 where NaN is no value, "time" a `[batch]` int64 of epoch seconds, UTC,
+            where 0 is no value.
+        separator: of a "texts" input whose source is one text; "" where the source is a list.
+        max_length: of a "texts" input: how many values are kept, the last ones of a history, the first ones of tags.
+        keep_last: whether the last values are kept. Only histories do.
+        form: how the log writes booleans and whole numbers, of `data.text_forms`; "" is the usual form.
+    """
+
+    name: str
+    kind: Kind
+    separator: str = ""
+    max_length: int = 0
+    keep_last: bool = False
+    form: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BaseFeature:
+    """Base class of all feature types. The class attributes are facts of a type, the fields belong to one feature.
+
+    Attributes:
+        embedding_dim: width of the feature's embeddings; None takes `model.embedding_dim`.
+        shared_with: name of the feature whose embedding table this one uses too.
+        name: of the feature, distinct within its tower; by default that of its source columns.
+        kind: of its inputs, see `Input.kind`. Time is the event's own, `data.timestamp`.
+        sides: the towers that may have it.
+        numeric: whether it is encoded as one float32 per row, instead of as bucket ids.
+        own_table: whether it has an embedding table, which other features may share.
+        statistics: what `prepare` computes of its column: "moments" or "log_moments" (mean and deviation of the number,
+            or of its signed log1p), "boundaries" (quantiles that cut it into `table_rows` buckets), "" nothing.
+    """
+
+    kind: ClassVar[Kind] = "text"
+    sides: ClassVar[tuple[SideName, ...]] = ("user", "item")
+    numeric: ClassVar[bool] = False
+    own_table: ClassVar[bool] = True
+    statistics: ClassVar[Statistics] = ""
+
     embedding_dim: Positive | None = None
     shared_with: str = ""
     name: str = ""
-    type: Literal["Hash"] = "Hash"
+    type: str = ""  # the name of the class, set by `feature_type`
+
+    def source_columns(self) -> tuple[str, ...]:
+        """Returns the columns that it reads, at least one."""
+        raise NotImplementedError(f"{type(self).__name__}.source_columns")
+
+    def inputs(self) -> tuple[Input, ...]:
+        """Returns the tower's inputs that it reads, one per source column."""
+        return tuple(Input(column, self.kind) for column in self.source_columns())
+
+    def default_name(self) -> str:
+        """Returns the name of a feature that is given none."""
+        return "_x_".join(self.source_columns())
+
+    def table_rows(self) -> int:
+        """Returns the number of its bucket ids, which are 0 and up; 0 where it has no table of its own."""
+        return 0
+
+    def sequence_encoder(self) -> str:
+        """Returns the name of the encoder that makes one vector of several values (`twotower_tf.model.history`)."""
+        return "mean"
 
 
-@config_class
-class Cross:
-    """The combination of two or more categorical columns, hashed (TensorFlow's `crossed_column`)."""
+Class = TypeVar("Class", bound=type[BaseFeature])
+_TYPES: list[type[BaseFeature]] = []
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
+def feature_type(cls: Class) -> Class:
+    """Makes a subclass of `BaseFeature` a configuration class, and registers it under its name.
+
+    Raises:
+        ValueError: for a name that another feature type has.
+    """
+    name = cls.__name__
+    if any(each.__name__ == name for each in _TYPES):
+        raise ValueError(f"feature type: invalid name {name!r} (already registered); choose another name")
+    cls.__annotations__["type"] = Literal[name]
+    cls.type = dataclasses.field(default=name, kw_only=True)
+    checked = config_class(cls)
+    _TYPES.append(checked)
+    return typing.cast("Class", checked)
+
+
+def list_feature_types(side: SideName) -> Sequence[type[BaseFeature]]:
+    """Lists the registered classes that a tower may have."""
+    return [each for each in _TYPES if side in each.sides]
+
+
+@dataclasses.dataclass(frozen=True)
+class ColumnFeature(BaseFeature):
+    """Base class of the types that read one column.
+
+    Attributes:
+        column: of the log, or of the item or user table.
+    """
+
+    column: Name
+
+    def source_columns(self) -> tuple[str, ...]:
+        """Returns the column."""
+        return (self.column,)
+
+
+@dataclasses.dataclass(frozen=True)
+class BucketedFeature(ColumnFeature):
+    """Base class of the types that turn one column into bucket ids.
+
+    Attributes:
+        buckets: number of bucket ids, and of rows of the embedding table.
+    """
+
+    buckets: Buckets
+
+    def table_rows(self) -> int:
+        """Returns `buckets`."""
+        return self.buckets
+
+
+@feature_type
+class Hash(BucketedFeature):
+    """A categorical column; its text is hashed into `buckets` (TensorFlow's `categorical_column_with_hash_bucket`)."""
+
+
+@feature_type
+class Cross(BaseFeature):
+    """The combination of two or more categorical columns, hashed (TensorFlow's `crossed_column`).
+
+    Attributes:
+        columns: whose values are combined.
+        buckets: number of bucket ids, and of rows of the embedding table.
+    """
 
     columns: Annotated[tuple[Name, ...], Field(min_length=2)]
     buckets: Buckets
-    embedding_dim: Positive | None = None
-    shared_with: str = ""
-    name: str = ""
-    type: Literal["Cross"] = "Cross"
+
+    def source_columns(self) -> tuple[str, ...]:
+        """Returns `columns`."""
+        return self.columns
+
+    def table_rows(self) -> int:
+        """Returns `buckets`."""
+        return self.buckets
 
 
-@config_class
-class Numeric:
-    """A number as it is, after `transform` with statistics of the training split; no value is 0 after it.
+@feature_type
+class Numeric(ColumnFeature):
+    """A number, after `transform` with statistics of the training split; a missing value becomes 0 after it.
 
     With `embedding_dim` the number scales a learned vector; without, it enters the tower as one input.
+
+    Attributes:
+        transform: `standard` subtracts the mean and divides by the standard deviation; `log1p` does so after
+            sign(x)·log1p(|x|); `none` takes the number as it is.
     """
 
-    column: Name
+    kind: ClassVar[Kind] = "number"
+    numeric: ClassVar[bool] = True
+    own_table: ClassVar[bool] = False
+
     transform: Literal["standard", "log1p", "none"] = "standard"
-    embedding_dim: Positive | None = None
-    shared_with: str = ""
-    name: str = ""
-    type: Literal["Numeric"] = "Numeric"
+
+    @property
+    def statistics(self) -> Statistics:  # type: ignore[override]
+        """What `transform` needs."""
+        return "log_moments" if self.transform == "log1p" else "moments"
 
 
-@config_class
-class Bucketized:
+@feature_type
+class Bucketized(BucketedFeature):
     """A number cut at training quantiles into at most `buckets` buckets (TensorFlow's `bucketized_column`)."""
 
-    column: Name
-    buckets: Buckets
-    embedding_dim: Positive | None = None
-    shared_with: str = ""
-    name: str = ""
-    type: Literal["Bucketized"] = "Bucketized"
+    kind: ClassVar[Kind] = "number"
+    statistics: ClassVar[Statistics] = "boundaries"
 
 
-@config_class
-class Tags:
+@feature_type
+class Tags(BucketedFeature):
     """A text of several values joined by `separator`, each hashed; their embeddings are averaged.
 
     Attributes:
+        separator: between the values of one text.
         max_length: values beyond this count are dropped.
     """
 
-    column: Name
-    buckets: Buckets
+    kind: ClassVar[Kind] = "texts"
+
     separator: Name = "|"
     max_length: Positive = 32
-    embedding_dim: Positive | None = None
-    shared_with: str = ""
-    name: str = ""
-    type: Literal["Tags"] = "Tags"
+
+    def inputs(self) -> tuple[Input, ...]:
+        """Returns the column's input."""
+        return (Input(self.column, self.kind, self.separator, self.max_length),)
 
 
-@config_class
-class Hour:
+@feature_type
+class Hour(ColumnFeature):
     """The hour of the day (UTC, 0 to 23) of the event's time. Only of `DataConfig.timestamp`."""
 
-    column: Name
-    embedding_dim: Positive | None = None
-    shared_with: str = ""
-    name: str = ""
-    type: Literal["Hour"] = "Hour"
+    kind: ClassVar[Kind] = "time"
+    sides: ClassVar[tuple[SideName, ...]] = ("user",)
+
+    def default_name(self) -> str:
+        """Returns the column's name and `_hour`."""
+        return f"{self.column}_hour"
+
+    def table_rows(self) -> int:
+        """Returns 24."""
+        return HOURS
 
 
-@config_class
-class Weekday:
+@feature_type
+class Weekday(ColumnFeature):
     """The day of the week (UTC, Monday 0 to Sunday 6) of the event's time. Only of `DataConfig.timestamp`."""
 
-    column: Name
-    embedding_dim: Positive | None = None
-    shared_with: str = ""
-    name: str = ""
-    type: Literal["Weekday"] = "Weekday"
+    kind: ClassVar[Kind] = "time"
+    sides: ClassVar[tuple[SideName, ...]] = ("user",)
+
+    def default_name(self) -> str:
+        """Returns the column's name and `_weekday`."""
+        return f"{self.column}_weekday"
+
+    def table_rows(self) -> int:
+        """Returns 7."""
+        return WEEKDAYS
 
 
-@config_class
-class History:
+@feature_type
+class History(BaseFeature):
     """The values of the item feature `of` for the user's positives strictly before the event, oldest first.
 
     It shares the embedding table of that feature.
@@ -113,34 +279,40 @@ class History:
         encoder: how their embeddings become one: `mean`; `recency`, the mean weighted by 0.9 to the number of later
             values, so that the newest count most; `last`, the newest alone; or a name registered with
             `twotower_tf.model.history.registers`.
+        name: of the feature and of the tower's input.
     """
+
+    kind: ClassVar[Kind] = "texts"
+    sides: ClassVar[tuple[SideName, ...]] = ("user",)
+    own_table: ClassVar[bool] = False
 
     of: Name
     length: Positive = 50
     encoder: Annotated[str, AfterValidator(check_history_encoder)] = "mean"
-    embedding_dim: Positive | None = None
-    shared_with: str = ""
-    name: Name = "history"
-    type: Literal["History"] = "History"
+    name: Name = dataclasses.field(default="history", kw_only=True)
+
+    def source_columns(self) -> tuple[str, ...]:
+        """Returns no column: the values are those of other events."""
+        return ()
+
+    def inputs(self) -> tuple[Input, ...]:
+        """Returns the input with the values, which is named as the feature."""
+        return (Input(self.name, self.kind, "", self.length, keep_last=True),)
+
+    def sequence_encoder(self) -> str:
+        """Returns `encoder`."""
+        return self.encoder
 
 
-Feature = Annotated[Hash | Cross | Numeric | Bucketized | Tags | Hour | Weekday | History, Field(discriminator="type")]
-ItemFeature = Annotated[Hash | Cross | Numeric | Bucketized | Tags, Field(discriminator="type")]
+Feature = Annotated[BaseFeature, OpenUnion(lambda: list_feature_types("user"))]
+ItemFeature = Annotated[BaseFeature, OpenUnion(lambda: list_feature_types("item"))]
 
 
-def feature_name(feature: Any) -> str:
-    """The feature's name: as given, or its column, or for a cross its columns joined by `_x_`."""
-    if feature.name:
-        return str(feature.name)
-    if isinstance(feature, Cross):
-        return "_x_".join(feature.columns)
-    if isinstance(feature, Hour | Weekday):
-        return f"{feature.column}_{feature.type.lower()}"
-    return str(feature.column)
+def feature_name(feature: BaseFeature) -> str:
+    """Returns the feature's name: as given, or that of its type and source columns."""
+    return feature.name or feature.default_name()
 
 
-def feature_columns(feature: Any) -> tuple[str, ...]:
-    """The source columns of a feature; a history has none."""
-    if isinstance(feature, Cross):
-        return feature.columns
-    return () if isinstance(feature, History) else (feature.column,)
+def feature_columns(feature: BaseFeature) -> tuple[str, ...]:
+    """Returns the source columns of a feature; a history has none."""
+    return feature.source_columns()

@@ -26,11 +26,11 @@ from twotower_tf.bundle import vector_formats as item_formats
 from twotower_tf.bundle.loaded_tower import Tower
 from twotower_tf.bundle.verify_staging import verify_staging
 from twotower_tf.config import ExperimentConfig
+from twotower_tf.config.features import SideName
 from twotower_tf.errors import ArtifactError, ConfigError, DataError
 from twotower_tf.export import signature_inputs, signatures
 from twotower_tf.features.arrays import EncodedData
-from twotower_tf.features.inputs import SideName
-from twotower_tf.features.tower_encoder import Side
+from twotower_tf.features.tower_encoder import TowerEncoder
 from twotower_tf.index.backends import build_index
 from twotower_tf.index.scann.tuning import SAMPLES
 from twotower_tf.index.searcher import Searcher
@@ -125,8 +125,8 @@ class _Run:
             catalogue = catalogue.take(pa.array(rows))
         return cls(config, run_dir, prepared, encoded, model, rows, catalogue)
 
-    def side(self, side: SideName) -> Side:
-        return Side(self.config, self.prepared.statistics, side)
+    def side(self, side: SideName) -> TowerEncoder:
+        return TowerEncoder(self.config, self.prepared.statistics, side)
 
 
 def _exported_rows(config: ExperimentConfig, prepared: Prepared, active_days: int) -> Rows:

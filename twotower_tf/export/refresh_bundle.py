@@ -36,8 +36,7 @@ from twotower_tf.bundle.loaded_tower import Tower
 from twotower_tf.bundle.verify_staging import verify_staging
 from twotower_tf.errors import ArtifactError, ConfigError, DataError
 from twotower_tf.export.catalogue_diff import Changes, Listing, Mode, merge, read_ids, read_items
-from twotower_tf.features.column_encoder import arrow_to_array
-from twotower_tf.features.inputs import rows_to_arrays, side_inputs
+from twotower_tf.features.inputs import arrow_to_array, rows_to_arrays, side_inputs
 from twotower_tf.index.backends import update_index
 from twotower_tf.index.index_files import NEW
 from twotower_tf.index.item_vectors import Ids, ItemVectors

@@ -9,10 +9,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from twotower_tf.config import ExperimentConfig, History, feature_name
+from twotower_tf.config import ExperimentConfig
+from twotower_tf.config.features import Input
 from twotower_tf.features.arrays import EncodedData
-from twotower_tf.features.column_encoder import arrow_to_array
-from twotower_tf.features.inputs import Input, history_target, pad, side_inputs
+from twotower_tf.features.inputs import (
+    KINDS,
+    arrow_to_array,
+    history_target,
+    list_histories,
+    pad,
+    side_inputs,
+)
 from twotower_tf.prepare.prepared import Prepared
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -55,7 +62,7 @@ def user_arrays(
         rows: of the split `[n]`, ascending.
     """
     inputs = side_inputs(config, "user")
-    histories = {feature_name(each): each for each in config.user_features if isinstance(each, History)}
+    histories = {each.name: each for each in list_histories(config)}
     plain = [each for each in inputs if each.name not in histories]
     table = _rows(prepared, split, rows, {_column(config, each): None for each in plain})
     arrays = {each.name: arrow_to_array(each, table[_column(config, each)]) for each in plain}
@@ -96,18 +103,8 @@ def _histories(spec: Input, texts: pa.ChunkedArray, items: npt.NDArray[np.int32]
 
 def to_rows(inputs: Sequence[Input], arrays: Mapping[str, npt.NDArray[Any]]) -> list[dict[str, Any]]:
     """Raw arrays as JSON-like rows, without what is no value; `rows_to_arrays` gives the arrays back."""
-    count = len(arrays[inputs[0].name])
+    columns = {each.name: map(KINDS[each.kind].to_value, arrays[each.name]) for each in inputs}
     return [
-        {each.name: value for each in inputs if (value := _value(each, arrays[each.name][row])) is not None}
-        for row in range(count)
+        {name: value for name, value in zip(columns, row, strict=True) if value is not None}
+        for row in zip(*columns.values(), strict=True)
     ]
-
-
-def _value(spec: Input, value: Any) -> Any:
-    if spec.kind == "text":
-        return value.decode() or None
-    if spec.kind == "texts":
-        return [text.decode() for text in value if text] or None
-    if spec.kind == "time":
-        return int(value) or None
-    return float(value) if np.isfinite(value) else None

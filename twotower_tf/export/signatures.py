@@ -29,10 +29,11 @@ from twotower_tf.bundle.signature_names import (
     VECTORS,
     VERSION_NODE,
 )
+from twotower_tf.config.features import Input
 from twotower_tf.export import tf_examples
 from twotower_tf.features.argument_names import argument_names
-from twotower_tf.features.inputs import Input
-from twotower_tf.features.tower_encoder import FROM_ENCODED, Side
+from twotower_tf.features.inputs import KINDS
+from twotower_tf.features.tower_encoder import FROM_ENCODED, TowerEncoder, tensor_specs
 from twotower_tf.index.item_vectors import ItemVectors
 
 _SPARE = 64  # candidates beyond k that are re-scored in double precision
@@ -50,7 +51,7 @@ class Catalogue:
 
 def save(
     path: Path,
-    side: Side,
+    side: TowerEncoder,
     tower: keras.Model,
     names: Mapping[str, str],
     version: int,
@@ -98,7 +99,7 @@ def save(
         FROM_EXAMPLES: _trace(from_examples, tf.TensorSpec([None], tf.string, "examples")),
     }
     if kind == "user":  # for batch scoring, which encodes each distinct value once
-        signatures[FROM_ENCODED] = _trace(from_encoded, **side.layout.tensor_specs())
+        signatures[FROM_ENCODED] = _trace(from_encoded, **tensor_specs(side.layout))
     if catalogue is not None:
         recommend = _recommend(module, catalogue, serving_default)
         signatures[RECOMMEND] = _trace(recommend, **by_name)
@@ -141,9 +142,7 @@ def _key(name: str) -> str:
 
 def _checked(inputs: Sequence[Input], raw: Raw) -> dict[str, tf.Tensor]:
     """Wrong ranks and differing batch sizes become an INVALID_ARGUMENT that names the input: servers check neither."""
-    checked = {
-        each.name: tf.ensure_shape(raw[each.name], [None, None] if each.kind == "texts" else [None]) for each in inputs
-    }
+    checked = {each.name: tf.ensure_shape(raw[each.name], [None] * KINDS[each.kind].rank) for each in inputs}
     rows = {name: tf.shape(tensor)[0] for name, tensor in checked.items()}
     said: list[Any] = ["inputs of one request have one batch size; came"]
     for name, size in rows.items():

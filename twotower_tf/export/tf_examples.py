@@ -13,7 +13,7 @@ import tensorflow as tf
 from google.protobuf import descriptor_pb2
 from tensorflow.core.example import example_pb2, feature_pb2
 
-from twotower_tf.features.inputs import Input
+from twotower_tf.config.features import Input
 
 _LISTS = (
     ("bytes_list", "BytesList", tf.string),

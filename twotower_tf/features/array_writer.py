@@ -7,10 +7,10 @@ from typing import IO
 
 import numpy as np
 
+from twotower_tf.features.layout import NO_VALUE
 from twotower_tf.tables import parquet_parts
 
 SCHEMA_VERSION = 3  # of `encoded/`: 2 files are named by keys of encoded tensors, 3 versions of the items
-NO_VALUE = -1
 _COPY_ROWS = 1 << 18
 
 

@@ -15,12 +15,13 @@ from twotower_tf.errors import ArtifactError
 from twotower_tf.features.array_writer import SCHEMA_VERSION
 from twotower_tf.features.catalogue_versions import Batch, Versions, load
 from twotower_tf.features.covered_places import covered
-from twotower_tf.features.inputs import IDS, history_target, values_keys
+from twotower_tf.features.inputs import history_target, list_histories
+from twotower_tf.features.layout import IDS, NO_VALUE, Layout
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.tables.timestamps import MICROSECONDS
 
-NO_VALUE = -1
 PART = 1 << 18  # rows that are read at once where all of them are
+
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class EncodedData:
         self._keys: dict[str, dict[str, np.ndarray]] = {}
         self._times: dict[str, np.ndarray] = {}
         self._sequences: dict[str, np.ndarray] = {}
-        self._histories = [_lookup(config, each) for each in config.user_features if isinstance(each, History)]
+        self._histories = [_lookup(config, each) for each in list_histories(config)]
         self.num_items = prepared.num_items
 
     def keys(self, split: str) -> dict[str, np.ndarray]:
@@ -222,6 +223,5 @@ class EncodedData:
 
 
 def _lookup(config: ExperimentConfig, history: History) -> _History:
-    target = history_target(config, history)
-    single = [each for each in config.item_features if each.type in ("Hash", "Cross", "Bucketized")]
-    return _History(values_keys(config, "user")[history.name], single.index(target), history.length)
+    column = Layout(config, "item").single.index(history_target(config, history))
+    return _History(Layout(config, "user").values[history.name], column, history.length)

@@ -1,4 +1,4 @@
-"""What is in the feature columns, and what hashing does to it: `prepared/columns.json`.
+"""What is in the feature columns, and what buckets does to it: `prepared/columns.json`.
 
 Values are counted on the training rows; a column of the catalogue has each of its items' values, weighted by the item's
 training rows. Counting happens in DuckDB, which spills; the distinct values then stream through the very columns that
@@ -22,9 +22,11 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 
 from twotower_tf import artifacts
-from twotower_tf.config import Bucketized, Cross, ExperimentConfig, Hash, Numeric, Tags, feature_columns, feature_name
-from twotower_tf.features import bucket_counts, tf_columns
-from twotower_tf.features.inputs import SideName, is_multivalued, side_features
+from twotower_tf.config import ExperimentConfig, feature_columns, feature_name
+from twotower_tf.config.features import BaseFeature, Input, SideName
+from twotower_tf.features import bucket_counts
+from twotower_tf.features.inputs import KINDS, side_features
+from twotower_tf.features.types import build_encoder
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.progress import Progress, silent
 from twotower_tf.sql import file_pattern, quote_identifier, quote_literal
@@ -65,7 +67,7 @@ def audit(
         "item": {},
     }
     run_dir = prepared.paths.root.parent
-    sources = [source for side in ("user", "item") for source in _sources(config, prepared, side)]
+    sources = [source for side in ("user", "item") for source in _list_columns(config, prepared, side)]
     with artifacts.scratch_directory(run_dir / "columns") as work:
         reach = [work, prepared.paths.root]
         for done, source in enumerate(sources):
@@ -73,7 +75,7 @@ def audit(
             with open_engine(work / "engine", memory_limit, threads, directories=reach, ordered=False) as connection:
                 found, top = _count(connection, source, work / "values.parquet")
             # DuckDB has given its memory back before the buckets take theirs
-            found["features"] = _hash(source, config, prepared, work / "values.parquet", found, top)
+            found["features"] = _measure_features(source, config, prepared, work / "values.parquet", found, top)
             document[source.side][source.name] = found
     progress("columns", len(sources), len(sources))
     artifacts.write_json(prepared.paths.columns, document)
@@ -81,7 +83,7 @@ def audit(
 
 
 @dataclass(frozen=True)
-class Source:
+class AuditedColumn:
     """A column, or the combination of columns that a cross hashes.
 
     Attributes:
@@ -97,21 +99,26 @@ class Source:
     name: str
     columns: tuple[str, ...]
     relation: str
-    features: tuple[Any, ...]
+    features: tuple[BaseFeature, ...]
     separator: str = ""
 
 
-def _sources(config: ExperimentConfig, prepared: Prepared, side: SideName) -> Iterator[Source]:
-    """The columns and crosses of a side; what is made of the event's time or of other events is none."""
-    features = side_features(config, side)
-    plain = [each for each in features if isinstance(each, Hash | Tags | Numeric | Bucketized)]
-    crosses = [each for each in features if isinstance(each, Cross)]
+def _list_columns(config: ExperimentConfig, prepared: Prepared, side: SideName) -> Iterator[AuditedColumn]:
+    """Lists the columns and combinations of a side; what is made of the event's time or of other events is left out."""
+    features = [
+        each
+        for each in side_features(config, side)
+        if feature_columns(each) and all(source.kind != "time" for source in each.inputs())
+    ]
+    plain = [each for each in features if len(feature_columns(each)) == 1]
+    crosses = [each for each in features if len(feature_columns(each)) > 1]
     for column in dict.fromkeys(name for each in (*plain, *crosses) for name in feature_columns(each)):
-        readers = tuple(each for each in plain if each.column == column)
-        separator = next((each.separator for each in readers if isinstance(each, Tags)), "")
-        yield Source(side, column, (column,), _relation(prepared, side, (column,)), readers, separator)
+        readers = tuple(each for each in plain if feature_columns(each) == (column,))
+        separator = next((source.separator for each in readers for source in each.inputs() if source.separator), "")
+        yield AuditedColumn(side, column, (column,), _relation(prepared, side, (column,)), readers, separator)
     for cross in crosses:
-        yield Source(side, feature_name(cross), cross.columns, _relation(prepared, side, cross.columns), (cross,))
+        columns = feature_columns(cross)
+        yield AuditedColumn(side, feature_name(cross), columns, _relation(prepared, side, columns), (cross,))
 
 
 def _relation(prepared: Prepared, side: SideName, names: Sequence[str]) -> str:
@@ -134,7 +141,7 @@ def _relation(prepared: Prepared, side: SideName, names: Sequence[str]) -> str:
     return f"SELECT {selected}, coalesce(w.n, 0) AS n FROM {items} AS i LEFT JOIN {weights} AS w ON w.item_row = i.row"
 
 
-def _count(connection: duckdb.DuckDBPyConnection, source: Source, path: Path) -> tuple[dict[str, Any], pa.Table]:
+def _count(connection: duckdb.DuckDBPyConnection, source: AuditedColumn, path: Path) -> tuple[dict[str, Any], pa.Table]:
     """Writes the distinct values and their rows to `path`; what is known of them, and the most frequent 1 %."""
     names = [f"v{position}" for position in range(len(source.columns))]
     present = " AND ".join(f"{name} IS NOT NULL" for name in names)
@@ -171,20 +178,25 @@ def _count(connection: duckdb.DuckDBPyConnection, source: Source, path: Path) ->
     return found, _most_frequent(connection, counted, names, per_value, how_many)
 
 
-def _hash(
-    source: Source, config: ExperimentConfig, prepared: Prepared, path: Path, counted: Mapping[str, Any], top: pa.Table
+def _measure_features(
+    source: AuditedColumn,
+    config: ExperimentConfig,
+    prepared: Prepared,
+    path: Path,
+    counted: Mapping[str, Any],
+    top: pa.Table,
 ) -> dict[str, Any]:
     """What each categorical feature makes of the values."""
     statistics = prepared.statistics[source.side]
     found: dict[str, Any] = {}
     for feature in source.features:
-        if isinstance(feature, Numeric):
+        if feature.numeric:
             continue
-        hashing = Hashing(config, feature, statistics)
-        if isinstance(feature, Bucketized):
-            found[feature_name(feature)] = _bucketized(hashing, path)
+        buckets = BucketFunction(config, feature, statistics)
+        if feature.kind == "number":
+            found[feature_name(feature)] = _count_rows(buckets, path)
         else:
-            found[feature_name(feature)] = _hashed(hashing, path, counted["values"]["distinct"], top)
+            found[feature_name(feature)] = _count_sharing(buckets, path, counted["values"]["distinct"], top)
     return found
 
 
@@ -222,58 +234,61 @@ def _most_frequent(
     ).to_arrow_table()
 
 
-class Hashing:
+class BucketFunction:
     """A categorical feature's buckets for columns of values, as training computes them."""
 
-    def __init__(self, config: ExperimentConfig, feature: Any, statistics: Mapping[str, Any]) -> None:
+    def __init__(self, config: ExperimentConfig, feature: BaseFeature, statistics: Mapping[str, Any]) -> None:
         self.feature = feature
-        self._number = isinstance(feature, Bucketized)
-        column = tf_columns.categorical(feature, statistics, config)
-        names = feature_columns(feature)
-        multivalued = is_multivalued(feature)
-        shape = [None, 1] if multivalued else [None]
-        dtype = tf.float32 if self._number else tf.string
+        encoder = build_encoder(feature, statistics, config)
+        self._inputs = feature.inputs()
+        names = [each.name for each in self._inputs]
 
         def ids(*parts: tf.Tensor) -> tf.Tensor:
-            return tf_columns.bucket_ids(feature, column, dict(zip(names, parts, strict=True)))[:, 0]
+            return encoder.encode(dict(zip(names, parts, strict=True)))[:, 0]
 
-        signature = [tf.TensorSpec(shape, dtype)] * len(names)
+        signature = [
+            tf.TensorSpec([None, 1] if each.kind == "texts" else [None], KINDS[each.kind].dtype)
+            for each in self._inputs
+        ]
         self._ids = tf.function(ids, input_signature=signature, autograph=False).get_concrete_function()
-        self._shape = (-1, 1) if multivalued else (-1,)
 
     def __call__(self, parts: Sequence[pa.ChunkedArray | pa.Array]) -> npt.NDArray[np.int32]:
-        """`[n]` bucket ids of `[n]` values, one column per part of a cross."""
-        ids: npt.NDArray[np.int32] = self._ids(*(self._raw(part) for part in parts)).numpy()
+        """Returns `[n]` bucket ids of `[n]` values, one column per source column of the feature."""
+        raw = [_to_tensor(each, part) for each, part in zip(self._inputs, parts, strict=True)]
+        ids: npt.NDArray[np.int32] = self._ids(*raw).numpy()
         return ids
 
-    def _raw(self, part: pa.ChunkedArray | pa.Array) -> Any:
-        if self._number:
-            return tf.constant(part.to_numpy(zero_copy_only=False).astype(np.float32))
-        return tf.constant(pc.cast(part, pa.binary()).to_numpy(zero_copy_only=False).reshape(self._shape))
+
+def _to_tensor(spec: Input, part: pa.ChunkedArray | pa.Array) -> tf.Tensor:
+    """Single values as an input: a text of several is split already."""
+    if spec.kind == "number":
+        return tf.constant(part.to_numpy(zero_copy_only=False).astype(np.float32))
+    values = pc.cast(part, pa.binary()).to_numpy(zero_copy_only=False)
+    return tf.constant(values.reshape(-1, 1) if spec.kind == "texts" else values)
 
 
-def _batches(path: Path, hashing: Hashing) -> Iterator[tuple[npt.NDArray[np.int32], Counts]]:
+def _batches(path: Path, buckets: BucketFunction) -> Iterator[tuple[npt.NDArray[np.int32], Counts]]:
     """Bucket ids and row counts of the distinct values, batch by batch."""
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(_BATCH):
             if batch.num_rows:
-                yield hashing(batch.columns[:-1]), batch.columns[-1].to_numpy(zero_copy_only=False)
+                yield buckets(batch.columns[:-1]), batch.columns[-1].to_numpy(zero_copy_only=False)
 
 
-def _hashed(hashing: Hashing, path: Path, distinct: int, top: pa.Table) -> dict[str, Any]:
+def _count_sharing(buckets: BucketFunction, path: Path, distinct: int, top: pa.Table) -> dict[str, Any]:
     """Expected and measured sharing of a hashed feature."""
-    size = hashing.feature.buckets
+    size = buckets.feature.table_rows()
     occupied = np.zeros(size, np.uint8)  # 0, 1, or 2 and more
-    for ids, _ in _batches(path, hashing):
+    for ids, _ in _batches(path, buckets):
         found, times = np.unique(ids, return_counts=True)
         occupied[found] = np.minimum(occupied[found] + np.minimum(times, 2), 2)
     alone = int(np.count_nonzero(occupied == 1))
     of_top = (
-        hashing([top.column(position) for position in range(top.num_columns)]) if top.num_rows else np.empty(0, int)
+        buckets([top.column(position) for position in range(top.num_columns)]) if top.num_rows else np.empty(0, int)
     )
     alone_among = int(np.count_nonzero(np.unique(of_top, return_counts=True)[1] == 1))
     return {
-        "type": hashing.feature.type,
+        "type": buckets.feature.type,
         "buckets": size,
         "buckets_used": int(np.count_nonzero(occupied)),
         "suggested_buckets": bucket_counts.suggested(distinct),
@@ -291,18 +306,18 @@ def _hashed(hashing: Hashing, path: Path, distinct: int, top: pa.Table) -> dict[
     }
 
 
-def _bucketized(hashing: Hashing, path: Path) -> dict[str, Any]:
+def _count_rows(buckets: BucketFunction, path: Path) -> dict[str, Any]:
     """How the rows lie in the buckets of a number."""
     rows = np.zeros(0, np.int64)
-    for ids, counts in _batches(path, hashing):
+    for ids, counts in _batches(path, buckets):
         here = np.bincount(ids, weights=counts, minlength=len(rows)).astype(np.int64)
         here[: len(rows)] += rows
         rows = here
     levels = np.sort(rows[rows > 0])[::-1]
     total = int(rows.sum())
     return {
-        "type": hashing.feature.type,
-        "buckets": hashing.feature.buckets,
+        "type": buckets.feature.type,
+        "buckets": buckets.feature.table_rows(),
         "buckets_used": len(levels),
         "row_shares": [_share(int(count), total) for count in rows],
         "buckets_covering": {str(share): covering(levels, np.ones_like(levels), share) for share in COVERED},

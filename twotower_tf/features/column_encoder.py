@@ -1,4 +1,4 @@
-"""`Side.encode` for Arrow columns: each distinct value, or combination of a cross, is encoded once.
+"""`TowerEncoder.encode` for Arrow columns: each distinct value, or combination of a cross, is encoded once.
 
 A value's encoding depends on the value alone, so the rows' encodings are taken from those of the distinct values; a
 column of a million rows and a thousand values costs a thousand hashes. Combinations are the ones that occur: the
@@ -16,13 +16,15 @@ import pyarrow.compute as pc
 import tensorflow as tf
 
 from twotower_tf.config import ExperimentConfig, feature_columns, feature_name
-from twotower_tf.features.inputs import IDS, NUMERIC, Input, SideName, pad, split_texts
-from twotower_tf.features.tower_encoder import Side
+from twotower_tf.config.features import BaseFeature, SideName
+from twotower_tf.features.inputs import arrow_to_array
+from twotower_tf.features.layout import IDS, NUMERIC
+from twotower_tf.features.tower_encoder import TowerEncoder
 
 Columns = Mapping[str, pa.Array | pa.ChunkedArray]
 
 
-class Encoder:
+class ColumnEncoder:
     """One side's features, histories excepted: those are looked up from the catalogue when batches are built.
 
     Attributes:
@@ -31,11 +33,11 @@ class Encoder:
     """
 
     def __init__(self, config: ExperimentConfig, statistics: Mapping[str, Any], side: SideName) -> None:
-        self._side = Side(config, statistics, side)
-        self.inputs = {each.name: each for each in self._side.inputs if not each.keep_last}
-        layout = self._side.layout
-        multivalued = [each for each in layout.multivalued if each.type != "History"]
-        self.groups: dict[str, list[Any]] = {IDS: layout.single, NUMERIC: layout.numeric}
+        self._tower = TowerEncoder(config, statistics, side)
+        self.inputs = {each.name: each for each in self._tower.inputs if not each.keep_last}
+        layout = self._tower.layout
+        multivalued = [each for each in layout.multivalued if feature_columns(each)]
+        self.groups: dict[str, list[BaseFeature]] = {IDS: layout.single, NUMERIC: layout.numeric}
         self.groups |= {layout.values[feature_name(each)]: [each] for each in multivalued}
         self.groups = {name: features for name, features in self.groups.items() if features}
         self.names = list(self.groups)
@@ -43,11 +45,11 @@ class Encoder:
             feature_name(each): self._function(each) for features in self.groups.values() for each in features
         }
 
-    def _function(self, feature: Any) -> Any:
+    def _function(self, feature: BaseFeature) -> Any:
         def encode(raw: dict[str, tf.Tensor]) -> tf.Tensor:
-            return self._side.encode_feature(feature, raw)
+            return self._tower.encode_feature(feature, raw)
 
-        specs = self._side.signature()
+        specs = self._tower.signature()
         wanted = {column: specs[column] for column in feature_columns(feature)}
         return tf.function(encode, input_signature=[wanted], autograph=False).get_concrete_function()
 
@@ -74,10 +76,10 @@ class Encoder:
             for name, features in self.groups.items()
         }
 
-    def _feature(self, feature: Any, columns: Columns) -> np.ndarray:
+    def _feature(self, feature: BaseFeature, columns: Columns) -> np.ndarray:
         names = feature_columns(feature)
         inputs = [self.inputs[name] for name in names]
-        if inputs[0].kind == "number":
+        if len(inputs) == 1 and inputs[0].kind == "number":  # most values differ
             return self._run(feature, {names[0]: arrow_to_array(inputs[0], columns[names[0]])})
         coded = [code(columns[name]) for name in names]
         codes, chosen = combinations([each[0] for each in coded], [len(each[1]) for each in coded])
@@ -88,7 +90,7 @@ class Encoder:
         rows: np.ndarray = self._run(feature, raw)[codes]
         return rows
 
-    def _run(self, feature: Any, raw: dict[str, Any]) -> np.ndarray:
+    def _run(self, feature: BaseFeature, raw: dict[str, Any]) -> np.ndarray:
         encoded: np.ndarray = self._functions[feature_name(feature)](
             {name: tf.constant(value) for name, value in raw.items()}
         ).numpy()
@@ -126,21 +128,3 @@ def combinations(codes: Sequence[np.ndarray], sizes: Sequence[int]) -> tuple[np.
     example = np.empty(size, np.int64)
     example[joint] = np.arange(len(joint))
     return joint, [each[example] for each in codes]
-
-
-def arrow_to_array(spec: Input, column: pa.Array) -> Any:
-    """An Arrow column as the raw NumPy array of an input; null is no value."""
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    if spec.kind == "number":
-        return pc.fill_null(column.cast(pa.float64()), float("nan")).to_numpy(zero_copy_only=False).astype(np.float32)
-    if spec.kind == "time":
-        return pc.fill_null(column.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
-    if spec.kind == "text":
-        return pc.fill_null(column.cast(pa.binary()), b"").to_numpy(zero_copy_only=False)
-    coded = column.dictionary_encode()
-    texts = [
-        [part.encode() for part in split_texts(text or "", spec.separator)] for text in coded.dictionary.to_pylist()
-    ]
-    distinct = pad([*texts, []], spec)  # the last row, of no value, answers for nulls
-    return distinct[pc.fill_null(coded.indices, len(texts)).to_numpy(zero_copy_only=False)]

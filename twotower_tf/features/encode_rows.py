@@ -1,8 +1,8 @@
-"""Prepared raw rows to encoded arrays, in bulk: what the training loop reads.
+"""Encodes the prepared rows into the arrays that training reads.
 
-The encoding is `Side.encode`, the very operations of the exported towers. Arrays are plain `.npy` files that several
-workers can map and read by row ranges. Parts are encoded side by side and written in order; memory is that of a few
-parts, whatever the log's length.
+The encoding is `TowerEncoder.encode`, the same operations as in the exported towers. Arrays are plain `.npy` files that
+several workers can map and read by row ranges. Parts are encoded in parallel and written in order; memory is that of a
+few parts, whatever the log's length.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 from twotower_tf import artifacts, resources
 from twotower_tf import config as configuration
 from twotower_tf.artifacts import SPLITS
-from twotower_tf.config import ExperimentConfig
+from twotower_tf.config import ExperimentConfig, feature_columns
 from twotower_tf.features.array_writer import SCHEMA_VERSION, ArrayWriter
-from twotower_tf.features.column_encoder import Encoder, code
-from twotower_tf.features.inputs import values_keys
+from twotower_tf.features.column_encoder import ColumnEncoder, code
+from twotower_tf.features.layout import Layout
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.progress import Progress, silent
 from twotower_tf.threads import map_ahead
@@ -49,13 +49,13 @@ def encode(config: ExperimentConfig, prepared: Prepared, progress: Progress = si
     with artifacts.atomic_directory(root, replace=True) as staging:
         total = prepared.num_items + sum(prepared.num_rows(split) for split in SPLITS) + _version_rows(prepared)
         done = 0
-        for rows in _Run(config, prepared, staging, workers).steps():
+        for rows in _EncodingRun(config, prepared, staging, workers).steps():
             done += rows
             progress("encode", done, total)
         document = {
             "schema_version": SCHEMA_VERSION,
             "config_fingerprint": configuration.fingerprint(config, configuration.PREPARED),
-            "values": {"user": values_keys(config, "user"), "item": values_keys(config, "item")},
+            "values": {"user": Layout(config, "user").values, "item": Layout(config, "item").values},
         }
         artifacts.write_json(staging / "manifest.json", document)
 
@@ -64,14 +64,14 @@ def _version_rows(prepared: Prepared) -> int:
     return sum(pq.read_metadata(path).num_rows for path in prepared.version_parts())
 
 
-class _Run:
+class _EncodingRun:
     """One encoding of a preparation."""
 
     def __init__(self, config: ExperimentConfig, prepared: Prepared, staging: Path, workers: int) -> None:
         self._prepared = prepared
         self._staging = staging
         self._workers = workers
-        self._item, self._user = (Encoder(config, prepared.statistics, side) for side in ("item", "user"))
+        self._item, self._user = (ColumnEncoder(config, prepared.statistics, side) for side in ("item", "user"))
         self._varying = prepared.manifest["item_columns_as_of"]
         self._time = config.data.timestamp
         self._catalogue = prepared.items(list(self._item.inputs))
@@ -81,9 +81,9 @@ class _Run:
 
     def _mixed(self, name: str) -> bool:
         """Whether a column that does not vary stands in one feature with a column that does."""
-        features = [each for group in self._item.groups.values() for each in group if each.type == "Cross"]
+        features = [feature_columns(each) for group in self._item.groups.values() for each in group]
         return name not in self._varying and any(
-            name in each.columns and not set(each.columns).isdisjoint(self._varying) for each in features
+            name in columns and not set(columns).isdisjoint(self._varying) for columns in features
         )
 
     def steps(self) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""What a tower reads: one named input per source column, and JSON-like rows turned into such inputs.
+"""The inputs of a tower, one per source column, and the conversions of values by kind of input.
 
 This module imports no TensorFlow: clients that only build requests use it too.
 """
@@ -6,77 +6,32 @@ This module imports no TensorFlow: clients that only build requests use it too.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from twotower_tf.config import Bucketized as BucketizedFeature
-from twotower_tf.config import (
-    ExperimentConfig,
-    Hash,
-    History,
-    Hour,
-    Numeric,
-    Tags,
-    Weekday,
-    feature_columns,
-    feature_name,
-)
+from twotower_tf.config import ExperimentConfig, Hash, History
+from twotower_tf.config.features import BaseFeature, Input, Kind, SideName
 from twotower_tf.errors import DataError, unknown_name
 from twotower_tf.prepare.text_forms import apply_form
 from twotower_tf.tables.time_parser import SIGNATURE, TimeParser
 from twotower_tf.tables.values import as_text, is_missing
 
-SideName = Literal["user", "item"]
-Kind = Literal["text", "texts", "number", "time"]
-
-IDS, NUMERIC = "ids", "numeric"  # keys of the encoded tensors with a column per feature
 HISTORY_SEPARATOR = "|"  # of a history that is one text
 
 
-@dataclass(frozen=True)
-class Input:
-    """One input of a tower's signature.
-
-    Attributes:
-        name: the source column's name, or the history's.
-        kind: "text" is a `[batch]` string, "texts" a `[batch, length]` string padded on the right with "",
-            "number" a `[batch]` float32 where NaN is no value, "time" a `[batch]` int64 of epoch seconds, UTC,
-            where 0 is no value.
-        separator: of a "texts" input whose source is one text; "" where the source is a list.
-        max_length: of a "texts" input; what a history keeps is its end, what tags keep is their beginning.
-        keep_last: whether the end is kept.
-        form: how the log writes booleans and whole numbers, of `data.text_forms`; "" is as others do.
-    """
-
-    name: str
-    kind: Kind
-    separator: str = ""
-    max_length: int = 0
-    keep_last: bool = False
-    form: str = ""
-
-
-def side_features(config: ExperimentConfig, side: SideName) -> tuple[Any, ...]:
-    """The configured features of one tower."""
+def side_features(config: ExperimentConfig, side: SideName) -> tuple[BaseFeature, ...]:
+    """Returns the configured features of one tower."""
     return config.user_features if side == "user" else config.item_features
 
 
-def is_multivalued(feature: Any) -> bool:
-    """Whether a feature has several values per example."""
-    return isinstance(feature, Tags | History)
-
-
-def values_keys(config: ExperimentConfig, side: SideName) -> dict[str, str]:
-    """Names of the features with several values to the keys of their encoded tensors: `values0`, `values1`, ...
-
-    The keys are numbered in the order of the features and never contain a feature's name: they are names of files and
-    of a signature's arguments, and a feature may have any name.
-    """
-    multivalued = [feature_name(each) for each in side_features(config, side) if is_multivalued(each)]
-    return {name: f"values{number}" for number, name in enumerate(multivalued)}
+def list_histories(config: ExperimentConfig) -> list[History]:
+    """Lists the history features of the user tower."""
+    return [each for each in config.user_features if isinstance(each, History)]
 
 
 def client_inputs(config: ExperimentConfig, forms: Mapping[str, str]) -> tuple[Input, ...]:
@@ -85,20 +40,8 @@ def client_inputs(config: ExperimentConfig, forms: Mapping[str, str]) -> tuple[I
 
 
 def side_inputs(config: ExperimentConfig, side: SideName) -> tuple[Input, ...]:
-    """The inputs of one tower, in the order in which its features name them first."""
-    inputs: dict[str, Input] = {}
-    for feature in side_features(config, side):
-        if isinstance(feature, History):
-            inputs[feature.name] = Input(feature.name, "texts", "", feature.length, keep_last=True)
-        elif isinstance(feature, Tags):
-            inputs[feature.column] = Input(feature.column, "texts", feature.separator, feature.max_length)
-        elif isinstance(feature, Hour | Weekday):
-            inputs[feature.column] = Input(feature.column, "time")
-        elif isinstance(feature, Numeric | BucketizedFeature):
-            inputs[feature.column] = Input(feature.column, "number")
-        else:
-            inputs.update({column: Input(column, "text") for column in feature_columns(feature)})
-    return tuple(inputs.values())
+    """Returns the inputs of one tower, in the order in which its features name them first."""
+    return tuple({each.name: each for feature in side_features(config, side) for each in feature.inputs()}.values())
 
 
 def split_texts(text: str, separator: str) -> list[str]:
@@ -131,21 +74,13 @@ def rows_to_arrays(
         for name in row:
             if name not in known:
                 raise DataError(f"row {position}: {unknown_name('feature', name, known)} (features: {_listing(known)})")
-    return {each.name: _column(each, [row.get(each.name) for row in rows], times) for each in inputs}
+    return {
+        each.name: KINDS[each.kind].from_values(each, [row.get(each.name) for row in rows], times) for each in inputs
+    }
 
 
 def _listing(names: set[str]) -> str:
     return ", ".join(sorted(names))
-
-
-def _column(spec: Input, values: list[Any], times: TimeParser) -> np.ndarray:
-    if spec.kind == "number":
-        return np.array([_number(spec, value) for value in values], np.float32)
-    if spec.kind == "time":
-        return _times(spec, values, times)
-    if spec.kind == "text":
-        return objects([_text(spec, value) for value in values])
-    return pad([_texts(spec, value) for value in values], spec)
 
 
 def pad(texts: Sequence[Sequence[bytes]], spec: Input) -> np.ndarray:
@@ -222,3 +157,95 @@ def history_target(config: ExperimentConfig, history: History) -> Hash:
     """The item feature whose values a history lists."""
     target = next(f for f in config.item_features if isinstance(f, Hash) and (f.name or f.column) == history.of)
     return target
+
+
+@dataclass(frozen=True)
+class InputKind:
+    """Everything that depends on the kind of an input, apart from TensorFlow operations.
+
+    Attributes:
+        dtype: of the tensor, by TensorFlow's name.
+        rank: of the tensor.
+        arrow: type of a column of such values in tables; null is no value.
+        from_values: turns values of JSON-like rows into the raw array.
+        from_arrow: turns a column of a table into the raw array.
+        to_arrow: turns the raw array into a column of a table.
+        to_value: turns one row of the raw array into a JSON-like value; None is no value.
+    """
+
+    dtype: str
+    rank: int
+    arrow: pa.DataType
+    from_values: Callable[[Input, list[Any], TimeParser], np.ndarray]
+    from_arrow: Callable[[Input, pa.Array], np.ndarray]
+    to_arrow: Callable[[Input, np.ndarray], pa.Array]
+    to_value: Callable[[Any], Any]
+
+
+def arrow_to_array(spec: Input, column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Turns an Arrow column into the raw NumPy array of an input; null is no value."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    return KINDS[spec.kind].from_arrow(spec, column)
+
+
+def _filled(column: pa.Array, kind: pa.DataType, null: Any) -> np.ndarray:
+    array: np.ndarray = pc.fill_null(column.cast(kind), null).to_numpy(zero_copy_only=False)
+    return array
+
+
+def _arrow_to_texts(spec: Input, column: pa.Array) -> np.ndarray:
+    coded = column.dictionary_encode()
+    texts = [
+        [part.encode() for part in split_texts(text or "", spec.separator)] for text in coded.dictionary.to_pylist()
+    ]
+    distinct: np.ndarray = pad([*texts, []], spec)  # the last row, of no value, stands for nulls
+    rows: np.ndarray = distinct[_filled(coded.indices, coded.indices.type, len(texts))]
+    return rows
+
+
+def _texts_to_arrow(spec: Input, array: np.ndarray) -> pa.Array:
+    lists = [[text.decode() for text in row if text] for row in array]
+    if spec.keep_last:
+        return pa.array(lists, pa.list_(pa.string()))
+    return pa.array([spec.separator.join(row) for row in lists], pa.string())
+
+
+KINDS: dict[Kind, InputKind] = {
+    "text": InputKind(
+        "string",
+        1,
+        pa.string(),
+        from_values=lambda spec, values, times: objects([_text(spec, value) for value in values]),
+        from_arrow=lambda spec, column: _filled(column, pa.binary(), b""),
+        to_arrow=lambda spec, array: pa.array([text.decode() for text in array], pa.string()),
+        to_value=lambda value: value.decode() or None,
+    ),
+    "texts": InputKind(
+        "string",
+        2,
+        pa.string(),
+        from_values=lambda spec, values, times: pad([_texts(spec, value) for value in values], spec),
+        from_arrow=_arrow_to_texts,
+        to_arrow=_texts_to_arrow,
+        to_value=lambda value: [text.decode() for text in value if text] or None,
+    ),
+    "number": InputKind(
+        "float32",
+        1,
+        pa.float64(),
+        from_values=lambda spec, values, times: np.array([_number(spec, value) for value in values], np.float32),
+        from_arrow=lambda spec, column: _filled(column, pa.float64(), float("nan")).astype(np.float32),
+        to_arrow=lambda spec, array: pa.array(array.astype(np.float64)),
+        to_value=lambda value: float(value) if np.isfinite(value) else None,
+    ),
+    "time": InputKind(
+        "int64",
+        1,
+        pa.int64(),
+        from_values=_times,
+        from_arrow=lambda spec, column: _filled(column, pa.int64(), 0),
+        to_arrow=lambda spec, array: pa.array(array),
+        to_value=lambda value: int(value) or None,
+    ),
+}

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import tensorflow as tf
 import tf_keras as keras
 
-from twotower_tf.config import ExperimentConfig, History, Numeric, feature_name
-from twotower_tf.features import tf_columns
-from twotower_tf.features.inputs import SideName, side_features
+from twotower_tf.config import ExperimentConfig, History, feature_name
+from twotower_tf.config.features import BaseFeature, SideName
+from twotower_tf.features.inputs import side_features
 
 _DRAWN_AT_ONCE = 1 << 20  # random numbers, 4 MB: they stay in a core's cache until they are written
 _LEVELS = 1 << 16  # different values an initial number can take: four of them cost one 64-bit random number
@@ -45,11 +45,12 @@ def plan(config: ExperimentConfig) -> dict[Key, Placement]:
     Tables used by the user tower alone, the item tower alone and by both are apart, so that an exported tower holds
     no row that it cannot read.
     """
-    features: dict[Key, Any] = {
+    sides_known: tuple[SideName, ...] = ("item", "user")
+    features: dict[Key, BaseFeature] = {
         (side, feature_name(each)): each
-        for side in ("item", "user")
+        for side in sides_known
         for each in side_features(config, side)
-        if not isinstance(each, Numeric)
+        if not each.numeric
     }
     roots = {key: _root(key, each, features) for key, each in features.items()}
     sides: dict[Key, set[str]] = {}
@@ -61,13 +62,13 @@ def plan(config: ExperimentConfig) -> dict[Key, Placement]:
         each = features[root]
         dim = each.embedding_dim or config.model.embedding_dim
         table = f"{'shared' if len(users) > 1 else root[0]}_embedding_{dim}"
-        buckets = tf_columns.table_buckets(each, config)
+        buckets = each.table_rows()
         placed[root] = Placement(table, filled.get(table, 0), buckets, dim)
         filled[table] = filled.get(table, 0) + buckets
     return {key: placed[root] for key, root in roots.items()}
 
 
-def _root(key: Key, feature: Any, features: Mapping[Key, Any]) -> Key:
+def _root(key: Key, feature: BaseFeature, features: Mapping[Key, BaseFeature]) -> Key:
     """The feature whose table this one uses: itself, or the one it shares with."""
     if isinstance(feature, History):
         return _root(("item", feature.of), features["item", feature.of], features)

@@ -9,9 +9,10 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from twotower_tf.config import ExperimentConfig, History, feature_name
-from twotower_tf.features.inputs import IDS, NUMERIC, SideName
-from twotower_tf.features.tower_encoder import Layout
+from twotower_tf.config import ExperimentConfig, feature_name
+from twotower_tf.config.features import SideName
+from twotower_tf.features.layout import IDS, NUMERIC, Layout
+from twotower_tf.features.tower_encoder import tensor_specs
 from twotower_tf.model import history
 from twotower_tf.model.embeddings import EmbeddingTable, Key, Placement
 
@@ -96,7 +97,7 @@ def input_name(side: SideName, key: str) -> str:
 def inputs(config: ExperimentConfig, side: SideName) -> dict[str, keras.KerasTensor]:
     """Keras inputs of one tower, by key of the encoded tensor."""
     layout = Layout(config, side)
-    return {key: keras.Input(type_spec=spec, name=input_name(side, key)) for key, spec in layout.tensor_specs().items()}
+    return {key: keras.Input(type_spec=spec, name=input_name(side, key)) for key, spec in tensor_specs(layout).items()}
 
 
 def tower(
@@ -147,8 +148,9 @@ def _embedded(
     for number, each in enumerate(layout.multivalued):
         name = feature_name(each)
         place, ids = placed[side, name], encoded[layout.values[name]]
-        encoder = each.encoder if isinstance(each, History) else history.MEAN
-        parts.append(history.encode(encoder, tables[place.table], ids, place.offset, f"{side}_history_{number}"))
+        parts.append(
+            history.encode(each.sequence_encoder(), tables[place.table], ids, place.offset, f"{side}_history_{number}")
+        )
     for column, each in enumerate(layout.numeric):
         value = encoded[NUMERIC][:, column : column + 1]
         if each.embedding_dim:

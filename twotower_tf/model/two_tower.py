@@ -8,8 +8,8 @@ import tensorflow as tf
 import tf_keras as keras
 
 from twotower_tf.config import ExperimentConfig
-from twotower_tf.features.inputs import SideName
-from twotower_tf.features.tower_encoder import Layout
+from twotower_tf.config.features import SideName
+from twotower_tf.features.layout import Layout
 from twotower_tf.model import embeddings, towers
 from twotower_tf.model.losses import candidates, registry
 
@@ -77,4 +77,4 @@ def tower(model: keras.Model, side: SideName) -> keras.Model:
 
 def batch_names(config: ExperimentConfig, side: SideName) -> dict[str, str]:
     """Key of the encoded tensor to name of the model's input."""
-    return {key: towers.input_name(side, key) for key in Layout(config, side).names()}
+    return {key: towers.input_name(side, key) for key in Layout(config, side).keys()}

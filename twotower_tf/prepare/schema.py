@@ -13,17 +13,10 @@ import duckdb
 
 from twotower_tf import sql
 from twotower_tf.config import (
-    Bucketized,
     DataConfig,
     DateSplit,
     ExperimentConfig,
     GivenSplit,
-    History,
-    Hour,
-    Numeric,
-    Tags,
-    Weekday,
-    feature_columns,
 )
 from twotower_tf.errors import DataError, unknown_name
 from twotower_tf.prepare import date_split
@@ -63,12 +56,10 @@ def list_feature_columns(config: ExperimentConfig, side: Side) -> list[FeatureCo
     """Lists the source columns of a side's features, in the order of the configuration, without the event's time."""
     found: dict[str, FeatureColumn] = {}
     for feature in config.user_features if side == "user" else config.item_features:
-        if isinstance(feature, Hour | Weekday | History):
-            continue
-        kind: Literal["text", "number"] = "number" if isinstance(feature, Numeric | Bucketized) else "text"
-        separator = feature.separator if isinstance(feature, Tags) else "|"
-        for column in feature_columns(feature):
-            found.setdefault(column, FeatureColumn(column, kind, separator))
+        for each in feature.inputs():
+            if each.kind != "time" and not each.keep_last:  # histories are made of other events
+                kind: Literal["text", "number"] = "number" if each.kind == "number" else "text"
+                found.setdefault(each.name, FeatureColumn(each.name, kind, each.separator or "|"))
     return list(found.values())
 
 

@@ -14,7 +14,7 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
-from twotower_tf.config import Bucketized, ExperimentConfig, Numeric, feature_name
+from twotower_tf.config import ExperimentConfig, feature_columns, feature_name
 from twotower_tf.prepare.schema import SIDES
 from twotower_tf.tables import parquet_parts
 
@@ -37,10 +37,11 @@ def compute_statistics(
     document: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "user": {}, "item": {}}
     for side in SIDES:
         for feature in config.user_features if side == "user" else config.item_features:
-            if not isinstance(feature, Numeric | Bucketized):
+            wanted = feature.statistics
+            if not wanted:
                 continue
-            rows, value = relation(side, feature.column)
-            kind = "DOUBLE" if isinstance(feature, Numeric) else "FLOAT"
+            rows, value = relation(side, feature_columns(feature)[0])
+            kind = "FLOAT" if wanted == "boundaries" else "DOUBLE"
             query = (
                 f"SELECT CAST(value AS DOUBLE), CAST(count(*) AS DOUBLE) FROM (SELECT CAST({value} AS {kind}) AS value "
                 f"FROM {rows}) WHERE isfinite(value) GROUP BY value ORDER BY value"
@@ -51,9 +52,9 @@ def compute_statistics(
                     yield table.column(0).to_numpy(), table.column(1).to_numpy()
 
             found = (
-                compute_moments(counts, log=feature.transform == "log1p")
-                if isinstance(feature, Numeric)
-                else {"boundaries": compute_boundaries(counts, feature.buckets)}
+                {"boundaries": compute_boundaries(counts, feature.table_rows())}
+                if wanted == "boundaries"
+                else compute_moments(counts, log=wanted == "log_moments")
             )
             document[side][feature_name(feature)] = found
     return document

@@ -11,7 +11,7 @@ import re
 
 import duckdb
 
-from twotower_tf.config import Cross, ExperimentConfig, Hash, History, feature_columns, feature_name
+from twotower_tf.config import ExperimentConfig, History, feature_columns, feature_name
 from twotower_tf.prepare.schema import Inputs
 from twotower_tf.sql import quote_literal
 from twotower_tf.tables.duckdb_engine import fetch_row
@@ -49,9 +49,8 @@ def find_text_forms(connection: duckdb.DuckDBPyConnection, config: ExperimentCon
     """
     wanted: dict[str, tuple[Table | None, str]] = {}
     for feature in config.user_features:
-        if isinstance(feature, Hash | Cross):
-            wanted |= {column: (inputs.users, column) for column in feature_columns(feature)}
-        elif isinstance(feature, History):
+        wanted |= {each.name: (inputs.users, each.name) for each in feature.inputs() if each.kind == "text"}
+        if isinstance(feature, History):
             target = next(each for each in config.item_features if feature_name(each) == feature.of)
             wanted[feature.name] = (inputs.items, feature_columns(target)[0])
     found = {}

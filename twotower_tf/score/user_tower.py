@@ -15,10 +15,10 @@ from twotower_tf.bundle.bundle import Bundle
 from twotower_tf.config import History
 from twotower_tf.errors import ArtifactError
 from twotower_tf.features.argument_names import argument_names
-from twotower_tf.features.column_encoder import Encoder, code
-from twotower_tf.features.inputs import rows_to_arrays, side_inputs
-from twotower_tf.features.tf_columns import NO_VALUE
-from twotower_tf.features.tower_encoder import FROM_ENCODED, Side
+from twotower_tf.features.column_encoder import ColumnEncoder, code
+from twotower_tf.features.inputs import KINDS, list_histories, rows_to_arrays, side_inputs
+from twotower_tf.features.layout import NO_VALUE
+from twotower_tf.features.tower_encoder import FROM_ENCODED, TowerEncoder
 
 STEP = 4096  # rows of one call; where a unit's calls begin never changes, so neither does the last bit of a vector
 
@@ -44,9 +44,9 @@ class UserTower:
                 "exported it; export the run again"
             )
         self._tower = self._model.signatures[FROM_ENCODED]
-        self._side = Side(config, bundle.statistics, "user")
-        self._encoder = Encoder(config, bundle.statistics, "user")
-        self._histories = [each for each in config.user_features if isinstance(each, History)]
+        self._side = TowerEncoder(config, bundle.statistics, "user")
+        self._encoder = ColumnEncoder(config, bundle.statistics, "user")
+        self._histories = list_histories(config)
         self._dim = int(bundle.manifest["vector_dim"])
         self._hash = {each.name: self._history_function(each) for each in self._histories}
         self._check(bundle)
@@ -71,9 +71,8 @@ class UserTower:
         return vectors
 
     def _encode(self, columns: Mapping[str, pa.Array], rows: int) -> dict[str, Any]:
-        none = {"text": pa.string(), "texts": pa.string(), "number": pa.float64(), "time": pa.int64()}
         plain = {
-            name: columns[name] if name in columns else pa.nulls(rows, none[each.kind])
+            name: columns[name] if name in columns else pa.nulls(rows, KINDS[each.kind].arrow)
             for name, each in self._encoder.inputs.items()
         }
         encoded = dict(self._encoder.encode(plain))
@@ -122,22 +121,10 @@ class UserTower:
                 f"{bundle.path}: the user tower answers as version {', '.join(map(str, sorted(versions)))}, "
                 f"the manifest is of {bundle.version}; export again"
             )
-        columns = {each.name: _column(each.kind, each.keep_last, each.separator, arrays[each.name]) for each in inputs}
+        columns = {each.name: KINDS[each.kind].to_arrow(each, arrays[each.name]) for each in inputs}
         apart = np.abs(self.vectors(columns, len(people)) - answer["user_vector"].numpy()).max()
         if not apart <= 1e-5:  # float32 sums in another order
             raise ArtifactError(
                 f"{bundle.path}: values encoded in bulk give vectors {apart:.3g} away from those of the user tower; "
                 "export again with this version of twotower_tf"
             )
-
-
-def _column(kind: str, history: bool, separator: str, array: npt.NDArray[Any]) -> pa.Array:
-    """A raw input of the signature as the column of a table."""
-    if kind == "number":
-        return pa.array(array.astype(np.float64))
-    if kind == "time":
-        return pa.array(array)
-    if kind == "text":
-        return pa.array([text.decode() for text in array], pa.string())
-    lists = [[text.decode() for text in row if text] for row in array]
-    return pa.array(lists, pa.list_(pa.string())) if history else pa.array([separator.join(row) for row in lists])

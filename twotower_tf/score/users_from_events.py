@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 from twotower_tf import artifacts
 from twotower_tf import config as configuration
 from twotower_tf.artifacts import RunPaths
-from twotower_tf.config import ExperimentConfig, History
+from twotower_tf.config import ExperimentConfig
 from twotower_tf.errors import ArtifactError
-from twotower_tf.features.inputs import history_target
+from twotower_tf.features.inputs import history_target, list_histories
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.score import user_columns
 from twotower_tf.score.job import SEEN
@@ -120,12 +120,11 @@ def _lists(
 ) -> Iterator[tuple[str, pa.Array]]:
     """The columns of lists: histories, and what a user has had."""
     ends = np.cumsum(counts)
-    for each in config.user_features:
-        if isinstance(each, History):
-            values = prepared.items([history_target(config, each).column]).column(0)
-            kept = np.minimum(counts, each.length)
-            late = np.arange(len(items)) >= np.repeat(ends - kept, counts)
-            yield each.name, _list(pc.take(values, pa.array(items[late])).cast(pa.string()), kept)
+    for each in list_histories(config):
+        values = prepared.items([history_target(config, each).column]).column(0)
+        kept = np.minimum(counts, each.length)
+        late = np.arange(len(items)) >= np.repeat(ends - kept, counts)
+        yield each.name, _list(pc.take(values, pa.array(items[late])).cast(pa.string()), kept)
     if index_rows is not None:
         yield SEEN, _list(pa.array(index_rows[items]), counts)
 

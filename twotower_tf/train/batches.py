@@ -16,7 +16,7 @@ import tensorflow as tf
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.errors import ConfigError
 from twotower_tf.features.arrays import EncodedData
-from twotower_tf.features.inputs import IDS, NUMERIC
+from twotower_tf.features.layout import IDS, NUMERIC
 from twotower_tf.model import two_tower
 from twotower_tf.model.losses import candidates
 from twotower_tf.prepare.prepared import Prepared

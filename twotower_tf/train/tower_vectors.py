@@ -9,9 +9,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import tensorflow as tf
 
+from twotower_tf.config.features import SideName
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.features.catalogue_versions import Batch
-from twotower_tf.features.inputs import SideName
 from twotower_tf.model import two_tower
 from twotower_tf.model.two_tower import TwoTower
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from twotower_tf.config import ExperimentConfig, History, Mined, feature_name
+from twotower_tf.config import ExperimentConfig, Mined, feature_name
+from twotower_tf.config.features import SideName
 from twotower_tf.errors import ConfigError
-from twotower_tf.features.inputs import SideName
-from twotower_tf.features.tower_encoder import Layout
+from twotower_tf.features.layout import Layout
 from twotower_tf.model import embeddings, history
 from twotower_tf.model.losses.blockwise_logits import BLOCK_ELEMENTS
 from twotower_tf.model.optimizers import slot_numbers
@@ -163,5 +163,5 @@ def _activations(config: ExperimentConfig, placed: Mapping[embeddings.Key, embed
 
 def _history_numbers(config: ExperimentConfig, placed: Mapping[embeddings.Key, embeddings.Placement]) -> int:
     """Numbers of one user's past items that are embedded one by one; a mean needs none."""
-    encoded = [each for each in config.user_features if isinstance(each, History) and each.encoder != history.MEAN]
-    return sum(each.length * placed["user", feature_name(each)].dim for each in encoded)
+    encoded = [each for each in Layout(config, "user").multivalued if each.sequence_encoder() != history.MEAN]
+    return sum(each.inputs()[0].max_length * placed["user", feature_name(each)].dim for each in encoded)

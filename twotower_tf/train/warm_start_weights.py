@@ -12,8 +12,8 @@ from tensorflow.core.protobuf import trackable_object_graph_pb2
 from twotower_tf import config as configuration
 from twotower_tf.artifacts import RunPaths
 from twotower_tf.config import ExperimentConfig
+from twotower_tf.config.features import SideName
 from twotower_tf.errors import ArtifactError, ConfigError
-from twotower_tf.features.inputs import SideName
 from twotower_tf.model import two_tower
 from twotower_tf.model.two_tower import TwoTower
 from twotower_tf.train import weights_io

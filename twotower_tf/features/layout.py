@@ -1,0 +1,36 @@
+"""How the features of one tower lie in its encoded tensors. Imports no TensorFlow."""
+
+from __future__ import annotations
+
+from twotower_tf.config import ExperimentConfig, feature_name
+from twotower_tf.config.features import SideName
+from twotower_tf.features.inputs import side_features
+
+IDS, NUMERIC = "ids", "numeric"  # keys of the encoded tensors with a column per feature
+NO_VALUE = -1  # the bucket id of a missing value; its embedding is zero
+
+
+class Layout:
+    """The features of one tower by the encoded tensors that hold them.
+
+    Attributes:
+        side: the tower.
+        single: categorical features with one value, in the order of the columns of `ids`.
+        numeric: numeric features, in the order of the columns of `numeric`.
+        multivalued: features with several values; each is a tensor of its own.
+        values: names of the multivalued features to the keys of their tensors: `values0`, `values1`, ... in the order
+            of the features. A key never contains a feature's name: keys are names of files and of a signature's
+            arguments, and a feature may have any name.
+    """
+
+    def __init__(self, config: ExperimentConfig, side: SideName) -> None:
+        features = side_features(config, side)
+        self.side = side
+        self.numeric = [each for each in features if each.numeric]
+        self.multivalued = [each for each in features if each.kind == "texts"]
+        self.single = [each for each in features if not each.numeric and each.kind != "texts"]
+        self.values = {feature_name(each): f"values{number}" for number, each in enumerate(self.multivalued)}
+
+    def keys(self) -> list[str]:
+        """Lists the keys of the encoded tensors that the side has: `ids`, `numeric`, `values0`, `values1`, ..."""
+        return [IDS] * bool(self.single) + [NUMERIC] * bool(self.numeric) + list(self.values.values())
