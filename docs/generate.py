@@ -136,7 +136,6 @@ def _class_section(name: str, cls: type) -> list[str]:
     if issubclass(cls, config.LossConfig):
         lines.append(f"Default negatives: `{_value(cls.default_negatives)}`.\n")
     fields = [field for field in dataclasses.fields(cls) if field.name != "type"]
-    fields.sort(key=lambda field: field.kw_only is True)  # those of a base class last
     if not fields:
         return lines
     hints = typing.get_type_hints(cls)

@@ -61,7 +61,7 @@ def explain(where: str, error: pydantic.ValidationError) -> str:
     first = next((problem for problem in problems if problem["type"] in _UNKNOWN), problems[0])
     path = [str(part) for part in first["loc"]]
     if path and path[0].isdigit() and where in CLASSES:  # a positional argument
-        fields = [field.name for field in dataclasses.fields(CLASSES[where]) if not field.kw_only]
+        fields = [field.name for field in dataclasses.fields(CLASSES[where])]
         path[0] = fields[int(path[0])] if int(path[0]) < len(fields) else path[0]
     if first["type"] in _UNKNOWN:
         owner, fields = _owner(where, path[:-1])

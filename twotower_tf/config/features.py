@@ -55,7 +55,22 @@ class Input:
     form: str = ""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def _common_fields(cls: type[T]) -> type[T]:
+    """Marks fields that come after a type's own."""
+    return cls
+
+
+@dataclass_transform(frozen_default=True)
+def _leading_fields(cls: type[T]) -> type[T]:
+    """Marks fields that come before a type's own."""
+    return cls
+
+
+@_common_fields
 class BaseFeature:
     """Base class of all feature types. The class attributes are facts of a type, the fields belong to one feature.
 
@@ -103,13 +118,14 @@ class BaseFeature:
         return "mean"
 
 
-Class = TypeVar("Class", bound=type[BaseFeature])
 _TYPES: list[type[BaseFeature]] = []
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
-def feature_type(cls: Class) -> Class:
+@dataclass_transform(frozen_default=True)
+def feature_type(cls: type[T]) -> type[T]:
     """Makes a subclass of `BaseFeature` a configuration class, and registers it under its name.
+
+    Its fields are those of its base classes, its own, and last those of `BaseFeature`.
 
     Raises:
         ValueError: for a name that another feature type has.
@@ -117,11 +133,16 @@ def feature_type(cls: Class) -> Class:
     name = cls.__name__
     if any(each.__name__ == name for each in _TYPES):
         raise ValueError(f"feature type: invalid name {name!r} (already registered); choose another name")
-    cls.__annotations__["type"] = Literal[name]
-    cls.type = dataclasses.field(default=name, kw_only=True)
+    hints = typing.get_type_hints(cls, include_extras=True)
+    declared = [field for each in reversed(cls.__mro__) for field in each.__dict__.get("__annotations__", {})]
+    common = BaseFeature.__annotations__
+    ordered = [*(field for field in declared if field not in common), *common]
+    fields = {field: hints[field] for field in ordered if typing.get_origin(hints[field]) is not ClassVar}
+    cls.__annotations__ = {**fields, "type": Literal[name]}
+    cls.type = name  # type: ignore[attr-defined]
     checked = config_class(cls)
-    _TYPES.append(checked)
-    return typing.cast("Class", checked)
+    _TYPES.append(typing.cast("type[BaseFeature]", checked))
+    return checked
 
 
 def list_feature_types(side: SideName) -> Sequence[type[BaseFeature]]:
@@ -129,7 +150,7 @@ def list_feature_types(side: SideName) -> Sequence[type[BaseFeature]]:
     return [each for each in _TYPES if side in each.sides]
 
 
-@dataclasses.dataclass(frozen=True)
+@_leading_fields
 class ColumnFeature(BaseFeature):
     """Base class of the types that read one column.
 
@@ -144,7 +165,7 @@ class ColumnFeature(BaseFeature):
         return (self.column,)
 
 
-@dataclasses.dataclass(frozen=True)
+@_leading_fields
 class BucketedFeature(ColumnFeature):
     """Base class of the types that turn one column into bucket ids.
 
@@ -286,10 +307,10 @@ class History(BaseFeature):
     sides: ClassVar[tuple[SideName, ...]] = ("user",)
     own_table: ClassVar[bool] = False
 
-    of: Name
+    of: Name  # type: ignore[misc]  # the default of a base class comes first
     length: Positive = 50
     encoder: Annotated[str, AfterValidator(check_history_encoder)] = "mean"
-    name: Name = dataclasses.field(default="history", kw_only=True)
+    name: Name = "history"
 
     def source_columns(self) -> tuple[str, ...]:
         """Returns no column: the values are those of other events."""
