@@ -23,7 +23,6 @@ from twotower_tf.tables.timestamps import MICROSECONDS
 PART = 1 << 18  # rows that are read at once where all of them are
 
 
-
 @dataclass(frozen=True)
 class _History:
     """How a history feature is looked up: key of its tensor, column of the catalogue's ids, number of values."""

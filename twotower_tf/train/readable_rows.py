@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from twotower_tf.config import ExperimentConfig, feature_name
+from twotower_tf.config.features import SideName
 from twotower_tf.features.arrays import PART, EncodedData
-from twotower_tf.features.inputs import IDS, SideName
-from twotower_tf.features.tower_encoder import Layout
+from twotower_tf.features.layout import IDS, Layout
 from twotower_tf.model import embeddings
 from twotower_tf.model.embeddings import EmbeddingTable
 from twotower_tf.model.two_tower import TwoTower
