@@ -1,13 +1,18 @@
 """Feature types: which columns enter a tower, and what is known of each type without TensorFlow.
 
-A type is a class under `@feature_type`. What it computes is registered in `twotower_tf.features.types`. A type of your
-own, from any module, is accepted in configuration files, in JSON and by `--set` once that module is imported:
+A type is a class under `@feature_type`. What it computes is registered with `twotower_tf.features.types.encodes`. A
+type of your own, from any module, is accepted in configuration files, in JSON and by `--set` once that module is
+imported:
 
     @feature_type
     class Prefix(BucketedFeature):
-        "The first `length` characters of a text, hashed into `buckets`."
+        "The first `length` bytes of a text, hashed into `buckets`."
+
+        encoder_module: ClassVar[str] = "my_package.prefix_encoder"
 
         length: Positive = 3
+
+Set TWOTOWER_EXTENSIONS=my_package.prefix for the commands, so that each of their processes imports it.
 """
 
 from __future__ import annotations
@@ -82,6 +87,9 @@ class BaseFeature:
         sides: the towers that may have it.
         numeric: whether it is encoded as one float32 per row, instead of as bucket ids.
         own_table: whether it has an embedding table, which other features may share.
+        encoder_module: the module that registers the type's encoder (`twotower_tf.features.types.encodes`); it is
+            imported when an encoder is needed, so that reading a configuration does not import TensorFlow. "" where the
+            encoder is registered already.
         statistics: what `prepare` computes of its column: "moments" or "log_moments" (mean and deviation of the number,
             or of its signed log1p), "boundaries" (quantiles that cut it into `table_rows` buckets), "" nothing.
     """
@@ -91,6 +99,7 @@ class BaseFeature:
     numeric: ClassVar[bool] = False
     own_table: ClassVar[bool] = True
     statistics: ClassVar[Statistics] = ""
+    encoder_module: ClassVar[str] = ""
 
     embedding_dim: Positive | None = None
     shared_with: str = ""

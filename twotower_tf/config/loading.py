@@ -13,6 +13,7 @@ import pydantic
 from twotower_tf import artifacts
 from twotower_tf.config.base import explain
 from twotower_tf.config.experiment import ExperimentConfig
+from twotower_tf.config.extensions import import_extensions
 from twotower_tf.config.overrides import override
 from twotower_tf.errors import ConfigError
 
@@ -26,6 +27,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
     Raises:
         ConfigError: for a missing file, a file without `get_config`, an error in it, or an invalid override.
     """
+    import_extensions()
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"--config: no such file: {path}")
@@ -57,6 +59,7 @@ def from_json(text: str, where: str) -> ExperimentConfig:
     Raises:
         ConfigError: for another schema version or an invalid configuration; `where` names the source.
     """
+    import_extensions()
     try:
         document = json.loads(text)
     except json.JSONDecodeError as error:

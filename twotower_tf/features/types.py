@@ -18,6 +18,7 @@ operations, and a value's encoding has to depend on that value alone.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -124,11 +125,13 @@ def build_encoder(feature: F, statistics: Mapping[str, Any], config: ExperimentC
     Raises:
         ConfigError: for a type that no encoder is registered for.
     """
+    if type(feature) not in _ENCODERS and feature.encoder_module:
+        importlib.import_module(feature.encoder_module)
     cls = _ENCODERS.get(type(feature))
     if cls is None:
         raise ConfigError(
-            f"{type(feature).__name__}: no encoder of this feature type is registered; import the module that "
-            "registers it with twotower_tf.features.types.encodes"
+            f"{type(feature).__name__}: no encoder of this feature type is registered; name the module that "
+            "registers it in the class attribute encoder_module"
         )
     return cls(feature, statistics.get(feature_name(feature), {}), config)
 
