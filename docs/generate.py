@@ -20,6 +20,7 @@ from typing import Any
 from twotower_tf import artifacts, config
 from twotower_tf.bundle import bundle
 from twotower_tf.cli import command, main
+from twotower_tf.config.open_union import OpenUnion
 
 DOCS = Path(__file__).resolve().parent
 NOTE = "<!-- Written by docs/generate.py from the code's docstrings: edit those, then run `make docs`. -->\n"
@@ -138,7 +139,7 @@ def _class_section(name: str, cls: type) -> list[str]:
     fields = [field for field in dataclasses.fields(cls) if field.name != "type"]
     if not fields:
         return lines
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     lines += ["| field | type | default | |", "| --- | --- | --- | --- |"]
     for field in fields:
         default = "required" if field.default is dataclasses.MISSING else f"`{_value(field.default)}`"
@@ -172,9 +173,8 @@ def _type(hint: Any) -> str:
     origin = typing.get_origin(hint)
     arguments = typing.get_args(hint)
     if origin is typing.Annotated:
-        return _type(arguments[0])
-    if hint is config.LossConfig:
-        return "[losses](#losses)"
+        union = next((each for each in arguments if isinstance(each, OpenUnion)), None)
+        return _type(typing.Union[tuple(union.list_classes())] if union else arguments[0])  # noqa: UP007
     if hint is config.LossConfig:
         return "[losses](#losses)"
     classes = [argument for argument in arguments if _is_config_class(argument)]

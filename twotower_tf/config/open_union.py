@@ -15,15 +15,13 @@ class OpenUnion:
 
     The classes are looked up at each validation, so a class that is registered later is accepted without a change to
     the class that has the field.
+
+    Attributes:
+        list_classes: returns the classes that are registered now, at least two.
     """
 
     def __init__(self, list_classes: Callable[[], Sequence[type]]) -> None:
-        """Keeps the registry.
-
-        Args:
-            list_classes: returns the classes that are registered now, at least two.
-        """
-        self._list_classes = list_classes
+        self.list_classes = list_classes
         self._adapters: dict[tuple[type, ...], pydantic.TypeAdapter[Any]] = {}
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
@@ -31,7 +29,7 @@ class OpenUnion:
         return core_schema.with_info_plain_validator_function(self._validate)
 
     def _validate(self, value: Any, info: core_schema.ValidationInfo) -> Any:
-        classes = tuple(self._list_classes())
+        classes = tuple(self.list_classes())
         if classes not in self._adapters:
             union = Annotated[Union[classes], pydantic.Field(discriminator="type")]  # type: ignore[valid-type]  # noqa: UP007
             self._adapters[classes] = pydantic.TypeAdapter(union)
