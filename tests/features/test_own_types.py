@@ -26,12 +26,12 @@ from twotower_tf.config import (
     base,
     features,
 )
-from twotower_tf.datasets.synthetic import synthesize
+from twotower_tf.datasets.synthetic import write_synthetic_log
 from twotower_tf.errors import ConfigError
 from twotower_tf.export.export_bundle import export
 from twotower_tf.features import column_audit, encode_rows, types
 from twotower_tf.features.arrays import EncodedData
-from twotower_tf.prepare.preparation import prepare
+from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.retrieval.recommender import Recommender
 from twotower_tf.score.user_tower import UserTower
@@ -81,10 +81,10 @@ def experiment(own, root):
 @pytest.fixture(scope="module")
 def run(own, tmp_path_factory):
     root = tmp_path_factory.mktemp("own")
-    synthesize(root / "data", events=1500, users=100, items=60, days=5, seed=3)
+    write_synthetic_log(root / "data", events=1500, users=100, items=60, days=5, seed=3)
     config = experiment(own, root / "data")
     artifacts.write_text(RunPaths(root / "run").config, configuration.to_json(config))
-    prepare(config, root / "run", threads=1)
+    prepare_log(config, root / "run", threads=1)
     encode_rows.encode(config, Prepared.open(root / "run"))
     training_loop.train(config, root / "run")
     export(config, root / "run", root / "export", version=3)
@@ -197,10 +197,10 @@ def test_another_process_reads_it_from_json(own, tmp_path):
         "import sys; from twotower_tf import config; "
         f"print(config.load({str(path)!r}).user_features[0].length, 'tensorflow' in sys.modules)"
     )
-    command = interpreter.command(code)
-    done = subprocess.run(command, env=interpreter.environment({}), capture_output=True, text=True)
+    command = interpreter.build_command(code)
+    done = subprocess.run(command, env=interpreter.build_environment({}), capture_output=True, text=True)
     assert done.stdout == "3 False\n", done.stderr
-    wrong = interpreter.environment({"TWOTOWER_EXTENSIONS": "tests.features.no_such"})
+    wrong = interpreter.build_environment({"TWOTOWER_EXTENSIONS": "tests.features.no_such"})
     done = subprocess.run(command, env=wrong, capture_output=True, text=True)
     assert "ConfigError: TWOTOWER_EXTENSIONS: invalid module 'tests.features.no_such' (ModuleNot" in done.stderr
 
