@@ -16,7 +16,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --no-
 
 .PHONY: help docs quickstart test test-fast lint benchmark quality clean constraints
 
-help:  ## this list
+help:  ## lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
 # Nothing is installed whose SHA-256 is not in requirements/; the package itself is built without fetching anything.
@@ -33,16 +33,16 @@ $(SPARK_STAMP): $(STAMP) requirements/spark.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --require-hashes --requirement requirements/spark.txt
 	@touch $@
 
-quickstart: $(STAMP)  ## a synthetic log to recommendations, in under two minutes
+quickstart: $(STAMP)  ## runs all stages on a synthetic log, in under two minutes
 	$(BIN)/twotower quickstart
 
-test: $(SPARK_STAMP)  ## every test but those of `make quality`
+test: $(SPARK_STAMP)  ## runs all tests except those of `make quality`
 	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
-test-fast: $(STAMP)  ## the tests that need neither a model nor Spark
+test-fast: $(STAMP)  ## runs the tests that need neither TensorFlow nor Spark
 	$(BIN)/python -m pytest -m "not tensorflow and not spark and not quality"
 
-lint: $(SPARK_STAMP)  ## ruff, mypy --strict, codespell, house-keeping tests
+lint: $(SPARK_STAMP)  ## runs ruff, mypy --strict, codespell and the house-keeping tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -52,11 +52,11 @@ lint: $(SPARK_STAMP)  ## ruff, mypy --strict, codespell, house-keeping tests
 docs: $(STAMP)  ## rewrites the reference pages of docs/ from the code
 	$(BIN)/python docs/generate.py
 
-benchmark: $(STAMP)  ## every script of benchmarks/, one JSON line per claim
+benchmark: $(STAMP)  ## runs every script of benchmarks/, with one JSON line per claim
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	@for script in benchmarks/*.py; do [ -e "$$script" ] || { echo "no benchmarks yet"; break; }; $(BIN)/python "$$script"; done
 
-quality: $(SPARK_STAMP)  ## figures of the shipped configurations on published data, and what else takes minutes
+quality: $(SPARK_STAMP)  ## runs the slow tests: quality of the shipped configurations on published data
 	$(BIN)/python -m pytest -m quality -s
 
 constraints:  ## solves constraints.txt and requirements/ again from setup.cfg

@@ -75,7 +75,7 @@ def test_training_reaches_what_the_encoder_reads(encoder):
 
 
 def test_a_memory_plan_counts_embedded_histories():
-    mean, recency = (training_memory.plan(experiment(name), 0).activations for name in ("mean", "recency"))
+    mean, recency = (training_memory.estimate_memory(experiment(name), 0).activations for name in ("mean", "recency"))
     assert recency - mean == 6 * 4 * 4096 * 4 * 6  # copies, bytes, rows of a batch, values, dim
 
 

@@ -86,7 +86,7 @@ def user_batch(rows, **changes):
 
 
 def test_tables_lie_apart_by_use_and_dimension():
-    placed = embeddings.plan(experiment())
+    placed = embeddings.plan_tables(experiment())
     assert placed == {
         ("item", "item_id"): Placement("shared_embedding_8", 0, 50, 8),
         ("user", "history"): Placement("shared_embedding_8", 0, 50, 8),
@@ -258,7 +258,7 @@ def test_a_bfloat16_table_answers_in_float32():
 
 def training_batch(config, rows, seed):
     """A step's inputs with everything that the configuration's loss takes; queues are full."""
-    rng, plan = np.random.default_rng(seed), negatives_plan.plan(config)
+    rng, plan = np.random.default_rng(seed), negatives_plan.plan_negatives(config)
     n, columns = plan.per_row, plan.columns(rows)
     items = rows * (1 + n) + plan.for_all
     x = {

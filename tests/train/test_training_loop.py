@@ -131,8 +131,8 @@ def test_the_best_epoch_is_kept_and_patience_ends_training(run):
     with pytest.raises(ConfigError) as error:
         training_loop.train(other, run_dir, resume=True, validate=validate)
     assert str(error.value) == (
-        "train.monitor='ndcg@10': epoch 2, the best so far, was chosen by another metric; resume with that one, or "
-        "train anew without --resume"
+        "train.monitor: invalid value 'ndcg@10' (expected the metric that chose epoch 2, the best so far); resume with "
+        "that metric, or start over without --resume"
     )
     config = dataclasses.replace(config, train=dataclasses.replace(train, epochs=5, patience=3))
     document = training_loop.train(config, run_dir, resume=True, validate=validate)
@@ -147,7 +147,7 @@ def test_patience_ends_training_only_where_it_was_judged(tmp_path):
         def save(self, model, state):
             epochs.append((state["epochs"], state["best_epoch"], state["stopped"]))
 
-    keep = callbacks.Keep(Nowhere(), "recall@20", patience=2, steps=1, minutes=1.0)
+    keep = callbacks.CheckpointCallback(Nowhere(), "recall@20", patience=2, steps=1, minutes=1.0)
     keep.set_model(keras.Sequential())
     for epoch, judged in enumerate([None, None, 0.3, None, None, 0.4, None, None, 0.4]):
         keep.on_epoch_end(epoch, {"loss": 1.0} if judged is None else {"loss": 1.0, "val_recall@20": judged})
@@ -192,7 +192,7 @@ def test_a_loss_that_is_no_number_is_told_with_its_step():
     with pytest.raises(DataError) as error:
         watch.on_train_batch_end(19, {"loss": math.nan})
     assert str(error.value) == (
-        "training: the loss is nan by step 40 of epoch 3, and no model of it is kept; lower train.initial_lr or "
+        "training: the loss is nan at step 40 of epoch 3, and the model is not saved; lower train.initial_lr or "
         "train.table_optimizer.initial_lr, add train.warmup_steps, or give huge numbers transform='log1p'"
     )
 
@@ -218,8 +218,8 @@ def test_state_of_another_rule_of_tables_is_refused_even_where_shapes_agree(run)
     with pytest.raises(ArtifactError) as error:
         training_loop.train(with_rule(Adagrad()), run_dir, resume=True)
     assert str(error.value) == (
-        f"{newest}: its tables learned by LazyAdam, with whose state Adagrad can not go on; resume with the former as "
-        "train.table_optimizer, or train anew without --resume"
+        f"{newest}: the checkpoint has the optimizer state of LazyAdam, which Adagrad cannot use; resume with LazyAdam "
+        "as train.table_optimizer, or start over without --resume"
     )
     # Another learning rate, and the towers' rule without or with decay, are matters of the epochs to come.
     slower = with_rule(LazyAdam(initial_lr=1e-4))
@@ -237,9 +237,8 @@ def test_within_an_epoch_batches_of_another_size_are_refused(run):
     with pytest.raises(ArtifactError) as error:
         other.resume(model)
     assert str(error.value) == (
-        f"{RunPaths(run_dir).checkpoints}/00001-000000003/state.json: is of step 3 of an epoch of batches of 256; "
-        "batches of 128 would go on elsewhere in the data; resume with the former train.batch_size, or train anew "
-        "without --resume"
+        f"{RunPaths(run_dir).checkpoints}/00001-000000003/state.json: the checkpoint is within an epoch, at step 3 of "
+        "batch size 256 (got train.batch_size=128); resume with train.batch_size=256, or start over without --resume"
     )
     assert Checkpoints(config, run_dir).resume(model)["step"] == 3
     other.save(model, {**state, "epochs": 2, "step": 0})  # at an epoch's end the size may change

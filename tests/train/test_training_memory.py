@@ -47,7 +47,7 @@ CONFIG = ExperimentConfig(
 
 
 def test_the_plan_is_what_one_computes_by_hand():
-    plan = training_memory.plan(CONFIG, train_rows=1_000)
+    plan = training_memory.estimate_memory(CONFIG, train_rows=1_000)
     assert dict(plan.tables) == {
         "item_embedding_8": 1_000 * 8 * 4,
         "user_embedding_4": 500 * 4 * 4,
@@ -68,19 +68,22 @@ def test_what_a_batch_compares_is_planned():
     config = dataclasses.replace(CONFIG, loss=InBatchSoftmax(), sampling=sampling)
     # 100 users and 100 + 200 + 50 items of the sizes above; each user meets 100 + 50 + 30 columns of 6 numbers.
     scores = 180 * 6 + 100 * 180
-    assert training_memory.plan(config, 1).activations == 6 * 4 * (100 * 18 + 350 * 25 + scores)
+    assert training_memory.estimate_memory(config, 1).activations == 6 * 4 * (100 * 18 + 350 * 25 + scores)
     large = dataclasses.replace(config, sampling=SamplingConfig((InBatch(), Queue(2_000_000))))
     # One row's scores at a time: a block can not be smaller.
-    assert training_memory.plan(large, 1).activations == 6 * 4 * (100 * 18 + 100 * 25 + 7 * 2_000_100)
+    assert training_memory.estimate_memory(large, 1).activations == 6 * 4 * (100 * 18 + 100 * 25 + 7 * 2_000_100)
 
 
 def test_samplers_count():
     sampling = SamplingConfig((Mined(ranks=(11, 20)), Rejections()), downsample=Downsample(), recency_half_life=3.0)
     config = dataclasses.replace(CONFIG, data=DataConfig(label="click"), sampling=sampling)
     # A row: 61, and 12 as a rejection, 44 for thinning, 4 for its weight; a user: ten mined items of 4 bytes, twice.
-    assert training_memory.plan(config, train_rows=1_000, users=50).data == 121_000 + 50 * 80
+    assert training_memory.estimate_memory(config, train_rows=1_000, users=50).data == 121_000 + 50 * 80
     # A positive of a run that is continued: 8 bytes in a table of pairs and 4 as an item.
-    assert training_memory.plan(config, train_rows=1_000, users=50, past=10_000).data == 121_000 + 50 * 80 + 120_000
+    assert (
+        training_memory.estimate_memory(config, train_rows=1_000, users=50, past=10_000).data
+        == 121_000 + 50 * 80 + 120_000
+    )
 
 
 def test_passed_over_items_are_counted_as_the_sampler_keeps_them():
@@ -98,7 +101,7 @@ def test_passed_over_items_are_counted_as_the_sampler_keeps_them():
     kept = sum(each.nbytes for each in vars(sampler).values() if isinstance(each, np.ndarray))
     assert kept == rows * 16 + rows * 9 // 10 * 4  # two places for each row; an item for each that was passed over
     # Its list and position are 16 more; 61 as any row.
-    assert training_memory.plan(config, train_rows=rows).data == rows * (61 + 16 + 16 + 4)
+    assert training_memory.estimate_memory(config, train_rows=rows).data == rows * (61 + 16 + 16 + 4)
 
 
 def test_a_model_that_can_not_fit_is_refused_with_advice():
@@ -109,7 +112,7 @@ def test_a_model_that_can_not_fit_is_refused_with_advice():
         user_features=(Hash("user", buckets=1_000),),
         model=ModelConfig(embedding_dim=16),
     )
-    plan = training_memory.plan(config, train_rows=0)
+    plan = training_memory.estimate_memory(config, train_rows=0)
     training_memory.require(plan, plan.total)
     with pytest.raises(ConfigError) as error:
         training_memory.require(plan, 4_000_000_000)
@@ -127,7 +130,7 @@ def test_other_optimizers_and_types_of_tables_are_counted():
             model=dataclasses.replace(CONFIG.model, table_dtype=dtype),
             train=dataclasses.replace(CONFIG.train, table_optimizer=rule),
         )
-        return training_memory.plan(config, train_rows=0)
+        return training_memory.estimate_memory(config, train_rows=0)
 
     # The tables hold 1,000 x 8, 500 x 4 and 2,000 x 8 numbers: 26,000.
     assert sum(planned(Adagrad()).table_optimizer.values()) == 4 * 26_000
@@ -137,7 +140,11 @@ def test_other_optimizers_and_types_of_tables_are_counted():
 
 
 def test_sizes_are_told_in_readable_units():
-    assert [training_memory.told(size) for size in (900, 12_300_000, 4_560_000_000)] == ["0.9 kB", "12.3 MB", "4.6 GB"]
+    assert [training_memory.format_bytes(size) for size in (900, 12_300_000, 4_560_000_000)] == [
+        "0.9 kB",
+        "12.3 MB",
+        "4.6 GB",
+    ]
 
 
 def test_a_training_that_can_not_fit_ends_before_any_memory_is_taken(trained, monkeypatch):
@@ -147,7 +154,7 @@ def test_a_training_that_can_not_fit_ends_before_any_memory_is_taken(trained, mo
     told = []
     with pytest.raises(ConfigError, match=r"^training needs about 94.* MB of memory and 5\.0 MB is available; "):
         training_loop.train(config, run_dir, tell=told.append)
-    assert told[-1].startswith("memory: in all")
+    assert told[-1].startswith("memory: total")
     assert (RunPaths(run_dir).checkpoints / "00001-000000000").is_dir()  # the model before is still there
 
 
@@ -155,7 +162,7 @@ def test_a_training_tells_its_plan(trained):
     run_dir, config = trained
     report = json.loads(RunPaths(run_dir).train.read_text())
     rows = json.loads((RunPaths(run_dir).prepared / "manifest.json").read_text())["splits"]["train"]["rows"]
-    assert report["planned_bytes"] == training_memory.plan(config, rows).total
-    lines = training_memory.plan(config, rows).lines()
+    assert report["planned_bytes"] == training_memory.estimate_memory(config, rows).total
+    lines = training_memory.estimate_memory(config, rows).lines()
     assert lines[0].split() == ["memory:", "table", "item_embedding_4", "0.3", "kB"]
-    assert lines[-1].startswith("memory: in all")
+    assert lines[-1].startswith("memory: total")

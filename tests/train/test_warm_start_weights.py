@@ -76,7 +76,9 @@ def test_another_model_is_refused_before_anything_is_forgotten(trained, tmp_path
     assert "there, Hash(column='item_id', buckets=600" in str(error.value)
     with pytest.raises(ArtifactError) as error:
         warm_start_weights.start(config, two_tower.build(config), tmp_path)
-    assert str(error.value) == f"--warm_start: {tmp_path} is no trained run directory and no bundle"
+    assert str(error.value) == (
+        f"--warm_start: invalid directory '{tmp_path}' (expected a trained run directory or a bundle)"
+    )
     assert Checkpoints(config, run_dir).best_weights().is_file()
 
 

@@ -39,7 +39,7 @@ class Placement:
     dim: int
 
 
-def plan(config: ExperimentConfig) -> dict[Key, Placement]:
+def plan_tables(config: ExperimentConfig) -> dict[Key, Placement]:
     """Places every categorical feature.
 
     Tables used by the user tower alone, the item tower alone and by both are apart, so that an exported tower holds
@@ -82,7 +82,7 @@ def tables(config: ExperimentConfig) -> dict[str, EmbeddingTable]:
     """One layer per physical table of the plan."""
     rows: dict[str, int] = {}
     dims: dict[str, int] = {}
-    for placement in plan(config).values():
+    for placement in plan_tables(config).values():
         rows[placement.table] = max(rows.get(placement.table, 0), placement.offset + placement.buckets)
         dims[placement.table] = placement.dim
     return {name: EmbeddingTable(rows[name], dims[name], config.model.table_dtype, name=name) for name in sorted(rows)}

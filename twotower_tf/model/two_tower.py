@@ -48,7 +48,7 @@ def build(config: ExperimentConfig) -> TwoTower:
     those of one row together, then what all rows share. `registry.inputs` names those of the loss, which is a layer
     that adds itself. The output is the loss layer's, see `CandidateLoss.compare`.
     """
-    placed, tables = embeddings.plan(config), embeddings.tables(config)
+    placed, tables = embeddings.plan_tables(config), embeddings.tables(config)
     inputs: dict[str, Any] = {}
     vectors: dict[str, Any] = {}
     for side in ("user", "item"):

@@ -12,7 +12,7 @@ CANDIDATES_PER_WEIGHT = 128  # shared candidates for which the default weight of
 
 
 @dataclass(frozen=True)
-class Draws:
+class NegativesPlan:
     """The shape of a batch's negatives.
 
     Attributes:
@@ -42,11 +42,11 @@ class Draws:
         return batch * self.in_batch + self.for_all + self.queue
 
 
-def plan(config: ExperimentConfig) -> Draws:
+def plan_negatives(config: ExperimentConfig) -> NegativesPlan:
     """Reads the shape of a batch's negatives from `sampling.negatives`."""
     kinds = config.sampling.negatives or ()
     drawn = [(each, each.per_positive) for each in kinds if hasattr(each, "per_positive")]
-    return Draws(
+    return NegativesPlan(
         own=tuple((each, n) for each, n in drawn if not getattr(each, "shared", False)),
         shared=tuple((each, n) for each, n in drawn if isinstance(each, Uniform | Popularity) and each.shared),
         in_batch=any(isinstance(each, InBatch) for each in kinds),
@@ -54,7 +54,7 @@ def plan(config: ExperimentConfig) -> Draws:
     )
 
 
-def weight(kind: Any, drawn: Draws, batch: int) -> float:
+def weight(kind: Any, drawn: NegativesPlan, batch: int) -> float:
     """Returns how much one draw of a kind counts in the loss.
 
     By default a negative from the log keeps its share of a loss over many candidates: it counts as 1/128 of those that

@@ -63,7 +63,7 @@ class Samplers:
         if not positive.any():
             raise DataError("prepared/examples/train: no positive row to train on; check data.label and data.positive")
         num_items = prepared.num_items
-        plan, batch = negatives_plan.plan(config), config.train.batch_size
+        plan, batch = negatives_plan.plan_negatives(config), config.train.batch_size
         negatives_plan.require_items(config, num_items)
         self.positives = _positives(prepared)
         self.counts = prepared.train_count()

@@ -1,4 +1,4 @@
-"""What happens around the steps: timing, validation, checkpoints, progress, pictures for TensorBoard."""
+"""Keras callbacks of the training: timing, validation, checkpoints, progress, TensorBoard histograms."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Clock(keras.callbacks.Callback):
         self._last = -1
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """Notes the time; what Python did since the last step is no waiting for input."""
+        """Records the start time; time spent in Python since the last step is not input wait."""
         self._begin = time.time()
         self._waited = float(self.model.input_wait)
         self.model.step_end.assign(self._begin)
@@ -82,7 +82,7 @@ class Clock(keras.callbacks.Callback):
 
 
 class StopOnNaN(keras.callbacks.Callback):
-    """Ends training with a clear message as soon as the loss is no number: such a model is never kept."""
+    """Ends training with an error as soon as the loss is not finite; such a model is never saved."""
 
     def __init__(self, first_step: int = 0) -> None:
         """`first_step` is where the first epoch begins."""
@@ -100,7 +100,7 @@ class StopOnNaN(keras.callbacks.Callback):
         self._first_step = 0
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Looks at the mean loss of the epoch so far, which stays no number once a step's was none.
+        """Checks the mean loss of the epoch so far, which stays non-finite once that of a step was.
 
         Raises:
             DataError: where it is not finite.
@@ -109,14 +109,14 @@ class StopOnNaN(keras.callbacks.Callback):
         if not math.isfinite(loss):
             step = self._first_step + batch + 1
             raise DataError(
-                f"training: the loss is {loss} by step {step} of epoch {self._epoch + 1}, and no model of it is kept; "
+                f"training: the loss is {loss} at step {step} of epoch {self._epoch + 1}, and the model is not saved; "
                 "lower train.initial_lr or train.table_optimizer.initial_lr, add train.warmup_steps, "
                 "or give huge numbers transform='log1p'"
             )
 
 
 class Validation(keras.callbacks.Callback):
-    """Judges the model after epochs and adds the figures, prefixed `val_`, to what TensorBoard shows."""
+    """Validates the model after epochs and adds its metrics, prefixed `val_`, to the logs."""
 
     def __init__(self, validate: Validate | None, every: int, last: int) -> None:
         super().__init__()
@@ -131,15 +131,15 @@ class Validation(keras.callbacks.Callback):
         logs.update({f"val_{name}": value for name, value in self._validate(self.model).items()})
 
 
-class Keep(keras.callbacks.Callback):
-    """Saves the state after every epoch and within long ones, knows the best epoch, and stops early.
+class CheckpointCallback(keras.callbacks.Callback):
+    """Saves checkpoints after every epoch and within long ones, tracks the best epoch, and stops early.
 
     Attributes:
-        state: what is saved beside the weights; `restore` puts an earlier one in its place.
+        state: JSON saved with the weights; `restore` replaces it by that of a checkpoint.
     """
 
     def __init__(self, checkpoints: Checkpoints, monitor: str, patience: int, steps: int, minutes: float) -> None:
-        """An epoch has `steps`; `minutes` pass between two checkpoints within it, with infinity there are none."""
+        """Configures `steps` per epoch and `minutes` between checkpoints within an epoch (infinity: none)."""
         super().__init__()
         self._supports_tf_logs = True
         self._checkpoints = checkpoints
@@ -155,16 +155,16 @@ class Keep(keras.callbacks.Callback):
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes on from a checkpoint's state.
+        """Continues from the state of a checkpoint.
 
         Raises:
-            ConfigError: where another metric chose its best epoch: figures of two metrics cannot be compared.
+            ConfigError: if another metric chose its best epoch, as values of two metrics cannot be compared.
         """
         best, epoch = state["best"], state["best_epoch"]
         if self._monitor and best is not None and state["history"][epoch - 1].get(self._monitor) != best:
             raise ConfigError(
-                f"train.monitor={self._monitor.removeprefix('val_')!r}: epoch {epoch}, the best so far, was chosen by "
-                "another metric; resume with that one, or train anew without --resume"
+                f"train.monitor: invalid value {self._monitor.removeprefix('val_')!r} (expected the metric that chose "
+                f"epoch {epoch}, the best so far); resume with that metric, or start over without --resume"
             )
         self.state = {name: state[name] for name in self.state}
         self.state["stopped"] = self._out_of_patience(self.state)  # which may be another one now
@@ -172,7 +172,7 @@ class Keep(keras.callbacks.Callback):
         self._interrupted = self.state if self._first_step else None
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Publishes a checkpoint when the last is old enough."""
+        """Saves a checkpoint if the last one is old enough."""
         if self._interrupted is not None:
             self._checkpoints.add_metrics(self.model, self._interrupted)
             self._interrupted = None
@@ -183,18 +183,18 @@ class Keep(keras.callbacks.Callback):
             self._save({**self.state, "step": step})
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Publishes the checkpoint; an epoch without a validation can not be the best, except where none was."""
+        """Saves a checkpoint; an epoch without validation is the best only if no epoch has been validated."""
         logs = logs or {}
-        judged = logs.get(self._monitor) if self._monitor else None
+        value = logs.get(self._monitor) if self._monitor else None
         state = self.state
-        better = judged is not None and (state["best"] is None or judged > state["best"])
-        best = better or not self._monitor or (judged is None and state["best"] is None)
+        better = value is not None and (state["best"] is None or value > state["best"])
+        best = better or not self._monitor or (value is None and state["best"] is None)
         best_epoch = epoch + 1 if best else state["best_epoch"]
         self.state = {
             "epochs": epoch + 1,
             "step": 0,
             "best_epoch": best_epoch,
-            "best": judged if better else state["best"],
+            "best": value if better else state["best"],
             "history": [*state["history"], {"epoch": epoch + 1, **{k: float(v) for k, v in logs.items()}}],
         }
         self.state["stopped"] = self._out_of_patience(self.state)
@@ -204,9 +204,9 @@ class Keep(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def _out_of_patience(self, state: dict[str, Any]) -> bool:
-        """Only an epoch that was judged can end training: between two validations none could have been better."""
-        judged = bool(state["history"]) and self._monitor in state["history"][-1]
-        return bool(self._patience) and judged and state["epochs"] - state["best_epoch"] >= self._patience
+        """Returns whether to stop early; only an epoch that was validated can end the training."""
+        validated = bool(state["history"]) and self._monitor in state["history"][-1]
+        return bool(self._patience) and validated and state["epochs"] - state["best_epoch"] >= self._patience
 
     def _save(self, state: dict[str, Any]) -> None:
         self._checkpoints.save(self.model, state)
@@ -214,7 +214,7 @@ class Keep(keras.callbacks.Callback):
 
 
 class ShowProgress(keras.callbacks.Callback):
-    """Tells how many steps are done."""
+    """Reports the number of finished steps."""
 
     def __init__(self, progress: Progress, steps: int, epochs: int, first_step: int = 0) -> None:
         """`first_step` is where the first epoch begins."""
@@ -254,7 +254,7 @@ class Histograms(keras.callbacks.Callback):
 
 
 def write_projector(logs: Path, vectors: np.ndarray, items: pa.Table) -> None:
-    """Writes item vectors with their names where TensorBoard's projector looks; the most popular 10,000 at most.
+    """Writes the vectors and names of the 10,000 most popular items for TensorBoard's projector.
 
     Args:
         logs: TensorBoard's directory.

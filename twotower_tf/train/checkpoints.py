@@ -1,4 +1,4 @@
-"""Training state on disk: one directory per moment, whole or absent, so that training may be killed at any time."""
+"""Checkpoints: one directory each, published atomically, so that training may be killed at any time."""
 
 from __future__ import annotations
 
@@ -61,16 +61,15 @@ class Checkpoints:
             (best / OPTIMIZER).unlink(missing_ok=True)  # as much again as the weights, or twice
 
     def clear(self) -> None:
-        """Forgets an earlier training."""
+        """Removes all checkpoints."""
         shutil.rmtree(self._root, ignore_errors=True)
 
     def resume(self, model: TwoTower) -> dict[str, Any] | None:
         """Restores the newest weights and optimizer, and returns what `save` was given; None where there is nothing.
 
         Raises:
-            ArtifactError: where it is of another configuration; or its tables learned by another rule, whose state
-                means something else even where its shapes are the same; or it is of a moment within an epoch of batches
-                of another size.
+            ArtifactError: if the checkpoint has another configuration or another table optimizer, whose state has
+                another meaning even if its shape is the same, or is within an epoch with another batch size.
         """
         if not self._all():
             return None
@@ -78,15 +77,15 @@ class Checkpoints:
         rule = state["table_optimizer"]
         if rule != self._rule:
             raise ArtifactError(
-                f"{path / 'state.json'}: its tables learned by {rule}, with whose state {self._rule} can not go on; "
-                "resume with the former as train.table_optimizer, or train anew without --resume"
+                f"{path / 'state.json'}: the checkpoint has the optimizer state of {rule}, which {self._rule} cannot "
+                f"use; resume with {rule} as train.table_optimizer, or start over without --resume"
             )
         step, size = state["step"], state["batch_size"]
         if step and size != self._batch_size:
             raise ArtifactError(
-                f"{path / 'state.json'}: is of step {step} of an epoch of batches of {size}; batches of "
-                f"{self._batch_size} would go on elsewhere in the data; resume with the former train.batch_size, or "
-                "train anew without --resume"
+                f"{path / 'state.json'}: the checkpoint is within an epoch, at step {step} of batch size {size} "
+                f"(got train.batch_size={self._batch_size}); resume with train.batch_size={size}, or start over "
+                "without --resume"
             )
         model.optimizer.build(model.trainable_variables)
         weights_io.read(path / WEIGHTS, _weights(model))

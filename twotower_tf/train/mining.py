@@ -1,8 +1,8 @@
-"""Negatives mined from the model's own ranking: made anew before every epoch but the first.
+"""Mines negatives from the model's own ranking, again before every epoch but the first.
 
-A ranking must stand before its epoch's batches are made, and the pipeline makes batches ahead. So with mined negatives
-every epoch is a `fit` of its own, with a pipeline of its own. A ranking is a function of the weights, so a resumed run
-makes the one it would have made.
+The ranking must be complete before the batches of its epoch are drawn, and the input pipeline draws batches ahead. So
+with mined negatives every epoch is a separate `fit` with its own pipeline. A ranking is a function of the weights, so
+that a resumed run computes the same one.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class _Marks:
 
     def __init__(self, config: ExperimentConfig) -> None:
         self.tables = {name: np.zeros(table.rows, bool) for name, table in embeddings.tables(config).items()}
-        self._placed = embeddings.plan(config)
+        self._placed = embeddings.plan_tables(config)
         self._layouts: dict[SideName, Layout] = {"user": Layout(config, "user"), "item": Layout(config, "item")}
 
     def add(self, side: SideName, batch: Mapping[str, np.ndarray]) -> None:

@@ -1,4 +1,4 @@
-"""What the samplers really draw, measured on some steps of an epoch, for a page and for TensorBoard."""
+"""Statistics of what the samplers draw in some steps of an epoch, for samples.html and TensorBoard."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class _Collected:
 def look(
     batches: Batches, encoded: EncodedData, model: Any = None, *, epoch: int = 0, rows: int = 4096, seed: int = 0
 ) -> View:
-    """Draws some steps of an epoch anew and looks at them.
+    """Repeats the draws of some steps of an epoch and collects them.
 
     Args:
         batches: of the training.
@@ -193,7 +193,7 @@ def _with_cosines(kinds: dict[str, Kind], model: Any, encoded: EncodedData, look
     return found
 
 
-class SamplingView(keras.callbacks.Callback):
+class SamplingStats(keras.callbacks.Callback):
     """Writes what an epoch's samplers drew to TensorBoard."""
 
     def __init__(self, batches: Batches, encoded: EncodedData, logs: Path) -> None:

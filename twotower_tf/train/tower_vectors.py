@@ -1,4 +1,4 @@
-"""Vectors of the catalogue and of queries, through the towers of a model in memory."""
+"""Computes vectors of the catalogue and of queries with the towers of a model in memory."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from twotower_tf.model import two_tower
 from twotower_tf.model.two_tower import TwoTower
 
 _ROWS_PER_BATCH = 8192
-# Towers that were asked before, with their traced function: between epochs they are asked again and again.
-_asked: WeakKeyDictionary[TwoTower, dict[str, tuple[Any, Any]]] = WeakKeyDictionary()
+# Towers with their traced functions, kept because they are called after every epoch.
+_traced: WeakKeyDictionary[TwoTower, dict[str, tuple[Any, Any]]] = WeakKeyDictionary()
 
 
 def item_vectors(
@@ -39,19 +39,19 @@ def user_vectors(model: TwoTower, encoded: EncodedData, split: str, rows: np.nda
 def _vectors(
     model: TwoTower, encoded: EncodedData, side: SideName, rows: np.ndarray, read: Callable[[np.ndarray], Batch]
 ) -> np.ndarray:
-    tower, answer = _answer(model, side)
+    tower, call = _traced_tower(model, side)
     names = two_tower.batch_names(encoded.config, side)
     vectors = np.empty((len(rows), tower.output_shape[-1]), np.float32)
     for start in range(0, len(rows), _ROWS_PER_BATCH):
         part = rows[start : start + _ROWS_PER_BATCH]
         batch = {names[key]: tf.constant(np.ascontiguousarray(value)) for key, value in read(part).items()}
-        vectors[start : start + len(part)] = answer(batch, training=False)
+        vectors[start : start + len(part)] = call(batch, training=False)
     return vectors
 
 
-def _answer(model: TwoTower, side: SideName) -> tuple[Any, Any]:
-    """One side's tower and its traced function."""
-    towers = _asked.setdefault(model, {})
+def _traced_tower(model: TwoTower, side: SideName) -> tuple[Any, Any]:
+    """Returns one side's tower and its traced function."""
+    towers = _traced.setdefault(model, {})
     if side not in towers:
         tower = two_tower.tower(model, side)
         towers[side] = tower, tf.function(tower, reduce_retracing=True)

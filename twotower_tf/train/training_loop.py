@@ -29,7 +29,7 @@ from twotower_tf.train import callbacks as own
 from twotower_tf.train import mining, readable_rows, training_memory, warm_start_weights
 from twotower_tf.train.batches import Batches
 from twotower_tf.train.checkpoints import Checkpoints
-from twotower_tf.train.sampling_stats import SamplingView
+from twotower_tf.train.sampling_stats import SamplingStats
 from twotower_tf.train.tower_vectors import item_vectors
 
 SCHEMA_VERSION = 1
@@ -50,10 +50,10 @@ def train(
     Args:
         config: the run's resolved configuration.
         run_dir: a prepared run directory.
-        resume: goes on after the last checkpoint; with nothing to resume, from the beginning.
-        warm_start: a run directory or a bundle's version whose weights the first epoch begins with, see `warm`.
-        validate: judges the model after an epoch; its figures choose the best epoch by `train.monitor`.
-        progress: told the steps done.
+        resume: continues after the last checkpoint; without one, starts over.
+        warm_start: run directory or bundle version whose weights initialize the model, see `warm_start_weights`.
+        validate: returns the model's validation metrics, which choose the best epoch by `train.monitor`.
+        progress: receives the number of finished steps.
         tell: is given the notes of the samplers and the memory plan, line by line, before memory is taken.
 
     Returns:
@@ -71,7 +71,7 @@ def train(
     encoded = EncodedData(config, prepared)
     batches = Batches(config, prepared, encoded)
     past = len(prepared.sequence("train")) - prepared.num_positives("train")
-    needed = training_memory.plan(config, prepared.num_rows("train"), prepared.num_users, past)
+    needed = training_memory.estimate_memory(config, prepared.num_rows("train"), prepared.num_users, past)
     for line in [*batches.samplers.notes, *needed.lines()]:
         tell(line)
     training_memory.require(needed, resources.available_memory())
@@ -80,7 +80,7 @@ def train(
     # Mined negatives are ranked by the weights that an epoch begins with: within it they cannot be had again.
     minutes = math.inf if batches.samplers.mined is not None else config.train.checkpoint_minutes
     monitor = config.train.monitor if validate else ""
-    keep = own.Keep(checkpoints, monitor, config.train.patience, batches.steps, minutes)
+    keep = own.CheckpointCallback(checkpoints, monitor, config.train.patience, batches.steps, minutes)
     state = checkpoints.resume(model) if resume else None
     if state is None:
         if warm_start is not None:
@@ -106,7 +106,7 @@ def _fit(
     model: TwoTower,
     batches: Batches,
     encoded: EncodedData,
-    keep: own.Keep,
+    keep: own.CheckpointCallback,
     validate: own.Validate | None,
     progress: Progress,
     logs: Path,
@@ -128,7 +128,7 @@ def _fit(
                 own.Clock(config.train.batch_size),
                 own.StopOnNaN(step),
                 own.Validation(validate, config.train.evaluate_every, last),
-                SamplingView(batches, encoded, logs / "train"),
+                SamplingStats(batches, encoded, logs / "train"),
                 keras.callbacks.TensorBoard(logs, write_graph=True, update_freq="epoch"),
                 own.Histograms(logs / "train"),
                 keep,
@@ -137,11 +137,10 @@ def _fit(
 
 
 def share_cores() -> None:
-    """Lets each operation have one thread where there are two cores: two parts of a step run beside each other anyway.
+    """Sets one intra-op thread on two cores, as inter-op parallelism already uses both.
 
-    To cut an operation of a tenth of a millisecond in two and to wake the other core for it costs as much as it saves:
-    a step takes a sixth more of processor time. `TF_NUM_INTRAOP_THREADS`, where it is set, stands, and so do the
-    threads of a TensorFlow that has computed something already.
+    Splitting an operation of 0.1 ms costs as much as it saves, and a step takes a sixth more CPU time.
+    `TF_NUM_INTRAOP_THREADS` takes precedence, and a TensorFlow that has run an operation keeps its threads.
     """
     if "TF_NUM_INTRAOP_THREADS" not in os.environ and resources.count_cpus() == 2:
         with contextlib.suppress(RuntimeError):

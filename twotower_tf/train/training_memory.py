@@ -1,4 +1,4 @@
-"""How much memory a training will take, said before it takes it."""
+"""Estimates the memory of a training before it starts."""
 
 from __future__ import annotations
 
@@ -59,15 +59,15 @@ class MemoryPlan:
         return sum(self.tables.values()) + working + self.runtime
 
     def lines(self) -> list[str]:
-        """What a person reads before training begins."""
+        """Formats the estimate as lines of text."""
         parts = {f"table {name}": size for name, size in self.tables.items()}
         parts |= {"optimizer state": self.optimizer, "towers": self.dense, "activations": self.activations}
-        parts |= {"training rows": self.data, "runtime": self.runtime, "in all": self.total}
-        return [f"memory: {name:<28} {told(size):>9}" for name, size in parts.items()]
+        parts |= {"training rows": self.data, "runtime": self.runtime, "total": self.total}
+        return [f"memory: {name:<28} {format_bytes(size):>9}" for name, size in parts.items()]
 
 
-def plan(config: ExperimentConfig, train_rows: int, users: int = 0, past: int = 0) -> MemoryPlan:
-    """Computes the plan from the configuration alone.
+def estimate_memory(config: ExperimentConfig, train_rows: int, users: int = 0, past: int = 0) -> MemoryPlan:
+    """Estimates the memory of a training from its configuration.
 
     Args:
         config: the experiment.
@@ -75,7 +75,7 @@ def plan(config: ExperimentConfig, train_rows: int, users: int = 0, past: int = 
         users: of the log, for whom negatives may be mined.
         past: positives of earlier runs that the preparation continues, which are never a negative.
     """
-    placed = embeddings.plan(config)
+    placed = embeddings.plan_tables(config)
     rows: dict[str, int] = {}
     dims: dict[str, int] = {}
     for place in placed.values():
@@ -107,29 +107,29 @@ def _row_bytes(config: ExperimentConfig) -> int:
 
 
 def _pool_bytes(kind: Any) -> int:
-    """A user's mined items, before and while they are ranked anew."""
+    """Returns the bytes of a user's mined items, twice, as they are replaced by a new ranking."""
     return 2 * FLOAT * (kind.ranks[1] - kind.ranks[0] + 1) if isinstance(kind, Mined) else 0
 
 
 def require(needed: MemoryPlan, available: int) -> None:
-    """Refuses a training that can not fit.
+    """Checks that a training fits into memory.
 
     Raises:
-        ConfigError: with what is needed, what there is, and the largest table.
+        ConfigError: with the estimated and the available memory, and the largest table.
     """
     if needed.total <= available:
         return
     largest = max(needed.tables, key=lambda name: needed.tables[name])
     raise ConfigError(
-        f"training needs about {told(needed.total)} of memory and {told(available)} is available; the largest table, "
-        f"{largest}, takes {told(needed.tables[largest])} and its optimizer state "
-        f"{told(needed.table_optimizer[largest])}: lower buckets= or embedding_dim= of its features, or "
+        f"training needs about {format_bytes(needed.total)} of memory and {format_bytes(available)} is available; "
+        f"the largest table, {largest}, takes {format_bytes(needed.tables[largest])} and its optimizer state "
+        f"{format_bytes(needed.table_optimizer[largest])}: lower buckets= or embedding_dim= of its features, or "
         "train.batch_size, or --set model.table_dtype=bfloat16"
     )
 
 
-def told(size: int) -> str:
-    """Bytes as a person says them."""
+def format_bytes(size: int) -> str:
+    """Formats a number of bytes with a unit."""
     for unit, step in (("GB", 10**9), ("MB", 10**6)):
         if size >= step:
             return f"{size / step:.1f} {unit}"
@@ -154,7 +154,7 @@ def _weights(widths: list[int]) -> int:
 def _activations(config: ExperimentConfig, placed: Mapping[embeddings.Key, embeddings.Placement]) -> int:
     """Numbers that one step's batch makes: each side's layers, and one block of the rows' scores."""
     batch = config.train.batch_size
-    drawn = negatives_plan.plan(config)
+    drawn = negatives_plan.plan_negatives(config)
     users = batch * (sum(_widths(config, "user", placed)) + _history_numbers(config, placed))
     items = (batch * (1 + drawn.per_row) + drawn.for_all) * sum(_widths(config, "item", placed))
     columns = drawn.columns(batch)

@@ -1,4 +1,4 @@
-"""A training that begins with the weights of an earlier model: daily retraining need not learn everything again."""
+"""Initializes a model with the weights of an earlier one, e.g. for daily retraining."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _NOT_WEIGHTS = ("dropout",)  # fields of the model that no weight depends on
 
 
 def start(config: ExperimentConfig, model: TwoTower, source: Path) -> None:
-    """Reads the towers' weights; of a run directory also those of the loss, where it is of the same kind.
+    """Reads the weights of the towers, and from a run directory with an equal loss those of the loss.
 
-    Optimizers begin anew.
+    The optimizer state is not read.
 
     Args:
         config: of the training that begins.
@@ -40,7 +40,9 @@ def start(config: ExperimentConfig, model: TwoTower, source: Path) -> None:
     source = Path(source)
     bundle = (source / "saved_model.pb").is_file()
     if not bundle and not RunPaths(source).checkpoints.is_dir():
-        raise ArtifactError(f"--warm_start: {source} is no trained run directory and no bundle")
+        raise ArtifactError(
+            f"--warm_start: invalid directory '{source}' (expected a trained run directory or a bundle)"
+        )
     other = configuration.load_run(source)  # a bundle's version has the file under the same name
     _require_same(config, other, source)
     user, item = _tower(model, "user"), _tower(model, "item")
@@ -65,13 +67,13 @@ def _require_same(config: ExperimentConfig, other: ExperimentConfig, source: Pat
         before, now = getattr(other, part), getattr(config, part)
         if before != now:
             pairs = zip((*before, *[None] * len(now)), (*now, *[None] * len(before)), strict=False)
-            was, came = next(pair for pair in pairs if pair[0] != pair[1])
-            raise ConfigError(f"--warm_start: {source} has other {part}: {was} there, {came} here; train without it")
+            was, got = next(pair for pair in pairs if pair[0] != pair[1])
+            raise ConfigError(f"--warm_start: {source} has other {part}: {was} there, {got} here; train without it")
     for field in dataclasses.fields(config.model):
-        was, came = getattr(other.model, field.name), getattr(config.model, field.name)
-        if was != came and field.name not in _NOT_WEIGHTS:
+        was, got = getattr(other.model, field.name), getattr(config.model, field.name)
+        if was != got and field.name not in _NOT_WEIGHTS:
             raise ConfigError(
-                f"--warm_start: {source} has another model: model.{field.name} is {was!r} there and {came!r} here; "
+                f"--warm_start: {source} has another model: model.{field.name} is {was!r} there and {got!r} here; "
                 "train without it"
             )
 

@@ -1,4 +1,4 @@
-"""Weights on disk: an `.npz` of any size, written and read in parts, so that no table is in memory twice."""
+"""Writes and reads weights as `.npz` files in parts, so that no table is in memory twice."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def write(path: Path, variables: Mapping[str, tf.Variable]) -> None:
                 np.lib.format.write_array_header_1_0(file, header)
                 for start, stop in _parts(shape):
                     part = np.asarray((read_rows(variable, start, stop) if shape else variable).numpy())
-                    if not np.isfinite(np.sum(part, dtype=np.float64)):  # one number that is none makes the sum none
+                    if not np.isfinite(np.sum(part, dtype=np.float64)):  # a non-finite number makes the sum non-finite
                         raise DataError(
                             f"training: {variable.name.partition(':')[0]} holds numbers that are not finite, and is "
                             "not kept; lower train.initial_lr or train.table_optimizer.initial_lr, or add "

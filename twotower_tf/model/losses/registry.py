@@ -78,7 +78,7 @@ def layer_class(loss: LossConfig) -> type[CandidateLoss]:
 
 def layer(config: ExperimentConfig) -> CandidateLoss:
     """Creates the layer of the configuration's loss."""
-    loss, plan = config.loss, negatives_plan.plan(config)
+    loss, plan = config.loss, negatives_plan.plan_negatives(config)
     fields = {each.name: getattr(loss, each.name) for each in dataclasses.fields(loss) if each.name != "type"}  # type: ignore[arg-type]
     columns: dict[str, Any] = {"in_batch": plan.in_batch, "queue": plan.queue, "name": "loss"}
     if config.train.mixed:
@@ -88,7 +88,7 @@ def layer(config: ExperimentConfig) -> CandidateLoss:
 
 def inputs(config: ExperimentConfig) -> tuple[str, ...]:
     """Names of what the layer needs next to vectors; `candidates.SPECS` has their shapes."""
-    plan = negatives_plan.plan(config)
+    plan = negatives_plan.plan_negatives(config)
     names = [candidates.SAMPLE_WEIGHT, candidates.LABEL if config.loss.labelled else candidates.POSITIVE_LOG_Q]
     if plan.per_row:
         names += [candidates.NEGATIVE_WEIGHT, *([] if config.loss.labelled else [candidates.NEGATIVE_LOG_Q])]
