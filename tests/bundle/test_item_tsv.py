@@ -93,7 +93,7 @@ def test_arrow_ids_and_slices(tmp_path):
         (["a", "b\r"], [[1.0], [1.0]], r"item id 'b\\r': holds a tab"),
         (["a", ""], [[1.0], [1.0]], "item ids: one is empty; every exported item needs an id"),
         (["a", "b"], [[1.0], [np.nan]], "item 'b': its vector is not finite"),
-        (["a", "b"], [[1.0]], r"float32 of shape \[2, vector_dim\] is expected for 2 item ids; came float32"),
+        (["a", "b"], [[1.0]], r"float32 of shape \[2, vector_dim\] is expected for 2 item ids; got float32"),
         (["\ud800"], [[1.0]], "item ids: each must be valid Unicode text"),
     ],
 )

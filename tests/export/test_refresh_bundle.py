@@ -18,7 +18,7 @@ from twotower_tf.config import IndexConfig
 from twotower_tf.errors import ArtifactError, ConfigError, DataError
 from twotower_tf.export import refresh_bundle as refreshing
 from twotower_tf.export.export_bundle import export
-from twotower_tf.export.refresh_bundle import refresh, told
+from twotower_tf.export.refresh_bundle import describe_refresh, refresh
 from twotower_tf.features.inputs import rows_to_arrays, side_inputs
 from twotower_tf.index.scann.scann_searcher import ScannSearcher
 
@@ -82,7 +82,7 @@ def test_only_new_and_changed_items_are_embedded(done):
     changes = result.changes
     counts = (changes.added, changes.changed, changes.restated, changes.removed, changes.unknown)
     assert counts == (1, 1, 1, 2, 1)
-    assert told(result) == [
+    assert describe_refresh(result) == [
         "items: 1 new, 1 changed, 2 gone, 1 with other columns only",
         "1 ids to delete were not in the catalogue",
         "index: updated",
@@ -171,7 +171,7 @@ def test_an_earlier_version_comes_back_under_a_new_number(done):
 def test_the_same_items_again_publish_nothing(root, rows, tmp_path):
     result = refresh(root, table(tmp_path / "items.csv", rows), mode="replace")
     assert not result.published and result.path == root / "7" and versions(root) == [7]
-    assert told(result)[-1] == "nothing has changed; no version was published"
+    assert describe_refresh(result)[-1] == "nothing has changed; no version was published"
     assert [path.name for path in root.iterdir()] == ["7"]
 
 
@@ -179,7 +179,7 @@ def test_other_columns_only_keep_vectors_and_index(root, rows, tmp_path):
     listed = [rows[0] | {"title": "Another"}, rows[1] | {"item_id": "", "title": "?"}]
     result = refresh(root, table(tmp_path / "items.csv", listed), keep=1)
     assert result.index == "kept" and versions(root) == [int(result.path.name)]
-    assert told(result)[1] == f"1 of 2 rows set aside: {result.path}/refresh_quarantine.jsonl"
+    assert describe_refresh(result)[1] == f"1 of 2 rows set aside: {result.path}/refresh_quarantine.jsonl"
     (entry,) = map(json.loads, (result.path / "refresh_quarantine.jsonl").read_text().splitlines())
     assert entry["line"] == 3 and entry["reason"] == "no item id: column 'item_id' is empty"
     assert Bundle.open(root).items["item_name"][0].as_py() == "Another"

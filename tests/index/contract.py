@@ -151,13 +151,13 @@ class SearcherContract:
             load_index(tmp_path / "index")
 
     def test_queries_that_cannot_be_answered_are_refused(self, searcher):
-        with pytest.raises(DataError, match="vectors of 9 dimensions were asked of an index of 8; the user tower and"):
+        with pytest.raises(DataError, match="vectors of 9 dimensions for an index of 8; the user tower and"):
             searcher.search(np.ones((1, 9), np.float32), 3)
-        with pytest.raises(DataError, match=r"queries: a table \[queries, 8\] is expected; came shape \(8,\)"):
+        with pytest.raises(DataError, match=r"queries: a table \[queries, 8\] is expected; got shape \(8,\)"):
             searcher.search(np.ones(8, np.float32), 3)
         with pytest.raises(DataError, match="the vector of query 1 holds NaN or infinity"):
             searcher.search(np.array([[0] * 8, [np.nan] * 8], np.float32), 3)
-        with pytest.raises(DataError, match="k: at least 1 is expected; came 0"):
+        with pytest.raises(DataError, match="k: at least 1 is expected; got 0"):
             searcher.search(np.ones((1, 8), np.float32), 0)
 
     @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ class SearcherContract:
             (["a", "", "d"], r"1 item\(s\) are empty: ''; every item needs an id"),
             (["a", 3, "d"], r"1 item\(s\) are not text: 3; item ids are text everywhere"),
             (["a", "\ud800", "d"], r"1 item\(s\) are not valid Unicode: '\\ud800'"),
-            (["a", "b"], "2 item ids came with 3 vectors"),
+            (["a", "b"], "2 item ids were given with 3 vectors"),
         ],
     )
     def test_ids_that_break_a_file_are_refused(self, ids, message):
@@ -192,5 +192,5 @@ class SearcherContract:
             self.build(ids, np.tile(np.float32([0.6, 0.8]), (3, 1)))
 
     def test_an_empty_catalogue_is_refused(self):
-        with pytest.raises(DataError, match="an index needs at least one item; came none"):
+        with pytest.raises(DataError, match="an index needs at least one item; got none"):
             self.build([], np.empty((0, 4), np.float32))

@@ -4,7 +4,7 @@ import pytest
 from tests.index.contract import SearcherContract, unit
 from twotower_tf.config import IndexConfig
 from twotower_tf.index import exact
-from twotower_tf.index.eligible import Excluded
+from twotower_tf.index.eligible import Ineligible
 from twotower_tf.index.exact import ExactSearcher
 from twotower_tf.index.item_vectors import ItemVectors
 
@@ -49,7 +49,7 @@ class TestExactSearcher(SearcherContract):
         gone[7, 5:] = True
         scores = np.float32(queries.astype(np.float64) @ vectors.astype(np.float64).T)
         for mask in (np.zeros_like(gone), gone):
-            found = searcher.scan(queries, k, Excluded(*np.nonzero(mask), 150))
+            found = searcher.scan(queries, k, Ineligible(*np.nonzero(mask), 150))
             for query, (start, stop) in enumerate(zip(found.offsets[:-1], found.offsets[1:], strict=True)):
                 left = np.flatnonzero(~mask[query])
                 wanted = left[np.lexsort((left, -scores[query, left]))][:k]

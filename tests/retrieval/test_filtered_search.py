@@ -1,4 +1,4 @@
-"""Exclusions and filters against sorting all items for every query, on thousands of random cases."""
+"""Ineligible and filters against sorting all items for every query, on thousands of random cases."""
 
 import dataclasses
 import functools
@@ -10,7 +10,7 @@ from tests.index.contract import unit
 from twotower_tf.config import IndexConfig
 from twotower_tf.errors import DataError
 from twotower_tf.index.backends import build_index
-from twotower_tf.index.eligible import Allowed, Excluded
+from twotower_tf.index.eligible import Eligible, Ineligible
 from twotower_tf.index.exact import ExactSearcher
 from twotower_tf.index.item_vectors import ItemVectors
 from twotower_tf.retrieval import filtered_search
@@ -74,7 +74,7 @@ def cases(rng, searcher, orders, near):
     order = rng.permutation(len(pairs))
     rows = np.concatenate([*gone, np.empty(0, np.int64)])[order]
     twice = rng.integers(0, max(1, len(rows)), len(rows) // 10)  # repetitions, and unknown items
-    excluded = Excluded(
+    excluded = Ineligible(
         np.concatenate([pairs[order], pairs[order][twice], [0]]),
         np.concatenate([rows, rows[twice], [-1]]).astype(np.int64),
         len(orders),
@@ -95,7 +95,7 @@ def test_exact_answers_are_those_of_a_full_sort(exact):
         queries = unit(rng, 50, DIM)
         orders = [ranked(exact, query)[0] for query in queries]
         gone, excluded, mask = cases(rng, exact, orders, near=0.5)
-        found = filtered_search.search(exact, queries, k, excluded, Allowed(mask))
+        found = filtered_search.search(exact, queries, k, excluded, Eligible(mask))
         for number, query in enumerate(queries):
             answer = slice(found.offsets[number], found.offsets[number + 1])
             assert found.rows[answer].tolist() == expected(orders[number], k, gone[number], mask)
@@ -110,7 +110,7 @@ def test_approximate_answers_are_whole_and_have_the_stated_recall(scann):
         queries = clustered(rng, 50)
         orders = [ranked(scann, query)[0] for query in queries]
         gone, excluded, mask = cases(rng, scann, orders, near=0.7)
-        found = filtered_search.search(scann, queries, k, excluded, Allowed(mask))
+        found = filtered_search.search(scann, queries, k, excluded, Eligible(mask))
         for number in range(len(queries)):
             rows = found.rows[found.offsets[number] : found.offsets[number + 1]].tolist()
             best = expected(orders[number], k, gone[number], mask)
@@ -127,7 +127,7 @@ def test_where_few_pass_the_answer_is_exact(scann):
     queries = clustered(rng, 200)
     mask = np.zeros(SCANN_ITEMS, np.bool_)
     mask[rng.choice(SCANN_ITEMS, 90, replace=False)] = True
-    found = filtered_search.search(scann, queries, 30, None, Allowed(mask))
+    found = filtered_search.search(scann, queries, 30, None, Eligible(mask))
     for number, query in enumerate(queries):
         rows = found.rows[found.offsets[number] : found.offsets[number + 1]].tolist()
         assert rows == expected(ranked(scann, query)[0], 30, set(), mask)
@@ -138,7 +138,7 @@ def test_where_the_nearest_thousands_fell_away_the_answer_is_whole(scann):
     rng = np.random.default_rng(6)
     queries = clustered(rng, 20)
     gone = [ranked(scann, query)[0][: SCANN_ITEMS - 5] for query in queries]
-    excluded = Excluded(np.repeat(np.arange(20), SCANN_ITEMS - 5), np.concatenate(gone), 20)
+    excluded = Ineligible(np.repeat(np.arange(20), SCANN_ITEMS - 5), np.concatenate(gone), 20)
     found = filtered_search.search(scann, queries, 10, excluded)
     for number, query in enumerate(queries):
         rows = found.rows[found.offsets[number] : found.offsets[number + 1]].tolist()
@@ -151,7 +151,7 @@ def test_a_filter_against_the_grain_of_the_query_is_answered_whole(scann):
     order, _ = ranked(scann, query)
     mask = np.zeros(SCANN_ITEMS, np.bool_)
     mask[order[SCANN_ITEMS // 2 :]] = True
-    found = filtered_search.search(scann, query[None], 20, None, Allowed(mask))
+    found = filtered_search.search(scann, query[None], 20, None, Eligible(mask))
     assert len(found.rows) == 20 and mask[found.rows].all()
     assert len(set(found.rows.tolist()) & set(order[SCANN_ITEMS // 2 :][:20].tolist())) >= 18
 
@@ -171,9 +171,9 @@ def test_an_answer_is_the_same_in_any_company(scann):
     queries = clustered(rng, 40)
     orders = [ranked(scann, query)[0] for query in queries]
     _, excluded, mask = cases(rng, scann, orders, near=0.5)
-    whole = filtered_search.search(scann, queries, 15, excluded, Allowed(mask))
+    whole = filtered_search.search(scann, queries, 15, excluded, Eligible(mask))
     for number in range(40):
-        alone = filtered_search.search(scann, queries[[number]], 15, excluded.take(np.array([number])), Allowed(mask))
+        alone = filtered_search.search(scann, queries[[number]], 15, excluded.take(np.array([number])), Eligible(mask))
         np.testing.assert_array_equal(alone.rows, whole.rows[whole.offsets[number] : whole.offsets[number + 1]])
 
 
@@ -181,26 +181,26 @@ def test_nobody_asks_and_nothing_is_allowed(exact):
     nobody = filtered_search.search(exact, np.empty((0, DIM), np.float32), 5)
     assert nobody.offsets.tolist() == [0] and len(nobody.rows) == 0
     none = filtered_search.search(
-        exact, unit(np.random.default_rng(0), 3, DIM), 5, None, Allowed(np.zeros(300, np.bool_))
+        exact, unit(np.random.default_rng(0), 3, DIM), 5, None, Eligible(np.zeros(300, np.bool_))
     )
     assert none.offsets.tolist() == [0, 0, 0, 0] and none.item_ids.tolist() == []
 
 
 def test_an_unusable_query_is_refused_before_the_search(exact):
-    with pytest.raises(DataError, match="k: at least 1 is expected; came 0"):
+    with pytest.raises(DataError, match="k: at least 1 is expected; got 0"):
         filtered_search.search(exact, unit(np.random.default_rng(0), 3, DIM), 0)
 
 
 def test_excluded_lists_of_ids():
     items = exact_items(np.random.default_rng(1))
-    gone = Excluded.of([["i5", "i2", "i5"], [], ["stranger", "i299"]], items)
+    gone = Ineligible.of([["i5", "i2", "i5"], [], ["stranger", "i299"]], items)
     assert (gone.offsets.tolist(), gone.rows.tolist()) == ([0, 2, 2, 3], [2, 5, 299])
     assert gone.counts.tolist() == [2, 0, 1] and gone.queries.tolist() == [0, 0, 2]
     part = gone.take(np.array([2, 0]))
     assert (part.offsets.tolist(), part.rows.tolist()) == ([0, 1, 3], [299, 2, 5])
     mask = np.zeros(300, np.bool_)
     mask[[1, 5, 299]] = True
-    places = gone.within(Allowed(mask))  # item 5 is the second of those allowed, item 299 the third
+    places = gone.within(Eligible(mask))  # item 5 is the second of those allowed, item 299 the third
     assert (places.offsets.tolist(), places.rows.tolist()) == ([0, 1, 1, 2], [1, 2])
     hits = gone.hits(np.array([[5, 6], [5, 2], [2, 299]], np.int32))
     assert hits.tolist() == [[True, False], [False, False], [False, True]]

@@ -13,7 +13,7 @@ import pytest
 from twotower_tf.errors import DataError
 from twotower_tf.index.item_vectors import ItemVectors
 from twotower_tf.retrieval.filters import Filters
-from twotower_tf.retrieval.item_filter import Gate
+from twotower_tf.retrieval.item_filter import ItemFilter
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "the content of a file"
@@ -193,7 +193,7 @@ def reaching(path):
 def gate(tmp_path):
     table = catalogue(20_000)
     items = ItemVectors.trusted(np.array(table["item_id"].to_pylist(), object), np.empty((20_000, 0), np.float32))
-    return Gate(lambda: table, items, tmp_path / "blocklist.txt", seconds=30)
+    return ItemFilter(lambda: table, items, tmp_path / "blocklist.txt", seconds=30)
 
 
 @pytest.fixture

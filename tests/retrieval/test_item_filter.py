@@ -10,7 +10,7 @@ import pytest
 from twotower_tf.errors import DataError
 from twotower_tf.index.item_vectors import ItemVectors
 from twotower_tf.retrieval.blocklist import Blocklist
-from twotower_tf.retrieval.item_filter import Gate
+from twotower_tf.retrieval.item_filter import ItemFilter
 
 IDS = ["a", "b c", "ü", "# d", "e"]
 
@@ -119,7 +119,7 @@ def test_a_list_that_cannot_be_read_at_the_start_is_refused(tmp_path, items):
 def test_filter_and_blocklist_together(tmp_path, items):
     catalogue = pa.table({"item_id": IDS, "shop": [1, 1, 2, 2, 2]})
     path = tmp_path / "blocklist.txt"
-    gate = Gate(lambda: catalogue, items, path)
+    gate = ItemFilter(lambda: catalogue, items, path)
     assert gate.allowed() is None
     second = gate.allowed("shop = 2")
     assert second.rows.tolist() == [2, 3, 4] and second.mask.tolist() == [False, False, True, True, True]
@@ -143,7 +143,7 @@ def test_the_catalogue_is_read_with_the_first_filter(tmp_path, items):
         reads.append(1)
         return pa.table({"item_id": IDS})
 
-    gate = Gate(catalogue, items, tmp_path / "blocklist.txt")
+    gate = ItemFilter(catalogue, items, tmp_path / "blocklist.txt")
     (tmp_path / "blocklist.txt").write_text("a\n")
     assert gate.allowed().rows.tolist() == [1, 2, 3, 4] and not reads
     assert gate.allowed("item_id = 'e'").rows.tolist() == gate.allowed("item_id >= 'e' and item_id < 'f'").rows.tolist()
@@ -152,6 +152,6 @@ def test_the_catalogue_is_read_with_the_first_filter(tmp_path, items):
 
 def test_a_wrong_filter_is_told(tmp_path, items):
     catalogue = pa.table({"item_id": IDS, "shop": [1, 1, 2, 2, 2]})
-    gate = Gate(lambda: catalogue, items, tmp_path / "blocklist.txt")
+    gate = ItemFilter(lambda: catalogue, items, tmp_path / "blocklist.txt")
     with pytest.raises(DataError, match="filter: unknown column 'ship'; did you mean 'shop'?"):
         gate.allowed("ship = 2")

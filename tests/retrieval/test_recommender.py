@@ -222,12 +222,12 @@ def test_similar_items(recommender, tsv):
     [
         (([{"cuontry": "DE"}], 3), "row 0: unknown feature 'cuontry'; did you mean 'country'?"),
         (([{}, {"zzz": 1}], 3), FEATURES),
-        (([{"age": "old"}], 3), "feature 'age': a number is expected; came 'old'"),
+        (([{"age": "old"}], 3), "feature 'age': a number is expected; got 'old'"),
         (([{}], 0), "k: invalid value 0 (expected a whole number from 1 to 1000)"),
         (([{}], 2.5), "k: invalid value 2.5 (expected a whole number from 1 to 1000)"),
         (([{}], True), "k: invalid value True (expected a whole number from 1 to 1000)"),
-        (([{}, {}], 3, [["i00001"]]), "exclude: one list per user is expected; came 1 for 2 users"),
-        (([{}], 3, ["i00001"]), "exclude: a list of item ids per user is expected; came 'i00001'"),
+        (([{}, {}], 3, [["i00001"]]), "exclude: one list per user is expected; got 1 for 2 users"),
+        (([{}], 3, ["i00001"]), "exclude: a list of item ids per user is expected; got 'i00001'"),
     ],
 )
 def test_unusable_requests(recommender, arguments, message):

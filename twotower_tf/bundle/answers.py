@@ -98,34 +98,34 @@ def check_users(bundle: Bundle, searcher: Searcher, tower: Tower) -> Iterator[st
         ids = [[text.decode() for text in row] for row in inside[ITEM_IDS]]
         exact = ExactSearcher(searcher.items).search(vectors, len(ids[0]))
         expected = list(zip(exact.item_ids, exact.scores, strict=True))
-        came = list(zip(ids, inside[SCORES], strict=True))
-        _as_expected(bundle, canaries, expected, came, f"signature {RECOMMEND}")
+        actual = list(zip(ids, inside[SCORES], strict=True))
+        _as_expected(bundle, canaries, expected, actual, f"signature {RECOMMEND}")
         yield f"{len(canaries)} canaries: signature {RECOMMEND} answers as exact search over the index's vectors"
 
 
 def _check_version(bundle: Bundle, side: str, answer: dict[str, Any]) -> None:
-    came = sorted(set(answer[MODEL_VERSION].tolist()))
-    if came != [bundle.version]:
+    actual = sorted(set(answer[MODEL_VERSION].tolist()))
+    if actual != [bundle.version]:
         raise ArtifactError(
-            f"{bundle.path}: the {side} tower answers as version {', '.join(map(str, came))}, not {bundle.version}"
+            f"{bundle.path}: the {side} tower answers as version {', '.join(map(str, actual))}, not {bundle.version}"
         )
 
 
 def _as_expected(
-    bundle: Bundle, canaries: list[dict[str, Any]], expected: Sequence[Answer], came: Sequence[Answer], source: str
+    bundle: Bundle, canaries: list[dict[str, Any]], expected: Sequence[Answer], actual: Sequence[Answer], source: str
 ) -> None:
     """Every canary's items, in order; where two scores are equal up to rounding, either order."""
-    for canary, (ids, scores), (came_ids, came_scores) in zip(canaries, expected, came, strict=True):
-        if len(came_ids) != len(ids) or not _same(ids, np.asarray(scores), came_ids, np.asarray(came_scores)):
+    for canary, (ids, scores), (found_ids, found_scores) in zip(canaries, expected, actual, strict=True):
+        if len(found_ids) != len(ids) or not _same(ids, np.asarray(scores), found_ids, np.asarray(found_scores)):
             raise ArtifactError(
-                f"{bundle.path}: {source} answers for canary {canary['user']} with {list(came_ids)}, "
+                f"{bundle.path}: {source} answers for canary {canary['user']} with {list(found_ids)}, "
                 f"expected {list(ids)}"
             )
 
 
-def _same(ids: Sequence[str], scores: Floats, came_ids: Sequence[str], came_scores: Floats) -> bool:
-    if np.abs(scores - came_scores).max(initial=0.0) > TOLERANCE:
+def _same(ids: Sequence[str], scores: Floats, found_ids: Sequence[str], found_scores: Floats) -> bool:
+    if np.abs(scores - found_scores).max(initial=0.0) > TOLERANCE:
         return False
     gaps = np.abs(np.diff(scores, prepend=np.inf, append=scores[-1:]))  # the last item's next rival is not known
     certain = (gaps[:-1] > 2 * TOLERANCE) & (gaps[1:] > 2 * TOLERANCE)
-    return all(mine == theirs for mine, theirs, sure in zip(ids, came_ids, certain, strict=True) if sure)
+    return all(mine == theirs for mine, theirs, sure in zip(ids, found_ids, certain, strict=True) if sure)

@@ -75,7 +75,7 @@ def seal(document: dict[str, Any]) -> dict[str, Any]:
 def versions(export_dir: str | Path) -> list[int]:
     """The versions of an export root, ascending.
 
-    A version is a child directory named by an integer with a manifest of ours, or with a damaged one: that is listed,
+    A version is a child directory named by an integer with a bundle's manifest, or with a damaged one: that is listed,
     so that it is refused by name and not passed over in silence. Half-copied and foreign directories are none. A
     manifest is known by its format or by its seal: no single flipped bit hides it.
     """

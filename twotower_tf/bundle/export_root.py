@@ -13,7 +13,7 @@ from twotower_tf import artifacts, locks
 from twotower_tf.bundle import bundle
 from twotower_tf.errors import ArtifactError, ConfigError
 
-_OURS = ("README.md", "serving", "blocklist.txt")  # beside versions, hidden files and unfinished work
+_OURS = ("README.md", "serving", "blocklist.txt")  # in addition to versions, hidden files and unfinished work
 _LARGEST = 2**63 - 1  # a server reads a version as int64
 
 
@@ -22,7 +22,7 @@ def exclusive(export_dir: Path) -> Iterator[None]:
     """Makes the caller the only writer of an export root, and clears what a killed one left there.
 
     Raises:
-        ArtifactError: where the directory is not ours, or somebody else is writing there.
+        ArtifactError: where the directory is not an export directory, or another process is writing there.
     """
     check_root(export_dir)
     with locks.hold_directory(export_dir):
@@ -31,7 +31,7 @@ def exclusive(export_dir: Path) -> Iterator[None]:
 
 
 def check_root(export_dir: Path) -> None:
-    """Refuses a directory with anything that no export of ours put there.
+    """Refuses a directory with anything that no export wrote.
 
     Raises:
         ArtifactError: naming the first such entry.
@@ -49,7 +49,7 @@ def check_root(export_dir: Path) -> None:
 
 
 def choose_version(export_dir: Path, version: int | None) -> int:
-    """The version to publish: as asked, or the UTC time as YYYYMMDDhhmmss, larger than the newest there.
+    """The version to publish: as given, or the UTC time as YYYYMMDDhhmmss, larger than the newest there.
 
     Raises:
         ConfigError: for a number that no server reads as a version.
@@ -60,7 +60,7 @@ def choose_version(export_dir: Path, version: int | None) -> int:
         now = int(datetime.now(timezone.utc).strftime("%Y%m%d%H%M%S"))
         return max([now, *(each + 1 for each in known)])
     if not 0 < version <= _LARGEST:
-        raise ConfigError(f"--version: a whole number from 1 to 2^63 - 1 is expected; came {version}")
+        raise ConfigError(f"--version: a whole number from 1 to 2^63 - 1 is expected; got {version}")
     if version in known:
         raise ArtifactError(f"{export_dir / str(version)}: exists already and is never overwritten; choose another")
     return version

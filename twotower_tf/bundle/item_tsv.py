@@ -51,7 +51,7 @@ def write_tsv(path: Path, ids: Sequence[str] | npt.NDArray[Any] | pa.Array, vect
     if vectors.ndim != 2 or vectors.dtype != np.float32 or len(vectors) != len(names):
         raise ArtifactError(
             f"item vectors: float32 of shape [{len(names)}, vector_dim] is expected for {len(names)} item ids; "
-            f"came {vectors.dtype} of shape {list(vectors.shape)}"
+            f"got {vectors.dtype} of shape {list(vectors.shape)}"
         )
     rows = max(1, _VALUES_PER_BLOCK // max(1, vectors.shape[1]))
     threads = threads or resources.count_cpus()

@@ -39,7 +39,7 @@ class Tower:
     def vectors(
         self, output: str, arrays: Arrays, step: Callable[[int], None] | None = None
     ) -> npt.NDArray[np.float32]:
-        """The vectors of `serving_default` for any number of rows; `step` is told the rows done."""
+        """The vectors of `serving_default` for any number of rows; `step` is called with the number of rows done."""
         total = len(next(iter(arrays.values())))
         parts = []
         for start in range(0, max(total, 1), _ROWS_PER_BATCH):

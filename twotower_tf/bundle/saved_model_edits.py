@@ -1,4 +1,4 @@
-"""What of a written SavedModel may be stated anew without its model: names of inputs, version, embedded catalogue.
+"""Edits a written SavedModel without its model: names of inputs, version, embedded catalogue.
 
 `saved_model.pb` is edited as the protocol buffer that it is, and weights are never read or written again. So a version
 can be made from another one without the code, or the framework, that trained it.
@@ -67,7 +67,7 @@ def state_version(model: Any, version: int, where: Path) -> None:
     """Makes every signature answer as `version`.
 
     Raises:
-        ArtifactError: where the graph does not say its version by a constant of ours.
+        ArtifactError: where the graph does not say its version by that constant.
     """
     found = 0
     for function in model.meta_graphs[0].graph_def.library.function:

@@ -1,4 +1,4 @@
-"""Item vectors in the formats that other programs read, beside `item_embeddings.tsv`."""
+"""Item vectors in formats for other programs, in addition to `item_embeddings.tsv`."""
 
 from __future__ import annotations
 

@@ -63,12 +63,12 @@ def _run_checks(bundle: Bundle) -> list[str]:
 
 def _weights(bundle: Bundle) -> Iterator[str]:
     for side, path in manifest.tower_paths(bundle.path).items():
-        (came, _), stated = manifest.tower_weights(path), bundle.manifest["weights_fingerprint"][side]
-        if came != stated:
+        (actual, _), stated = manifest.tower_weights(path), bundle.manifest["weights_fingerprint"][side]
+        if actual != stated:
             raise ArtifactError(
-                f"{path / 'variables'}: weights of fingerprint {came[:12]}..., the manifest states {stated[:12]}..."
+                f"{path / 'variables'}: weights of fingerprint {actual[:12]}..., the manifest states {stated[:12]}..."
             )
-        yield f"{side} tower: weights of fingerprint {came[:12]}..."
+        yield f"{side} tower: weights of fingerprint {actual[:12]}..."
 
 
 def _vectors(bundle: Bundle, searcher: Searcher) -> Iterator[str]:
@@ -113,13 +113,13 @@ def _recall(bundle: Bundle, searcher: Searcher) -> Iterator[str]:
         yield "index: no real user to measure its recall with"
         return
     truth = ExactSearcher(searcher.items).search(users, k).scores
-    came = float(recall_of(searcher.search(users, k).scores, truth).mean(dtype=np.float64))
-    if came < stated["measured"] - _RECALL_SLACK:
+    actual = float(recall_of(searcher.search(users, k).scores, truth).mean(dtype=np.float64))
+    if actual < stated["measured"] - _RECALL_SLACK:
         raise ArtifactError(
-            f"{bundle.path / 'index'}: recall@{k} of {len(users)} users is {came:.4f}, the manifest states "
+            f"{bundle.path / 'index'}: recall@{k} of {len(users)} users is {actual:.4f}, the manifest states "
             f"{stated['measured']:.4f}"
         )
-    yield f"index: recall@{k} of {len(users)} users {came:.4f}, stated {stated['measured']:.4f}"
+    yield f"index: recall@{k} of {len(users)} users {actual:.4f}, stated {stated['measured']:.4f}"
     if above := stated.get("levels", [])[1:]:  # an index made by an earlier version states none
         yield from _recall_above(bundle, searcher, above)
 
@@ -131,13 +131,13 @@ def _recall_above(bundle: Bundle, searcher: Searcher, levels: list[dict[str, Any
     for level in levels:
         k, excluded = level["k"], level["excluded"]
         found = recall_of(searcher.search(users, k).scores, truth[:, :k], excluded)
-        came = float(found.mean(dtype=np.float64))
+        actual = float(found.mean(dtype=np.float64))
         what = f"recall of ranks {excluded + 1} to {k} of {len(users)} users"
-        if came < level["recall_excluded"] - _RECALL_SLACK:
+        if actual < level["recall_excluded"] - _RECALL_SLACK:
             raise ArtifactError(
-                f"{bundle.path / 'index'}: {what} is {came:.4f}, the manifest states {level['recall_excluded']:.4f}"
+                f"{bundle.path / 'index'}: {what} is {actual:.4f}, the manifest states {level['recall_excluded']:.4f}"
             )
-        yield f"index: {what} {came:.4f}, stated {level['recall_excluded']:.4f}"
+        yield f"index: {what} {actual:.4f}, stated {level['recall_excluded']:.4f}"
 
 
 def _signatures(bundle: Bundle) -> Iterator[str]:

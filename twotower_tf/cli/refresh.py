@@ -59,6 +59,6 @@ def run(values: FlagValues) -> None:
             memory_limit=values.memory_limit,
             progress=show,
         )
-    for line in refresh_bundle.told(done):
+    for line in refresh_bundle.describe_refresh(done):
         print(line)
     print(done.path)

@@ -55,7 +55,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Changes:
-    """A new catalogue beside the old one.
+    """A new catalogue compared with the old one.
 
     Attributes:
         catalogue: the new one: items that stay in their order, then new ones in the order of their ids.

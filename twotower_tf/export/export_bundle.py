@@ -68,19 +68,19 @@ def export(
     Args:
         config: of the run.
         run_dir: prepared and trained.
-        export_dir: the export root; new, empty or ours.
+        export_dir: the export root; new, empty, or written by earlier exports.
         version: by default the UTC time, larger than the newest there.
         keep: versions kept, the new one among them; 0 keeps all.
         active_days: only items with an event in the log's last so many days are exported; 0 exports all.
-        formats: of the item vectors beside the TSV: "parquet", "npy".
-        progress: told of each step.
+        formats: of the item vectors in addition to the TSV: "parquet", "npy".
+        progress: called at each step.
         tell: told, a line each, what the index will take, before it does, and what is odd about its vectors.
 
     Returns:
         The version's directory.
 
     Raises:
-        ArtifactError: where `export_dir` is not ours or busy, the version exists, the run is unfinished, vectors are
+        ArtifactError: where `export_dir` is foreign or busy, the version exists, the run is unfinished, vectors are
             not finite, the exported towers differ from the trained ones, or `twotower verify` refuses the version.
         DataError: where no item to export has been trained on.
         ConfigError: for `active_days` of a log without time, or an unusable `version`.
@@ -171,8 +171,8 @@ def _write(
     searcher.save(staging / bundle.INDEX)
     progress("export", 2, _STEPS)
     np.save(staging / bundle.USERS, users)
-    beside = [name for name in item_formats.FORMATS if name == "tsv" or name in formats]
-    item_formats.write(staging, beside, searcher.items)
+    written = [name for name in item_formats.FORMATS if name == "tsv" or name in formats]
+    item_formats.write(staging, written, searcher.items)
     pq.write_table(run.catalogue, staging / bundle.ITEMS)
     artifacts.write_text(staging / bundle.CONFIG, configuration.to_json(run.config))
     artifacts.write_json(staging / bundle.STATISTICS, run.prepared.statistics)
@@ -183,7 +183,7 @@ def _write(
     canaries = _try_users(run, staging, searcher, split, rows[few], users[few])
     progress("export", 5, _STEPS)
     forms = {"time": _time_form(run.prepared), "text_forms": run.prepared.manifest["text_forms"]}
-    extra = {**forms, "canaries": canaries, "canary_k": CANARY_K, "formats": beside}
+    extra = {**forms, "canaries": canaries, "canary_k": CANARY_K, "formats": written}
     manifest.write(staging, manifest.document(staging, run.config, run.run_dir, version, searcher, extra))
     verify_staging(staging)
 

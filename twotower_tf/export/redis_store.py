@@ -1,4 +1,4 @@
-"""Item vectors, and user vectors, in Redis: written beside the version that is served, switched by one transaction.
+"""Item vectors, and user vectors, in Redis: written next to the version that is served, switched by one transaction.
 
 Keys, below a prefix (the export directory's name by default):
 
@@ -114,7 +114,7 @@ def publish(
         users: Parquet file, or directory of such, with `user_id`, `vector` and perhaps `model_version`.
         grace_seconds: that versions which are served no more stay.
         keep: of these, so many newest ones stay without end.
-        progress: told of the vectors written.
+        progress: called with the number of vectors written.
 
     Raises:
         ConfigError: where redis-py is not installed, or the URL is none.
@@ -293,8 +293,8 @@ def _write(client: Any, names: dict[str, str], kind: str, blocks: Vectors, total
 
 def _compare(client: Any, key: str, ids: npt.NDArray[Any], vectors: Floats) -> None:
     rows = np.unique(np.linspace(0, len(ids) - 1, _COMPARED).astype(np.int64))
-    came = client.hmget(key, ids[rows].tolist())
-    for row, value in zip(rows, came, strict=True):
+    stored = client.hmget(key, ids[rows].tolist())
+    for row, value in zip(rows, stored, strict=True):
         if value != vectors[row].astype("<f4").tobytes():
             raise _Lost(f"redis: {key}: item {ids[row]!r} is not as it was written")
 

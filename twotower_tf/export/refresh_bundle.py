@@ -54,7 +54,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Refreshed:
-    """What came of a refresh.
+    """The outcome of a refresh.
 
     Attributes:
         path: the new version's directory; the newest one's where nothing has changed.
@@ -94,10 +94,10 @@ def refresh(
         keep: versions kept, the new one among them; 0 keeps all.
         max_removed: share of the catalogue that may leave at once.
         memory_limit: of reading the table.
-        progress: told of each step.
+        progress: called at each step.
 
     Raises:
-        ArtifactError: where there is no version, the newest is damaged, somebody else is writing there, a vector is not
+        ArtifactError: where there is no version, the newest is damaged, another process writes there, a vector is not
             finite, or `twotower verify` refuses the new version.
         DataError: where the table or the ids cannot be used, or too much would leave.
         ConfigError: for an unusable `version`, or where neither table nor ids are given.
@@ -157,10 +157,10 @@ def _write(
     old = bundle.stored_index()
     same_vectors = len(changes.origin) == len(old.vectors) and bool((changes.origin >= 0).all())
     in_graph = signature_names.RECOMMEND in bundle.manifest["signatures"]["user"]
-    anew = [bundles.ITEMS, QUARANTINE]
+    rewritten = [bundles.ITEMS, QUARANTINE]
     if not same_vectors:
-        anew += [bundles.INDEX, *_VECTORS]
-    known = derived_version.inherit(bundle, staging, version, anew + (["variables"] if in_graph else []))
+        rewritten += [bundles.INDEX, *_VECTORS]
+    known = derived_version.inherit(bundle, staging, version, rewritten + (["variables"] if in_graph else []))
     if listing is not None and listing.quarantine:
         quarantine.write_entries(staging / QUARANTINE, listing.quarantine)
     pq.write_table(changes.catalogue, staging / bundles.ITEMS)
@@ -242,8 +242,8 @@ def _content(
     return derived_version.document(bundle, version, origin, canaries=canaries, **manifest.of_index(searcher))
 
 
-def told(done: Refreshed) -> Collection[str]:
-    """What came of a refresh, in lines for people."""
+def describe_refresh(done: Refreshed) -> Collection[str]:
+    """Describes what a refresh did, a line each."""
     changes = done.changes
     counts = [
         (changes.added, "new"), (changes.changed, "changed"), (changes.removed, "gone"),

@@ -1,4 +1,4 @@
-"""Which items may be answered: to every query alike (`Allowed`), and those that one query may not have (`Excluded`)."""
+"""Items that any query may get (`Eligible`), and items that single queries may not get (`Ineligible`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
 
 
-class Allowed:
+class Eligible:
     """The items that pass a filter.
 
     Attributes:
@@ -48,7 +48,7 @@ class Allowed:
         return np.where(self.rows[found] == rows, found, -1)
 
 
-class Excluded:
+class Ineligible:
     """Items that single queries may not have, as ranges of one array.
 
     Attributes:
@@ -71,7 +71,7 @@ class Excluded:
         self.offsets: Rows = np.searchsorted(queries, np.arange(num_queries + 1))
 
     @classmethod
-    def of(cls, lists: Sequence[Iterable[str]], items: ItemVectors) -> Excluded:
+    def of(cls, lists: Sequence[Iterable[str]], items: ItemVectors) -> Ineligible:
         """Lists of item ids, one per query; ids of no item are passed over."""
         found = [[-1 if (row := items.row(item)) is None else row for item in listed] for listed in lists]
         counts = np.array([len(rows) for rows in found], np.int64)
@@ -91,22 +91,22 @@ class Excluded:
         """[offsets[-1]] the query that each of `rows` belongs to."""
         return np.repeat(np.arange(len(self)), self.counts)
 
-    def take(self, queries: Rows | slice) -> Excluded:
-        """Of some of the queries, numbered anew from 0."""
+    def take(self, queries: Rows | slice) -> Ineligible:
+        """Of some of the queries, numbered from 0."""
         chosen = np.arange(len(self))[queries]
         counts = self.counts[chosen]
         ends = np.cumsum(counts)
         places = np.arange(ends[-1] if len(ends) else 0) + np.repeat(self.offsets[chosen] - (ends - counts), counts)
         return self._part(counts, self.rows[places])
 
-    def within(self, allowed: Allowed) -> Excluded:
+    def within(self, allowed: Eligible) -> Ineligible:
         """Only the items that are allowed at all, by their places among those."""
         places = allowed.places(self.rows)
         kept = places >= 0
         return self._part(np.bincount(self.queries[kept], minlength=len(self)), places[kept])
 
     @classmethod
-    def _part(cls, counts: Rows, rows: Rows) -> Excluded:
+    def _part(cls, counts: Rows, rows: Rows) -> Ineligible:
         part = cls.__new__(cls)
         part.rows, part.offsets = rows, np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
         return part
@@ -117,7 +117,7 @@ class Excluded:
         held = self.queries * span + self.rows
         if not len(held):
             return np.zeros(rows.shape, np.bool_)
-        asked = np.arange(len(self))[:, None] * span + rows
-        found = np.minimum(np.searchsorted(held, asked), len(held) - 1)
-        hit: Mask = held[found] == asked
+        requested = np.arange(len(self))[:, None] * span + rows
+        found = np.minimum(np.searchsorted(held, requested), len(held) - 1)
+        hit: Mask = held[found] == requested
         return hit

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from twotower_tf.config import IndexConfig
 from twotower_tf.index import index_files, topk
-from twotower_tf.index.eligible import Allowed, Excluded
+from twotower_tf.index.eligible import Eligible, Ineligible
 from twotower_tf.index.index_files import Memory, Stored
 from twotower_tf.index.item_vectors import ItemVectors
 from twotower_tf.index.searcher import Answers, Neighbours, check_queries
@@ -98,7 +98,7 @@ class ExactSearcher:
         """See `Searcher.fetches`: every item is scored."""
         return ()
 
-    def scan(self, queries: npt.ArrayLike, k: int, excluded: Excluded, allowed: Allowed | None = None) -> Answers:
+    def scan(self, queries: npt.ArrayLike, k: int, excluded: Ineligible, allowed: Eligible | None = None) -> Answers:
         """See `Searcher.scan`."""
         table = check_queries(queries, k, self.items.dim)
         if allowed is None:
@@ -112,7 +112,7 @@ class ExactSearcher:
         return Answers.first(k, scores > -np.inf, rows, scores, self.items)
 
     def _best(
-        self, queries: Floats, k: int, vectors: Floats, excluded: Excluded | None
+        self, queries: Floats, k: int, vectors: Floats, excluded: Ineligible | None
     ) -> tuple[npt.NDArray[np.int32], Floats]:
         """Rows of `vectors` and their scores [num_queries, k], best first; at the end excluded ones, of score -inf."""
         few = len(vectors) <= max(_FEW, _FEW_PER_K * k)
@@ -144,7 +144,7 @@ class ExactSearcher:
         return rows, scores
 
     def _best_of_block(
-        self, queries: Floats, k: int, vectors: Floats, table: Floats, excluded: Excluded | None, space: Floats
+        self, queries: Floats, k: int, vectors: Floats, table: Floats, excluded: Ineligible | None, space: Floats
     ) -> tuple[npt.NDArray[np.int32], Floats]:
         """Finds candidates by a product in single precision, held in `space` [queries, vectors], then scores them."""
         rough = np.matmul(queries, table, out=space)
@@ -203,7 +203,7 @@ def _queries_of_a_block(num_vectors: int, size: int) -> int:
 
 
 def _best_of_few(
-    queries: Floats, k: int, table: Doubles, excluded: Excluded | None, space: Doubles
+    queries: Floats, k: int, table: Doubles, excluded: Ineligible | None, space: Doubles
 ) -> tuple[npt.NDArray[np.int32], Floats]:
     """Scores every vector of `table` [vector_dim, num_vectors], in `space` [num_queries, num_vectors]."""
     scores = np.matmul(queries.astype(np.float64), table, out=space).astype(np.float32)

@@ -152,19 +152,19 @@ def check_files(root: Path, stated: dict[str, str], stated_in: str) -> None:
     for name in stated:
         if not (root / name).is_file():
             raise ArtifactError(f"{root / name}: missing; {stated_in} lists it; export again or restore the file")
-    for name, came in checksums(root, stated).items():
-        check_digest(root / name, came, stated[name], stated_in)
+    for name, actual in checksums(root, stated).items():
+        check_digest(root / name, actual, stated[name], stated_in)
 
 
-def check_digest(path: Path, came: str, stated: str, stated_in: str) -> None:
+def check_digest(path: Path, actual: str, stated: str, stated_in: str) -> None:
     """Compares the SHA-256 that a file has with the one that it should have.
 
     Raises:
         ArtifactError: naming the file, and the file that states its checksum.
     """
-    if came != stated:
+    if actual != stated:
         raise ArtifactError(
-            f"{path}: damaged: its sha256 is {came[:12]}..., {stated_in} states {stated[:12]}...; "
+            f"{path}: damaged: its sha256 is {actual[:12]}..., {stated_in} states {stated[:12]}...; "
             "export again or restore the file"
         )
 

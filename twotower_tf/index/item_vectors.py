@@ -41,11 +41,11 @@ class ItemVectors:
         self.ids: Ids = np.empty(len(ids), dtype=object)
         self.ids[:] = list(ids)
         if self.vectors.ndim != 2 or not self.vectors.shape[1]:
-            raise DataError(f"item vectors: a table [items, vector_dim] is expected; came shape {self.vectors.shape}")
+            raise DataError(f"item vectors: a table [items, vector_dim] is expected; got shape {self.vectors.shape}")
         if len(self.ids) != len(self.vectors):
-            raise DataError(f"item vectors: {len(self.ids)} item ids came with {len(self.vectors)} vectors")
+            raise DataError(f"item vectors: {len(self.ids)} item ids were given with {len(self.vectors)} vectors")
         if not len(self.ids):
-            raise DataError("item vectors: an index needs at least one item; came none")
+            raise DataError("item vectors: an index needs at least one item; got none")
         _check_ids(self.ids)
         _check_lengths(self.ids, self.vectors)
 

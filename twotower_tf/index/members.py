@@ -1,6 +1,6 @@
 """Checks the files of a bundle or an index before any of them is opened: names, kinds, and that none is unlisted.
 
-A bundle may come from elsewhere. Whoever joins a name of its manifest to a directory has checked it here first.
+A bundle may come from elsewhere. A name of its manifest is checked here before it is joined to a directory.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twotower_tf.errors import DataError
-from twotower_tf.index.eligible import Allowed, Excluded, Mask
+from twotower_tf.index.eligible import Eligible, Ineligible, Mask
 from twotower_tf.index.item_vectors import Ids, ItemVectors
 
 
@@ -102,7 +102,7 @@ class Searcher(Protocol):
         For more, only `scan` has that recall.
         """
 
-    def scan(self, queries: npt.ArrayLike, k: int, excluded: Excluded, allowed: Allowed | None = None) -> Answers:
+    def scan(self, queries: npt.ArrayLike, k: int, excluded: Ineligible, allowed: Eligible | None = None) -> Answers:
         """Finds k items for every query among those it may have, by scoring all of those: exact, whatever the kind.
 
         Args:
@@ -133,14 +133,14 @@ def check_queries(queries: npt.ArrayLike, k: int, dim: int) -> npt.NDArray[np.fl
     """
     table = np.ascontiguousarray(queries, dtype=np.float32)
     if table.ndim != 2:
-        raise DataError(f"queries: a table [queries, {dim}] is expected; came shape {table.shape}")
+        raise DataError(f"queries: a table [queries, {dim}] is expected; got shape {table.shape}")
     if table.shape[1] != dim:
         raise DataError(
-            f"queries: vectors of {table.shape[1]} dimensions were asked of an index of {dim}; "
+            f"queries: vectors of {table.shape[1]} dimensions for an index of {dim}; "
             "the user tower and the index are of different models"
         )
     if k < 1:
-        raise DataError(f"k: at least 1 is expected; came {k}")
+        raise DataError(f"k: at least 1 is expected; got {k}")
     if not np.isfinite(table).all():
         row = int(np.flatnonzero(~np.isfinite(table).all(axis=1))[0])
         raise DataError(f"queries: the vector of query {row} holds NaN or infinity")

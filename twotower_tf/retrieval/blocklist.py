@@ -1,7 +1,7 @@
-"""A blocklist: items that nobody may get, from now on, without a new version.
+"""The blocklist: items that no user gets, from now on, without a new version.
 
 A text file of item ids, one a line, read again whenever it has changed. By default it is `blocklist.txt` in the export
-root, beside the versions, so that it holds for each of them.
+root, next to the versions, so that it holds for each of them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Search among the items that a query may have: k of them, or all where there are fewer.
 
-More items are fetched than asked for, as many as are expected to fall away. Where too many did, more are fetched;
+More items are fetched than requested, as many as are expected to fall away. Where too many did, more are fetched;
 where that would cost more than scoring every allowed item, or has no stated recall, those are scored. So an answer is
 short only where no item is left, and has the stated recall however many are excluded.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from twotower_tf.index.eligible import Allowed, Excluded
+from twotower_tf.index.eligible import Eligible, Ineligible
 from twotower_tf.index.searcher import Answers, Searcher, check_queries
 
 _CELLS = 1 << 20  # fetched items that are looked through at a time
@@ -24,8 +24,8 @@ def search(
     searcher: Searcher,
     queries: npt.ArrayLike,
     k: int,
-    excluded: Excluded | None = None,
-    allowed: Allowed | None = None,
+    excluded: Ineligible | None = None,
+    allowed: Eligible | None = None,
 ) -> Answers:
     """Finds k items for every query among those it may have.
 
@@ -47,9 +47,9 @@ def search(
     """
     table = check_queries(queries, k, searcher.items.dim)
     size = len(searcher.items)
-    nobody = np.empty(0, np.int64)
+    none = np.empty(0, np.int64)
     k = min(k, size)
-    gone = excluded if excluded is not None else Excluded(nobody, nobody, len(table))
+    gone = excluded if excluded is not None else Ineligible(none, none, len(table))
     passing = size if allowed is None else len(allowed)
     wanted = np.minimum(k, passing - (gone if allowed is None else gone.within(allowed)).counts)
     fetches = np.array(searcher.fetches(passing), np.int64)
@@ -63,9 +63,9 @@ def search(
             parts.append((scanned, searcher.scan(table[scanned], k, gone.take(scanned), allowed)))
         short = [np.empty(0, np.int64)]
         for each in np.unique(level[pending[~over]]):
-            asked, fetch = pending[level[pending] == each], int(fetches[each])
+            requested, fetch = pending[level[pending] == each], int(fetches[each])
             step = max(1, _CELLS // fetch)
-            for part in (asked[start : start + step] for start in range(0, len(asked), step)):
+            for part in (requested[start : start + step] for start in range(0, len(requested), step)):
                 short.append(_fetched(searcher, table, k, part, fetch, gone, allowed, wanted, parts))
         pending = np.sort(np.concatenate(short))
         level[pending] += 1
@@ -91,22 +91,22 @@ def _fetched(
     searcher: Searcher,
     table: Floats,
     k: int,
-    asked: Rows,
+    requested: Rows,
     fetch: int,
-    gone: Excluded,
-    allowed: Allowed | None,
+    gone: Ineligible,
+    allowed: Eligible | None,
     wanted: Rows,
     parts: list[tuple[Rows, Answers]],
 ) -> Rows:
-    """Adds the answers of the queries asked that fetching was enough for; returns the others."""
-    found = searcher.search(table[asked], fetch)
-    kept = ~gone.take(asked).hits(found.rows)
+    """Adds the answers of the queries requested that fetching was enough for; returns the others."""
+    found = searcher.search(table[requested], fetch)
+    kept = ~gone.take(requested).hits(found.rows)
     if allowed is not None:
         kept &= allowed.mask[found.rows]
-    enough = np.count_nonzero(kept, axis=1) >= wanted[asked]
+    enough = np.count_nonzero(kept, axis=1) >= wanted[requested]
     answers = Answers.first(k, kept[enough], found.rows[enough], found.scores[enough], searcher.items)
-    parts.append((asked[enough], answers))
-    short: Rows = asked[~enough]
+    parts.append((requested[enough], answers))
+    short: Rows = requested[~enough]
     return short
 
 

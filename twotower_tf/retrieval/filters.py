@@ -72,7 +72,9 @@ class Filters:
         except BaseException as error:
             with self._lock:
                 self._known.pop(predicate, None)
-            mine.set_exception(error if isinstance(error, DataError) else DataError("filter: interrupted; ask again"))
+            mine.set_exception(
+                error if isinstance(error, DataError) else DataError("filter: interrupted; send the request again")
+            )
             raise
         with self._lock:
             while len(self._known) > _CACHED:

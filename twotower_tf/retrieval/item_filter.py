@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from twotower_tf.index.eligible import Allowed
+from twotower_tf.index.eligible import Eligible
 from twotower_tf.index.item_vectors import ItemVectors
 from twotower_tf.retrieval.blocklist import Blocklist
 from twotower_tf.retrieval.filters import Filters, Mask
 from twotower_tf.retrieval.limits import FILTER_SECONDS
 
-_CACHED = 16  # filters whose items' vectors may be kept beside each other
+_CACHED = 16  # filters whose items' vectors may be kept at the same time
 
 
-class Gate:
+class ItemFilter:
     """Decides for one version; may be used from several threads.
 
     Attributes:
@@ -33,7 +33,7 @@ class Gate:
         """Reads the blocklist.
 
         Args:
-            catalogue: gives the bundle's items, in row order; asked with the first filter, for it may be large.
+            catalogue: gives the bundle's items, in row order; called at the first filter, for it may be large.
             items: the same, with vectors.
             blocklist: a file of item ids, which need not exist.
             seconds: that one filter may take.
@@ -47,10 +47,10 @@ class Gate:
         self._size = len(items)
         self._filters: Filters | None = None
         self._reading = threading.Lock()  # held while the catalogue is read
-        self._known: OrderedDict[str, Allowed] = OrderedDict()  # by filter, without what is blocked now
+        self._known: OrderedDict[str, Eligible] = OrderedDict()  # by filter, without what is blocked now
         self._lock = threading.Lock()  # of the blocklist and what is known; never held while a filter is evaluated
 
-    def allowed(self, predicate: str = "") -> Allowed | None:
+    def allowed(self, predicate: str = "") -> Eligible | None:
         """The items that pass a filter and are not blocked at this moment; None where all are allowed.
 
         Raises:
@@ -69,7 +69,7 @@ class Gate:
             if predicate not in self._known:  # another request may have been faster
                 mask = passing.copy()
                 mask[self.blocklist.rows] = False
-                self._known[predicate] = Allowed(mask)
+                self._known[predicate] = Eligible(mask)
                 if len(self._known) > _CACHED:
                     self._known.popitem(last=False)
             return self._known[predicate]

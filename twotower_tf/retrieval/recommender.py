@@ -17,11 +17,11 @@ from twotower_tf.bundle.bundle import Bundle
 from twotower_tf.errors import ArtifactError, DataError
 from twotower_tf.features.argument_names import argument_names
 from twotower_tf.features.inputs import client_inputs, rows_to_arrays
-from twotower_tf.index.eligible import Excluded
+from twotower_tf.index.eligible import Ineligible
 from twotower_tf.index.searcher import Answers
 from twotower_tf.retrieval import filtered_search
 from twotower_tf.retrieval.blocklist import BLOCKLIST
-from twotower_tf.retrieval.item_filter import Gate
+from twotower_tf.retrieval.item_filter import ItemFilter
 from twotower_tf.retrieval.limits import MAX_K
 from twotower_tf.tables.time_parser import TimeParser
 from twotower_tf.tables.values import as_text
@@ -73,7 +73,7 @@ class Recommender:
         if blocklist is not None and not Path(blocklist).is_file():
             raise DataError(f"blocklist {blocklist}: no such file")
         listed = Path(blocklist) if blocklist is not None else bundle.path.parent / BLOCKLIST
-        self._gate = Gate(lambda: bundle.items, self._searcher.items, listed)
+        self._item_filter = ItemFilter(lambda: bundle.items, self._searcher.items, listed)
 
     def recommend(
         self,
@@ -87,7 +87,7 @@ class Recommender:
         Args:
             rows: one mapping of feature values per user; an absent feature is no value. A time is read in the form that
                 the log has (`data.time_form`).
-            k: items asked for, from 1 to `max_k`.
+            k: items requested, from 1 to `max_k`.
             exclude: per user, ids of items not to answer; ids outside the catalogue are passed over.
             filter: a boolean SQL expression over the columns of `bundle.items` that every answer satisfies; "" is none.
 
@@ -101,7 +101,7 @@ class Recommender:
         """
         k = self._answers(k)
         excluded = self._excluded(rows, exclude)
-        allowed = self._gate.allowed(filter)
+        allowed = self._item_filter.allowed(filter)
         found = filtered_search.search(self._searcher, self.vectors(rows), k, excluded, allowed)
         return [
             {"user": dict(row), "item_ids": ids, "scores": scores, "model_version": self.bundle.version}
@@ -113,7 +113,7 @@ class Recommender:
 
         Args:
             users: one row per user, one column per feature; a feature without a column, NaN, None and NA are no value.
-            k: items asked for, from 1 to `max_k`.
+            k: items requested, from 1 to `max_k`.
             filter: as of `recommend`.
 
         Returns:
@@ -144,7 +144,7 @@ class Recommender:
 
         Args:
             item_id: of the catalogue; it may be blocked, or not pass the filter, itself.
-            k: items asked for, from 1 to `max_k`.
+            k: items requested, from 1 to `max_k`.
             filter: as of `recommend`.
 
         Returns:
@@ -158,8 +158,8 @@ class Recommender:
         row = self._searcher.items.row(item)
         if row is None:
             raise DataError(f"item {item!r}: not among the {self.bundle.manifest['items']} items of {self.bundle.path}")
-        itself = Excluded(np.array([0]), np.array([row]), 1)
-        allowed = self._gate.allowed(filter)
+        itself = Ineligible(np.array([0]), np.array([row]), 1)
+        allowed = self._item_filter.allowed(filter)
         found = filtered_search.search(self._searcher, self._searcher.items.vectors[[row]], k, itself, allowed)
         ((ids, scores),) = _lists(found)
         return {"item": item, "item_ids": ids, "scores": scores, "model_version": self.bundle.version}
@@ -196,16 +196,18 @@ class Recommender:
             )
         return min(int(k), len(self._searcher.items))
 
-    def _excluded(self, rows: Sequence[Mapping[str, Any]], exclude: Sequence[Iterable[Any]] | None) -> Excluded | None:
+    def _excluded(
+        self, rows: Sequence[Mapping[str, Any]], exclude: Sequence[Iterable[Any]] | None
+    ) -> Ineligible | None:
         """Index rows not to answer, per user."""
         if exclude is None:
             return None
         if len(exclude) != len(rows):
-            raise DataError(f"exclude: one list per user is expected; came {len(exclude)} for {len(rows)} users")
+            raise DataError(f"exclude: one list per user is expected; got {len(exclude)} for {len(rows)} users")
         for ids in exclude:
             if isinstance(ids, str | bytes) or not isinstance(ids, Sequence | set | frozenset):
-                raise DataError(f"exclude: a list of item ids per user is expected; came {ids!r}")
-        return Excluded.of([[as_text(item) for item in ids] for ids in exclude], self._searcher.items)
+                raise DataError(f"exclude: a list of item ids per user is expected; got {ids!r}")
+        return Ineligible.of([[as_text(item) for item in ids] for ids in exclude], self._searcher.items)
 
 
 def _scalars(column: pd.Series[Any]) -> list[Any]:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from twotower_tf import artifacts, sql
 from twotower_tf.config import DataConfig
 from twotower_tf.errors import DataError, unknown_name
-from twotower_tf.index.eligible import Excluded
+from twotower_tf.index.eligible import Ineligible
 from twotower_tf.index.item_vectors import Ids
 from twotower_tf.tables import input_files, input_table, parquet_parts, readers
 from twotower_tf.tables.duckdb_engine import fetch_row, open_engine
@@ -102,7 +102,7 @@ class Exclusions:
         self._users, self._checks, self._offsets, self._rows = users, checks, offsets, rows
         self._connection = sql.connect(threads=1)
 
-    def of(self, ids: pa.Array) -> Excluded:
+    def of(self, ids: pa.Array) -> Ineligible:
         """Index rows that users `[n]` must not get."""
         self._connection.register("asked", pa.table({"u": ids}))
         found = self._connection.sql(f"SELECT {_HASHES.format('u')} FROM asked").to_arrow_table()
@@ -118,14 +118,14 @@ class Exclusions:
                 known &= ~other | ((place <= last) & (self._users[np.minimum(place, last)] == hashed))
         queries = np.flatnonzero(known)
         starts, ends = self._offsets[place[queries]], self._offsets[place[queries] + 1]
-        return Excluded(*_ranges(queries, starts, ends, self._rows), len(ids))
+        return Ineligible(*_ranges(queries, starts, ends, self._rows), len(ids))
 
 
-def of_lists(lists: pa.Array) -> Excluded:
+def of_lists(lists: pa.Array) -> Ineligible:
     """Index rows `[n]` lists of int32, null for none, as a table carries them."""
     lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
     rows = lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
-    return Excluded(np.repeat(np.arange(len(lists)), lengths), rows, len(lists))
+    return Ineligible(np.repeat(np.arange(len(lists)), lengths), rows, len(lists))
 
 
 def _ranges(

@@ -20,7 +20,7 @@ from twotower_tf.index.index_files import ITEM_IDS
 from twotower_tf.index.item_vectors import ItemVectors, read_ids
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.retrieval.blocklist import BLOCKLIST
-from twotower_tf.retrieval.item_filter import Gate
+from twotower_tf.retrieval.item_filter import ItemFilter
 from twotower_tf.retrieval.limits import JOB_FILTER_SECONDS
 from twotower_tf.score import exclusions, inspect_users, journal, units, user_columns, users_from_events, worker_sizing
 from twotower_tf.score.answer_tables import Layout
@@ -85,7 +85,7 @@ class Planner:
             return None
         items = ItemVectors.trusted(self._ids, np.empty((len(self._ids), 0), np.float32))
         blocklist = self.options.blocklist or Path(self.options.export_dir) / BLOCKLIST
-        gate = Gate(lambda: self.bundle.items, items, Path(blocklist), seconds=JOB_FILTER_SECONDS)
+        gate = ItemFilter(lambda: self.bundle.items, items, Path(blocklist), seconds=JOB_FILTER_SECONDS)
         allowed = gate.allowed(self.options.filter)
         return None if allowed is None else allowed.mask
 

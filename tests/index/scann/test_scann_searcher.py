@@ -124,7 +124,7 @@ def test_without_scann(monkeypatch, tmp_path):
     assert isinstance(built, ScannSearcher)
     built.save(tmp_path / "index")
     monkeypatch.setitem(sys.modules, "scann", None)
-    with pytest.raises(ConfigError, match=r"scann is asked for and cannot be imported .* or use kind='exact'"):
+    with pytest.raises(ConfigError, match=r"scann cannot be imported .* or use kind='exact'"):
         build_index(ids, vectors, IndexConfig(kind="scann"))
     with pytest.raises(ArtifactError, match="an index of kind scann needs the package scann, which cannot be imported"):
         load_index(tmp_path / "index")

@@ -8,7 +8,7 @@ import pytest
 
 from twotower_tf.config import IndexConfig
 from twotower_tf.index.backends import build_index, load_index
-from twotower_tf.index.eligible import Allowed, Excluded
+from twotower_tf.index.eligible import Eligible, Ineligible
 from twotower_tf.index.scann import scann_searcher
 from twotower_tf.index.scann.fetch_levels import Level, stated
 from twotower_tf.index.scann.tuning import cheapest, recall_of
@@ -49,7 +49,7 @@ def asked(searcher):
 
 def nearest_excluded(order, count):
     queries = np.repeat(np.arange(len(order)), count)
-    return Excluded(queries, order[:, :count].reshape(-1), len(order))
+    return Ineligible(queries, order[:, :count].reshape(-1), len(order))
 
 
 def recall(found, right):
@@ -93,7 +93,7 @@ def test_recall_holds_for_few_answers_after_many_exclusions(searcher, asked, exc
 def test_recall_holds_with_a_filter(searcher, asked, share, excluded):
     queries, order = asked
     mask = np.random.default_rng(4).random(SIZE) < share
-    found = filtered_search.search(searcher, queries, 50, nearest_excluded(order, excluded), Allowed(mask))
+    found = filtered_search.search(searcher, queries, 50, nearest_excluded(order, excluded), Eligible(mask))
     right = np.array([[row for row in rows[excluded:] if mask[row]][:50] for rows in order])
     assert recall(found, right) >= TARGET - SLACK
 
@@ -110,7 +110,7 @@ def test_beyond_the_largest_level_every_item_is_scored(searcher, asked):
 def test_one_query_with_many_exclusions_is_answered_as_in_a_batch(searcher, asked):
     queries, order = asked
     gone = [order[row, : 130 * row] for row in range(12)]
-    excluded = Excluded(np.repeat(np.arange(12), [len(each) for each in gone]), np.concatenate(gone), 12)
+    excluded = Ineligible(np.repeat(np.arange(12), [len(each) for each in gone]), np.concatenate(gone), 12)
     whole = filtered_search.search(searcher, queries[:12], 30, excluded)
     for row in range(12):
         alone = filtered_search.search(searcher, queries[[row]], 30, excluded.take(np.array([row])))

@@ -54,7 +54,7 @@ def library() -> ModuleType:
     """ScaNN, imported late: it brings TensorFlow's library with it.
 
     Raises:
-        ImportError: where it is not installed, or does not fit the TensorFlow beside it.
+        ImportError: where it is not installed, or does not fit the installed TensorFlow.
     """
     from scann import scann_ops_pybind  # type: ignore[import-untyped,unused-ignore]
 
@@ -85,7 +85,7 @@ def load(directory: Path) -> Any:
 
     Raises:
         ImportError: as `library` says.
-        ArtifactError: as `assets` says: ScaNN opens whatever file it is told of.
+        ArtifactError: as `assets` says: ScaNN opens whatever file is named.
     """
     assets(directory)
     return library().load_searcher(str(directory), assets_backcompat_shim=False)

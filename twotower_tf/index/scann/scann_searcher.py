@@ -19,7 +19,7 @@ import numpy.typing as npt
 from twotower_tf.config import IndexConfig
 from twotower_tf.errors import ArtifactError, ConfigError
 from twotower_tf.index import index_files, topk
-from twotower_tf.index.eligible import Allowed, Excluded
+from twotower_tf.index.eligible import Eligible, Ineligible
 from twotower_tf.index.exact import SCORE_BYTES, ExactSearcher
 from twotower_tf.index.index_files import Memory, Stored
 from twotower_tf.index.item_vectors import ItemVectors
@@ -162,8 +162,7 @@ class ScannSearcher:
             scann_build.library()
         except ImportError as error:
             raise ConfigError(
-                f"index.kind: scann is asked for and cannot be imported ({error}); pip install scann (Linux), "
-                "or use kind='exact'"
+                f"index.kind: scann cannot be imported ({error}); pip install scann (Linux), or use kind='exact'"
             ) from None
         k, target_recall = min(index.k, len(items)), index.target_recall
         queries = check_queries(queries, k, items.dim)[: tuning.SAMPLES]
@@ -290,7 +289,7 @@ class ScannSearcher:
         scanned = len(self.items) * level.leaves_to_search / self.parameters.leaves
         return _QUANTIZED * scanned + _REORDERED * level.reorder + _CENTRE * self.parameters.leaves
 
-    def scan(self, queries: npt.ArrayLike, k: int, excluded: Excluded, allowed: Allowed | None = None) -> Answers:
+    def scan(self, queries: npt.ArrayLike, k: int, excluded: Ineligible, allowed: Eligible | None = None) -> Answers:
         """See `Searcher.scan`."""
         return self._exact.scan(queries, k, excluded, allowed)
 

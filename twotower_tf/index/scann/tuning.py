@@ -62,7 +62,7 @@ def recall_of(scores: Floats, truth: Floats, excluded: int = 0) -> Floats:
 
 
 def sample(users: Floats, count: int) -> Floats:
-    """At most `count` of the users [num_users, vector_dim], evenly from all: whoever knows the number asks the same."""
+    """At most `count` of the users [num_users, vector_dim], evenly spaced: the same count gives the same sample."""
     return users[np.linspace(0, len(users) - 1, min(count, len(users))).astype(np.int64)]
 
 
