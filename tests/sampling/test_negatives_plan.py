@@ -39,7 +39,7 @@ SOFT = InBatchSoftmax()
         (SOFT, (InBatch(), Rejections(), Queue(size=1_024)), 1_024, 16.0),
         (SOFT, (InBatch(), Rejections(), Uniform(512, shared=True)), 512, 8.0),
         (SOFT, (InBatch(), Rejections()), 64, 1.0),
-        (SampledSoftmax(negatives=1_000), (Uniform(), SkipAbove()), 4_096, 7.8125),
+        (SampledSoftmax(), (Uniform(1_000, shared=True), SkipAbove()), 4_096, 7.8125),
         (CosineLogitBCE(), (Uniform(), Rejections()), 4_096, 1.0),
         (PairwiseLogistic(), (Uniform(), SkipAbove()), 4_096, 1.0),
         (SOFT, (InBatch(), Rejections(weight=0.5)), 1_024, 0.5),

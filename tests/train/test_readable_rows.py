@@ -54,7 +54,7 @@ KINDS = {
     "SkipAbove": ((SkipAbove(per_positive=4),), PairwiseLogistic()),
     "Mined": ((Mined(ranks=(2, 40)),), CosineLogitBCE()),
     "InBatch": ((InBatch(),), InBatchSoftmax()),
-    "shared": ((Uniform(),), SampledSoftmax(negatives=100)),
+    "shared": ((Uniform(100, shared=True),), SampledSoftmax()),
 }
 # Of these every row that can be read is read in a few epochs; of the others, a draw may take long to come.
 ALL_READ = {"Labelled", "InBatch", "Rejections", "SkipAbove", "Popularity", "Uniform", "shared"}
