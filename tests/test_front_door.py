@@ -46,6 +46,12 @@ def test_importing_the_package_imports_nothing_else() -> None:
     assert run_fresh(code) == "[]"
 
 
+def test_importing_a_module_imports_no_configuration() -> None:
+    """`from package import module` looks for an attribute first."""
+    code = "import sys; from twotower_tf import errors, locks; print('pydantic' in sys.modules)"
+    assert run_fresh(code) == "False"
+
+
 def test_every_configuration_class_is_offered() -> None:
     from twotower_tf import config
 

@@ -63,7 +63,7 @@ def __getattr__(name: str) -> Any:
     elif name in _HOMES:
         module, original = _HOMES[name]
         value = getattr(importlib.import_module(module), original)
-    elif name.startswith("_") or name not in _config_classes():
+    elif not name[0].isupper() or name not in _config_classes():  # `from twotower_tf import sql` asks here first
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     else:
         value = _config_classes()[name]
