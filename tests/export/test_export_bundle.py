@@ -279,7 +279,7 @@ def test_large_catalogues_have_no_recommend_signature(trained, tmp_path, monkeyp
     monkeypatch.setattr(exporting.signatures, "save", lambda *args: saved.append(args[-1]))
     run = exporting._Run.open(config, run_dir, 0)
     ids = run.catalogue["item_id"].to_pylist()
-    searcher = exporting.index.build(ids, np.eye(150, dtype=np.float32), config.index)
+    searcher = exporting.build_index(ids, np.eye(150, dtype=np.float32), config.index)
     for limit in ("index.recommend_below=149", "index.recommend_below=150", "index.k=1000"):
         limited = dataclasses.replace(run, config=configuration.override(config, [limit]))
         exporting._save_tower(limited, "user", tmp_path, 1, searcher)

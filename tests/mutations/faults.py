@@ -181,26 +181,34 @@ FAULTS = (
     ),
     Fault(
         "rows' weights do not reach the click loss",
-        "weight = np.repeat(drawn.weight[:, np.newaxis], y.shape[1], axis=1)",
-        "weight = np.ones(y.shape[:2], np.float32)",
+        "weights = candidates.weights[:, tf.newaxis] * tf.concat([own, candidates.negatives_weight], axis=1)",
+        "weights = tf.concat([own, candidates.negatives_weight], axis=1)",
         OPTIONS,
     ),
     Fault(
         "correct=False is ignored",
-        "return SoftmaxLoss(loss.temperature, loss.learn_temperature, loss.correct, **columns)",
-        "return SoftmaxLoss(loss.temperature, loss.learn_temperature, True, **columns)",
+        """        self.learn_temperature = learn_temperature
+        self.correct = correct
+""",
+        """        self.learn_temperature = learn_temperature
+        self.correct = True
+""",
         OPTIONS,
     ),
     Fault(
         "learn_temperature is ignored",
-        "return SoftmaxLoss(loss.temperature, loss.learn_temperature, loss.correct, **columns)",
-        "return SoftmaxLoss(loss.temperature, False, loss.correct, **columns)",
+        "        self.learn_temperature = learn_temperature\n        self.correct = correct\n",
+        "        self.learn_temperature = False\n        self.correct = correct\n",
         OPTIONS,
     ),
     Fault(
         "BilateralSoftmax has its temperatures exchanged",
-        "temperatures = loss.temperature_positive, loss.temperature_negative",
-        "temperatures = loss.temperature_negative, loss.temperature_positive",
+        """        self.temperature_positive = temperature_positive
+        self.temperature_negative = temperature_negative
+""",
+        """        self.temperature_positive = temperature_negative
+        self.temperature_negative = temperature_positive
+""",
         OPTIONS,
     ),
     Fault(
@@ -352,8 +360,8 @@ FAULTS = (
     ),
     Fault(
         "a missing number is standardized as if it were 0",
-        "return tf.where(present, value, 0.0)\n",
-        "return value\n",
+        "return tf.where(present, value, 0.0)[:, tf.newaxis]",
+        "return value[:, tf.newaxis]",
         ("test_tower_encoder.py",),
     ),
 )
