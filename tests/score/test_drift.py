@@ -179,7 +179,7 @@ COLUMNS_OF_A_MODEL = (
 
 
 def judged(table):
-    return ColumnTyper("id", COLUMNS_OF_A_MODEL, TimeParser("epoch seconds")).judge(table, 4096)
+    return ColumnTyper("id", COLUMNS_OF_A_MODEL, TimeParser("epoch seconds")).type_rows(table, 4096)
 
 
 def test_rows_that_are_set_aside():
@@ -266,7 +266,7 @@ def test_only_the_beginning_of_a_text_is_looked_at(tmp_path, export_dir, monkeyp
         read.append(source.path.read_bytes())
         return opened(source, *rest)
 
-    monkeypatch.setattr(inspect_users.unit_reader, "opened", watched)
+    monkeypatch.setattr(inspect_users.unit_reader, "open_unit", watched)
     for name in ("u.csv", "u.csv.gz"):
         Planner(Options(export_dir=export_dir, output=tmp_path / "out", users=str(tmp_path / name)))
     assert read[0] == read[1] == text[: text[:20_000].rfind(b"\n") + 1]
@@ -275,7 +275,7 @@ def test_only_the_beginning_of_a_text_is_looked_at(tmp_path, export_dir, monkeyp
 def test_times_of_a_form_that_was_given():
     """The bundle's form reads, not the one that the table itself would suggest."""
     table = pa.table({"id": ["a", "b", "c"], "when": ["02.10.2025", "2025-10-02", "1736500000"]})
-    users, bad = ColumnTyper("id", COLUMNS_OF_A_MODEL, TimeParser("%d.%m.%Y")).judge(table, 0)
+    users, bad = ColumnTyper("id", COLUMNS_OF_A_MODEL, TimeParser("%d.%m.%Y")).type_rows(table, 0)
     assert users.columns["when"].to_pylist() == [1759363200, None, None]
     assert [each.reason for each in bad] == [
         "column 'when': '2025-10-02' is no time (expected text in the format %d.%m.%Y)",

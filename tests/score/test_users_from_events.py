@@ -132,7 +132,7 @@ def test_a_users_table_as_the_log_has_it_is_judged_alike(scored):
     from twotower_tf.score import user_columns
 
     present = [each for each in user_columns.features(config) if each.role != "time"]
-    users, bad = ColumnTyper("user_id", present, {}).judge(built, 0)
+    users, bad = ColumnTyper("user_id", present, {}).type_rows(built, 0)
     assert bad == [] and users.good.all()
     assert np.isfinite(users.columns["age"].drop_null().to_numpy()).all()
     assert users_from_events.SEEN in built.column_names

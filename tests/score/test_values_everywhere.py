@@ -165,7 +165,7 @@ def test_batch_scoring(name, coded):
         pytest.skip("Arrow has no such dictionary")
     column = column.dictionary_encode() if coded else column
     table = pa.table({"id": column, "c": column})
-    users, _ = ColumnTyper("id", (Column("c", "text"),), TimeParser()).judge(table, 0)
+    users, _ = ColumnTyper("id", (Column("c", "text"),), TimeParser()).type_rows(table, 0)
     values = users.columns["c"]
     values = values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
     assert (values[0].as_py() or "") == (users.ids[0].as_py() or "") == FORMS[name].text
@@ -213,7 +213,7 @@ def test_the_served_tower_takes_the_text(export_dir):
 
 def test_a_number_beyond_every_exact_double_is_the_nearest():
     table = pa.table({"id": ["a"], "age": pa.array([2**53 + 1], pa.int64())})
-    users, bad = ColumnTyper("id", (Column("age", "number"),), TimeParser()).judge(table, 0)
+    users, bad = ColumnTyper("id", (Column("age", "number"),), TimeParser()).type_rows(table, 0)
     assert bad == [] and users.columns["age"].to_pylist() == [2.0**53]
 
 
@@ -271,7 +271,7 @@ def test_a_time_is_one_in_rows_and_in_batch_scoring(form, value, expected):
     if isinstance(value, int) and abs(value) > 2**63:
         return  # Arrow has no such integer
     column = pa.array([value])
-    users, bad = ColumnTyper("id", (Column("ts", "time"),), times).judge(pa.table({"id": ["a"], "ts": column}), 0)
+    users, bad = ColumnTyper("id", (Column("ts", "time"),), times).type_rows(pa.table({"id": ["a"], "ts": column}), 0)
     assert users.columns["ts"].to_pylist() == [expected]
     assert [each.reason.startswith(f"column 'ts': {column[0].as_py()!r} is no time (expected ") for each in bad] == (
         [True] if expected is None else []
@@ -290,10 +290,10 @@ def test_times_of_every_arrow_type():
     kinds = [pa.timestamp(unit, zone) for unit in ("s", "ms", "us", "ns") for zone in (None, "UTC", "Europe/Berlin")]
     for kind in kinds:
         table = pa.table({"id": ["a"], "ts": pa.array([moment], pa.timestamp("us", "UTC")).cast(kind, safe=False)})
-        users, bad = ColumnTyper("id", (Column("ts", "time"),), TimeParser("epoch milliseconds")).judge(table, 0)
+        users, bad = ColumnTyper("id", (Column("ts", "time"),), TimeParser("epoch milliseconds")).type_rows(table, 0)
         assert (users.columns["ts"].to_pylist(), bad) == ([NINE], []), kind
     table = pa.table({"id": ["a"], "ts": [date(2025, 1, 10)]})
-    users, _ = ColumnTyper("id", (Column("ts", "time"),), TimeParser()).judge(table, 0)
+    users, _ = ColumnTyper("id", (Column("ts", "time"),), TimeParser()).type_rows(table, 0)
     assert users.columns["ts"].to_pylist() == [NINE - 9 * 3600]
 
 
