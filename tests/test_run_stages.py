@@ -106,7 +106,7 @@ def test_a_run_directory_of_another_version_is_refused_not_replaced(tmp_path: Pa
     path = tmp_path / "run" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 9}))
     before = path.read_text()
-    with pytest.raises(ArtifactError, match="config.json: invalid schema_version 9 .expected 1, "):
+    with pytest.raises(ArtifactError, match="config.json: invalid schema_version 9 .expected 2, "):
         run_stages.adopt_config(tmp_path / "run", CONFIG, overwrite=False)
     assert path.read_text() == before
 

@@ -114,17 +114,17 @@ CASES: dict[str, tuple[Spoil, list[str], str]] = {
     "a run directory of another version": (
         lambda data: (
             command("prepare", f"--config={data}/tiny.py", f"--run_dir={data.parent}/run"),
-            replaced(data.parent / "run" / "config.json", '"schema_version": 1', '"schema_version": 99'),
+            replaced(data.parent / "run" / "config.json", '"schema_version": 2', '"schema_version": 99'),
         ),
         [],
-        "twotower run: {run}/config.json: invalid schema_version 99 (expected 1, which this version of "
-        "twotower_tf reads); "
-        "write it again with this version",
+        "twotower run: {run}/config.json: invalid schema_version 99 (expected 2, which this version of "
+        "twotower_tf reads); write it again with this version",
     ),
     "a directory that is no run directory": (
         lambda data: ((data.parent / "run").mkdir(), (data.parent / "run" / "photo.jpg").write_text("x")),
         [],
-        "twotower run: {run}: not empty and not a run directory of ours; choose a new or empty one",
+        "twotower run: --run_dir: invalid directory '{run}' (it is not empty and not a twotower run directory); "
+        "choose a new or empty one",
     ),
     "an invalid memory limit": (
         lambda data: None,
