@@ -67,7 +67,7 @@ def batches(rows: int) -> Any:
         read = tf.range(HISTORY) < ids(2, 1, HISTORY + 1)
         inputs = {
             "user_ids": ids(0, 1, rows // 2), "item_ids": ids(1, 1, rows // 2),
-            "user_multi_0": tf.where(read, ids(3, HISTORY, rows // 2), -1),
+            "user_values0": tf.where(read, ids(3, HISTORY, rows // 2), -1),
             "positive_log_q": zeros, "column_log_q": zeros,
             "hits": tf.stack([own, own], axis=1), "sample_weight": ones,
         }  # fmt: skip
