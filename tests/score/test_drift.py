@@ -260,7 +260,7 @@ def test_only_the_beginning_of_a_text_is_looked_at(tmp_path, export_dir, monkeyp
     with gzip.open(tmp_path / "u.csv.gz", "wb") as file:
         file.write(text)
     read = []
-    opened = inspect_users.unit_reader.opened
+    opened = inspect_users.unit_reader.open_unit
 
     def watched(source, *rest):
         read.append(source.path.read_bytes())

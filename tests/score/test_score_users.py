@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 REAL = {"score_unit": worker.score_unit, "warm_up": worker.warm_up}
 # Scores with fake workers; `argv` is export_dir, users, output.
 SCRIPT = """
+import signal
 import sys
 from pathlib import Path
 from tests.score import fakes
@@ -35,6 +36,7 @@ from twotower_tf.score import units, worker, worker_pool, worker_sizing
 from twotower_tf.score.score_options import Options
 from twotower_tf.score.score_users import score
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run in the background of a shell
 worker.score_unit, worker.warm_up = fakes.score_unit, fakes.warm_up
 units.ROWS, worker_sizing.LARGEST, worker_sizing.SMALLEST, worker_pool.SMALLEST = 500, 256, 64, 64
 export_dir, users, output = sys.argv[1:]
