@@ -222,7 +222,7 @@ def test_similar_items(recommender, tsv):
     [
         (([{"cuontry": "DE"}], 3), "row 0: unknown feature 'cuontry'; did you mean 'country'?"),
         (([{}, {"zzz": 1}], 3), FEATURES),
-        (([{"age": "old"}], 3), "feature 'age': a number is expected; got 'old'"),
+        (([{"age": "old"}], 3), "feature 'age': a number is expected; came 'old'"),
         (([{}], 0), "k: invalid value 0 (expected a whole number from 1 to 1000)"),
         (([{}], 2.5), "k: invalid value 2.5 (expected a whole number from 1 to 1000)"),
         (([{}], True), "k: invalid value True (expected a whole number from 1 to 1000)"),
