@@ -122,8 +122,17 @@ class Batches:
         return untuned(tf.data.Dataset.counter().map(batch).prefetch(4))
 
     def _order(self, epoch: int) -> Ints:
-        """The epoch's rows as they come."""
-        return self.samplers.selection.epoch(np.random.default_rng([self._config.seed, _SHUFFLE, epoch]))
+        """Returns the epoch's rows in the order of training.
+
+        The rows are shuffled as a whole. Where values of items change with time and a batch shares candidates, each
+        batch has rows of about one time instead: a shared candidate has the value of its own row's time, which would
+        otherwise tell a row's own item from the others.
+        """
+        rng = np.random.default_rng([self._config.seed, _SHUFFLE, epoch])
+        order = self.samplers.selection.epoch(rng)
+        if not (self._encoded.varies and self.samplers.columns):
+            return order
+        return batches_by_time(order, self._encoded.times("train", order), self.batch_size, rng)
 
     def _drawn(self, order: Ints, epoch: int, step: int) -> Drawn:
         size = self.batch_size
@@ -209,6 +218,29 @@ class Batches:
             name: tf.TensorSpec([None, None], tf.int32) if name in ragged else spec(value) for name, value in x.items()
         }
         return specs, spec(y), spec(weight)
+
+
+def batches_by_time(order: Ints, times: Ints, size: int, rng: np.random.Generator) -> Ints:
+    """Orders rows so that the rows of each batch lie near each other in time, and the batches in random order.
+
+    A row's place by time is shifted by less than a batch, at random, so that the batches of two epochs differ.
+
+    Args:
+        order: `[n]` rows of an epoch.
+        times: `[n]` their times.
+        size: rows of a batch.
+        rng: generator of the random numbers.
+
+    Returns:
+        The rows of `n // size` batches, one after the other; fewer than `size` rows are left out.
+    """
+    rank = np.empty(len(order))
+    rank[np.argsort(times, kind="stable")] = np.arange(len(order))
+    by_time = order[np.argsort(rank + size * rng.random(len(order)))]
+    count = len(order) // size
+    first = rng.integers(0, len(order) - count * size + 1)
+    blocks = by_time[first : first + count * size].reshape(count, size)
+    return np.asarray(rng.permutation(blocks).reshape(-1))
 
 
 def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
