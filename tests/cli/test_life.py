@@ -50,7 +50,7 @@ def test_a_bundle_is_refreshed_listed_and_rolled_back(
         ("rollback --export_dir={root}", "--to is required: the earlier version"),
         ("rollback --export_dir={root} --to=3", "{root}: no version 3 of ours; there: "),
         ("publish --export_dir={root}", "--redis_url is required: redis://host:port/database"),
-        ("publish --export_dir={root} --redis_url=localhost", "--redis_url: localhost: Redis URL must specify"),
+        ("publish --export_dir={root} --redis_url=localhost", "--redis_url: invalid URL 'localhost' (expected redis://"),
         ("export --run_dir=x --export_dir=y --format=csv", "--format=csv: value should be one of <tsv|parquet|npy>"),
     ],
 )  # fmt: skip

@@ -19,15 +19,15 @@ import time
 from pathlib import Path
 
 from twotower_tf import artifacts, config
-from twotower_tf.bundle import manifest, saved_model_edits, vector_formats, verify_bundle
+from twotower_tf.bundle import manifest, saved_model_edits, vector_formats, verify_bundle, verify_staging
 from twotower_tf.bundle.bundle import Bundle
-from twotower_tf.export import export_bundle, refresh_bundle
+from twotower_tf.export import refresh_bundle
 
 MOMENTS = {  # name: (where, attribute, which call, whether it is still done)
     "saving a tower": (saved_model_edits, "write", 1, False),
     "writing vectors": (vector_formats, "write", 1, True),
     "before the manifest": (manifest, "write", 1, False),
-    "verifying": (export_bundle, "verify_staging", 1, False),
+    "verifying": (verify_staging, "run_verify", 1, False),
     "syncing": (artifacts, "sync", 6, True),
     "before the rename": (os, "rename", 1, False),
     "after the rename": (os, "rename", 1, True),
@@ -103,6 +103,8 @@ def main(kind, run_dir, root, *moments):
         if moment:
             arm(moment)
         if kind == "export":
+            from twotower_tf.export import export_bundle
+
             export_bundle.export(config.load_run(run_dir), run_dir, root, keep=keep)
         else:
             refresh_bundle.refresh(root, items, keep=keep)

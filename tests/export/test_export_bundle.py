@@ -292,15 +292,16 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from twotower_tf import artifacts, config
-from twotower_tf.export import export, tsv
+from twotower_tf.bundle import item_tsv
+from twotower_tf.export import export_bundle
 run_dir, root, moment = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 def die(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
 if moment == "writing":
-    tsv.write_tsv = die
+    item_tsv.write_tsv = die
 else:
     os.rename = die
-export.export(config.load_run(run_dir), run_dir, root, version=8)
+export_bundle.export(config.load_run(run_dir), run_dir, root, version=8)
 """
 
 
