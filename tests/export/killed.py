@@ -28,7 +28,7 @@ MOMENTS = {  # name: (where, attribute, which call, whether it is still done)
     "writing vectors": (vector_formats, "write", 1, True),
     "before the manifest": (manifest, "write", 1, False),
     "verifying": (verify_staging, "run_verify", 1, False),
-    "syncing": (artifacts, "sync", 6, True),
+    "syncing": (artifacts, "sync_to_disk", 6, True),
     "before the rename": (os, "rename", 1, False),
     "after the rename": (os, "rename", 1, True),
     "removing old versions": (os, "rename", 2, True),

@@ -54,7 +54,7 @@ def test_a_killed_refresh_leaves_whole_versions_only(trained, export_dir, tmp_pa
     assert [attempt["moment"] for attempt in attempts] == list(MOMENTS)
     for attempt in attempts:
         versions, unfinished = MOMENTS[attempt["moment"]]
-        assert attempt["status"] == -9
+        assert attempt["status"] == -9, attempt
         assert len(attempt["versions"]) == versions and set(attempt["versions"].values()) == {""}, attempt
         assert len(attempt["left"]) == unfinished and all(name.startswith(".tmp-") for name in attempt["left"])
         # The new version is not there before its rename, the old one not after its removal has begun.
