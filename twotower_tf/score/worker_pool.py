@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -93,9 +94,11 @@ class _Worker:
 
     def death_cause(self) -> str:
         """Describes how the process ended."""
-        if self._process is not None:
-            self._process.join(5)
         code = None if self._process is None else self._process.exitcode
+        deadline = time.monotonic() + 5
+        while self._process is not None and code is None and time.monotonic() < deadline:
+            time.sleep(0.01)  # the executor's own thread may be the one that collects the exit status
+            code = self._process.exitcode
         if code is None:
             return "for an unknown reason"
         if code == -signal.SIGKILL:
