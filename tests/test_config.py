@@ -473,6 +473,28 @@ def test_loads_a_file_and_applies_overrides(tmp_path: Path) -> None:
     assert (config.name, config.train.epochs) == ("file", 2)
 
 
+IMPOSSIBLE = GOOD.replace("DataConfig()", "DataConfig(timestamp='')")  # its TimeSplit needs times
+
+
+def test_overrides_repair_a_file_that_is_impossible_as_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(IMPOSSIBLE)
+    assert configuration.load(path, ["data.split=RandomSplit()"]).data.split == RandomSplit()
+    resolved = json.loads(configuration.to_json(configuration.load(path, ["data.timestamp=timestamp"])))
+    resolved["data"]["timestamp"] = ""
+    path.with_suffix(".json").write_text(json.dumps(resolved))
+    for file in (path, path.with_suffix(".json")):
+        with pytest.raises(ConfigError) as alone:
+            configuration.load(file)
+        with pytest.raises(ConfigError) as unrepaired:
+            configuration.load(file, ["train.epochs=2"])
+        assert str(alone.value) == str(unrepaired.value)
+        assert str(alone.value).startswith(f"{file}: data.timestamp: TimeSplit needs event times")
+        assert configuration.load(file, ["data.timestamp=when"]).data == DataConfig(timestamp="when")
+        with pytest.raises(ConfigError, match=r"^--set data.split=RandomSplit\(\) evaluation.ks=\(5,\): train.monitor"):
+            configuration.load(file, ["data.split=RandomSplit()", "evaluation.ks=(5,)"])
+
+
 @pytest.mark.parametrize("text", BAD_FILES)
 def test_refuses_a_file(text: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.py"

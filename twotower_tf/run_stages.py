@@ -139,7 +139,7 @@ def read_configs(run_dir: Path, config: str, changes: Sequence[str]) -> tuple[Ex
         ArtifactError: where `run_dir` is not a run directory.
     """
     recorded = configuration.load_run(run_dir)
-    wanted = configuration.override(configuration.load(config) if config else recorded, changes)
+    wanted = configuration.load(config, changes) if config else configuration.override(recorded, changes)
     require_same_data(run_dir, wanted)
     return recorded, wanted
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Annotated
 
 from pydantic import Field
@@ -14,6 +17,18 @@ from twotower_tf.config.features import Feature, ItemFeature
 from twotower_tf.config.losses import CosineLogitBCE, Loss
 from twotower_tf.config.sampling import SamplingConfig
 from twotower_tf.config.training import EvaluationConfig, IndexConfig, ModelConfig, TrainConfig
+
+_unchecked: ContextVar[bool] = ContextVar("unchecked", default=False)
+
+
+@contextlib.contextmanager
+def unchecked() -> Iterator[None]:
+    """Builds configurations without checking their fields together, which is left to what replaces fields of them."""
+    token = _unchecked.set(True)
+    try:
+        yield
+    finally:
+        _unchecked.reset(token)
 
 
 @config_class
@@ -47,14 +62,19 @@ class ExperimentConfig:
     index: IndexConfig = IndexConfig()
 
     def __post_init__(self) -> None:
-        """Fills in the loss's default negatives, and checks the fields together.
+        """Fills in the loss's default negatives, and checks the fields together."""
+        if self.sampling.negatives is None:
+            sampling = dataclasses.replace(self.sampling, negatives=self.loss.default_negatives)
+            object.__setattr__(self, "sampling", sampling)
+        if not _unchecked.get():
+            self.check()
+
+    def check(self) -> None:
+        """Checks the fields together.
 
         Raises:
             ConfigError: naming the field, the given and the accepted values.
         """
-        if self.sampling.negatives is None:
-            sampling = dataclasses.replace(self.sampling, negatives=self.loss.default_negatives)
-            object.__setattr__(self, "sampling", sampling)
         checks.check_data(self.data)
         checks.check_features(self.item_features, self.user_features, self.data, self.model)
         checks.check_training(self.train, self.evaluation)

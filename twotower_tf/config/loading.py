@@ -12,7 +12,7 @@ import pydantic
 
 from twotower_tf import artifacts
 from twotower_tf.config.base import explain
-from twotower_tf.config.experiment import ExperimentConfig
+from twotower_tf.config.experiment import ExperimentConfig, unchecked
 from twotower_tf.config.extensions import import_extensions
 from twotower_tf.config.overrides import override
 from twotower_tf.errors import ConfigError
@@ -24,15 +24,29 @@ _ADAPTER = pydantic.TypeAdapter(ExperimentConfig)
 def load(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
     """Runs `get_config()` of a configuration file and applies `--set` overrides in order.
 
+    The fields are checked together after the overrides, which may repair a file that is invalid as it stands.
+
     Raises:
         ConfigError: for a missing file, a file without `get_config`, an error in it, or an invalid override.
     """
-    import_extensions()
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"--config: no such file: {path}")
+    with unchecked():
+        config = _read(path)
+    try:
+        return override(config, overrides)
+    except ConfigError as error:
+        if str(error).startswith("--set "):
+            raise
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _read(path: Path) -> ExperimentConfig:
+    """Reads a configuration file."""
     if path.suffix == ".json":
-        return override(from_json(path.read_text(encoding="utf-8"), str(path)), overrides)
+        return from_json(path.read_text(encoding="utf-8"), str(path))
+    import_extensions()
     try:
         get_config = runpy.run_path(str(path)).get("get_config")
         if get_config is None:
@@ -44,7 +58,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
         raise ConfigError(f"{path}: {type(error).__name__}: {error}".replace("\n", " ")) from error
     if not isinstance(config, ExperimentConfig):
         raise ConfigError(f"{path}: get_config() must return an ExperimentConfig; got {type(config).__name__}")
-    return override(config, overrides)
+    return config
 
 
 def to_json(config: ExperimentConfig) -> str:

@@ -19,9 +19,11 @@ def override(config: ExperimentConfig, overrides: Iterable[str]) -> ExperimentCo
     """Applies `a.b=value` texts. Values are typed by the field: numbers, text, `(1, 2)`, or `Class(field=value)`.
 
     A new loss brings its own default negatives, where `sampling.negatives` are still the defaults of the loss before.
+    Fields are checked together after all of them are applied: they may repair a configuration built with `unchecked`.
 
     Raises:
-        ConfigError: for an unknown field (naming the closest one), or an invalid value.
+        ConfigError: for an unknown field (naming the closest one), or an invalid value; without `--set` where the fault
+            is that of `config` itself.
     """
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     hints = typing.get_type_hints(ExperimentConfig, include_extras=True)
@@ -43,7 +45,18 @@ def override(config: ExperimentConfig, overrides: Iterable[str]) -> ExperimentCo
     try:
         return ExperimentConfig(**fields)  # once, at the end: two overrides may be valid only together
     except ConfigError as error:
+        if str(error) == _find_fault(config):
+            raise
         raise ConfigError(f"--set {' '.join(texts)}: {error}") from None
+
+
+def _find_fault(config: ExperimentConfig) -> str:
+    """Returns the error of a configuration as it stands; "" where it is valid."""
+    try:
+        config.check()
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def _replace(node: Any, hint: Any, path: Sequence[str], text: str, whole: str) -> Any:
