@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import types
@@ -44,6 +45,16 @@ def test_the_front_door_imports_no_tensorflow(code: str) -> None:
 def test_importing_the_package_imports_nothing_else() -> None:
     code = "import sys, twotower_tf; print(sorted(name for name in sys.modules if name.startswith('twotower_tf.')))"
     assert run_fresh(code) == "[]"
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(("given", "level"), [({}, "3"), ({"TF_CPP_MIN_LOG_LEVEL": "2"}, "2")])
+def test_tensorflow_is_quiet_in_python_too(given: dict[str, str], level: str) -> None:
+    code = "import os, twotower_tf, tensorflow; print(os.environ['TF_CPP_MIN_LOG_LEVEL'])"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")} | given
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert done.stdout == f"{level}\n"
+    assert given or done.stderr == ""
 
 
 def test_importing_a_module_imports_no_configuration() -> None:

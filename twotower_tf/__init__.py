@@ -14,6 +14,7 @@ when it is first used; only `tt.Recommender` and the stages of a pipeline import
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
     load_config = _load
 
 __version__ = "0.1.0"
+
+# TensorFlow's C++ code reads it when TensorFlow is imported: 3 leaves out its lines about CUDA, oneDNN and the CPU. A
+# level of the user's own is kept.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # Name -> module and name there; the configuration classes come from `twotower_tf.config`.
 _HOMES = {

@@ -136,7 +136,6 @@ def _help() -> str:
 
 
 def _quiet_tensorflow() -> None:
-    """Silences TensorFlow's start-up messages, unless TF_CPP_MIN_LOG_LEVEL is set."""
-    if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
-        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    """Silences TensorFlow's warnings in Python as well as those in C++, whose level `twotower_tf` sets."""
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "3":
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
