@@ -68,6 +68,19 @@ def test_a_k_beyond_the_catalogue_answers_all_of_it(asked):
         assert status == 0 and len(set(answer["item_ids"])) == len(answer["item_ids"]) == count
 
 
+def test_items_by_name_and_names_on_request(asked, export_dir):
+    titles = {item["item_id"]: item["item_name"] for item in Bundle.open(export_dir).items.to_pylist()}
+    _, (by_id,), _ = asked("similar", "--item=i00042", "--k=3")
+    status, (by_name,), _ = asked("similar", f"--item={titles['i00042']}", "--k=3", "--names")
+    assert status == 0 and by_name.pop("item_names") == [titles[item] for item in by_id["item_ids"]]
+    assert by_name == by_id
+    _, (answer,), _ = asked("recommend", "--user={}", "--k=3", "--names")
+    assert list(answer) == ["user", "item_ids", "item_names", "scores", "model_version"]
+    assert answer["item_names"] == [titles[item] for item in answer["item_ids"]]
+    status, _, error = asked("similar", "--item=nothing of the kind")
+    assert status == 2 and "not the id or the name of one of the 150 items" in error
+
+
 def test_similar_and_score_have_the_same_bound(asked, tmp_path):
     bound = "--k: invalid value 1001 (expected 1 to 1000); raise --max_k for more\n"
     assert asked("similar", "--item=i00042", "--k=1001") == (2, [], f"twotower similar: {bound}")

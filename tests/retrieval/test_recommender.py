@@ -239,7 +239,7 @@ def test_unusable_requests(recommender, arguments, message):
 def test_unknown_item(recommender, export_dir):
     with pytest.raises(DataError) as raised:
         recommender.similar("i99999", 3)
-    assert str(raised.value) == f"item 'i99999': not among the 150 items of {export_dir}/7"
+    assert str(raised.value) == f"item 'i99999': not the id or the name of one of the 150 items of {export_dir}/7"
 
 
 def test_tower_of_another_version_is_refused(export_dir, tmp_path):
@@ -283,6 +283,80 @@ def test_a_data_frame_is_answered_as_its_rows_are(recommender, export_dir):
     assert set(got["model_version"]) == {7}
 
 
-def test_an_unknown_column_of_a_data_frame_is_told(recommender):
-    with pytest.raises(DataError, match="unknown feature 'contry'; did you mean 'country'"):
+def test_columns_of_a_data_frame_that_are_no_feature_are_ignored(recommender):
+    users = pd.DataFrame({"country": ["DE", "FR"], "signed_up": [1, 2], "purchases": [[], ["i00001"]]})
+    expected = recommender.recommend([{"country": "DE"}, {"country": "FR"}], 3)
+    assert recommender.recommend_frame(users, 3)["item_id"].tolist() == [
+        item for answer in expected for item in answer["item_ids"]
+    ]
+
+
+def test_a_data_frame_without_a_feature_is_refused(recommender):
+    with pytest.raises(DataError) as raised:
         recommender.recommend_frame(pd.DataFrame({"contry": ["DE"]}), 3)
+    assert str(raised.value) == (
+        f"users: no feature among the columns 'contry' (expected at least one of {FEATURES}); rename them"
+    )
+
+
+def test_items_excluded_from_a_data_frame(recommender):
+    """By a column of lists, or by lists in the order of the rows; the rest of the catalogue is answered in order."""
+    whole = [answer["item_ids"] for answer in recommender.recommend([{}, {"country": "DE"}, {}], 150)]
+    gone = [whole[0][:3], whole[1][1:2], None]
+    users = pd.DataFrame({"country": [None, "DE", None], "bought": gone}, index=["a", "b", "c"])
+    for exclude in ("bought", [gone[0], gone[1], []]):
+        found = recommender.recommend_frame(users, 5, exclude=exclude)
+        for label, ids, left_out in zip("abc", whole, gone, strict=True):
+            left = [item for item in ids if item not in (left_out or [])]
+            assert found.loc[found["user"] == label, "item_id"].tolist() == left[:5]
+    with pytest.raises(DataError, match="^exclude: unknown column of users 'bougth'; did you mean 'bought'"):
+        recommender.recommend_frame(users, 5, exclude="bougth")
+    with pytest.raises(DataError, match="exclude: one list per user is expected; got 1 for 3 users"):
+        recommender.recommend_frame(users, 5, exclude=[["i00001"]])
+
+
+def test_one_user_is_answered_as_a_list_of_one(recommender):
+    user = {"country": "DE"}
+    (expected,) = recommender.recommend([user], 4)
+    assert recommender.recommend(user, 4) == expected
+    assert recommender.recommend(user, 3, exclude=expected["item_ids"][:1])["item_ids"] == expected["item_ids"][1:]
+
+
+def test_names_on_request(recommender, export_dir):
+    titles = {item["item_id"]: item["item_name"] for item in Bundle.open(export_dir).items.to_pylist()}
+    for answer in (recommender.recommend({}, 4, names=True), recommender.similar("i00042", 4, names=True)):
+        assert answer["item_names"] == [titles[item] for item in answer["item_ids"]]
+    assert "item_names" not in recommender.recommend({}, 4) | recommender.similar("i00042", 4)
+
+
+def test_a_forked_process_is_refused_at_once(run_python, export_dir):
+    """Asked in the child, TensorFlow waits forever for threads that only the parent has."""
+    code = f"""
+import os
+from twotower_tf import ConfigError, Recommender
+
+recommender = Recommender({str(export_dir)!r})
+recommender.recommend({{}}, k=1)
+parent, (reader, writer) = os.getpid(), os.pipe()
+if not os.fork():
+    for ask in (
+        lambda: recommender.recommend({{}}, k=1),
+        lambda: recommender.similar("i00001", k=1),
+        lambda: recommender.vectors([{{}}]),
+        lambda: Recommender({str(export_dir)!r}),
+    ):
+        try:
+            ask()
+        except ConfigError as error:
+            os.write(writer, (str(error).replace(str(os.getpid()), "B").replace(str(parent), "A") + "\\n").encode())
+    os._exit(0)
+os.close(writer)
+os.wait()
+print(open(reader).read(), end="")
+print(len(recommender.recommend({{}}, k=1)["item_ids"]))
+"""
+    line = (
+        "Recommender: invalid in process B, which was forked after process A made a Recommender (TensorFlow's threads "
+        "do not survive a fork); make the first one in each process after the fork, or start processes by spawn"
+    )
+    assert run_python(code).splitlines() == [line] * 4 + ["1"]

@@ -11,6 +11,7 @@ from twotower_tf.score.answer_stats import AnswerStats, total
 from twotower_tf.score.answer_tables import Layout
 from twotower_tf.score.exclusions import Exclusions, of_lists
 
+SCORES = np.array([0.5, 0.25, 0.125, 0.0], np.float32)
 IDS = np.array([f"i{number}" for number in range(40)], object)
 
 
@@ -48,6 +49,22 @@ def test_parquet_is_the_same_however_it_comes(tmp_path, monkeypatch):
     assert pq.read_table(tmp_path / "d").equals(found.slice(0, 1500))
     groups = pq.read_metadata(tmp_path / "a")
     assert [groups.row_group(number).num_rows for number in range(5)] == [1024] * 4 + [904]
+
+
+def test_names_of_items(tmp_path):
+    """Two items of one name, and one without."""
+    names = pa.chunked_array([pa.array(["Heat"] * 2), pa.array([None, "Ran"] + [f"n{n}" for n in range(4, 40)])])
+    layout = Layout(7, "parquet", 3, IDS, names)
+    writer = layout.writer(tmp_path / "a")
+    writer.write(layout.answers(pa.array(["u", "v"]), np.array([0, 3, 4]), np.array([1, 2, 0, 3], np.int32), SCORES))
+    writer.close()
+    found = pq.read_table(tmp_path / "a")
+    assert found.schema.names == ["user_id", "item_ids", "item_names", "scores", "model_version"]
+    assert found["item_names"].to_pylist() == [["Heat", "", "Heat"], ["Ran"]]
+    assert found["item_ids"].to_pylist() == [["i1", "i2", "i0"], ["i3"]]
+    assert layout.plain(layout.answers(pa.array(["u"]), np.array([0, 1]), np.array([2], np.int32), SCORES[:1])).equals(
+        pa.table([["u"], [["i2"]], [[""]], pa.array([[0.5]], pa.list_(pa.float32())), [7]], schema=layout.schema)
+    )
 
 
 def test_tsv(tmp_path):

@@ -256,6 +256,7 @@ def test_another_command_is_refused(tmp_path, export_dir, users, whole):
         ({"k": 6}, "was begun with k 5, not 6"),
         ({"k": 5, "format": "tsv"}, "was begun with format 'parquet', not 'tsv'"),
         ({"k": 5, "filter": "price > 1"}, "was begun with filter '', not 'price > 1'"),
+        ({"k": 5, "names": True}, "was begun with names False, not True"),
         ({"k": 5, "at": 60}, "was begun with at 0, not 60"),
     ):
         with pytest.raises(DataError) as raised:

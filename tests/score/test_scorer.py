@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 from tests.score.people import delimited, json_lines, parquet, people
-from twotower_tf.errors import ArtifactError
+from twotower_tf.bundle.bundle import Bundle
+from twotower_tf.errors import ArtifactError, ConfigError
 from twotower_tf.features.inputs import rows_to_arrays, side_inputs
 from twotower_tf.score.score_options import Options
 from twotower_tf.score.score_plan import Planner
@@ -109,6 +110,17 @@ def test_formats_and_steps_change_no_bit(tmp_path, export_dir, crowd):
     other, _, _ = scored(Options(output=tmp_path / "b", users=str(tmp_path / "users.csv"), **common), 4096)
     assert one.combine_chunks().equals(other.combine_chunks())
     assert one.schema.field("vector").type == pa.list_(pa.float32())
+
+
+def test_names(tmp_path, export_dir, crowd, tsv):
+    parquet(tmp_path / "users.parquet", crowd[:50])
+    titles = {row["item_id"]: row["item_name"] for row in Bundle.open(export_dir).items.to_pylist()}
+    options = {"export_dir": export_dir, "output": tmp_path / "out", "users": str(tmp_path / "users.parquet"), "k": 3}
+    table, _, _ = scored(Options(**options, names=True))
+    assert table["item_names"].to_pylist() == [[titles[item] for item in ids] for ids in table["item_ids"].to_pylist()]
+    for refused in ({"format": "tsv"}, {"vectors_only": True}):
+        with pytest.raises(ConfigError, match="--names"):
+            Options(**options, names=True, **refused).check()
 
 
 def test_vectors_only(tmp_path, export_dir, crowd, vectors):

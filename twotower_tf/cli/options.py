@@ -173,6 +173,11 @@ def check_k(values: FlagValues) -> None:
         raise ConfigError(f"--k: invalid value {values.k} (expected 1 to {values.max_k}); raise --max_k for more")
 
 
+def names(values: FlagValues) -> None:
+    """Defines `--names`."""
+    flags.DEFINE_bool("names", False, "add the names of items to the answers", flag_values=values)
+
+
 def item_filters(values: FlagValues) -> None:
     """Defines `--filter` and `--blocklist`, which restrict the items that may be returned."""
     flags.DEFINE_string(

@@ -29,6 +29,7 @@ def define(values: FlagValues) -> None:
     options.top_k(values)
     flags.DEFINE_multi_string("exclude", [], "id of an item to exclude", flag_values=values)
     options.item_filters(values)
+    options.names(values)
     options.version(values)
 
 
@@ -43,7 +44,7 @@ def run(values: FlagValues) -> None:
     bundle = Bundle.open(values.export_dir, values.version)
     exclude = [list(values.exclude)] * len(users) if values.exclude else None
     recommender = Recommender(bundle, blocklist=values.blocklist, max_k=values.max_k)
-    answers = recommender.recommend(users, values.k, exclude=exclude, filter=values.filter)
+    answers = recommender.recommend(users, values.k, exclude=exclude, filter=values.filter, names=values.names)
     for answer in answers:
         print(artifacts.format_json(answer))
         if sys.stdout.isatty():

@@ -38,6 +38,7 @@ def define(values: FlagValues) -> None:
     flags.DEFINE_enum("format", "parquet", ["parquet", "tsv"], "file format of the answers", flag_values=values)
     flags.DEFINE_bool("vectors_only", False, "writes user vectors instead of answers", flag_values=values)
     options.item_filters(values)
+    options.names(values)
     flags.DEFINE_string(
         "exclude",
         "",
@@ -83,6 +84,7 @@ def run(values: FlagValues) -> None:
         vectors_only=values.vectors_only,
         format=values.format,
         filter=values.filter,
+        names=values.names,
         blocklist=values.blocklist,
         exclude=values.exclude,
         exclude_seen=values.exclude_seen,

@@ -16,9 +16,10 @@ REQUIRED = ("export_dir", "item")
 def define(values: FlagValues) -> None:
     """Defines the command's flags."""
     options.export_dir(values)
-    flags.DEFINE_multi_string("item", [], "an item's id", flag_values=values)
+    flags.DEFINE_multi_string("item", [], "an item's id, or else its name", flag_values=values)
     options.top_k(values)
     options.item_filters(values)
+    options.names(values)
     options.version(values)
 
 
@@ -32,7 +33,7 @@ def run(values: FlagValues) -> None:
     bundle = Bundle.open(values.export_dir, values.version)
     recommender = Recommender(bundle, blocklist=values.blocklist, max_k=values.max_k)
     for item in values.item:
-        answer = recommender.similar(item, values.k, values.filter)
+        answer = recommender.similar(item, values.k, values.filter, names=values.names)
         print(artifacts.format_json(answer))
         if sys.stdout.isatty():
             print(listing(bundle, answer))

@@ -5,16 +5,17 @@ What is blocked in the export root's `blocklist.txt` is never answered, from the
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
 from twotower_tf.bundle.bundle import Bundle
-from twotower_tf.errors import ArtifactError, DataError
+from twotower_tf.errors import ArtifactError, ConfigError, DataError, unknown_name
 from twotower_tf.features.argument_names import argument_names
 from twotower_tf.features.inputs import client_inputs, rows_to_arrays
 from twotower_tf.index.eligible import Ineligible
@@ -22,9 +23,10 @@ from twotower_tf.index.searcher import Answers
 from twotower_tf.retrieval import filtered_search
 from twotower_tf.retrieval.blocklist import BLOCKLIST
 from twotower_tf.retrieval.item_filter import ItemFilter
+from twotower_tf.retrieval.item_names import ItemNames
 from twotower_tf.retrieval.limits import MAX_K
 from twotower_tf.tables.time_parser import TimeParser
-from twotower_tf.tables.values import as_text
+from twotower_tf.tables.values import as_text, is_missing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float32]
 
 _ROWS_PER_BATCH = 4096
+
+_loaded_in = 0  # the process in which TensorFlow loaded a tower first
 
 
 class Recommender:
@@ -57,7 +61,12 @@ class Recommender:
         Raises:
             ArtifactError: where the export directory holds no version, or one that has changed.
             DataError: where the blocklist given is not there, or one cannot be read.
+            ConfigError: where this process was forked from one that had made a Recommender.
         """
+        global _loaded_in
+        _loaded_in = _loaded_in or os.getpid()
+        self._process = _loaded_in
+        self._check_process()
         if not isinstance(bundle, Bundle):
             bundle = Bundle.open(bundle)
         self.bundle = bundle
@@ -74,102 +83,153 @@ class Recommender:
             raise DataError(f"blocklist {blocklist}: no such file")
         listed = Path(blocklist) if blocklist is not None else bundle.path.parent / BLOCKLIST
         self._item_filter = ItemFilter(lambda: bundle.items, self._searcher.items, listed)
+        self._names = ItemNames(bundle)
+
+    @overload
+    def recommend(
+        self, rows: Mapping[str, Any], k: int, exclude: Iterable[Any] | None = ..., filter: str = ..., *,
+        names: bool = ...,
+    ) -> dict[str, Any]: ...  # fmt: skip
+
+    @overload
+    def recommend(
+        self, rows: Sequence[Mapping[str, Any]], k: int, exclude: Sequence[Iterable[Any]] | None = ...,
+        filter: str = ..., *, names: bool = ...,
+    ) -> list[dict[str, Any]]: ...  # fmt: skip
 
     def recommend(
         self,
-        rows: Sequence[Mapping[str, Any]],
+        rows: Mapping[str, Any] | Sequence[Mapping[str, Any]],
         k: int,
-        exclude: Sequence[Iterable[Any]] | None = None,
+        exclude: Any = None,
         filter: str = "",
-    ) -> list[dict[str, Any]]:
+        *,
+        names: bool = False,
+    ) -> dict[str, Any] | list[dict[str, Any]]:
         """The k best items for each user.
 
         Args:
-            rows: one mapping of feature values per user; an absent feature is no value. A time is read in the form that
-                the log has (`data.time_form`).
+            rows: one mapping of feature values per user, or the mapping of one user; an absent feature is no value. A
+                time is read in the form that the log has (`data.time_form`).
             k: items requested, from 1 to `max_k`.
-            exclude: per user, ids of items not to answer; ids outside the catalogue are passed over.
+            exclude: per user, ids of items not to answer; ids outside the catalogue are passed over. Of one user, its
+                ids.
             filter: a boolean SQL expression over the columns of `bundle.items` that every answer satisfies; "" is none.
+            names: adds "item_names" to every answer, "" for an item without a name.
 
         Returns:
-            `{"user": the row, "item_ids": [...], "scores": [...], "model_version": V}` per user, best first. A list is
-            shorter than k only where no more items pass that are neither excluded nor blocked.
+            `{"user": the row, "item_ids": [...], "scores": [...], "model_version": V}` per user, best first; one such
+            answer for one mapping. A list is shorter than k only where no more items pass that are neither excluded nor
+            blocked.
 
         Raises:
             DataError: for an unknown feature (listing the known ones), a value of the wrong type, an unusable k,
                 lists to exclude for another number of users, or a filter that cannot be used.
+            ConfigError: in a process that was forked after the Recommender was made.
         """
+        if isinstance(rows, Mapping):
+            one = None if exclude is None else [exclude]
+            return self.recommend([rows], k, one, filter, names=names)[0]
+        self._check_process()
         k = self._answers(k)
         excluded = self._excluded(rows, exclude)
         allowed = self._item_filter.allowed(filter)
         found = filtered_search.search(self._searcher, self.vectors(rows), k, excluded, allowed)
         return [
-            {"user": dict(row), "item_ids": ids, "scores": scores, "model_version": self.bundle.version}
+            {"user": dict(row), **self._answer(ids, scores, names)}
             for row, (ids, scores) in zip(rows, _lists(found), strict=True)
         ]
 
-    def recommend_frame(self, users: pd.DataFrame, k: int, filter: str = "") -> pd.DataFrame:
+    def recommend_frame(
+        self, users: pd.DataFrame, k: int, filter: str = "", exclude: str | Sequence[Iterable[Any]] | None = None
+    ) -> pd.DataFrame:
         """The k best items for each row of a data frame.
 
         Args:
             users: one row per user, one column per feature; a feature without a column, NaN, None and NA are no value.
+                Columns that are not a feature are ignored.
             k: items requested, from 1 to `max_k`.
             filter: as of `recommend`.
+            exclude: the name of a column of `users` that holds lists of item ids, or one list per row; those items are
+                not answered.
 
         Returns:
             One row per answer: `user`, the row's index label in `users`; `rank`, from 1; `item_id`; `item_name`;
             `score`, the cosine similarity; `model_version`.
 
         Raises:
-            DataError: as `recommend` says.
+            DataError: as `recommend` says; where no column is a feature; where there is no column `exclude`.
+            ConfigError: as `recommend` says.
         """
         import pandas as pd
 
-        values = [_scalars(users[name]) for name in users.columns]
-        rows = [dict(zip(users.columns, row, strict=True)) for row in zip(*values, strict=True)]
+        known = {each.name for each in self.inputs}
+        columns = [name for name in users.columns if name in known]
+        if len(users.columns) and not columns:
+            raise DataError(
+                f"users: no feature among the columns {', '.join(map(repr, users.columns))} (expected at least one of "
+                f"{', '.join(sorted(known))}); rename them"
+            )
+        if isinstance(exclude, str):
+            if exclude not in users.columns:
+                raise DataError(f"exclude: {unknown_name('column of users', exclude, map(str, users.columns))}")
+            exclude = [[] if _is_gap(ids) else ids for ids in users[exclude]]
+        values = [_scalars(users[name]) for name in columns]
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
         rows = rows or [{} for _ in users.index]  # a frame without columns
-        catalogue = self.bundle.items
-        names = dict(zip(catalogue["item_id"].to_pylist(), catalogue["item_name"].to_pylist(), strict=True))
+        found = self.recommend(rows, k, exclude, filter, names=True)
         answers = [
-            (label, rank, item, names[item], score, answer["model_version"])
-            for label, answer in zip(users.index, self.recommend(rows, k, filter=filter), strict=True)
-            for rank, (item, score) in enumerate(zip(answer["item_ids"], answer["scores"], strict=True), 1)
+            (label, rank, item, name, score, answer["model_version"])
+            for label, answer in zip(users.index, found, strict=True)
+            for rank, (item, name, score) in enumerate(
+                zip(answer["item_ids"], answer["item_names"], answer["scores"], strict=True), 1
+            )
         ]
-        columns = ["user", "rank", "item_id", "item_name", "score", "model_version"]
-        frame: pd.DataFrame = pd.DataFrame(answers, columns=columns)
+        titles = ["user", "rank", "item_id", "item_name", "score", "model_version"]
+        frame: pd.DataFrame = pd.DataFrame(answers, columns=titles)
         return frame
 
-    def similar(self, item_id: Any, k: int, filter: str = "") -> dict[str, Any]:
+    def similar(self, item_id: Any, k: int, filter: str = "", *, names: bool = False) -> dict[str, Any]:
         """The k items whose vectors are nearest to an item's, without the item itself.
 
         Args:
-            item_id: of the catalogue; it may be blocked, or not pass the filter, itself.
+            item_id: an item's id, or else its name; it may be blocked, or not pass the filter, itself.
             k: items requested, from 1 to `max_k`.
             filter: as of `recommend`.
+            names: as of `recommend`.
 
         Returns:
             `{"item": id, "item_ids": [...], "scores": [...], "model_version": V}`.
 
         Raises:
-            DataError: for an item outside the catalogue, an unusable k, or a filter that cannot be used.
+            DataError: for an item that is not in the catalogue, a name that several items have, an unusable k, or a
+                filter that cannot be used.
+            ConfigError: as `recommend` says.
         """
+        self._check_process()
         k = self._answers(k)
         item = as_text(item_id)
         row = self._searcher.items.row(item)
         if row is None:
-            raise DataError(f"item {item!r}: not among the {self.bundle.manifest['items']} items of {self.bundle.path}")
+            row = self._names.find_row(item)
+            item = str(self._searcher.items.ids[row])
         itself = Ineligible(np.array([0]), np.array([row]), 1)
         allowed = self._item_filter.allowed(filter)
         found = filtered_search.search(self._searcher, self._searcher.items.vectors[[row]], k, itself, allowed)
         ((ids, scores),) = _lists(found)
-        return {"item": item, "item_ids": ids, "scores": scores, "model_version": self.bundle.version}
+        return {"item": item, **self._answer(ids, scores, names)}
+
+    def _answer(self, ids: list[str], scores: list[float], names: bool) -> dict[str, Any]:
+        named = {"item_names": self._names.of_ids(ids)} if names else {}
+        return {"item_ids": ids, **named, "scores": scores, "model_version": self.bundle.version}
 
     def vectors(self, rows: Sequence[Mapping[str, Any]]) -> Floats:
         """The users' vectors `[rows, vector_dim]` float32, unit length.
 
         Raises:
-            DataError: as `recommend` says.
+            DataError, ConfigError: as `recommend` says.
         """
+        self._check_process()
         parts = [self._embed(rows[start : start + _ROWS_PER_BATCH]) for start in range(0, len(rows), _ROWS_PER_BATCH)]
         return np.concatenate(parts) if parts else np.empty((0, self.bundle.manifest["vector_dim"]), np.float32)
 
@@ -183,6 +243,15 @@ class Recommender:
                 f"the manifest is of {self.bundle.version}; export again"
             )
         return np.asarray(answer["user_vector"].numpy(), np.float32)
+
+    def _check_process(self) -> None:
+        """Refuses a forked process: TensorFlow's threads do not exist there, and a call would wait for them forever."""
+        if self._process != os.getpid():
+            raise ConfigError(
+                f"Recommender: invalid in process {os.getpid()}, which was forked after process {self._process} made a "
+                "Recommender (TensorFlow's threads do not survive a fork); make the first one in each process after "
+                "the fork, or start processes by spawn"
+            )
 
     def _answers(self, k: int) -> int:
         """How many items are looked for: k, or all where there are fewer.
@@ -208,6 +277,11 @@ class Recommender:
             if isinstance(ids, str | bytes) or not isinstance(ids, Sequence | set | frozenset):
                 raise DataError(f"exclude: a list of item ids per user is expected; got {ids!r}")
         return Ineligible.of([[as_text(item) for item in ids] for ids in exclude], self._searcher.items)
+
+
+def _is_gap(value: Any) -> bool:
+    """Returns whether a cell of a data frame has no list."""
+    return not isinstance(value, Iterable) and is_missing(value)
 
 
 def _scalars(column: pd.Series[Any]) -> list[Any]:

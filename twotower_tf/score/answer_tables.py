@@ -20,12 +20,12 @@ _VALUES_PER_GROUP = 1 << 21  # of one column of a row group
 _ROWS_PER_GROUP = 1 << 17
 _LISTED = ","  # between the values of a list in TSV
 
-_ITEM_IDS = pa.list_(pa.string())
+_ITEM_TEXTS = pa.list_(pa.string())  # ids, or names
 _CODED = pa.list_(pa.dictionary(pa.int32(), pa.string()))  # the same, written from a dictionary of all items
 ANSWERS = pa.schema(
     [
         ("user_id", pa.string()),
-        ("item_ids", _ITEM_IDS),
+        ("item_ids", _ITEM_TEXTS),
         ("scores", pa.list_(pa.float32())),
         ("model_version", pa.int64()),
     ]
@@ -42,7 +42,9 @@ class Layout:
         schema: of the output.
     """
 
-    def __init__(self, version: int, format: Format, width: int, ids: Ids | None) -> None:
+    def __init__(
+        self, version: int, format: Format, width: int, ids: Ids | None, names: pa.ChunkedArray | None = None
+    ) -> None:
         """Chooses the columns.
 
         Args:
@@ -50,15 +52,19 @@ class Layout:
             format: of the files.
             width: values per user: k, or the vectors' dimensions.
             ids: of the items; None for vectors.
+            names: of the items, in the order of `ids`; None leaves them out.
 
         Raises:
             DataError: for item ids that the format cannot list.
         """
         self.schema = ANSWERS if ids is not None else VECTORS
+        if names is not None:
+            self.schema = ANSWERS.insert(2, pa.field("item_names", _ITEM_TEXTS))
         self._version = version
         self._format = format
         self._rows = max(1024, min(_ROWS_PER_GROUP, _VALUES_PER_GROUP // max(1, width)))
         self._ids = None if ids is None else pa.array(ids, pa.string())
+        self._names = None if names is None else _distinct(names)
         if format == "tsv" and self._ids is not None:
             commas = self._ids.filter(pc.match_substring(self._ids, _LISTED))
             if len(commas):
@@ -72,8 +78,13 @@ class Layout:
     ) -> pa.Table:
         """Answers of users `[n]`: those of user i are `rows[offsets[i] : offsets[i + 1]]`, best first."""
         ends = pa.array(offsets.astype(np.int32))
-        items = pa.ListArray.from_arrays(ends, pa.DictionaryArray.from_arrays(pa.array(rows), self._ids))
-        return self._table(users, {"item_ids": items, "scores": pa.ListArray.from_arrays(ends, pa.array(scores))})
+        columns = {"item_ids": pa.DictionaryArray.from_arrays(pa.array(rows), self._ids)}
+        if self._names is not None:
+            columns["item_names"] = pa.DictionaryArray.from_arrays(
+                self._names.indices.take(pa.array(rows)), self._names.dictionary
+            )
+        columns["scores"] = pa.array(scores)
+        return self._table(users, {name: pa.ListArray.from_arrays(ends, each) for name, each in columns.items()})
 
     def vectors(self, users: pa.Array, vectors: Floats) -> pa.Table:
         """Vectors float32 `[n, vector_dim]` of users `[n]`."""
@@ -94,15 +105,21 @@ class Layout:
         return pa.table({"value": _lines(table)}) if self._format == "tsv" else table.cast(self.schema)
 
 
+def _distinct(names: pa.ChunkedArray) -> pa.DictionaryArray:
+    """Codes names by a dictionary without repetitions; "" stands for an item without a name."""
+    texts = pc.fill_null(names.cast(pa.string()), "")
+    return pa.concat_arrays(texts.chunks).dictionary_encode()
+
+
 class ParquetWriter:
     """Row groups of fixed sizes, whatever the sizes of the tables that come."""
 
     def __init__(self, path: Path, schema: pa.Schema, rows: int) -> None:
         self._rows = rows
-        coded = [f"{field.name}.list.element" for field in schema if field.type == _ITEM_IDS]
+        coded = [f"{field.name}.list.element" for field in schema if field.type == _ITEM_TEXTS]
         self._writer = pq.ParquetWriter(
             path,
-            pa.schema([field.with_type(_CODED if field.type == _ITEM_IDS else field.type) for field in schema]),
+            pa.schema([field.with_type(_CODED if field.type == _ITEM_TEXTS else field.type) for field in schema]),
             use_dictionary=[*coded, "model_version"],
             write_statistics=False,
             store_schema=False,  # readers get texts, not our dictionaries

@@ -36,6 +36,7 @@ class Job:
         at: epoch seconds for time features without a column.
         k: answers per user; 0 gives vectors.
         format: of the parts.
+        names: whether the answers have the items' names, too.
         seen: whether the files list seen items.
         memory_limit: of a reader that is not streaming, e.g. "500MB".
         threads: of one worker.
@@ -52,6 +53,7 @@ class Job:
     at: Mapping[str, int]
     k: int
     format: Format
+    names: bool
     seen: bool
     memory_limit: str
     threads: int

@@ -26,6 +26,7 @@ class Options:
         vectors_only: user vectors instead of answers.
         format: of the output.
         filter: SQL predicate over the catalogue: items that may be answered.
+        names: adds the items' names to the answers.
         blocklist: file of items that no user may get; None is that of the export root.
         exclude: file, glob or directory of pairs of user and item that are not answered.
         exclude_seen: leaves out items that the user has had in the log; with users_from_events.
@@ -46,6 +47,7 @@ class Options:
     vectors_only: bool = False
     format: Format = "parquet"
     filter: str = ""
+    names: bool = False
     blocklist: str | None = None
     exclude: str = ""
     exclude_seen: bool = False
@@ -69,5 +71,12 @@ class Options:
             duckdb_engine.parse_size(self.memory_limit)
         if self.exclude_seen and not self.users_from_events:
             raise ConfigError("--exclude_seen: needs --users_from_events; a table of pairs goes with --exclude")
-        if self.vectors_only and (self.filter or self.exclude or self.exclude_seen):
-            raise ConfigError("--vectors_only: answers no items; --filter, --exclude and --exclude_seen mean nothing")
+        if self.vectors_only and (self.filter or self.names or self.exclude or self.exclude_seen):
+            raise ConfigError(
+                "--vectors_only: answers no items; --filter, --names, --exclude and --exclude_seen mean nothing"
+            )
+        if self.names and self.format == "tsv":
+            raise ConfigError(
+                "--names: invalid with --format=tsv (names may hold the characters between its fields); use "
+                "--format=parquet"
+            )

@@ -44,7 +44,8 @@ class Scorer:
         self._excluded = Exclusions(excluded) if excluded.is_dir() else None
         self._items = bundle.manifest["items"] if job.k else 0
         ids = self._searcher.items.ids if self._searcher is not None else None
-        self.layout = Layout(bundle.version, job.format, job.k or bundle.manifest["vector_dim"], ids)
+        names = bundle.columns(["item_name"])["item_name"] if job.names else None
+        self.layout = Layout(bundle.version, job.format, job.k or bundle.manifest["vector_dim"], ids, names)
 
     def stats(self) -> AnswerStats:
         """Returns empty statistics."""

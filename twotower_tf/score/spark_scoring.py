@@ -104,7 +104,8 @@ def _write(session: Any, work: _Work, units: list[Unit]) -> None:
         answers = frame.mapInArrow(work, "value string")
         answers.write.mode("append").text(work.job.output)
         return
-    columns = "item_ids array<string>, scores array<float>" if work.job.k else "vector array<float>"
+    names = "item_names array<string>, " if work.job.names else ""
+    columns = f"item_ids array<string>, {names}scores array<float>" if work.job.k else "vector array<float>"
     answers = frame.mapInArrow(work, f"user_id string, {columns}, model_version bigint")
     answers.write.mode("append").parquet(work.job.output)
 
