@@ -26,7 +26,7 @@ DOCS = Path(__file__).resolve().parent
 NOTE = "<!-- Written by docs/generate.py from the code's docstrings: edit those, then run `make docs`. -->\n"
 GROUPS = {
     "Experiment": ["ExperimentConfig"],
-    "Data": ["DataConfig"],
+    "Data": ["DataConfig", "TextFormat"],
     "Splits": ["TimeSplit", "DateSplit", "LeaveLastOut", "GivenSplit", "RandomSplit"],
     "Features": ["Hash", "Cross", "Numeric", "Bucketized", "Tags", "Hour", "Weekday", "History"],
     "Model": ["ModelConfig"],

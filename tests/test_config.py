@@ -44,6 +44,7 @@ from twotower_tf.config import (
     SamplingConfig,
     SkipAbove,
     Tags,
+    TextFormat,
     TimeSplit,
     TrainConfig,
     TripletHinge,
@@ -139,10 +140,6 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: experiment(data=DataConfig(label="click", timestamp="")),
         "data.timestamp: TimeSplit needs event times; name their column or use RandomSplit()",
     ),
-    "the last without time": (
-        lambda: experiment(data=DataConfig(label="click", timestamp="", split=LeaveLastOut())),
-        "data.timestamp: LeaveLastOut needs event times; name their column or use RandomSplit()",
-    ),
     "no training day": (
         lambda: DateSplit(train_days=0),
         "DateSplit.train_days: invalid value 0 (expected a number greater than 0)",
@@ -157,13 +154,25 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: experiment(data=DataConfig(label="click", split=DateSplit(train_days=3, until="2026-02-30"))),
         "data.split.until: invalid date '2026-02-30' (expected e.g. 20260131)",
     ),
-    "a delimiter of two characters": (
-        lambda: DataConfig(delimiter="::"),
-        """DataConfig.delimiter: invalid value '::' (expected a string matching pattern '^([^"\\r\\n]|\\\\t)?$')""",
+    "a delimiter of five characters": (
+        lambda: DataConfig(delimiter="<--->"),
+        """DataConfig.delimiter: invalid value '<--->' (expected a string matching pattern '^([^"\\r\\n]{1,4}|""",
+    ),
+    "a quote that is the delimiter": (
+        lambda: experiment(data=DataConfig(label="click", quote="'", delimiter="'")),
+        'data.quote: invalid value "\'" (expected a character that is not the delimiter)',
+    ),
+    "an escape without a quote": (
+        lambda: experiment(data=DataConfig(label="click", quote="", escape="\\")),
+        "data.escape: needs data.quote; remove it for text without quoting",
+    ),
+    "a format of no table": (
+        lambda: experiment(data=DataConfig(label="click", item_format=TextFormat(quote=""))),
+        "data.item_format: needs data.items; set it or remove data.item_format",
     ),
     "a quote as delimiter": (
         lambda: DataConfig(delimiter='"'),
-        """DataConfig.delimiter: invalid value '"' (expected a string matching pattern '^([^"\\r\\n]|\\\\t)?$')""",
+        """DataConfig.delimiter: invalid value '"' (expected a string matching pattern '^([^"\\r\\n]{1,4}|\\\\t)?$')""",
     ),
     "a list without places": (
         lambda: experiment(data=DataConfig(label="click", list_id="request")),

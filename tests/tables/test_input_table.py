@@ -100,7 +100,7 @@ def test_formats_do_not_mix(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_text('{"a": 1}\n')
     with pytest.raises(DataError) as error:
         input_files.find_files(tmp_path, ".", "data.events")
-    assert str(error.value) == f"data.events: {tmp_path} has files of several formats (csv, jsonl); narrow it to one"
+    assert str(error.value) == f"data.events: {tmp_path} has files of several formats (csv, json); narrow it to one"
 
 
 def test_a_directory_without_tables_is_named(tmp_path: Path) -> None:

@@ -176,9 +176,9 @@ UNUSABLE: dict[str, tuple[str, dict[str, Any], str]] = {
     "missing file": ("", {"events": "clicks.csv"}, "data.events: no such file: {root}/clicks.csv"),
     "glob without files": ("", {"events": "day-*.csv"}, "data.events: no file matches {root}/day-*.csv"),
     "unknown format": (
-        "x",
+        "x\0y",
         {"events": "events.xls"},
-        "data.events: {root}/events.xls: unknown format '.xls'; known: .csv, .tsv, .parquet, .pq, .jsonl, .ndjson",
+        "data.events: {root}/events.xls: unknown format '.xls'; known: .csv, .tsv, .txt, .dat, .data, .parquet, ",
     ),
     "missing column": (
         GOOD,

@@ -249,8 +249,8 @@ def test_a_header_that_is_named_as_well(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (
-            "user::item::time::label\na::x::1::1\n",
-            "data.user_id: unknown column in events.csv 'user'; known: user::item::time::label; "
+            "user^item^time^label\na^x^1^1\n",
+            "data.user_id: unknown column in events.csv 'user'; known: user^item^time^label; "
             "the header is a single column: set data.delimiter",
         ),
         (

@@ -18,7 +18,7 @@ from twotower_tf.errors import DataError
 from twotower_tf.onboarding.validate_inputs import validate_tables
 from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
-from twotower_tf.tables.tfrecords import masked_crc32c
+from twotower_tf.tables.crc32c import masked_crc32c
 
 pytestmark = pytest.mark.tensorflow
 

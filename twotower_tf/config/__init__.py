@@ -13,6 +13,7 @@ from twotower_tf.config.data import (
     LeaveLastOut,
     RandomSplit,
     Split,
+    TextFormat,
     TimeSplit,
 )
 from twotower_tf.config.experiment import ExperimentConfig
@@ -135,6 +136,7 @@ __all__ = [
     "SkipAbove",
     "Split",
     "Tags",
+    "TextFormat",
     "TimeSplit",
     "to_json",
     "TrainConfig",

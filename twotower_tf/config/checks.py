@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from twotower_tf.config.data import DataConfig, DateSplit, LeaveLastOut, RandomSplit, TimeSplit
+from twotower_tf.config.data import DataConfig, DateSplit, RandomSplit, TextFormat, TimeSplit
 from twotower_tf.config.features import KINDS, BaseFeature, Hash, History, feature_name
 from twotower_tf.config.training import EvaluationConfig, ModelConfig, TrainConfig
 from twotower_tf.errors import ConfigError, unknown_name
@@ -28,8 +28,8 @@ def check_data(data: DataConfig) -> None:
             f"data.split: valid_fraction {split.valid_fraction} + test_fraction {split.test_fraction} leave no "
             "training rows (expected a sum below 1); lower one of them"
         )
-    if isinstance(split, TimeSplit | LeaveLastOut) and not data.timestamp:
-        raise ConfigError(f"data.timestamp: {split.type} needs event times; name their column or use RandomSplit()")
+    if isinstance(split, TimeSplit) and not data.timestamp:
+        raise ConfigError("data.timestamp: TimeSplit needs event times; name their column or use RandomSplit()")
     if isinstance(split, DateSplit) and split.until:
         try:
             datetime.strptime(split.until.replace("-", ""), "%Y%m%d")
@@ -44,11 +44,30 @@ def check_data(data: DataConfig) -> None:
             raise ConfigError(f"data.{field}: needs data.{other}; set both or neither")
     for field, table in (("columns", "events"), ("item_columns", "items"), ("user_columns", "users")):
         _check_header(data, field, table)
+    _check_text(data, "data")
+    for field, table in (("item_format", "items"), ("user_format", "users")):
+        form = getattr(data, field)
+        if form is not None and not getattr(data, table):
+            raise ConfigError(f"data.{field}: needs data.{table}; set it or remove data.{field}")
+        if form is not None:
+            _check_text(form, f"data.{field}")
     for field, table in (("items_time", "items"), ("users_time", "users")):
         if getattr(data, field) and not (getattr(data, table) and data.timestamp):
             raise ConfigError(
                 f"data.{field}: needs data.{table} and data.timestamp (as-of join at event time); set both"
             )
+
+
+def _check_text(form: DataConfig | TextFormat, where: str) -> None:
+    """Checks that delimiter, quote and escape of delimited text differ."""
+    for name in ("quote", "escape"):
+        mark = getattr(form, name)
+        if mark and mark in form.delimiter.replace("\\t", "\t"):
+            raise ConfigError(
+                f"{where}.{name}: invalid value {mark!r} (expected a character that is not the delimiter)"
+            )
+    if form.escape and not form.quote:
+        raise ConfigError(f"{where}.escape: needs {where}.quote; remove it for text without quoting")
 
 
 def _check_header(data: DataConfig, field: str, table: str) -> None:

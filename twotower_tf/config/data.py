@@ -45,7 +45,10 @@ class DateSplit:
 
 @config_class
 class LeaveLastOut:
-    """Holds out each user's last positive for test and the one before for validation; needs three positives."""
+    """Holds out each user's last positive for test and the one before for validation; needs three positives.
+
+    In a log without times the order of its files and rows counts.
+    """
 
     type: Literal["LeaveLastOut"] = "LeaveLastOut"
 
@@ -79,6 +82,30 @@ class RandomSplit:
 Split = Annotated[TimeSplit | DateSplit | LeaveLastOut | GivenSplit | RandomSplit, Field(discriminator="type")]
 
 
+_Delimiter = Annotated[str, Field(pattern=r'^([^"\r\n]{1,4}|\\t)?$')]
+_Mark = Annotated[str, Field(pattern=r"^[!-/:-@\[-`{-~]?$")]  # one ASCII punctuation character
+
+
+@config_class
+class TextFormat:
+    r"""Describes how the delimited text of one table is written, where it differs from the event log.
+
+    Attributes:
+        delimiter: field delimiter, one to four characters or `\t`; "" detects it by suffix and first lines.
+        quote: character around fields that contain delimiters or line ends; "" for text without quoting, as Hive and
+            MySQL write it.
+        escape: character before a quote inside a quoted field, e.g. a backslash; "" where a quote is doubled.
+        encoding: of the files; UTF-16 with a byte order mark is recognised.
+        decimal: mark before the fraction of a number: with ",", values such as `12,50` are read as `12.50`.
+    """
+
+    delimiter: _Delimiter = ""
+    quote: _Mark = '"'
+    escape: _Mark = ""
+    encoding: Literal["utf-8", "latin-1", "cp1252", "utf-16"] = "utf-8"
+    decimal: Literal[".", ","] = "."
+
+
 @config_class
 class DataConfig:
     r"""Locates the tables and names the roles of their columns. Paths are relative to `root`.
@@ -95,7 +122,17 @@ class DataConfig:
             their negatives take the values valid at the event time, and the catalogue those valid when it is prepared.
             A row without a valid time is quarantined.
         users_time: the same for the user table, whose rows are joined to the events as of the event time.
-        delimiter: field delimiter of delimited files, one character or `\t`; "" detects it by suffix and header.
+        delimiter: field delimiter of delimited files, one to four characters or `\t`; "" detects it by suffix and first
+            lines.
+        quote: character around fields that contain delimiters or line ends; "" for text without quoting.
+        escape: character before a quote inside a quoted field, e.g. a backslash; "" where a quote is doubled.
+        encoding: of delimited files and JSON; UTF-16 with a byte order mark is recognised.
+        decimal: mark before the fraction of a number in delimited files, "." or ",".
+        item_format: format of the item table's delimited files where it differs from the log's, in place of
+            `delimiter`, `quote`, `escape`, `encoding` and `decimal`; None is the log's format.
+        user_format: the same for the user table.
+        null_values: texts that mean a missing value in every table and request, e.g. `\N`, `NULL`, `nan`, `None`; ""
+            always does.
         user_id: column of the user id.
         item_id: column of the item id.
         timestamp: column of the event time, or "" for a log without times.
@@ -122,7 +159,14 @@ class DataConfig:
     user_columns: tuple[Name, ...] = ()
     items_time: str = ""
     users_time: str = ""
-    delimiter: Annotated[str, Field(pattern=r'^([^"\r\n]|\\t)?$')] = ""
+    delimiter: _Delimiter = ""
+    quote: _Mark = '"'
+    escape: _Mark = ""
+    encoding: Literal["utf-8", "latin-1", "cp1252", "utf-16"] = "utf-8"
+    decimal: Literal[".", ","] = "."
+    item_format: TextFormat | None = None
+    user_format: TextFormat | None = None
+    null_values: tuple[Name, ...] = ()
     user_id: Name = "user_id"
     item_id: Name = "item_id"
     timestamp: str = "timestamp"
@@ -136,3 +180,8 @@ class DataConfig:
     position: str = ""
     item_name: str = ""
     split: Split = TimeSplit()
+
+    @property
+    def ordered(self) -> bool:
+        """Whether events have an order: by time, or for `LeaveLastOut` without times by their place in the log."""
+        return bool(self.timestamp) or isinstance(self.split, LeaveLastOut)

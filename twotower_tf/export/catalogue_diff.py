@@ -28,6 +28,7 @@ from twotower_tf.prepare.schema import RESERVED, FeatureColumn, Inputs, list_fea
 from twotower_tf.sql import quote_identifier
 from twotower_tf.tables import duckdb_engine, input_files, quarantine, readers
 from twotower_tf.tables.input_table import Table
+from twotower_tf.tables.read_options import read_options
 
 Mode = Literal["upsert", "replace"]
 Rows = npt.NDArray[np.int64]
@@ -110,8 +111,7 @@ def read_items(
         DataError: where the table cannot be read or changes meanwhile, lacks a column of the features, or has no
             usable row that holds.
     """
-    named = config.data.item_columns if input_files.format_suffix(path) in input_files.DELIMITERS else ()
-    sources = input_files.find_files(Path(), str(path), _FIELD, named, config.data.delimiter)
+    sources = input_files.find_files_like(Path(), str(path), _FIELD, read_options(config.data, "items"))
     with (
         input_files.FileSnapshot(sources).held(),
         tempfile.TemporaryDirectory(prefix="twotower-") as work,

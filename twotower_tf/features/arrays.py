@@ -53,7 +53,7 @@ class EncodedData:
             raise ArtifactError(f"{root}: encoded for another configuration; {again}")
         self.config = config
         self._prepared = prepared
-        self._ordered = bool(config.data.timestamp)
+        self._ordered = config.data.ordered
         self._items = load(prepared.paths.encoded_items)
         self._versions = Versions(prepared.paths) if prepared.manifest["item_columns_as_of"] else None
         self._splits = {split: load(prepared.paths.encoded(split)) for split in SPLITS}

@@ -19,7 +19,7 @@ from twotower_tf.errors import DataError
 from twotower_tf.prepare import catalogue, row_rules, schema
 from twotower_tf.prepare.schema import Inputs
 from twotower_tf.progress import Progress, silent
-from twotower_tf.tables import input_files, input_table, quarantine, readers, row_sample
+from twotower_tf.tables import delimited_header, input_files, input_table, quarantine, readers, row_sample
 from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.readers import parquet
 
@@ -95,13 +95,13 @@ def _shapes(config: ExperimentConfig, name: str, sources: list[InputFile], repor
         return
     if sources[0].suffix not in input_files.DELIMITERS:
         return
-    heads = {source.name: input_files.read_header(source) for source in sources}
+    heads = {source.name: delimited_header.read_header(source) for source in sources}
     report.notes += [f"{source} is empty" for source, head in heads.items() if head is None]
     if name != "events":
         return
-    known = {column for head in heads.values() if head for column in head[0]}
+    known = {column for head in heads.values() if head for column in head.names}
     for field_name, column in schema.list_required_columns(config).items():
-        lacking = [source for source, head in heads.items() if head and column not in head[0]]
+        lacking = [source for source, head in heads.items() if head and column not in head.names]
         if column in known:  # the first of them is reported with the other columns
             report.problems += [
                 f"{field_name}: {source} has no column {column!r}, unlike other files of data.events"

@@ -123,6 +123,8 @@ def open_previous_run(run_dir: Path, config: ExperimentConfig, into: Path, schem
     """
     if run_dir.resolve() == into.resolve():
         raise ConfigError(f"--since: invalid directory '{run_dir}' (it is --run_dir); name the run to continue")
+    if config.data.ordered and not config.data.timestamp:
+        raise ConfigError("--since: the order of a log without times is that of its own rows; name data.timestamp")
     path = PreparedPaths(RunPaths(run_dir).prepared).manifest
     if not path.is_file():
         raise ArtifactError(f"--since: {run_dir}: no finished preparation there; run `twotower prepare` first")

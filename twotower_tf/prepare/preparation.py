@@ -144,7 +144,7 @@ def _prepare(
     histories.write_sequences(connection, root, past)
     step()
     versions = _versions(connection, config, inputs, known)
-    histories.create_rows_with_history(connection, bool(config.data.timestamp), versions, inputs.keys)
+    histories.create_rows_with_history(connection, config.data.ordered, versions, inputs.keys)
     step()
     _write_rows(connection, inputs, paths, threads, progress)
     step()

@@ -37,8 +37,8 @@ def id_faults_sql(kind: str, column: str, text: str) -> str:
 def validate_events(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs) -> str:
     """Creates `validated_events`, one row per record of the log.
 
-    Its columns: place, user_id, item_id, ts (epoch microseconds), label, given (the split), reason (NULL: well-formed),
-    excluded, and `inputs.keys`.
+    Its columns: place, user_id, item_id, ts (epoch microseconds; the place as seconds where it is the order), label,
+    given (the split), reason (NULL: well-formed), excluded, and `inputs.keys`.
 
     Returns:
         the name of the log's time format; "" in a log without times.
@@ -54,6 +54,8 @@ def validate_events(connection: duckdb.DuckDBPyConnection, config: ExperimentCon
         clock, wrong = _time(connection, config, table)
         ts = clock.micros
         reasons += wrong
+    elif data.ordered:
+        ts = f"CAST(rowid * {timestamps.MICROSECONDS} AS BIGINT)"
     label = "CAST(1 AS TINYINT)"
     if data.label:
         label, wrong = _label(connection, table, data.label)

@@ -22,11 +22,12 @@ from twotower_tf.errors import DataError, unknown_name
 from twotower_tf.prepare import date_split
 from twotower_tf.tables import input_files, quarantine, readers
 from twotower_tf.tables.input_table import Column, Table, Wanted
+from twotower_tf.tables.read_options import TableName, read_options
 from twotower_tf.tables.values import number_sql, text_sql
 
 Side = Literal["user", "item"]
 SIDES: tuple[Side, ...] = ("user", "item")
-TABLES: tuple[Literal["events", "items", "users"], ...] = ("events", "items", "users")
+TABLES: tuple[TableName, ...] = ("events", "items", "users")
 RESERVED = ("item_id", "item_name", "train_count", "last_event")
 
 
@@ -120,7 +121,7 @@ def select_event_columns(config: ExperimentConfig) -> Wanted:
     return lambda name: name in named or name.lower() in written
 
 
-def find_table(data: DataConfig, table: Literal["events", "items", "users"]) -> list[input_files.InputFile]:
+def find_table(data: DataConfig, table: TableName) -> list[input_files.InputFile]:
     """Finds the files of one of the configuration's tables; none where it has no such table.
 
     Of a log in `dt=` directories a `DateSplit` reads those within its window only.
@@ -128,11 +129,10 @@ def find_table(data: DataConfig, table: Literal["events", "items", "users"]) -> 
     Raises:
         DataError: see `input_files.find_files`.
     """
-    names = {"events": data.columns, "items": data.item_columns, "users": data.user_columns}[table]
     pattern: str = getattr(data, table)
     if not pattern:
         return []
-    sources = input_files.find_files(Path(data.root), pattern, f"data.{table}", names, data.delimiter)
+    sources = input_files.find_files(Path(data.root), pattern, f"data.{table}", read_options(data, table))
     return (
         date_split.select_files(data.split, sources)
         if table == "events" and isinstance(data.split, DateSplit)

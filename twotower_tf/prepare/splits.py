@@ -6,8 +6,9 @@ are nearest to the fractions (the larger share where two are equally near); trai
 `DateSplit`: by whole days (see `date_split`); the rows outside its window are excluded before.
 
 `LeaveLastOut`: a user's positives in order of (time, place in the log): the last is test, the one before validation,
-for users with at least three. Labelled negatives follow the same two moments: those before the user's validation
-positive train, those from it to the test positive validate, later ones test; the negatives of other users train.
+for users with at least three; in a log without times the place alone counts. Labelled negatives follow the same two
+moments: those before the user's validation positive train, those from it to the test positive validate, later ones
+test; the negatives of other users train.
 
 `RandomSplit`: by the MD5 of the experiment's seed and the row's place in the log, so it depends on nothing else.
 """

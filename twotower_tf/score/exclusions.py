@@ -7,6 +7,7 @@ row of the index. A second hash tells users of one hash apart.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -22,6 +23,7 @@ from twotower_tf.index.item_vectors import Ids
 from twotower_tf.tables import input_files, input_table, parquet_parts, readers
 from twotower_tf.tables.duckdb_engine import fetch_row, open_engine
 from twotower_tf.tables.input_files import InputFile
+from twotower_tf.tables.read_options import read_options
 from twotower_tf.tables.values import text_sql
 
 _HASHES = "hash({0}), hash({0} || chr(1))"
@@ -30,7 +32,7 @@ _FILES = ("users", "checks", "offsets", "rows")
 
 def find(data: DataConfig, pattern: str) -> list[InputFile]:
     """The files of the table of pairs."""
-    return input_files.find_files(Path(), pattern, "--exclude", (), data.delimiter)
+    return input_files.find_files(Path(), pattern, "--exclude", replace(read_options(data, "events"), columns=()))
 
 
 def build(

@@ -22,8 +22,9 @@ from twotower_tf.score import journal, type_columns, unit_reader, units, user_co
 from twotower_tf.score.score_options import Options
 from twotower_tf.score.units import Unit
 from twotower_tf.score.user_columns import Column
-from twotower_tf.tables import input_files
+from twotower_tf.tables import delimited_header, input_files, json_layout, text_encoding
 from twotower_tf.tables.input_files import InputFile
+from twotower_tf.tables.read_options import read_options
 from twotower_tf.tables.time_parser import TimeParser
 
 _SAMPLE = 10_000  # rows inspected
@@ -84,10 +85,7 @@ def inspect_table(options: Options, config: ExperimentConfig, manifest: Mapping[
 
 
 def _find(options: Options, config: ExperimentConfig) -> list[InputFile]:
-    data = config.data
-    found = input_files.find_files(Path(), options.users, "--users", (), data.delimiter)
-    if found[0].suffix in input_files.DELIMITERS and data.user_columns:
-        found = [dataclasses.replace(source, columns=data.user_columns) for source in found]
+    found = input_files.find_files_like(Path(), options.users, "--users", read_options(config.data, "users"))
     return [source for source in found if source.path.stat().st_size]
 
 
@@ -98,8 +96,8 @@ def _heads(sources: Sequence[InputFile]) -> list[tuple[InputFile, list[str]]]:
         partition = [key for key, _ in source.partition]
         if source.suffix in input_files.PARQUET:
             found.append((source, [*_schema(source).names, *partition]))
-        elif source.suffix in input_files.DELIMITERS and (header := input_files.read_header(source)) is not None:
-            found.append((source, [*header[0], *partition]))
+        elif source.suffix in input_files.DELIMITERS and (header := delimited_header.read_header(source)) is not None:
+            found.append((source, [*header.names, *partition]))
     return found
 
 
@@ -110,15 +108,16 @@ def _beginning(source: InputFile, work: Path) -> Iterator[tuple[InputFile, Unit]
     Raises:
         DataError: where there is no row.
     """
-    if source.suffix in input_files.PARQUET or source.suffix in input_files.TFRECORDS:
+    whole = (*input_files.PARQUET, *input_files.TFRECORDS)
+    if source.suffix in whole or json_layout.is_whole(source):
         found = units.split_units([source])[:1]
     else:
-        with input_files.open_bytes(source.path) as file:
+        with text_encoding.open_text(source) as file:
             text = file.read(_LOOKED_AT)
             text = text[: text.rfind(b"\n") + 1] if file.read(1) else text
         copy = work / f"beginning{source.suffix}"
         copy.write_bytes(text)
-        source = dataclasses.replace(source, path=copy)
+        source = dataclasses.replace(source, path=copy, options=text_encoding.utf8_options(source))
         found = units.split_units([source])[:1]
     if not found:
         raise DataError(f"--users: {source.name}: no rows")

@@ -22,7 +22,7 @@ from twotower_tf.errors import DataError
 from twotower_tf.score.units import Unit
 from twotower_tf.score.user_columns import is_text
 from twotower_tf.sql import quote_identifier
-from twotower_tf.tables import input_files, input_table, quarantine, readers
+from twotower_tf.tables import delimited_header, input_files, input_table, quarantine, readers
 from twotower_tf.tables.duckdb_engine import open_engine
 from twotower_tf.tables.input_files import InputFile
 
@@ -174,6 +174,7 @@ def _rows(source: InputFile, unit: Unit, bad: Sequence[Bad]) -> list[Entry]:
 
 def _cut_out(source: InputFile, unit: Unit, directory: Path) -> InputFile:
     """Copies the unit, with the file's header."""
+    source = delimited_header.pin_delimiter(source)
     path = directory / f"unit{source.suffix}"
     with source.path.open("rb") as file, path.open("wb") as copy:
         if _headers(source):

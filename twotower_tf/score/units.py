@@ -17,13 +17,13 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from twotower_tf.errors import DataError
-from twotower_tf.tables import input_files
+from twotower_tf.tables import input_files, json_layout, text_encoding
 from twotower_tf.tables.csv_records import LONGEST
 from twotower_tf.tables.input_files import InputFile
 
 ROWS = 1 << 18  # of a Parquet unit, at least, where the file has as many
 BYTES = 32 << 20  # of a text unit
-_QUOTE, _NEWLINE = ord('"'), ord("\n")
+_NEWLINE = ord("\n")
 _FRAME = 16  # bytes of a TFRecord besides its payload
 
 
@@ -74,11 +74,18 @@ def _ranges(source: InputFile) -> Iterator[Range]:
     size = source.path.stat().st_size
     if source.suffix in input_files.PARQUET:
         return _row_groups(source)
-    if source.path.name.lower().endswith(".gz"):
+    if source.compressed or _is_whole(source):
         return iter([(0, size, 0, 0)])
     if source.suffix in input_files.TFRECORDS:
         return _records(source.path, size)
     return _lines(source, size)
+
+
+def _is_whole(source: InputFile) -> bool:
+    """Tests whether a text file cannot be cut: it has to be decoded, has escaped quotes, or is one JSON array."""
+    text = source.options.text
+    escaped = source.suffix in input_files.DELIMITERS and (text.escape not in ("", text.quote))
+    return escaped or json_layout.is_whole(source) or text_encoding.find_conversion(source) is not None
 
 
 def _row_groups(source: InputFile) -> Iterator[Range]:
@@ -100,10 +107,11 @@ def _lines(source: InputFile, size: int) -> Iterator[Range]:
     An even number of quotes since the unit's start says that none is. A stray quote makes the numbers odd for good:
     after a record's longest length the next line end is taken.
     """
-    quoted = source.suffix in input_files.DELIMITERS
+    delimited = source.suffix in input_files.DELIMITERS
+    quote = ord(source.options.quote or "\n") if delimited else _NEWLINE
     with source.path.open("rb") as file:
         start, first = 0, 0
-        if quoted and not source.columns:
+        if delimited and not source.columns:
             start, first = len(file.readline()), 1
         if size <= BYTES or start == size:
             text = file.read()
@@ -112,26 +120,30 @@ def _lines(source: InputFile, size: int) -> Iterator[Range]:
                 yield 0, size, first, lines
             return
         while start < size:
-            stop, lines = _next_cut(file, start, quoted)
+            stop, lines = _next_cut(file, start, quote)
             yield start, stop, first, lines
             start, first = stop, first + lines
 
 
-def _next_cut(file: IO[bytes], start: int, quoted: bool) -> tuple[int, int]:
-    """Returns the end of a unit that begins at byte `start`, and its lines."""
+def _next_cut(file: IO[bytes], start: int, quote: int) -> tuple[int, int]:
+    """Returns the end of a unit that begins at byte `start`, and its lines.
+
+    `quote` is the byte around fields, that of a line end in text without quoting.
+    """
+    quoted = quote != _NEWLINE
     file.seek(start)
     body = np.frombuffer(file.read(BYTES), np.uint8)
     stop, lines = start + len(body), int(np.count_nonzero(body == _NEWLINE))
-    odd = int(np.count_nonzero(body == _QUOTE)) & 1 if quoted else 0
+    odd = int(np.count_nonzero(body == quote)) & 1 if quoted else 0
     last = body[-1:]
     while len(window := np.frombuffer(file.read(LONGEST), np.uint8)):
         ends = np.flatnonzero(window == _NEWLINE)
         if len(ends):
-            open_quotes = (odd + np.cumsum(window == _QUOTE)[ends]) & 1 if quoted else np.zeros(len(ends), np.int64)
+            open_quotes = (odd + np.cumsum(window == quote)[ends]) & 1 if quoted else np.zeros(len(ends), np.int64)
             closed = np.flatnonzero(open_quotes == 0)
             chosen = int(closed[0]) if len(closed) else 0
             return stop + int(ends[chosen]) + 1, lines + chosen + 1
-        odd ^= int(np.count_nonzero(window == _QUOTE)) & 1 if quoted else 0
+        odd ^= int(np.count_nonzero(window == quote)) & 1 if quoted else 0
         stop, last = stop + len(window), window[-1:]
     return stop, lines + int(bool(len(last)) and int(last[0]) != _NEWLINE)
 

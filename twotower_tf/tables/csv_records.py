@@ -21,7 +21,7 @@ from typing import IO
 import duckdb
 
 from twotower_tf.errors import DataError
-from twotower_tf.tables import input_files
+from twotower_tf.tables import delimited_header, input_files, text_encoding
 from twotower_tf.tables.input_files import InputFile
 
 
@@ -105,57 +105,48 @@ def find_non_json(
     return [MalformedRecord(sources[source], int(number), reason, line) for source, number, reason, line in rows]
 
 
+@dataclass(frozen=True)
+class Marks:
+    """The bytes that divide delimited text: `quote` is empty without quoting, `escape` is the quote if doubled."""
+
+    delimiter: bytes
+    quote: bytes
+    escape: bytes
+
+    @classmethod
+    def of(cls, source: InputFile, delimiter: str) -> Marks:
+        """Returns the marks of a file with a delimiter that may have been detected."""
+        return cls(delimiter.encode(), source.options.quote.encode(), source.options.escape.encode())
+
+
 def read_records(source: InputFile) -> Iterator[tuple[int, int, bytes]]:
     """Yields every record of a text file, header and blank lines included: number, first physical line, bytes.
 
-    JSON lines are one record each. In delimited text a quoted field may span lines:
-    A quote opens a field only at its start; inside, two quotes are one. After a closed quote anything but a delimiter
-    or a line end breaks the record, which then ends with the line.
+    JSON lines are one record each. In delimited text a quoted field may span lines: a quote opens a field only at its
+    start; inside, an escaped (or doubled) quote is text. After a closed quote anything but a delimiter or a line end
+    breaks the record, which then ends with the line.
 
     Raises:
         DataError: where the file cannot be read to its end.
     """
-    header = input_files.read_header(source) if source.suffix in input_files.DELIMITERS else None
-    mark = header[1].encode() if header else b""
+    header = delimited_header.read_header(source) if source.suffix in input_files.DELIMITERS else None
+    marks = Marks.of(source, header.delimiter) if header else Marks(b"", b"", b"")
     number, line = 0, 0
     try:
-        with input_files.open_bytes(source.path) as file:
+        with text_encoding.open_text(source) as file:
             for text in file:
                 line += 1
                 first = line
-                if mark and b'"' in text:
-                    while _open_quote(text, mark):
-                        more = file.readline()
-                        if not more:
-                            break
+                if marks.quote and marks.quote in text:
+                    ends = _ends(text, marks, _start(text), False)
+                    while ends == _OPEN and (more := file.readline()):
                         text += more
                         line += 1
+                        ends = _ends(more, marks, 0, True)
                 number += 1
                 yield number, first, text
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{source.name}: cannot be read: {error}") from None
-
-
-def _open_quote(text: bytes, delimiter: bytes) -> bool:
-    """Tests whether a record's text so far ends inside a quoted field."""
-    position = 3 if text.startswith(b"\xef\xbb\xbf") else 0
-    while True:
-        if text[position : position + 1] == b'"':
-            position += 1
-            while True:
-                close = text.find(b'"', position)
-                if close < 0:
-                    return True
-                if text[close + 1 : close + 2] != b'"':
-                    break
-                position = close + 2
-            position = close + 1
-            if text[position : position + 1] not in (delimiter, b"\n", b"\r", b""):
-                return False
-        found = text.find(delimiter, position)
-        if found < 0:
-            return False
-        position = found + 1
 
 
 @dataclass(frozen=True)
@@ -180,9 +171,9 @@ def locate_records(
         The places of `wanted`, and those of `malformed` by record number.
     """
     delimited = source.suffix in input_files.DELIMITERS
-    header = input_files.read_header(source) if delimited else None
+    header = delimited_header.read_header(source) if delimited else None
     first = 2 if delimited and not source.columns else 1
-    blank_is_row = header is not None and len(header[0]) == 1  # as in DuckDB: a row without a value
+    blank_is_row = header is not None and len(header.names) == 1  # as in DuckDB: a row without a value
     rejected_numbers = {record.record for record in malformed}
     good: dict[int, RecordPlace] = {}
     bad: dict[int, RecordPlace] = {}
@@ -227,16 +218,18 @@ def repair_file(source: InputFile, directory: Path) -> tuple[InputFile, list[Mal
     Returns:
         The copy, which keeps the file's name, and the broken records.
     """
-    header = input_files.read_header(source)
+    header = delimited_header.read_header(source)
     assert header is not None
-    delimiter = header[1].encode()
+    marks = Marks.of(source, header.delimiter)
     directory.mkdir(parents=True, exist_ok=True)
-    copy = replace(source, path=directory / f"{uuid.uuid4().hex}{source.suffix}", original=source.path)
+    source = delimited_header.pin_delimiter(source)
+    path = directory / f"{uuid.uuid4().hex}{source.suffix}"
+    copy = replace(source, path=path, original=source.original or source.path, repaired=True)
     with input_files.open_bytes(source.path) as file, copy.path.open("wb") as out:
-        return copy, _copy(source, file, out, delimiter)
+        return copy, _copy(source, file, out, marks)
 
 
-def _copy(source: InputFile, file: IO[bytes], out: IO[bytes], delimiter: bytes) -> list[MalformedRecord]:
+def _copy(source: InputFile, file: IO[bytes], out: IO[bytes], marks: Marks) -> list[MalformedRecord]:
     found: list[MalformedRecord] = []
     again: deque[bytes] = deque()  # lines of a broken record, to be read again
 
@@ -246,8 +239,8 @@ def _copy(source: InputFile, file: IO[bytes], out: IO[bytes], delimiter: bytes) 
     number = 0
     while text := line():
         number += 1
-        record, ends = _record(text, line, delimiter)
-        if number == 1 and not source.columns:  # the header is one line, as for `input_files.read_header`
+        record, ends = _record(text, line, marks)
+        if number == 1 and not source.columns:  # the header is one line, as for `read_header`
             again.extendleft(reversed(record[1:]))
             out.write(text.rstrip(b"\r\n") + b"\n")
             continue
@@ -262,44 +255,80 @@ def _copy(source: InputFile, file: IO[bytes], out: IO[bytes], delimiter: bytes) 
     return found
 
 
-def _record(text: bytes, line: Callable[[], bytes], delimiter: bytes) -> tuple[list[bytes], str]:
+def _record(text: bytes, line: Callable[[], bytes], marks: Marks) -> tuple[list[bytes], str]:
     """Reads the lines of the record that `text` begins; returns them and the state at their end."""
     record, size = [text], len(text)
-    ends = _ends(text, delimiter, 3 if text.startswith(b"\xef\xbb\xbf") else 0, False)
+    ends = _ends(text, marks, _start(text), False)
     while ends == _OPEN and size <= LONGEST:
         more = line()
         if not more:
             break
         record.append(more)
         size += len(more)
-        ends = _ends(more, delimiter, 0, True)
+        ends = _ends(more, marks, 0, True)
     return record, ends
 
 
-def _ends(text: bytes, delimiter: bytes, position: int, inside: bool) -> str:
+def _start(text: bytes) -> int:
+    """Returns the position after a byte order mark."""
+    return 3 if text.startswith(b"\xef\xbb\xbf") else 0
+
+
+def _ends(text: bytes, marks: Marks, position: int, inside: bool) -> str:
     """Returns the state at the end of a line that begins `inside` a quoted field or not."""
     end = len(text.rstrip(b"\r\n"))
     while True:
-        if not inside and text[position : position + 1] == b'"':
+        if not inside and marks.quote and text.startswith(marks.quote, position):
             inside = True
             position += 1
         if inside:
-            close = text.find(b'"', position)
+            close = _closing_quote(text, marks, position)
             if close < 0:
                 return _OPEN
-            if text[close + 1 : close + 2] == b'"':
-                position = close + 2
-                continue
             inside, position = False, close + 1
             if position >= end:
                 return _CLOSED
-            if not text.startswith(delimiter, position):
+            if not text.startswith(marks.delimiter, position):
                 return _QUOTE
-            position += len(delimiter)
+            position += len(marks.delimiter)
             continue
-        found = text.find(delimiter, position, end)
+        found = text.find(marks.delimiter, position, end)
         if b"\r" in text[position : end if found < 0 else found]:
             return _RETURN
         if found < 0:
             return _CLOSED
-        position = found + len(delimiter)
+        position = found + len(marks.delimiter)
+
+
+def _closing_quote(text: bytes, marks: Marks, position: int) -> int:
+    """Returns the position of the quote that closes a field; -1 where it stays open."""
+    while True:
+        close = text.find(marks.quote, position)
+        if marks.escape == marks.quote:
+            if close < 0 or text[close + 1 : close + 2] != marks.quote:
+                return close
+            position = close + 2
+            continue
+        escaped = text.find(marks.escape, position, len(text) if close < 0 else close)
+        if escaped < 0:
+            return close
+        position = escaped + 2
+
+
+def divide_record(text: bytes, marks: Marks) -> int:
+    """Counts the fields of a line that is a whole record by itself; 0 for any other line."""
+    if not marks.quote or marks.quote not in text:
+        return text.count(marks.delimiter) + 1
+    position, end, fields = _start(text), len(text.rstrip(b"\r\n")), 0
+    while True:
+        fields += 1
+        if text.startswith(marks.quote, position):
+            position = _closing_quote(text, marks, position + 1) + 1
+            if not position or (position < end and not text.startswith(marks.delimiter, position)):
+                return 0
+            found = position if position < end else -1
+        else:
+            found = text.find(marks.delimiter, position, end)
+        if found < 0:
+            return fields
+        position = found + len(marks.delimiter)

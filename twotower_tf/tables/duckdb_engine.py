@@ -100,6 +100,12 @@ def fetch_row(connection: Connection, query: str) -> tuple[Any, ...]:
     return tuple(row)
 
 
+def work_directory(connection: Connection) -> Path:
+    """Returns the directory for files that last as long as this DuckDB."""
+    ((directory,),) = connection.execute("SELECT current_setting('temp_directory')").fetchall()
+    return Path(directory).parent / "work"
+
+
 def drop_table(connection: Connection, table: str) -> None:
     """Drops a table that no later step reads; the tables of a cluster are files, removed at the end."""
     if not isinstance(connection, Cluster):

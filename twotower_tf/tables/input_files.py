@@ -1,19 +1,25 @@
-"""Finds the files of a table and reads the headers of delimited files.
+"""Finds the files of a table, and recognises their formats.
 
 A table is one file, a glob, or a directory (every file below it with a known suffix). Files are read in the order of
 their paths, so that a row's place in the log is always the same. Directories named `KEY=VALUE` give their files the
-column KEY where the files have no column of that name.
+column KEY where the files have no column of that name; Hive's escapes (`a%2Fb`) are decoded, and its default partition
+is no value.
+
+The suffix names the format. A shard is named as its file (`log.csv-00000-of-00010`). A file that is named itself, or a
+shard, may be without a known suffix: its first bytes decide.
 """
 
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
 import glob
 import gzip
 import hashlib
 import os
+import re
+import struct
+import urllib.parse
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,15 +28,20 @@ from typing import IO
 
 from twotower_tf import artifacts
 from twotower_tf.errors import DataError
+from twotower_tf.tables.crc32c import masked_crc32c
+from twotower_tf.tables.read_options import ReadOptions
 
-DELIMITERS: Mapping[str, str] = {".csv": ",", ".tsv": "\t"}
+# suffix of delimited text: its usual delimiter, "" where there is none
+DELIMITERS: Mapping[str, str] = {".csv": ",", ".tsv": "\t", ".txt": "", ".dat": "", ".data": ""}
 PARQUET = frozenset({".parquet", ".pq"})
-JSON_LINES = frozenset({".jsonl", ".ndjson"})
+JSON = frozenset({".jsonl", ".ndjson", ".json"})
 TFRECORDS = frozenset({".tfrecord", ".tfrecords"})
-KNOWN = (*DELIMITERS, *sorted(PARQUET), *sorted(JSON_LINES), *sorted(TFRECORDS))
+KNOWN = (*DELIMITERS, *sorted(PARQUET), *sorted(JSON), *sorted(TFRECORDS))
+_ALSO_OTHERS = frozenset({".txt", ".dat", ".data", ".json"})  # of a directory only where nothing else is in it
+_SHARD = re.compile(r"-\d{5,}-of-\d{5,}")
+_DEFAULT_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 _WHOLE_HASH_BELOW = 1 << 28  # larger inputs are recognised by their size and both ends
 _END = 1 << 20
-_BLANK = b"\r\n\xef\xbb\xbf"  # line ends and the byte order mark
 _INFLATED = 4  # text to its compressed form, roughly
 
 
@@ -42,10 +53,10 @@ class InputFile:
         path: of the file, or of its copy.
         name: its path relative to `DataConfig.root`, for messages and manifests.
         suffix: its format: one of `KNOWN`, without `.gz`.
-        partition: the `KEY=VALUE` directories above it, below the root.
-        columns: names of the columns of a delimited file without a header line.
-        delimiter: between the fields of a delimited file; "" to detect it from suffix and header.
-        original: the file as found, where `path` is a copy without its broken records.
+        partition: the `KEY=VALUE` directories above it, below the root; the value "" is missing.
+        options: how it is written.
+        original: the file as found, where `path` is a copy.
+        repaired: whether `path` is a copy without its broken records.
         numbers: lines (rows, records) of the file as found, where `path` has only some of them.
     """
 
@@ -53,10 +64,19 @@ class InputFile:
     name: str
     suffix: str
     partition: tuple[tuple[str, str], ...]
-    columns: tuple[str, ...] = ()
-    delimiter: str = ""
+    options: ReadOptions = ReadOptions()
     original: Path | None = None
+    repaired: bool = False
     numbers: tuple[int, ...] = dataclasses.field(default=(), compare=False, repr=False)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns of a delimited file without a header line."""
+        return self.options.columns
+
+    @property
+    def compressed(self) -> bool:
+        return self.path.name.lower().endswith(".gz")
 
     def number(self, place: int) -> int:
         """Maps a line (row, record) of `path` to that of the file as found, both from 1."""
@@ -107,34 +127,29 @@ def _state(path: Path) -> tuple[int, int, int] | None:
 
 
 def format_suffix(path: Path) -> str:
-    """Returns the suffix that names the format, in lower case, without `.gz`."""
-    name = path.name.lower()
-    return Path(name.removesuffix(".gz")).suffix
+    """Returns the suffix that names the format, in lower case, without `.gz` and the number of a shard."""
+    name = path.name.lower().removesuffix(".gz")
+    return Path(_SHARD.sub("", name)).suffix
 
 
-def find_files(
-    root: Path, pattern: str, field: str, columns: Sequence[str] = (), delimiter: str = ""
-) -> list[InputFile]:
+def find_files(root: Path, pattern: str, field: str, options: ReadOptions | None = None) -> list[InputFile]:
     """Finds the files of a table, in the order of their paths.
 
     Args:
         root: directory that `pattern` is relative to.
-        pattern: a file, glob or directory.
+        pattern: a file, glob or directory. Symbolic links are followed.
         field: the configuration's name for the table, for messages.
-        columns: names of the columns of delimited files without a header line.
-        delimiter: of delimited files; "" to detect it from suffix and header.
+        options: how the files are written.
 
     Raises:
-        DataError: where there is no file, one has no known suffix, or formats are mixed.
+        DataError: where there is no file, the format of one is not recognised, or formats are mixed.
     """
+    options = options or ReadOptions()
     place = root / pattern
     if place.is_file():
         paths = [place]
     elif place.is_dir():
-        paths = [path for path in place.rglob("*") if path.is_file() and format_suffix(path) in KNOWN]
-        paths = [
-            path for path in paths if not any(part.startswith((".", "_")) for part in path.relative_to(place).parts)
-        ]
+        paths, _ = _divide_directory(place)
         if not paths:
             raise DataError(f"{field}: no file with a known suffix ({', '.join(KNOWN)}) in {place}")
     else:
@@ -142,18 +157,84 @@ def find_files(
         if not paths:
             kind = "no file matches" if glob.has_magic(pattern) else "no such file:"
             raise DataError(f"{field}: {kind} {place}")
-    mark = "\t" if delimiter == "\\t" else delimiter
-    sources = [
-        dataclasses.replace(_source(root, path, field), columns=tuple(columns), delimiter=mark)
-        for path in sorted(paths)
-    ]
+    sources = [dataclasses.replace(_source(root, path, field), options=options) for path in sorted(paths)]
     kinds = sorted({_engine(source.suffix) for source in sources})
     if len(kinds) > 1:
         raise DataError(f"{field}: {place} has files of several formats ({', '.join(kinds)}); narrow it to one")
-    if columns and kinds != ["csv"]:
-        named = {"data.events": "columns", "data.items": "item_columns", "data.users": "user_columns"}[field]
-        raise DataError(f"data.{named}: names the columns of delimited text; {sources[0].name} has names of its own")
+    if options.columns and kinds != ["csv"]:
+        named = {"data.events": "columns", "data.items": "item_columns", "data.users": "user_columns"}.get(field)
+        where = f"data.{named}" if named else "--columns"
+        raise DataError(f"{where}: names the columns of delimited text; {sources[0].name} has names of its own")
     return sources
+
+
+def find_files_like(root: Path, pattern: str, field: str, options: ReadOptions) -> list[InputFile]:
+    """Finds files that may be of another format than the configuration's table: names of columns are of delimited text.
+
+    Raises:
+        DataError: see `find_files`.
+    """
+    sources = find_files(root, pattern, field, dataclasses.replace(options, columns=()))
+    if sources[0].suffix not in DELIMITERS:
+        return sources
+    return [dataclasses.replace(source, options=options) for source in sources]
+
+
+def find_unread_files(root: Path, pattern: str) -> list[str]:
+    """Lists the files of a table's directory that `find_files` leaves out, relative to `root`, except hidden ones."""
+    place = root / pattern
+    return [path.relative_to(root).as_posix() for path in _divide_directory(place)[1]] if place.is_dir() else []
+
+
+def _divide_directory(directory: Path) -> tuple[list[Path], list[Path]]:
+    """Divides the files below a directory into those that are read and the others, each in order.
+
+    Hidden files and directories (`.` or `_` first) are neither.
+    """
+    known: list[Path] = []
+    seconds: list[Path] = []
+    others: list[Path] = []
+    for path in _walk(directory, frozenset()):
+        suffix = format_suffix(path)
+        if suffix in _ALSO_OTHERS:
+            seconds.append(path)
+        elif suffix in KNOWN or (_SHARD.search(path.name) and sniff_format(path)):
+            known.append(path)
+        else:
+            others.append(path)
+    return (sorted(known), sorted(seconds + others)) if known else (sorted(seconds), sorted(others))
+
+
+def _walk(directory: Path, above: frozenset[str]) -> Iterator[Path]:
+    """Yields the files below a directory, behind symbolic links too; a link to a directory above ends there."""
+    real = os.path.realpath(directory)
+    if real in above:
+        return
+    for path in sorted(directory.iterdir()):
+        if path.name.startswith((".", "_")):
+            continue
+        if path.is_dir():
+            yield from _walk(path, above | {real})
+        elif path.is_file():
+            yield path
+
+
+def sniff_format(path: Path) -> str:
+    """Recognises the format of a file by its first bytes; "" for a binary file of another format."""
+    try:
+        with open_bytes(path) as file:
+            start = file.read(1 << 12)
+    except (OSError, EOFError, zlib.error):
+        return ""
+    if start.startswith(b"PAR1"):
+        return ".parquet"
+    if len(start) >= 12 and masked_crc32c([start[:8]])[0] == struct.unpack("<I", start[8:12])[0]:
+        return ".tfrecord"
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return ".txt"
+    if b"\0" in start:
+        return ""
+    return ".jsonl" if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")) else ".txt"
 
 
 def list_directories(sources: Iterable[InputFile]) -> list[Path]:
@@ -180,24 +261,34 @@ def estimate_text_bytes(sources: Sequence[InputFile]) -> int:
 def _engine(kind: str) -> str:
     if kind in PARQUET:
         return "parquet"
-    return "jsonl" if kind in JSON_LINES else "tfrecord" if kind in TFRECORDS else "csv"
+    return "json" if kind in JSON else "tfrecord" if kind in TFRECORDS else "csv"
 
 
 def _source(root: Path, path: Path, field: str) -> InputFile:
-    kind = format_suffix(path)
-    if kind not in KNOWN:
-        raise DataError(f"{field}: {path}: unknown format {kind or 'without a suffix'!r}; known: {', '.join(KNOWN)}")
     try:
         str(path).encode()
     except UnicodeEncodeError:
         shown = os.fsencode(path).decode("utf-8", "backslashreplace")
         raise DataError(f"{field}: {shown}: the file's name is not UTF-8; rename it") from None
+    kind = format_suffix(path)
+    if kind not in KNOWN and path.stat().st_size:
+        kind = sniff_format(path)
+    if kind not in KNOWN:
+        suffix = format_suffix(path) or "without a suffix"
+        raise DataError(f"{field}: {path}: unknown format {suffix!r}; known: {', '.join(KNOWN)}")
     try:
         name = path.relative_to(root).as_posix()
     except ValueError:
         name = path.as_posix()
-    pairs = (part.partition("=") for part in Path(name).parts[:-1])
-    return InputFile(path, name, kind, tuple((key, value) for key, equals, value in pairs if key and equals))
+    pairs = [part.partition("=") for part in Path(name).parts[:-1]]
+    return InputFile(
+        path, name, kind, tuple((key, _partition_value(value)) for key, equals, value in pairs if key and equals)
+    )
+
+
+def _partition_value(text: str) -> str:
+    """Decodes the value in a directory's name as Hive and Spark write it; "" for a missing value."""
+    return "" if text == _DEFAULT_PARTITION else urllib.parse.unquote(text)
 
 
 def open_bytes(path: Path) -> IO[bytes]:
@@ -211,7 +302,7 @@ def check_archive(source: InputFile) -> None:
     Raises:
         DataError: where it is truncated or damaged. DuckDB would use the part before the damage, or damaged text.
     """
-    if not source.path.name.lower().endswith(".gz"):
+    if not source.compressed:
         return
     try:
         with gzip.open(source.path, "rb") as file:
@@ -219,51 +310,6 @@ def check_archive(source: InputFile) -> None:
                 pass
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{source.name}: cannot be read: {error}") from None
-
-
-def read_header(source: InputFile) -> tuple[list[str], str] | None:
-    """Reads the column names and the delimiter of a delimited file; None where it is empty.
-
-    The delimiter is `source.delimiter`, or that of the suffix (comma, tab) if the first line has it, else the first of
-    tab, semicolon, bar and comma that it has.
-
-    Raises:
-        DataError: where the first line is not a header, or is one although the names are given.
-    """
-    try:
-        with open_bytes(source.path) as file:
-            number, raw = next(((n, line) for n, line in enumerate(_lines(file), 1) if line.strip(_BLANK)), (1, b""))
-            line = raw.decode("utf-8-sig", "replace" if source.columns else "strict")
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{source.name}: cannot be read: {error}") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{source.name}:1: the header is not UTF-8; convert the file, e.g. with iconv") from None
-    if not line.strip("\r\n"):
-        return None
-    if number > 1 and not source.columns:
-        raise DataError(f"{source.name}:1: an empty line before the header; the first line must name the columns")
-    own = DELIMITERS[source.suffix]
-    delimiter = source.delimiter or next((mark for mark in (own, "\t", ";", "|", ",") if mark in line), own)
-    names = next(csv.reader([line], delimiter=delimiter))
-    if source.columns:
-        if names == list(source.columns):
-            raise DataError(
-                f"{source.name}:1: the file has a header line; remove the column names from the configuration"
-            )
-        return list(source.columns), delimiter
-    seen: set[str] = set()
-    for name in names:
-        if not name:
-            raise DataError(f"{source.name}:1: a column without a name; the first line must name the columns")
-        if name in seen:
-            raise DataError(f"{source.name}:1: two columns are named {name!r}")
-        seen.add(name)
-    return names, delimiter
-
-
-def _lines(file: IO[bytes]) -> Iterator[bytes]:
-    while line := file.readline(_END):
-        yield line
 
 
 def describe_file(source: InputFile) -> dict[str, str | int]:

@@ -33,6 +33,7 @@ class Table:
         malformed: records set aside.
         lacking: columns missing from some files, each with the first such file.
         starts: place of each file's first row, and the number of rows at the end.
+        unnamed: files with columns without a name, which are read over.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Table:
     malformed: list[MalformedRecord] = field(default_factory=list)
     lacking: dict[str, InputFile] = field(default_factory=dict)
     starts: list[int] = field(default_factory=list)
+    unnamed: list[InputFile] = field(default_factory=list)
 
     @property
     def rows(self) -> int:

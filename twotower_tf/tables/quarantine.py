@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 
 from twotower_tf import artifacts
-from twotower_tf.tables import csv_records, input_files
+from twotower_tf.tables import csv_records, input_files, json_layout
 from twotower_tf.tables.input_table import Table
 
 _BATCH = 10_000
@@ -27,8 +27,8 @@ def build_entries(
         rows: (place, reason) of its bad rows.
 
     Returns:
-        `{"file", "line", "reason", "text"}`; Parquet has `"row"` and TFRecords have `"record"`, from 1, instead of
-        the line.
+        `{"file", "line", "reason", "text"}`; instead of the line, Parquet has `"row"`, TFRecords and JSON arrays have
+        `"record"`, from 1.
     """
     by_source: dict[int, dict[int, str]] = defaultdict(dict)
     for place, reason in rows:
@@ -45,7 +45,7 @@ def build_entries(
         if source.suffix in input_files.PARQUET:
             found += _row_entries(connection, table, index, reasons, "row", lambda position: position + 1)
             continue
-        if source.suffix in input_files.TFRECORDS:
+        if source.suffix in input_files.TFRECORDS or json_layout.is_whole(source):
             found += _record_entries(connection, table, index, reasons, broken)
             continue
         good, bad = csv_records.locate_records(source, reasons.keys(), broken)
@@ -75,7 +75,7 @@ def _record_entries(
     reasons: Mapping[int, str],
     broken: Sequence[csv_records.MalformedRecord],
 ) -> list[dict[str, Any]]:
-    """Builds the entries of a TFRecord file, by record number."""
+    """Builds the entries of a TFRecord file or a JSON array, by record number."""
     source, malformed = table.sources[index], {record.record for record in broken}
     rows = table.starts[index + 1] - table.starts[index]
     numbers = [number for number in range(1, rows + len(malformed) + 1) if number not in malformed]

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from twotower_tf.errors import DataError
-from twotower_tf.tables import input_files, tfrecords
+from twotower_tf.tables import csv_records, delimited_header, input_files, json_layout, text_encoding, tfrecords
 from twotower_tf.tables.input_files import InputFile
 
 _HEAD, _BLOCK, _TAIL = 2_000, 500, 1_000
@@ -42,18 +42,19 @@ def sample_file(source: InputFile, directory: Path) -> InputFile:
             return _parquet(source, small)
         if source.suffix in input_files.TFRECORDS:
             return _tfrecords(source, small)
-        return _lines(source, small)
+        return source if json_layout.is_whole(source) else _lines(source, small)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{source.name}: cannot be read: {error}") from None
 
 
 def _lines(source: InputFile, small: InputFile) -> InputFile:
-    header = input_files.read_header(source) if source.suffix in input_files.DELIMITERS else None
+    header = delimited_header.read_header(source) if source.suffix in input_files.DELIMITERS else None
+    marks = csv_records.Marks.of(source, header.delimiter) if header else None
     chosen: list[tuple[int, bytes]] = []
     tail: deque[tuple[int, bytes]] = deque(maxlen=_TAIL)
     middles = iter(_MIDDLES)
     begin, left, total = next(middles), 0, 0
-    with input_files.open_bytes(source.path) as file:
+    with text_encoding.open_text(source) as file:
         for total, line in enumerate(file, 1):
             if total == begin:
                 begin, left = next(middles, 0), _BLOCK
@@ -64,9 +65,13 @@ def _lines(source: InputFile, small: InputFile) -> InputFile:
                 tail.append((total, line))
     kept = []
     for block in _runs(sorted([*chosen, *tail])):
-        kept += _whole(block, header, begins=block[0][0] == 1, ends=block[-1][0] == total)
+        if marks is not None and header is not None:
+            fields = len(header.names)
+            block = _whole(block, marks, fields, begins=block[0][0] == 1, ends=block[-1][0] == total)
+        kept += block
     small.path.write_bytes(b"".join(line if line.endswith(b"\n") else line + b"\n" for _, line in kept))
-    return replace(small, numbers=tuple(place for place, _ in kept))
+    options = text_encoding.utf8_options(source)
+    return replace(small, numbers=tuple(place for place, _ in kept), options=options)
 
 
 def _runs(pairs: Sequence[tuple[int, bytes]]) -> list[list[tuple[int, bytes]]]:
@@ -81,17 +86,14 @@ def _runs(pairs: Sequence[tuple[int, bytes]]) -> list[list[tuple[int, bytes]]]:
 
 
 def _whole(
-    block: list[tuple[int, bytes]], header: tuple[list[str], str] | None, *, begins: bool, ends: bool
+    block: list[tuple[int, bytes]], marks: csv_records.Marks, fields: int, *, begins: bool, ends: bool
 ) -> list[tuple[int, bytes]]:
-    """Trims a block to the lines from the first to the last that is certainly a whole record.
+    """Trims a block to the lines from the first to the last that is a whole record by itself.
 
     A quoted field may span lines: the line before the block may have opened one, and its last line another. Where the
     block `begins` or `ends` the file, that end is kept.
     """
-    if header is None:
-        return block
-    mark, fields = header[1].encode(), len(header[0])
-    sure = [at for at, (_, line) in enumerate(block) if b'"' not in line and line.count(mark) == fields - 1]
+    sure = [at for at, (_, line) in enumerate(block) if csv_records.divide_record(line, marks) == fields]
     if not sure:
         return block if begins else []
     return block[0 if begins else sure[0] : len(block) if ends else sure[-1] + 1]

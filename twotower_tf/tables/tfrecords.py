@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from twotower_tf.errors import DataError
 from twotower_tf.tables import input_files
+from twotower_tf.tables.crc32c import masked_crc32c
 from twotower_tf.tables.csv_records import MalformedRecord
 from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.values import as_text
@@ -48,7 +48,7 @@ def read_examples(
             try:
                 if not whole:
                     raise ValueError("damaged: its checksum does not match")
-                rows.append(_row(payload, names, wanted))
+                rows.append(_row(payload, names, wanted, source.options.null_values))
             except ValueError as error:
                 bad.append(MalformedRecord(source, number, str(error)))
         yield rows, bad
@@ -99,8 +99,10 @@ def _name(key: bytes) -> str | None:
         return None
 
 
-def _row(payload: bytes, names: dict[bytes, str | None], wanted: Callable[[str], bool]) -> Row:
-    """Parses one example into texts; `names` caches decoded names."""
+def _row(
+    payload: bytes, names: dict[bytes, str | None], wanted: Callable[[str], bool], null_values: Collection[str]
+) -> Row:
+    """Parses one example into texts, without `null_values`; `names` caches decoded names."""
     try:
         entries = _EXAMPLE.FromString(payload).features.feature
     except DecodeError:
@@ -124,7 +126,7 @@ def _row(payload: bytes, names: dict[bytes, str | None], wanted: Callable[[str],
                 texts = [as_text(value) for value in values]
         except UnicodeDecodeError:
             raise ValueError(f"feature {name!r}: not UTF-8") from None
-        row[name] = "|".join(text for text in texts if text) or None
+        row[name] = "|".join(text for text in texts if text and text not in null_values) or None
     return row
 
 
@@ -173,35 +175,3 @@ def read_records(file: IO[bytes], source: InputFile, done: int) -> list[tuple[by
         found.append((header[:8], length_sum, body[:-4], struct.unpack("<I", body[-4:])[0]))
         size += length
     return found
-
-
-def _table() -> npt.NDArray[np.uint32]:
-    remainders = np.arange(256, dtype=np.uint32)
-    for _ in range(8):
-        remainders = np.where(remainders & 1, (remainders >> 1) ^ np.uint32(0x82F63B78), remainders >> 1)
-    return remainders
-
-
-_TABLE = _table()
-
-
-def masked_crc32c(texts: Sequence[bytes]) -> npt.NDArray[np.uint32]:
-    """Computes TFRecord's masked CRC-32C (Castagnoli, RFC 3720) of each text, `[len(texts)]` uint32.
-
-    All texts advance by one byte at a time: one NumPy step per position.
-    """
-    lengths = np.array([len(text) for text in texts])
-    order = np.argsort(-lengths, kind="stable")
-    data = np.frombuffer(b"".join(texts), np.uint8)
-    starts = (np.cumsum(lengths) - lengths)[order]
-    ends = lengths[order]
-    state = np.full(len(texts), 0xFFFFFFFF, np.uint32)
-    for position in range(int(ends[0]) if len(ends) else 0):
-        active = int(np.searchsorted(-ends, -position, side="left"))
-        now = state[:active]
-        state[:active] = _TABLE[(now ^ data[starts[:active] + position]) & 0xFF] ^ (now >> np.uint32(8))
-    state = ~state
-    masked = ((state >> np.uint32(15)) | (state << np.uint32(17))) + np.uint32(0xA282EAD8)
-    result: npt.NDArray[np.uint32] = np.empty(len(texts), np.uint32)
-    result[order] = masked
-    return result

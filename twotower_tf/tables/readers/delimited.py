@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from pathlib import Path
 
 import duckdb
 
 from twotower_tf.sql import quote_literal
-from twotower_tf.tables import csv_records, input_files
+from twotower_tf.tables import csv_records, delimited_header, duckdb_engine, input_files, text_encoding
 from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.input_table import Table, Wanted
+from twotower_tf.tables.read_options import ReadOptions
 from twotower_tf.tables.readers import scans
 
 
@@ -21,13 +21,16 @@ def read_delimited(
     """Reads the files; those in which a broken record swallowed others are repaired and read again."""
     for source in sources:
         input_files.check_archive(source)
+    work = duckdb_engine.work_directory(connection)
+    sources = [text_encoding.convert_file(source, work) for source in sources]
     broken: list[csv_records.MalformedRecord] = []
     found = _scan(connection, name, sources, wanted)
     while isinstance(found, list):
         connection.execute(f"DROP TABLE {name}")
-        sources = list(sources)
         for position in found:
-            sources[position], records = csv_records.repair_file(sources[position], work_directory(connection))
+            sources[position], records = csv_records.repair_file(
+                sources[position], duckdb_engine.work_directory(connection)
+            )
             broken += records
         found = _scan(connection, name, sources, wanted)
     found.malformed = broken + found.malformed
@@ -38,10 +41,10 @@ def _scan(
     connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[InputFile], wanted: Wanted
 ) -> Table | list[int]:
     """Returns the table, or the positions of files to repair first."""
-    heads = [input_files.read_header(source) for source in sources]
+    heads = [delimited_header.read_header(source) for source in sources]
     known: dict[str, None] = {}
     for header in heads:
-        known.update(dict.fromkeys(header[0] if header else ()))
+        known.update(dict.fromkeys(filter(scans.is_usable_name, header.names) if header else ()))
     partition = scans.partition_keys(sources, known)
     columns = scans.select_columns(list(known), wanted, partition)
     scans.create_table(connection, name, columns)
@@ -54,8 +57,9 @@ def _scan(
         names, delimiter = header
         paths = scans.file_list([sources[position] for position in positions])
         fields = ", ".join(f"{quote_literal(f'f{index}')}: 'VARCHAR'" for index in range(len(names)))
+        options = sources[positions[0]].options
         values = [
-            f"f{names.index(column)}"
+            _value(f"f{names.index(column)}", options)
             if column in names
             else scans.partition_value(sources, positions, column)
             if column in partition
@@ -65,7 +69,8 @@ def _scan(
         scan = (
             f"read_csv([{paths}], columns={{{fields}}}, header={'false' if sources[0].columns else 'true'}, "
             f"auto_detect=false, delim={quote_literal(delimiter)}, "
-            f"quote='\"', escape='\"', filename='{scans.FILE_COLUMN}', store_rejects=true, rejects_limit=0)"
+            f"quote={quote_literal(options.quote)}, escape={quote_literal(options.escape)}, "
+            f"filename='{scans.FILE_COLUMN}', store_rejects=true, rejects_limit=0)"
         )
         try:
             connection.execute(
@@ -82,16 +87,19 @@ def _scan(
         suspects = [at for at in positions if sources[at].path in swallowed and _repairable(sources[at], names)]
         if suspects:
             return suspects
-    lacking = scans.find_missing_columns(sources, [header[0] if header else None for header in heads])
-    return Table(name, sources, columns, [*known, *partition], malformed, lacking=lacking)
+    lacking = scans.find_missing_columns(sources, [header.names if header else None for header in heads])
+    unnamed = [source for source, header in zip(sources, heads, strict=True) if header and "" in header.names]
+    return Table(name, sources, columns, [*known, *partition], malformed, lacking=lacking, unnamed=unnamed)
 
 
 def _repairable(source: InputFile, names: Sequence[str]) -> bool:
     """Tests whether a file can be repaired and is not yet; in a single column an empty line would be a row."""
-    return source.original is None and len(names) > 1
+    return not source.repaired and len(names) > 1
 
 
-def work_directory(connection: duckdb.DuckDBPyConnection) -> Path:
-    """Returns the directory for files that last as long as this DuckDB."""
-    ((directory,),) = connection.execute("SELECT current_setting('temp_directory')").fetchall()
-    return Path(directory).parent / "work"
+def _value(field: str, options: ReadOptions) -> str:
+    """Returns SQL of a field's value."""
+    if options.text.decimal == ",":
+        number = f"regexp_full_match({field}, '[+-]?[0-9]*,[0-9]+([eE][+-]?[0-9]+)?')"
+        field = f"CASE WHEN {number} THEN replace({field}, ',', '.') ELSE {field} END"
+    return scans.present_text(field, options.null_values)

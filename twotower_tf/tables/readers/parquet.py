@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import duckdb
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from twotower_tf.errors import DataError
 from twotower_tf.sql import quote_identifier
 from twotower_tf.tables.input_files import InputFile
-from twotower_tf.tables.input_table import Table, Wanted
+from twotower_tf.tables.input_table import Column, Table, Wanted
 from twotower_tf.tables.readers import scans
 
 _DECIMAL_DIGITS = 38
@@ -49,6 +49,8 @@ def read_parquet(
     values = [f"{value} AS {column.identifier}" for value, column in zip(values, columns.values(), strict=True)]
     query = f"SELECT {', '.join([f'{scans.file_position(sources, positions)} AS source', *values])} FROM {scan}"
     try:
+        if sources[0].options.null_values:
+            query = _without_markers(connection, query, columns, sources[0].options.null_values)
         connection.execute(f"CREATE TABLE {name} AS {query}")
     except duckdb.Error as error:
         raise scans.read_error(sources, error) from None
@@ -61,6 +63,24 @@ def read_parquet(
         [*known, *partition],
         lacking=scans.find_missing_columns(sources, [schema.names for schema in schemas]),
     )
+
+
+def _without_markers(
+    connection: duckdb.DuckDBPyConnection, query: str, columns: Mapping[str, Column], null_values: Collection[str]
+) -> str:
+    """Returns a query with NULL for the texts `null_values`, also in lists."""
+    kinds = {row[0]: row[1] for row in connection.execute(f"DESCRIBE {query}").fetchall()}
+    values = []
+    for column in columns.values():
+        name, kind = column.identifier, kinds[column.identifier]
+        if kind == "VARCHAR":
+            values.append(f"{scans.present_text(name, null_values)} AS {name}")
+        elif kind == "VARCHAR[]":
+            present = scans.present_text("element", null_values)
+            values.append(f"list_transform({name}, lambda element: {present}) AS {name}")
+        else:
+            values.append(name)
+    return f"SELECT {', '.join(['source', *values])} FROM ({query})"
 
 
 def _names(

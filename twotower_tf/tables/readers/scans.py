@@ -80,6 +80,14 @@ def partition_values(sources: Sequence[InputFile], key: str) -> str:
     return ", ".join("NULL" if value is None else quote_literal(value) for value in values)
 
 
+def present_text(expression: str, null_values: Collection[str]) -> str:
+    """Returns SQL of a text; NULL where it is one of `null_values`."""
+    if not null_values:
+        return expression
+    markers = ", ".join(map(quote_literal, null_values))
+    return f"CASE WHEN {expression} IN ({markers}) THEN NULL ELSE {expression} END"
+
+
 def create_table(connection: duckdb.DuckDBPyConnection, name: str, columns: dict[str, Column]) -> None:
     """Creates an empty table with `source` and the columns."""
     body = ", ".join(f"{column.identifier} {column.kind}" for column in columns.values())

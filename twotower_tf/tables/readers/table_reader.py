@@ -16,7 +16,7 @@ from twotower_tf.tables import input_files
 from twotower_tf.tables.duckdb_engine import Cluster
 from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.input_table import Table, Wanted
-from twotower_tf.tables.readers import delimited, json_lines, parquet, tfrecord_tables
+from twotower_tf.tables.readers import delimited, json_tables, parquet, tfrecord_tables
 
 
 def read_table(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[InputFile], wanted: Wanted) -> Table:
@@ -31,8 +31,8 @@ def read_table(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequen
         return connection.read_table(name, sources, wanted)
     if sources[0].suffix in input_files.PARQUET:
         table = parquet.read_parquet(connection, name, sources, wanted)
-    elif sources[0].suffix in input_files.JSON_LINES:
-        table = json_lines.read_json_lines(connection, name, sources, wanted)
+    elif sources[0].suffix in input_files.JSON:
+        table = json_tables.read_json(connection, name, sources, wanted)
     elif sources[0].suffix in input_files.TFRECORDS:
         table = tfrecord_tables.read_tfrecords(connection, name, sources, wanted)
     else:

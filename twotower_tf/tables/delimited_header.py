@@ -1,0 +1,175 @@
+"""Detects the delimiter of delimited files, and reads their column names."""
+
+from __future__ import annotations
+
+import csv
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from twotower_tf.errors import DataError
+from twotower_tf.tables import input_files, text_encoding
+from twotower_tf.tables.input_files import InputFile
+from twotower_tf.tables.read_options import ReadOptions
+
+CANDIDATES = ("::", "\t", ";", "|", ",", "\x01", " ")  # \x01 is Hive's
+_LONGEST = 1 << 20  # bytes of a line
+_LOOKED_AT = 100  # lines that decide on a delimiter
+_CONSISTENT = 0.9  # of them, at least, have the same number of fields
+_BLANK = b"\r\n\xef\xbb\xbf"  # line ends and the byte order mark
+
+
+class Header(NamedTuple):
+    """The columns of a delimited file.
+
+    Attributes:
+        names: of the columns; "" for a column without a name, which is read over.
+        delimiter: between the fields.
+    """
+
+    names: list[str]
+    delimiter: str
+
+
+def read_header(source: InputFile) -> Header | None:
+    """Reads the column names and the delimiter of a delimited file; None where it is empty.
+
+    Raises:
+        DataError: where the first line is not a header, or is one although the names are given.
+    """
+    number, lines = read_first_lines(source, 1 if source.options.delimiter else _LOOKED_AT)
+    if not lines:
+        return None
+    given = source.columns
+    if number > 1 and not given:
+        raise DataError(f"{source.name}:1: an empty line before the header; the first line must name the columns")
+    delimiter = find_delimiter(source, lines)
+    try:
+        line = lines[0].decode("utf-8", "replace" if given else "strict")
+        names = split_line(line, delimiter, source.options)
+    except UnicodeDecodeError:
+        raise DataError(
+            f"{source.name}:1: the header is not UTF-8; set data.encoding, e.g. to latin-1, or convert the file"
+        ) from None
+    except csv.Error as error:
+        raise DataError(f"{source.name}:1: the header cannot be read: {error}") from None
+    if given:
+        if names == list(given):
+            raise DataError(
+                f"{source.name}:1: the file has a header line; remove the column names from the configuration"
+            )
+        return Header(list(given), delimiter)
+    named = [name for name in names if name]
+    twin = next((name for place, name in enumerate(named) if name in named[:place]), None)
+    if twin is not None:
+        raise DataError(f"{source.name}:1: two columns are named {twin!r}{_header_hint(names)}")
+    if not named:
+        raise DataError(f"{source.name}:1: no column has a name; the first line must name the columns")
+    return Header(names, delimiter)
+
+
+def pin_delimiter(source: InputFile) -> InputFile:
+    """Returns a delimited file with its detected delimiter, for copies of parts of it; any other file itself."""
+    header = read_header(source) if source.suffix in input_files.DELIMITERS else None
+    if header is None:
+        return source
+    text = replace(source.options.text, delimiter=header.delimiter)
+    return replace(source, options=replace(source.options, text=text))
+
+
+def _header_hint(names: Sequence[str]) -> str:
+    return (
+        "; if the first line is not a header, name the columns in data.columns" if any(map(_is_number, names)) else ""
+    )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def read_first_lines(source: InputFile, count: int) -> tuple[int, list[bytes]]:
+    """Reads the first lines that are not blank, without a byte order mark, as UTF-8.
+
+    Returns:
+        the number of the first of them, from 1, and the lines.
+
+    Raises:
+        DataError: for a file that cannot be read.
+    """
+    found: list[bytes] = []
+    first = 1
+    try:
+        with text_encoding.open_text(source) as file:
+            for number, line in enumerate(_lines(file), 1):
+                if not line.strip(_BLANK):
+                    continue
+                first = first if found else number
+                found.append(line.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n"))
+                if len(found) == count:
+                    break
+    except (OSError, EOFError, zlib.error) as error:
+        if not found:
+            raise DataError(f"{source.name}: cannot be read: {error}") from None
+    return first, found
+
+
+def _lines(file: object) -> Iterator[bytes]:
+    while line := file.readline(_LONGEST):  # type: ignore[attr-defined]
+        yield line
+
+
+def find_delimiter(source: InputFile, lines: Sequence[bytes]) -> str:
+    """Finds the delimiter of a delimited file: the configured one, or one that fits its first lines.
+
+    The suffix's own (comma, tab) if the first line has it; else the first of `CANDIDATES` by which nearly all lines
+    have the same number of fields, that of the given columns where there are any; else the first that the first line
+    has, blanks excepted.
+    """
+    if source.options.delimiter:
+        return source.options.delimiter
+    own = input_files.DELIMITERS[source.suffix]
+    first, fields = lines[0].decode("utf-8", "replace"), len(source.columns)
+    if own and own in first and fields in (0, count_fields(lines[0], own, source.options)):
+        return own
+    for mark in CANDIDATES:
+        counts = [count_fields(line, mark, source.options) for line in lines] if mark in first else [1]
+        expected = fields or counts[0]
+        if expected > 1 and counts.count(expected) >= _CONSISTENT * len(counts):
+            return mark
+    return next((mark for mark in (own, *CANDIDATES[:-1]) if mark and mark in first), own or ",")
+
+
+def count_fields(line: bytes, delimiter: str, options: ReadOptions) -> int:
+    """Counts the fields of a line; 0 for a line that ends inside a quoted field or cannot be divided."""
+    try:
+        return len(split_line(line.decode("utf-8", "replace"), delimiter, options, strict=True))
+    except csv.Error:
+        return 0
+
+
+def split_line(line: str, delimiter: str, options: ReadOptions, *, strict: bool = False) -> list[str]:
+    """Divides a line into its fields.
+
+    Raises:
+        csv.Error: where `strict`, for broken quotes; for a field that is too long.
+    """
+    quote, escape = options.quote, options.escape
+    if not quote or quote not in line:
+        return line.split(delimiter)
+    if len(delimiter) > 1:  # csv has delimiters of one character
+        line, delimiter = line.replace("\x1f", "").replace(delimiter, "\x1f"), "\x1f"
+    doubled = escape == quote
+    reader = csv.reader(
+        [line],
+        delimiter=delimiter,
+        quotechar=quote,
+        doublequote=doubled,
+        escapechar=None if doubled else escape,
+        strict=strict,
+    )
+    return next(reader)
