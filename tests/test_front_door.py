@@ -147,7 +147,7 @@ def test_a_log_becomes_a_bundle(ran: Ran) -> None:
     assert trained.epochs == 2 and trained.figures == json.loads((ran.pipeline.run_dir / "train.json").read_text())
     assert evaluated is not None and evaluated.split == "test"
     document = json.loads(evaluated.path.read_text())
-    assert evaluated.metrics == document["metrics"] and set(evaluated.baselines) == {"popularity", "random"}
+    assert evaluated.metrics == document["metrics"] and set(evaluated.baselines) == {"popularity", "item_knn", "random"}
     assert evaluated.report.read_text().startswith("<!DOCTYPE html>")
     assert exported.path == ran.pipeline.export_dir / str(exported.version) and exported.open().checked
     assert not any(result.skipped for result in (prepared, trained, evaluated, exported))

@@ -25,6 +25,7 @@ from twotower_tf.errors import ArtifactError
 
 SPLITS = ("train", "valid", "test")  # in the order of their codes 0, 1, 2
 UNFINISHED = ".tmp-"
+METRICS_SCHEMA = 2  # of metrics.json
 _UNIQUE = 12  # hexadecimal digits at the end of a temporary name
 _LONGEST = 200  # bytes of a name that a temporary one repeats; file systems take 255
 WRITE_AGAIN = "write it again with this version"
@@ -68,7 +69,7 @@ class RunPaths:
 
     @property
     def metrics(self) -> Path:
-        """Evaluation's figures: metrics, baselines, slices, collapse check."""
+        """Evaluation's figures: metrics with intervals, baselines, slices, collapse check, warnings, some users."""
         return self.root / "metrics.json"
 
     @property

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from twotower_tf import artifacts, progress_bar, run_lock, run_stages
 from twotower_tf import config as configuration
-from twotower_tf.artifacts import PreparedPaths, RunPaths
+from twotower_tf.artifacts import METRICS_SCHEMA, PreparedPaths, RunPaths
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.errors import ConfigError
 from twotower_tf.progress import Progress, silent
@@ -233,16 +233,16 @@ class Pipeline:
             self._adopt()
             stages, key = Stages(self.run_dir), self._key("evaluate", split=split)
             if not force and stages.is_done("evaluate", key) and paths.metrics.exists() and paths.report.exists():
-                self._log("evaluate: up to date")
-                return EvaluateResult.read(
-                    self.run_dir, artifacts.read_json(paths.metrics, "run directory"), skipped=True
-                )
+                figures: dict[str, Any] = artifacts.read_json(paths.metrics, "run directory")
+                if figures["schema_version"] == METRICS_SCHEMA:  # else of an earlier version of twotower_tf
+                    self._log("evaluate: up to date")
+                    return EvaluateResult.read(self.run_dir, figures, skipped=True)
             from twotower_tf.evaluate import evaluate_run
             from twotower_tf.report import report_page
 
             stages.begin("evaluate", key)
             figures = evaluate_run.evaluate_run(self.config, self.run_dir, split, progress)
-            report_page.write_report(paths.report, self.config.name, figures)
+            report_page.write_report(self.run_dir, self.config, figures)
             stages.finish("evaluate")
         return EvaluateResult.read(self.run_dir, figures, skipped=False)
 

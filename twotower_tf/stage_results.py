@@ -93,7 +93,8 @@ class EvaluateResult:
         split: "valid" or "test".
         users: users whose held-out positives were ranked.
         metrics: value by "NAME@K", e.g. "recall@20"; full-catalogue ranking.
-        baselines: the same for "popularity" and "random".
+        baselines: the same for "popularity", "item_knn" (absent where its pairs are too many) and "random".
+        warnings: what is wrong with the model and what to change, as `{"name", "text"}`; empty where nothing is.
         figures: content of `metrics.json`.
     """
 
@@ -104,13 +105,14 @@ class EvaluateResult:
     users: int
     metrics: dict[str, float]
     baselines: dict[str, dict[str, float]]
+    warnings: list[dict[str, str]]
     figures: dict[str, Any] = dataclasses.field(repr=False)
 
     @classmethod
     def read(cls, run_dir: Path, figures: dict[str, Any], *, skipped: bool) -> EvaluateResult:
         """Picks the figures from the content of `run_dir`'s metrics.json."""
         paths = RunPaths(run_dir)
-        picked = {name: figures[name] for name in ("split", "users", "metrics", "baselines")}
+        picked = {name: figures[name] for name in ("split", "users", "metrics", "baselines", "warnings")}
         return cls(paths.metrics, paths.report, skipped, **picked, figures=figures)
 
 
@@ -127,6 +129,15 @@ class ExportResult:
     path: Path
     version: int
     skipped: bool
+
+    @property
+    def warnings(self) -> list[dict[str, str]]:
+        """The warnings of the model's evaluation, as of `EvaluateResult`; empty where it was not evaluated."""
+        from twotower_tf.bundle.bundle import Bundle
+
+        evaluation = Bundle.read(self.path, check="light").manifest["evaluation"] or {}
+        found: list[dict[str, str]] = evaluation.get("warnings", [])
+        return found
 
     def open(self) -> Bundle:
         """Opens the published version, with every checksum compared.

@@ -7,7 +7,11 @@ from typing import Any
 
 import pytest
 
+from twotower_tf import artifacts
+from twotower_tf.bundle import manifest as bundle_manifest
+from twotower_tf.bundle.bundle import seal
 from twotower_tf.cli.main import main
+from twotower_tf.stage_results import ExportResult
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +42,30 @@ def test_a_bundle_is_refreshed_listed_and_rolled_back(
     assert [(each["version"], each["origin"], each["items"]) for each in listed] == [
         (8, "refresh of 7", 150), (9, "rollback of 7", 150),
     ]  # fmt: skip
+
+
+def test_warnings_of_a_model_go_with_its_versions(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are in the manifest; the lines on standard output stay as programs read them."""
+    shutil.copytree(root / "7", tmp_path / "7")
+    warning = {"name": "few_users", "text": "only 3 users"}
+    manifest = json.loads((root / "7" / "manifest.json").read_text())
+    manifest["evaluation"] = {"split": "test", "metrics": {"recall@20": 0.25}, "warnings": [warning]}
+    artifacts.write_json(tmp_path / "7" / "manifest.json", seal(manifest))
+    assert main(["versions", f"--export_dir={tmp_path}"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["warnings"] == [warning]
+    assert said.err == "version 7: warning: only 3 users [few_users]\n"
+    assert ExportResult(tmp_path / "7", 7, skipped=True).warnings == [warning]
+    assert ExportResult(root / "7", 7, skipped=True).warnings == []
+    assert json.loads(out(capsys, "versions", f"--export_dir={root}")[0])["warnings"] == []
+
+
+def test_a_version_keeps_the_warnings_of_its_run(tmp_path: Path) -> None:
+    warning = {"name": "few_users", "text": "only 3 users"}
+    artifacts.write_json(tmp_path / "metrics.json", {"metrics": {"recall@20": 0.25}, "warnings": [warning]})
+    assert bundle_manifest.evaluation(tmp_path) == {"metrics": {"recall@20": 0.25}, "warnings": [warning]}
 
 
 @pytest.mark.parametrize(

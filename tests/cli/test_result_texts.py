@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from twotower_tf.cli.result_texts import format_rows
-from twotower_tf.stage_results import PrepareResult
+import pytest
+
+from twotower_tf.cli.result_texts import format_metrics, format_rows, print_warnings
+from twotower_tf.stage_results import EvaluateResult, PrepareResult
 
 SPLITS = {
     "train": {"rows": 1200, "positives": 90},
@@ -15,6 +17,27 @@ SPLITS = {
 
 def shown(manifest: dict[str, Any]) -> str:
     return format_rows(PrepareResult.read(Path("run"), manifest, skipped=False))
+
+
+def test_metrics_with_intervals_and_warnings(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = {
+        "split": "test",
+        "users": 1500,
+        "metrics": {"recall@20": 0.25, "mrr@20": 0.125},
+        "intervals": {"recall@20": [0.2, 0.3]},
+        "baselines": {"popularity": {"recall@20": 0.1, "mrr@20": 0.0}, "item_knn": {"recall@20": 0.2, "mrr@20": 0.1}},
+        "warnings": [{"name": "few", "text": "too few"}],
+    }
+    result = EvaluateResult.read(Path("run"), figures, skipped=False)
+    assert format_metrics(result).splitlines() == [
+        "test split, 1,500 users",
+        "metric      model     95 % interval  popularity  item-KNN",
+        "---------  ------  ----------------  ----------  --------",
+        "recall@20  0.2500  0.2000 to 0.3000      0.1000    0.2000",
+        "mrr@20     0.1250                        0.0000    0.1000",
+    ]
+    print_warnings(result.warnings)
+    assert capsys.readouterr() == ("", "warning: too few [few]\n")
 
 
 def test_all_rows_used() -> None:

@@ -15,10 +15,10 @@ def check(items, users, shown, counts=None):
     )
 
 
-def test_well_spread_vectors_raise_no_warning():
+def test_well_spread_vectors():
     rng = np.random.default_rng(0)
     found = check(unit(rng, 2000, 16), unit(rng, 500, 16), np.ones(2000, int))
-    assert found["warnings"] == []
+    assert found["items_with_shared_vector"] == 0
     assert abs(found["item_cosine"]["mean"]) < 0.01 and abs(found["user_cosine"]["mean"]) < 0.02
     assert found["item_cosine"]["p50"] == pytest.approx(0, abs=0.02)
     assert found["item_cosine"]["p95"] == pytest.approx(1.645 / 4, abs=0.03)  # cosine ~ N(0, 1/16) in 16 dimensions
@@ -26,7 +26,7 @@ def test_well_spread_vectors_raise_no_warning():
     assert found["coverage@10"] == 1.0
 
 
-def test_a_collapsed_model_is_told():
+def test_a_collapsed_model():
     items = np.tile(np.float32([1, 0, 0, 0]), (300, 1))
     shown = np.zeros(300, int)
     shown[:10] = 200
@@ -34,12 +34,15 @@ def test_a_collapsed_model_is_told():
     assert found["item_cosine"] == {"mean": 1, "p5": 1, "p25": 1, "p50": 1, "p75": 1, "p95": 1}
     assert found["item_effective_rank"] == pytest.approx(1.0)
     assert (found["distinct_items@10"], found["coverage@10"]) == (10, 10 / 300)
-    assert found["warnings"] == [
-        "random item pairs have a mean cosine of 1.00: the item tower collapsed",
-        "random user pairs have a mean cosine of 1.00: the user tower collapsed",
-        "item vectors have an effective rank of 1.0 in 4 dimensions: they are nearly collinear",
-        "200 queries get 10 distinct items in all: nearly all get the same items",
-    ]
+    assert found["items_with_shared_vector"] == 300
+
+
+def test_items_that_share_a_vector():
+    """Three of one vector, up to rounding, and two of another."""
+    items = unit(np.random.default_rng(0), 40, 8)
+    items[[4, 9]], items[30] = items[2], items[31]
+    items[9, 0] = np.nextafter(items[9, 0], np.float32(1))
+    assert collapse.count_shared(items) == 5
 
 
 def test_effective_rank_by_hand():

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from tests.evaluate.worlds import FakePrepared, metric_oracle, query_oracle, random_world
+from twotower_tf import config as configuration
 from twotower_tf.config import DataConfig, EvaluationConfig, ExperimentConfig, Hash
 from twotower_tf.errors import DataError
 from twotower_tf.evaluate import evaluate_run as module
 from twotower_tf.evaluate import validation
-from twotower_tf.report import report_page
+from twotower_tf.report import report_page, run_facts
 
 pytestmark = pytest.mark.tensorflow
 
@@ -22,6 +23,18 @@ CONFIG = ExperimentConfig(
     item_features=(Hash("item_id", 100),),
     user_features=(Hash("user_id", 100),),
     evaluation=EvaluationConfig(ks=(1, 5, 20)),
+)
+
+
+RUN = run_facts.RunFacts(
+    name="small",
+    run_dir="/data/runs/small",
+    date="2026-01-02 03:04 UTC",
+    data="9 rows read, 8 used",
+    configuration=configuration.to_json(CONFIG),
+    monitor="recall@20",
+    best_epoch=2,
+    history=[{"epoch": epoch, "loss": 1 / epoch, "recall@20": 0.1 * epoch % 0.3} for epoch in (1, 2, 3)],
 )
 
 
@@ -84,10 +97,11 @@ def test_writes_what_the_oracle_finds(planted, tmp_path, split):
     assert times == [{"valid": 80, "test": 90}[split]]  # the catalogue as of the split's first event
     assert json.loads((tmp_path / "metrics.json").read_text()) == document
     assert list(document) == [
-        "schema_version", "split", "protocol", "users", "metrics", "baselines", "slices", "collapse"
+        "schema_version", "split", "protocol", "users", "metrics", "intervals", "baselines", "slices", "collapse",
+        "warnings", "examples",
     ]  # fmt: skip
     asked = query_oracle(world, split, "user", True)
-    assert (document["schema_version"], document["split"], document["users"]) == (1, split, len(asked))
+    assert (document["schema_version"], document["split"], document["users"]) == (2, split, len(asked))
     assert document["protocol"] == {
         "query": "user",
         "exclude_seen": True,
@@ -103,7 +117,9 @@ def test_writes_what_the_oracle_finds(planted, tmp_path, split):
     counts = world.train_count()
     popular = [metric_oracle(counts.tolist(), relevant, seen, 5)["ndcg"] for _, _, relevant, seen in asked]
     assert document["baselines"]["popularity"]["ndcg@5"] == pytest.approx(np.mean(popular), abs=1e-6)
-    assert set(document["baselines"]["random"]) == set(document["metrics"])
+    assert list(document["baselines"]) == ["popularity", "item_knn", "random"]
+    assert set(document["baselines"]["random"]) == set(document["metrics"]) == set(document["intervals"])
+    assert document["warnings"][-1]["name"] == "few_users"
     assert "NaN" not in (tmp_path / "metrics.json").read_text()
 
 
@@ -171,20 +187,67 @@ def document(planted, tmp_path):
 
 
 def test_the_report_is_one_well_formed_page_that_loads_nothing(document, tmp_path):
-    report_page.write_report(tmp_path / "report.html", "small", document)
-    text = (tmp_path / "report.html").read_text()
+    text = report_page.render_report(RUN, document)
     page = Page(text)
     assert [url for url in page.loads if not url.startswith("http://www.w3.org/1999/xlink")] == []
-    assert "script" not in page.tags and page.tags.count("svg") == 4
+    assert "script" not in page.tags and page.tags.count("svg") == 5
     assert 'name="viewport"' in text
     assert not re.search(r"url\((?!#)", text)
     shown = " ".join(page.text)
     assert f"{document['metrics']['recall@20']:.4f}" in shown
     assert f"{document['baselines']['popularity']['ndcg@5']:.4f}" in shown
+    assert f"{document['baselines']['item_knn']['ndcg@5']:.4f}" in shown
+    low, high = document["intervals"]["mrr@20"]
+    assert f"{low:.4f}–{high:.4f}" in shown
+    assert document["warnings"][0]["text"] in shown
+    for fact in (RUN.run_dir, RUN.date, RUN.data, "best epoch: 2", '"batch_size": 4096'):
+        assert fact in shown
+
+
+def test_the_report_shows_users_by_name(document):
+    """Without their names where they have none; the last user of the page has no history."""
+    user = {
+        "user": "u<1>",
+        "history": [{"id": "i3", "name": "Item 3"}, {"id": "i5", "name": ""}],
+        "held_out": [{"id": "i9", "name": "Nine & co"}],
+        "recommended": [
+            {"id": "i9", "name": "Nine & co", "score": 0.75, "held_out": True},
+            {"id": "i2", "name": "Item 2", "score": 0.5, "held_out": False},
+        ],
+    }
+    document["examples"] = [user, {**user, "user": "u2", "history": []}]
+    shown = " ".join(" ".join(Page(report_page.render_report(RUN, document)).text).split())
+    assert "u<1> history Item 3 i5 recommended Nine & co (held out) 0.750 Item 2 0.500 held out Nine & co" in shown
+    assert "u2 history none recommended" in shown
+
+
+def test_a_report_without_training_figures_or_item_knn(document):
+    del document["baselines"]["item_knn"]
+    document["intervals"] = {}
+    text = report_page.render_report(dataclasses.replace(RUN, history=[], best_epoch=0), document)
+    page = Page(text)
+    assert page.tags.count("svg") == 4 and "It is left out: too many pairs of items" in " ".join(page.text)
+    assert "item-KNN" not in "".join(re.findall("<th>.*?</th>", text))
+
+
+def test_facts_of_a_run():
+    manifest = {
+        "rows": {"read": 1200, "used": 1100, "quarantined": 3},
+        "splits": {"train": {"positives": 1000}, "valid": {"positives": 60}, "test": {"positives": 40}},
+        "users": 2000,
+        "items": 30,
+        "time_range": [1_700_000_000, 1_700_172_800],
+    }
+    line = (
+        "1,200 rows read, 1,100 used; 3 quarantined; positives: train 1,000, valid 60, test 40; 2,000 users; 30 items; "
+        "2023-11-14 to 2023-11-16"
+    )
+    assert run_facts.describe_data(manifest) == line
 
 
 def test_names_are_escaped(document):
-    text = report_page.render_report("<script>alert('x')</script> & \"co\"", document)
+    run = dataclasses.replace(RUN, name="<script>alert('x')</script> & \"co\"")
+    text = report_page.render_report(run, document)
     assert "<script>" not in text
     assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &#34;co&#34;" in text
 
@@ -193,13 +256,14 @@ def test_the_report_copes_with_empty_slices_and_useless_baselines(document):
     for part in document["slices"]["item_popularity"].values():
         part |= {"metrics": None, "popularity": None, "queries": 0}
     document["baselines"]["popularity"] = dict.fromkeys(document["metrics"], 0.0)
-    document["collapse"] |= {"item_cosine": None, "user_cosine": None, "warnings": ["<b>all</b> the same"]}
-    shown = " ".join(Page(report_page.render_report("small", document)).text)
+    document["collapse"] |= {"item_cosine": None, "user_cosine": None}
+    document["warnings"] = [{"name": "same", "text": "<b>all</b> the same"}]
+    shown = " ".join(Page(report_page.render_report(RUN, document)).text)
     assert "popularity: 0" in shown and "<b>all</b> the same" in shown
 
 
 def test_the_same_figures_give_the_same_report(document):
-    assert report_page.render_report("small", document) == report_page.render_report("small", document)
+    assert report_page.render_report(RUN, document) == report_page.render_report(RUN, document)
 
 
 def test_figures_are_strict_numbers(document):

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 
 
 class FakePrepared:
@@ -14,7 +15,18 @@ class FakePrepared:
     def __init__(self, num_users, num_items, train=(), valid=(), test=()):
         self.num_users, self.num_items = num_users, num_items
         self.splits = {"train": list(train), "valid": list(valid), "test": list(test)}
-        self.paths = SimpleNamespace(examples=lambda split: Path("prepared/examples") / split)
+        self.paths = SimpleNamespace(
+            examples=lambda split: Path("prepared/examples") / split, columns=Path("prepared/columns.json")
+        )
+
+    def items(self, columns):
+        """Item 3 is "i3", called "Item 3"; every fifth item has no name."""
+        rows = range(self.num_items)
+        names = [None if row % 5 == 0 else f"Item {row}" for row in rows]
+        return pa.table({"item_id": [f"i{row}" for row in rows], "item_name": names}).select(columns)
+
+    def user_ids(self):
+        return np.array([f"u{row}" for row in range(self.num_users)], object)
 
     def columns(self, split, names):
         rows = np.array(self.splits[split], np.int64).reshape(-1, 3)

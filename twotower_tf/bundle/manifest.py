@@ -152,7 +152,7 @@ def evaluation(run_dir: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     document = artifacts.read_json(path, "run directory")
-    keys = ("split", "protocol", "users", "metrics", "baselines")
+    keys = ("split", "protocol", "users", "metrics", "intervals", "baselines", "warnings")
     return {key: document[key] for key in keys if key in document}
 
 

@@ -1,6 +1,6 @@
-"""Ranks the whole catalogue for the held-out events of a split; compares with popularity and random baselines.
+"""Ranks the whole catalogue for the held-out events of a split; compares with popularity, item-KNN and random lists.
 
-Writes RUN_DIR/metrics.json and RUN_DIR/report.html.
+Writes RUN_DIR/metrics.json and RUN_DIR/report.html. Ends with warnings on standard error where the model is bad.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ def define(values: FlagValues) -> None:
 def run(values: FlagValues) -> None:
     """Evaluates the model, and prints its metrics next to those of the baselines."""
     from twotower_tf import progress_bar
-    from twotower_tf.cli.result_texts import format_metrics
+    from twotower_tf.cli.result_texts import format_metrics, print_warnings
     from twotower_tf.pipeline import Pipeline
 
     with progress_bar.shown() as show:
         result = Pipeline.open(values.run_dir, progress=show, log=print).evaluate(values.split, force=True)
     print(f"{format_metrics(result)}\n\n{result.report}")
+    print_warnings(result.warnings)

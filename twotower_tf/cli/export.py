@@ -23,7 +23,7 @@ def define(values: FlagValues) -> None:
 def run(values: FlagValues) -> None:
     """Exports the bundle, and prints its tables' sizes and the version's directory."""
     from twotower_tf import progress_bar
-    from twotower_tf.cli.result_texts import format_weights
+    from twotower_tf.cli.result_texts import format_weights, print_warnings
     from twotower_tf.pipeline import Pipeline
 
     with progress_bar.shown() as show:
@@ -31,3 +31,4 @@ def run(values: FlagValues) -> None:
         result = pipeline.export(force=True, **options.publication_arguments(values))
     print(format_weights(result.path))
     print(result.path)
+    print_warnings(result.warnings)

@@ -39,7 +39,7 @@ def run(values: FlagValues) -> None:
     """Runs all stages and prints their results."""
     from twotower_tf import config as configuration
     from twotower_tf import progress_bar
-    from twotower_tf.cli.result_texts import format_metrics, format_rows, format_training
+    from twotower_tf.cli.result_texts import format_metrics, format_rows, format_training, print_warnings
     from twotower_tf.datasets import synthetic
     from twotower_tf.pipeline import Pipeline
 
@@ -64,6 +64,7 @@ def run(values: FlagValues) -> None:
     users = _answer(bundle)
     _next_commands(run_dir, export_dir, bundle, users[0])
     print(f"\ntotal: {time.monotonic() - started:.0f} seconds")
+    print_warnings(result.warnings)
 
 
 def _compare_with_truth(result: EvaluateResult, config: ExperimentConfig, run_dir: Path, truth: Path) -> None:

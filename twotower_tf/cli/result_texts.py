@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from twotower_tf.cli import text_table
@@ -51,14 +53,26 @@ def format_training(result: TrainResult) -> str:
 
 
 def format_metrics(result: EvaluateResult) -> str:
-    """Formats a table with a line per metric: the model and the baselines."""
-    baselines = result.baselines
+    """Formats a table with a line per metric: the model with its 95 % confidence interval, and the baselines."""
+    baselines, intervals = result.baselines, result.figures["intervals"]
     rows = [
-        [metric, f"{value:.4f}", *(f"{baselines[name][metric]:.4f}" for name in baselines)]
+        [
+            metric,
+            f"{value:.4f}",
+            "{:.4f} to {:.4f}".format(*intervals[metric]) if metric in intervals else "",
+            *(f"{baselines[name][metric]:.4f}" for name in baselines),
+        ]
         for metric, value in result.metrics.items()
     ]
     title = f"{result.split} split, {result.users:,} users"
-    return title + "\n" + text_table.text(["metric", "model", *baselines], rows, right=range(1, 2 + len(baselines)))
+    header = ["metric", "model", "95 % interval", *(name.replace("item_knn", "item-KNN") for name in baselines)]
+    return title + "\n" + text_table.text(header, rows, right=range(1, len(header)))
+
+
+def print_warnings(warnings: Iterable[Mapping[str, str]], before: str = "") -> None:
+    """Prints one line per warning of a model to standard error, as results on standard output are read by programs."""
+    for each in warnings:
+        print(f"{before}warning: {each['text']} [{each['name']}]", file=sys.stderr)
 
 
 def format_version(result: ExportResult) -> str:

@@ -27,7 +27,7 @@ def run(values: FlagValues) -> None:
     """Runs the stages and prints the result of each."""
     from twotower_tf import config as configuration
     from twotower_tf import progress_bar
-    from twotower_tf.cli.result_texts import format_result
+    from twotower_tf.cli.result_texts import format_result, print_warnings
     from twotower_tf.pipeline import Pipeline
 
     config, spark = configuration.load(values.config, values.set), options.spark(values)
@@ -35,8 +35,10 @@ def run(values: FlagValues) -> None:
         pipeline = Pipeline(
             config, values.run_dir, values.export_dir, overwrite=values.overwrite, progress=show, log=print
         )
-        pipeline.run(
+        result = pipeline.run(
             prepare=options.preparation_arguments(values, spark),
             export=options.publication_arguments(values),
-            after_stage=lambda result: print(format_result(result)),
+            after_stage=lambda done: print(format_result(done)),
         )
+    if result.evaluate is not None:
+        print_warnings(result.evaluate.warnings)

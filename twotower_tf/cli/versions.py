@@ -21,18 +21,26 @@ def define(values: FlagValues) -> None:
 
 
 def run(values: FlagValues) -> None:
-    """Prints a table on a terminal, a JSON object per version otherwise."""
+    """Prints a table on a terminal, a JSON object per version otherwise, and the versions' warnings."""
     from twotower_tf.bundle.bundle import Bundle, versions
-    from twotower_tf.cli import text_table
+    from twotower_tf.cli import result_texts
 
     known = versions(values.export_dir)
     if not known:
         raise ArtifactError(f"{values.export_dir}: no twotower bundle found; run twotower export to publish one")
     summaries = [_summary(Bundle.open(values.export_dir, version, check="light").manifest) for version in known]
-    if not sys.stdout.isatty():
+    if sys.stdout.isatty():
+        _print_table(summaries)
+    else:
         for summary in summaries:
             print(artifacts.format_json(summary))
-        return
+    for summary in summaries:
+        result_texts.print_warnings(summary["warnings"], f"version {summary['version']}: ")
+
+
+def _print_table(summaries: list[dict[str, Any]]) -> None:
+    from twotower_tf.cli import text_table
+
     shown = [name for name in _SHOWN if any(name in summary["metrics"] for summary in summaries)]
     rows = [
         [
@@ -58,4 +66,5 @@ def _summary(manifest: dict[str, Any]) -> dict[str, Any]:
         "items": manifest["items"],
         "index": manifest["index"]["kind"],
         "metrics": evaluation.get("metrics", {}),
+        "warnings": evaluation.get("warnings", []),
     }

@@ -17,8 +17,6 @@ PAIRS = 20_000
 _PERCENTILES = (5, 25, 50, 75, 95)
 _BINS = 40
 _POPULAR_SHARE = 0.01
-_COLLAPSED_COSINE = 0.9  # a tower counts as collapsed above this mean cosine of random pairs
-_COLLAPSED_RANK = 2.0  # item vectors count as collapsed below this effective rank
 
 Vectors = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.int64]
@@ -35,18 +33,20 @@ def measure_collapse(items: Vectors, users: Vectors, shown: Counts, train_count:
         seed: random seed of the pairs.
 
     Returns:
-        Strict JSON: cosines of random pairs, effective rank, coverage, share of the most popular items, and `warnings`.
+        Strict JSON: cosines of random pairs, effective rank, items that have the vector of another item, coverage, and
+        share of the most popular items.
     """
     rng = np.random.default_rng(seed)
     cosines = {"item": pair_cosines(items, rng), "user": pair_cosines(users, rng)}
     edges = np.linspace(-1.0, 1.0, _BINS + 1)
     popular = np.argsort(-train_count, kind="stable")[: max(1, int(np.ceil(_POPULAR_SHARE * len(train_count))))]
     distinct, slots = int((shown > 0).sum()), max(1, int(shown.sum()))
-    result: dict[str, Any] = {
+    return {
         "item_cosine": _summary(cosines["item"]),
         "user_cosine": _summary(cosines["user"]),
         "item_effective_rank": effective_rank(items),
         "vector_dim": int(items.shape[1]),
+        "items_with_shared_vector": count_shared(items),
         f"distinct_items@{TOP}": distinct,
         f"coverage@{TOP}": distinct / len(items),
         f"popular_share@{TOP}": float(shown[popular].sum() / slots),
@@ -55,8 +55,6 @@ def measure_collapse(items: Vectors, users: Vectors, shown: Counts, train_count:
             **{side: np.histogram(np.clip(values, -1, 1), edges)[0].tolist() for side, values in cosines.items()},
         },
     }
-    result["warnings"] = _warnings(result, len(users), len(items))
-    return result
 
 
 def pair_cosines(vectors: Vectors, rng: np.random.Generator) -> npt.NDArray[np.float64]:
@@ -82,26 +80,17 @@ def effective_rank(vectors: Vectors) -> float:
     return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
+def count_shared(vectors: Vectors) -> int:
+    """Counts the rows that are equal to another row after rounding to multiples of 2^-16."""
+    rounded = np.rint(vectors * np.float32(2**16)).astype(np.int32)
+    rows = rounded.view(np.dtype((np.void, rounded.shape[1] * rounded.itemsize))).ravel()
+    _, counts = np.unique(rows, return_counts=True)
+    return int(counts[counts > 1].sum())
+
+
 def _summary(cosines: npt.NDArray[np.float64]) -> dict[str, float] | None:
     if not len(cosines):
         return None
     percentiles = np.percentile(cosines, _PERCENTILES)
     named = {f"p{percent}": float(value) for percent, value in zip(_PERCENTILES, percentiles, strict=True)}
     return {"mean": float(cosines.mean()), **named}
-
-
-def _warnings(result: dict[str, Any], num_queries: int, num_items: int) -> list[str]:
-    found = []
-    for side in ("item", "user"):
-        cosine = result[f"{side}_cosine"]
-        if cosine and cosine["mean"] > _COLLAPSED_COSINE:
-            found.append(f"random {side} pairs have a mean cosine of {cosine['mean']:.2f}: the {side} tower collapsed")
-    if result["item_effective_rank"] < _COLLAPSED_RANK < result["vector_dim"] and num_items > TOP:
-        found.append(
-            f"item vectors have an effective rank of {result['item_effective_rank']:.1f} in "
-            f"{result['vector_dim']} dimensions: they are nearly collinear"
-        )
-    distinct = result[f"distinct_items@{TOP}"]
-    if num_queries >= 100 and num_items >= 10 * TOP and distinct <= 2 * TOP:
-        found.append(f"{num_queries} queries get {distinct} distinct items in all: nearly all get the same items")
-    return found

@@ -9,19 +9,20 @@ import numpy as np
 import numpy.typing as npt
 
 from twotower_tf import artifacts
-from twotower_tf.artifacts import RunPaths
+from twotower_tf.artifacts import METRICS_SCHEMA, RunPaths
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.errors import DataError
-from twotower_tf.evaluate import baselines, collapse, protocol, slices
+from twotower_tf.evaluate import baselines, collapse, protocol, ranking_metrics, shown_users, slices
+from twotower_tf.evaluate.item_knn import item_knn_scorer
+from twotower_tf.evaluate.model_warnings import Facts, find_warnings
 from twotower_tf.evaluate.protocol import Queries
-from twotower_tf.evaluate.ranking import rank, rank_scores
+from twotower_tf.evaluate.ranking import Scorer, rank, rank_scores
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.progress import Progress, silent
 from twotower_tf.train import tower_vectors
 from twotower_tf.train.checkpoints import load_model
 
-SCHEMA_VERSION = 1
 _DIGITS = 6
 
 
@@ -35,7 +36,8 @@ def evaluate_run(config: ExperimentConfig, run_dir: Path, split: str, progress: 
         progress: receives the number of queries ranked.
 
     Returns:
-        The content of metrics.json: schema_version, split, protocol, users, metrics, baselines, slices, collapse.
+        The content of metrics.json: schema_version, split, protocol, users, metrics, intervals (95 %, clustered by
+        user), baselines, slices, collapse, warnings, examples.
 
     Raises:
         ArtifactError: if the run is not prepared or not trained.
@@ -55,9 +57,13 @@ def evaluate_run(config: ExperimentConfig, run_dir: Path, split: str, progress: 
     items = tower_vectors.item_vectors(model, encoded, at=encoded.ranking_time(split))
     users = tower_vectors.user_vectors(model, encoded, split, queries.example_rows)
     document = compute_metrics(
-        config, split, queries, items, users, prepared.train_count(), _activity(prepared), progress
-    )
+        config, split, queries, items, users, prepared.train_count(), _activity(prepared),
+        item_knn_scorer(prepared, queries, split, run_dir), progress,
+    )  # fmt: skip
     paths = RunPaths(Path(run_dir))
+    facts = Facts(config, document, _read(paths.train), _read(prepared.paths.columns))
+    document["warnings"] = find_warnings(facts)
+    document["examples"] = shown_users.collect_users(prepared, queries, split, items, users)
     artifacts.write_json(paths.metrics, document)
     return document
 
@@ -70,9 +76,10 @@ def compute_metrics(
     users: npt.NDArray[np.float32],
     train_count: npt.NDArray[np.int64],
     activity: npt.NDArray[np.int64],
+    item_knn: Scorer | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Ranks model and baselines, and computes the content of metrics.json.
+    """Ranks model and baselines, and computes the content of metrics.json but warnings and examples.
 
     Args:
         config: the protocol, cut-offs and seed.
@@ -82,6 +89,7 @@ def compute_metrics(
         users: [num_queries, vector_dim] float32, unit length.
         train_count: [num_items] int64, training positives of each item.
         activity: [num_users] int64, training positives of each user.
+        item_knn: scores of the item-KNN baseline; None leaves it out.
         progress: receives the number of queries ranked.
     """
     ks, seed, size = config.evaluation.ks, config.seed, len(items)
@@ -89,9 +97,13 @@ def compute_metrics(
     popular = rank_scores(
         baselines.popularity_scorer(train_count), size, queries, ks, progress=progress, stage="rank popularity"
     )
+    compared = {"popularity": popular.mean()}
+    if item_knn is not None:
+        compared["item_knn"] = rank_scores(item_knn, size, queries, ks, progress=progress, stage="rank item-KNN").mean()
     chance = rank_scores(baselines.random_scorer(size, seed), size, queries, ks, progress=progress, stage="rank random")
+    compared["random"] = chance.mean()
     document = {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": METRICS_SCHEMA,
         "split": split,
         "protocol": {
             "query": config.evaluation.query,
@@ -104,12 +116,17 @@ def compute_metrics(
         },
         "users": len(np.unique(queries.user_rows)),
         "metrics": model.mean(),
-        "baselines": {"popularity": popular.mean(), "random": chance.mean()},
+        "intervals": ranking_metrics.intervals(model.per_query(), queries.user_rows),
+        "baselines": compared,
         "slices": slices.compute_slices(model, popular, train_count, activity[queries.user_rows]),
         "collapse": collapse.measure_collapse(items, users, model.shown, train_count, seed),
     }
     rounded: dict[str, Any] = _rounded(document)
     return rounded
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return artifacts.read_json(path, "run directory") if path.is_file() else {}
 
 
 def _activity(prepared: Prepared) -> npt.NDArray[np.int64]:
@@ -120,6 +137,6 @@ def _rounded(value: Any) -> Any:
     """Rounds the floats of a document to six digits."""
     if isinstance(value, dict):
         return {name: _rounded(part) for name, part in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_rounded(part) for part in value]
     return round(value, _DIGITS) if isinstance(value, float) else value

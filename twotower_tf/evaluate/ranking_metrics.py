@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 NAMES = ("recall", "ndcg", "hit_rate", "mrr")
+_NORMAL_95 = 1.959964  # quantile 0.975 of the standard normal distribution
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -146,6 +147,36 @@ def _reciprocal_of_first(groups: _Groups, size: int, ks: Sequence[int]) -> dict[
     found = {k: np.zeros(size) for k in ks}
     for k in ks:
         found[k][groups.queries[best]] = results[k]
+    return found
+
+
+def intervals(values: dict[str, Floats], users: Ints) -> dict[str, tuple[float, float]]:
+    """Computes a 95 % confidence interval of each metric's mean over queries, within [0, 1].
+
+    Normal approximation with the variance of a mean of clusters, as queries of one user are not independent: with the
+    sum r of a user's deviations from the mean m of n queries, m ± 1.96 sqrt(U / (U - 1) Σ r²) / n over U users
+    (Liang and Zeger, "Longitudinal data analysis using generalized linear models", 1986). With one query per user it is
+    the usual m ± 1.96 s / sqrt(n).
+
+    Args:
+        values: [num_queries] float64 by metric, NaN for a query without relevant items.
+        users: [num_queries] int64, the user of each query.
+
+    Returns:
+        Lower and upper bound by metric; empty for fewer than two users.
+    """
+    valid = ~np.isnan(next(iter(values.values())))
+    _, user = np.unique(users[valid], return_inverse=True)
+    count = int(user.max(initial=-1)) + 1
+    if count < 2:
+        return {}
+    found = {}
+    for name, column in values.items():
+        own = column[valid]
+        center = float(own.mean())
+        sums = np.bincount(user, own - center)
+        error = _NORMAL_95 * float(np.sqrt(count / (count - 1) * (sums**2).sum())) / len(own)
+        found[name] = (max(0.0, center - error), min(1.0, center + error))
     return found
 
 

@@ -65,6 +65,7 @@ class _Origin(TypedDict):
 
 class _Evaluation(TypedDict, total=False):
     metrics: dict[str, Finite]
+    warnings: list[dict[str, str]]
 
 
 class _Recall(TypedDict):

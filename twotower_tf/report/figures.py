@@ -8,7 +8,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from twotower_tf.index.scann import recall_plot
 
@@ -28,7 +28,8 @@ _PAGE = {
     "#868c95": "--rest",
 }
 _INK, _SOFT, _LINE, *_SERIES = _PAGE
-COLORS = {"model": _SERIES[0], "popularity": _SERIES[1], "random": _SERIES[-1]}
+COLORS = {"model": _SERIES[0], "popularity": _SERIES[1], "item_knn": _SERIES[2], "random": _SERIES[-1]}
+LABELS = {"item_knn": "item-KNN"}
 _DASHES = ("solid", (0, (5, 1.5)), (0, (1.5, 1.2)))  # distinguishes series without colours
 _PERCENT = FuncFormatter(lambda value, _: f"{100 * value:g} %")
 _STYLE = {
@@ -44,15 +45,40 @@ _STYLE = {
 }
 
 
-def draw_curves(series: Mapping[str, Sequence[float]], ks: Sequence[int], metric: str) -> str:
-    """Draws the metric at each k, one line per ranking."""
+def draw_curves(
+    series: Mapping[str, Sequence[float]], ks: Sequence[int], metric: str, band: Sequence[Sequence[float]] = ()
+) -> str:
+    """Draws the metric at each k, one line per ranking; the band has lower and upper bounds of the model's."""
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": "curves"}):
         figure = Figure(figsize=(6.4, 3.4), layout="constrained")
         axes = figure.add_subplot()
+        if band:
+            low, high = zip(*band, strict=True)
+            axes.fill_between(ks, low, high, color=COLORS["model"], alpha=0.2, linewidth=0)
         for name, values in series.items():
-            axes.plot(ks, values, marker="o", label=name, color=COLORS[name], linewidth=2)
+            axes.plot(ks, values, marker="o", label=LABELS.get(name, name), color=COLORS[name], linewidth=2)
         axes.set(xlabel="k", ylabel=f"{metric}@k", ylim=(0, None), xticks=list(ks))
         _legend(figure)
+        return _svg(figure)
+
+
+def draw_training(history: Sequence[Mapping[str, float]], monitor: str, best_epoch: int) -> str:
+    """Draws the training loss and the validation metric by epoch; the best epoch is marked."""
+    validated = [each for each in history if monitor and monitor in each]
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": "training"}):
+        figure = Figure(figsize=(6.4, 4.2 if validated else 2.4), layout="constrained")
+        panels = figure.subplots(2 if validated else 1, sharex=True, squeeze=False)[:, 0]
+        epochs = [each["epoch"] for each in history]
+        panels[-1].plot(epochs, [each["loss"] for each in history], marker=".", color=COLORS["popularity"])
+        panels[-1].set(xlabel="epoch", ylabel="training loss")
+        panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+        if validated:
+            values = [each[monitor] for each in validated]
+            panels[0].plot([each["epoch"] for each in validated], values, marker=".", color=COLORS["model"])
+            panels[0].set_ylabel(f"validation {monitor}")
+        for axes in panels:
+            axes.axvline(best_epoch, color=_INK, linestyle="dashed", linewidth=1)
+        panels[0].set_title(f"best epoch: {best_epoch}", fontsize=10, color=_INK)
         return _svg(figure)
 
 
