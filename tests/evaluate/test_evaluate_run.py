@@ -3,6 +3,7 @@ import json
 import math
 import re
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -121,6 +122,32 @@ def test_writes_what_the_oracle_finds(planted, tmp_path, split):
     assert set(document["baselines"]["random"]) == set(document["metrics"]) == set(document["intervals"])
     assert document["warnings"][-1]["name"] == "few_users"
     assert "NaN" not in (tmp_path / "metrics.json").read_text()
+
+
+def test_click_probabilities_of_labelled_rows(planted, tmp_path, monkeypatch):
+    """Every row of the split counts, with its own user and item."""
+    world = random_world(np.random.default_rng(5), num_users=30, num_items=25)
+    items, users, _ = planted(world)
+    parameters = {"cosine_scale": 0.999, "weight": 0.5, "bias": -1.0}
+    loss = SimpleNamespace(probability_parameters=lambda: parameters)
+    model = SimpleNamespace(get_layer={"loss": loss}.__getitem__)
+    monkeypatch.setattr(module, "load_model", lambda config, run_dir: model)
+    config = dataclasses.replace(CONFIG, data=DataConfig(label="click"))
+    found = module.evaluate_run(config, tmp_path, "test")["clicks"]
+    logits = [
+        0.5 * 2 * math.atanh(0.999 * float(users["test"][row] @ items[item])) - 1.0
+        for row, (_, item, _) in enumerate(world.splits["test"])
+    ]
+    labels = np.array([label for *_, label in world.splits["test"]]) == 1
+    expected = np.array([1 / (1 + math.exp(-logit)) for logit in logits])
+    assert (found["rows"], found["of_rows"]) == (40, 40)
+    assert found["mean_probability"] == pytest.approx(expected.mean(), abs=1e-6)
+    assert found["log_loss"] == pytest.approx(-np.log(np.where(labels, expected, 1 - expected)).mean(), abs=1e-6)
+    shown = " ".join(Page(report_page.render_report(RUN, module.evaluate_run(config, tmp_path, "test"))).text)
+    assert f"AUC\n      {found['auc']:.4f}" in shown and f"{found['calibration'][3]['observed']:.4f}" in shown
+    parameters.clear()
+    monkeypatch.setattr(loss, "probability_parameters", lambda: None)
+    assert "clicks" not in module.evaluate_run(config, tmp_path, "test")
 
 
 def test_the_validator_measures_as_evaluate_does(planted, tmp_path):

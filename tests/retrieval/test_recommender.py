@@ -8,9 +8,10 @@ import tensorflow as tf
 
 from twotower_tf import artifacts
 from twotower_tf.bundle.bundle import Bundle, seal
-from twotower_tf.errors import ArtifactError, DataError
+from twotower_tf.errors import ArtifactError, ConfigError, DataError
 from twotower_tf.features.inputs import rows_to_arrays
 from twotower_tf.features.tower_encoder import TowerEncoder
+from twotower_tf.index.click_probability import ClickProbability
 from twotower_tf.model import two_tower
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.retrieval.recommender import Recommender
@@ -327,6 +328,16 @@ def test_names_on_request(recommender, export_dir):
     for answer in (recommender.recommend({}, 4, names=True), recommender.similar("i00042", 4, names=True)):
         assert answer["item_names"] == [titles[item] for item in answer["item_ids"]]
     assert "item_names" not in recommender.recommend({}, 4) | recommender.similar("i00042", 4)
+
+
+def test_probabilities_on_request(recommender, monkeypatch):
+    with pytest.raises(ConfigError, match=r"^probability: invalid for this model \(loss is InBatchSoftmax; "):
+        recommender.recommend({}, 3, probability=True)
+    clicks = ClickProbability(cosine_scale=0.999, weight=2.0, bias=-1.0)
+    monkeypatch.setattr("twotower_tf.retrieval.recommender.require_probability", lambda bundle: clicks)
+    answer = recommender.recommend({}, 3, probability=True)
+    expected = [1 / (1 + np.exp(1 - 4 * np.arctanh(0.999 * score))) for score in answer["scores"]]
+    np.testing.assert_allclose(answer["probabilities"], expected, rtol=1e-12)
 
 
 def test_a_forked_process_is_refused_at_once(run_python, export_dir):

@@ -30,6 +30,12 @@ def define(values: FlagValues) -> None:
     flags.DEFINE_multi_string("exclude", [], "id of an item to exclude", flag_values=values)
     options.item_filters(values)
     options.names(values)
+    flags.DEFINE_bool(
+        "probability",
+        False,
+        "add click probabilities; needs CosineLogitBCE() trained with Labelled() negatives alone",
+        flag_values=values,
+    )
     options.version(values)
 
 
@@ -44,7 +50,9 @@ def run(values: FlagValues) -> None:
     bundle = Bundle.open(values.export_dir, values.version)
     exclude = [list(values.exclude)] * len(users) if values.exclude else None
     recommender = Recommender(bundle, blocklist=values.blocklist, max_k=values.max_k)
-    answers = recommender.recommend(users, values.k, exclude=exclude, filter=values.filter, names=values.names)
+    answers = recommender.recommend(
+        users, values.k, exclude, values.filter, names=values.names, probability=values.probability
+    )
     for answer in answers:
         print(artifacts.format_json(answer))
         if sys.stdout.isatty():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from twotower_tf.cli import text_table
 from twotower_tf.stage_results import EvaluateResult, ExportResult, PrepareResult, Result, TrainResult
@@ -66,7 +67,17 @@ def format_metrics(result: EvaluateResult) -> str:
     ]
     title = f"{result.split} split, {result.users:,} users"
     header = ["metric", "model", "95 % interval", *(name.replace("item_knn", "item-KNN") for name in baselines)]
-    return title + "\n" + text_table.text(header, rows, right=range(1, len(header)))
+    table = title + "\n" + text_table.text(header, rows, right=range(1, len(header)))
+    return f"{table}\n{format_clicks(result.figures['clicks'])}" if "clicks" in result.figures else table
+
+
+def format_clicks(clicks: Mapping[str, Any]) -> str:
+    """Formats the quality of click probabilities in a line."""
+    return (
+        f"click probabilities of {clicks['rows']:,} rows: AUC {clicks['auc']:.4f}, log loss {clicks['log_loss']:.4f} "
+        f"({clicks['log_loss_of_share']:.4f} by the share of positives alone), mean {clicks['mean_probability']:.4f} "
+        f"for {clicks['positive_share']:.4f} observed"
+    )
 
 
 def print_warnings(warnings: Iterable[Mapping[str, str]], before: str = "") -> None:

@@ -13,6 +13,7 @@ from twotower_tf.artifacts import METRICS_SCHEMA, RunPaths
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.errors import DataError
 from twotower_tf.evaluate import baselines, collapse, protocol, ranking_metrics, shown_users, slices
+from twotower_tf.evaluate.click_quality import measure_clicks
 from twotower_tf.evaluate.item_knn import item_knn_scorer
 from twotower_tf.evaluate.model_warnings import Facts, find_warnings
 from twotower_tf.evaluate.protocol import Queries
@@ -37,7 +38,7 @@ def evaluate_run(config: ExperimentConfig, run_dir: Path, split: str, progress: 
 
     Returns:
         The content of metrics.json: schema_version, split, protocol, users, metrics, intervals (95 %, clustered by
-        user), baselines, slices, collapse, warnings, examples.
+        user), baselines, slices, collapse, clicks (of a loss with a probability on labelled rows), warnings, examples.
 
     Raises:
         ArtifactError: if the run is not prepared or not trained.
@@ -60,6 +61,8 @@ def evaluate_run(config: ExperimentConfig, run_dir: Path, split: str, progress: 
         config, split, queries, items, users, prepared.train_count(), _activity(prepared),
         item_knn_scorer(prepared, queries, split, run_dir), progress,
     )  # fmt: skip
+    if clicks := measure_clicks(config, model, prepared, encoded, split, items):
+        document["clicks"] = _rounded(clicks)
     paths = RunPaths(Path(run_dir))
     facts = Facts(config, document, _read(paths.train), _read(prepared.paths.columns))
     document["warnings"] = find_warnings(facts)

@@ -183,7 +183,8 @@ def _write(
     canaries = _try_users(run, staging, searcher, split, rows[few], users[few])
     progress("export", 5, _STEPS)
     forms = {"time": _time_form(run.prepared), "text_forms": run.prepared.manifest["text_forms"]}
-    extra = {**forms, "canaries": canaries, "canary_k": CANARY_K, "formats": written}
+    clicks = {"click_probability": run.model.get_layer("loss").probability_parameters()}
+    extra = {**forms, **clicks, "canaries": canaries, "canary_k": CANARY_K, "formats": written}
     manifest.write(staging, manifest.document(staging, run.config, run.run_dir, version, searcher, extra))
     verify_staging(staging)
 

@@ -108,6 +108,7 @@ class Manifest(TypedDict):
     # Bundles that were exported before these existed lack them.
     time: NotRequired[_Time | None]
     text_forms: NotRequired[dict[str, str]]
+    click_probability: NotRequired[dict[Literal["cosine_scale", "weight", "bias"], Finite] | None]
 
 
 class IndexDocument(TypedDict):

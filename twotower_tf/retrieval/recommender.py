@@ -22,6 +22,7 @@ from twotower_tf.index.eligible import Ineligible
 from twotower_tf.index.searcher import Answers
 from twotower_tf.retrieval import filtered_search
 from twotower_tf.retrieval.blocklist import BLOCKLIST
+from twotower_tf.retrieval.bundle_probability import require_probability
 from twotower_tf.retrieval.item_filter import ItemFilter
 from twotower_tf.retrieval.item_names import ItemNames
 from twotower_tf.retrieval.limits import MAX_K
@@ -88,13 +89,13 @@ class Recommender:
     @overload
     def recommend(
         self, rows: Mapping[str, Any], k: int, exclude: Iterable[Any] | None = ..., filter: str = ..., *,
-        names: bool = ...,
+        names: bool = ..., probability: bool = ...,
     ) -> dict[str, Any]: ...  # fmt: skip
 
     @overload
     def recommend(
         self, rows: Sequence[Mapping[str, Any]], k: int, exclude: Sequence[Iterable[Any]] | None = ...,
-        filter: str = ..., *, names: bool = ...,
+        filter: str = ..., *, names: bool = ..., probability: bool = ...,
     ) -> list[dict[str, Any]]: ...  # fmt: skip
 
     def recommend(
@@ -105,6 +106,7 @@ class Recommender:
         filter: str = "",
         *,
         names: bool = False,
+        probability: bool = False,
     ) -> dict[str, Any] | list[dict[str, Any]]:
         """The k best items for each user.
 
@@ -116,6 +118,7 @@ class Recommender:
                 ids.
             filter: a boolean SQL expression over the columns of `bundle.items` that every answer satisfies; "" is none.
             names: adds "item_names" to every answer, "" for an item without a name.
+            probability: adds "probabilities" of a label 1, for models that were trained on labels to give them.
 
         Returns:
             `{"user": the row, "item_ids": [...], "scores": [...], "model_version": V}` per user, best first; one such
@@ -125,20 +128,26 @@ class Recommender:
         Raises:
             DataError: for an unknown feature (listing the known ones), a value of the wrong type, an unusable k,
                 lists to exclude for another number of users, or a filter that cannot be used.
-            ConfigError: in a process that was forked after the Recommender was made.
+            ConfigError: in a process that was forked after the Recommender was made; for `probability` of a model that
+                gives none.
         """
         if isinstance(rows, Mapping):
             one = None if exclude is None else [exclude]
-            return self.recommend([rows], k, one, filter, names=names)[0]
+            return self.recommend([rows], k, one, filter, names=names, probability=probability)[0]
         self._check_process()
+        clicks = require_probability(self.bundle) if probability else None
         k = self._answers(k)
         excluded = self._excluded(rows, exclude)
         allowed = self._item_filter.allowed(filter)
         found = filtered_search.search(self._searcher, self.vectors(rows), k, excluded, allowed)
-        return [
+        answers = [
             {"user": dict(row), **self._answer(ids, scores, names)}
             for row, (ids, scores) in zip(rows, _lists(found), strict=True)
         ]
+        if clicks is not None:
+            for answer in answers:
+                answer["probabilities"] = clicks.of_cosines(answer["scores"]).tolist()
+        return answers
 
     def recommend_frame(
         self, users: pd.DataFrame, k: int, filter: str = "", exclude: str | Sequence[Iterable[Any]] | None = None

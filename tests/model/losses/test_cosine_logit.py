@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from twotower_tf.index.click_probability import ClickProbability
 from twotower_tf.model.losses.cosine_logit import (
     CosineLogitBCELoss,
     cosine_logit,
@@ -36,6 +37,17 @@ def test_cosine_logit_is_two_atanh_of_each_pair(negatives):
             cosine = float(users[row] @ items[place])
             expected = math.log((1 + 0.999 * cosine) / (1 - 0.999 * cosine))
             assert abs(got[row, candidate, 0] - expected) < 1e-5
+
+
+def test_clients_compute_the_same_probability():
+    loss = CosineLogitBCELoss()
+    loss.build({})
+    loss.final_sigmoid.set_weights([np.float32([[0.7]]), np.float32([-1.5])])
+    cosines = np.linspace(-1, 1, 9, dtype=np.float32)
+    trained = loss.final_sigmoid(cosine_logit(tf.constant(cosines))[:, tf.newaxis]).numpy()[:, 0]
+    parameters = loss.probability_parameters()
+    assert parameters == pytest.approx({"cosine_scale": 0.999, "weight": 0.7, "bias": -1.5}, abs=1e-7)
+    np.testing.assert_allclose(ClickProbability(**parameters).of_cosines(cosines), trained, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

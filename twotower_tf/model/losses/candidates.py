@@ -144,6 +144,10 @@ class CandidateLoss(keras.layers.Layer):
             self.past = self.add_weight(name="queue", shape=shape, initializer="zeros", trainable=False)
         super().build(input_shape)
 
+    def probability_parameters(self) -> dict[str, float] | None:
+        """Returns the numbers by which a cosine becomes the probability of a label 1; None where the loss has none."""
+        return None
+
     def call(self, inputs: dict[str, tf.Tensor], training: bool | None = None) -> tf.Tensor:
         """Compares; in training, the queue then takes in the batch's own items.
 

@@ -77,6 +77,11 @@ class CosineLogitBCELoss(CandidateLoss):
         probabilities = self.final_sigmoid(cosine_logit(cosines)[..., tf.newaxis])
         return weighted_binary_crossentropy(labels[..., tf.newaxis], probabilities, weights), probabilities
 
+    def probability_parameters(self) -> dict[str, float]:
+        """Returns scale, weight and bias of sigmoid(weight · 2·atanh(scale · cosine) + bias)."""
+        kernel, bias = self.final_sigmoid.get_weights()
+        return {"cosine_scale": COSINE_SCALE, "weight": float(kernel[0, 0]), "bias": float(bias[0])}
+
     @staticmethod
     def training_metrics() -> list[keras.metrics.Metric]:
         """Creates the metrics of click probabilities."""
