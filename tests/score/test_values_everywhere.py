@@ -189,11 +189,11 @@ def test_rows(name):
 def test_data_frames(name):
     class Rows(Recommender):
         def __init__(self) -> None:
-            self.bundle = type("", (), {"items": pa.table({"item_id": [], "item_name": []})})
+            self.inputs = (Input("c", "text"),)
 
-        def recommend(self, rows, k, exclude=None, filter=""):
+        def recommend(self, rows, k, exclude=None, filter="", *, names=False):
             self.rows = rows
-            return [{"item_ids": [], "scores": [], "model_version": 1} for _ in rows]
+            return [{"item_ids": [], "item_names": [], "scores": [], "model_version": 1} for _ in rows]
 
     for column in FORMS[name].frame:
         rows = Rows()
