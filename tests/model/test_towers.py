@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from twotower_tf.model.towers import Dense, Dropout
+from twotower_tf.model.layers import Dense, Dropout
 
 
 def test_a_mixed_layer_multiplies_in_bfloat16_in_training_alone():

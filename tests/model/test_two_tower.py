@@ -31,7 +31,7 @@ from twotower_tf.config import (
 )
 from twotower_tf.model import embeddings, two_tower
 from twotower_tf.model.embeddings import EmbeddingTable, Placement
-from twotower_tf.model.towers import UnitLength
+from twotower_tf.model.layers import UnitLength
 from twotower_tf.model.training_metrics import InBatchTopK
 from twotower_tf.sampling import negatives_plan
 

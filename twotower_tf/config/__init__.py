@@ -31,6 +31,7 @@ from twotower_tf.config.features import (
     feature_columns,
     feature_name,
 )
+from twotower_tf.config.history_encoders import GRU, Attention, HistoryEncoder, SelfAttention, history_encoder
 from twotower_tf.config.loading import (
     PREPARED,
     SCHEMA_VERSION,
@@ -84,6 +85,7 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "Attention",
     "BilateralSoftmax",
     "Bucketized",
     "CosineContrastive",
@@ -101,8 +103,11 @@ __all__ = [
     "fingerprint",
     "from_json",
     "GivenSplit",
+    "GRU",
     "Hash",
     "History",
+    "history_encoder",
+    "HistoryEncoder",
     "Hour",
     "InBatch",
     "InBatchSoftmax",
@@ -133,6 +138,7 @@ __all__ = [
     "SampledSoftmax",
     "SamplingConfig",
     "SCHEMA_VERSION",
+    "SelfAttention",
     "SkipAbove",
     "Split",
     "Tags",

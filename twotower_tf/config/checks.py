@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Literal
 
 from twotower_tf.config.data import DataConfig, DateSplit, RandomSplit, TextFormat, TimeSplit
 from twotower_tf.config.features import KINDS, BaseFeature, Hash, History, feature_name
+from twotower_tf.config.history_encoders import Attention, SelfAttention, encoder_name, is_causal
 from twotower_tf.config.training import EvaluationConfig, ModelConfig, TrainConfig
 from twotower_tf.errors import ConfigError, unknown_name
 
@@ -161,6 +163,72 @@ def _check_sharing(
     ):
         if mine != theirs:
             raise ConfigError(f"{where}: invalid {field} {mine} (expected {theirs}, that of {feature.shared_with!r})")
+
+
+def list_causal_histories(user_features: Sequence[BaseFeature]) -> list[History]:
+    """Lists the histories whose encoder gives a vector at each position of a sequence."""
+    return [each for each in user_features if isinstance(each, History) and is_causal(each.encoder)]
+
+
+def choose_rows(user_features: Sequence[BaseFeature]) -> Literal["event", "sequence"]:
+    """Returns what `train.rows=None` stands for."""
+    return "sequence" if list_causal_histories(user_features) else "event"
+
+
+def check_histories(
+    user_features: Sequence[BaseFeature], item_features: Sequence[BaseFeature], data: DataConfig, model: ModelConfig
+) -> None:
+    """Checks that the histories' encoders fit the data, the other features and the embeddings.
+
+    Raises:
+        ConfigError: naming the feature.
+    """
+    dims = {feature_name(each): each.embedding_dim or model.embedding_dim for each in item_features}
+    for position, feature in enumerate(user_features):
+        if not isinstance(feature, History):
+            continue
+        where, encoder = f"user_features[{position}].encoder", feature.encoder
+        if is_causal(encoder) and not data.timestamp:
+            raise ConfigError(
+                f"{where}: {encoder_name(encoder)} reads the order of events, and the log has no times; name their "
+                "column in data.timestamp, or use encoder='mean'"
+            )
+        if isinstance(encoder, SelfAttention) and dims[feature.of] % encoder.heads:
+            raise ConfigError(
+                f"{where}.heads: invalid value {encoder.heads} (expected a divisor of {dims[feature.of]}, the "
+                f"embedding_dim of {feature.of!r})"
+            )
+        if isinstance(encoder, Attention) and encoder.query == "user" and not _others(user_features):
+            raise ConfigError(
+                f"{where}.query: invalid value 'user' for a user tower without a feature other than histories; add one, "
+                "or use query='learned'"
+            )
+
+
+def _others(user_features: Sequence[BaseFeature]) -> list[BaseFeature]:
+    return [each for each in user_features if not isinstance(each, History)]
+
+
+def check_rows(train: TrainConfig, user_features: Sequence[BaseFeature]) -> None:
+    """Checks that sequences can be trained on.
+
+    Raises:
+        ConfigError: for "sequence" without a causal encoder, or with histories of different lengths.
+    """
+    if train.rows != "sequence":
+        return
+    lengths = {each.name: each.length for each in list_causal_histories(user_features)}
+    if not lengths:
+        raise ConfigError(
+            "train.rows: invalid value 'sequence' without a causal history encoder (expected a History with "
+            "encoder='self_attention' or 'gru'); use one, or set train.rows to 'event'"
+        )
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{name!r} has {length}" for name, length in lengths.items())
+        raise ConfigError(
+            f"train.rows: 'sequence' cuts all histories with a causal encoder into the same windows; {listed}; give "
+            "them one length, or set train.rows to 'event'"
+        )
 
 
 def check_training(train: TrainConfig, evaluation: EvaluationConfig) -> None:

@@ -62,10 +62,13 @@ class ExperimentConfig:
     index: IndexConfig = IndexConfig()
 
     def __post_init__(self) -> None:
-        """Fills in the loss's default negatives, and checks the fields together."""
+        """Fills in the loss's default negatives and the kind of training rows, and checks the fields together."""
         if self.sampling.negatives is None:
             sampling = dataclasses.replace(self.sampling, negatives=self.loss.default_negatives)
             object.__setattr__(self, "sampling", sampling)
+        if self.train.rows is None:
+            train = dataclasses.replace(self.train, rows=checks.choose_rows(self.user_features))
+            object.__setattr__(self, "train", train)
         if not _unchecked.get():
             self.check()
 
@@ -77,5 +80,7 @@ class ExperimentConfig:
         """
         checks.check_data(self.data)
         checks.check_features(self.item_features, self.user_features, self.data, self.model)
+        checks.check_histories(self.user_features, self.item_features, self.data, self.model)
+        checks.check_rows(self.train, self.user_features)
         checks.check_training(self.train, self.evaluation)
         negatives.check_sampling(self)

@@ -22,11 +22,11 @@ import typing
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, TypeVar
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 from typing_extensions import dataclass_transform
 
 from twotower_tf.config.base import Buckets, Name, Positive, config_class
-from twotower_tf.config.history_encoders import check_history_encoder
+from twotower_tf.config.history_encoders import Encoder, HistoryEncoder
 from twotower_tf.config.open_union import OpenUnion
 
 SideName = Literal["user", "item"]
@@ -122,8 +122,8 @@ class BaseFeature:
         """Returns the number of its bucket ids, which are 0 and up; 0 where it has no table of its own."""
         return 0
 
-    def sequence_encoder(self) -> str:
-        """Returns the name of the encoder that makes one vector of several values (`twotower_tf.model.history`)."""
+    def sequence_encoder(self) -> str | HistoryEncoder:
+        """Returns the encoder that makes one vector of several values: a name, or a configuration class."""
         return "mean"
 
 
@@ -306,9 +306,10 @@ class History(BaseFeature):
     Attributes:
         of: item feature, a `Hash`.
         length: most recent values that are kept.
-        encoder: how their embeddings become one: `mean`; `recency`, the mean weighted by 0.9 to the number of later
-            values, so that the newest count most; `last`, the newest alone; or a name registered with
-            `twotower_tf.model.history.registers`.
+        encoder: how their embeddings become one: the name of an encoder, or its class with options. `mean`; `recency`,
+            the mean weighted by 0.9 to the number of later values, so that the newest count most; `last`, the newest
+            alone; `attention` (`Attention`), a mean with learned weights; `self_attention` (`SelfAttention`), a causal
+            transformer; `gru` (`GRU`); or a name registered with `twotower_tf.model.history.registers`.
         name: of the feature and of the tower's input.
     """
 
@@ -318,7 +319,7 @@ class History(BaseFeature):
 
     of: Name  # type: ignore[misc]  # the default of a base class comes first
     length: Positive = 50
-    encoder: Annotated[str, AfterValidator(check_history_encoder)] = "mean"
+    encoder: Encoder = "mean"
     name: Name = "history"
 
     def source_columns(self) -> tuple[str, ...]:
@@ -329,7 +330,7 @@ class History(BaseFeature):
         """Returns the input with the values, which is named as the feature."""
         return (Input(self.name, self.kind, "", self.length, keep_last=True),)
 
-    def sequence_encoder(self) -> str:
+    def sequence_encoder(self) -> str | HistoryEncoder:
         """Returns `encoder`."""
         return self.encoder
 

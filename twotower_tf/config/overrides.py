@@ -10,16 +10,19 @@ from typing import Any
 
 import pydantic
 
+from twotower_tf.config import checks
 from twotower_tf.config.base import CLASSES, explain
 from twotower_tf.config.experiment import ExperimentConfig
+from twotower_tf.config.history_encoders import HistoryEncoder
 from twotower_tf.errors import ConfigError, unknown_name
 
 
 def override(config: ExperimentConfig, overrides: Iterable[str]) -> ExperimentConfig:
     """Applies `a.b=value` texts. Values are typed by the field: numbers, text, `(1, 2)`, or `Class(field=value)`.
 
-    A new loss brings its own default negatives, where `sampling.negatives` are still the defaults of the loss before.
-    Fields are checked together after all of them are applied: they may repair a configuration built with `unchecked`.
+    What was filled in by default is filled in again: a new loss brings its own negatives, where `sampling.negatives`
+    are still the defaults of the loss before, and a new history encoder its own `train.rows`. Fields are checked
+    together after all of them are applied: they may repair a configuration built with `unchecked`.
 
     Raises:
         ConfigError: for an unknown field (naming the closest one), or an invalid value; without `--set` where the fault
@@ -28,6 +31,7 @@ def override(config: ExperimentConfig, overrides: Iterable[str]) -> ExperimentCo
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     hints = typing.get_type_hints(ExperimentConfig, include_extras=True)
     texts = list(overrides)
+    default_rows = config.train.rows == checks.choose_rows(config.user_features)
     for text in texts:
         path, equals, value = text.partition("=")
         if not equals:
@@ -40,8 +44,11 @@ def override(config: ExperimentConfig, overrides: Iterable[str]) -> ExperimentCo
             fields[head] = _replace(before, hints[head], rest, value, path)
             if head == "loss" and fields["sampling"].negatives == before.default_negatives:
                 fields["sampling"] = dataclasses.replace(fields["sampling"], negatives=fields["loss"].default_negatives)
+            default_rows &= path.strip() not in ("train", "train.rows")
         except ConfigError as error:
             raise ConfigError(f"--set {text}: {error}") from None
+    if default_rows:
+        fields["train"] = dataclasses.replace(fields["train"], rows=None)
     try:
         return ExperimentConfig(**fields)  # once, at the end: two overrides may be valid only together
     except ConfigError as error:
@@ -63,7 +70,8 @@ def _replace(node: Any, hint: Any, path: Sequence[str], text: str, whole: str) -
     """Returns `node` with the field at `path` replaced by `text`, converted to that field's type."""
     if not path:
         try:
-            value = text if isinstance(node, str) else _literal(text)  # a SQL predicate may be in parentheses
+            # A SQL predicate may be in parentheses.
+            value = text if isinstance(node, str) and not _holds_classes(hint) else _literal(text)
             return pydantic.TypeAdapter(hint).validate_python(value, strict=False)
         except pydantic.ValidationError as error:
             return _replace_error(whole, error)
@@ -82,6 +90,11 @@ def _replace(node: Any, hint: Any, path: Sequence[str], text: str, whole: str) -
         raise ConfigError(unknown_name(f"field of {type(node).__name__}", head, names))
     changed = _replace(getattr(node, head), hints[head], rest, text, whole)
     return dataclasses.replace(node, **{head: changed})  # type: ignore[type-var]
+
+
+def _holds_classes(hint: Any) -> bool:
+    """Whether a field that now holds text may hold a configuration class instead."""
+    return HistoryEncoder in typing.get_args(typing.get_args(hint)[0]) if typing.get_args(hint) else False
 
 
 def _tuple_hint(hint: Any) -> Any:

@@ -133,6 +133,11 @@ class TrainConfig:
     Attributes:
         batch_size: training rows per step.
         epochs: maximum number of epochs.
+        rows: "event": a training row is one event with the user's history before it. "sequence": a training row is a
+            user's whole sequence, cut into windows of `History.length`; one pass through a causal encoder gives the
+            history's vector at each position, and each event of the window is trained on as it would be by itself. It
+            is many times as fast. None: "sequence" where a history has a causal encoder, otherwise "event"; the
+            resolved configuration shows it.
         optimizer: optimizer of the towers.
         table_optimizer: optimizer of the embedding tables, with its own learning rate.
         initial_lr: learning rate of the towers in the first epoch.
@@ -152,6 +157,7 @@ class TrainConfig:
 
     batch_size: Positive = 4096
     epochs: Positive = 10
+    rows: Literal["event", "sequence"] | None = None
     optimizer: TowerOptimizer = Adam()
     table_optimizer: TableOptimizer = RowwiseAdagrad()
     initial_lr: PositiveFloat = 1e-3
@@ -165,6 +171,11 @@ class TrainConfig:
     steps_per_execution: Positive = 10
     checkpoint_minutes: PositiveFloat = 30.0
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
+
+    @property
+    def sequences(self) -> bool:
+        """Whether a training row is a user's whole sequence."""
+        return self.rows == "sequence"
 
     @property
     def mixed(self) -> bool:

@@ -10,8 +10,10 @@ import tf_keras as keras
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.config.features import SideName
 from twotower_tf.features.layout import Layout
-from twotower_tf.model import embeddings, towers
+from twotower_tf.model import embeddings, history, towers
 from twotower_tf.model.losses import candidates, registry
+
+ITEM_PLACES = "places_of_items"  # an input of the model, see `build`
 
 
 class TwoTower(keras.Model):
@@ -47,6 +49,10 @@ def build(config: ExperimentConfig) -> TwoTower:
     Inputs are the encoded tensors, named as `batch_names` says: of items first the rows' own, then the rows' negatives,
     those of one row together, then what all rows share. `registry.inputs` names those of the loss, which is a layer
     that adds itself. The output is the loss layer's, see `CandidateLoss.compare`.
+
+    With rows that are sequences each item of a batch is there once, and `ITEM_PLACES`, int32 `[items of all rows]`,
+    says where in the batch the row's items are. A causal history is `[sequences, length]`; `towers.PLACES` ends the
+    name of the input that says what each row has seen of it. All else has one row per event, as with rows of events.
     """
     placed, tables = embeddings.plan_tables(config), embeddings.tables(config)
     inputs: dict[str, Any] = {}
@@ -55,6 +61,9 @@ def build(config: ExperimentConfig) -> TwoTower:
         encoded = towers.inputs(config, side)
         inputs.update({towers.input_name(side, key): tensor for key, tensor in encoded.items()})
         vectors[side] = towers.tower(config, side, encoded, tables, placed)
+    if config.train.sequences:
+        inputs[ITEM_PLACES] = keras.Input((), dtype=tf.int32, name=ITEM_PLACES)
+        vectors["item"] = tf.gather(vectors["item"], inputs[ITEM_PLACES])
     compared = {name: keras.Input(type_spec=candidates.SPECS[name], name=name) for name in registry.inputs(config)}
     pair = {candidates.USERS: vectors["user"], candidates.ITEMS: vectors["item"]}
     output = registry.layer(config)({**pair, **compared})
@@ -69,10 +78,22 @@ def tower(model: keras.Model, side: SideName) -> keras.Model:
         side: "user" or "item".
 
     Returns:
-        A model from that side's inputs alone to its unit-length vectors `[batch, vector_dim]`. Weights are shared.
+        A model from that side's inputs alone to its unit-length vectors `[batch, vector_dim]`. Weights are shared. Of a
+        model that is trained on sequences the tower takes a history per user, as if it were trained on events.
     """
     inputs = {name: tensor for name, tensor in model.input.items() if name.startswith(f"{side}_")}
-    return keras.Model(inputs=inputs, outputs=model.get_layer(towers.VECTOR_LAYERS[side]).output, name=f"{side}_tower")
+    name = f"{side}_tower"
+    sliced = keras.Model(inputs=inputs, outputs=model.get_layer(towers.VECTOR_LAYERS[side]).output, name=name)
+    sequences = [key for key in inputs if key + towers.PLACES in inputs]
+    if not sequences:
+        return sliced
+    given = {
+        key: keras.Input(type_spec=tensor.type_spec, name=key)
+        for key, tensor in inputs.items()
+        if not key.endswith(towers.PLACES)
+    }
+    newest = {key + towers.PLACES: history.count_values(given[key]) for key in sequences}
+    return keras.Model(inputs=given, outputs=sliced({**given, **newest}), name=name)
 
 
 def batch_names(config: ExperimentConfig, side: SideName) -> dict[str, str]:

@@ -1,0 +1,78 @@
+"""Layers that both towers are made of: unit length, products of bfloat16 in training, repeatable dropout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+_SMALLEST_NORM = 1e-6
+
+
+class UnitLength(keras.layers.Layer):
+    """Divides each row by its length; a row of (almost) no length becomes the diagonal, so that every one is unit."""
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """`[batch, dim]` to unit rows `[batch, dim]`."""
+        x = tf.cast(x, tf.float32)
+        square = tf.reduce_sum(tf.square(x), axis=-1, keepdims=True)
+        too_short = square <= _SMALLEST_NORM**2  # false for NaN, which must not pass for a direction
+        # Both branches of a `where` are differentiated: the unused one must be finite as well.
+        unit = x * tf.math.rsqrt(tf.where(too_short, 1.0, square))
+        return tf.where(too_short, tf.math.rsqrt(tf.cast(tf.shape(x)[-1], tf.float32)), unit)
+
+
+class Dense(keras.layers.Dense):
+    """Keras's, whose product is of bfloat16 in training where that is asked for.
+
+    Kernel, bias, sum and output are float32, and so is all of it outside training: what is evaluated and exported does
+    not depend on how it was trained.
+    """
+
+    def __init__(self, units: int, *args: Any, mixed: bool = False, **kwargs: Any) -> None:
+        super().__init__(units, *args, **kwargs)
+        self.mixed = mixed
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """`[batch, n]` to `[batch, units]`."""
+        if not (self.mixed and training):
+            return super().call(inputs)
+        narrow = tf.matmul(tf.cast(inputs, tf.bfloat16), tf.cast(self.kernel, tf.bfloat16))
+        outputs = tf.cast(narrow, tf.float32)
+        if self.use_bias:
+            outputs = tf.nn.bias_add(outputs, self.bias)
+        return outputs if self.activation is None else self.activation(outputs)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {**super().get_config(), "mixed": self.mixed}
+
+
+class Dropout(keras.layers.Layer):
+    """Dropout (Srivastava et al., 2014) whose chance is a function of a seed and of its own count of steps.
+
+    The count is a weight, so that a resumed training drops what it would have dropped.
+    """
+
+    def __init__(self, rate: float, seed: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.rate = rate
+        self.seed = seed
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the count."""
+        self.steps = self.add_weight(name="steps", shape=(), dtype=tf.int64, initializer="zeros", trainable=False)
+        super().build(input_shape)
+
+    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """`[batch, dim]` to the same, where in training a share `rate` is zero and the rest larger for it."""
+        if not training:
+            return x
+        dropped = tf.nn.experimental.stateless_dropout(x, self.rate, seed=tf.stack([self.steps, self.seed]))
+        self.steps.assign_add(1)
+        return dropped
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed}

@@ -1,0 +1,180 @@
+"""Causal transformer blocks over sequences: SASRec's, and the gated block of LiGR.
+
+Blocks take float32 `[batch, length, dim]` and a mask of `causal_mask`, and return the same shape: the row at a place
+depends on the values up to there alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+from twotower_tf.model.layers import Dense, Dropout
+
+_MASKED = -1e9
+_EPSILON = 1e-6  # of layer norms
+
+
+def causal_mask(present: tf.Tensor) -> tf.Tensor:
+    """Returns what is added to attention scores: 0 for a value at or before the query's place, otherwise -1e9.
+
+    Args:
+        present: bool `[batch, length]`, true where there is a value.
+
+    Returns:
+        float32 `[batch, 1, length, length]`, by query and key.
+    """
+    length = tf.shape(present)[1]
+    earlier = tf.linalg.band_part(tf.ones([length, length], tf.bool), -1, 0)
+    seen = tf.logical_and(earlier, present[:, tf.newaxis, tf.newaxis, :])
+    return tf.where(seen, 0.0, _MASKED)
+
+
+class CausalAttention(keras.layers.Layer):
+    """Multi-head attention softmax(Q Kᵀ / √d + mask) V (Vaswani et al., "Attention Is All You Need", 2017)."""
+
+    def __init__(self, heads: int, mixed: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.heads = heads
+        self.mixed = mixed
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the projections."""
+        self.dim = int(input_shape[-1])
+        names = ("query", "key", "value", "output")
+        self.projections = {name: Dense(self.dim, mixed=self.mixed, name=name) for name in names}
+        super().build(input_shape)
+
+    def call(
+        self, queries: tf.Tensor, values: tf.Tensor, mask: tf.Tensor, training: bool | None = None
+    ) -> tf.Tensor:
+        """`[batch, length, dim]` queries, values and `causal_mask` to `[batch, length, dim]`."""
+        sources = {"query": queries, "key": values, "value": values}
+        query, key, value = (
+            self._split(self.projections[name](_flat(source), training=training), queries)
+            for name, source in sources.items()
+        )
+        scores = tf.matmul(query * (self.dim // self.heads) ** -0.5, key, transpose_b=True)
+        mixed = tf.matmul(tf.nn.softmax(scores + mask), value)
+        joined = mixed[:, 0] if self.heads == 1 else tf.transpose(mixed, [0, 2, 1, 3])
+        return tf.reshape(self.projections["output"](tf.reshape(joined, [-1, self.dim]), training=training), _shape(queries))
+
+    def _split(self, projected: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+        """`[batch * length, dim]` to `[batch, heads, length, dim / heads]`."""
+        shape = tf.shape(like)
+        if self.heads == 1:
+            return tf.reshape(projected, [shape[0], 1, shape[1], self.dim])
+        parts = tf.reshape(projected, [shape[0], shape[1], self.heads, self.dim // self.heads])
+        return tf.transpose(parts, [0, 2, 1, 3])
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {**super().get_config(), "heads": self.heads, "mixed": self.mixed}
+
+
+class _Block(keras.layers.Layer):
+    """What both blocks share: attention, two norms, two dropouts."""
+
+    def __init__(
+        self, heads: int, hidden: int | None, dropout: float, seed: int, mixed: bool = False, **kwargs: Any
+    ) -> None:
+        """Configures a block.
+
+        Args:
+            heads: of the attention.
+            hidden: units of the feed-forward layer; None takes the block's usual multiple of the dimension.
+            dropout: rate of what each half adds.
+            seed: of the dropout.
+            mixed: see `layers.Dense`.
+            kwargs: of the layer.
+        """
+        super().__init__(**kwargs)
+        self.heads, self.hidden, self.dropout, self.seed, self.mixed = heads, hidden, dropout, seed, mixed
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the layers."""
+        self.attention = CausalAttention(self.heads, self.mixed, name="attention")
+        self.norms = [keras.layers.LayerNormalization(epsilon=_EPSILON, name=f"norm_{number}") for number in (1, 2)]
+        self.drops = [Dropout(self.dropout, self.seed + number, name=f"dropout_{number}") for number in (1, 2)]
+        super().build(input_shape)
+
+    def _dense(self, units: int, name: str, **kwargs: Any) -> Dense:
+        return Dense(units, mixed=self.mixed, name=name, **kwargs)
+
+    def _dropped(self, number: int, x: tf.Tensor, training: bool | None) -> tf.Tensor:
+        return self.drops[number](x, training=training) if self.dropout else x
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        own = {name: getattr(self, name) for name in ("heads", "hidden", "dropout", "seed", "mixed")}
+        return {**super().get_config(), **own}
+
+
+class SasrecBlock(_Block):
+    """SASRec's block: y = q + attention(q, x) with q = norm(x), then z + feed_forward(z) with z = norm(y).
+
+    Kang and McAuley, "Self-Attentive Sequential Recommendation" (ICDM 2018), section III.B, with the residual around
+    the normed queries of its authors' code; feed_forward(z) = relu(z W₁ + b₁) W₂ + b₂.
+    """
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the layers."""
+        dim = int(input_shape[-1])
+        self.inner = self._dense(self.hidden or dim, "inner", activation="relu")
+        self.outer = self._dense(dim, "outer")
+        super().build(input_shape)
+
+    def call(self, x: tf.Tensor, mask: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """`[batch, length, dim]` and `causal_mask` to `[batch, length, dim]`."""
+        query = self.norms[0](x)
+        attended = self.attention(query, x, mask, training=training)
+        z = self.norms[1](query + self._dropped(0, attended, training))
+        added = self.outer(self.inner(_flat(z), training=training), training=training)
+        return z + self._dropped(1, tf.reshape(added, _shape(x)), training)
+
+
+class LigrBlock(_Block):
+    """LiGR's block: x + σ(x G₁ + b₁) ∘ attention(norm(x)), then y + σ(y G₂ + b₂) ∘ feed_forward(norm(y)).
+
+    "From Features to Transformers: Redefining Ranking for Scalable Impact" (2025), as in eSASRec; feed_forward is
+    SwiGLU (Shazeer, "GLU Variants Improve Transformer", 2020): (swish(z W) ∘ z V) U without biases.
+    """
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the layers."""
+        dim = int(input_shape[-1])
+        hidden = self.hidden or 4 * dim
+        self.gates = [self._dense(dim, f"gate_{number}", activation="sigmoid") for number in (1, 2)]
+        self.inner = self._dense(hidden, "inner", activation="swish", use_bias=False)
+        self.linear = self._dense(hidden, "linear", use_bias=False)
+        self.outer = self._dense(dim, "outer", use_bias=False)
+        super().build(input_shape)
+
+    def call(self, x: tf.Tensor, mask: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """`[batch, length, dim]` and `causal_mask` to `[batch, length, dim]`."""
+        normed = self.norms[0](x)
+        attended = self.attention(normed, normed, mask, training=training)
+        y = x + self._gate(0, x, training) * self._dropped(0, attended, training)
+        z = _flat(self.norms[1](y))
+        product = self.inner(z, training=training) * self.linear(z, training=training)
+        added = tf.reshape(self.outer(product, training=training), _shape(x))
+        return y + self._gate(1, y, training) * self._dropped(1, added, training)
+
+    def _gate(self, number: int, x: tf.Tensor, training: bool | None) -> tf.Tensor:
+        return tf.reshape(self.gates[number](_flat(x), training=training), _shape(x))
+
+
+BLOCKS: dict[str, type[_Block]] = {"sasrec": SasrecBlock, "ligr": LigrBlock}
+
+
+def _flat(x: tf.Tensor) -> tf.Tensor:
+    """`[batch, length, dim]` to `[batch * length, dim]`: one matrix product instead of one per row of the batch."""
+    return tf.reshape(x, [-1, x.shape[-1]])
+
+
+def _shape(x: tf.Tensor) -> tf.Tensor:
+    """The shape to reshape to, with the dimension known when the graph is built."""
+    shape = tf.shape(x)
+    return tf.stack([shape[0], shape[1], x.shape[-1]])
