@@ -29,6 +29,7 @@ GROUPS = {
     "Data": ["DataConfig", "TextFormat"],
     "Splits": ["TimeSplit", "DateSplit", "LeaveLastOut", "GivenSplit", "RandomSplit"],
     "Features": ["Hash", "Cross", "Numeric", "Bucketized", "Tags", "Hour", "Weekday", "History"],
+    "History encoders": ["Attention", "SelfAttention", "GRU"],
     "Model": ["ModelConfig"],
     "Sampling": ["SamplingConfig", "Downsample"],
     "Negatives": [
@@ -174,6 +175,8 @@ def _type(hint: Any) -> str:
     arguments = typing.get_args(hint)
     if origin is typing.Annotated:
         union = next((each for each in arguments if isinstance(each, OpenUnion)), None)
+        if arguments[0] == str | config.HistoryEncoder:
+            return "name, or one of [history encoders](#history-encoders)"
         return _type(typing.Union[tuple(union.list_classes())] if union else arguments[0])  # noqa: UP007
     if hint is config.LossConfig:
         return "[losses](#losses)"

@@ -83,8 +83,8 @@ def test_an_unknown_encoder_is_refused():
     with pytest.raises(ConfigError) as error:
         History(of="item_id", encoder="lst")
     assert str(error.value) == (
-        "History.encoder: invalid name 'lst' (expected mean, recency, last); import the module that registers it with "
-        "twotower_tf.model.history.registers, or choose another"
+        "History.encoder: invalid name 'lst' (expected mean, recency, last, attention, self_attention, gru); import "
+        "the module that registers it with twotower_tf.model.history.registers, or choose another"
     )
 
 

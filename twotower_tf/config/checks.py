@@ -200,8 +200,8 @@ def check_histories(
             )
         if isinstance(encoder, Attention) and encoder.query == "user" and not _others(user_features):
             raise ConfigError(
-                f"{where}.query: invalid value 'user' for a user tower without a feature other than histories; add one, "
-                "or use query='learned'"
+                f"{where}.query: invalid value 'user' for a user tower without a feature other than histories; add "
+                "one, or use query='learned'"
             )
 
 

@@ -16,7 +16,8 @@ registered with `twotower_tf.model.history.registers`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from twotower_tf.config.base import Positive, Share, config_class
@@ -48,10 +49,13 @@ def history_encoder(name: str) -> Callable[[EncoderClass], EncoderClass]:
         name: that `twotower_tf.model.history.registers` gives the layer; the layer is created with the fields.
 
     Raises:
-        ValueError: for a name that another encoder has.
+        ValueError: for a name that another encoder has, or a class without the field `type: Literal["NAME"] = "NAME"`.
     """
 
     def register(cls: EncoderClass) -> EncoderClass:
+        own = cls.__name__
+        if not dataclasses.is_dataclass(cls) or getattr(cls, "type", None) != own:
+            raise ValueError(f'{own}.type: missing (expected type: Literal["{own}"] = "{own}" in a @config_class)')
         if name in _ENCODERS:
             raise ValueError(f"history encoder: invalid name {name!r} (already registered); choose another name")
         cls.name = name
@@ -95,11 +99,6 @@ def encoder_name(encoder: str | HistoryEncoder) -> str:
 def is_causal(encoder: str | HistoryEncoder) -> bool:
     """Returns whether one pass over a sequence gives the vector at each position."""
     return not isinstance(encoder, str) and encoder.causal
-
-
-def list_history_encoders() -> Sequence[str]:
-    """Lists the names that `History.encoder` accepts."""
-    return list(_ENCODERS)
 
 
 @history_encoder("attention")

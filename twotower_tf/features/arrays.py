@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,7 +112,9 @@ class EncodedData:
             return None
         return int(times[1] if split == "train" else times[0])
 
-    def user_batch(self, split: str, rows: np.ndarray, rng: np.random.Generator | None = None) -> Batch:
+    def user_batch(
+        self, split: str, rows: np.ndarray, rng: np.random.Generator | None = None, without: Collection[str] = ()
+    ) -> Batch:
         """Encoded user tensors of a split's rows `[n]`.
 
         Args:
@@ -120,13 +122,36 @@ class EncodedData:
             rows: of the split.
             rng: for logs without time, where a history is a random part of the user's other items; without it, the
                 part is the last one.
+            without: keys of histories' tensors to leave out.
         """
         batch = self.user_features(split, rows)
         for history in self._histories:
-            items = self.history_items(split, rows, history.length, rng)
-            ids = self._items[IDS][:, history.column]
-            batch[history.key] = np.where(items >= 0, ids[items], np.int32(NO_VALUE))
+            if history.key not in without:
+                items = self.history_items(split, rows, history.length, rng)
+                batch[history.key] = _values_first(self._history_ids(history, items), items)
         return batch
+
+    def sequence_values(self, key: str, first: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Encoded values of parts of the users' training sequences.
+
+        Args:
+            key: of a history's tensor.
+            first: `[n]`, where each part begins in the array of all sequences.
+            stop: `[n]`, its end (exclusive).
+
+        Returns:
+            int32 `[n, longest]` (at least 1), as in histories, and int64 `[n, longest + 1]`, how many of the first 0,
+            1, ... items of a part have a value.
+        """
+        history = next(each for each in self._histories if each.key == key)
+        items = _slices(self._sequence("train"), first, stop)
+        ids = self._history_ids(history, items)
+        return _values_first(ids, items), np.cumsum(np.pad(ids >= 0, [(0, 0), (1, 0)]), axis=1)
+
+    def _history_ids(self, history: _History, items: np.ndarray) -> np.ndarray:
+        """Bucket ids of catalogue rows of any shape, -1 for none."""
+        ids: np.ndarray = self._items[IDS][:, history.column][items]
+        return np.where(items >= 0, ids, np.int32(NO_VALUE))
 
     def user_features(self, split: str, rows: np.ndarray) -> Batch:
         """Encoded user tensors of a split's rows `[n]`, but for histories."""
@@ -179,13 +204,7 @@ class EncodedData:
         sequence = self._sequence("seen" if split == "test" else "train")
         if not self._ordered and split == "train":
             return self._others(sequence, start, end, keys["item_row"][rows], length, rng)
-        first = np.maximum(start, end - length)
-        width = max(1, int(np.max(end - first, initial=0)))
-        positions = first[:, np.newaxis] + np.arange(width)
-        present = positions < end[:, np.newaxis]
-        if not len(sequence):
-            return np.full(positions.shape, NO_VALUE, np.int32)
-        return np.where(present, sequence[np.where(present, positions, 0)], NO_VALUE).astype(np.int32)
+        return _slices(sequence, np.maximum(start, end - length), end)
 
     def _sequence(self, which: str) -> np.ndarray:
         """`Prepared.sequence`, mapped once."""
@@ -219,6 +238,25 @@ class EncodedData:
         others = np.full(items.shape, NO_VALUE, np.int32)
         others[steps < kept.sum(axis=1, dtype=np.int32)[:, np.newaxis]] = items[kept]
         return others[:, : max(1, min(width, length))]
+
+
+def _slices(sequence: np.ndarray, first: np.ndarray, stop: np.ndarray) -> np.ndarray:
+    """Parts `[n]` of an array, int32 `[n, longest]` (at least 1), padded with -1."""
+    width = max(1, int(np.max(stop - first, initial=0)))
+    positions = first[:, np.newaxis] + np.arange(width)
+    present = positions < stop[:, np.newaxis]
+    if not len(sequence):
+        return np.full(positions.shape, NO_VALUE, np.int32)
+    return np.where(present, sequence[np.where(present, positions, 0)], NO_VALUE).astype(np.int32)
+
+
+def _values_first(ids: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Moves the padding behind the values in rows where an item has no value, as the signature does."""
+    gaps = ((ids < 0) & (items >= 0)).any(axis=1)
+    if gaps.any():
+        order = np.argsort(ids[gaps] < 0, axis=1, kind="stable")
+        ids[gaps] = np.take_along_axis(ids[gaps], order, axis=1)
+    return ids
 
 
 def _lookup(config: ExperimentConfig, history: History) -> _History:

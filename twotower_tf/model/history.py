@@ -20,10 +20,10 @@ from typing import Any, TypeVar
 import tensorflow as tf
 import tf_keras as keras
 
-from twotower_tf.config import ExperimentConfig
-from twotower_tf.config.features import BaseFeature
+from twotower_tf.config import ExperimentConfig, feature_name
+from twotower_tf.config.features import BaseFeature, SideName
 from twotower_tf.config.history_encoders import add_history_encoder, encoder_name, is_causal
-from twotower_tf.model.embeddings import EmbeddingTable
+from twotower_tf.model.embeddings import EmbeddingTable, plan_tables
 from twotower_tf.model.layers import Dense, Dropout
 from twotower_tf.model.transformer import BLOCKS, causal_mask
 
@@ -121,11 +121,13 @@ class TakePlaces(keras.layers.Layer):
         return tf.gather_nd(tf.pad(sequence, [[0, 0], [1, 0], [0, 0]]), places)
 
 
-def count_numbers(feature: BaseFeature, dim: int) -> int:
-    """Counts the numbers that a step holds of one history, of `length` places; a mean needs none one by one."""
+def count_numbers(config: ExperimentConfig, feature: BaseFeature) -> int:
+    """Counts the numbers that one history's embeddings and its encoder make; a mean needs no embedding by itself."""
     encoder, length = feature.sequence_encoder(), feature.inputs()[0].max_length
     if encoder == MEAN:
         return 0
+    side: SideName = "user" if any(each is feature for each in config.user_features) else "item"
+    dim = plan_tables(config)[side, feature_name(feature)].dim
     per_place = getattr(_ENCODERS[encoder_name(encoder)], "count_numbers", lambda options, length, dim: 0)
     return length * (dim + int(per_place(encoder, length, dim)))
 
@@ -178,8 +180,8 @@ class OptionsLayer(keras.layers.Layer):
 class AttentionHistory(OptionsLayer):
     """Weighted mean Σ_i a_i e_i with a = softmax(s), of the scores s_i that `config.Attention` describes.
 
-    query="learned": s_i = v · tanh(W e_i + b) + p(age_i). query="user": s_i = v · relu(W [e_i, q, e_i ∘ q, e_i - q] + b)
-    + p(age_i), where q is a projection of the user's other features. The age is the number of later values.
+    query="learned": s_i = v · tanh(W e_i + b) + p(age_i). query="user", with a projection q of the user's other
+    features: s_i = v · relu(W [e_i, q, e_i ∘ q, e_i - q] + b) + p(age_i). The age is the number of later values.
     """
 
     query: str

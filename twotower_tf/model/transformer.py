@@ -47,9 +47,7 @@ class CausalAttention(keras.layers.Layer):
         self.projections = {name: Dense(self.dim, mixed=self.mixed, name=name) for name in names}
         super().build(input_shape)
 
-    def call(
-        self, queries: tf.Tensor, values: tf.Tensor, mask: tf.Tensor, training: bool | None = None
-    ) -> tf.Tensor:
+    def call(self, queries: tf.Tensor, values: tf.Tensor, mask: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """`[batch, length, dim]` queries, values and `causal_mask` to `[batch, length, dim]`."""
         sources = {"query": queries, "key": values, "value": values}
         query, key, value = (
@@ -59,7 +57,9 @@ class CausalAttention(keras.layers.Layer):
         scores = tf.matmul(query * (self.dim // self.heads) ** -0.5, key, transpose_b=True)
         mixed = tf.matmul(tf.nn.softmax(scores + mask), value)
         joined = mixed[:, 0] if self.heads == 1 else tf.transpose(mixed, [0, 2, 1, 3])
-        return tf.reshape(self.projections["output"](tf.reshape(joined, [-1, self.dim]), training=training), _shape(queries))
+        return tf.reshape(
+            self.projections["output"](tf.reshape(joined, [-1, self.dim]), training=training), _shape(queries)
+        )
 
     def _split(self, projected: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
         """`[batch * length, dim]` to `[batch, heads, length, dim / heads]`."""

@@ -33,7 +33,7 @@ class PositivesBatch:
     def __len__(self) -> int:
         return len(self.index)
 
-    def take(self, places: Ints | Mask) -> PositivesBatch:
+    def take(self, places: Ints | Mask | slice) -> PositivesBatch:
         """Returns the selected rows."""
         return PositivesBatch(self.index[places], self.users[places], self.own[places])
 

@@ -6,7 +6,7 @@ Everything random is a function of seed, epoch and step, so that a resumed run s
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,16 +14,19 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from twotower_tf.config import ExperimentConfig
+from twotower_tf.config.checks import list_causal_histories
 from twotower_tf.errors import ConfigError
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.features.layout import IDS, NUMERIC
-from twotower_tf.model import two_tower
+from twotower_tf.model import towers, two_tower
 from twotower_tf.model.losses import candidates
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.sampling import accidental_hits
 from twotower_tf.sampling.pairs import Ints, Items, Mask
 from twotower_tf.sampling.row_sampler import PositivesBatch
 from twotower_tf.sampling.samplers import Samplers
+from twotower_tf.train.batches_of_near import batches_of_near
+from twotower_tf.train.sequences import WindowBatch, WindowEpoch, Windows
 
 Example = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
 Floats = npt.NDArray[np.float32]
@@ -43,6 +46,7 @@ class Drawn:
         present: `[batch, n]`, false where a sampler had nothing: the item there is the row's own.
         shared: `[shared]` for the whole batch.
         queued: the batches before's own items that the queue holds, the newest last.
+        windows: of the users' sequences that have the rows, where training rows are sequences.
     """
 
     rows: PositivesBatch
@@ -52,15 +56,48 @@ class Drawn:
     present: Mask
     shared: Items
     queued: Ints
+    windows: WindowBatch | None = None
+
+    def take(self, count: int) -> Drawn:
+        """Returns at most the first `count` rows, as a batch of their own."""
+        rows = slice(max(0, count))
+        return replace(
+            self,
+            rows=self.rows.take(rows),
+            label=self.label[rows],
+            weight=self.weight[rows],
+            negatives=self.negatives[rows],
+            present=self.present[rows],
+            windows=None,
+        )
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The rows of an epoch in the order of training.
+
+    Attributes:
+        rows: `[n]` of the training split.
+        bounds: `[steps + 1]`, where each step's rows begin in `rows`.
+        windows: of the users' sequences that have the rows, where training rows are sequences.
+    """
+
+    rows: Ints
+    bounds: Ints
+    windows: WindowEpoch | None = None
 
 
 class Batches:
     """The training rows as batches for `keras.Model.fit`.
 
+    With `train.rows="sequence"` a batch is `batch_size` windows of users' sequences, and its rows are the events in
+    them, whose number differs from batch to batch.
+
     Attributes:
-        examples: training rows read per epoch.
+        examples: events read per epoch.
         steps: batches per epoch.
-        batch_size: rows of each.
+        batch_size: training rows of each: events, or windows.
+        events: of a batch, on average.
         samplers: what draws the negatives.
     """
 
@@ -68,7 +105,8 @@ class Batches:
         """Chooses the rows.
 
         Raises:
-            DataError: where there is no training positive, or a user's positives leave nothing to draw.
+            DataError: where there is no training positive, or a user's positives leave nothing to draw, or training
+                rows are sequences and no event has a history.
             ConfigError: where the batch is larger than the data, or draws are asked for that the catalogue cannot give.
         """
         self._config = config
@@ -77,13 +115,19 @@ class Batches:
         self._names = {side: two_tower.batch_names(config, side) for side in ("user", "item")}
         self.samplers = Samplers(config, prepared, self._keys)
         self.examples = self.samplers.selection.size
+        histories = list_causal_histories(config.user_features) if config.train.sequences else []
+        self._sequences = towers.sequence_keys(config, "user")
+        self._windows = Windows(self._keys, self.samplers.selection.rows, histories[0].length) if histories else None
         self.batch_size = size = config.train.batch_size
-        if size > self.examples:
+        rows = self._windows.count if self._windows else self.examples
+        if size > rows:
+            kind = "windows of users' sequences" if self._windows else "training rows"
             raise ConfigError(
-                f"train.batch_size: {size:,} is more than the {self.examples:,} training rows; "
-                f"lower it, e.g. --set train.batch_size={max(1, self.examples // 4)}"
+                f"train.batch_size: {size:,} is more than the {rows:,} {kind}; "
+                f"lower it, e.g. --set train.batch_size={max(1, rows // 4)}"
             )
-        self.steps = self.examples // size
+        self.steps = rows // size
+        self.events = size * self.examples / rows
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Example]:
         """The batches of an epoch (counted from 0), from `first_step` on; the last rows that fill no batch are left."""
@@ -102,7 +146,7 @@ class Batches:
         """
         signature = self._signature()
         specs = tf.nest.flatten(signature)
-        kept: dict[int, Ints] = {}  # the present epoch's order
+        kept: dict[int, Epoch] = {}  # the present one
 
         def made(number: np.int64) -> list[np.ndarray]:
             epoch, step = divmod(first_step + int(number), self.steps)
@@ -121,30 +165,39 @@ class Batches:
 
         return untuned(tf.data.Dataset.counter().map(batch).prefetch(4))
 
-    def _order(self, epoch: int) -> Ints:
+    def _order(self, epoch: int) -> Epoch:
         """Returns the epoch's rows in the order of training.
 
         The rows are shuffled as a whole. Where values of items change with time and a batch shares candidates, each
-        batch has rows of about one time instead: a shared candidate has the value of its own row's time, which would
-        otherwise tell a row's own item from the others.
+        batch has rows of about one time instead (windows whose newest rows are): a shared candidate has the value of
+        its own row's time, which would otherwise tell a row's own item from the others.
         """
         rng = np.random.default_rng([self._config.seed, _SHUFFLE, epoch])
-        order = self.samplers.selection.epoch(rng)
-        if not (self._encoded.varies and self.samplers.columns):
-            return order
-        return batches_by_time(order, self._encoded.times("train", order), self.batch_size, rng)
-
-    def _drawn(self, order: Ints, epoch: int, step: int) -> Drawn:
+        order: Ints = self.samplers.selection.epoch(rng)
         size = self.batch_size
-        before = order[max(0, step * size - self.samplers.columns.queue) : step * size]
-        rng = np.random.default_rng([self._config.seed, _DRAW, epoch, step])
-        return self._draw(order[step * size : (step + 1) * size], before, rng)
+        by_time = self._encoded.varies and bool(self.samplers.columns)
+        if self._windows is not None:
+            times = self._encoded.times("train", np.arange(len(self._keys["label"]))) if by_time else None
+            windows = self._windows.epoch(order, rng, size, times)
+            return Epoch(windows.rows, windows.bounds[: self.steps * size + 1 : size], windows)
+        if by_time:
+            order = batches_of_near(order, self._encoded.times("train", order), size, rng)
+        return Epoch(order, np.arange(self.steps + 1) * size)
 
-    def _made(self, order: Ints, epoch: int, step: int) -> Example:
+    def _drawn(self, order: Epoch, epoch: int, step: int) -> Drawn:
+        begin, end = order.bounds[step : step + 2]
+        before = order.rows[max(0, begin - self.samplers.columns.queue) : begin]
+        rng = np.random.default_rng([self._config.seed, _DRAW, epoch, step])
+        drawn = self._draw(order.rows[begin:end], before, rng)
+        if order.windows is None:
+            return drawn
+        return replace(drawn, windows=order.windows.batch(step * self.batch_size, (step + 1) * self.batch_size))
+
+    def _made(self, order: Epoch, epoch: int, step: int) -> Example:
         rng = np.random.default_rng([self._config.seed, _DRAW, epoch, step, 1])
         return self._example(self._drawn(order, epoch, step), rng)
 
-    def _draw(self, index: Ints, before: Ints, rng: np.random.Generator) -> Drawn:
+    def _draw(self, index: Ints, before: Ints, rng: np.random.Generator, windows: WindowBatch | None = None) -> Drawn:
         samplers, items = self.samplers, self._keys["item_row"]
         rows = PositivesBatch(index, self._keys["user_row"][index], items[index])
         label = self._keys["label"][index].astype(np.float32)
@@ -158,10 +211,15 @@ class Batches:
 
     def _example(self, drawn: Drawn, rng: np.random.Generator) -> Example:
         encoded, index = self._encoded, drawn.rows.index
-        users = encoded.user_batch("train", index, rng)
+        users = encoded.user_batch("train", index, rng, without=self._sequences)
         rows = np.concatenate([drawn.rows.own, drawn.negatives.reshape(-1), drawn.shared])
-        items = encoded.item_batch(rows, self._times(drawn, rng) if encoded.varies else None)
-        x = {self._names["user"][key]: np.ascontiguousarray(value) for key, value in users.items()}
+        times = self._times(drawn, rng) if encoded.varies else None
+        x: dict[str, np.ndarray] = {}
+        if drawn.windows is not None:
+            rows, times, x[two_tower.ITEM_PLACES] = _distinct(rows, times)
+            users |= self._window_values(drawn.windows)
+        items = encoded.item_batch(rows, times)
+        x |= {towers.input_name("user", key): np.ascontiguousarray(value) for key, value in users.items()}
         x |= {self._names["item"][key]: np.ascontiguousarray(value) for key, value in items.items()}
         labels, weights = drawn.label[:, np.newaxis], drawn.weight[:, np.newaxis]
         x |= self._loss_inputs(drawn) | {candidates.SAMPLE_WEIGHT: weights}
@@ -172,6 +230,16 @@ class Batches:
         y[:, 0] = labels
         negatives = weights * drawn.present * self.samplers.rows.weights
         return x, y, np.concatenate([weights, negatives], axis=1).astype(np.float32)
+
+    def _window_values(self, windows: WindowBatch) -> dict[str, np.ndarray]:
+        """Returns the encoded sequences, and what each row has seen of them, by key of the user tower's tensors."""
+        found: dict[str, np.ndarray] = {}
+        for key in self._sequences:
+            ids, before = self._encoded.sequence_values(key, windows.first, windows.stop)
+            found[key] = ids
+            seen = before[windows.window, windows.seen]
+            found[key + towers.PLACES] = np.stack([windows.window, seen], axis=1).astype(np.int32)
+        return found
 
     def _times(self, drawn: Drawn, rng: np.random.Generator) -> Ints:
         """As of when the items of a batch are taken: own items, the rows' negatives, then those of the whole batch.
@@ -209,10 +277,7 @@ class Batches:
             # Widths of histories and tags differ from batch to batch; columns of ids and numbers do not.
             return tf.TensorSpec([None, *value.shape[1:]], value.dtype)
 
-        order = self.samplers.selection.epoch(np.random.default_rng(0))
-        x, y, weight = self._example(
-            self._draw(order[:1], order[:0], np.random.default_rng(0)), np.random.default_rng(0)
-        )
+        x, y, weight = self._made(self._order(0), 0, 0)
         ragged = {name for side in self._names.values() for key, name in side.items() if key not in (IDS, NUMERIC)}
         specs = {
             name: tf.TensorSpec([None, None], tf.int32) if name in ragged else spec(value) for name, value in x.items()
@@ -220,27 +285,13 @@ class Batches:
         return specs, spec(y), spec(weight)
 
 
-def batches_by_time(order: Ints, times: Ints, size: int, rng: np.random.Generator) -> Ints:
-    """Orders rows so that the rows of each batch lie near each other in time, and the batches in random order.
-
-    A row's place by time is shifted by less than a batch, at random, so that the batches of two epochs differ.
-
-    Args:
-        order: `[n]` rows of an epoch.
-        times: `[n]` their times.
-        size: rows of a batch.
-        rng: generator of the random numbers.
-
-    Returns:
-        The rows of `n // size` batches, one after the other; fewer than `size` rows are left out.
-    """
-    rank = np.empty(len(order))
-    rank[np.argsort(times, kind="stable")] = np.arange(len(order))
-    by_time = order[np.argsort(rank + size * rng.random(len(order)))]
-    count = len(order) // size
-    first = rng.integers(0, len(order) - count * size + 1)
-    blocks = by_time[first : first + count * size].reshape(count, size)
-    return np.asarray(rng.permutation(blocks).reshape(-1))
+def _distinct(rows: Items, times: Ints | None) -> tuple[Items, Ints | None, np.ndarray]:
+    """Returns each item (as of each time) once, and where each of the given ones is among them, int32."""
+    if times is None:
+        distinct, places = np.unique(rows, return_inverse=True)
+        return distinct, None, places.astype(np.int32)
+    pairs, places = np.unique(np.stack([rows.astype(np.int64), times]), axis=1, return_inverse=True)
+    return pairs[0].astype(np.int32), pairs[1], places.reshape(-1).astype(np.int32)
 
 
 def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:

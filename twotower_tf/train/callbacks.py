@@ -32,7 +32,8 @@ class Clock(keras.callbacks.Callback):
 
     FIGURES = ("examples_per_second", "step_ms", "input_bound_fraction")
 
-    def __init__(self, batch_size: int) -> None:
+    def __init__(self, batch_size: float) -> None:
+        """`batch_size` is the number of a step's events, on average."""
         super().__init__()
         self._supports_tf_logs = True
         self._batch_size = batch_size

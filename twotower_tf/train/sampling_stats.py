@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,14 +110,15 @@ def look(
         encoded: the data.
         model: of `two_tower.build`, which gives the cosines; without one there are none.
         epoch: counted from 0.
-        rows: looked at, whole steps.
+        rows: looked at, whole steps; of a step with more events the first ones.
         seed: of which candidates of the whole batch are looked at.
     """
     rng = np.random.default_rng(seed)
     index: list[Ints] = []
     kinds: dict[str, _Collected] = {POSITIVES: _Collected()}
     done, masked, met = 0, 0, 0
-    for drawn in _steps(batches, epoch, rows):
+    for whole in _steps(batches, epoch, rows):
+        drawn = whole.take(rows - done)
         positive = np.flatnonzero(drawn.label == 1)
         places = done + np.arange(len(positive))
         own = drawn.rows.own[positive][:, np.newaxis]
@@ -143,9 +145,9 @@ def look(
 
 def _steps(batches: Batches, epoch: int, rows: int) -> Iterator[Drawn]:
     """Steps of an epoch with `rows` rows in all, from where the queue is full, if it ever is."""
-    size = batches.batch_size
-    wanted = min(batches.steps, max(1, rows // size))
-    full = -(-batches.samplers.columns.queue // size)
+    size = batches.events
+    wanted = min(batches.steps, max(1, int(rows // size)))
+    full = math.ceil(batches.samplers.columns.queue / size)
     for number, (_, drawn) in enumerate(batches.drawn(epoch, min(full, batches.steps - wanted))):
         if number == wanted:
             return
@@ -204,7 +206,8 @@ class SamplingStats(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Looks at some steps of the epoch with the model as it is now."""
-        view = look(self._batches, self._encoded, self.model, epoch=epoch)
+        rows = 4096 if self._batches.batch_size == self._batches.events else 512  # each needs its history encoded
+        view = look(self._batches, self._encoded, self.model, epoch=epoch, rows=rows)
         with self._writer.as_default():
             for name, figures in view.figures().items():
                 for figure in ("missing_share", "cold_share", "popularity_50", "cosine_mean"):

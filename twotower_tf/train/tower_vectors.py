@@ -12,10 +12,12 @@ import tensorflow as tf
 from twotower_tf.config.features import SideName
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.features.catalogue_versions import Batch
-from twotower_tf.model import two_tower
+from twotower_tf.features.layout import Layout
+from twotower_tf.model import history, two_tower
 from twotower_tf.model.two_tower import TwoTower
 
 _ROWS_PER_BATCH = 8192
+_NUMBERS_PER_BATCH = 1 << 26  # of embedded histories and what their encoders make of them
 # Towers with their traced functions, kept because they are called after every epoch.
 _traced: WeakKeyDictionary[TwoTower, dict[str, tuple[Any, Any]]] = WeakKeyDictionary()
 
@@ -41,9 +43,11 @@ def _vectors(
 ) -> np.ndarray:
     tower, call = _traced_tower(model, side)
     names = two_tower.batch_names(encoded.config, side)
+    held = sum(history.count_numbers(encoded.config, each) for each in Layout(encoded.config, side).multivalued)
+    size = min(_ROWS_PER_BATCH, max(1, _NUMBERS_PER_BATCH // max(1, held)))
     vectors = np.empty((len(rows), tower.output_shape[-1]), np.float32)
-    for start in range(0, len(rows), _ROWS_PER_BATCH):
-        part = rows[start : start + _ROWS_PER_BATCH]
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
         batch = {names[key]: tf.constant(np.ascontiguousarray(value)) for key, value in read(part).items()}
         vectors[start : start + len(part)] = call(batch, training=False)
     return vectors

@@ -125,7 +125,7 @@ def _fit(
             verbose=0,
             callbacks=[
                 own.ShowProgress(progress, batches.steps, last, step),
-                own.Clock(config.train.batch_size),
+                own.Clock(batches.events),
                 own.StopOnNaN(step),
                 own.Validation(validate, config.train.evaluate_every, last),
                 SamplingStats(batches, encoded, logs / "train"),

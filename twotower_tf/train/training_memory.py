@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from twotower_tf.config import ExperimentConfig, Mined, feature_name
+from twotower_tf.config import ExperimentConfig, Mined
+from twotower_tf.config.checks import list_causal_histories
 from twotower_tf.config.features import SideName
 from twotower_tf.errors import ConfigError
 from twotower_tf.features.layout import Layout
@@ -153,15 +154,12 @@ def _weights(widths: list[int]) -> int:
 
 def _activations(config: ExperimentConfig, placed: Mapping[embeddings.Key, embeddings.Placement]) -> int:
     """Numbers that one step's batch makes: each side's layers, and one block of the rows' scores."""
-    batch = config.train.batch_size
-    drawn = negatives_plan.plan_negatives(config)
-    users = batch * (sum(_widths(config, "user", placed)) + _history_numbers(config, placed))
+    drawn, rows = negatives_plan.plan_negatives(config), config.train.batch_size
+    sequences = list_causal_histories(config.user_features) if config.train.sequences else []
+    batch = rows * max([1, *(each.length for each in sequences)])  # of sequences at most so many events
+    lists = [each for each in Layout(config, "user").multivalued if each not in sequences]
+    users = batch * (sum(_widths(config, "user", placed)) + sum(history.count_numbers(config, each) for each in lists))
+    users += rows * sum(history.count_numbers(config, each) for each in sequences)
     items = (batch * (1 + drawn.per_row) + drawn.for_all) * sum(_widths(config, "item", placed))
     columns = drawn.columns(batch)
     return users + items + columns * config.model.vector_dim + min(batch * columns, max(columns, BLOCK_ELEMENTS))
-
-
-def _history_numbers(config: ExperimentConfig, placed: Mapping[embeddings.Key, embeddings.Placement]) -> int:
-    """Numbers of one user's past items that are embedded one by one; a mean needs none."""
-    encoded = [each for each in Layout(config, "user").multivalued if each.sequence_encoder() != history.MEAN]
-    return sum(each.inputs()[0].max_length * placed["user", feature_name(each)].dim for each in encoded)
