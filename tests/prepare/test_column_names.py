@@ -14,7 +14,7 @@ from tensorflow.core.example import example_pb2
 
 from tests.prepare.test_key_columns import experiment
 from tests.tables.test_tfrecords import write as write_records
-from twotower_tf.config import Hash, Numeric, RandomSplit
+from twotower_tf.config import Hash, Numeric, RandomSplit, TrainConfig
 from twotower_tf.errors import DataError
 from twotower_tf.onboarding.validate_inputs import validate_tables
 from twotower_tf.prepare.preparation import prepare_log
@@ -67,7 +67,11 @@ def write(path: Path, rows: list[dict[str, Any]], suffix: str) -> None:
 
 def catalogue(root: Path, suffix: str, features: tuple[Any, ...] = (Numeric("price"),), **data: Any) -> pa.Table:
     fields = {"events": f"events{suffix}", "items": f"items{suffix}", "split": RandomSplit(0, 0)} | data
-    config = dataclasses.replace(experiment(root, **fields), item_features=(Hash("item", buckets=10), *features))
+    config = dataclasses.replace(
+        experiment(root, **fields),
+        item_features=(Hash("item", buckets=10), *features),
+        train=TrainConfig(batch_size=4),
+    )
     with open_engine(root / "work", "1GB", 1, directories=[root]) as connection:
         (root / "work" / "samples").mkdir()
         assert validate_tables(connection, config, root / "work" / "samples").problems == []

@@ -33,10 +33,15 @@ def utc(*parts: int) -> int:
 CASES: dict[str, tuple[list[Any], str, list[int | None]]] = {
     "seconds": (["881250949", "0", "-1", "1414540800.9"], "epoch seconds", [881250949, 0, -1, 1414540800]),
     "milliseconds": (["1414540800999", "881250949000"], "epoch milliseconds", [1414540800, 881250949]),
-    "milliseconds, with one early": (
-        ["1414540800999", "881250949000", "5000"],
+    "milliseconds, with seconds among them": (
+        ["1414540800999", "881250949000", "-1414540800999", "1414540800", "0"],
         "epoch milliseconds",
-        [1414540800, 881250949, 5],
+        [1414540800, 881250949, -1414540801, None, None],
+    ),
+    "nanoseconds, with milliseconds among them": (
+        ["1414540800999888777", "881250949000000000", "1414540800999"],
+        "epoch nanoseconds",
+        [1414540800, 881250949, None],
     ),
     "seconds, with one absurd": (
         ["881250949", "881250950", "99999999999999"],

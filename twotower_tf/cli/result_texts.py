@@ -23,7 +23,7 @@ def format_result(result: Result) -> str:
 
 
 def format_rows(result: PrepareResult) -> str:
-    """Formats how many rows were read and used, and why others were not."""
+    """Formats how many rows were read and used, why others were not, and what is odd about the input."""
     manifest = result.manifest
     rules = {"exclude": "excluded by data.exclude"}
     unused = [
@@ -42,6 +42,7 @@ def format_rows(result: PrepareResult) -> str:
         + (f", not used: {', '.join(unused)}" if unused else "")
         + "".join(older)
         + f"\n{', '.join(splits)}; {result.items:,} items, {result.users:,} users"
+        + "".join(f"\nwarning: {line}" for line in manifest.get("warnings", ()))
     )
 
 

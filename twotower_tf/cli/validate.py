@@ -1,6 +1,8 @@
-"""Checks the schema of every input file, and a sample of its rows, against the configuration before anything runs.
+"""Checks the schema of every input file, and its rows, against the configuration before anything runs.
 
-Prints all problems, one per line, each with its file and line or column. Exit status 2 if there is any.
+All rows of tables below 32 MB are checked, and a sample of larger ones. Prints all problems, one per line, each with
+its file and line or column; exit status 2 if there is any. Notes are about rows that would be set aside, files that
+would be left out, and side tables whose ids are not those of the log.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ def define(values: FlagValues) -> None:
 
 
 def run(values: FlagValues) -> None:
-    """Prints the problems, and otherwise the files and rows that were checked.
+    """Prints problems and notes, and where there is no problem the files and rows that were checked.
 
     Raises:
         DataError: with the number of problems.

@@ -1,26 +1,28 @@
 """Validates every input file against the configuration and reports all problems at once.
 
-The structure of each file (compression, header, schema) is checked as a whole; a sample of its rows is read by the
-steps of the preparation. A row that these would set aside is a problem here.
+The structure of each file (compression, header, schema) is checked as a whole. The rows of small tables, and a sample
+of those of larger ones, are read by the steps of the preparation: what these would refuse is a problem, a row that they
+would set aside is a note.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow.parquet as pq
 
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.errors import DataError
-from twotower_tf.prepare import catalogue, row_rules, schema
+from twotower_tf.prepare import catalogue, input_warnings, row_rules, schema, splits, unusable_tables
 from twotower_tf.prepare.schema import Inputs
 from twotower_tf.progress import Progress, silent
 from twotower_tf.tables import delimited_header, input_files, input_table, quarantine, readers, row_sample
+from twotower_tf.tables.duckdb_engine import fetch_row
 from twotower_tf.tables.input_files import InputFile
+from twotower_tf.tables.read_options import TableName
 from twotower_tf.tables.readers import parquet
 
 _REPORTED = 5  # rows of one reason and file
@@ -32,15 +34,17 @@ class Report:
 
     Attributes:
         problems: one line each, with file and line or column.
-        notes: remarks that are not problems.
+        notes: warnings: what the preparation would set aside or leave out, and what is odd.
         files: number of files checked, by table.
         rows: number of rows checked, by table.
+        whole: tables of which all rows were checked.
     """
 
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     files: dict[str, int] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
+    whole: set[str] = field(default_factory=set)
 
 
 def validate_tables(
@@ -66,11 +70,14 @@ def validate_tables(
     samples: dict[str, list[InputFile]] = {}
     for name, sources in found.items():
         samples[name] = []
+        if sum(source.path.stat().st_size for source in sources) <= row_sample.WHOLE_BYTES:
+            report.whole.add(name)
         for source in sources:
             progress("validate", done, total)
             done += 1
             try:
-                samples[name].append(row_sample.sample_file(source, directory))
+                sample = row_sample.sample_file(source, directory)
+                samples[name].append(source if name in report.whole else sample)
             except DataError as error:
                 report.problems.append(str(error))
         report.files[name] = len(sources)
@@ -96,7 +103,6 @@ def _shapes(config: ExperimentConfig, name: str, sources: list[InputFile], repor
     if sources[0].suffix not in input_files.DELIMITERS:
         return
     heads = {source.name: delimited_header.read_header(source) for source in sources}
-    report.notes += [f"{source} is empty" for source, head in heads.items() if head is None]
     if name != "events":
         return
     known = {column for head in heads.values() if head for column in head.names}
@@ -115,11 +121,11 @@ def _rows(
     samples: dict[str, list[InputFile]],
     report: Report,
 ) -> None:
-    read: dict[str, input_table.Table | None] = {}
-    wanted = {"events": schema.select_event_columns(config)}
-    for name, table in (("events", "events"), ("items", "item_table"), ("users", "user_table")):
+    read: dict[TableName, input_table.Table | None] = {}
+    tables: dict[TableName, str] = {"events": "events", "items": "item_table", "users": "user_table"}
+    for name, table in tables.items():
         try:
-            keep = wanted.get(name, lambda column: True)
+            keep = schema.select_event_columns(config) if name == "events" else lambda column: True
             read[name] = readers.read_table(connection, table, samples[name], keep) if samples[name] else None
         except DataError as error:
             report.problems.append(str(error))
@@ -130,13 +136,13 @@ def _rows(
     for name, each in read.items():
         if each is not None:
             report.rows[name] = each.rows
-            report.problems += schema.find_empty(config.data, name, each)
+            report.problems += schema.find_unreadable(connection, config.data, name, each)
     if any(each is not None and not each.known for each in read.values()):
         return  # without a header nothing in it is known
     misfits = list(schema.find_mismatches(config, events, items, users))
     report.problems += misfits
     if misfits or not events.rows:
-        _malformed(connection, config, [events, items, users], {}, report)
+        _note_rejected(connection, read, {}, report)
         return
     from_events, from_table = schema.divide_columns(config, "user", events, users)
     item_from_events, item_from_table = schema.divide_columns(config, "item", events, items)
@@ -149,37 +155,84 @@ def _rows(
         rejected["events"] = connection.execute(
             "SELECT place, reason FROM validated_events WHERE reason IS NOT NULL ORDER BY place"
         ).fetchall()
-    data = config.data
-    for each, column, side, since in (
-        (items, data.item_id, "item", data.items_time),
-        (users, data.user_id, "user", data.users_time),
-    ):
-        if each is None:
-            continue
-        try:
-            _, rejected[each.name] = catalogue.create_latest_rows(connection, each, column, data.timestamp, side, since)
-        except DataError as error:
-            report.problems.append(str(error))
-    _malformed(connection, config, [events, items, users], rejected, report)
+    _check_side_tables(connection, config, inputs, rejected, report)
+    _note_rejected(connection, read, rejected, report)
+    if not report.problems:
+        _check_whole(connection, config, inputs, report)
 
 
-def _malformed(
+def _check_side_tables(
     connection: duckdb.DuckDBPyConnection,
     config: ExperimentConfig,
-    read: Sequence[input_table.Table | None],
+    inputs: Inputs,
     rejected: dict[str, list[tuple[int, str]]],
     report: Report,
 ) -> None:
-    """Reports rows that the preparation would set aside, the first few of each file and reason."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for table in read:
+    """Reduces item and user tables to their latest rows; adds rows that cannot be used to `rejected`."""
+    data = config.data
+    sides: tuple[tuple[TableName, input_table.Table | None, str, str, str], ...] = (
+        ("items", inputs.items, data.item_id, "item", data.items_time),
+        ("users", inputs.users, data.user_id, "user", data.users_time),
+    )
+    for name, table, column, side, since in sides:
         if table is None:
             continue
-        entries: list[dict[str, Any]] = quarantine.build_entries(connection, table, rejected.get(table.name, []))
+        try:
+            _, rejected[name] = catalogue.create_latest_rows(connection, table, column, data.timestamp, side, since)
+        except DataError as error:
+            report.problems.append(str(error))
+            continue
+        if table.rows:
+            report.problems += unusable_tables.find_unusable(connection, name, table, rejected[name])
+
+
+def _note_rejected(
+    connection: duckdb.DuckDBPyConnection,
+    read: Mapping[TableName, input_table.Table | None],
+    rejected: Mapping[str, list[tuple[int, str]]],
+    report: Report,
+) -> None:
+    """Notes rows that the preparation would set aside, the first few of each file and reason."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for name, table in read.items():
+        entries = quarantine.build_entries(connection, table, rejected.get(name, [])) if table is not None else []
         for entry in entries:
             kind = entry["reason"].split("'")[0]
             found.setdefault((entry["file"], kind), []).append(f"{quarantine.format_place(entry)}: {entry['reason']}")
+        if table is not None and entries:
+            report.notes += input_warnings.describe_rejected(name, table, entries)
     for (file, _), lines in found.items():
-        report.problems += lines[:_REPORTED]
+        report.notes += lines[:_REPORTED]
         if len(lines) > _REPORTED:
-            report.problems.append(f"{file}: {len(lines) - _REPORTED} more rows like the last in the sample")
+            report.notes.append(f"{file}: {len(lines) - _REPORTED} more rows like the last")
+
+
+def _check_whole(
+    connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs, report: Report
+) -> None:
+    """Notes what is odd about the tables; of a log that was read as a whole, checks split and batch size."""
+    for name, table in zip(schema.TABLES, (inputs.events, inputs.items, inputs.users), strict=True):
+        if table is not None:
+            report.notes += input_warnings.find_file_warnings(config.data, name, table)
+    if {name for name, table in (("items", inputs.items), ("users", inputs.users)) if table} <= report.whole:
+        report.notes += input_warnings.find_unmatched(connection, inputs)
+    report.notes += input_warnings.find_marked(connection, config, inputs)
+    if "events" not in report.whole:
+        return
+    (invalid,) = fetch_row(connection, "SELECT count(*) FILTER (reason IS NOT NULL) FROM validated_events")
+    try:
+        row_rules.account_rows(connection, config, inputs, invalid + len(inputs.events.malformed))
+        catalogue.number_ids(connection, inputs)
+        splits.assign_splits(connection, config)
+    except DataError as error:
+        report.problems.append(str(error))
+        return
+    labelled = any(each.type == "Labelled" for each in config.sampling.negatives or ())
+    chosen = "" if labelled else " AND label = 1"
+    (rows,) = fetch_row(connection, f"SELECT count(*) FROM split_events WHERE split = 0{chosen}")
+    size = config.train.batch_size
+    if size > rows:
+        report.problems.append(
+            f"train.batch_size: {size:,} is more than the {rows:,} training rows; "
+            f"lower it, e.g. --set train.batch_size={max(1, rows // 4)}"
+        )

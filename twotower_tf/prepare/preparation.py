@@ -9,6 +9,7 @@ give the same bytes, whatever the number of threads. On Spark the same steps giv
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,12 +21,12 @@ import pyarrow.parquet as pq
 from twotower_tf import artifacts
 from twotower_tf import config as configuration
 from twotower_tf.artifacts import SPLITS, PreparedPaths, RunPaths
-from twotower_tf.config import DateSplit, ExperimentConfig
+from twotower_tf.config import ExperimentConfig
 from twotower_tf.errors import DataError
 from twotower_tf.prepare import (
     catalogue,
-    date_split,
     histories,
+    input_warnings,
     item_versions,
     row_rules,
     schema,
@@ -33,6 +34,7 @@ from twotower_tf.prepare import (
     statistics,
     text_forms,
     training_rows,
+    unusable_tables,
 )
 from twotower_tf.prepare.incremental import PreviousRun, config_digests, open_previous_run
 from twotower_tf.prepare.schema import FeatureColumn, Inputs
@@ -132,8 +134,9 @@ def _prepare(
     row_rules.check_numbers(connection, inputs)
     time_form = row_rules.validate_events(connection, config, inputs)
     tables, rejected = _side_tables(connection, config, inputs, now)
-    quarantined = _quarantine(connection, inputs, rejected, paths.quarantine)
-    rows = _account(connection, config, inputs, quarantined)
+    entries = _quarantine(connection, inputs, rejected, paths.quarantine)
+    rows = row_rules.account_rows(connection, config, inputs, len(entries["events"]))
+    warnings = input_warnings.find_warnings(connection, config, inputs, entries)
     step()
     catalogue.number_ids(connection, inputs)
     drop_table(connection, "validated_events")
@@ -160,6 +163,7 @@ def _prepare(
     manifest |= {
         "time_form": time_form,
         "text_forms": _text_forms(connection, config, inputs, previous),
+        "warnings": warnings,
         "basis": config_digests(config),
         "since": {"inputs": previous.inputs} if previous else None,
     }
@@ -194,7 +198,11 @@ def _sources(config: ExperimentConfig, previous: PreviousRun | None) -> dict[str
 def _side_tables(
     connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs, now: int
 ) -> tuple[dict[str, Any], dict[str, list[tuple[int, str]]]]:
-    """Reduces item and user tables to the latest row per id; returns counts, and rows without a usable id."""
+    """Reduces item and user tables to the latest row per id; returns counts, and rows without a usable id.
+
+    Raises:
+        DataError: where a table has no usable row.
+    """
     counts: dict[str, Any] = {}
     rejected: dict[str, list[tuple[int, str]]] = {}
     data = config.data
@@ -207,47 +215,24 @@ def _side_tables(
                 connection, table, column, data.timestamp, name[:-1], since, now
             )
             counts[name] = dataclasses.asdict(found)
+            for error in unusable_tables.find_unusable(connection, name, table, rejected[name]):
+                raise DataError(error)
     return counts, rejected
 
 
 def _quarantine(
     connection: duckdb.DuckDBPyConnection, inputs: Inputs, rejected: dict[str, list[tuple[int, str]]], path: Path
-) -> int:
-    """Writes the quarantine and returns how many rows of the log are in it."""
+) -> dict[str, list[dict[str, Any]]]:
+    """Writes the quarantine and returns its entries by table."""
     bad = connection.execute(
         "SELECT place, reason FROM validated_events WHERE reason IS NOT NULL ORDER BY place"
     ).fetchall()
-    entries = quarantine.build_entries(connection, inputs.events, bad)
-    of_log = len(entries)
+    found = {"events": quarantine.build_entries(connection, inputs.events, bad)}
     for name, table in (("items", inputs.items), ("users", inputs.users)):
         if table is not None:
-            entries += quarantine.build_entries(connection, table, rejected[name])
-    quarantine.write_entries(path, entries)
-    return of_log
-
-
-def _account(
-    connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs, quarantined: int
-) -> dict[str, Any]:
-    """Counts the rows of the log: read = used + excluded + quarantined."""
-    by_days = "given IS NULL" if isinstance(config.data.split, DateSplit) else "false"
-    used, outside, excluded = fetch_row(
-        connection,
-        f"SELECT count(*) FILTER (reason IS NULL AND NOT excluded), count(*) FILTER (excluded AND {by_days}), "
-        f"count(*) FILTER (excluded AND NOT ({by_days})) FROM validated_events",
-    )
-    if not used:
-        outside_text = f"{outside} {date_split.EXCLUDED}, " if outside else ""
-        raise DataError(
-            f"data.events: {inputs.events.sources[0].name}: no row can be used: {excluded} excluded by data.exclude, "
-            f"{outside_text}{quarantined} malformed"
-        )
-    return {
-        "read": inputs.events.rows + len(inputs.events.malformed),
-        "used": used,
-        "excluded": {reason: n for reason, n in (("exclude", excluded), (date_split.EXCLUDED, outside)) if n},
-        "quarantined": quarantined,
-    }
+            found[name] = quarantine.build_entries(connection, table, rejected[name])
+    quarantine.write_entries(path, itertools.chain.from_iterable(found.values()))
+    return found
 
 
 def _versions(

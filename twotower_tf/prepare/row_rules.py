@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import duckdb
 
@@ -94,6 +95,34 @@ def validate_events(connection: duckdb.DuckDBPyConnection, config: ExperimentCon
         """
     )
     return clock.form if clock else ""
+
+
+def account_rows(
+    connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs, quarantined: int
+) -> dict[str, Any]:
+    """Counts the rows of the log in `validated_events`: read = used + excluded + quarantined.
+
+    Raises:
+        DataError: where none is used.
+    """
+    by_days = "given IS NULL" if isinstance(config.data.split, DateSplit) else "false"
+    used, outside, excluded = fetch_row(
+        connection,
+        f"SELECT count(*) FILTER (reason IS NULL AND NOT excluded), count(*) FILTER (excluded AND {by_days}), "
+        f"count(*) FILTER (excluded AND NOT ({by_days})) FROM validated_events",
+    )
+    if not used:
+        outside_text = f"{outside} {date_split.EXCLUDED}, " if outside else ""
+        raise DataError(
+            f"data.events: {inputs.events.sources[0].name}: no row can be used: {excluded} excluded by data.exclude, "
+            f"{outside_text}{quarantined} malformed"
+        )
+    return {
+        "read": inputs.events.rows + len(inputs.events.malformed),
+        "used": used,
+        "excluded": {reason: n for reason, n in (("exclude", excluded), (date_split.EXCLUDED, outside)) if n},
+        "quarantined": quarantined,
+    }
 
 
 def find_faults(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs) -> Iterator[str]:

@@ -19,8 +19,8 @@ from twotower_tf.config import (
     GivenSplit,
 )
 from twotower_tf.errors import DataError, unknown_name
-from twotower_tf.prepare import date_split
-from twotower_tf.tables import input_files, quarantine, readers
+from twotower_tf.prepare import date_split, unusable_tables
+from twotower_tf.tables import input_files, readers
 from twotower_tf.tables.input_table import Column, Table, Wanted
 from twotower_tf.tables.read_options import TableName, read_options
 from twotower_tf.tables.values import number_sql, text_sql
@@ -157,14 +157,8 @@ def load_tables(
     """
     data = config.data
     events = readers.read_table(connection, "events", sources["events"], select_event_columns(config))
-    for empty in find_empty(data, "events", events):
-        raise DataError(empty)
-    if not events.rows:
-        first = quarantine.build_entries(connection, events, [])[0]
-        raise DataError(
-            f"data.events: none of {len(events.malformed)} records can be read; the first, "
-            f"{quarantine.format_place(first)}: {first['reason']}"
-        )
+    for error in find_unreadable(connection, data, "events", events):
+        raise DataError(error)
     items = readers.read_table(connection, "item_table", sources["items"], lambda name: True) if data.items else None
     user_columns = {
         data.user_id,
@@ -177,9 +171,10 @@ def load_tables(
         if data.users
         else None
     )
-    for name, table in (("items", items), ("users", users)):
-        for empty in find_empty(data, name, table):
-            raise DataError(empty)
+    sides: tuple[tuple[TableName, Table | None], ...] = (("items", items), ("users", users))
+    for name, table in sides:
+        for error in find_unreadable(connection, data, name, table):
+            raise DataError(error)
     for misfit in find_mismatches(config, events, items, users):
         raise DataError(misfit)
     from_events, from_table = divide_columns(config, "user", events, users)
@@ -189,10 +184,13 @@ def load_tables(
     return Inputs(events, items, users, from_events, from_table, item_from_events, item_from_table, as_of, keys)
 
 
-def find_empty(data: DataConfig, name: str, table: Table | None) -> Iterator[str]:
-    """Yields the error of a table ("events", "items", "users") that has no rows."""
-    if table is not None and not table.rows and not table.malformed:
-        yield f"data.{name}: {Path(data.root) / getattr(data, name)}: no rows"
+def find_unreadable(
+    connection: duckdb.DuckDBPyConnection, data: DataConfig, name: TableName, table: Table | None
+) -> Iterator[str]:
+    """Yields the error of a table without rows, or of which no row can be read."""
+    if table is not None:
+        yield from unusable_tables.find_empty(data, name, table)
+        yield from unusable_tables.find_unusable(connection, name, table)
 
 
 def _named_columns(config: ExperimentConfig) -> set[str]:

@@ -22,6 +22,7 @@ from twotower_tf.errors import DataError
 from twotower_tf.tables import csv_records, delimited_header, input_files, json_layout, text_encoding, tfrecords
 from twotower_tf.tables.input_files import InputFile
 
+WHOLE_BYTES = 1 << 25  # of a table's files: smaller tables are validated as a whole
 _HEAD, _BLOCK, _TAIL = 2_000, 500, 1_000
 _MIDDLES = (10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000)
 

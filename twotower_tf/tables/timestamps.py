@@ -14,7 +14,8 @@ format in the order below that reads more than half of the column's values.
 4. ISO 8601: `2014-10-21`, `2014-10-21T08:30:00Z`, `2014-10-21 08:30:00.5+02:00`; without an offset it is UTC.
 5. Numbers: epoch milliseconds where more than half of them are at least 1e11 in size (1973 as milliseconds, the year
    5138 as seconds), microseconds where they are at least 1e14, nanoseconds where they are at least 1e17, else epoch
-   seconds. Small and negative integers are seconds: a log without times may give the place in the user's order.
+   seconds. Small and negative integers are seconds: a log without times may give the place in the user's order. In a
+   column of a finer unit smaller numbers are invalid: seconds among milliseconds would be times in January 1970.
 
 The format is detected on the column's first rows, and confirmed on all of them: it reads more than half, and too few
 values could be of an earlier format. Where that fails, every format is tried on every row.
@@ -168,7 +169,16 @@ def _text_forms(text: str) -> dict[str, _Form]:
 
 
 def _number_forms(number: str) -> dict[str, _Form]:
-    return {name: _Form(epoch_micros(number, name), "true") for name in UNITS}
+    return {name: _Form(_of_unit(number, name), "true") for name in UNITS}
+
+
+def _of_unit(number: str, name: str) -> str:
+    """SQL for the microseconds of numbers in a unit; NULL where a number is so small that it is of a coarser unit."""
+    micros = epoch_micros(number, name)
+    per_second = UNITS[name]
+    if per_second == 1:
+        return micros
+    return f"CASE WHEN abs(TRY_CAST({number} AS DOUBLE)) >= {LARGE * per_second // 1000} THEN {micros} END"
 
 
 def detect_format(

@@ -1,0 +1,190 @@
+"""Finds what is odd about readable input: files without rows, rows set aside, side tables with other ids than the log.
+
+Each finding is one line. They are shown on the screen and kept in the manifest.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from twotower_tf.config import DataConfig, ExperimentConfig
+from twotower_tf.prepare.schema import TABLES, FeatureColumn, Inputs
+from twotower_tf.prepare.unusable_tables import suggest_format
+from twotower_tf.sql import quote_literal
+from twotower_tf.tables import input_files, quarantine
+from twotower_tf.tables.detect_format import NULL_MARKERS
+from twotower_tf.tables.duckdb_engine import fetch_row
+from twotower_tf.tables.input_table import Table
+
+_NAMED = 3  # files in a line
+_FEW = 0.5  # of the log's ids: a side table with fewer is reported
+_COMPARED = 1_000  # unmatched ids of each side whose forms are compared
+_EXPLAINED = 0.2  # of them, at least, match in another form
+_FREQUENT = 0.01  # share of a column's values from which on a marker of missing values is reported
+
+# how two texts of one id may differ, and the text that both have in common
+_FORMS: Mapping[str, Callable[[str], str]] = {
+    "a final .0": lambda text: text[:-2] if text.endswith(".0") else text,
+    "leading zeros": lambda text: text.lstrip("0") or "0",
+    "the Unicode form (NFC, NFD)": lambda text: unicodedata.normalize("NFC", text),
+    "blanks around them": str.strip,
+    "upper and lower case": str.casefold,
+    "a prefix of letters": lambda text: text.lstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_-:") or text,
+}
+
+
+def find_file_warnings(data: DataConfig, name: str, table: Table) -> Iterator[str]:
+    """Yields a line for files that are not read, files without rows, and columns without a name.
+
+    Args:
+        data: the configuration.
+        name: of the table: "events", "items" or "users".
+        table: as it was read.
+    """
+    unread = input_files.find_unread_files(Path(data.root), getattr(data, name))
+    if unread:
+        yield f"data.{name}: {_list_files(unread)}: not read; the name has no suffix of the table's format"
+    read = {record.source.name for record in table.malformed}
+    empty = [
+        source.name
+        for source, first, last in zip(table.sources, table.starts, table.starts[1:], strict=False)
+        if first == last and source.name not in read
+    ]
+    if empty and len(empty) < len(table.sources):
+        yield f"data.{name}: {_list_files(empty)}: no rows"
+    if table.unnamed:
+        unnamed = _list_files([source.name for source in table.unnamed])
+        yield f"data.{name}: {unnamed}: a column without a name is ignored"
+
+
+def _list_files(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def describe_rejected(name: str, table: Table, entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yields a line for the rows of a table that are set aside, with the first of them (see `quarantine`)."""
+    rows = table.rows + len(table.malformed)
+    if entries:
+        first = entries[0]
+        yield (
+            f"data.{name}: {len(entries):,} of {rows:,} rows set aside; the first, "
+            f"{quarantine.format_place(first)}: {first['reason']}{suggest_format(name, table)}"
+        )
+
+
+def find_unmatched(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> Iterator[str]:
+    """Yields a line for a side table that has few of the log's ids, or whose ids are written in another form.
+
+    Args:
+        connection: with `validated_events`, and `item_latest`, `user_latest` of the tables.
+        inputs: the tables.
+    """
+    for side, table in (("item", inputs.items), ("user", inputs.users)):
+        if table is None:
+            continue
+        logged = f"(SELECT DISTINCT {side}_id AS id FROM validated_events WHERE reason IS NULL AND NOT excluded)"
+        total, matched = fetch_row(
+            connection,
+            f"SELECT count(*), count(l.id) FROM {logged} AS k LEFT JOIN {side}_latest AS l ON l.id = k.id",
+        )
+        if total == matched:
+            continue
+        ours, theirs = (
+            [str(row[0]) for row in connection.execute(query).fetchall()]
+            for query in (
+                f"SELECT k.id FROM {logged} AS k ANTI JOIN {side}_latest AS l ON l.id = k.id "
+                f"ORDER BY k.id LIMIT {_COMPARED}",
+                f"SELECT l.id FROM {side}_latest AS l ANTI JOIN {logged} AS k ON l.id = k.id "
+                f"ORDER BY l.id LIMIT {_COMPARED}",
+            )
+        )
+        why, example, other = _explain(ours, theirs)
+        if matched >= _FEW * total and not why:
+            continue
+        share = "none" if not matched else f"{matched:,} ({matched / total:.1%})"
+        there = f", which has {other!r}" if other else ""
+        yield (
+            f"data.{side}s: {share} of the {total:,} {side} ids of the log {'are' if matched else 'is'} in "
+            f"{table.sources[0].name}: {example!r} is not{there}"
+            f"{f'; the ids differ in {why}: write them alike' if why else ''}"
+        )
+
+
+def _explain(ours: Sequence[str], theirs: Sequence[str]) -> tuple[str, str, str]:
+    """Returns in which form ids of the two sides would be equal, or "", and an example of each side, or ""."""
+    for why, form in _FORMS.items():
+        known = {form(text): text for text in theirs}
+        equal = [text for text in ours if form(text) in known]
+        if len(equal) >= max(1, _EXPLAINED * len(ours)):
+            return why, equal[0], known[form(equal[0])]
+    return "", ours[0], theirs[0] if theirs else ""
+
+
+def find_marked(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs) -> Iterator[str]:
+    """Yields a line for texts such as NULL that are frequent in ids and features and usually mean a missing value."""
+    data = config.data
+    sides: Sequence[tuple[str, Table | None, Sequence[FeatureColumn], Sequence[str]]] = (
+        ("events", inputs.events, [*inputs.user_from_events, *inputs.item_from_events], (data.user_id, data.item_id)),
+        ("items", inputs.items, inputs.item_from_table, (data.item_id,)),
+        ("users", inputs.users, inputs.user_from_table, (data.user_id,)),
+    )
+    for _, table, features, ids in sides:
+        if table is None:
+            continue
+        names = dict.fromkeys([*ids, *(column.name for column in features)])
+        for name, marker, share in find_markers(connection, table, [*names]):
+            yield (
+                f"{table.sources[0].name}: column {name!r}: {share:.1%} of the values are {marker!r}; if it means no "
+                f"value, set data.null_values={tuple(dict.fromkeys([*data.null_values, marker]))!r}"
+            )
+
+
+def find_markers(
+    connection: duckdb.DuckDBPyConnection, table: Table, names: Sequence[str]
+) -> Iterator[tuple[str, str, float]]:
+    """Yields column, marker and share of the rows of frequent markers of missing values in columns of text."""
+    texts = [name for name in names if name in table.columns and table.columns[name].kind == "VARCHAR"]
+    if not texts or not table.rows:
+        return
+    every = ", ".join(map(quote_literal, NULL_MARKERS))
+    counts = fetch_row(
+        connection,
+        f"SELECT {', '.join(f'count(*) FILTER ({table.text(name)} IN ({every}))' for name in texts)} FROM {table.name}",
+    )
+    for name, count in zip(texts, counts, strict=True):
+        if count < _FREQUENT * table.rows:
+            continue
+        text = table.text(name)
+        fields = ", ".join(f"count(*) FILTER ({text} = {quote_literal(marker)})" for marker in NULL_MARKERS)
+        of_each = fetch_row(connection, f"SELECT {fields} FROM {table.name}")
+        for marker, found in zip(NULL_MARKERS, of_each, strict=True):
+            if found >= _FREQUENT * table.rows:
+                yield name, marker, found / table.rows
+
+
+def find_warnings(
+    connection: duckdb.DuckDBPyConnection,
+    config: ExperimentConfig,
+    inputs: Inputs,
+    rejected: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> list[str]:
+    """Returns every warning of a preparation.
+
+    Args:
+        connection: with the tables, `validated_events`, and `item_latest`, `user_latest` where there are such tables.
+        config: the experiment.
+        inputs: the tables.
+        rejected: the quarantine's entries, by table.
+    """
+    found: list[str] = []
+    for name, table in zip(TABLES, (inputs.events, inputs.items, inputs.users), strict=True):
+        if table is not None:
+            found += find_file_warnings(config.data, name, table)
+            found += describe_rejected(name, table, rejected.get(name, ()))
+    return [*found, *find_unmatched(connection, inputs), *find_marked(connection, config, inputs)]

@@ -1,0 +1,61 @@
+"""Reports tables without a usable row, and the settings with which their files could be read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import duckdb
+
+from twotower_tf.config import DataConfig
+from twotower_tf.tables import csv_records, quarantine
+from twotower_tf.tables.detect_format import detect_format
+from twotower_tf.tables.input_table import Table
+
+_SOME = 0.02  # of the rows, from which on broken quotes are not a slip
+
+
+def find_empty(data: DataConfig, name: str, table: Table | None) -> Iterator[str]:
+    """Yields the error of a table ("events", "items", "users") that has no rows."""
+    if table is not None and not table.rows and not table.malformed:
+        yield f"data.{name}: {Path(data.root) / getattr(data, name)}: no rows"
+
+
+def find_unusable(
+    connection: duckdb.DuckDBPyConnection, name: str, table: Table, rejected: Sequence[tuple[int, str]] = ()
+) -> Iterator[str]:
+    """Yields the error of a table of which every row is set aside, with the first of them.
+
+    Args:
+        connection: with the table.
+        name: "events", "items" or "users".
+        table: as it was read.
+        rejected: places and reasons of rows that can be read but not used.
+    """
+    rows = table.rows + len(table.malformed)
+    if not rows or len(rejected) < table.rows:
+        return
+    first = quarantine.build_entries(connection, table, rejected)[0]
+    yield (
+        f"data.{name}: none of {rows} records can be {'used' if rejected else 'read'}; the first, "
+        f"{quarantine.format_place(first)}: {first['reason']}{suggest_format(name, table)}"
+    )
+
+
+def suggest_format(name: str, table: Table) -> str:
+    """Returns the settings with which a delimited file with broken quotes could be read; "" where there are none."""
+    at_fault = [each.source for each in table.malformed if each.reason == csv_records.BROKEN_QUOTE]
+    if len(at_fault) < _SOME * (table.rows + len(table.malformed)) or not at_fault:
+        return ""
+    broken = at_fault[0]
+    broken = dataclasses.replace(broken, path=broken.original or broken.path)
+    found = {
+        mark: value
+        for mark in ("quote", "escape")
+        if (value := getattr(detect_format(broken).options.text, mark)) != getattr(broken.options.text, mark)
+    }
+    if not found:
+        return ""
+    text = ", ".join(f"{mark}={value!r}" for mark, value in found.items())
+    return f"; set data.{text}" if name == "events" else f"; set data.{name[:-1]}_format=TextFormat({text})"
