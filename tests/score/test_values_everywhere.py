@@ -391,3 +391,44 @@ def test_typed_values_are_written_as_the_log_of_texts_has_them(export_dir, tmp_p
         found = pq.read_table(f"{tmp_path / name}.out")
         assert found["user_id"].to_pylist() == [str(table["user_id"][0].as_py())]
         np.testing.assert_allclose(found["vector"].to_pylist(), [expected], atol=1e-6)
+
+
+def test_markers_of_missing_values_are_none_in_rows_and_in_batch_scoring() -> None:
+    """The texts that `data.null_values` names; as a part of a text or of tags they are texts."""
+    markers = ("\\N", "nan")
+    text = Input("t", "text", null_values=markers)
+    tags = Input("tags", "texts", "|", 9, null_values=markers)
+    past = Input("past", "texts", "", 9, keep_last=True, null_values=markers)
+    number, moment = Input("n", "number", null_values=markers), Input("ts", "time", null_values=markers)
+    row = {"t": "\\N", "tags": "nan", "past": ["a", "\\N", "b"], "n": "\\N", "ts": "\\N"}
+    other = {"t": "\\Na", "tags": "a|nan", "past": ["nana"], "n": 5, "ts": MOMENT}
+    found = rows_to_arrays((text, tags, past, number, moment), [row, other])
+    assert found["t"].tolist() == [b"", b"\\Na"]
+    assert found["tags"].tolist() == [[b"", b""], [b"a", b"nan"]]
+    assert found["past"].tolist() == [[b"a", b"b"], [b"nana", b""]]
+    assert np.isnan(found["n"][0]) and found["n"][1] == 5
+    assert found["ts"][0] == 0 and found["ts"][1] > 0
+    columns = (
+        Column("t", "text"),
+        Column("tags", "tags", "|"),
+        Column("past", "history", "|"),
+        Column("n", "number"),
+        Column("ts", "time"),
+    )
+    table = pa.table(
+        {
+            "id": ["u", "nan"],
+            "t": ["\\N", "\\Na"],
+            "tags": ["nan", "a|nan"],
+            "past": [["a", "\\N", "b"], ["nana"]],
+            "n": ["\\N", "5"],
+            "ts": ["\\N", str(MOMENT)],
+        }
+    )
+    users, bad = ColumnTyper("id", columns, TimeParser(), markers).type_rows(table, 0)
+    assert [(each.place, each.reason) for each in bad] == [(1, "no user id: column 'id' is empty")]
+    assert users.columns["t"].to_pylist() == [None, "\\Na"]
+    assert users.columns["tags"].to_pylist() == [None, "a|nan"]
+    assert users.columns["past"].to_pylist() == [["a", None, "b"], ["nana"]]
+    assert users.columns["n"].to_pylist() == [None, 5.0]
+    assert users.columns["ts"].to_pylist()[0] is None

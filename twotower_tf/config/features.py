@@ -50,6 +50,7 @@ class Input:
         max_length: of a "texts" input: how many values are kept, the last ones of a history, the first ones of tags.
         keep_last: whether the last values are kept. Only histories do.
         form: how the log writes booleans and whole numbers, of `data.text_forms`; "" is the usual form.
+        null_values: texts that mean a missing value, of `DataConfig.null_values`.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Input:
     max_length: int = 0
     keep_last: bool = False
     form: str = ""
+    null_values: tuple[str, ...] = ()
 
 
 T = TypeVar("T")

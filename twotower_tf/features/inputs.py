@@ -35,8 +35,11 @@ def list_histories(config: ExperimentConfig) -> list[History]:
 
 
 def client_inputs(config: ExperimentConfig, forms: Mapping[str, str]) -> tuple[Input, ...]:
-    """The inputs of the user tower for clients' values, which are written in the log's `data.text_forms`."""
-    return tuple(replace(each, form=forms.get(each.name, "")) for each in side_inputs(config, "user"))
+    """Returns the inputs of the user tower for clients' values, which are converted to the log's `data.text_forms`."""
+    markers = config.data.null_values
+    return tuple(
+        replace(each, form=forms.get(each.name, ""), null_values=markers) for each in side_inputs(config, "user")
+    )
 
 
 def side_inputs(config: ExperimentConfig, side: SideName) -> tuple[Input, ...]:
@@ -56,9 +59,9 @@ def rows_to_arrays(
 
     Args:
         inputs: of the tower.
-        rows: one mapping per example; an absent name, None, "", NaN, NA and NaT are no value. 3, 3.0 and "3" are one
-            text. A list of values may be any iterable in order, or one text: of tags with their separator, of a history
-            with `|`.
+        rows: one mapping per example; an absent name, None, "", NaN, NA, NaT and `null_values` are no value. 3, 3.0 and
+            "3" are one text. A list of values may be any iterable in order, or one text: of tags with their separator,
+            of a history with `|`.
         times: how times are read; by default as the signature has them, in epoch seconds, or as ISO 8601.
 
     Returns:
@@ -104,7 +107,8 @@ def _text(spec: Input, value: Any) -> bytes:
     if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray):
         raise DataError(f"feature {spec.name!r}: one value is expected; came {value!r}")
     try:
-        return apply_form(as_text(value), spec.form).encode()
+        text = as_text(value)
+        return b"" if text in spec.null_values else apply_form(text, spec.form).encode()
     except UnicodeError:
         raise DataError(f"feature {spec.name!r}: text of valid Unicode is expected; came {value!r}") from None
 
@@ -130,8 +134,13 @@ def _whole_text(spec: Input, value: Any) -> list[str]:
     return _text(replace(spec, form=""), value).decode().split(HISTORY_SEPARATOR)
 
 
+def _is_marker(spec: Input, value: Any) -> bool:
+    """Tests whether a value is a text that means a missing value."""
+    return isinstance(value, str) and value in spec.null_values
+
+
 def _number(spec: Input, value: Any) -> float:
-    if is_missing(value):
+    if is_missing(value) or _is_marker(spec, value):
         return float("nan")
     try:
         number = float(value)
@@ -143,7 +152,7 @@ def _number(spec: Input, value: Any) -> float:
 
 
 def _times(spec: Input, values: list[Any], form: TimeParser) -> np.ndarray:
-    seconds = form.read(values)
+    seconds = form.read([None if _is_marker(spec, value) else value for value in values])
     for value, found in zip(values, seconds, strict=True):
         if found is None:
             raise DataError(

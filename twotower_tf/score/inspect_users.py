@@ -78,9 +78,9 @@ def inspect_table(options: Options, config: ExperimentConfig, manifest: Mapping[
             user_columns.check_types(present, user_id, sources, schemas)
         sample = next(rows.batches, None)
     if sample is not None:
-        type_columns.ColumnTyper(user_id, present, TimeParser.of_manifest(manifest)).check_values(
-            sample, sources[0].name
-        )
+        times, markers = TimeParser.of_manifest(manifest), config.data.null_values
+        typer = type_columns.ColumnTyper(user_id, present, times, markers)
+        typer.check_values(sample, sources[0].name)
     return Input(tuple(sources), present, identity, snapshot)
 
 

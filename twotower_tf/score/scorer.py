@@ -36,7 +36,7 @@ class Scorer:
         """Loads the bundle's tower and index, and what restricts the answers."""
         self._job = job
         self._tower = UserTower(bundle)
-        self._typer = ColumnTyper(job.user_id, job.columns, job.times)
+        self._typer = ColumnTyper(job.user_id, job.columns, job.times, bundle.config.data.null_values)
         self._searcher: Searcher | None = bundle.searcher(job.threads) if job.k else None
         journal = Path(job.journal)
         allowed, excluded = journal / ALLOWED, journal / EXCLUDED

@@ -7,7 +7,7 @@ without an id, or with a number or time that is none, is not answered: it is nam
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from twotower_tf.errors import DataError
 from twotower_tf.prepare import text_forms
 from twotower_tf.score.unit_reader import Bad
 from twotower_tf.score.user_columns import Column, is_text
+from twotower_tf.tables.readers import scans
 from twotower_tf.tables.time_parser import TimeParser
 from twotower_tf.tables.values import number_sql, text_sql
 
@@ -55,23 +56,27 @@ class Users:
 class ColumnTyper:
     """Types and validates rows."""
 
-    def __init__(self, user_id: str, columns: Sequence[Column], times: TimeParser) -> None:
+    def __init__(
+        self, user_id: str, columns: Sequence[Column], times: TimeParser, null_values: Collection[str] = ()
+    ) -> None:
         """Keeps what is known of the columns.
 
         Args:
             user_id: name of the column with ids.
             columns: the features' columns that the table has.
             times: how times are read.
+            null_values: texts that mean a missing value.
         """
         self._user_id = user_id
         self._columns = columns
         self._times = times
+        self._null_values = null_values
         self._connection = sql.connect(threads=1)
 
     def type_rows(self, table: pa.Table, first: int) -> tuple[Users, list[Bad]]:
         """Types the columns of a table; `first` is the place of its first row in its unit."""
         faults: list[Fault] = []
-        ids = self._texts(self._user_id, column(table, self._user_id), "|")
+        ids = self._texts(self._user_id, self._without_markers(column(table, self._user_id)), "|")
         ids = ids.dictionary_decode() if pa.types.is_dictionary(ids.type) else ids
         where = f"column {self._user_id!r}"
         empty = pc.fill_null(pc.equal(pc.binary_length(ids), 0), True).to_numpy(zero_copy_only=False)
@@ -95,6 +100,7 @@ class ColumnTyper:
         return Users(ids, values, good), bad
 
     def _typed(self, each: Column, raw: pa.Array, faults: list[Fault]) -> pa.Array:
+        raw = self._without_markers(raw)
         if each.role == "history":
             return self._lists(each, raw)
         if each.role in ("text", "tags"):
@@ -140,6 +146,13 @@ class ColumnTyper:
                         f"e.g. {example!r}; the model was trained on {trained_on}"
                     )
 
+    def _without_markers(self, raw: pa.Array) -> pa.Array:
+        """Returns a column with nulls for the texts that mean a missing value."""
+        kind = raw.type.value_type if pa.types.is_dictionary(raw.type) else raw.type
+        if not self._null_values or not is_text(kind):
+            return raw
+        return self._evaluate(raw, [scans.present_text(_VALUE, self._null_values)])[0]
+
     def _texts(self, name: str, raw: pa.Array, separator: str) -> pa.Array:
         """Texts, or a dictionary of them."""
         kind = raw.type.value_type if pa.types.is_dictionary(raw.type) else raw.type
@@ -168,7 +181,7 @@ class ColumnTyper:
             return pa.nulls(len(raw), pa.list_(pa.string()))
         if not pa.types.is_list(raw.type):
             raw = pc.cast(raw, pa.list_(raw.type.value_type))
-        values = self._written(each, self._texts(each.name, raw.flatten(), "|"))
+        values = self._written(each, self._texts(each.name, self._without_markers(raw.flatten()), "|"))
         values = values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
         lengths = pc.fill_null(pc.list_value_length(raw), 0).to_numpy(zero_copy_only=False)
         offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
