@@ -25,6 +25,7 @@ from twotower_tf.config import (
     Tags,
     TimeSplit,
     Weekday,
+    feature_columns,
 )
 from twotower_tf.errors import DataError
 from twotower_tf.onboarding.proposal import find_common_root
@@ -115,7 +116,6 @@ def test_features_have_types_sides_and_buckets(proposed: tuple[ExperimentConfig,
         Hash("shelf", buckets=58),  # 7 values: 57.5
     )
     assert config.user_features == (
-        Hash("memberID", buckets=380),  # 40 values: 370.7
         Hash("land", buckets=10),  # 2 values
         Hash("channel", buckets=20),  # 3 values: 19.5
         Numeric("spent_before", transform="log1p"),
@@ -168,7 +168,7 @@ def test_names_that_say_nothing(tmp_path: Path) -> None:
     assert "a guess: no column has a usual name for a user's id" in (tmp_path / "a.py").read_text().replace(
         "\n            # ", " "
     )
-    assert config.user_features == (Hash("a", buckets=850), Hash("c", buckets=10))
+    assert config.user_features == (Hash("c", buckets=10), History(of="b", length=50))
     assert prepare_log(config, tmp_path / "run")["rows"]["used"] == 900
 
 
@@ -182,7 +182,8 @@ REFUSED = {
     "no id": (
         ["--events=two.csv"],
         "--events: no column can be the user's id (its values must repeat); columns: k, v, when; "
-        "name it with --user_id",
+        "name it with --user_id; in a log without users, name the column whose rows belong together (a session, a "
+        "basket, a device), or add one",
     ),
     "no time": (
         ["--events=one.csv", "--timestamp=user"],
@@ -275,7 +276,11 @@ def test_movielens_as_converted(tmp_path: Path, published: Callable[[str], Path]
         Bucketized("year", buckets=20),
         Tags("genres", buckets=170, separator="|"),
     )
-    assert "rating: known only after the event, by its name" in (tmp_path / "ml.py").read_text()
+    assert (
+        '# positive="rating >= 4",  # rating: 1 to 5, half at most 4; good ratings alone'
+        in (tmp_path / "ml.py").read_text()
+    )
+    assert not [each for each in config.user_features if feature_columns(each) in (("rating",), ("user_id",))]
     assert main(["validate", f"--config={tmp_path}/ml.py"]) == 0
     assert prepare_log(config, tmp_path / "run")["rows"]["used"] == 1_000_209
 

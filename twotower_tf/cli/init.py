@@ -36,7 +36,7 @@ def define(values: FlagValues) -> None:
 
 
 def run(values: FlagValues) -> None:
-    """Writes the configuration, and prints the role of each column.
+    """Writes the configuration once it is validated on the tables, and prints roles, features and notes.
 
     Raises:
         ConfigError: if --output is not a new Python file.
@@ -44,7 +44,7 @@ def run(values: FlagValues) -> None:
     """
     from twotower_tf import artifacts
     from twotower_tf import config as configuration
-    from twotower_tf.onboarding import proposal, render_config
+    from twotower_tf.onboarding import proposal, render_config, validate_inputs
     from twotower_tf.tables import input_files
     from twotower_tf.tables.duckdb_engine import open_engine
 
@@ -57,20 +57,34 @@ def run(values: FlagValues) -> None:
     paths = {"events": values.events, "items": values.items, "users": values.users}
     reach = [input_files.find_directory(Path(), path) for path in paths.values() if path]
     with tempfile.TemporaryDirectory() as directory:
-        with open_engine(Path(directory) / "work", values.memory_limit, 0, directories=reach) as connection:
+        work, samples = Path(directory) / "work", Path(directory) / "samples"
+        samples.mkdir()
+        with open_engine(work, values.memory_limit, 0, directories=reach) as connection:
             found = proposal.propose_config(connection, paths, given)
         name = re.sub(r"[^A-Za-z0-9_.-]", "_", output.stem)
         text = render_config.render_proposal(found, name, str(output))
         draft = Path(directory) / output.name
         draft.write_text(text, encoding="utf-8")
-        configuration.load(draft)
+        config = configuration.load(draft)
+        with open_engine(work, values.memory_limit, 0, directories=[samples, *reach]) as connection:
+            report = validate_inputs.validate_tables(connection, config, samples)
     artifacts.write_text(output, text)
     for role, what in (("user_id", found.roles.user), ("item_id", found.roles.item)):
         print(f"{role} = {what.column}: {what.why}")
-    for role, what in (("timestamp", found.roles.time), ("label", found.roles.label)):
-        print(f"{role} = {what.column or 'none'}: {what.why}")
+    print(f"timestamp = {found.roles.time.column or 'none'}: {found.roles.time.why}")
+    print(f"label = {found.outcomes.label or 'none'}: {found.outcomes.label_why}")
+    for choice in found.outcomes.chosen:
+        if choice.field != "label":
+            print(f"{choice.field} = {choice.code}: {choice.comment}")
+    for choice in found.outcomes.offered:
+        print(f"possible: {choice.field} = {choice.code}: {choice.comment}")
+    print(f"split = {found.split.code}: {found.split.comment}")
     for side, lines in found.lines.items():
         print(f"{side}_features: {', '.join(line.code for line in lines)}")
     if found.left_out:
         print(f"columns not used: {', '.join(found.left_out)}")
+    for note in [*found.notes, *report.notes]:
+        print(f"note: {note}")
+    for problem in report.problems:
+        print(f"problem: {problem}")
     print(output)

@@ -53,6 +53,9 @@ def check_data(data: DataConfig) -> None:
             raise ConfigError(f"data.{field}: needs data.{table}; set it or remove data.{field}")
         if form is not None:
             _check_text(form, f"data.{field}")
+    for field, table in (("items_id", "items"), ("users_id", "users")):
+        if getattr(data, field) and not getattr(data, table):
+            raise ConfigError(f"data.{field}: needs data.{table}; set it or remove data.{field}")
     for field, table in (("items_time", "items"), ("users_time", "users")):
         if getattr(data, field) and not (getattr(data, table) and data.timestamp):
             raise ConfigError(

@@ -118,6 +118,8 @@ class DataConfig:
         columns: column names of the event log if its delimited files have no header line.
         item_columns: column names of the item table, likewise.
         user_columns: column names of the user table, likewise.
+        items_id: column of the item table with the item id; "" is `item_id`.
+        users_id: column of the user table with the user id; "" is `user_id`.
         items_time: column of the item table with the time from which a row is valid, or "". With it, positives and
             their negatives take the values valid at the event time, and the catalogue those valid when it is prepared.
             A row without a valid time is quarantined.
@@ -157,6 +159,8 @@ class DataConfig:
     columns: tuple[Name, ...] = ()
     item_columns: tuple[Name, ...] = ()
     user_columns: tuple[Name, ...] = ()
+    items_id: str = ""
+    users_id: str = ""
     items_time: str = ""
     users_time: str = ""
     delimiter: _Delimiter = ""

@@ -24,9 +24,9 @@ from twotower_tf.config import ExperimentConfig
 from twotower_tf.errors import DataError, unknown_name
 from twotower_tf.index.index_files import NEW
 from twotower_tf.prepare import catalogue, row_rules, user_sql
-from twotower_tf.prepare.schema import RESERVED, FeatureColumn, Inputs, list_feature_columns
+from twotower_tf.prepare.schema import RESERVED, FeatureColumn, Inputs, list_feature_columns, read_side_table
 from twotower_tf.sql import quote_identifier
-from twotower_tf.tables import duckdb_engine, input_files, quarantine, readers
+from twotower_tf.tables import duckdb_engine, input_files, quarantine
 from twotower_tf.tables.input_table import Table
 from twotower_tf.tables.read_options import read_options
 
@@ -119,7 +119,7 @@ def read_items(
             Path(work) / "engine", memory_limit, 0, directories=input_files.list_directories(sources)
         ) as connection,
     ):
-        table = readers.read_table(connection, "item_table", sources, lambda name: True)
+        table = read_side_table(connection, config, "items", sources)
         features = list_feature_columns(config, "item")
         _check_columns(config, table, features)
         data = config.data

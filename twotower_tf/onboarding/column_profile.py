@@ -15,6 +15,8 @@ from twotower_tf.tables.duckdb_engine import fetch_row
 from twotower_tf.tables.input_table import Table
 
 SEPARATORS = ("|", ";", ",")
+LISTED = 24
+_BINARY = ("0", "1", "0.0", "1.0", "true", "false")
 _INTEGER = "-?[0-9]+"
 _EXACT_UP_TO = 5_000_000  # rows; beyond, distinct values are counted approximately
 _SEPARATED = 0.05  # least share of values with a separator, for it to separate tags
@@ -33,13 +35,13 @@ class Profile:
         exact: whether `distinct` is exact.
         integers: number of values written as whole numbers.
         numbers: number of values that are finite numbers.
-        binary: number of values that are 0, 1, true or false.
+        binary: number of values that are 0, 1, true or false, as 1.0 or in any letters too.
         low: smallest number.
         high: largest number.
         median: of the numbers.
         tail: 99th percentile of the numbers.
         length: mean number of characters.
-        top: the most frequent values with their share of the values.
+        top: the most frequent values with their share of the values, at most `LISTED`.
         separator: between several values in one text, or "".
         elements: number of distinct values in such texts.
     """
@@ -70,6 +72,21 @@ class Profile:
     def unique(self) -> bool:
         """Whether almost every row has a distinct value."""
         return self.present > 50 and self.distinct > 0.9 * self.present
+
+    @property
+    def listed(self) -> bool:
+        """Whether `top` has every value."""
+        return self.present > 0 and self.exact and self.distinct == len(self.top)
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether it has two values, and these are 0 and 1, or false and true."""
+        return self.present > 0 and self.binary == self.present and self.distinct == 2
+
+    @property
+    def ones(self) -> float:
+        """The share of the values that are 1 or true; of a binary column."""
+        return sum(share for value, share in self.top if value.lower() in ("1", "1.0", "true"))
 
     @property
     def plain(self) -> str:
@@ -136,7 +153,7 @@ def _column(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> P
         f"count(DISTINCT {text})" if exact else f"approx_count_distinct({text})",
         f"count(*) FILTER (regexp_full_match({text}, '{_INTEGER}'))",
         f"count({finite})",
-        f"count(*) FILTER ({text} IN ('0', '1', 'true', 'false'))",
+        f"count(*) FILTER (lower({text}) IN ({', '.join(map(quote_literal, _BINARY))}))",
         f"min({finite})",
         f"max({finite})",
         f"approx_quantile({finite}, 0.5)",
@@ -147,7 +164,8 @@ def _column(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> P
     row = fetch_row(connection, f"SELECT {', '.join(facts)} FROM {table.name}")
     present = int(row[0])
     top = connection.execute(
-        f"SELECT {text}, count(*) FROM {table.name} WHERE {text} IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 3"
+        f"SELECT {text}, count(*) FROM {table.name} WHERE {text} IS NOT NULL "
+        f"GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {LISTED}"
     ).fetchall()
     separator, elements = "", 0
     for mark, count in zip(SEPARATORS, row[10:], strict=True):
@@ -235,15 +253,35 @@ def measure_association(connection: duckdb.DuckDBPyConnection, table: Table, cau
     return float(right - guess) / float(rows - guess) if rows > guess else 0.0
 
 
-def measure_overlap(connection: duckdb.DuckDBPyConnection, events: Table, column: str, table: Table, key: str) -> float:
-    """Measures the share of the events' distinct ids that the other table has."""
-    ids, keys = events.text(column), table.text(key)
-    shared, total = fetch_row(
-        connection,
-        f"SELECT count(*) FILTER (id IN (SELECT {keys} FROM {table.name})), count(*) "
-        f"FROM (SELECT DISTINCT {ids} AS id FROM {events.name} WHERE {ids} IS NOT NULL)",
+def measure_overlap(
+    connection: duckdb.DuckDBPyConnection, events: Table, column: str, table: Table, key: str
+) -> tuple[float, float]:
+    """Measures how many distinct values two columns share.
+
+    Returns:
+        the shared values as a share of the events' distinct values, and as a share of the other table's.
+    """
+    ids, keys = (
+        f"(SELECT DISTINCT {each.text(name)} AS id FROM {each.name} WHERE {each.text(name)} IS NOT NULL)"
+        for each, name in ((events, column), (table, key))
     )
-    return shared / total if total else 0.0
+    shared, total, known = fetch_row(
+        connection,
+        f"SELECT (SELECT count(*) FROM {ids} SEMI JOIN {keys} USING (id)), (SELECT count(*) FROM {ids}), "
+        f"(SELECT count(*) FROM {keys})",
+    )
+    return shared / total if total else 0.0, shared / known if known else 0.0
+
+
+def count_pairs(connection: duckdb.DuckDBPyConnection, table: Table, one_column: str, other: str) -> float:
+    """Counts the distinct pairs of two columns, as a share of the rows that have both."""
+    first, second = table.text(one_column), table.text(other)
+    pairs, rows = fetch_row(
+        connection,
+        f"SELECT count(DISTINCT ({first}, {second})), count(*) FROM {table.name} "
+        f"WHERE {first} IS NOT NULL AND {second} IS NOT NULL",
+    )
+    return pairs / rows if rows else 0.0
 
 
 def match_names(names: Sequence[str], columns: dict[str, Profile]) -> list[str]:

@@ -1,41 +1,22 @@
-"""Guesses from the profiles of a user's tables which column is the user, the item, the time and the label, and why."""
+"""Guesses from the profiles of a user's tables which columns are the user, the item, the time and the name, and why."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
 import duckdb
 
 from twotower_tf.errors import DataError, unknown_name
-from twotower_tf.onboarding import column_profile
+from twotower_tf.onboarding import column_profile, usual_names
 from twotower_tf.onboarding.column_profile import Profile, TableProfile
 
-# Usual names, likeliest first, without case, blanks and underscores.
-_USERS = (
-    "userid user uid customerid customer memberid member visitorid visitor accountid account clientid client profileid "
-    "personid person subscriberid subscriber shopper reader viewer listener player buyer who deviceid device cookieid "
-    "cookie sessionid session deviceip ip"
-).split()
-_ITEMS = (
-    "itemid item productid product sku asin movieid movie adid ad creativeid creative articleid article newsid videoid "
-    "video songid song trackid track bookid book isbn poiid poi venueid venue placeid locationid listingid listing "
-    "jobid job postid post docid documentid contentid content gameid game courseid recipeid offerid offer dealid "
-    "goodsid hotelid restaurantid businessid artistid artist showid podcastid campaignid itemcode productcode what"
-).split()
-_TIMES = "timestamp time ts eventtime eventtimestamp datetime createdat occurredat date when hour day position".split()
-_LABELS = (
-    "label click clicked isclick isclicked converted conversion isconverted purchase purchased bought like liked "
-    "target y response installed engaged watched"
-).split()
-_TITLES = "title name itemname productname itemtitle movietitle headline".split()
 _A = {"user": "a user's", "item": "an item's"}
-# Words of a user's context: such a column is not the recommended item.
-_AROUND = frozenset(
-    "device site app ip geo country region city zip browser os referrer referer language locale model domain user page "
-    "url session agent network carrier conn connection type category gender age".split()
-)
+_JOINED = 0.5  # least share of the events' ids that a side table has
+_BY_CHANCE = 0.05  # share of a table's whole numbers that others of another name meet by chance
+DECIDED = 0.95  # association from which a column is an attribute of an id
 
 
 @dataclass(frozen=True)
@@ -48,13 +29,25 @@ class Role:
 
 @dataclass(frozen=True)
 class Roles:
-    """The columns of the event log by role."""
+    """The columns of the event log by role.
+
+    Attributes:
+        user: id of the user.
+        item: id of the item.
+        time: of the event.
+        title: the item's name.
+        user_key: the column of the user table that has the user ids; "" where no column has.
+        item_key: that of the item table.
+        grouped: whether no column names users, so that the rows of a basket or a visit stand for one.
+    """
 
     user: Role
     item: Role
     time: Role
-    label: Role
     title: Role
+    user_key: str = ""
+    item_key: str = ""
+    grouped: bool = False
 
 
 def guess_column_roles(
@@ -79,57 +72,67 @@ def guess_column_roles(
     for role, column in given.items():
         if column and column not in events.columns:
             raise DataError(f"--{role}: {unknown_name('column of the events', column, events.columns)}")
-    label = _label(events, given.get("label", ""))
-    time = _time(events, given.get("timestamp", ""), {label.column})
-    item = _settled(given.get("item_id", ""))
-    user = _settled(given.get("user_id", ""))
-    taken = {label.column, time.column, item.column, user.column}
-    item = item if item.column else _key(connection, events, items, "item", _ITEMS, taken)
-    user = user if user.column else _key(connection, events, users, "user", _USERS, taken | {item.column})
-    user = user if user.column else _named(events, "user", _USERS, taken | {item.column})
-    item = item if item.column else _named(events, "item", _ITEMS, taken | {user.column})
-    user = user if user.column else _repeated(events, "user", {*taken, item.column}, frozenset())
-    item = item if item.column else _repeated(events, "item", {*taken, user.column}, _AROUND)
-    return Roles(user, item, time, label, _title(items or events, {user.column, item.column, label.column}))
+    clock = given.get("timestamp", "")
+    if clock and (clock not in events.moments or events.moments[clock].first == events.moments[clock].last):
+        raise DataError(f"--timestamp: invalid column {clock!r} (expected times, and more than one)")
+    item, user = _settled(given.get("item_id", "")), _settled(given.get("user_id", ""))
+    times = {clock, *(name for name in _time_columns(events) if events.moments[name].first)}
+    taken = {*times, given.get("label", ""), item.column, user.column}
+    item = item if item.column else _joined(connection, events, items, "item", usual_names.ITEMS, taken)
+    user = user if user.column else _joined(connection, events, users, "user", usual_names.USERS, taken | {item.column})
+    user = user if user.column else _named(events, "user", usual_names.USERS, taken | {item.column})
+    item = item if item.column else _named(events, "item", usual_names.ITEMS, taken | {user.column})
+    grouped = False
+    if not user.column:
+        user = _group(events, taken | {item.column})
+        grouped = bool(user.column)
+    user = user if user.column else _guessed_user(connection, events, taken | {item.column}, item.column)
+    item = item if item.column else _guessed_item(events, taken | {user.column})
+    return Roles(
+        user,
+        item,
+        _time(connection, events, clock, user.column, {user.column, item.column}),
+        _title(items or events, {user.column, item.column}),
+        _find_key(connection, events, users, user.column),
+        _find_key(connection, events, items, item.column),
+        grouped,
+    )
 
 
 def _settled(column: str) -> Role:
     return Role(column, "as you said" if column else "")
 
 
-def _label(events: TableProfile, given: str) -> Role:
-    if given:
-        return _settled(given)
-    fit = [
-        name
-        for name in column_profile.match_names(_LABELS, events.columns)
-        if _is_binary(events.columns[name]) and events.columns[name].distinct == 2
-    ]
-    if not fit:
-        return Role("", "no column of 0 and 1 has a usual name for a label: every event counts as a positive")
-    shares = dict(events.columns[fit[0]].top)
-    positive = shares.get("1", shares.get("true", 0.0))
-    return Role(fit[0], f"0 or 1 in every row, {format_percent(positive)} of them 1; a usual name for a label")
-
-
-def _is_binary(column: Profile) -> bool:
-    return column.present > 0 and column.binary == column.present
-
-
-def _time(events: TableProfile, given: str, taken: set[str]) -> Role:
-    named = [given] if given else column_profile.match_names(_TIMES, events.columns)
+def _time_columns(events: TableProfile) -> list[str]:
+    """Lists the columns that may be the time, likeliest first."""
+    named = [name for name in column_profile.match_names(usual_names.TIMES, events.columns) if name in events.moments]
     calendar = [name for name, moment in events.moments.items() if not moment.places]
-    named += [] if given else [name for name in calendar if name not in named and not _counts(events.columns[name])]
-    for name in named:
+    return named + [name for name in calendar if name not in named and not _counts(events.columns[name])]
+
+
+def _time(
+    connection: duckdb.DuckDBPyConnection, events: TableProfile, given: str, user: str, taken: Collection[str]
+) -> Role:
+    for name in [given] if given else _time_columns(events):
         moment = events.moments.get(name)
         if moment is None or name in taken or moment.first == moment.last:
             continue
-        if moment.places:
-            return Role(name, f"whole numbers from {moment.first} to {moment.last}: positions in an order, not dates")
-        return Role(name, f"read as {moment.form}: {_day(moment.first)} to {_day(moment.last)}, UTC")
-    if given:
-        raise DataError(f"--timestamp: invalid column {given!r} (expected times, and more than one)")
+        if not moment.places:
+            return Role(name, f"read as {moment.form}: {_day(moment.first)} to {_day(moment.last)}, UTC")
+        if not given and not _orders(connection, events, name, user):
+            continue
+        return Role(name, f"whole numbers from {moment.first} to {moment.last}: positions in an order, not dates")
     return Role("", "no column can be read as times: the log has no order")
+
+
+def _orders(connection: duckdb.DuckDBPyConnection, events: TableProfile, name: str, user: str) -> bool:
+    """Tests whether whole numbers order a user's events; hours of the day and places in a shown list do not."""
+    column = events.columns[name]
+    if column.plain == "hour" and column.high < 24:
+        return False
+    if column.plain not in usual_names.PER_USER_TIMES:
+        return True
+    return column_profile.count_pairs(connection, events.table, user, name) > 0.99
 
 
 def _counts(column: Profile) -> bool:
@@ -143,68 +146,151 @@ def _day(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M")
 
 
-def _key(
+def _joined(
     connection: duckdb.DuckDBPyConnection,
     events: TableProfile,
     table: TableProfile | None,
     kind: str,
-    names: list[str],
-    taken: set[str],
+    nouns: Sequence[str],
+    taken: Collection[str],
 ) -> Role:
-    """Finds the column by which a side table joins the events' ids."""
+    """Finds the column whose values are the ids of a side table, whatever the table calls them."""
     if table is None:
         return Role("", "")
+    named = usual_names.match_ids(nouns, events.columns)
     found = []
-    for name, column in table.columns.items():
-        if name not in events.columns or name in taken or not column.present or column.missing > 0.01:
+    for name, column in events.columns.items():
+        if name in taken or not _may_be_id(column):
             continue
-        share = column_profile.measure_overlap(connection, events.table, name, table.table, name)
-        if column.distinct > 0.5 * column.present and share > 0.5:
-            rank = names.index(column.plain) if column.plain in names else len(names)
-            found.append((rank, -column.distinct, name, share))
+        for key in _list_keys(table):
+            same = key.lower() == name.lower()
+            share, back = column_profile.measure_overlap(connection, events.table, name, table.table, key)
+            if share <= _JOINED or not (same or _means_the_same(column, table.columns[key], back, name in named)):
+                continue
+            rank = named.index(name) if name in named else len(named)
+            found.append((rank, not same, -column.distinct, name, share))
     if not found:
         return Role("", "")
-    _, _, name, share = min(found)
+    _, _, _, name, share = min(found)
     return Role(name, f"the key of the {kind} table, which has {format_percent(share)} of the events' ids")
 
 
-def _named(events: TableProfile, kind: str, names: list[str], taken: set[str]) -> Role:
-    for name in column_profile.match_names(names, events.columns):
+def _may_be_id(column: Profile) -> bool:
+    return column.distinct > 1 and not column.is_binary and not column.separator and not _is_fraction(column)
+
+
+def _is_fraction(column: Profile) -> bool:
+    return column.numbers == column.present and column.integers < column.present
+
+
+def _list_keys(table: TableProfile) -> list[str]:
+    """Lists the columns of a side table that can be its key."""
+    return [
+        name
+        for name, column in table.columns.items()
+        if column.missing <= 0.01 and column.distinct > 0.5 * column.present and not _is_fraction(column)
+    ]
+
+
+def _means_the_same(column: Profile, key: Profile, back: float, named: bool) -> bool:
+    """Tests whether values that two columns of other names share are more than whole numbers that meet by chance."""
+    if column.integers < column.present or key.integers < key.present:
+        return True
+    return named and back > _BY_CHANCE
+
+
+def _find_key(
+    connection: duckdb.DuckDBPyConnection, events: TableProfile, table: TableProfile | None, column: str
+) -> str:
+    """Finds the column of a side table that has the events' ids: that of the same name, or the one that shares most."""
+    if table is None:
+        return ""
+    if column in table.columns:
+        return column
+    shares = []
+    for key in _list_keys(table):
+        share, back = column_profile.measure_overlap(connection, events.table, column, table.table, key)
+        if share > _JOINED and _means_the_same(events.columns[column], table.columns[key], back, named=True):
+            shares.append((share, back, key))
+    return max(shares)[-1] if shares else ""
+
+
+def _named(events: TableProfile, kind: str, nouns: Sequence[str], taken: Collection[str]) -> Role:
+    for name in usual_names.match_ids(nouns, events.columns):
         column = events.columns[name]
-        if name not in taken and column.distinct > 1 and not column.unique:
+        if name not in taken and not column.unique and _may_be_id(column):
             return Role(
                 name, f"its name is a usual one for {_A[kind]} id; {format_distinct(column)}{format_dominant(column)}"
             )
     return Role("", "")
 
 
-def _repeated(events: TableProfile, kind: str, taken: set[str], around: frozenset[str]) -> Role:
-    """Finds the column with the most distinct values, among those whose values repeat."""
+def _group(events: TableProfile, taken: Collection[str]) -> Role:
+    """Finds a column whose rows belong together, such as a basket's, for a log without users."""
+    for name in usual_names.match_ids(usual_names.GROUPS, events.columns):
+        column = events.columns[name]
+        if name not in taken and _may_be_id(column) and 1.5 * column.distinct <= column.present:
+            return Role(name, f"no column names a user, so each stands for one; {format_distinct(column)}")
+    return Role("", "")
+
+
+def _guessed_user(
+    connection: duckdb.DuckDBPyConnection, events: TableProfile, taken: Collection[str], item: str
+) -> Role:
+    """Finds the column with the most distinct values, among those whose values repeat and that are not of the item."""
     fit = [
         column
-        for name, column in events.columns.items()
-        if name not in taken
-        and 1 < column.distinct <= 0.7 * column.present
-        and not column.separator
-        and (column.numbers < column.present or column.integers == column.present)
-        and not around & set(column.tokens)
+        for column in _list_repeated(events, taken)
+        if column.distinct >= max(20, math.sqrt(column.present) / 2)
+        and not (item and column_profile.measure_association(connection, events.table, item, column.name) > DECIDED)
     ]
     if not fit:
         known = ", ".join(events.columns)
         raise DataError(
-            f"--events: no column can be the {kind}'s id (its values must repeat); columns: {known}; "
-            f"name it with --{kind}_id"
+            f"--events: no column can be the user's id (its values must repeat); columns: {known}; "
+            "name it with --user_id; in a log without users, name the column whose rows belong together (a session, a "
+            "basket, a device), or add one"
         )
-    best = max(fit, key=lambda column: column.distinct)
+    return _guess(max(fit, key=lambda column: column.distinct), "user")
+
+
+def _guessed_item(events: TableProfile, taken: Collection[str]) -> Role:
+    """Finds the column with the most distinct values, among those whose values repeat and that are no context."""
+    fit = [column for column in _list_repeated(events, taken) if not usual_names.CONTEXT & set(column.tokens)]
+    if not fit and (named := _named(events, "item", usual_names.AMBIGUOUS_ITEMS, taken)).column:
+        return named
+    if not fit:
+        known = ", ".join(events.columns)
+        raise DataError(
+            f"--events: no column can be the item's id (its values must repeat); columns: {known}; "
+            "name it with --item_id"
+        )
+    return _guess(max(fit, key=lambda column: column.distinct), "item")
+
+
+def _guess(column: Profile, kind: str) -> Role:
     return Role(
-        best.name,
+        column.name,
         f"a guess: no column has a usual name for {_A[kind]} id; of the columns whose values repeat and that do not "
-        f"describe the context this has the most values; {format_distinct(best)}. Check it",
+        f"describe the context this has the most values; {format_distinct(column)}. Check it",
     )
 
 
-def _title(table: TableProfile, taken: set[str]) -> Role:
-    for name in column_profile.match_names(_TITLES, table.columns):
+def _list_repeated(events: TableProfile, taken: Collection[str]) -> list[Profile]:
+    outcomes = usual_names.RATING_WORDS | usual_names.COUNT_WORDS
+    return [
+        column
+        for name, column in events.columns.items()
+        if name not in taken
+        and _may_be_id(column)
+        and column.distinct <= 0.7 * column.present
+        and column.length <= 60
+        and not outcomes & set(column.tokens)
+    ]
+
+
+def _title(table: TableProfile, taken: Collection[str]) -> Role:
+    for name in column_profile.match_names(usual_names.TITLES, table.columns):
         if name not in taken and table.columns[name].numbers < table.columns[name].present:
             return Role(name, "a name for display")
     return Role("", "")

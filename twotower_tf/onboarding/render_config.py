@@ -12,31 +12,19 @@ from twotower_tf.tables.values import python_literal
 
 def render_proposal(proposal: Proposal, name: str, where: str) -> str:
     """Renders the configuration file of the experiment `name`, for the path `where`."""
-    roles, evaluation = proposal.roles, proposal.evaluation.code
-    classes = {re.match(r"\w+", line.code).group() for side in proposal.lines.values() for line in side}  # type: ignore[union-attr]
-    classes |= {"DataConfig", "ExperimentConfig", "InBatchSoftmax", "TrainConfig"}
-    classes |= {line.code.partition("(")[0] for line in (proposal.split, proposal.evaluation) if line.code}
-    data = [("root", python_literal(proposal.root), "relative to where you run twotower")]
-    data += [(table, python_literal(path), "") for table, path in proposal.paths.items()]
-    data += [("user_id", python_literal(roles.user.column), roles.user.why)]
-    data += [("item_id", python_literal(roles.item.column), roles.item.why)]
-    data += [("timestamp", python_literal(roles.time.column), roles.time.why)]
-    data += [("label", python_literal(roles.label.column), roles.label.why)]
-    if roles.title.column:
-        data += [("item_name", python_literal(roles.title.column), roles.title.why)]
-    data += [(name, line.code, line.comment) for name, line in proposal.more.items()]
-    data += [("split", proposal.split.code, proposal.split.comment)]
-    notes = [
-        *proposal.notes,
-        "All values below are guesses from the data. Check them, and correct them where you know better.",
-    ]
+    sections = proposal.sections
+    codes = [line.code for side in proposal.lines.values() for line in side]
+    codes += [proposal.split.code, *(line.code for line in sections.values())]
+    classes = {re.match(r"\w+", code).group() for code in codes}  # type: ignore[union-attr]
+    classes |= {"DataConfig", "ExperimentConfig"}
     lines = [
         f'"""Proposed by `twotower init` from {_plain(", ".join(proposal.paths.values()))}.',
         "",
         f"twotower validate --config={where}",
         f"twotower run --config={where} --run_dir=runs/{name} --export_dir=export/{name}",
         "",
-        *(_wrapped(_plain(note), "") for note in notes),
+        *(_wrapped(_plain(note), "") for note in proposal.notes),
+        "All values below are guesses from the data. Check them, and correct them where you know better.",
         '"""',
         "",
         "from twotower_tf.config import (",
@@ -49,7 +37,7 @@ def render_proposal(proposal: Proposal, name: str, where: str) -> str:
         "    return ExperimentConfig(",
         f"        name={python_literal(name)},",
         "        data=DataConfig(",
-        *_commented((f"            {key}={value},", comment) for key, value, comment in data),
+        *_data_lines(proposal),
         "        ),",
     ]
     for side in ("item", "user"):
@@ -59,16 +47,29 @@ def render_proposal(proposal: Proposal, name: str, where: str) -> str:
     if proposal.left_out:
         lines += ["        # Columns that are not features:"]
         lines += [_wrapped(f"{column}: {reason}", "        #   ") for column, reason in proposal.left_out.items()]
-    lines += [
-        "        loss=InBatchSoftmax(),",
-        f"        train=TrainConfig(batch_size={proposal.batch_size}, epochs=5),",
-        *_commented(
-            [(f"        evaluation={proposal.evaluation.code},", proposal.evaluation.comment)] * bool(evaluation)
-        ),
-        "    )",
-        "",
-    ]
-    return "\n".join(lines)
+    lines += _commented((f"        {field}={line.code},", line.comment) for field, line in sections.items())
+    return "\n".join([*lines, "    )", ""])
+
+
+def _data_lines(proposal: Proposal) -> list[str]:
+    """Renders the fields of `DataConfig`; those that are offered become comments."""
+    roles, outcomes = proposal.roles, proposal.outcomes
+    data = [("root", python_literal(proposal.root), "relative to where you run twotower")]
+    data += [(table, python_literal(path), "") for table, path in proposal.paths.items()]
+    data += [("user_id", python_literal(roles.user.column), roles.user.why)]
+    data += [("item_id", python_literal(roles.item.column), roles.item.why)]
+    data += [("timestamp", python_literal(roles.time.column), roles.time.why)]
+    data += [("label", python_literal(outcomes.label), outcomes.label_why)]
+    data += [(each.field, each.code, each.comment) for each in outcomes.chosen if each.field != "label"]
+    if roles.title.column:
+        data += [("item_name", python_literal(roles.title.column), roles.title.why)]
+    data += [(name, line.code, line.comment) for name, line in proposal.more.items()]
+    data += [("split", proposal.split.code, proposal.split.comment)]
+    found = _commented((f"            {name}={value},", comment) for name, value, comment in data)
+    if outcomes.offered:
+        found.append("            # What else may count; uncomment a line, and join two of one field with AND:")
+        found += _commented((f"            # {each.field}={each.code},", each.comment) for each in outcomes.offered)
+    return found
 
 
 def _plain(text: str) -> str:

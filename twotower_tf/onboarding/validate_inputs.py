@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import duckdb
 import pyarrow.parquet as pq
@@ -122,14 +123,17 @@ def _rows(
     report: Report,
 ) -> None:
     read: dict[TableName, input_table.Table | None] = {}
-    tables: dict[TableName, str] = {"events": "events", "items": "item_table", "users": "user_table"}
-    for name, table in tables.items():
-        try:
-            keep = schema.select_event_columns(config) if name == "events" else lambda column: True
-            read[name] = readers.read_table(connection, table, samples[name], keep) if samples[name] else None
-        except DataError as error:
-            report.problems.append(str(error))
-            return
+    sides: tuple[Literal["items", "users"], ...] = ("items", "users")
+    try:
+        wanted = schema.select_event_columns(config)
+        read["events"] = (
+            readers.read_table(connection, "events", samples["events"], wanted) if samples["events"] else None
+        )
+        for side in sides:
+            read[side] = schema.read_side_table(connection, config, side, samples[side]) if samples[side] else None
+    except DataError as error:
+        report.problems.append(str(error))
+        return
     events, items, users = (read[name] for name in schema.TABLES)
     if events is None:
         return

@@ -242,7 +242,7 @@ def _days(connection: duckdb.DuckDBPyConnection, split: DateSplit, table: Table,
 def _label(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> tuple[str, str]:
     text = table.text(name)
     label = (
-        f"CASE WHEN {text} = 'true' THEN 1 WHEN {text} = 'false' THEN 0 "
+        f"CASE WHEN lower({text}) = 'true' THEN 1 WHEN lower({text}) = 'false' THEN 0 "
         f"WHEN TRY_CAST({text} AS DOUBLE) IN (0, 1) THEN CAST(TRY_CAST({text} AS DOUBLE) AS TINYINT) END"
     )
     total, usable = fetch_row(connection, f"SELECT count(*), count({label}) FROM {table.name}")

@@ -159,18 +159,8 @@ def load_tables(
     events = readers.read_table(connection, "events", sources["events"], select_event_columns(config))
     for error in find_unreadable(connection, data, "events", events):
         raise DataError(error)
-    items = readers.read_table(connection, "item_table", sources["items"], lambda name: True) if data.items else None
-    user_columns = {
-        data.user_id,
-        data.users_time,
-        data.timestamp,
-        *(column.name for column in list_feature_columns(config, "user")),
-    }
-    users = (
-        readers.read_table(connection, "user_table", sources["users"], user_columns.__contains__)
-        if data.users
-        else None
-    )
+    items = read_side_table(connection, config, "items", sources["items"]) if data.items else None
+    users = read_side_table(connection, config, "users", sources["users"]) if data.users else None
     sides: tuple[tuple[TableName, Table | None], ...] = (("items", items), ("users", users))
     for name, table in sides:
         for error in find_unreadable(connection, data, name, table):
@@ -182,6 +172,35 @@ def load_tables(
     as_of = (*item_from_events, *(item_from_table if data.items_time else ())) if data.timestamp else ()
     keys = list_key_columns(data)
     return Inputs(events, items, users, from_events, from_table, item_from_events, item_from_table, as_of, keys)
+
+
+def read_side_table(
+    connection: duckdb.DuckDBPyConnection,
+    config: ExperimentConfig,
+    name: Literal["items", "users"],
+    sources: Sequence[input_files.InputFile],
+) -> Table:
+    """Reads the item or the user table; its column of ids gets the name that the events use.
+
+    Raises:
+        DataError: for a file that cannot be read.
+    """
+    data = config.data
+    if name == "items":
+        table = readers.read_table(connection, "item_table", sources, lambda column: True)
+        rename_key(table, data.items_id, data.item_id)
+        return table
+    wanted = {data.user_id, data.users_id, data.users_time, data.timestamp}
+    wanted |= {column.name for column in list_feature_columns(config, "user")}
+    table = readers.read_table(connection, "user_table", sources, wanted.__contains__)
+    rename_key(table, data.users_id, data.user_id)
+    return table
+
+
+def rename_key(table: Table, key: str, name: str) -> None:
+    """Gives the column of ids of a side table the name that the events use; a table without it is left as it is."""
+    if key and key != name and key in table.known:
+        table.rename(key, name)
 
 
 def find_unreadable(
@@ -214,10 +233,10 @@ def find_mismatches(config: ExperimentConfig, events: Table, items: Table | None
             yield _missing(field, name, events)
         elif name in events.lacking:
             yield f"{field}: {events.lacking[name].name} has no column {name!r}, unlike other files of data.events"
-    if items is not None and data.item_id not in items.known:
-        yield _missing("data.item_id", data.item_id, items)
-    if users is not None and data.user_id not in users.known:
-        yield _missing("data.user_id", data.user_id, users)
+    for name, table in (("item", items), ("user", users)):
+        own, shared = getattr(data, f"{name}s_id"), getattr(data, f"{name}_id")
+        if table is not None and shared not in table.known:
+            yield _missing(f"data.{name}s_id" if own else f"data.{name}_id", own or shared, table)
     for field, table in (("items_time", items), ("users_time", users)):
         name = getattr(data, field)
         if name and table is not None and name not in table.known:

@@ -49,6 +49,14 @@ class Table:
     def rows(self) -> int:
         return self.starts[-1]
 
+    def rename(self, name: str, other: str) -> None:
+        """Renames a column, in the place of the one that has the other name."""
+        self.columns[other] = self.columns.pop(name)
+        self.lacking.pop(other, None)
+        if name in self.lacking:
+            self.lacking[other] = self.lacking.pop(name)
+        self.known = [other if each == name else each for each in self.known if each != other]
+
     def text(self, name: str, alias: str = "") -> str:
         """Returns SQL for a column's canonical text; NULL for a missing value."""
         column = self.columns[name]

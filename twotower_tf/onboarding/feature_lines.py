@@ -1,0 +1,178 @@
+"""Proposes the features of both towers, and says why a column is not one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import duckdb
+
+from twotower_tf.features import bucket_counts
+from twotower_tf.onboarding import column_profile, guess_roles, usual_names
+from twotower_tf.onboarding.column_profile import Profile, TableProfile
+from twotower_tf.onboarding.guess_roles import Roles
+from twotower_tf.prepare.schema import RESERVED
+from twotower_tf.tables.values import python_literal
+
+_MOST_BUCKETS = 10_000_000
+_NUMBER_WORDS = frozenset(
+    "age price cost amount count num number qty quantity score rate ctr cvr size length duration days hours minutes "
+    "seconds year distance income salary weight height views clicks impressions rank".split()
+)
+_GROUP_WORDS = frozenset(
+    "request session order basket cart invoice transaction receipt impression auction serp pageview visit query search "
+    "row log event uuid guid".split()
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the configuration's code, and its comment."""
+
+    code: str
+    comment: str
+
+
+@dataclass(frozen=True)
+class FeatureLines:
+    """The proposed features.
+
+    Attributes:
+        lines: by side, the id first.
+        left_out: reason by column that is not a feature.
+    """
+
+    lines: dict[str, list[Line]]
+    left_out: dict[str, str]
+
+
+def propose_features(
+    connection: duckdb.DuckDBPyConnection,
+    roles: Roles,
+    label: str,
+    events: TableProfile,
+    items: TableProfile | None,
+    users: TableProfile | None,
+    left_out: dict[str, str],
+) -> FeatureLines:
+    """Proposes the features that are columns of the tables, without the user's id and what is made of the time.
+
+    Args:
+        connection: where the tables are.
+        roles: of the events' columns.
+        label: the column of labels, or "".
+        events: the log.
+        items: the item table, or None.
+        users: the user table, or None.
+        left_out: columns of the log in other roles, with the reasons.
+    """
+    found = FeatureLines({"item": [], "user": []}, {})
+    found.lines["item"].append(hash_line(events.columns[roles.item.column], "the item itself"))
+    ids = {roles.item.column, roles.user.column}
+    for side, table, key in (("item", items, roles.item_key), ("user", users, roles.user_key)):
+        for name, column in table.columns.items() if table else ():
+            if name in (*ids, key) or name in events.columns:
+                continue
+            reason = _unfit(column, table, roles) if table else ""
+            if reason:
+                found.left_out[name] = reason
+            else:
+                found.lines[side].append(_line(column))
+    for name, column in events.columns.items():
+        if name in (*ids, roles.time.column, label) or name in left_out:
+            continue
+        reason = _unfit(column, events, roles) or _leaks(connection, events, column, label)
+        if reason:
+            found.left_out[name] = reason
+            continue
+        in_items = items is not None and name in items.columns
+        predicted = column_profile.measure_association(connection, events.table, roles.item.column, name)
+        about_item = (in_items or predicted > 0.8) and name not in RESERVED
+        share = guess_roles.format_percent(predicted)
+        why = f"; the item predicts it in {share} of the cases" if about_item and not in_items else ""
+        found.lines["item" if about_item else "user"].append(_line(column, why))
+    return found
+
+
+def _unfit(column: Profile, table: TableProfile | None, roles: Roles) -> str:
+    """Returns the reason why a column cannot be a feature; "" where it may be one."""
+    moment = table.moments.get(column.name) if table else None
+    if not column.present:
+        return "no value in any row"
+    if column.distinct < 2 and column.missing < 0.01:
+        return f"always {column.top[0][0]!r}"
+    if column.name in RESERVED:
+        return "it has the name of a column of the catalogue: rename it to use it"
+    if moment is not None and not moment.places and not _is_number(column):
+        return "a time"
+    if column.separator:
+        return ""
+    if column.name == roles.title.column:
+        return "shown as the item's name"
+    if column.unique and not _is_real(column):
+        return f"{guess_roles.format_distinct(column)}: nearly unique per row, like an id of events or free text"
+    if column.length > 60:
+        return f"free text of {column.length:.0f} characters on average"
+    return ""
+
+
+def _leaks(connection: duckdb.DuckDBPyConnection, events: TableProfile, column: Profile, label: str) -> str:
+    """Returns why a column is known only after the event (a leak) or names a group of events; "" otherwise."""
+    words = set(column.tokens)
+    if usual_names.AFTER_WORDS & words and not usual_names.describes_past(column):
+        return "known only after the event, by its name"
+    if words & _GROUP_WORDS and words <= _GROUP_WORDS | set(usual_names.ID_SUFFIXES) and column.distinct > 100:
+        return f"{guess_roles.format_distinct(column)}: an id of events that belong together"
+    if column.plain in usual_names.PLACES and column.numbers == column.present:
+        return "a position in a list: it says how the item was shown (data.position, with data.list_id)"
+    if label:
+        predicted = column_profile.measure_association(connection, events.table, column.name, label)
+        if predicted > 0.9 and column.distinct < 0.5 * column.present:
+            share = guess_roles.format_percent(predicted)
+            return f"it predicts the label (it avoids {share} of the errors of a constant guess): likely made after it"
+    return ""
+
+
+def _is_real(column: Profile) -> bool:
+    return column.numbers == column.present and column.integers < column.present
+
+
+def _is_number(column: Profile) -> bool:
+    """Tests whether a column is a quantity, and not a numeric code."""
+    if column.numbers < column.present or column.distinct < 3:
+        return False
+    return _is_real(column) or (bool(_NUMBER_WORDS & set(column.tokens)) and "id" not in column.tokens)
+
+
+def _line(column: Profile, why: str = "") -> Line:
+    name = python_literal(column.name)
+    if column.separator:
+        size = _buckets(column.elements)
+        code = f"Tags({name}, buckets={size}, separator={python_literal(column.separator)})"
+        return Line(code, f"{column.elements:,} values, several in one text{_missing(column)}{why}")
+    if not _is_number(column):
+        return hash_line(column, why.removeprefix("; "))
+    spread = f"{column.low:g} to {column.high:g}, half below {column.median:g}{_missing(column)}{why}"
+    if not _is_real(column):
+        return Line(f"Bucketized({name}, buckets=20)", spread)
+    skewed = column.low >= 0 and column.tail > 10 * max(column.median, 1e-9)
+    return Line(f"Numeric({name}" + (', transform="log1p")' if skewed else ")"), spread)
+
+
+def hash_line(column: Profile, why: str = "") -> Line:
+    """Proposes a hashed column, with buckets for its number of values."""
+    size = _buckets(column.distinct)
+    share = bucket_counts.expected_sharing(column.distinct, int(size.replace("_", "")))
+    about = "" if column.exact else "about "
+    shared = f", {guess_roles.format_percent(share)} share a bucket" if share > 2 * bucket_counts.TARGET else ""
+    comment = f"{about}{column.distinct:,} values{_missing(column)}{shared}"
+    if column.top and column.top[0][1] >= 0.01 and "alone" not in why:
+        comment += f"; {column.top[0][0]!r} has {guess_roles.format_percent(column.top[0][1])}"
+    return Line(f"Hash({python_literal(column.name)}, buckets={size})", f"{comment}; {why}" if why else comment)
+
+
+def _buckets(distinct: int) -> str:
+    return f"{min(_MOST_BUCKETS, bucket_counts.suggested(distinct)):_}"
+
+
+def _missing(column: Profile) -> str:
+    return f", {guess_roles.format_percent(column.missing)} missing" if column.missing else ""

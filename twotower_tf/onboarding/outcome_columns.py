@@ -1,0 +1,314 @@
+"""Finds the columns that say what came of an event: labels, actions, ratings, counts, and a given split.
+
+They are known only after the event, so none is a feature. Each becomes a choice of `data.label`, `data.positive` or
+`data.weight`: written where the data leave no doubt, and as a commented line to uncomment elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+import duckdb
+
+from twotower_tf.onboarding import column_profile, usual_names
+from twotower_tf.onboarding.column_profile import Profile, TableProfile
+from twotower_tf.onboarding.guess_roles import DECIDED, format_percent
+from twotower_tf.sql import quote_identifier, quote_literal
+from twotower_tf.tables.values import python_literal
+
+_FEW = 20  # values of an action, at most
+_RATINGS = 21  # values of a rating, at most: ten stars in halves, and 0
+_GOOD = 0.8  # of the highest rating
+_SQL_WORDS = frozenset(
+    "all and any array as asc both case cast check collate column constraint create default desc distinct do else end "
+    "except false fetch for foreign from grant group having in intersect into lateral leading limit not null offset on "
+    "only or order placing primary qualify references returning select show some table then to trailing true union "
+    "unique using when where window with".split()
+)
+_NO_LABEL = "every event counts as a positive"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A field of the data for an outcome.
+
+    Attributes:
+        field: of `DataConfig`.
+        code: its value as Python code.
+        comment: what it means.
+        share: of the events that are positives with it, where that is known.
+    """
+
+    field: str
+    code: str
+    comment: str
+    share: float = 1.0
+
+
+@dataclass
+class Outcomes:
+    """The outcome columns of a log.
+
+    Attributes:
+        label: column of labels, or "".
+        label_why: the reason.
+        chosen: fields that are set.
+        offered: fields that are written as comments.
+        split: column of a given split, or "".
+        split_values: values of that column.
+        left_out: reason by column; none of them is a feature.
+    """
+
+    label: str = ""
+    label_why: str = _NO_LABEL
+    chosen: list[Choice] = field(default_factory=list)
+    offered: list[Choice] = field(default_factory=list)
+    split: str = ""
+    split_values: tuple[str, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def positive_share(self) -> float:
+        """The share of the events that are positives."""
+        product = 1.0
+        for choice in self.chosen:
+            product *= choice.share
+        return product
+
+
+def find_outcomes(
+    connection: duckdb.DuckDBPyConnection,
+    events: TableProfile,
+    ids: Sequence[str],
+    taken: Collection[str],
+    label: str = "",
+) -> Outcomes:
+    """Finds the outcomes of the events.
+
+    Args:
+        connection: where the log is.
+        events: the log.
+        ids: columns of the user and the item; what they decide describes them and is not an outcome.
+        taken: columns in other roles, and those of side tables.
+        label: column of labels that the user has named, or "".
+    """
+    found = Outcomes()
+    free = {name: column for name, column in events.columns.items() if name not in taken and name not in ids}
+    binary, others = [], []
+    for name, column in free.items():
+        if name == label or not column.present:
+            continue
+        if _is_split(column):
+            _add_split(found, column)
+        elif column.is_binary or (column.binary == column.present and _is_label_name(column) and column.missing):
+            binary.append(column)
+        else:
+            others.append(column)
+    binary = [column for column in binary if _is_outcome(connection, events, column, ids)]
+    _add_labels(found, binary, label and free.get(label))
+    for column in others:
+        choices = _describe(column)
+        if choices and not _is_decided(connection, events, column, ids):
+            found.left_out[column.name] = "it says what came of the event; see the lines above for its use"
+            for choice, sure in choices:
+                (found.chosen if sure else found.offered).append(choice)
+    return found
+
+
+def _is_split(column: Profile) -> bool:
+    values = {value.lower() for value, _ in column.top}
+    return (
+        column.listed
+        and bool(usual_names.SPLITS & set(column.tokens))
+        and values <= usual_names.SPLIT_VALUES
+        and len(values) > 1
+    )
+
+
+def _add_split(found: Outcomes, column: Profile) -> None:
+    values = tuple(value for value, _ in column.top)
+    if set(values) <= {"train", "valid", "test"} and "train" in values:
+        found.split, found.split_values = column.name, values
+        found.left_out[column.name] = "the split (data.split)"
+        return
+    found.left_out[column.name] = (
+        f"it may be a given split, with the values {', '.join(map(repr, values))}; "
+        "GivenSplit reads train, valid and test: write these to use it"
+    )
+
+
+def _is_decided(
+    connection: duckdb.DuckDBPyConnection, events: TableProfile, column: Profile, ids: Sequence[str]
+) -> bool:
+    """Tests whether the user or the item decides a column's value, which then describes them."""
+    return any(
+        column_profile.measure_association(connection, events.table, each, column.name) > DECIDED for each in ids
+    )
+
+
+def _is_label_name(column: Profile) -> bool:
+    words = set(column.tokens)
+    return not usual_names.describes_past(column) and (
+        column.plain in usual_names.LABELS or bool(words & (usual_names.LABEL_WORDS | usual_names.REJECTION_WORDS))
+    )
+
+
+def _is_outcome(
+    connection: duckdb.DuckDBPyConnection, events: TableProfile, column: Profile, ids: Sequence[str]
+) -> bool:
+    """Tests whether a column of 0 and 1 is an outcome, and not a circumstance or a property of the user or the item."""
+    if column.plain in usual_names.LABELS:
+        return True
+    if usual_names.describes_past(column):
+        return False
+    if usual_names.CIRCUMSTANCES & set(column.tokens) and not _is_label_name(column):
+        return False
+    return not _is_decided(connection, events, column, ids)
+
+
+def _add_labels(found: Outcomes, binary: Sequence[Profile], given: Profile | str | None) -> None:
+    """Chooses the label among columns of 0 and 1: by its name, or because it is the only one."""
+    rejections = [c for c in binary if set(c.tokens) & usual_names.REJECTION_WORDS]
+    wishes = [c for c in binary if c not in rejections]
+    ranked = sorted(wishes, key=_label_rank)
+    if isinstance(given, Profile):
+        found.label, found.label_why = given.name, "as you said"
+        found.chosen.append(Choice("label", python_literal(given.name), "as you said", given.ones))
+    elif ranked and (_label_rank(ranked[0]) < len(usual_names.LABELS) + 1 or len(ranked) == 1):
+        _choose_label(found, ranked.pop(0), alone=len(ranked) == 0)
+    elif ranked:
+        names = ", ".join(repr(column.name) for column in ranked)
+        found.label_why = f"{names} are 0 or 1 and may be labels: {_NO_LABEL} unless you uncomment one"
+    else:
+        found.label_why = f"no column of 0 and 1 is the outcome of the event: {_NO_LABEL}"
+    for column in ranked:
+        why = f"0 or 1, {format_percent(column.ones)} of them 1; the label instead, if 1 is what should be found"
+        found.offered.append(Choice("label", python_literal(column.name), why))
+        found.left_out[column.name] = "0 or 1: likely an outcome of the event; see the lines above for its use"
+    for column in rejections:
+        one = _value_sql(column, next((v for v, _ in column.top if v.lower() in ("1", "1.0", "true")), "1"))
+        why = f"{format_percent(column.ones)} of the events are {column.name!r}: drops them"
+        found.offered.append(Choice("exclude", python_literal(f"{_name_sql(column)} = {one}"), why))
+        found.left_out[column.name] = "a rejection, known only after the event; see the lines above for its use"
+
+
+def _label_rank(column: Profile) -> int:
+    """Ranks columns of 0 and 1 by their names; those without a label's word come last."""
+    if column.plain in usual_names.LABELS:
+        return usual_names.LABELS.index(column.plain)
+    return len(usual_names.LABELS) + (not _is_label_name(column))
+
+
+def _choose_label(found: Outcomes, column: Profile, alone: bool) -> None:
+    share = column.ones * (1 - column.missing)
+    if column.missing > 0 or column.distinct == 1:
+        one = next((value for value, _ in column.top if value.lower() in ("1", "1.0", "true")), "1")
+        code = python_literal(f"{_name_sql(column)} = {_value_sql(column, one)}")
+        why = f"{column.name} is 1 in {format_percent(share)} of the rows and 0 or missing in the others"
+        found.chosen.append(Choice("positive", code, why, share))
+        found.label_why = f"{_NO_LABEL} that satisfies data.positive"
+        found.left_out[column.name] = "the outcome of the event (data.positive)"
+        return
+    usual = _label_rank(column) <= len(usual_names.LABELS)
+    kind = "a usual name for a label" if usual else "the only such column of the event. Check it"
+    found.label = column.name
+    found.label_why = f"0 or 1 in every row, {format_percent(share)} of them 1; {kind}"
+    found.chosen.append(Choice("label", python_literal(column.name), found.label_why, share))
+
+
+def _name_sql(column: Profile) -> str:
+    """Returns a column's name in SQL, in quotes where it needs them."""
+    plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", column.name) and column.name.lower() not in _SQL_WORDS
+    return column.name if plain else quote_identifier(column.name)
+
+
+def _value_sql(column: Profile, value: str) -> str:
+    """Returns SQL of a value, typed as `user_sql.infer_types` types the column."""
+    return value if column.numbers == column.present else quote_literal(value)
+
+
+def _describe(column: Profile) -> list[tuple[Choice, bool]]:
+    """Lists the uses of a column of actions, ratings or counts, each with whether it is beyond doubt."""
+    if usual_names.describes_past(column):
+        return []
+    values = [usual_names.plain_value(value) for value, _ in column.top]
+    if column.listed and 2 <= column.distinct <= _FEW:
+        known = sum(value in usual_names.KNOWN_ACTIONS for value in values)
+        textual = column.numbers < column.present
+        if textual and (2 * known > len(values) or (known and usual_names.is_action_name(column))):
+            return _actions(column)
+        if usual_names.is_action_name(column) and not {"status", "response"} & set(column.tokens):
+            return [(_list_values(column), False)]
+    words = set(column.tokens)
+    if column.numbers < column.present or column.low < -1:
+        return []
+    if words & usual_names.RATING_WORDS and column.distinct <= _RATINGS and column.distinct > 1:
+        return _ratings(column)
+    if words & usual_names.COUNT_WORDS and column.low >= 0 and column.distinct > 1:
+        return _counts(column)
+    if words & usual_names.RATING_WORDS and column.distinct > 1:
+        return _counts(column)
+    return []
+
+
+def _actions(column: Profile) -> list[tuple[Choice, bool]]:
+    name = _name_sql(column)
+    kinds = {value: usual_names.plain_value(value) for value, _ in column.top}
+    shares = dict(column.top)
+
+    def among(*groups: frozenset[str]) -> list[str]:
+        return [value for value, plain in kinds.items() if any(plain in group for group in groups)]
+
+    listing = ", ".join(f"{value} {format_percent(share)}" for value, share in column.top)
+    found: list[tuple[Choice, bool]] = []
+    rejected, shown = among(usual_names.REJECTED), among(usual_names.SHOWN)
+    unwished = [*rejected, *shown]
+    taken, wanted = among(usual_names.TAKEN), among(usual_names.WANTED, usual_names.TAKEN)
+    if unwished and len(unwished) < len(kinds):
+        code = f"{name} NOT IN ({_list_sql(unwished)})"
+        share = 1 - sum(shares[value] for value in unwished)
+        found.append((Choice("positive", python_literal(code), f"{column.name}: {listing}", share), True))
+    for group in (taken, wanted):
+        if group and len(group) < len(kinds) - len(unwished) and (group is taken or group != taken):
+            code = f"{name} IN ({_list_sql(group)})"
+            share = sum(shares[value] for value in group)
+            found.append((Choice("positive", python_literal(code), f"{column.name}: {listing}", share), False))
+    if wanted and len(wanted) < len(kinds) - len(unwished):
+        cases = [f"WHEN {name} IN ({_list_sql(taken)}) THEN 5"] if taken else []
+        rest = [value for value in wanted if value not in taken]
+        cases += [f"WHEN {name} IN ({_list_sql(rest)}) THEN 3"] if rest else []
+        why = "weighs stronger wishes more"
+        found.append((Choice("weight", python_literal(f"CASE {' '.join(cases)} ELSE 1 END"), why), False))
+    return found or [(_list_values(column), False)]
+
+
+def _list_values(column: Profile) -> Choice:
+    """Offers the most frequent value of an action column as the positive one."""
+    listing = ", ".join(f"{value} {format_percent(share)}" for value, share in column.top)
+    code = f"{_name_sql(column)} IN ({', '.join(_value_sql(column, value) for value, _ in column.top[:1])})"
+    return Choice("positive", python_literal(code), f"{column.name}: {listing}; name those that count as wishes")
+
+
+def _list_sql(values: Sequence[str]) -> str:
+    return ", ".join(map(quote_literal, values))
+
+
+def _ratings(column: Profile) -> list[tuple[Choice, bool]]:
+    name = _name_sql(column)
+    spread = f"{column.name}: {column.low:g} to {column.high:g}, half at most {column.median:g}"
+    good = Choice("positive", python_literal(f"{name} >= {_GOOD * column.high:g}"), f"{spread}; good ratings alone")
+    return [(good, False)]
+
+
+def _counts(column: Profile) -> list[tuple[Choice, bool]]:
+    name = _name_sql(column)
+    spread = f"{column.name}: {column.low:g} to {column.high:g}, half at most {column.median:g}"
+    found = []
+    if column.low >= 0:
+        code = f"ln(1 + {name})"
+        found.append((Choice("weight", python_literal(code), f"{spread}; weighs larger ones more"), False))
+    code = f"{name} > {column.median:g}"
+    found.append((Choice("positive", python_literal(code), f"{spread}; the larger half alone"), False))
+    return found

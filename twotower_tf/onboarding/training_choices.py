@@ -1,0 +1,168 @@
+"""Chooses the split, the towers, the loss and the training loop by the kind of log.
+
+The choices were made on validation data: docs/benchmarks.md has the figures. In short: ids alone want linear towers,
+features want hidden layers; a history says more of a user with few positives than the hash of an id; training stops
+when validation no longer improves; a batch is a share of the positives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import duckdb
+
+from twotower_tf.onboarding.column_profile import TableProfile
+from twotower_tf.onboarding.feature_lines import Line
+from twotower_tf.onboarding.guess_roles import Roles
+from twotower_tf.onboarding.outcome_columns import Outcomes
+from twotower_tf.prepare import date_split
+from twotower_tf.tables.duckdb_engine import fetch_row
+from twotower_tf.tables.input_files import InputFile
+from twotower_tf.tables.values import python_literal
+
+_FEWEST_DAYS = 4  # of directories, for a split by whole days
+_HELD_OUT = 0.1  # of the log, each for validation and test
+_TRAINED = 1 - 2 * _HELD_OUT
+_FEWEST_VALIDATED = 30  # positives that can choose an epoch
+_SMALLEST_BATCH, _LARGEST_BATCH = 16, 1024
+_STEPS = 100  # of an epoch, at least
+_MANY_POSITIVES = 100  # of the median user, from which the id is worth an embedding next to a history
+_RICH = 2  # features in addition to ids and histories, from which towers have hidden layers
+
+
+@dataclass(frozen=True)
+class LogShape:
+    """How many positives a log has, and of whom.
+
+    Attributes:
+        positives: number of events that are positives.
+        users: number of users with one.
+        median: positives of the median user among them.
+        long: positives of the user at the 90th percentile.
+    """
+
+    positives: int
+    users: int
+    median: float
+    long: float
+
+    @property
+    def repeated(self) -> bool:
+        """Whether a typical user has a history."""
+        return self.positives > 1.5 * self.users
+
+
+def measure_shape(
+    connection: duckdb.DuckDBPyConnection, events: TableProfile, user: str, outcomes: Outcomes
+) -> LogShape:
+    """Counts the positives of each user; a predicate is taken into account by its share of the events."""
+    table, holds, share = events.table, "true", outcomes.positive_share
+    if outcomes.label:
+        holds = f"lower({table.text(outcomes.label)}) IN ('1', '1.0', 'true')"
+        share /= max(1e-9, next(choice.share for choice in outcomes.chosen if choice.field == "label"))
+    id_text = table.text(user)
+    positives, users, median, long = fetch_row(
+        connection,
+        f"""
+        WITH counts AS (
+            SELECT count(*) AS n FROM {table.name} WHERE {holds} AND {id_text} IS NOT NULL GROUP BY {id_text}
+        )
+        SELECT coalesce(sum(n), 0), count(*), coalesce(median(n), 0), coalesce(quantile_cont(n, 0.9), 0) FROM counts
+        """,
+    )
+    return LogShape(int(positives * share), users, median * share, long * share)
+
+
+def choose_split(events: TableProfile, roles: Roles, outcomes: Outcomes, sources: Sequence[InputFile]) -> Line:
+    """Chooses the split of the log."""
+    partitions = {date_split.parse_day(dict(source.partition).get(date_split.PARTITION, "")) for source in sources}
+    span = len(partitions) if None not in partitions else 0
+    moment = events.moments.get(roles.time.column)
+    if outcomes.split:
+        missing = {"train", "valid", "test"} - set(outcomes.split_values)
+        lacking = f"; no row is {' or '.join(sorted(missing))}" if missing else ""
+        return Line(f"GivenSplit(column={python_literal(outcomes.split)})", f"the log has its own split{lacking}")
+    if span >= _FEWEST_DAYS and (moment is None or not moment.places):
+        return Line(
+            f"DateSplit(train_days={_days_between(partitions) - 2}, valid_days=1, test_days=1)",
+            f"the directories have {span} days: the last is test, the one before it validation",
+        )
+    if moment is None:
+        return Line("RandomSplit(valid_fraction=0.1, test_fraction=0.1)", "without times the log is split at random")
+    if moment.places:
+        return Line("LeaveLastOut()", "positions per user: the last event is test, the one before it validation")
+    return Line("TimeSplit(valid_fraction=0.1, test_fraction=0.1)", "the last tenth of the log is test")
+
+
+def explain_omitted_user_id(shape: LogShape, roles: Roles) -> str:
+    """Explains why the user's id is not a feature; "" where it is one."""
+    if roles.grouped:
+        return "an id of one basket or visit, which never comes again"
+    if shape.repeated and shape.median < _MANY_POSITIVES:
+        return (
+            f"the median user has {shape.median:.0f} positives: the history says more than an embedding of the id; "
+            "add Hash(...) of it to compare"
+        )
+    return ""
+
+
+def choose_history(shape: LogShape, item: str, ordered: bool) -> Line | None:
+    """Chooses the history of the user tower; None where users have no past."""
+    if not shape.repeated:
+        return None
+    length = 50 if ordered else max(50, min(200, 10 * round(shape.long / 10)))
+    what = "the user's positives before the event" if ordered else "the user's other positives: the log has no order"
+    return Line(f"History(of={python_literal(item)}, length={length})", what)
+
+
+def choose_training(shape: LogShape, features: int, outcomes: Outcomes) -> dict[str, Line]:
+    """Chooses the fields `model`, `loss` and `train`.
+
+    Args:
+        shape: of the log.
+        features: number of features in addition to ids, histories and times.
+        outcomes: of the log; a split without validation rows cannot choose an epoch.
+    """
+    if features >= _RICH:
+        towers = Line(
+            "ModelConfig(embedding_dim=64, vector_dim=64, item_hidden=(128,), user_hidden=(128,))",
+            "with features of several kinds, a hidden layer",
+        )
+    else:
+        towers = Line(
+            "ModelConfig(embedding_dim=64, vector_dim=64, item_hidden=(), user_hidden=())",
+            "of ids alone, linear towers",
+        )
+    trained = shape.positives * _TRAINED
+    batch = _SMALLEST_BATCH
+    while batch < _LARGEST_BATCH and 2 * batch * _STEPS <= trained:
+        batch *= 2
+    while batch > 1 and 4 * batch > trained:
+        batch //= 2
+    validated = 0.0 if outcomes.split and "valid" not in outcomes.split_values else shape.positives * _HELD_OUT
+    if validated < _FEWEST_VALIDATED:
+        why = "too few validation positives to choose an epoch: the last is kept"
+        train = Line(f'TrainConfig(batch_size={batch}, epochs=5, monitor="")', why)
+    else:
+        why = "training stops after three epochs without a better recall"
+        train = Line(f"TrainConfig(batch_size={batch}, epochs=20, patience=3)", why)
+    return {"model": towers, "loss": Line("InBatchSoftmax(temperature=0.1)", ""), "train": train}
+
+
+def choose_evaluation(events: TableProfile, roles: Roles) -> Line | None:
+    """Chooses the evaluation where the default does not fit."""
+    user = events.columns[roles.user.column]
+    if user.top and user.top[0][1] > 0.3:
+        return Line(
+            'EvaluationConfig(query="event", exclude_seen=False)',
+            f"{user.top[0][0]!r} stands for many users: the items that one has seen are not those of the next",
+        )
+    return None
+
+
+def _days_between(partitions: Collection[date | None]) -> int:
+    """Counts the days from the first to the last, both included."""
+    found = sorted(day for day in partitions if day is not None)
+    return (found[-1] - found[0]).days + 1
