@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from twotower_tf.config import DataConfig, ExperimentConfig, Hash, Numeric, RandomSplit
+from twotower_tf.config import DataConfig, ExperimentConfig, Hash, Numeric, RandomSplit, TrainConfig
 from twotower_tf.errors import ConfigError, DataError
 from twotower_tf.export.catalogue_diff import read_items
 from twotower_tf.onboarding.validate_inputs import validate_tables
@@ -31,6 +31,7 @@ CONFIG = ExperimentConfig(
     ),
     item_features=(Hash("what", buckets=9), Numeric("price")),
     user_features=(Hash("who", buckets=9), Hash("land", buckets=9)),
+    train=TrainConfig(batch_size=2),
 )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from absl import flags
 from absl.flags import FlagValues
 
-from twotower_tf.errors import ConfigError
+from twotower_tf.errors import ConfigError, DataError
 
 REQUIRED = ("events", "output")
 _ROLES = {
@@ -68,6 +68,12 @@ def run(values: FlagValues) -> None:
         config = configuration.load(draft)
         with open_engine(work, values.memory_limit, 0, directories=[samples, *reach]) as connection:
             report = validate_inputs.validate_tables(connection, config, samples)
+    if report.problems:
+        print("\n".join(report.problems))
+        raise DataError(
+            f"--output: {output} is not written: the proposal does not fit the tables (see the lines above); correct "
+            "them, or name the columns with flags"
+        )
     artifacts.write_text(output, text)
     for role, what in (("user_id", found.roles.user), ("item_id", found.roles.item)):
         print(f"{role} = {what.column}: {what.why}")
@@ -85,6 +91,4 @@ def run(values: FlagValues) -> None:
         print(f"columns not used: {', '.join(found.left_out)}")
     for note in [*found.notes, *report.notes]:
         print(f"note: {note}")
-    for problem in report.problems:
-        print(f"problem: {problem}")
     print(output)

@@ -150,7 +150,8 @@ def _rows(
         return
     from_events, from_table = schema.divide_columns(config, "user", events, users)
     item_from_events, item_from_table = schema.divide_columns(config, "item", events, items)
-    inputs = Inputs(events, items, users, from_events, from_table, item_from_events, item_from_table)
+    keys = schema.list_key_columns(config.data)
+    inputs = Inputs(events, items, users, from_events, from_table, item_from_events, item_from_table, keys=keys)
     faults = list(row_rules.find_faults(connection, config, inputs))
     report.problems += faults
     rejected: dict[str, list[tuple[int, str]]] = {}
