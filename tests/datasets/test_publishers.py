@@ -180,6 +180,36 @@ def test_lists_of_any_origin(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["events.parquet"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "u1 7 9 7\nu2 9\nu1 8\n",
+        "\ufeffu1\t7\nu1\t9\r\nu2\t9\nu1\t7\n\nu1\t8",  # pairs, as SASRec has them
+        "u1, 7, 9, 7\nu2, 9\nu1, 8\n",
+    ],
+)
+@pytest.mark.parametrize("name", ["lists", "lists-in-order"])
+def test_lists_in_the_order_of_events(tmp_path: Path, text: str, name: str) -> None:
+    (tmp_path / "log.txt").write_text(text)
+    written = convert_dataset(name, tmp_path / "out", source=tmp_path / "log.txt")
+    assert (written["events"], written["users"]) == (5, 2)
+    rows = pq.read_table(tmp_path / "out" / "events.parquet").to_pylist()
+    found: dict[str, list[tuple[int, str]]] = {}
+    for row in rows:
+        found.setdefault(row["user_id"], []).append((row["position"], row["item_id"]))
+    assert found == {"u1": [(0, "7"), (1, "9"), (2, "7"), (3, "8")], "u2": [(0, "9")]}
+
+
+def test_lists_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").write_text("u1 7\n\nu2\n")
+    with pytest.raises(DataError, match=r"log\.txt:3: invalid line 'u2' \(expected 'user item item \.\.\.'\)$"):
+        convert_dataset("lists", tmp_path / "out", source=tmp_path / "log.txt")
+    with pytest.raises(DataError, match=r"^--source: invalid file '.*' \(expected one file of lines 'user item item"):
+        convert_dataset("lists", tmp_path / "out", source=tmp_path)
+    with pytest.raises(DataError, match=r"^lists: no public download; it is any text file of lines .* --source=FILE$"):
+        convert_dataset("lists", tmp_path / "out")
+
+
 def test_m1_joins_only_what_is_there(tmp_path: Path) -> None:
     lists = {"train.txt": "0 0 1\n", "test.txt": "1 0\n", "valid_recovered.txt": "1 1\n"}
     source = files(tmp_path / "m1", lists)

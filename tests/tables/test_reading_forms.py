@@ -247,3 +247,10 @@ def test_a_broken_line_does_not_change_the_quotes(tmp_path: Path) -> None:
     rows = [f'"{number}","x"' for number in range(50)]
     found = detect(tmp_path, "log.csv", numbered([*rows, '"51","12" x"'], '"id","name"'))
     assert found.options.text.quote == '"'
+
+
+def test_lists_are_recognised(tmp_path: Path) -> None:
+    found = detect(tmp_path, "train.txt", "1 7 9\n2 9\n3 8 1 2\n4 7 7 1\n")
+    assert (found.lists, found.header, found.first) == (True, False, ("1", "7", "9"))
+    assert not detect(tmp_path, "pairs.txt", "1 7\n1 9\n2 7\n").lists
+    assert not detect(tmp_path, "titles.txt", "item title\n1 The Big Sleep\n2 Heat\n3 Up & Down\n").lists

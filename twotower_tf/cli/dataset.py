@@ -1,6 +1,7 @@
 """Converts a publisher's raw files to tables: events.parquet, and items.parquet and users.parquet if published.
 
-NAME is one of movielens-100k, movielens-1m, movielens-1m-m1, gowalla, lightgcn, avazu. Ids stay as published.
+NAME is one of movielens-100k, movielens-1m, movielens-1m-m1, gowalla, lightgcn, avazu, or lists (lists-in-order): any
+text file of lines 'user item item ...' or 'user item', in the order of events. Ids stay as published.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ def define(values: FlagValues) -> None:
     flags.DEFINE_string(
         "source",
         None,
-        "folder with the publisher's files; by default they are downloaded and their checksums verified",
+        "folder with the publisher's files, or the file of lists; by default files are downloaded and their checksums "
+        "verified",
         flag_values=values,
     )
     flags.DEFINE_string("output", None, "directory to write the tables to", flag_values=values)

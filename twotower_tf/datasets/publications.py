@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from twotower_tf import artifacts
-from twotower_tf.datasets import avazu_log, interaction_lists, movielens
+from twotower_tf.datasets import avazu_log, interaction_lists, movielens, ordered_lists
 from twotower_tf.datasets.download import Archive, download_archive, extract_archive
 from twotower_tf.errors import ConfigError, DataError, unknown_name
 from twotower_tf.output_directory import check_replaceable
@@ -30,14 +30,17 @@ class Publication:
         converter: reads the raw files.
         archive: the publisher's download, or None where no program may download it.
         instead: for None, how to get the files by hand.
+        source: what `--source` names then.
     """
 
     converter: Converter
     archive: Archive | None = None
     instead: str = ""
+    source: str = "DIRECTORY"
 
 
 _GROUPLENS = "https://files.grouplens.org/datasets/movielens"
+_LISTS = "it is any text file of lines 'user item item ...' in the order of events, or of lines 'user item'"
 PUBLICATIONS: dict[str, Publication] = {
     "movielens-100k": Publication(
         movielens.convert_100k, Archive(f"{_GROUPLENS}/ml-100k.zip", "0e33842e24a9c977be4e0107933c0723")
@@ -55,6 +58,8 @@ PUBLICATIONS: dict[str, Publication] = {
         interaction_lists.convert_lists,
         instead="it is any folder with train.txt and test.txt, lines 'user item item ...'",
     ),
+    "lists": Publication(ordered_lists.convert_ordered_lists, instead=_LISTS, source="FILE"),
+    "lists-in-order": Publication(ordered_lists.convert_ordered_lists, instead=_LISTS, source="FILE"),
     "avazu": Publication(
         avazu_log.convert_avazu, instead="log in to Kaggle and fetch train.gz of the competition avazu-ctr-prediction"
     ),
@@ -75,9 +80,11 @@ def convert_dataset(
       user_id, gender, age, occupation, zip_code. `position` is the rating's place in its user's time order, from 0;
       -1 is unknown.
     * gowalla, lightgcn: events user_id, item_id, split.
-    * movielens-1m-m1: the same; and, where users.dat and movies.dat of MovieLens 1M are in `source` or next to it in
-      `movielens-1m`, items item_id, movie_id, title, year, genres; users user_id, ml1m_user_id, gender, age,
-      occupation, zip_code.
+    * lists, lists-in-order: events user_id, item_id, position of one text file; `position` is the item's place among
+      those of its user in the file, from 0. With `timestamp="position"` and `LeaveLastOut()` the last are held out.
+    * movielens-1m-m1: the columns of gowalla; and, where users.dat and movies.dat of MovieLens 1M are in `source` or
+      next to it in `movielens-1m`, items item_id, movie_id, title, year, genres; users user_id, ml1m_user_id, gender,
+      age, occupation, zip_code.
     * avazu: events with the publisher's columns, all text except `click`.
 
     Args:
@@ -116,7 +123,7 @@ def _raw_files(
         yield source.resolve()
         return
     if publication.archive is None:
-        raise DataError(f"{name}: no public download; {publication.instead}, and pass --source=DIRECTORY")
+        raise DataError(f"{name}: no public download; {publication.instead}, and pass --source={publication.source}")
     with artifacts.scratch_directory(output.parent / f"raw-{output.name}") as scratch:
         archive = source
         if archive is None:

@@ -35,6 +35,7 @@ NULL_MARKERS = (
 )
 _LINES = 2_000  # that are looked at
 _FREQUENT = 0.01  # of a column's values, from which on a marker is proposed
+_ID = re.compile(rb"[A-Za-z0-9_.:-]+")
 _COMMA = re.compile(r"[+-]?\d{1,15},\d{1,15}")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d.*|\d{1,2}[/.]\d{1,2}[/.]\d{2,4}.*")
@@ -49,6 +50,8 @@ class DetectedFormat:
     Attributes:
         options: for reading it; `columns` are those given.
         header: whether its first line names the columns.
+        lists: whether it has lists `user item item ...`, lines of different lengths without a header, which
+            `twotower dataset lists` converts.
         reason: why the first line is not a header, for messages; "" where it is one.
         first: the fields of the first line.
         rows: the fields of the lines after the header (of all lines without one) that could be divided.
@@ -61,6 +64,7 @@ class DetectedFormat:
     first: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     markers: tuple[tuple[str, int, float], ...] = ()
+    lists: bool = False
 
 
 def detect_format(source: InputFile) -> DetectedFormat:
@@ -77,6 +81,11 @@ def detect_format(source: InputFile) -> DetectedFormat:
     _, lines = delimited_header.read_first_lines(source, _LINES)
     if not lines:
         return DetectedFormat(source.options, True, "", (), ())
+    if not given.columns and _has_lists(lines):
+        reason = "lines 'user item item ...' have different lengths"
+        return DetectedFormat(
+            source.options, False, reason, tuple(lines[0].decode("utf-8", "replace").split()), (), (), True
+        )
     options = _quoting(source, lines)
     delimiter = options.delimiter
     if given.delimiter == "" and delimiter == input_files.DELIMITERS[source.suffix]:
@@ -104,6 +113,14 @@ def _encoding(source: InputFile) -> Literal["utf-8", "latin-1"]:
     except UnicodeDecodeError:
         return "latin-1"
     return "utf-8"
+
+
+def _has_lists(lines: Sequence[bytes]) -> bool:
+    """Tests for lines of ids between blanks or tabs, most of them of another length than the first."""
+    fields = [line.split() for line in lines]
+    lengths = [len(each) for each in fields]
+    plain = all(_ID.fullmatch(text) for each in fields for text in each)
+    return plain and min(lengths) > 1 and lengths.count(lengths[0]) < len(lengths) / 2 and len(lines) > 1
 
 
 def _quoting(source: InputFile, lines: Sequence[bytes]) -> ReadOptions:
