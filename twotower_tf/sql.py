@@ -41,8 +41,8 @@ _SETTINGS: Mapping[str, Any] = {
     "autoload_known_extensions": "false",
     "allow_community_extensions": "false",
     "python_enable_replacements": "false",
-    # DuckDB checks for signals in the calling thread, and ends only when its other threads have left their tasks: without
-    # this, a thread leaves a task when it is finished, which may take as long as the query
+    # DuckDB checks for signals in the calling thread, and then waits for its other threads. Without this, these finish
+    # their tasks first, which may take as long as the query
     "scheduler_process_partial": "true",
 }
 

@@ -125,7 +125,7 @@ def other_digest(path, chance):
 
 def missing_key(path, chance):
     content = document(path)
-    optional = ("manifest_fingerprint", "time", "text_forms")  # the last two came later
+    optional = ("manifest_fingerprint", "time", "text_forms", "item_text_forms")  # the last three were added later
     del content[chance.choice([key for key in content if key not in optional])]
     write(path, content, sealed=True)
 

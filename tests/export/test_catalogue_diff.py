@@ -77,6 +77,22 @@ def test_the_same_catalogue_again_changes_nothing(tmp_path):
     assert found.catalogue.to_pylist() == OLD.to_pylist()
 
 
+def test_ids_and_texts_are_written_as_the_log_has_them(tmp_path):
+    """`3.0` and `True` of a log in CSV, for a table whose columns are typed, and for one of other texts."""
+    forms = {"sku": "3.0", "brand": "True", "tags": "3.0"}
+    typed = {"sku": [1, 2, 30], "brand": [True, None, False], "tags": [[7, 8], [], [9]], "price": [1, 2, 3]}
+    pq.write_table(pa.table({**typed, "stock": [4, 5, 6]}), tmp_path / "items.parquet")
+    text = 'sku,brand,tags,price,stock\n30,false,9.0,3,6\n1.0,true,"7|8",1,4\n2,,,2,5\n'
+    (tmp_path / "items.csv").write_text(text)
+    for name in ("items.parquet", "items.csv"):
+        listing = read_items(CONFIG, tmp_path / name, OLD.schema, forms=forms)
+        columns = {column: listing.items[column].to_pylist() for column in listing.items.column_names}
+        assert columns["item_id"] == columns["sku"] == ["1.0", "2.0", "30.0"], name
+        assert columns["brand"] == ["True", None, "False"], name
+        assert columns["tags"] == ["7.0|8.0", None, "9.0"], name
+        assert columns["price"] == [1.0, 2.0, 3.0] and columns["stock"] == [4, 5, 6], name
+
+
 def test_rows_that_begin_later_do_not_hold_yet(tmp_path):
     config = dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, items="items.csv", items_time="from"))
     path = tmp_path / "items.csv"

@@ -36,6 +36,15 @@ def test_a_list_acts_as_soon_as_it_is_written(tmp_path, items):
     assert blocked.refresh() and blocked.rows.tolist() == []
 
 
+def test_ids_in_another_form_than_the_log_s_are_found(tmp_path):
+    path = tmp_path / "blocklist.txt"
+    path.write_text("3\n4.0\nx\n5.5\n")
+    items = ItemVectors(["3.0", "4.0", "5.0"], np.eye(3, dtype=np.float32))
+    blocked = ItemFilter(lambda: pa.table({}), items, path, "3.0").blocklist
+    assert (blocked.rows.tolist(), blocked.strangers) == ([0, 1], 2)
+    assert Blocklist(path, items).rows.tolist() == [1]
+
+
 def test_a_list_replaced_by_rename_within_the_same_second_is_seen(tmp_path, items):
     path = tmp_path / "blocklist.txt"
     path.write_text("a\n")

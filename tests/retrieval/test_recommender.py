@@ -12,6 +12,8 @@ from twotower_tf.errors import ArtifactError, ConfigError, DataError
 from twotower_tf.features.inputs import rows_to_arrays
 from twotower_tf.features.tower_encoder import TowerEncoder
 from twotower_tf.index.click_probability import ClickProbability
+from twotower_tf.index.exact import ExactSearcher
+from twotower_tf.index.item_vectors import ItemVectors
 from twotower_tf.model import two_tower
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.retrieval.recommender import Recommender
@@ -235,6 +237,25 @@ def test_unusable_requests(recommender, arguments, message):
     with pytest.raises(DataError) as raised:
         recommender.recommend(*arguments)
     assert message in str(raised.value)
+
+
+def test_ids_of_clients_are_written_as_the_log_has_them(export_dir, tsv, monkeypatch):
+    """A log in CSV with ids such as 42.0: clients say 42, "42" or 42.0."""
+    vectors = tsv[1]
+    bundle = Bundle.open(export_dir)
+    monkeypatch.setitem(bundle.manifest, "item_text_forms", {"item_id": "3.0"})
+    searcher = ExactSearcher(ItemVectors([f"{row}.0" for row in range(len(vectors))], vectors))
+    monkeypatch.setattr(Bundle, "searcher", lambda bundle, threads: searcher)
+    recommender = Recommender(bundle)
+    score = vectors @ vectors[42]
+    best = [f"{row}.0" for row in np.argsort(-score, kind="stable") if row != 42][:7]
+    for item in (42, "42", 42.0, "42.0"):
+        answer = recommender.similar(item, 7)
+        assert (answer["item"], answer["item_ids"]) == ("42.0", best)
+    (whole,) = recommender.recommend([{"user_id": "u00001"}], 9)
+    a, b, c, *rest = whole["item_ids"]
+    (fewer,) = recommender.recommend([{"user_id": "u00001"}], 6, [[int(float(a)), b.removesuffix(".0"), c, "x"]])
+    assert fewer["item_ids"] == rest
 
 
 def test_unknown_item(recommender, export_dir):

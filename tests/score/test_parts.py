@@ -5,8 +5,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from twotower_tf.config import DataConfig
 from twotower_tf.errors import DataError
-from twotower_tf.score import answer_stats, answer_tables
+from twotower_tf.score import answer_stats, answer_tables, exclusions
 from twotower_tf.score.answer_stats import AnswerStats, total
 from twotower_tf.score.answer_tables import Layout
 from twotower_tf.score.exclusions import Exclusions, of_lists
@@ -130,6 +131,17 @@ def test_users_of_one_hash_are_told_apart(tmp_path):
         excluded.rows[start:stop].tolist() for start, stop in zip(excluded.offsets, excluded.offsets[1:], strict=False)
     ]
     assert listed == [[30, 31], [10, 11], [], [90], [], [], [], [20]]
+
+
+def test_pairs_and_users_in_another_form_than_the_log_s_are_found(tmp_path):
+    """The log in CSV has `7.0`; pairs and users are typed, or have the log's own text."""
+    pq.write_table(pa.table({"user": [7, 7, 8, 9], "item": [1.0, 2.0, 2.0, 3.0]}), tmp_path / "pairs.parquet")
+    data, forms = DataConfig(user_id="user", item_id="item"), {"user": "3.0", "item": "3.0"}
+    ids = ["0.0", "1.0", "2.0"]
+    sources = exclusions.find(data, str(tmp_path / "pairs.parquet"))
+    exclusions.build(tmp_path / "sorted", sources, data, forms, ids, "100MB", 1)
+    excluded = Exclusions(tmp_path / "sorted", "3.0").of(pa.array(["7", "9", "8.0", None, "7.0", "6"]))
+    assert excluded.offsets.tolist() == [0, 2, 2, 3, 3, 5, 5] and excluded.rows.tolist() == [1, 2, 2, 1, 2]
 
 
 def test_lists_of_seen_items():

@@ -327,7 +327,7 @@ def test_pairs_that_change_while_they_are_sorted_are_refused(tmp_path, monkeypat
 
     monkeypatch.setattr(exclusions, "_sort", meanwhile)
     with pytest.raises(DataError, match=r"pairs\.csv: changed while it was read"):
-        exclusions.build(tmp_path / "sorted", exclusions.find(data, str(path)), data, ["i1", "i2"], "100MB", 1)
+        exclusions.build(tmp_path / "sorted", exclusions.find(data, str(path)), data, {}, ["i1", "i2"], "100MB", 1)
     assert not (tmp_path / "sorted").exists()
 
 

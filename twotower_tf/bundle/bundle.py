@@ -207,6 +207,14 @@ class Bundle:
             )
         return table
 
+    def text_forms(self, side: Literal["user", "item"]) -> dict[str, str]:
+        """How the log writes booleans and whole numbers, by column or history (see `prepare.text_forms`).
+
+        Empty in bundles that were exported before forms were kept.
+        """
+        forms: dict[str, str] = self.manifest.get({"user": "text_forms", "item": "item_text_forms"}[side], {})
+        return forms
+
     def searcher(self, threads: int = 0) -> Searcher:
         """Loads the index; `threads` answer one call at most, 0 is one per core.
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import duckdb
@@ -23,7 +24,7 @@ import pyarrow.compute as pc
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.errors import DataError, unknown_name
 from twotower_tf.index.index_files import NEW
-from twotower_tf.prepare import catalogue, row_rules, user_sql
+from twotower_tf.prepare import catalogue, row_rules, text_forms, user_sql
 from twotower_tf.prepare.schema import RESERVED, FeatureColumn, Inputs, list_feature_columns, read_side_table
 from twotower_tf.sql import quote_identifier
 from twotower_tf.tables import duckdb_engine, input_files, quarantine
@@ -96,7 +97,12 @@ def read_ids(path: Path) -> list[str]:
 
 
 def read_items(
-    config: ExperimentConfig, path: Path, known: pa.Schema, memory_limit: str = "4GB", now: float | None = None
+    config: ExperimentConfig,
+    path: Path,
+    known: pa.Schema,
+    memory_limit: str = "4GB",
+    now: float | None = None,
+    forms: Mapping[str, str] = MappingProxyType({}),
 ) -> Listing:
     """Reads a table of items.
 
@@ -106,6 +112,7 @@ def read_items(
         known: columns of the bundle's catalogue.
         memory_limit: of reading.
         now: epoch seconds; rows that hold from a later time on do not hold yet. None is the time of the call.
+        forms: in which the log writes ids and the features' texts, by column, see `prepare.text_forms`.
 
     Raises:
         DataError: where the table cannot be read or changes meanwhile, lacks a column of the features, or has no
@@ -122,6 +129,8 @@ def read_items(
         table = read_side_table(connection, config, "items", sources)
         features = list_feature_columns(config, "item")
         _check_columns(config, table, features)
+        separators = {each.name: each.separator for feature in config.item_features for each in feature.inputs()}
+        text_forms.rewrite_columns(connection, table, forms, separators)
         data = config.data
         since = data.items_time if data.items_time in table.columns else ""
         moment = int(time.time() if now is None else now)

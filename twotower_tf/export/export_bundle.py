@@ -182,7 +182,9 @@ def _write(
     few = slice(max(WARMUP_BATCHES))
     canaries = _try_users(run, staging, searcher, split, rows[few], users[few])
     progress("export", 5, _STEPS)
-    forms = {"time": _time_form(run.prepared), "text_forms": run.prepared.manifest["text_forms"]}
+    known = run.prepared.manifest
+    forms = {"time": _time_form(run.prepared), "text_forms": known["text_forms"]}
+    forms["item_text_forms"] = known.get("item_text_forms", {})  # earlier preparations lack it
     clicks = {"click_probability": run.model.get_layer("loss").probability_parameters()}
     extra = {**forms, **clicks, "canaries": canaries, "canary_k": CANARY_K, "formats": written}
     manifest.write(staging, manifest.document(staging, run.config, run.run_dir, version, searcher, extra))

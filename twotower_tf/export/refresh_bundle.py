@@ -42,6 +42,7 @@ from twotower_tf.index.index_files import NEW
 from twotower_tf.index.item_vectors import Ids, ItemVectors
 from twotower_tf.index.searcher import Searcher
 from twotower_tf.prepare.schema import list_feature_columns
+from twotower_tf.prepare.text_forms import apply_form
 from twotower_tf.progress import Progress, silent
 from twotower_tf.tables import quarantine
 
@@ -114,7 +115,10 @@ def refresh(
         progress("refresh", 1, _STEPS)
         bundle.check_files(*(name for name in bundle.manifest["files"] if name != bundles.TSV))
         bundle = dataclasses.replace(bundle, checked=True)  # but for the TSV, which is hashed when it is read
-        listing = None if items is None else read_items(bundle.config, Path(items), bundle.items.schema, memory_limit)
+        listing = None
+        if items is not None:
+            forms = bundle.text_forms("item")
+            listing = read_items(bundle.config, Path(items), bundle.items.schema, memory_limit, forms=forms)
         changes = _changes(bundle, listing, delete, mode)
         _check_removed(bundle, changes, max_removed)
         progress("refresh", 2, _STEPS)
@@ -132,7 +136,8 @@ def refresh(
 
 def _changes(bundle: Bundle, listing: Listing | None, delete: Path | None, mode: Mode) -> Changes:
     features = {column.name for column in list_feature_columns(bundle.config, "item")}
-    deletes = [] if delete is None else read_ids(Path(delete))
+    form = bundle.text_forms("item").get(bundle.config.data.item_id, "")
+    deletes = [] if delete is None else [apply_form(each, form) for each in read_ids(Path(delete))]
     return merge(bundle.items, None if listing is None else listing.items, deletes, mode, features)
 
 

@@ -126,7 +126,8 @@ def _texts(spec: Input, value: Any) -> list[bytes]:
         texts = [_text(spec, value)]
     if not spec.separator:
         return [text for text in texts if text]
-    return [part.encode() for text in texts for part in split_texts(text.decode(), spec.separator)]
+    parts = (part for text in texts for part in split_texts(text.decode(), spec.separator))
+    return [apply_form(part, spec.form).encode() for part in parts]
 
 
 def _whole_text(spec: Input, value: Any) -> list[str]:

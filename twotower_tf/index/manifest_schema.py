@@ -109,6 +109,7 @@ class Manifest(TypedDict):
     time: NotRequired[_Time | None]
     text_forms: NotRequired[dict[str, str]]
     click_probability: NotRequired[dict[Literal["cosine_scale", "weight", "bias"], Finite] | None]
+    item_text_forms: NotRequired[dict[str, str]]
 
 
 class IndexDocument(TypedDict):

@@ -37,7 +37,7 @@ from twotower_tf.prepare import (
     unusable_tables,
 )
 from twotower_tf.prepare.incremental import PreviousRun, config_digests, open_previous_run
-from twotower_tf.prepare.schema import FeatureColumn, Inputs
+from twotower_tf.prepare.schema import FeatureColumn, Inputs, Side
 from twotower_tf.prepare.spark.spark_session import SparkOptions, open_session
 from twotower_tf.progress import Progress, silent
 from twotower_tf.sql import file_pattern, quote_identifier
@@ -162,7 +162,7 @@ def _prepare(
     manifest = _manifest(connection, config, inputs, rows, tables, paths)
     manifest |= {
         "time_form": time_form,
-        "text_forms": _text_forms(connection, config, inputs, previous),
+        **_text_forms(connection, config, inputs, previous),
         "warnings": warnings,
         "basis": config_digests(config),
         "since": {"inputs": previous.inputs} if previous else None,
@@ -256,12 +256,17 @@ def _versions(
 
 def _text_forms(
     connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs, previous: PreviousRun | None
-) -> dict[str, str]:
+) -> dict[str, dict[str, str]]:
     """Finds the text forms of booleans and whole numbers that the logs of this and all previous runs share."""
-    found = text_forms.find_text_forms(connection, config, inputs)
+    sides: dict[str, Side] = {"text_forms": "user", "item_text_forms": "item"}
+    found = {key: text_forms.find_text_forms(connection, config, inputs, side) for key, side in sides.items()}
     if previous is None:
         return found
-    return {name: form for name, form in found.items() if previous.manifest["text_forms"].get(name) == form}
+    before = {key: previous.manifest.get(key, {}) for key in sides}  # earlier preparations lack the items' forms
+    return {
+        key: {name: form for name, form in forms.items() if before[key].get(name) == form}
+        for key, forms in found.items()
+    }
 
 
 def _training_rows(inputs: Inputs, paths: PreparedPaths) -> Any:

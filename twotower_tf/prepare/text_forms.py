@@ -1,24 +1,29 @@
 """Finds the forms in which a log of texts writes booleans and whole numbers, and applies them to clients' values.
 
 pandas writes `True` and `3.0` to a CSV file where JSON has `true` and `3`. Training hashes the log's texts unchanged. A
-column in which every value has such a form keeps it in the bundle, and clients' values are converted to it: `true`
-becomes `True` and 3 becomes `3.0`, whether they are typed or text. Any other value stays unchanged.
+column in which every value has such a form keeps it in the bundle, and values from elsewhere are converted to it:
+`true` becomes `True` and 3 becomes `3.0`, whether they are typed or text. Any other value stays unchanged. These are
+clients' feature values, ids that they exclude or look up, blocked ids, and the tables that a refresh and a scoring
+read. A text of tags has a form where each of its values has.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import duckdb
 
 from twotower_tf.config import ExperimentConfig, History, feature_columns, feature_name
-from twotower_tf.prepare.schema import Inputs
+from twotower_tf.prepare.schema import Inputs, Side
 from twotower_tf.sql import quote_literal
 from twotower_tf.tables.duckdb_engine import fetch_row
-from twotower_tf.tables.input_table import Table
+from twotower_tf.tables.input_table import Column, Table
+from twotower_tf.tables.values import text_sql
 
 CAPITALIZED, UPPER, POINT = "True", "TRUE", "3.0"  # the forms, each named by an example
 _SPELLED = {CAPITALIZED: ("True", "False"), UPPER: ("TRUE", "FALSE")}
+_PATTERNS = {CAPITALIZED: "(True|False)", UPPER: "(TRUE|FALSE)", POINT: "-?[0-9]+[.]0"}
 _SAMPLE_ROWS = 10_000
 
 
@@ -31,8 +36,14 @@ def apply_form(text: str, form: str) -> str:
     return text
 
 
-def apply_form_sql(text: str, form: str) -> str:
-    """Returns SQL of `apply_form`."""
+def apply_form_sql(text: str, form: str, separator: str = "") -> str:
+    """Returns SQL of `apply_form`, for each value of a text where a separator is given."""
+    if not form:
+        return text
+    if separator:
+        mark = quote_literal(separator)
+        values = f"list_transform(string_split({text}, {mark}), lambda part: {apply_form_sql('trim(part)', form)})"
+        return f"array_to_string({values}, {mark})"
     if form == POINT:
         return f"CASE WHEN regexp_full_match({text}, '-?[0-9]+') THEN {text} || '.0' ELSE {text} END"
     if form in _SPELLED:
@@ -41,38 +52,100 @@ def apply_form_sql(text: str, form: str) -> str:
     return text
 
 
-def find_text_forms(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs) -> dict[str, str]:
-    """Finds the forms of the user tower's inputs that are hashed value by value, and of histories' items.
+def rewrite_columns(
+    connection: duckdb.DuckDBPyConnection, table: Table, forms: Mapping[str, str], separators: Mapping[str, str]
+) -> None:
+    """Rewrites columns of a table as texts in the forms of a log.
+
+    Args:
+        connection: where the table is.
+        table: whose columns are rewritten, if it has them.
+        forms: by column; "" leaves a column unchanged.
+        separators: of the columns whose texts have several values.
+    """
+    for name, form in forms.items():
+        column = table.columns.get(name)
+        if form and column is not None:
+            separator = separators.get(name, "")
+            text = apply_form_sql(text_sql(column.identifier, column.kind, separator), form, separator)
+            connection.execute(f"ALTER TABLE {table.name} ALTER {column.identifier} TYPE VARCHAR USING {text}")
+            table.columns[name] = Column(column.identifier, "VARCHAR")
+
+
+def find_text_forms(
+    connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs, side: Side
+) -> dict[str, str]:
+    """Finds the forms of a side's id, of its features that are hashed value by value, and of histories' items.
 
     Returns:
-        form by the input's name; inputs without a form are left out.
+        form by the column's or history's name; those without a form are left out. Where two tables have an id or a
+        column of items, its form is the same in both.
     """
-    wanted: dict[str, tuple[Table | None, str]] = {}
-    for feature in config.user_features:
-        wanted |= {each.name: (inputs.users, each.name) for each in feature.inputs() if each.kind == "text"}
+    data, events = config.data, inputs.events
+    table, features, id_column = {
+        "user": (inputs.users, config.user_features, data.user_id),
+        "item": (inputs.items, config.item_features, data.item_id),
+    }[side]
+    wanted = {id_column: (id_column, "", _having(id_column, events, table))}
+    for feature in features:
         if isinstance(feature, History):
             target = next(each for each in config.item_features if feature_name(each) == feature.of)
-            wanted[feature.name] = (inputs.items, feature_columns(target)[0])
-    found = {}
-    for name, (table, column) in wanted.items():
-        source = inputs.events if column in inputs.events.columns else table
-        if source is not None and (form := _form(connection, source, column)):
-            found[name] = form
-    return found
+            column = feature_columns(target)[0]
+            wanted[feature.name] = (column, "", _having(column, events, inputs.items)[:1])
+            continue
+        for each in feature.inputs():
+            if each.kind in ("text", "texts"):
+                places = _having(each.name, events, table)
+                wanted.setdefault(each.name, (each.name, each.separator, places[:1] if side == "user" else places))
+    found: dict[str, set[str]] = {name: set() for name in wanted}
+    for place in (events, inputs.items, inputs.users):
+        if place is not None:
+            here = {
+                name: (column, separator) for name, (column, separator, places) in wanted.items()
+                if any(each is place for each in places)
+            }  # fmt: skip
+            for name, form in _forms(connection, place, here).items():
+                found[name].add(form)
+    return {name: form for name, forms in found.items() if len(forms) == 1 and (form := min(forms))}
 
 
-def _form(connection: duckdb.DuckDBPyConnection, table: Table, column: str) -> str:
-    """Finds the form that every value of a column has; "" where there is none."""
-    if table.columns[column].kind != "VARCHAR":
-        return ""
-    text = table.text(column)
-    tests = {form: f"{text} IN ({', '.join(map(quote_literal, words))})" for form, words in _SPELLED.items()}
-    tests[POINT] = f"regexp_full_match({text}, '-?[0-9]+[.]0')"
-    candidates = list(tests)
+def _having(column: str, *tables: Table | None) -> list[Table]:
+    return [table for table in tables if table is not None and column in table.columns]
+
+
+def _forms(
+    connection: duckdb.DuckDBPyConnection, table: Table, columns: Mapping[str, tuple[str, str]]
+) -> dict[str, str]:
+    """Finds the form that every value of a column has, by name; "" where there is none.
+
+    `columns` has the column and the separator of its values, "" for one value.
+    """
+    texts = {}
+    for name, (column, separator) in columns.items():
+        if table.columns[column].kind in ("VARCHAR", *(["VARCHAR[]"] if separator else [])):
+            identifier, kind = table.columns[column].identifier, table.columns[column].kind
+            texts[name] = (text_sql(identifier, kind, separator), separator)
+    candidates = {name: list(_PATTERNS) for name in texts}
+    present: dict[str, int] = {}
     for rows in (f"{table.name} WHERE rowid < {_SAMPLE_ROWS}", table.name):  # the sample decides for most columns
-        counts = ", ".join(f"count(*) FILTER ({tests[form]})" for form in candidates)
-        present, *fitting = fetch_row(connection, f"SELECT count({text}), {counts} FROM {rows}")
-        candidates = [form for form, count in zip(candidates, fitting, strict=True) if count == present]
+        candidates = {name: forms for name, forms in candidates.items() if forms}
         if not candidates:
-            return ""
-    return candidates[0] if present else ""
+            break
+        counts = []
+        for name, forms in candidates.items():
+            text, separator = texts[name]
+            counts += [f"count({text})", *(f"count(*) FILTER ({_fits(text, form, separator)})" for form in forms)]
+        numbers = iter(fetch_row(connection, f"SELECT {', '.join(counts)} FROM {rows}"))
+        for name, forms in candidates.items():
+            present[name] = next(numbers)
+            candidates[name] = [form for form in forms if next(numbers) == present[name]]
+    return {name: (candidates.get(name) or [""])[0] if present.get(name) else "" for name in columns}
+
+
+def _fits(text: str, form: str, separator: str) -> str:
+    """Returns SQL that tests whether a text's value, or each of its values, has a form."""
+    pattern = _PATTERNS[form]
+    if not separator:
+        return f"regexp_full_match({text}, '{pattern}')"
+    spaced = f"replace({text}, {quote_literal(separator)}, ' ')"
+    return f"regexp_full_match({spaced}, ' *{pattern}( +{pattern})* *')"

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from twotower_tf.errors import DataError
 from twotower_tf.index.item_vectors import ItemVectors
+from twotower_tf.prepare.text_forms import apply_form
 
 BLOCKLIST = "blocklist.txt"
 
@@ -33,8 +34,13 @@ class Blocklist:
         strangers: lines of the file that are no item's id: items of other versions, or comments.
     """
 
-    def __init__(self, path: Path, items: ItemVectors) -> None:
+    def __init__(self, path: Path, items: ItemVectors, form: str = "") -> None:
         """Reads the file.
+
+        Args:
+            path: the file.
+            items: of the version.
+            form: how their ids write whole numbers and booleans, see `prepare.text_forms`.
 
         Raises:
             DataError: where it exists and cannot be read.
@@ -43,6 +49,7 @@ class Blocklist:
         self.rows: Rows = np.empty(0, np.int64)
         self.strangers = 0
         self._items = items
+        self._form = form
         self._fault = ""
         self._stamp: Stamp | None = None  # of the content that was read last, whether it was a list or not
         if (stamp := self._look_up()) is not None:
@@ -92,6 +99,6 @@ class Blocklist:
             raise DataError(
                 f"{self.path}: cannot be read: {error}; a blocklist is UTF-8 text, one item id a line"
             ) from None
-        ids = {line.removesuffix("\r") for line in listed} - {""}
+        ids = {apply_form(line.removesuffix("\r"), self._form) for line in listed} - {""}
         found = [row for item in ids if (row := self._items.row(item)) is not None]
         self.rows, self.strangers = np.array(sorted(found), np.int64), len(ids) - len(found)

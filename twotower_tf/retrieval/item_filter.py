@@ -28,7 +28,12 @@ class ItemFilter:
     """
 
     def __init__(
-        self, catalogue: Callable[[], pa.Table], items: ItemVectors, blocklist: Path, seconds: float = FILTER_SECONDS
+        self,
+        catalogue: Callable[[], pa.Table],
+        items: ItemVectors,
+        blocklist: Path,
+        form: str = "",
+        seconds: float = FILTER_SECONDS,
     ) -> None:
         """Reads the blocklist.
 
@@ -36,12 +41,13 @@ class ItemFilter:
             catalogue: gives the bundle's items, in row order; called at the first filter, for it may be large.
             items: the same, with vectors.
             blocklist: a file of item ids, which need not exist.
+            form: how the items' ids write whole numbers and booleans, see `prepare.text_forms`.
             seconds: that one filter may take.
 
         Raises:
             DataError: where the blocklist cannot be read.
         """
-        self.blocklist = Blocklist(blocklist, items)
+        self.blocklist = Blocklist(blocklist, items, form)
         self.seconds = seconds
         self._catalogue = catalogue
         self._size = len(items)

@@ -20,6 +20,7 @@ from twotower_tf.features.argument_names import argument_names
 from twotower_tf.features.inputs import client_inputs, rows_to_arrays
 from twotower_tf.index.eligible import Ineligible
 from twotower_tf.index.searcher import Answers
+from twotower_tf.prepare.text_forms import apply_form
 from twotower_tf.retrieval import filtered_search
 from twotower_tf.retrieval.blocklist import BLOCKLIST
 from twotower_tf.retrieval.bundle_probability import require_probability
@@ -72,7 +73,8 @@ class Recommender:
             bundle = Bundle.open(bundle)
         self.bundle = bundle
         self._max_k = max_k
-        self.inputs = client_inputs(bundle.config, bundle.manifest.get("text_forms", {}))
+        self.inputs = client_inputs(bundle.config, bundle.text_forms("user"))
+        self._item_form = bundle.text_forms("item").get(bundle.config.data.item_id, "")
         self._times = TimeParser.of_manifest(bundle.manifest)
         self._arguments = argument_names([each.name for each in self.inputs])
         self._model = tf.saved_model.load(
@@ -83,7 +85,7 @@ class Recommender:
         if blocklist is not None and not Path(blocklist).is_file():
             raise DataError(f"blocklist {blocklist}: no such file")
         listed = Path(blocklist) if blocklist is not None else bundle.path.parent / BLOCKLIST
-        self._item_filter = ItemFilter(lambda: bundle.items, self._searcher.items, listed)
+        self._item_filter = ItemFilter(lambda: bundle.items, self._searcher.items, listed, self._item_form)
         self._names = ItemNames(bundle)
 
     @overload
@@ -217,10 +219,10 @@ class Recommender:
         """
         self._check_process()
         k = self._answers(k)
-        item = as_text(item_id)
+        item = self._item_text(item_id)
         row = self._searcher.items.row(item)
         if row is None:
-            row = self._names.find_row(item)
+            row = self._names.find_row(as_text(item_id))
             item = str(self._searcher.items.ids[row])
         itself = Ineligible(np.array([0]), np.array([row]), 1)
         allowed = self._item_filter.allowed(filter)
@@ -285,7 +287,11 @@ class Recommender:
         for ids in exclude:
             if isinstance(ids, str | bytes) or not isinstance(ids, Sequence | set | frozenset):
                 raise DataError(f"exclude: a list of item ids per user is expected; got {ids!r}")
-        return Ineligible.of([[as_text(item) for item in ids] for ids in exclude], self._searcher.items)
+        return Ineligible.of([[self._item_text(item) for item in ids] for ids in exclude], self._searcher.items)
+
+    def _item_text(self, item: Any) -> str:
+        """An item's id as the catalogue has it."""
+        return apply_form(as_text(item), self._item_form)
 
 
 def _is_gap(value: Any) -> bool:

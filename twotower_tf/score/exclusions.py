@@ -6,7 +6,7 @@ row of the index. A second hash tells users of one hash apart.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from twotower_tf.config import DataConfig
 from twotower_tf.errors import DataError, unknown_name
 from twotower_tf.index.eligible import Ineligible
 from twotower_tf.index.item_vectors import Ids
+from twotower_tf.prepare import text_forms
 from twotower_tf.tables import input_files, input_table, parquet_parts, readers
 from twotower_tf.tables.duckdb_engine import fetch_row, open_engine
 from twotower_tf.tables.input_files import InputFile
@@ -36,14 +37,21 @@ def find(data: DataConfig, pattern: str) -> list[InputFile]:
 
 
 def build(
-    directory: Path, sources: Sequence[InputFile], data: DataConfig, ids: Ids, memory_limit: str, threads: int
+    directory: Path,
+    sources: Sequence[InputFile],
+    data: DataConfig,
+    forms: Mapping[str, str],
+    ids: Ids,
+    memory_limit: str,
+    threads: int,
 ) -> None:
     """Writes the sorted pairs into the new directory `directory`, by rename.
 
     Args:
         directory: to be made.
         sources: files with a column of user ids and one of item ids, named as in the configuration.
-        data: says the names.
+        data: has the names.
+        forms: of the bundle, by column, see `prepare.text_forms`.
         ids: of the index's items, in row order; pairs with others are passed over.
         memory_limit: of the sorting; what does not fit is spilled.
         threads: of the sorting.
@@ -64,6 +72,8 @@ def build(
             if name not in table.known:
                 where = f"column in {sources[0].name}"
                 raise DataError(f"--exclude: {field}: {unknown_name(where, name, table.known)}")
+        named = {name: forms.get(name, "") for name in (data.user_id, data.item_id)}
+        text_forms.rewrite_columns(connection, table, named, {})
         _sort(connection, table, data, ids)
         _write(connection, staging)
 
@@ -98,16 +108,17 @@ def _write(connection: duckdb.DuckDBPyConnection, staging: Path) -> None:
 class Exclusions:
     """The sorted pairs, mapped."""
 
-    def __init__(self, directory: Path) -> None:
-        """Maps what `build` wrote."""
+    def __init__(self, directory: Path, form: str = "") -> None:
+        """Maps what `build` wrote; `form` is that of the log's user ids, see `prepare.text_forms`."""
         users, checks, offsets, rows = (np.load(directory / f"{name}.npy", mmap_mode="r") for name in _FILES)
         self._users, self._checks, self._offsets, self._rows = users, checks, offsets, rows
         self._connection = sql.connect(threads=1)
+        self._hashes = _HASHES.format(f"({text_forms.apply_form_sql('u', form)})")
 
     def of(self, ids: pa.Array) -> Ineligible:
         """Index rows that users `[n]` must not get."""
         self._connection.register("asked", pa.table({"u": ids}))
-        found = self._connection.sql(f"SELECT {_HASHES.format('u')} FROM asked").to_arrow_table()
+        found = self._connection.sql(f"SELECT {self._hashes} FROM asked").to_arrow_table()
         hashed, checked = (column.fill_null(0).to_numpy().astype(np.uint64) for column in found.columns)
         place = np.searchsorted(self._users, hashed)
         last = max(0, len(self._users) - 1)

@@ -85,7 +85,8 @@ class Planner:
             return None
         items = ItemVectors.trusted(self._ids, np.empty((len(self._ids), 0), np.float32))
         blocklist = self.options.blocklist or Path(self.options.export_dir) / BLOCKLIST
-        gate = ItemFilter(lambda: self.bundle.items, items, Path(blocklist), seconds=JOB_FILTER_SECONDS)
+        form = self.bundle.text_forms("item").get(self._config.data.item_id, "")
+        gate = ItemFilter(lambda: self.bundle.items, items, Path(blocklist), form, JOB_FILTER_SECONDS)
         allowed = gate.allowed(self.options.filter)
         return None if allowed is None else allowed.mask
 
@@ -190,7 +191,8 @@ class Planner:
             every = self.size.workers * self.size.threads
             target = directory / EXCLUDED
             if not target.is_dir():
-                exclusions.build(target, self._exclude, self._config.data, self._ids, self._half(), every)
+                forms = {**self.bundle.text_forms("user"), **self.bundle.text_forms("item")}
+                exclusions.build(target, self._exclude, self._config.data, forms, self._ids, self._half(), every)
 
     def _half(self) -> str:
         """Returns half of the memory limit, for sorting; the rest is spilled to disk."""

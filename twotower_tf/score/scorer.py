@@ -41,7 +41,8 @@ class Scorer:
         journal = Path(job.journal)
         allowed, excluded = journal / ALLOWED, journal / EXCLUDED
         self._allowed = Eligible(np.load(allowed)) if allowed.is_file() else None
-        self._excluded = Exclusions(excluded) if excluded.is_dir() else None
+        form = bundle.text_forms("user").get(job.user_id, "")
+        self._excluded = Exclusions(excluded, form) if excluded.is_dir() else None
         self._items = bundle.manifest["items"] if job.k else 0
         ids = self._searcher.items.ids if self._searcher is not None else None
         names = bundle.columns(["item_name"])["item_name"] if job.names else None

@@ -168,7 +168,10 @@ class ColumnTyper:
 
     def _written(self, each: Column, texts: pa.Array) -> pa.Array:
         """Texts as the log writes them."""
-        return self._evaluate(texts, [text_forms.apply_form_sql(_VALUE, each.form)])[0] if each.form else texts
+        if not each.form:
+            return texts
+        separator = each.separator if each.role == "tags" else ""
+        return self._evaluate(texts, [text_forms.apply_form_sql(_VALUE, each.form, separator)])[0]
 
     def _lists(self, each: Column, raw: pa.Array) -> pa.Array:
         """Lists of texts."""
