@@ -123,6 +123,19 @@ def test_what_is_readable_is_what_batches_read(run, kind):
     assert found["user_embedding_8"].sum() < 160 and found["shared_embedding_8"].sum() <= 400
 
 
+def test_histories_of_some_rows_reach_what_their_batches_hold(run):
+    """Of few rows, histories hold other items than the rows' own, as in a run that continues another one."""
+    config, run_dir = run
+    encoded = EncodedData(config, Prepared.open(run_dir))
+    rng = np.random.default_rng(5)
+    rows = rng.choice(len(encoded.keys("train")["item_row"]), 30, replace=False)
+    ((key, reach),) = encoded.history_reach(rows).items()
+    held = {bucket for _ in range(300) for bucket in encoded.user_batch("train", rows, rng)[key].flat} - {-1}
+    own = set(encoded.event_item_batch("train", rows)["ids"][:, 0])
+    assert len(held - own) > 20
+    assert held <= set(reach) and set(reach) - held <= (set() if config.data.timestamp else own)
+
+
 def test_training_leaves_all_other_rows_zero(run, tmp_path):
     config, run_dir = run
     config = configured(config, "InBatch", epochs=1)
