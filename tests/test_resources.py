@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from twotower_tf import resources
+from twotower_tf.pipeline import Pipeline
 
+ROOT = Path(__file__).resolve().parents[1]
 MIB = 1 << 20
 
 
@@ -51,6 +53,18 @@ def test_a_quota_of_cpu_time_bounds_the_cpus(tmp_path: Path, groups: str, files:
     resources.limit_library_threads(environment, root)
     set_for_tensorflow = {name: str(cpus) for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")}
     assert environment == {"OMP_NUM_THREADS": "7"} | (set_for_tensorflow if cpus < 8 else {})
+
+
+THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+
+
+def test_a_pipeline_of_python_is_bound_as_a_command_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "count_cpus", lambda root: 3)
+    for name in THREADS:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    Pipeline(ROOT / "configs" / "quickstart.py", "nowhere")
+    assert [os.environ.get(name) for name in THREADS] == ["3", "3", "3"]
 
 
 V2 = {

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from twotower_tf import artifacts, progress_bar, run_lock, run_stages
+from twotower_tf import artifacts, progress_bar, resources, run_lock, run_stages
 from twotower_tf import config as configuration
 from twotower_tf.artifacts import METRICS_SCHEMA, PreparedPaths, RunPaths
 from twotower_tf.config import ExperimentConfig
@@ -57,6 +57,9 @@ class Pipeline:
     ) -> None:
         """Reads the configuration; nothing is written before the first stage.
 
+        Within a CPU quota, the environment's thread counts are set for libraries that are not in use yet, as by the
+        command line (see `resources.limit_library_threads`).
+
         Args:
             config: the experiment, or the path of a configuration file (.py, or a config.json).
             run_dir: holds configuration, prepared data, checkpoints and metrics; made by `prepare`.
@@ -69,6 +72,7 @@ class Pipeline:
         Raises:
             ConfigError: where a configuration file cannot be read or is invalid.
         """
+        resources.limit_library_threads()
         self.config = config if isinstance(config, ExperimentConfig) else configuration.load(config)
         self.run_dir = Path(run_dir)
         self.export_dir = None if export_dir is None else Path(export_dir)

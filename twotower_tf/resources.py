@@ -56,7 +56,8 @@ def available_memory(root: Path = _ROOT) -> int:
 def limit_library_threads(environment: MutableMapping[str, str] = os.environ, root: Path = _ROOT) -> None:
     """Limits the threads of libraries that count the machine's CPUs themselves to the quota.
 
-    TensorFlow, OpenMP and Arrow read these variables when they are loaded. Variables that are set already are kept.
+    TensorFlow, OpenMP and Arrow read these variables when they start their threads, at the first operation: later calls
+    have no effect. Variables that are set already are kept.
     """
     allowed = count_cpus(root)
     if allowed < len(os.sched_getaffinity(0)):

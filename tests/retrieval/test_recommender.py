@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import numpy as np
@@ -6,7 +7,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from twotower_tf import artifacts
+from twotower_tf import artifacts, resources
 from twotower_tf.bundle.bundle import Bundle, seal
 from twotower_tf.errors import ArtifactError, ConfigError, DataError
 from twotower_tf.features.inputs import rows_to_arrays
@@ -262,6 +263,18 @@ def test_unknown_item(recommender, export_dir):
     with pytest.raises(DataError) as raised:
         recommender.similar("i99999", 3)
     assert str(raised.value) == f"item 'i99999': not the id or the name of one of the 150 items of {export_dir}/7"
+
+
+def test_a_quota_of_cpu_time_bounds_libraries(tmp_path, monkeypatch):
+    names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
+    monkeypatch.setattr(resources, "count_cpus", lambda root: 3)
+    for name in names:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    with pytest.raises(ArtifactError):
+        Recommender(tmp_path / "nowhere")
+    assert [os.environ.get(name) for name in names] == ["3", "3", "3"]
 
 
 def test_tower_of_another_version_is_refused(export_dir, tmp_path):

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from twotower_tf import resources
 from twotower_tf.bundle.bundle import Bundle
 from twotower_tf.errors import ArtifactError, ConfigError, DataError, unknown_name
 from twotower_tf.features.argument_names import argument_names
@@ -51,7 +52,7 @@ class Recommender:
     def __init__(
         self, bundle: Bundle | str | Path, threads: int = 0, blocklist: str | Path | None = None, max_k: int = MAX_K
     ) -> None:
-        """Loads the user tower and the index.
+        """Loads the user tower and the index; within a CPU quota, limits libraries' threads as `Pipeline` does.
 
         Args:
             bundle: an opened bundle, or an export directory, of which the newest version is opened.
@@ -69,6 +70,7 @@ class Recommender:
         _loaded_in = _loaded_in or os.getpid()
         self._process = _loaded_in
         self._check_process()
+        resources.limit_library_threads()
         if not isinstance(bundle, Bundle):
             bundle = Bundle.open(bundle)
         self.bundle = bundle
