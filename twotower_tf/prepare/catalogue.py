@@ -19,13 +19,15 @@ import duckdb
 
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.errors import DataError
-from twotower_tf.prepare import row_rules, user_sql
-from twotower_tf.prepare.schema import RESERVED, FeatureColumn, Inputs, Side, list_feature_columns
+from twotower_tf.prepare import ordered_rows, row_rules, typed_values
+from twotower_tf.prepare.schema import FeatureColumn, Inputs, Side, list_feature_columns
 from twotower_tf.sql import quote_identifier, quote_literal
 from twotower_tf.tables import timestamps
-from twotower_tf.tables.duckdb_engine import fetch_row
+from twotower_tf.tables.duckdb_engine import drop_table, fetch_row
 from twotower_tf.tables.input_table import Column, Table
 from twotower_tf.tables.values import text_sql
+
+_BEFORE_ALL = -(1 << 62)  # the time of an event without one
 
 
 @dataclass(frozen=True)
@@ -90,31 +92,21 @@ def create_latest_rows(
             ).micros
     connection.execute(
         f"""
+        CREATE TABLE {name}_checked AS
+        SELECT {text} AS id, rowid AS place, {ts} AS ts, CASE {faults} END AS reason FROM {table.name};
         CREATE TABLE {name}_rows AS
-        WITH named AS (SELECT {text} AS id, rowid AS place, {ts} AS ts, CASE {faults} END AS reason FROM {table.name})
-        SELECT id, place, ts, reason, reason IS NULL AND
-               row_number() OVER (PARTITION BY id{", ts" if since else ""} ORDER BY ts DESC NULLS LAST, place DESC) = 1
-               AS used
-        FROM named
-        """
-    )
-    used, bad = fetch_row(
-        connection, f"SELECT count(*) FILTER (used), count(*) FILTER (reason IS NOT NULL) FROM {name}_rows"
-    )
-    begun = f"WHERE ts <= {now * timestamps.MICROSECONDS}" if since and now is not None else ""
-    rejected = connection.execute(
-        f"SELECT place, reason FROM {name}_rows WHERE reason IS NOT NULL ORDER BY place"
-    ).fetchall()
-    connection.execute(
-        f"""
-        DELETE FROM {name}_rows WHERE NOT used;
+        SELECT id, ts, max(place) AS place FROM {name}_checked WHERE reason IS NULL GROUP BY id, ts;
         CREATE TABLE {name}_latest AS
-        SELECT id, place FROM (
-            SELECT id, place, row_number() OVER (PARTITION BY id ORDER BY ts DESC NULLS LAST, place DESC) AS back
-            FROM {name}_rows {begun}
-        ) WHERE back = 1
+        SELECT id, arg_max(place, coalesce(ts, {_BEFORE_ALL})) AS place FROM {name}_rows
+        {f"WHERE ts <= {now * timestamps.MICROSECONDS}" if since and now is not None else ""} GROUP BY id
         """
     )
+    rejected = connection.execute(
+        f"SELECT place, reason FROM {name}_checked WHERE reason IS NOT NULL ORDER BY place"
+    ).fetchall()
+    drop_table(connection, f"{name}_checked")
+    bad = len(rejected)
+    (used,) = fetch_row(connection, f"SELECT count(*) FROM {name}_{'rows' if since else 'latest'}")
     malformed = len(table.malformed)
     return TableCounts(table.rows + malformed, used, table.rows - used - bad, bad + malformed), rejected
 
@@ -139,14 +131,15 @@ def number_ids(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> None:
 
 
 def _number(connection: duckdb.DuckDBPyConnection, side: str, ids: str, continued: bool) -> None:
-    first, previous, fresh = 0, "", f"({ids})"
+    first, previous, fresh = 0, "", ids
     if continued:
         (first,) = fetch_row(connection, f"SELECT count(*) FROM previous_{side}s")
         previous = f"SELECT {side}_id, {side}_row FROM previous_{side}s UNION ALL"
-        fresh = f"(SELECT n.{side}_id FROM ({ids}) AS n ANTI JOIN previous_{side}s AS g ON g.{side}_id = n.{side}_id)"
+        fresh = f"SELECT n.{side}_id FROM ({ids}) AS n ANTI JOIN previous_{side}s AS g ON g.{side}_id = n.{side}_id"
+    numbered = ordered_rows.add_running_sums(connection, fresh, {"number": "1"}, order=f"{side}_id")
     connection.execute(
         f"CREATE TABLE {side}s AS {previous} SELECT {side}_id, "
-        f"CAST({first} + row_number() OVER (ORDER BY {side}_id) - 1 AS INTEGER) AS {side}_row FROM {fresh}"
+        f"CAST({first} + number - 1 AS INTEGER) AS {side}_row FROM {numbered}"
     )
 
 
@@ -168,28 +161,22 @@ def create_items_query(
     data = config.data
     table, events = inputs.items, inputs.events
     from_table = table.columns if table is not None else {}
-    kinds: dict[str, str] = {}
     features = {column.name: column for column in list_feature_columns(config, "item")}
     name = "NULL"
     if data.item_name:
-        name = (
-            table.text(data.item_name, "t")
-            if table and data.item_name in from_table
-            else events.text(data.item_name, "e")
-        )
+        named = FeatureColumn(data.item_name, "text")
+        if data.item_name in from_table:
+            name = named.value(from_table[data.item_name], "t")
+        else:
+            name = named.value(events.columns[data.item_name], "e")
     values = {"item_id": "i.item_id", "item_name": f"coalesce({name}, i.item_id)"}
     for feature in features.values():
         if feature.name not in values:
             values[feature.name] = _feature(feature, data.item_id, table, events)
-    if table is not None:
-        others = [column for column in from_table if column not in values and column not in (data.item_id, *RESERVED)]
-        kinds = user_sql.infer_types(connection, table, others)  # for filters
-        if previous is not None:
-            kinds |= {name: "VARCHAR" for name, kind in kinds.items() if _clashes(previous.get(name), kind)}
-        values |= {name: user_sql.cast_column(table, name, kind, "t") for name, kind in kinds.items()}
+    values |= {name: typed_values.other_value(from_table[name], "t") for name in inputs.item_others}
     if previous is not None:
         for name in list(values)[1:]:
-            before, now = _before(previous.get(name), kinds.get(name, "")), values[name]
+            before, now = _before(previous.get(name), inputs.item_others.get(name, "")), values[name]
             column = data.item_name if name == "item_name" else name
             silent = [] if column in from_table and column not in events.columns else [_NO_NEWER_EVENT]
             silent += ["l.id IS NULL"] if table is not None else []
@@ -197,10 +184,10 @@ def create_items_query(
     values["train_count"] = "coalesce(c.train_count, 0)"
     last = timestamps.seconds_sql("last.ts")
     values["last_event"] = last if previous is None else f"greatest({last}, g.last_event)"
-    joins = "LEFT JOIN item_events AS last ON last.item_row = i.item_row LEFT JOIN events AS e ON e.rowid = last.place "
+    joins = f"LEFT JOIN item_events AS last ON last.item_row = i.item_row {_OF_LAST_EVENT} "
     joins += "LEFT JOIN item_counts AS c ON c.item_row = i.item_row "
     if table is not None:
-        joins += "LEFT JOIN item_latest AS l ON l.id = i.item_id LEFT JOIN item_table AS t ON t.rowid = l.place"
+        joins += "LEFT JOIN item_latest AS l ON l.id = i.item_id LEFT JOIN item_table_values AS t ON t.place = l.place"
     if previous is not None:
         joins += " LEFT JOIN previous_items AS g ON g.item_row = i.item_row"
     selected = ", ".join(f"{expression} AS {quote_identifier(column)}" for column, expression in values.items())
@@ -216,13 +203,13 @@ def create_users_query(connection: duckdb.DuckDBPyConnection, inputs: Inputs) ->
     _latest_events(connection, "user")
     values: dict[str, str] = {}
     for feature in inputs.user_from_events:
-        values[feature.name] = feature.sql(inputs.events.columns[feature.name], "e")
+        values[feature.name] = feature.value(inputs.events.columns[feature.name], "e")
     last = timestamps.seconds_sql("last.ts")
-    joins = "LEFT JOIN user_events AS last ON last.user_row = u.user_row LEFT JOIN events AS e ON e.rowid = last.place "
+    joins = f"LEFT JOIN user_events AS last ON last.user_row = u.user_row {_OF_LAST_EVENT} "
     if inputs.users is not None:
         for feature in inputs.user_from_table:
-            values[feature.name] = feature.sql(inputs.users.columns[feature.name], "t")
-        joins += "LEFT JOIN user_latest AS l ON l.id = u.user_id LEFT JOIN user_table AS t ON t.rowid = l.place "
+            values[feature.name] = feature.value(inputs.users.columns[feature.name], "t")
+        joins += "LEFT JOIN user_latest AS l ON l.id = u.user_id LEFT JOIN user_table_values AS t ON t.place = l.place "
     if inputs.continued:
         last = f"greatest({last}, g.last_event)"
         joins += "LEFT JOIN previous_users AS g ON g.user_row = u.user_row "
@@ -237,7 +224,7 @@ def create_users_query(connection: duckdb.DuckDBPyConnection, inputs: Inputs) ->
     )
 
 
-_BEFORE_ALL = -(1 << 62)  # the time of an event without one
+_OF_LAST_EVENT = "LEFT JOIN events_values AS e ON e.place = last.place"
 # the previous run's latest event is later than this one's; within the same second the new one counts
 _NO_NEWER_EVENT = (
     f"(last.place IS NULL OR coalesce({timestamps.seconds_sql('last.ts')}, {_BEFORE_ALL}) < "
@@ -258,11 +245,6 @@ def _latest_events(connection: duckdb.DuckDBPyConnection, side: Side) -> None:
     )
 
 
-def _clashes(previous: Column | None, kind: str) -> bool:
-    """Tests whether the previous type of a column's values is incompatible with the present one."""
-    return previous is not None and previous.kind != kind and {previous.kind, kind} != {"BIGINT", "DOUBLE"}
-
-
 def _before(previous: Column | None, kind: str) -> str:
     """Returns SQL of a column's previous value, as text where `kind` is text."""
     if previous is None:
@@ -274,8 +256,8 @@ def _feature(feature: FeatureColumn, item_id: str, table: Table | None, events: 
     if feature.name == item_id:
         return "i.item_id" if feature.kind == "text" else "TRY_CAST(i.item_id AS DOUBLE)"
     if table is not None and feature.name in table.columns:
-        value = feature.sql(table.columns[feature.name], "t")
+        value = feature.value(table.columns[feature.name], "t")
         if feature.name not in events.columns:
             return value
-        return f"CASE WHEN t.rowid IS NULL THEN {feature.sql(events.columns[feature.name], 'e')} ELSE {value} END"
-    return feature.sql(events.columns[feature.name], "e")
+        return f"CASE WHEN t.place IS NULL THEN {feature.value(events.columns[feature.name], 'e')} ELSE {value} END"
+    return feature.value(events.columns[feature.name], "e")

@@ -23,6 +23,8 @@ import duckdb
 import numpy as np
 
 from twotower_tf.artifacts import PreparedPaths
+from twotower_tf.prepare import ordered_rows
+from twotower_tf.prepare.ordered_rows import AsOfJoin
 from twotower_tf.tables import parquet_parts
 from twotower_tf.tables.duckdb_engine import fetch_row
 
@@ -39,23 +41,24 @@ def count_positives(connection: duckdb.DuckDBPyConnection, past: str = "") -> No
         connection: with `split_events` and `users`.
         past: a table like `positives` of a previous run, whose rows are before all others, or "".
     """
-    counts = ", ".join(f"count(*) FILTER ({member}) AS {which}_count" for which, member in _MEMBERS.items())
-    known = ", ".join(f"coalesce({which}_count, 0) AS {which}_count" for which in _MEMBERS)
-    starts = ", ".join(
-        f"CAST(sum({which}_count) OVER (ORDER BY user_row) AS BIGINT) - {which}_count AS {which}_start"
-        for which in _MEMBERS
-    )
     columns = "user_row, item_row, ts, place, split"
     connection.execute(
-        f"""
-        CREATE TABLE positives AS
-        SELECT {columns} FROM split_events WHERE label = 1 AND split <= 1
-        {f"UNION ALL SELECT {columns} FROM {past}" if past else ""};
-        CREATE TABLE user_counts AS
-        WITH counts AS (SELECT user_row, {counts} FROM positives GROUP BY user_row),
-        every AS (SELECT user_row, user_id, {known} FROM users LEFT JOIN counts USING (user_row))
-        SELECT user_row, user_id, train_count, seen_count, {starts} FROM every
-        """
+        "CREATE TABLE positives AS "
+        f"SELECT {columns} FROM split_events WHERE label = 1 AND split <= 1"
+        f"{f' UNION ALL SELECT {columns} FROM {past}' if past else ''}"
+    )
+    counts = ", ".join(f"count(*) FILTER ({member}) AS {which}_count" for which, member in _MEMBERS.items())
+    known = ", ".join(f"coalesce({which}_count, 0) AS {which}_count" for which in _MEMBERS)
+    counted = ordered_rows.add_running_sums(
+        connection,
+        f"SELECT user_row, user_id, {known} FROM users "
+        f"LEFT JOIN (SELECT user_row, {counts} FROM positives GROUP BY user_row) AS counts USING (user_row)",
+        {f"{which}_end": f"{which}_count" for which in _MEMBERS},
+        order="user_row",
+    )
+    starts = ", ".join(f"{which}_end - {which}_count AS {which}_start" for which in _MEMBERS)
+    connection.execute(
+        f"CREATE TABLE user_counts AS SELECT user_row, user_id, train_count, seen_count, {starts} FROM {counted}"
     )
 
 
@@ -99,23 +102,37 @@ def create_rows_with_history(
     `versions` ("user", "item"; with times or not) the place of the table's row that is valid at the event (`user_at`,
     `item_at`).
     """
-    carried = "".join(f", k.{name}" for name in keys)
-    at = "".join(f", {side}_versions.place AS {side}_at" for side in versions)
-    joins = " ".join(join_version(side, timed=dated) for side, dated in versions.items())
+    carried = "".join(f", {name}" for name in keys)
+    joins = [
+        AsOfJoin(f"{side}_versions", "version_of", "since", f"{side}_row", f"{side}_time", {f"{side}_at": "place"})
+        for side, dated in versions.items()
+        if dated
+    ]
     lengths = {which: f"{which}_count" for which in _MEMBERS}
     if timed:
         _count_before(connection)
         lengths = {which: f"coalesce({which}_before, 0)" for which in _MEMBERS}
-        joins += " ASOF LEFT JOIN positives_before AS b ON b.of_user = k.user_row AND k.ts >= b.since"
+        columns = {f"{which}_before": f"{which}_before" for which in _MEMBERS}
+        joins.append(AsOfJoin("positives_before", "of_user", "since", "user_row", "user_time", columns))
+    columns_of_user = "train_start, train_count, seen_start, seen_count"
+    joined = ordered_rows.join_as_of(
+        connection,
+        f"SELECT k.*, k.ts AS user_time, coalesce(k.ts, 0) AS item_time, {columns_of_user} "
+        "FROM split_events AS k JOIN user_counts AS u ON u.user_row = k.user_row",
+        joins,
+    )
+    undated = [side for side, dated in versions.items() if not dated]
+    at = "".join(f", {f'{side}_versions.place AS ' if side in undated else ''}{side}_at" for side in versions)
+    latest = " ".join(f"LEFT JOIN {side}_versions ON {side}_versions.version_of = k.{side}_row" for side in undated)
     connection.execute(
         f"""
         CREATE TABLE rows_with_history AS
-        SELECT k.place, k.user_row, k.item_row, k.label, k.ts, k.split{carried},
-               CASE WHEN k.split = 2 THEN seen_start ELSE train_start END AS history_start,
-               CASE WHEN k.split = 2 THEN seen_start + {lengths["seen"]}
+        SELECT k.place, user_row, item_row, label, ts, split{carried},
+               CASE WHEN split = 2 THEN seen_start ELSE train_start END AS history_start,
+               CASE WHEN split = 2 THEN seen_start + {lengths["seen"]}
                     ELSE train_start + {lengths["train"]} END AS history_end{at}
-        FROM split_events AS k JOIN user_counts AS u ON u.user_row = k.user_row {joins}
-        ORDER BY k.split, k.ts NULLS LAST, k.place
+        FROM {joined} AS k {latest}
+        ORDER BY split, ts NULLS LAST, k.place
         """
     )
 
@@ -126,15 +143,16 @@ def _count_before(connection: duckdb.DuckDBPyConnection) -> None:
     A positive counts from the microsecond after its own time: strictly before, whatever the ties.
     """
     counts = ", ".join(f"count(*) FILTER ({member}) AS {which}" for which, member in _MEMBERS.items())
-    before = ", ".join(
-        f"CAST(sum({which}) OVER (PARTITION BY user_row ORDER BY ts) AS BIGINT) AS {which}_before" for which in _MEMBERS
+    moments = ordered_rows.add_running_sums(
+        connection,
+        f"SELECT user_row, ts, {counts} FROM positives WHERE ts IS NOT NULL GROUP BY user_row, ts",
+        {f"{which}_before": which for which in _MEMBERS},
+        order="ts",
+        key="user_row",
     )
+    before = ", ".join(f"{which}_before" for which in _MEMBERS)
     connection.execute(
-        f"""
-        CREATE TABLE positives_before AS
-        WITH moments AS (SELECT user_row, ts, {counts} FROM positives WHERE ts IS NOT NULL GROUP BY user_row, ts)
-        SELECT user_row AS of_user, ts + 1 AS since, {before} FROM moments
-        """
+        f"CREATE TABLE positives_before AS SELECT user_row AS of_user, ts + 1 AS since, {before} FROM {moments}"
     )
 
 
@@ -158,11 +176,3 @@ def create_carried_users(connection: duckdb.DuckDBPyConnection) -> None:
         SELECT g.* FROM previous_users AS g ANTI JOIN user_versions AS v ON v.version_of = g.user_row
         """
     )
-
-
-def join_version(side: str, *, timed: bool) -> str:
-    """Returns SQL that joins the valid row to events `k`."""
-    versions = f"{side}_versions"
-    held = f"JOIN {versions} ON {versions}.version_of = k.{side}_row"
-    time = "coalesce(k.ts, 0)" if side == "item" else "k.ts"
-    return f"ASOF LEFT {held} AND {time} >= {versions}.since" if timed else f"LEFT {held}"

@@ -20,6 +20,8 @@ from collections.abc import Mapping
 
 import duckdb
 
+from twotower_tf.prepare import ordered_rows
+from twotower_tf.prepare.ordered_rows import AsOfJoin
 from twotower_tf.prepare.schema import FeatureColumn, Inputs
 from twotower_tf.sql import quote_identifier
 from twotower_tf.tables.duckdb_engine import drop_table, fetch_row
@@ -44,42 +46,47 @@ def create_item_versions(
     table = inputs.items if inputs.items is not None and _in_table(inputs) else None
     known = fetch_row(connection, "SELECT count(*) FROM previous_items")[0] if previous is not None else 0
     times = [f"SELECT item_row, CAST({START} AS BIGINT) AS since FROM items"]
-    joins, selected = "", ["k.item_row", "k.since"]
+    joins: list[AsOfJoin] = []
+    latest = ""
     if inputs.item_from_events:
         _create_reports(connection, inputs, known)
         times.append("SELECT item_row, since FROM item_reports")
-        joins += " ASOF LEFT JOIN item_reports AS r ON r.item_row = k.item_row AND k.since >= r.since"
-        selected += ["r.place AS reported_at", *(f"r.r{number}" for number in range(len(inputs.item_from_events)))]
+        reported = {"reported_at": "place"} | {
+            f"r{number}": f"r{number}" for number in range(len(inputs.item_from_events))
+        }
+        joins.append(AsOfJoin("item_reports", "item_row", "since", "item_row", "since", reported))
     if table is not None:
-        since = ", ts AS since" if timed else ""
         rows = "item_rows" if timed else "item_latest"
+        since = ", ts AS since" if timed else ""
         connection.execute(
             f"CREATE TABLE item_held AS SELECT item_row, place{since} FROM {rows} JOIN items ON id = item_id"
         )
         if timed:
             times.append("SELECT item_row, since FROM item_held")
-        joins += f" {'ASOF ' if timed else ''}LEFT JOIN item_held AS h ON h.item_row = k.item_row"
-        joins += " AND k.since >= h.since" if timed else ""
-        selected.append("h.place AS held_at")
-    connection.execute(f"CREATE TABLE item_times AS {' UNION '.join(times)}")
-    connection.execute(f"CREATE TABLE item_places AS SELECT {', '.join(selected)} FROM item_times AS k{joins}")
-    joins = " LEFT JOIN item_table AS t ON t.rowid = p.held_at" if table is not None else ""
+            joins.append(AsOfJoin("item_held", "item_row", "since", "item_row", "since", {"held_at": "place"}))
+        else:
+            latest = " LEFT JOIN item_held AS h ON h.item_row = k.item_row"
+    places = ordered_rows.join_as_of(connection, f"SELECT item_row, since FROM ({' UNION '.join(times)})", joins)
+    connection.execute(
+        f"CREATE TABLE item_places AS SELECT k.*{', h.place AS held_at' if latest else ''} FROM {places} AS k{latest}"
+    )
+    sources = " LEFT JOIN item_table_values AS t ON t.place = p.held_at" if table is not None else ""
     listed = "p.held_at"
     if previous is not None:
-        joins += " LEFT JOIN previous_items AS g ON g.item_row = p.item_row"
+        sources += " LEFT JOIN previous_items AS g ON g.item_row = p.item_row"
         if timed and table is not None:
             connection.execute("CREATE TABLE item_listed AS SELECT DISTINCT item_row FROM item_held")
-            joins += " LEFT JOIN item_listed AS l ON l.item_row = p.item_row"
+            sources += " LEFT JOIN item_listed AS l ON l.item_row = p.item_row"
             listed = "l.item_row"
     values = [
         f"{_value(column, inputs, previous, listed)} AS v{number}" for number, column in enumerate(inputs.item_as_of)
     ]
     connection.execute(
         "CREATE TABLE item_values AS SELECT p.item_row, p.since, p.since + 1 AS after, "
-        f"{', '.join(values)} FROM item_places AS p{joins}"
+        f"{', '.join(values)} FROM item_places AS p{sources}"
     )
     _create_changes(connection, len(values))
-    for name in ("item_times", "item_places", "item_values"):
+    for name in ("item_places", "item_values"):
         drop_table(connection, name)
     if inputs.item_from_events:
         drop_table(connection, "item_reports")
@@ -109,7 +116,8 @@ def _create_reports(connection: duckdb.DuckDBPyConnection, inputs: Inputs, known
     counted = f"coalesce(split = 0{f' OR (split = 1 AND ts > {last})' if last is not None else ''}, false)"
     events = inputs.events.columns
     values = ", ".join(
-        f"{column.sql(events[column.name], 'e')} AS r{number}" for number, column in enumerate(inputs.item_from_events)
+        f"{column.value(events[column.name], 'e')} AS r{number}"
+        for number, column in enumerate(inputs.item_from_events)
     )
     connection.execute(
         f"""
@@ -123,7 +131,8 @@ def _create_reports(connection: duckdb.DuckDBPyConnection, inputs: Inputs, known
         CREATE TABLE item_reports AS
         SELECT m.item_row, m.place, {values},
                CASE WHEN m.since = f.first AND m.item_row >= {known} THEN {START} ELSE m.since END AS since
-        FROM item_moments AS m JOIN item_first AS f ON f.item_row = m.item_row JOIN events AS e ON e.rowid = m.place
+        FROM item_moments AS m JOIN item_first AS f ON f.item_row = m.item_row
+        JOIN events_values AS e ON e.place = m.place
         WHERE m.counted OR (NOT f.counted AND m.since = f.first AND m.item_row >= {known})
         """
     )
@@ -137,7 +146,7 @@ def _value(column: FeatureColumn, inputs: Inputs, previous: Mapping[str, Column]
     `listed` is SQL that is NULL where the item table does not have the item.
     """
     table = inputs.items.columns if inputs.items is not None else {}
-    value = column.sql(table[column.name], "t") if column.name in table else ""
+    value = column.value(table[column.name], "t") if column.name in table else ""
     if previous is not None and column.name in previous:
         before = f"g.{previous[column.name].identifier}"
         value = f"CASE WHEN {listed} IS NULL THEN {before} ELSE {value} END" if value else before
@@ -150,18 +159,20 @@ def _value(column: FeatureColumn, inputs: Inputs, previous: Mapping[str, Column]
 def _create_changes(connection: duckdb.DuckDBPyConnection, values: int) -> None:
     """Creates `item_versions` from `item_values`, without versions equal to the one before."""
     columns = [f"v{number}" for number in range(values)]
-    differs = " OR ".join(f"k.{name} IS DISTINCT FROM b.{name}" for name in columns)
-    kept = "".join(f", k.{name}" for name in columns)
-    connection.execute(
-        f"""
-        CREATE TABLE item_changes AS
-        SELECT k.item_row, k.since{kept}
-        FROM item_values AS k ASOF LEFT JOIN item_values AS b ON b.item_row = k.item_row AND k.since >= b.after
-        WHERE b.item_row IS NULL OR {differs};
-        CREATE TABLE item_versions AS
-        SELECT item_row AS version_of, since, CAST(row_number() OVER (ORDER BY item_row, since) - 1 AS BIGINT) AS place,
-               {", ".join(columns)}
-        FROM item_changes
-        """
+    before = {"version_before": "item_row"} | {f"before_{name}": name for name in columns}
+    changes = ordered_rows.join_as_of(
+        connection,
+        f"SELECT item_row, since, {', '.join(columns)} FROM item_values",
+        [AsOfJoin("item_values", "item_row", "after", "item_row", "since", before)],
     )
-    drop_table(connection, "item_changes")
+    differs = " OR ".join(f"{name} IS DISTINCT FROM before_{name}" for name in columns)
+    numbered = ordered_rows.add_running_sums(
+        connection,
+        f"SELECT item_row, since, {', '.join(columns)} FROM {changes} WHERE version_before IS NULL OR {differs}",
+        {"number": "1"},
+        order="item_row, since",
+    )
+    connection.execute(
+        "CREATE TABLE item_versions AS "
+        f"SELECT item_row AS version_of, since, number - 1 AS place, {', '.join(columns)} FROM {numbered}"
+    )

@@ -34,6 +34,7 @@ from twotower_tf.prepare import (
     statistics,
     text_forms,
     training_rows,
+    typed_values,
     unusable_tables,
 )
 from twotower_tf.prepare.incremental import PreviousRun, config_digests, open_previous_run
@@ -42,7 +43,8 @@ from twotower_tf.prepare.spark.spark_session import SparkOptions, open_session
 from twotower_tf.progress import Progress, silent
 from twotower_tf.sql import file_pattern, quote_identifier
 from twotower_tf.tables import input_files, parquet_parts, quarantine, timestamps
-from twotower_tf.tables.duckdb_engine import Cluster, drop_table, fetch_row, open_engine, parse_size
+from twotower_tf.tables.cluster import Cluster
+from twotower_tf.tables.duckdb_engine import drop_table, fetch_row, open_engine, parse_size
 from twotower_tf.tables.input_table import Column
 
 SCHEMA_VERSION = 5
@@ -133,6 +135,7 @@ def _prepare(
     step()
     row_rules.check_numbers(connection, inputs)
     time_form = row_rules.validate_events(connection, config, inputs)
+    inputs = typed_values.create_typed_values(connection, config, inputs, known)
     tables, rejected = _side_tables(connection, config, inputs, now)
     entries = _quarantine(connection, inputs, rejected, paths.quarantine)
     rows = row_rules.account_rows(connection, config, inputs, len(entries["events"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,11 @@ class FeatureColumn:
             return number_sql(expression, column.kind)
         return text_sql(expression, column.kind, self.separator)
 
+    def value(self, column: Column, alias: str = "") -> str:
+        """Returns SQL for the same value in the table's view of typed values (`typed_values`)."""
+        name = f"{column.identifier}_{self.kind}{self.separator.encode().hex()}"
+        return f"{alias}.{name}" if alias else name
+
 
 def list_feature_columns(config: ExperimentConfig, side: Side) -> list[FeatureColumn]:
     """Lists the source columns of a side's features, in the order of the configuration, without the event's time."""
@@ -78,6 +84,7 @@ class Inputs:
         item_from_table: item columns that only the item table has.
         item_as_of: those of both whose values change with time; the others are read from the catalogue.
         keys: optional key columns of the examples.
+        item_others: types of the item table's columns that are no features, by name.
         continued: whether this run continues a previous one, which has values of its users.
     """
 
@@ -91,6 +98,7 @@ class Inputs:
     item_as_of: tuple[FeatureColumn, ...] = ()
     keys: tuple[str, ...] = ()
     continued: bool = False
+    item_others: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def list_expressions(data: DataConfig) -> dict[str, str]:

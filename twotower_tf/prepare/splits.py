@@ -19,7 +19,7 @@ import duckdb
 
 from twotower_tf.config import DateSplit, ExperimentConfig, GivenSplit, LeaveLastOut, RandomSplit, TimeSplit
 from twotower_tf.errors import DataError
-from twotower_tf.prepare import schema
+from twotower_tf.prepare import ordered_rows, schema
 from twotower_tf.tables.duckdb_engine import fetch_row
 
 _LATER = "(k.ts > {cut}.ts OR (k.ts = {cut}.ts AND k.place >= {cut}.place))"
@@ -37,7 +37,7 @@ def assign_splits(connection: duckdb.DuckDBPyConnection, config: ExperimentConfi
     if isinstance(split, TimeSplit):
         expression = _time(connection, split)
     elif isinstance(split, LeaveLastOut):
-        before, source, expression = _leave_last_out()
+        before, source, expression = _leave_last_out(connection)
     elif isinstance(split, GivenSplit | DateSplit):
         expression = "CASE k.given WHEN 'train' THEN 0 WHEN 'valid' THEN 1 ELSE 2 END"
     else:
@@ -68,27 +68,30 @@ def _time(connection: duckdb.DuckDBPyConnection, split: TimeSplit) -> str:
 
 def _cut(connection: duckdb.DuckDBPyConnection, target: float, total: int, below: int | None) -> int | None:
     """Finds the time from which the number of rows is nearest to `target`: before `below`, and not the whole log."""
+    times = "SELECT ts, count(*) AS n FROM used_events GROUP BY ts"
+    cuts = ordered_rows.add_running_sums(connection, times, {"rows_from": "n"}, order="ts DESC")
     found = connection.execute(
         f"""
-        WITH times AS (SELECT ts, count(*) AS n FROM used_events GROUP BY ts),
-        cuts AS (SELECT ts, sum(n) OVER (ORDER BY ts DESC) AS rows_from FROM times)
-        SELECT ts FROM cuts WHERE rows_from < {total} {f"AND ts < {below}" if below is not None else ""}
+        SELECT ts FROM {cuts} WHERE rows_from < {total} {f"AND ts < {below}" if below is not None else ""}
         ORDER BY abs(rows_from - {target!r}), rows_from DESC LIMIT 1
         """
     ).fetchall()
     return int(found[0][0]) if found else below
 
 
-def _leave_last_out() -> tuple[str, str, str]:
-    before = """
-        WITH ranked AS (
-            SELECT user_row, ts, place,
-                   row_number() OVER (PARTITION BY user_row ORDER BY ts DESC, place DESC) AS back,
-                   count(*) OVER (PARTITION BY user_row) AS positives
-            FROM used_events WHERE label = 1
+def _leave_last_out(connection: duckdb.DuckDBPyConnection) -> tuple[str, str, str]:
+    positives = "SELECT user_row, ts, place FROM used_events WHERE label = 1"
+    ranked = ordered_rows.add_running_sums(
+        connection, positives, {"back": "1"}, order="ts DESC, place DESC", key="user_row"
+    )
+    before = f"""
+        WITH many AS (SELECT user_row FROM used_events WHERE label = 1 GROUP BY user_row HAVING count(*) >= 3),
+        latest AS (
+            SELECT r.user_row, ts, place, back FROM {ranked} AS r JOIN many ON many.user_row = r.user_row
+            WHERE back <= 2
         ),
-        last AS (SELECT user_row, ts, place FROM ranked WHERE back = 1 AND positives >= 3),
-        second AS (SELECT user_row, ts, place FROM ranked WHERE back = 2 AND positives >= 3)
+        last AS (SELECT user_row, ts, place FROM latest WHERE back = 1),
+        second AS (SELECT user_row, ts, place FROM latest WHERE back = 2)
     """
     source = (
         "used_events AS k LEFT JOIN last ON last.user_row = k.user_row LEFT JOIN second ON second.user_row = k.user_row"

@@ -44,7 +44,7 @@ def compute_statistics(
             kind = "FLOAT" if wanted == "boundaries" else "DOUBLE"
             query = (
                 f"SELECT CAST(value AS DOUBLE), CAST(count(*) AS DOUBLE) FROM (SELECT CAST({value} AS {kind}) AS value "
-                f"FROM {rows}) WHERE isfinite(value) GROUP BY value ORDER BY value"
+                f"FROM {rows}) WHERE abs(value) < CAST('Infinity' AS DOUBLE) GROUP BY value ORDER BY value"
             )
 
             def counts(query: str = query) -> Iterator[tuple[Array, Array]]:

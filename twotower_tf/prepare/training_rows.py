@@ -20,7 +20,7 @@ from twotower_tf.artifacts import SPLITS, PreparedPaths
 from twotower_tf.prepare.schema import Inputs
 from twotower_tf.sql import quote_identifier
 from twotower_tf.tables import parquet_parts, timestamps
-from twotower_tf.tables.duckdb_engine import Cluster
+from twotower_tf.tables.cluster import Cluster
 
 KEYS = ("user_row", "item_row", "label", "timestamp", "history_start", "history_end")
 _MICROSECOND = "microsecond"  # of the second in `timestamp`, to order rows of several splits
@@ -51,7 +51,7 @@ def write_training_rows(
     """Writes `examples/{train,valid,test}/part-NNNNN.parquet`.
 
     Args:
-        connection: with `rows_with_history`, `events` and the item and user tables.
+        connection: with `rows_with_history`, the typed values and the item versions.
         inputs: the tables' columns.
         paths: of the preparation.
         threads: parts written at once, at most two; 0 takes one per core.
@@ -85,7 +85,7 @@ def write_training_rows(
             report(done + 1, len(parts))
     for split in SPLITS:
         if not any(paths.examples(split).iterdir()):
-            empty = connection.sql(f"SELECT * EXCLUDE (rank) FROM ({_sorted(inputs)}) LIMIT 0").to_arrow_table()
+            empty = connection.sql(f"{_of_split(inputs, 0)} LIMIT 0").to_arrow_table()
             parquet_parts.write_part(empty, paths.examples(split), 0)
 
 
@@ -97,12 +97,12 @@ def part_rows(columns: int) -> int:
 def value_columns(inputs: Inputs) -> tuple[dict[str, str], dict[str, str]]:
     """Returns SQL of the raw values by column of the examples: log (`e`), users (`t`, `g`), item versions (`i`)."""
     events = inputs.events.columns
-    carried = {f"user.{column.name}": column.sql(events[column.name], "e") for column in inputs.user_from_events}
+    carried = {f"user.{column.name}": column.value(events[column.name], "e") for column in inputs.user_from_events}
     joined: dict[str, str] = {}
     if inputs.users is not None:
         users = inputs.users.columns
         for column in inputs.user_from_table:
-            name, value = f"user.{column.name}", column.sql(users[column.name], "t")
+            name, value = f"user.{column.name}", column.value(users[column.name], "t")
             joined[name] = f"coalesce({value}, g.{quote_identifier(name)})" if inputs.continued else value
     versions = enumerate(inputs.item_as_of)
     return carried, joined | {f"item.{column.name}": f"i.v{number}" for number, column in versions}
@@ -123,7 +123,7 @@ def _keys(inputs: Inputs) -> str:
 
 
 def _joins(inputs: Inputs) -> str:
-    joins = "LEFT JOIN user_table AS t ON t.rowid = p.user_at " if inputs.user_from_table else ""
+    joins = "LEFT JOIN user_table_values AS t ON t.place = p.user_at " if inputs.user_from_table else ""
     if inputs.user_from_table and inputs.continued:
         joins += "LEFT JOIN carried_users AS g ON g.user_row = p.user_row "
     return joins + ("LEFT JOIN item_versions AS i ON i.place = p.item_at " if inputs.item_as_of else "")
@@ -134,16 +134,20 @@ def _selected(columns: dict[str, str]) -> str:
 
 
 def _sorted(inputs: Inputs) -> str:
-    """Returns SQL of the examples with `rank`, their place in the order."""
+    """Returns SQL of the examples, with `order_ts` and `order_place` for their order."""
     carried, joined = value_columns(inputs)
     selected = "".join(f", {_selected(columns)}" for columns in (carried, joined) if columns)
-    events = "JOIN events AS e ON e.rowid = p.place " if carried else ""
-    return f"SELECT p.rowid AS rank, {_keys(inputs)}{selected} FROM rows_with_history AS p {events}{_joins(inputs)}"
+    events = "JOIN events_values AS e ON e.place = p.place " if carried else ""
+    return (
+        f"SELECT p.ts AS order_ts, p.place AS order_place, {_keys(inputs)}{selected} "
+        f"FROM rows_with_history AS p {events}{_joins(inputs)}"
+    )
 
 
 def _of_split(inputs: Inputs, code: int) -> str:
     """Returns SQL of a split's examples in their order."""
-    return f"SELECT * EXCLUDE (rank) FROM ({_sorted(inputs)} WHERE p.split = {code}) ORDER BY rank"
+    rows = f"{_sorted(inputs)} WHERE p.split = {code}"
+    return f"SELECT * EXCLUDE (order_ts, order_place) FROM ({rows}) ORDER BY order_ts NULLS LAST, order_place"
 
 
 def _parts(connection: duckdb.DuckDBPyConnection, rows: int) -> list[_Part]:
@@ -170,7 +174,7 @@ def _read(connection: duckdb.DuckDBPyConnection, inputs: Inputs, part: _Part) ->
     if not carried:
         return table
     log = connection.sql(
-        f"SELECT {_selected(carried)} FROM events AS e WHERE e.rowid BETWEEN {part.lowest} AND {part.highest}"
+        f"SELECT {_selected(carried)} FROM events_values AS e WHERE e.place BETWEEN {part.lowest} AND {part.highest}"
     ).to_arrow_table(part.highest - part.lowest + 1)
     if log.num_rows != len(places) or not np.array_equal(places, np.arange(len(places))):
         log = log.take(places)

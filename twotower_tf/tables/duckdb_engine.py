@@ -1,41 +1,25 @@
-"""Opens the engine that runs a preparation's SQL: DuckDB within a memory limit; `Cluster` is the interface of Spark."""
+"""Opens the engine that runs a preparation's SQL: DuckDB within a memory limit."""
 
 from __future__ import annotations
 
-import abc
 import contextlib
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import duckdb
 
 from twotower_tf import resources, sql
 from twotower_tf.errors import ConfigError
-
-if TYPE_CHECKING:
-    from twotower_tf.tables.input_files import InputFile
-    from twotower_tf.tables.input_table import Table
+from twotower_tf.tables.cluster import Cluster
 
 # DuckDB's share of the memory limit: buffers of file parts, Python and allocator slack need the rest
 _SHARE = 0.5
 
 Connection = duckdb.DuckDBPyConnection
 RESOURCE_ERRORS = (duckdb.OutOfMemoryException, duckdb.InterruptException)  # not caused by the input
-
-
-class Cluster(abc.ABC):
-    """Interface of a cluster that the steps use like a DuckDB connection; its workers write large results to files."""
-
-    @abc.abstractmethod
-    def read_table(self, name: str, sources: Sequence[InputFile], wanted: Callable[[str], bool]) -> Table:
-        """Reads a table as `readers.read_table` does, file by file."""
-
-    @abc.abstractmethod
-    def write_parts(self, query: str, directory: Path) -> int:
-        """Writes a query's result as `part-NNNNN.parquet` files in order (at least one); returns the number of rows."""
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from twotower_tf.tables.duckdb_engine import Cluster
+from twotower_tf.tables.cluster import Cluster
 
 PART_ROWS = 1 << 20
 _BATCH = 1 << 16
@@ -54,14 +54,14 @@ def write_part(table: pa.Table, directory: Path, number: int) -> None:
     )
 
 
-def write_parts(connection: duckdb.DuckDBPyConnection, query: str, directory: Path) -> None:
-    """Writes a query's rows in order as `part-NNNNN.parquet` files, at least one."""
+def write_parts(connection: duckdb.DuckDBPyConnection, query: str, directory: Path, rows: int = PART_ROWS) -> None:
+    """Writes a query's rows in order as `part-NNNNN.parquet` files of `rows` rows, at least one."""
     if isinstance(connection, Cluster):
         connection.write_parts(query, directory)
         return
     directory.mkdir(parents=True)
     number = -1
-    for number, table in enumerate(stream_tables(connection, query)):
+    for number, table in enumerate(stream_tables(connection, query, rows)):
         write_part(table, directory, number)
     if number < 0:
         write_part(connection.sql(f"SELECT * FROM ({query}) LIMIT 0").to_arrow_table(), directory, 0)

@@ -7,15 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 
 from twotower_tf.prepare.spark import spark_tasks
-from twotower_tf.prepare.spark.spark_tasks import Failure, Local, Part, Query
+from twotower_tf.prepare.spark.spark_tasks import Local, Part, Query
 
 _ROWS_PER_TASK = 50_000
 _DRIVER_ROWS = 10_000
-MADE = "made_"  # names of tables that DuckDB would not have
 
 
 class Executors:
@@ -31,27 +29,19 @@ class Executors:
         self.local = Local(str(work), memory_limit)
         self._numbers = itertools.count()
 
-    def close(self) -> None:
-        """Closes the DuckDB of the driver's own tasks."""
-        spark_tasks.close_engine(self.local)
-
     def new_name(self) -> str:
         """Returns an unused name of a table."""
-        return f"{MADE}{next(self._numbers)}"
+        return f"made_{next(self._numbers)}"
 
     def write(self, frame: DataFrame) -> list[Part]:
-        """Writes a result in Spark's own order of partitions."""
+        """Writes a result in Spark's own order of partitions; returns the parts with rows, at least one."""
         directory = self._work / self.new_name()
         frame.write.parquet(str(directory))
-        return [Part(str(path), pq.read_metadata(path).num_rows) for path in sorted(directory.glob("part-*.parquet"))]
+        parts = spark_tasks.list_parts(directory)
+        return [part for part in parts if part.rows] or parts[:1]
 
-    def answer(
-        self,
-        name: str,
-        parts: Sequence[Part],
-        sql: str | Callable[[int], str],
-        directory: Path | None = None,
-        numbered: bool = False,
+    def query(
+        self, name: str, parts: Sequence[Part], sql: str | Callable[[int], str], directory: Path | None = None
     ) -> list[Part]:
         """Runs DuckDB's SQL on every part of a table; the results are parts in the same order.
 
@@ -60,15 +50,19 @@ class Executors:
             parts: of the table.
             sql: of all parts, or of each by its number.
             directory: for the results; None takes a new one.
-            numbered: whether the table shows its `rowid` whatever `sql` says.
         """
         directory = self._work / self.new_name() if directory is None else directory
         starts = itertools.accumulate((part.rows for part in parts), initial=0)
-        queries = []
-        for index, (part, start) in enumerate(zip(parts, starts, strict=False)):
-            text = sql if isinstance(sql, str) else sql(index)
-            output = str(directory / f"part-{index:05d}.parquet")
-            queries.append(Query(name, part, start, text, numbered or "rowid" in text.lower(), output))
+        queries = [
+            Query(
+                name,
+                part,
+                start,
+                sql if isinstance(sql, str) else sql(index),
+                str(directory / f"part-{index:05d}.parquet"),
+            )
+            for index, (part, start) in enumerate(zip(parts, starts, strict=False))
+        ]
         local, rows = self.local, sum(part.rows for part in parts)
         if rows <= _DRIVER_ROWS:  # a task would take longer to start
             found = _raised([spark_tasks.run_query(local, query) for query in queries])
@@ -81,21 +75,15 @@ class Executors:
         """Runs a task per argument, or `most` for all, at the executors; results are small.
 
         Raises:
-            the first failure, in the order of the arguments.
+            the first error that a task returned, in the order of the arguments.
         """
         context = self._session.sparkContext
         return _raised(context.parallelize(arguments, most or max(1, len(arguments))).map(task).collect())
 
 
-def remove_parts(parts: Sequence[Part]) -> None:
-    """Deletes parts."""
-    for part in parts:
-        Path(part.path).unlink(missing_ok=True)
-
-
 def _raised(found: list[Any]) -> list[Any]:
-    """Returns the results of tasks; raises the first failure."""
+    """Returns the results of tasks; raises the first error."""
     for each in found:
-        if isinstance(each, Failure):
-            raise each.error()
+        if isinstance(each, Exception):
+            raise each
     return found

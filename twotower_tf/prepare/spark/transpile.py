@@ -1,169 +1,91 @@
-"""Transpiles DuckDB's SQL to a query for Spark: DuckDB evaluates the parts that Spark does not have first."""
+"""Analyses a step's SQL, which is DuckDB's: whether DuckDB can run it part by part; and writes it as Spark's SQL."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
-from typing import Protocol
+import re
+from collections.abc import Callable
+from typing import Any, cast
 
+import sqlglot
 from sqlglot import exp
+from sqlglot.dialects.dialect import Dialect
 
-from twotower_tf.prepare.spark import as_of_joins, query_plan, windows
-
-# types that mean the same to both engines; others pass through Spark as text
-_PLAIN = frozenset({"BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "FLOAT", "DOUBLE", "VARCHAR"})
-
-
-class Engine(Protocol):
-    """Interface of the engine that evaluates parts of a query."""
-
-    def is_raw(self, name: str) -> bool:
-        """Whether a table is an input table."""
-
-    def is_null_on_null(self, expression: exp.Expression, name: str) -> bool:
-        """Whether an expression is NULL where all columns are."""
-
-    def kind(self, expression: exp.Expression, name: str) -> str:
-        """DuckDB's type of an expression."""
-
-    def local(self, tree: exp.Expression) -> str:
-        """Answers a query row by row; the result's name."""
-
-    def files(self, pattern: str, *, numbered: bool) -> str:
-        """A view of Parquet files."""
-
-    def columns(self, name: str) -> Sequence[str]:
-        """A table's columns."""
-
-    def as_of(self, query: as_of_joins.AsOf) -> str:
-        """Answers an ASOF join part by part; the result's name."""
-
-    def running(self, query: windows.Running) -> str:
-        """Answers a query with windows part by part; the result's name."""
+_ACROSS_ROWS = (exp.AggFunc, exp.Window, exp.Group, exp.Distinct, exp.Join, exp.Unnest, exp.SetOperation, exp.With)
+_COMBINED: dict[type[exp.AggFunc], Callable[..., Any]] = {exp.Count: sum, exp.Sum: sum, exp.Min: min, exp.Max: max}
 
 
-def transpile(tree: exp.Expression, engine: Engine) -> exp.Expression:
-    """Transpiles one of DuckDB's queries to a query for Spark."""
-    root = exp.Subquery(this=tree.copy())  # so that the root can be replaced as any other node
-    _read_files(root, engine)
-    for select in list(query_plan.selects(root)):
-        if select.parent is None:
-            continue  # went with one that was replaced
-        name = query_plan.base_table(select)
-        if name and engine.is_raw(name):
-            _replace(select, engine.local(select.copy()))
-            continue
-        while (index := as_of_joins.find_as_of_join(select)) is not None:
-            join, rest = as_of_joins.split_as_of(select, index, engine.columns)
-            rest.args["from_"].this.replace(exp.alias_(exp.to_table(engine.as_of(join)), "joined", table=True))
-            select.replace(rest)
-            select = rest
-        for table in _own_tables(select):
-            if engine.is_raw(table.name):
-                _push_down(select, table, engine)
-        parts = windows.plan_running(select)
-        if parts is not None:
-            rows = _with_earlier(parts.rows, select, root)
-            _replace(select, engine.running(dataclasses.replace(parts, rows=rows)))
-    found: exp.Expression = root.this
-    found.pop()
-    return found
+def split_statements(sql: str) -> list[str]:
+    """Splits SQL at its semicolons."""
+    texts, start = [], 0
+    for token in Dialect.get_or_raise("duckdb").tokenize(sql):
+        if token.token_type.name == "SEMICOLON":
+            texts.append(sql[start : token.start])
+            start = token.end + 1
+    return [text for text in [*texts, sql[start:]] if text.strip()]
 
 
-def with_order_keys(tree: exp.Select) -> tuple[exp.Expression, list[str], str]:
-    """A query that also gives the keys it is sorted by; those keys with their directions, and its LIMIT."""
-    found = tree.copy()
-    order, limit = found.args.get("order"), found.args.get("limit")
-    keys = []
-    for index, key in enumerate(order.expressions if order else ()):
-        found.select(exp.alias_(key.this.copy(), f"order_{index}"), copy=False)
-        keys.append(f"order_{index}{' DESC' if key.args.get('desc') else ''}")
-    return found, keys, query_plan.duckdb_sql(limit) if limit else ""
+def split_create(statement: str) -> tuple[str, str, str]:
+    """Splits `CREATE TABLE name AS query` (or VIEW) into kind, name and query; kind and name of other SQL are ""."""
+    found = re.match(r"(?is)\s*CREATE\s+(TABLE|VIEW)\s+(\w+)\s+AS\s+(.*)", statement)
+    return (found[1].upper(), found[2], found[3]) if found else ("", "", statement)
 
 
-def _replace(select: exp.Select, name: str) -> None:
-    select.replace(exp.select("*").from_(name))
+def parse(sql: str) -> exp.Expression:
+    """Parses DuckDB's SQL."""
+    return cast(exp.Expression, sqlglot.parse_one(sql, dialect="duckdb"))
 
 
-def _own_tables(select: exp.Select) -> list[exp.Table]:
-    """The tables that a SELECT itself reads."""
-    return [table for table in select.find_all(exp.Table) if table.find_ancestor(exp.Select) is select]
+def find_base_table(tree: exp.Expression, *, ordered: bool = False) -> str:
+    """Finds the one table of a query that is evaluated row by row; "" for any other query.
+
+    With `ordered` the query may sort and limit at its end.
+    """
+    tables = list(tree.find_all(exp.Table))
+    if not isinstance(tree, exp.Select) or len(tables) != 1 or not isinstance(tables[0].this, exp.Identifier):
+        return ""
+    sorting = [node for kind in (exp.Order, exp.Limit, exp.Offset) for node in tree.find_all(kind)]
+    if tree.find(*_ACROSS_ROWS) or any(not (ordered and node.parent is tree) for node in sorting):
+        return ""
+    return str(tables[0].name)
 
 
-def _read_files(root: exp.Expression, engine: Engine) -> None:
-    for table in list(root.find_all(exp.Table)):
-        function = table.this
-        if not isinstance(function, exp.Func):
-            continue
-        pattern, *options = function.expressions if isinstance(function, exp.ReadParquet) else (None,)
-        if pattern is None or not isinstance(pattern, exp.Literal):
-            raise NotImplementedError(f"a table function: {query_plan.duckdb_sql(table)}")
-        view = exp.to_table(engine.files(pattern.this, numbered=bool(options)))
-        view.set("alias", table.args.get("alias"))
-        table.replace(view)
+def find_combiners(tree: exp.Expression) -> tuple[str, list[Callable[..., Any]]]:
+    """Finds the table of `SELECT aggregate, ...`, and how to combine each column of its parts; "" for other queries."""
+    rows = tree.copy()
+    rows.set("expressions", [exp.Star()])
+    found = []
+    for selected in tree.expressions:
+        aggregate = selected.unalias()
+        aggregate = aggregate.this if isinstance(aggregate, exp.Filter) else aggregate
+        if type(aggregate) not in _COMBINED or len(list(aggregate.find_all(*_ACROSS_ROWS))) > 1:
+            return "", []
+        found.append(_COMBINED[type(aggregate)])
+    return ("" if tree.args.get("group") else find_base_table(rows)), found
 
 
-# --- values of input tables in joins --------------------------------------------------------------------------------
+def clause(tree: exp.Expression, name: str) -> str:
+    """Returns a clause of a query ("order", "limit") as DuckDB's SQL; "" where there is none."""
+    found = tree.args.get(name)
+    return found.sql(dialect="duckdb") if found else ""
 
 
-def _push_down(select: exp.Select, table: exp.Table, engine: Engine) -> None:
-    """Evaluates a query's expressions over an input table in DuckDB, before the join."""
-    alias, name = table.alias_or_name, table.name
-    alone = len(_own_tables(select)) == 1
-    made: dict[str, exp.Expression] = {}
-
-    def owned(node: exp.Expression) -> bool:
-        columns = list(node.find_all(exp.Column))
-        return bool(columns) and all(column.table == alias or (alone and not column.table) for column in columns)
-
-    def visit(node: exp.Expression) -> None:
-        if (
-            isinstance(node, exp.Condition)
-            and owned(node)
-            and not isinstance(node, exp.AggFunc | exp.Window | exp.Filter)
-        ):
-            if not node.find(exp.AggFunc, exp.Window) and engine.is_null_on_null(node, name):
-                value = node.copy()
-                key = query_plan.duckdb_sql(value)
-                made.setdefault(key, value)
-                node.replace(exp.column(f"v{list(made).index(key)}", table=alias))
-                return
-        for child in list(node.iter_expressions()):
-            if not isinstance(child, exp.Select | exp.Table):
-                visit(child)
-
-    for part in [*select.expressions, *(select.args.get("joins") or ()), *_clauses(select)]:
-        visit(part)
-    values = []
-    for index, value in enumerate(made.values()):
-        if engine.kind(value, name) not in _PLAIN:
-            value = exp.cast(value.copy(), "VARCHAR")
-        values.append(exp.alias_(_unqualified(value), f"v{index}"))
-    result = exp.to_table(engine.local(exp.select(*values).from_(name)))
-    result.set("alias", exp.TableAlias(this=exp.to_identifier(alias)))
-    table.replace(result)
+def list_tables(tree: exp.Expression) -> set[str]:
+    """Lists the names of the tables in a query."""
+    return {table.name for table in tree.find_all(exp.Table)}
 
 
-def _clauses(select: exp.Select) -> list[exp.Expression]:
-    return [select.args[name] for name in ("where", "group", "having", "order") if select.args.get(name)]
+def write_spark_sql(tree: exp.Expression, view: Callable[[str, bool], str]) -> str:
+    """Writes a query as Spark's SQL.
 
+    Args:
+        tree: the query.
+        view: returns the name of a view of the files of a pattern, and whether with `file_row_number`.
+    """
 
-def _unqualified(tree: exp.Expression) -> exp.Expression:
-    return tree.transform(lambda node: exp.column(node.this.copy()) if isinstance(node, exp.Column) else node)
+    def name_files(node: exp.Expression) -> exp.Expression:
+        if isinstance(node, exp.Table) and isinstance(node.this, exp.ReadParquet):
+            pattern, *options = node.this.expressions
+            node.set("this", exp.to_identifier(view(pattern.this, bool(options))))
+        return node
 
-
-# --- windows --------------------------------------------------------------------------------------------------------
-
-
-def _with_earlier(rows: exp.Select, select: exp.Select, root: exp.Subquery) -> exp.Select:
-    """`rows` with the common table expressions that its SELECT sees."""
-    whole = root.this
-    own = whole.ctes if isinstance(whole, exp.Query) else []
-    if select is whole or not own:
-        return rows
-    around = select.find_ancestor(exp.CTE)
-    for cte in own:
-        if cte is around:
-            break
-        rows = rows.with_(cte.alias, cte.this.copy(), copy=False)
-    return rows
+    return tree.transform(name_files).sql(dialect="spark")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import duckdb
 
 from twotower_tf.tables import input_files
-from twotower_tf.tables.duckdb_engine import Cluster
+from twotower_tf.tables.cluster import Cluster
 from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.input_table import Table, Wanted
 from twotower_tf.tables.readers import delimited, json_tables, parquet, tfrecord_tables
