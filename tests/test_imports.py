@@ -1,6 +1,7 @@
 """Imports go one way, TensorFlow comes late, Keras is tf_keras: read from the source, and tried in a fresh process."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -189,6 +190,38 @@ def test_keras_is_tf_keras(path: Path) -> None:
     assert [
         node.lineno for node in ast.walk(tree) if isinstance(node, ast.Attribute) and ast.unparse(node) == "tf.keras"
     ] == []
+
+
+def module_name(path: Path) -> str:
+    """Dotted name of a module; a package's is that of its `__init__`."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported_modules(path: Path, known: set[str]) -> set[str]:
+    """Modules of the package that a module names in its imports: at the top, in functions and for annotations alone."""
+    found = set()
+    for name in imports(ast.parse(path.read_text())):
+        while name and name not in known:
+            name = name.rpartition(".")[0]
+        found.add(name)
+    return found & known - {module_name(path)}
+
+
+@pytest.mark.parametrize("unit", ["module", "package"])
+def test_imports_have_no_circle(unit: str) -> None:
+    """Between modules, and between packages; the front door is lazy, and only the command line imports it."""
+    names = {module_name(path): path for path in MODULES if path != PACKAGE / "__init__.py"}
+    graph: dict[str, set[str]] = {}
+    for name, path in names.items():
+        for other in imported_modules(path, set(names)):
+            ends = (name, other) if unit == "module" else (part(path), part(names[other]))
+            if ends[0] != ends[1]:
+                graph.setdefault(ends[0], set()).add(ends[1])
+    assert len(graph) > 10
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        raise AssertionError(f"imports in a circle: {' <- '.join(error.args[1])}") from None
 
 
 def test_no_module_is_a_drawer() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,10 +17,11 @@ from twotower_tf.bundle.signature_names import (
     SCORES,
     SERVING_DEFAULT,
     TOLERANCE,
-    VECTORS,
 )
+from twotower_tf.config.features import SideName
 from twotower_tf.errors import ArtifactError
 from twotower_tf.features.inputs import rows_to_arrays, side_inputs
+from twotower_tf.features.layout import VECTOR_LAYERS
 from twotower_tf.index.exact import ExactSearcher
 from twotower_tf.index.searcher import Searcher
 
@@ -68,8 +69,8 @@ def check_item_tower(bundle: Bundle, searcher: Searcher, tower: Tower, most: int
     rows = np.unique(np.linspace(0, count - 1, min(most, count)).astype(np.int64))
     catalogue = bundle.columns([each.name for each in inputs]).take(pa.array(rows)).to_pylist()
     answer = tower(SERVING_DEFAULT, rows_to_arrays(inputs, catalogue))
-    _check_version(bundle, "item", answer)
-    apart = np.abs(answer[VECTORS["item"]] - searcher.items.vectors[rows]).max(axis=1)
+    check_version(bundle, "item", answer)
+    apart = np.abs(answer[VECTOR_LAYERS["item"]] - searcher.items.vectors[rows]).max(axis=1)
     if not (apart <= TOLERANCE).all():
         item = searcher.items.ids[rows[np.argmax(apart)]]
         raise ArtifactError(
@@ -87,8 +88,8 @@ def check_users(bundle: Bundle, searcher: Searcher, tower: Tower) -> Iterator[st
     canaries = bundle.manifest["canaries"]
     arrays = rows_to_arrays(side_inputs(bundle.config, "user"), [canary["user"] for canary in canaries])
     answer = tower(SERVING_DEFAULT, arrays)
-    _check_version(bundle, "user", answer)
-    vectors = answer[VECTORS["user"]]
+    check_version(bundle, "user", answer)
+    vectors = answer[VECTOR_LAYERS["user"]]
     expected = [(canary["item_ids"], canary["scores"]) for canary in canaries]
     found = searcher.search(vectors, bundle.manifest["canary_k"])
     _as_expected(bundle, canaries, expected, list(zip(found.item_ids, found.scores, strict=True)), "the index")
@@ -103,11 +104,17 @@ def check_users(bundle: Bundle, searcher: Searcher, tower: Tower) -> Iterator[st
         yield f"{len(canaries)} canaries: signature {RECOMMEND} answers as exact search over the index's vectors"
 
 
-def _check_version(bundle: Bundle, side: str, answer: dict[str, Any]) -> None:
-    actual = sorted(set(answer[MODEL_VERSION].tolist()))
-    if actual != [bundle.version]:
+def check_version(bundle: Bundle, side: SideName, answer: Mapping[str, Any]) -> None:
+    """Checks that a tower's answer is of the bundle's version.
+
+    Raises:
+        ArtifactError: naming both versions.
+    """
+    versions = sorted(set(answer[MODEL_VERSION].tolist()))
+    if versions != [bundle.version]:
         raise ArtifactError(
-            f"{bundle.path}: the {side} tower answers as version {', '.join(map(str, actual))}, not {bundle.version}"
+            f"{bundle.path}: the {side} tower answers as version {', '.join(map(str, versions))}, "
+            f"the manifest is of {bundle.version}; export again"
         )
 
 

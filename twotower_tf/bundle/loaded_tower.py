@@ -36,6 +36,10 @@ class Tower:
         arguments = {self._arguments[name]: tf.constant(array) for name, array in arrays.items()}
         return {name: value.numpy() for name, value in self._model.signatures[signature](**arguments).items()}
 
+    def signature(self, name: str) -> Any:
+        """Returns a signature, a function of tensors by argument name; it needs this object to stay alive."""
+        return self._model.signatures[name]
+
     def vectors(
         self, output: str, arrays: Arrays, step: Callable[[int], None] | None = None
     ) -> npt.NDArray[np.float32]:

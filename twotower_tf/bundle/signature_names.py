@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 SERVING_DEFAULT, FROM_EXAMPLES, RECOMMEND = "serving_default", "from_examples", "recommend"
-VECTORS = {"user": "user_vector", "item": "ad_vector"}
 MODEL_VERSION = "model_version"
 ITEM_IDS, SCORES = "item_ids", "scores"
 

@@ -83,4 +83,4 @@ class ExperimentConfig:
         checks.check_histories(self.user_features, self.item_features, self.data, self.model)
         checks.check_rows(self.train, self.user_features)
         checks.check_training(self.train, self.evaluation)
-        negatives.check_sampling(self)
+        negatives.check_sampling(self.sampling, self.loss, self.data, self.item_features)

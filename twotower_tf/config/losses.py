@@ -16,13 +16,12 @@ A new loss is a configuration class under `@register_loss` here, and a layer und
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-import pydantic
 from pydantic import Field
 
 from twotower_tf.config.base import NonNegativeFloat, PositiveFloat, config_class
+from twotower_tf.config.open_union import OpenUnion
 from twotower_tf.config.sampling import InBatch, Uniform
 
 Margin = Annotated[float, Field(ge=-1.0, le=1.0)]
@@ -216,20 +215,5 @@ class TripletHinge(LossConfig):
     type: Literal["TripletHinge"] = "TripletHinge"
 
 
-def _read(value: Any, info: pydantic.ValidationInfo) -> LossConfig:
-    """Reads an instance, or a mapping with `type`, as the registered class of that name."""
-    union: Any = None
-    for cls in LOSSES.values():
-        union = cls if union is None else union | cls
-    adapter: pydantic.TypeAdapter[LossConfig] = pydantic.TypeAdapter(Annotated[union, Field(discriminator="type")])
-    if info.mode == "json":
-        return adapter.validate_json(json.dumps(value))
-    return adapter.validate_python(value)
-
-
-def _dump(loss: LossConfig) -> Any:
-    return pydantic.TypeAdapter(type(loss)).dump_python(loss, mode="json")
-
-
-# Any registered class: a union that is made when a value is read, so that losses may be added.
-Loss = Annotated[LossConfig, pydantic.PlainValidator(_read), pydantic.PlainSerializer(_dump)]
+# Any registered class, also one that is registered later.
+Loss = Annotated[LossConfig, OpenUnion(lambda: list(LOSSES.values()))]

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
-from twotower_tf.config.features import feature_columns
+from twotower_tf.config.data import DataConfig
+from twotower_tf.config.features import BaseFeature, feature_columns
 from twotower_tf.config.losses import LossConfig
+from twotower_tf.config.sampling import SamplingConfig
 from twotower_tf.errors import ConfigError, unknown_name
-
-if TYPE_CHECKING:
-    from twotower_tf.config.experiment import ExperimentConfig
 
 _WHERE = "sampling.negatives"
 _OF_THE_CATALOGUE = ("item_id", "item_name", "train_count", "last_event")  # columns that every catalogue has
 
 
-def check_sampling(config: ExperimentConfig) -> None:
-    """Refuses kinds that the loss cannot use, and kinds without the data they are taken from."""
-    negatives = config.sampling.negatives or ()
+def check_sampling(
+    sampling: SamplingConfig, loss: LossConfig, data: DataConfig, item_features: Sequence[BaseFeature]
+) -> None:
+    """Checks that the loss can use each kind of negatives, and that the data which it is taken from is there.
+
+    Raises:
+        ConfigError: naming the kind, and what it needs.
+    """
+    negatives = sampling.negatives or ()
     kinds: dict[str, Any] = {each.type: each for each in negatives}
     if len(kinds) != len(negatives):
         got = ", ".join(each.type for each in negatives)
         raise ConfigError(f"{_WHERE}: each kind may stand once; got {got}")
     if not kinds:
         raise ConfigError(f"{_WHERE}: empty; a positive alone teaches nothing, name a kind such as Uniform()")
-    _check_loss(config.loss, kinds)
+    _check_loss(loss, kinds)
     for each in kinds.values():
-        _check_data(each, config)
-    if config.sampling.recency_half_life and not config.data.timestamp:
+        _check_data(each, data, item_features)
+    if sampling.recency_half_life and not data.timestamp:
         raise ConfigError("sampling.recency_half_life: needs the event's time; name its column in data.timestamp")
 
 
@@ -56,8 +62,7 @@ def _check_loss(loss: LossConfig, kinds: dict[str, Any]) -> None:
         )
 
 
-def _check_data(kind: Any, config: ExperimentConfig) -> None:
-    data = config.data
+def _check_data(kind: Any, data: DataConfig, item_features: Sequence[BaseFeature]) -> None:
     if kind.type in ("Labelled", "Rejections", "SkipAbove") and not (data.label or data.positive):
         raise ConfigError(
             f"{_WHERE}: {kind.type}() needs rows that are no positives: data.label, the column with 0 and 1, "
@@ -70,7 +75,7 @@ def _check_data(kind: Any, config: ExperimentConfig) -> None:
     if kind.type == "Mined" and kind.ranks[0] > kind.ranks[1]:
         raise ConfigError(f"{_WHERE}: Mined(ranks={kind.ranks}) ends before it begins; write the smaller rank first")
     if kind.type == "SameAttribute" and not data.items:  # an item table may have more columns than the features name
-        known = {column for feature in config.item_features for column in feature_columns(feature)}
+        known = {column for feature in item_features for column in feature_columns(feature)}
         for name in kind.columns:
             if name not in known | {*_OF_THE_CATALOGUE}:
                 raise ConfigError(

@@ -30,6 +30,7 @@ from twotower_tf.config.features import SideName
 from twotower_tf.errors import ArtifactError, ConfigError, DataError
 from twotower_tf.export import signature_inputs, signatures
 from twotower_tf.features.arrays import EncodedData
+from twotower_tf.features.layout import VECTOR_LAYERS
 from twotower_tf.features.tower_encoder import TowerEncoder
 from twotower_tf.index.backends import build_index
 from twotower_tf.index.scann.tuning import SAMPLES
@@ -209,9 +210,7 @@ def _item_vectors(run: _Run, path: Path, version: int) -> Floats:
     """Saves the item tower, and answers with it, read back, for the catalogue's raw values."""
     _save_tower(run, "item", path, version, None)
     inputs = run.side("item").inputs
-    exported = Tower(path, inputs).vectors(
-        signature_names.VECTORS["item"], signature_inputs.item_arrays(inputs, run.catalogue)
-    )
+    exported = Tower(path, inputs).vectors(VECTOR_LAYERS["item"], signature_inputs.item_arrays(inputs, run.catalogue))
     ids = run.catalogue["item_id"]
     _require_finite(run, "item", exported, ids)
     _compare("item", exported, tower_vectors.item_vectors(run.model, run.encoded, run.rows), ids)
@@ -254,7 +253,7 @@ def _try_users(
     inputs = run.side("user").inputs
     arrays = signature_inputs.user_arrays(run.config, run.prepared, run.encoded, split, rows)
     tower = Tower(staging, inputs)
-    found = tower.vectors(signature_names.VECTORS["user"], arrays)
+    found = tower.vectors(VECTOR_LAYERS["user"], arrays)
     _compare("user", found, trained)
     names = [name for name in (signature_names.SERVING_DEFAULT, signature_names.RECOMMEND) if name in tower.signatures]
     warmup.write(staging / warmup.WARMUP, names, arrays, WARMUP_BATCHES)

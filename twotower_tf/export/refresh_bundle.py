@@ -37,6 +37,7 @@ from twotower_tf.bundle.verify_staging import verify_staging
 from twotower_tf.errors import ArtifactError, ConfigError, DataError
 from twotower_tf.export.catalogue_diff import Changes, Listing, Mode, merge, read_ids, read_items
 from twotower_tf.features.inputs import arrow_to_array, rows_to_arrays, side_inputs
+from twotower_tf.features.layout import VECTOR_LAYERS
 from twotower_tf.index.backends import update_index
 from twotower_tf.index.index_files import NEW
 from twotower_tf.index.item_vectors import Ids, ItemVectors
@@ -209,7 +210,7 @@ def _new_vectors(bundle: Bundle, changes: Changes) -> tuple[Ids, Floats]:
     inputs = side_inputs(bundle.config, "item")
     rows = changes.catalogue.take(pa.array(new))
     arrays = {each.name: arrow_to_array(each, rows[each.name]) for each in inputs}
-    vectors = Tower(bundle.tower("item"), inputs).vectors(signature_names.VECTORS["item"], arrays)
+    vectors = Tower(bundle.tower("item"), inputs).vectors(VECTOR_LAYERS["item"], arrays)
     broken = new[~np.isfinite(vectors).all(axis=1)]
     if len(broken):
         named = ", ".join(repr(ids[row]) for row in broken[:_NAMED]) + (", ..." if len(broken) > _NAMED else "")
@@ -234,7 +235,7 @@ def _content(
     for signature, request in warmup.read(staging / warmup.WARMUP):
         tower(signature, request)
     people = [canary["user"] for canary in bundle.manifest["canaries"]]
-    found = tower.vectors(signature_names.VECTORS["user"], rows_to_arrays(inputs, people))
+    found = tower.vectors(VECTOR_LAYERS["user"], rows_to_arrays(inputs, people))
     origin = {
         "kind": "refresh",
         "added": changes.added,

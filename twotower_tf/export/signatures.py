@@ -26,13 +26,13 @@ from twotower_tf.bundle.signature_names import (
     RECOMMEND,
     SCORES,
     SERVING_DEFAULT,
-    VECTORS,
     VERSION_NODE,
 )
 from twotower_tf.config.features import Input
 from twotower_tf.export import tf_examples
 from twotower_tf.features.argument_names import argument_names
 from twotower_tf.features.inputs import KINDS
+from twotower_tf.features.layout import VECTOR_LAYERS
 from twotower_tf.features.tower_encoder import FROM_ENCODED, TowerEncoder, tensor_specs
 from twotower_tf.index.item_vectors import ItemVectors
 
@@ -75,7 +75,7 @@ def save(
     def answer(encoded: Raw) -> dict[str, tf.Tensor]:
         vector = tower({names[key]: value for key, value in encoded.items()}, training=False)
         return {
-            VECTORS[kind]: vector,
+            VECTOR_LAYERS[kind]: vector,
             MODEL_VERSION: tf.fill([tf.shape(vector)[0]], tf.constant(version, tf.int64, name=VERSION_NODE)),
         }
 
@@ -124,7 +124,7 @@ def _recommend(
 
     def recommend(**arguments: tf.Tensor) -> dict[str, tf.Tensor]:
         answer = serving_default(**arguments)
-        rows, scores = nearest(answer[VECTORS["user"]], module.item_vectors, catalogue.k)
+        rows, scores = nearest(answer[VECTOR_LAYERS["user"]], module.item_vectors, catalogue.k)
         ids = tf.gather(module.item_ids, rows)
         return {ITEM_IDS: ids, SCORES: scores, MODEL_VERSION: answer[MODEL_VERSION]}
 

@@ -7,6 +7,7 @@ from twotower_tf.config.features import SideName
 from twotower_tf.features.inputs import side_features
 
 IDS, NUMERIC = "ids", "numeric"  # keys of the encoded tensors with a column per feature
+VECTOR_LAYERS: dict[SideName, str] = {"user": "user_vector", "item": "ad_vector"}  # of unit length: a tower's output
 NO_VALUE = -1  # the bucket id of a missing value; its embedding is zero
 
 

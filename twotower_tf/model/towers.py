@@ -12,7 +12,7 @@ import tf_keras as keras
 from twotower_tf.config import ExperimentConfig, History, feature_name
 from twotower_tf.config.checks import list_causal_histories
 from twotower_tf.config.features import SideName
-from twotower_tf.features.layout import IDS, NUMERIC, Layout
+from twotower_tf.features.layout import IDS, NUMERIC, VECTOR_LAYERS, Layout
 from twotower_tf.features.tower_encoder import tensor_specs
 from twotower_tf.model import history
 from twotower_tf.model.embeddings import EmbeddingTable, Key, Placement
@@ -20,8 +20,6 @@ from twotower_tf.model.layers import Dense, Dropout, UnitLength
 
 # Ends the keys of int32 [rows, 2]: by training row the place of its sequence, and how many of its values it has seen.
 PLACES = "_places"
-
-VECTOR_LAYERS: dict[SideName, str] = {"user": "user_vector", "item": "ad_vector"}
 
 
 def input_name(side: SideName, key: str) -> str:

@@ -9,7 +9,7 @@ import tf_keras as keras
 
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.config.features import SideName
-from twotower_tf.features.layout import Layout
+from twotower_tf.features.layout import VECTOR_LAYERS, Layout
 from twotower_tf.model import embeddings, history, towers
 from twotower_tf.model.losses import candidates, registry
 
@@ -83,7 +83,7 @@ def tower(model: keras.Model, side: SideName) -> keras.Model:
     """
     inputs = {name: tensor for name, tensor in model.input.items() if name.startswith(f"{side}_")}
     name = f"{side}_tower"
-    sliced = keras.Model(inputs=inputs, outputs=model.get_layer(towers.VECTOR_LAYERS[side]).output, name=name)
+    sliced = keras.Model(inputs=inputs, outputs=model.get_layer(VECTOR_LAYERS[side]).output, name=name)
     sequences = [key for key in inputs if key + towers.PLACES in inputs]
     if not sequences:
         return sliced

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
 from twotower_tf import resources
+from twotower_tf.bundle.answers import check_version
 from twotower_tf.bundle.bundle import Bundle
-from twotower_tf.errors import ArtifactError, ConfigError, DataError, unknown_name
-from twotower_tf.features.argument_names import argument_names
+from twotower_tf.bundle.loaded_tower import Tower
+from twotower_tf.bundle.signature_names import SERVING_DEFAULT
+from twotower_tf.errors import ConfigError, DataError, unknown_name
 from twotower_tf.features.inputs import client_inputs, rows_to_arrays
+from twotower_tf.features.layout import VECTOR_LAYERS
 from twotower_tf.index.eligible import Ineligible
 from twotower_tf.index.searcher import Answers
 from twotower_tf.prepare.text_forms import apply_form
@@ -78,11 +80,7 @@ class Recommender:
         self.inputs = client_inputs(bundle.config, bundle.text_forms("user"))
         self._item_form = bundle.text_forms("item").get(bundle.config.data.item_id, "")
         self._times = TimeParser.of_manifest(bundle.manifest)
-        self._arguments = argument_names([each.name for each in self.inputs])
-        self._model = tf.saved_model.load(
-            str(bundle.tower("user"))
-        )  # held: its signatures do not keep the weights alive
-        self._tower = self._model.signatures["serving_default"]
+        self._tower = Tower(bundle.tower("user"), self.inputs)
         self._searcher = bundle.searcher(threads)
         if blocklist is not None and not Path(blocklist).is_file():
             raise DataError(f"blocklist {blocklist}: no such file")
@@ -248,14 +246,9 @@ class Recommender:
 
     def _embed(self, rows: Sequence[Mapping[str, Any]]) -> Floats:
         arrays = rows_to_arrays(self.inputs, rows, self._times)
-        answer = self._tower(**{self._arguments[name]: tf.constant(array) for name, array in arrays.items()})
-        versions = set(answer["model_version"].numpy().tolist())
-        if versions != {self.bundle.version}:
-            raise ArtifactError(
-                f"{self.bundle.path}: the user tower answers as version {', '.join(map(str, sorted(versions)))}, "
-                f"the manifest is of {self.bundle.version}; export again"
-            )
-        return np.asarray(answer["user_vector"].numpy(), np.float32)
+        answer = self._tower(SERVING_DEFAULT, arrays)
+        check_version(self.bundle, "user", answer)
+        return np.asarray(answer[VECTOR_LAYERS["user"]], np.float32)
 
     def _check_process(self) -> None:
         """Refuses a forked process: TensorFlow's threads do not exist there, and a call would wait for them forever."""

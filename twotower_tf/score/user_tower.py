@@ -11,13 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
 
+from twotower_tf.bundle.answers import check_version
 from twotower_tf.bundle.bundle import Bundle
+from twotower_tf.bundle.loaded_tower import Tower
+from twotower_tf.bundle.signature_names import SERVING_DEFAULT, TOLERANCE
 from twotower_tf.config import History
 from twotower_tf.errors import ArtifactError
-from twotower_tf.features.argument_names import argument_names
 from twotower_tf.features.column_encoder import ColumnEncoder, code
 from twotower_tf.features.inputs import KINDS, list_histories, rows_to_arrays, side_inputs
-from twotower_tf.features.layout import NO_VALUE
+from twotower_tf.features.layout import NO_VALUE, VECTOR_LAYERS
 from twotower_tf.features.tower_encoder import FROM_ENCODED, TowerEncoder
 
 STEP = 4096  # rows of one call; where a unit's calls begin never changes, so neither does the last bit of a vector
@@ -35,15 +37,13 @@ class UserTower:
             ArtifactError: where the bundle was exported without what this needs, or its towers do not agree.
         """
         config = bundle.config
-        self._model = tf.saved_model.load(
-            str(bundle.tower("user"))
-        )  # held: its signatures do not keep the weights alive
-        if FROM_ENCODED not in self._model.signatures:
+        self._loaded = Tower(bundle.tower("user"), side_inputs(config, "user"))
+        if FROM_ENCODED not in self._loaded.signatures:
             raise ArtifactError(
                 f"{bundle.path}: the user tower has no signature {FROM_ENCODED!r}: an earlier version of twotower_tf "
                 "exported it; export the run again"
             )
-        self._tower = self._model.signatures[FROM_ENCODED]
+        self._tower = self._loaded.signature(FROM_ENCODED)
         self._side = TowerEncoder(config, bundle.statistics, "user")
         self._encoder = ColumnEncoder(config, bundle.statistics, "user")
         self._histories = list_histories(config)
@@ -67,7 +67,7 @@ class UserTower:
         for start in range(0, rows, STEP):
             part = slice(start, start + STEP)
             arguments = {key: tf.constant(array[part]) for key, array in encoded.items()}
-            vectors[part] = self._tower(**arguments)["user_vector"].numpy()
+            vectors[part] = self._tower(**arguments)[VECTOR_LAYERS["user"]].numpy()
         return vectors
 
     def _encode(self, columns: Mapping[str, pa.Array], rows: int) -> dict[str, Any]:
@@ -112,18 +112,11 @@ class UserTower:
         if not people:
             return
         arrays = rows_to_arrays(inputs, people)
-        names = argument_names([each.name for each in inputs])
-        raw = {names[name]: tf.constant(array) for name, array in arrays.items()}
-        answer = self._model.signatures["serving_default"](**raw)
-        versions = set(answer["model_version"].numpy().tolist())
-        if versions != {bundle.version}:
-            raise ArtifactError(
-                f"{bundle.path}: the user tower answers as version {', '.join(map(str, sorted(versions)))}, "
-                f"the manifest is of {bundle.version}; export again"
-            )
+        answer = self._loaded(SERVING_DEFAULT, arrays)
+        check_version(bundle, "user", answer)
         columns = {each.name: KINDS[each.kind].to_arrow(each, arrays[each.name]) for each in inputs}
-        apart = np.abs(self.vectors(columns, len(people)) - answer["user_vector"].numpy()).max()
-        if not apart <= 1e-5:  # float32 sums in another order
+        apart = np.abs(self.vectors(columns, len(people)) - answer[VECTOR_LAYERS["user"]]).max()
+        if not apart <= TOLERANCE:
             raise ArtifactError(
                 f"{bundle.path}: values encoded in bulk give vectors {apart:.3g} away from those of the user tower; "
                 "export again with this version of twotower_tf"
