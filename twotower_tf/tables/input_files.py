@@ -228,7 +228,7 @@ def sniff_format(path: Path) -> str:
         return ""
     if start.startswith(b"PAR1"):
         return ".parquet"
-    if len(start) >= 12 and masked_crc32c([start[:8]])[0] == struct.unpack("<I", start[8:12])[0]:
+    if len(start) >= 12 and masked_crc32c(start[:8]) == struct.unpack("<I", start[8:12])[0]:
         return ".tfrecord"
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         return ".txt"

@@ -136,15 +136,16 @@ def _checked(source: InputFile) -> Iterator[tuple[list[bytes], list[bool]]]:
     try:
         with input_files.open_bytes(source.path) as file:
             while batch := read_records(file, source, done):
-                lengths, length_sums, payloads, sums = zip(*batch, strict=True)
-                sound = masked_crc32c(lengths) == np.array(length_sums, np.uint32)
-                if not sound.all():
-                    number = done + int(np.argmin(sound)) + 1
-                    raise DataError(
-                        f"{source.name} record {number}: the length is damaged, so that no later record can be found; "
-                        "write the file again"
-                    )
-                yield list(payloads), (masked_crc32c(payloads) == np.array(sums, np.uint32)).tolist()
+                for number, (length, length_sum, _, _) in enumerate(batch, done + 1):
+                    if masked_crc32c(length) != length_sum:
+                        raise DataError(
+                            f"{source.name} record {number}: the length is damaged, so that no later record can be "
+                            "found; write the file again"
+                        )
+                yield (
+                    [payload for *_, payload, _ in batch],
+                    [masked_crc32c(payload) == sum_ for *_, payload, sum_ in batch],
+                )
                 done += len(batch)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{source.name}: cannot be read: {error}") from None
