@@ -39,7 +39,7 @@ from twotower_tf.prepare import (
 )
 from twotower_tf.prepare.incremental import PreviousRun, config_digests, open_previous_run
 from twotower_tf.prepare.schema import FeatureColumn, Inputs, Side
-from twotower_tf.prepare.spark.spark_session import SparkOptions, open_session
+from twotower_tf.prepare.spark.spark_session import SparkOptions, open_spark
 from twotower_tf.progress import Progress, silent
 from twotower_tf.sql import file_pattern, quote_identifier
 from twotower_tf.tables import input_files, parquet_parts, quarantine, timestamps
@@ -94,7 +94,7 @@ def prepare_log(
         work, own = temporary / "work", [temporary, *([previous.paths.root] if previous else [])]
         with (
             (
-                open_session(spark, work, memory_limit, own)
+                open_spark(spark, work, memory_limit, own)
                 if spark
                 else open_engine(
                     work,

@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from twotower_tf import artifacts, errors
 from twotower_tf.bundle.bundle import SEAL, Bundle
-from twotower_tf.prepare.spark.spark_session import SparkOptions, check_installed, start_session
+from twotower_tf.prepare.spark.spark_session import SparkOptions, open_session
 from twotower_tf.score.job import Job, unit_note
 from twotower_tf.score.journal import SUMMARY, Journal
 from twotower_tf.score.score_options import Options
@@ -53,7 +53,8 @@ def score_on_spark(options: Options, spark: SparkOptions) -> dict[str, Any]:
     with planner.journal.lock():
         planner.journal.clear()
         job, units = planner.make_plan()
-        with _session(spark) as session:
+        named = replace(spark, conf={"spark.app.name": "twotower score", **spark.conf})
+        with open_session(named) as session:
             name = f"bundle-{planner.bundle.manifest[SEAL][:16]}"
             with _packed(planner.bundle, planner.journal.directory / f"{name}.tar") as archive:
                 session.sparkContext.addArchive(f"{archive}#{name}")  # an executor fetches and unpacks it once
@@ -115,21 +116,6 @@ def _translate_error(error: Exception) -> Exception:
     found = re.search(r"twotower_tf\.errors\.(\w+): (.*)", str(error))
     kind = getattr(errors, found[1], None) if found else None
     return kind(found[2]) if found and kind is not None else error
-
-
-@contextlib.contextmanager
-def _session(spark: SparkOptions) -> Iterator[Any]:
-    """A context that runs already is used and left running; else one is started and stopped."""
-    check_installed()
-    from pyspark import SparkContext
-
-    started_here = SparkContext._active_spark_context is None
-    session = start_session(replace(spark, conf={"spark.app.name": "twotower score", **spark.conf}))
-    try:
-        yield session
-    finally:
-        if started_here:
-            session.stop()
 
 
 @contextlib.contextmanager

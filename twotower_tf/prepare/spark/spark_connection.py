@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import glob
 import re
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,7 @@ from pyspark.sql import DataFrame, SparkSession
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from twotower_tf.prepare.spark import spark_reading, spark_tasks, transpile
+from twotower_tf.prepare.spark import spark_reading, transpile
 from twotower_tf.prepare.spark.executors import Executors
 from twotower_tf.prepare.spark.spark_tasks import Part
 from twotower_tf.sql import quote_identifier, quote_literal
@@ -68,24 +66,6 @@ class Relation:
         return self.connection.shadow.sql(f"SELECT * FROM ({self.query}) LIMIT 0").to_arrow_table()
 
 
-@contextmanager
-def open_spark(
-    session: SparkSession, work: Path, memory_limit: str, directories: Iterable[Path]
-) -> Iterator[SparkConnection]:
-    """Opens the Spark engine in a session of its own; its tables are in the new directory `work`, removed afterwards.
-
-    The driver's DuckDB reaches files below `work` and `directories`, no others.
-    """
-    work.mkdir()
-    executors = Executors(session, work.absolute(), memory_limit)  # which may run in another directory
-    try:
-        with duckdb_engine.open_engine(work / "driver", memory_limit, 0, directories=[work, *directories]) as shadow:
-            yield SparkConnection(session, work.absolute(), executors, shadow)
-    finally:
-        spark_tasks.close_engine(executors.local)
-        shutil.rmtree(work, ignore_errors=True)
-
-
 class SparkConnection(Cluster):
     """A connection to Spark with the interface of a DuckDB connection.
 
@@ -93,12 +73,10 @@ class SparkConnection(Cluster):
         shadow: a DuckDB with the same tables, without rows.
     """
 
-    def __init__(
-        self, session: SparkSession, work: Path, executors: Executors, shadow: duckdb_engine.Connection
-    ) -> None:
+    def __init__(self, session: SparkSession, executors: Executors, shadow: duckdb_engine.Connection) -> None:
         self._session = session
-        self._work = work
         self._executors = executors
+        self._work = executors.work
         self.shadow = shadow
         self._parts: dict[str, list[Part]] = {}
         self._views: set[str] = set()  # tables that Spark knows

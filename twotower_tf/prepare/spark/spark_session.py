@@ -91,11 +91,8 @@ def start_session(options: SparkOptions) -> Any:
 
 
 @contextlib.contextmanager
-def open_session(options: SparkOptions, work: Path, memory_limit: str, directories: Iterable[Path]) -> Iterator[Any]:
-    """Opens a `SparkConnection`; its tables are in the new directory `work`, which is removed afterwards.
-
-    A Spark context that runs already is used and left running; else one is started and stopped. In addition to the
-    input files the steps read files below `directories`.
+def open_session(options: SparkOptions) -> Iterator[Any]:
+    """Opens a session: of a Spark context that runs already, and is left running, or of one that is stopped afterwards.
 
     Raises:
         ConfigError: where Spark is not installed, or cannot be started with these options.
@@ -103,16 +100,38 @@ def open_session(options: SparkOptions, work: Path, memory_limit: str, directori
     check_installed()
     from pyspark import SparkContext
 
-    from twotower_tf.prepare.spark.spark_connection import open_spark
-
     started = SparkContext._active_spark_context is None
-    base = start_session(options)
+    session = start_session(options)
     try:
+        yield session
+    finally:
+        if started:
+            session.stop()
+
+
+@contextlib.contextmanager
+def open_spark(options: SparkOptions, work: Path, memory_limit: str, directories: Iterable[Path]) -> Iterator[Any]:
+    """Opens a `SparkConnection`; its tables are in the new directory `work`, which is removed afterwards.
+
+    The driver reads files below `work` and `directories`, no others.
+
+    Raises:
+        ConfigError: where Spark is not installed, or cannot be started with these options.
+    """
+    with open_session(options) as base:
+        from twotower_tf.prepare.spark.executors import Executors
+        from twotower_tf.prepare.spark.spark_connection import SparkConnection
+        from twotower_tf.tables.duckdb_engine import open_engine
+
         session = base.newSession()
         for name, value in _SETTINGS.items():
             session.conf.set(name, value)
-        with open_spark(session, work, memory_limit, directories) as connection:
-            yield connection
-    finally:
-        if started:
-            base.stop()
+        work.mkdir()
+        try:
+            with (
+                open_engine(work / "driver", memory_limit, 0, directories=[work, *directories]) as shadow,
+                Executors(session, work, memory_limit) as executors,
+            ):
+                yield SparkConnection(session, executors, shadow)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)

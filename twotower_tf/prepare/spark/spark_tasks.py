@@ -38,25 +38,6 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Query:
-    """An SQL query for one part of a table.
-
-    Attributes:
-        table: the table's name in `sql`.
-        part: the part.
-        first: place of the part's first row in the table, which makes its `rowid`.
-        sql: DuckDB's SQL; where it mentions `rowid`, the table has that column.
-        output: Parquet file for the result.
-    """
-
-    table: str
-    part: Part
-    first: int
-    sql: str
-    output: str
-
-
-@dataclass(frozen=True)
 class Local:
     """Work directory and memory limit of an executor's DuckDB.
 
@@ -69,18 +50,27 @@ class Local:
     memory_limit: str
 
 
-def run_query(local: Local, query: Query) -> int | Exception:
-    """Writes the result of a query on one part; returns its rows, or the error, which the driver raises again."""
+def run_query(local: Local, table: str, part: Part, first: int, sql: str, output: str) -> Part | Exception:
+    """Runs DuckDB's SQL on one part of a table; returns the result, or the error, which the driver raises again.
+
+    Args:
+        local: the executor's DuckDB.
+        table: the table's name in `sql`.
+        part: the part.
+        first: place of the part's first row in the table, which makes its `rowid`.
+        sql: the query; where it mentions `rowid`, the table has that column.
+        output: Parquet file for the result.
+    """
     _, connection = _engine(local)
     try:
-        rowid = f", {query.first} + file_row_number AS rowid" if "rowid" in query.sql.lower() else ""
-        scan = f"read_parquet({quote_literal(query.part.path)}, file_row_number=true)"
-        columns = query.part.select or "* EXCLUDE (file_row_number)"
-        connection.execute(f'CREATE VIEW "{query.table}" AS SELECT {columns}{rowid} FROM {scan}')
+        rowid = f", {first} + file_row_number AS rowid" if "rowid" in sql.lower() else ""
+        scan = f"read_parquet({quote_literal(part.path)}, file_row_number=true)"
+        columns = part.select or "* EXCLUDE (file_row_number)"
+        connection.execute(f'CREATE VIEW "{table}" AS SELECT {columns}{rowid} FROM {scan}')
         try:
-            return _write(connection, query.sql, Path(query.output))
+            return Part(output, _write(connection, sql, Path(output)))
         finally:
-            connection.execute(f'DROP VIEW "{query.table}"')
+            connection.execute(f'DROP VIEW "{table}"')
     except (duckdb.Error, DataError) as error:
         return error
 
