@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from twotower_tf.characters import escape_controls, escape_line
+from twotower_tf.characters import escape_controls, escape_line, split_ids
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,10 @@ def test_one_line_holds_one_cell() -> None:
 def test_json_stays_the_same_value() -> None:
     value = {"name": '\x1b\x7f\x9b\u202e\u2028\n"quoted" \\'}
     assert json.loads(escape_controls(json.dumps(value, ensure_ascii=False))) == value
+
+
+def test_ids_are_lines_as_any_editor_writes_them() -> None:
+    assert split_ids(b"\xef\xbb\xbfa\r\n\nb c\n\xc3\xa9") == ["a", "b c", "\u00e9"]
+    assert split_ids(b"") == []
+    with pytest.raises(UnicodeDecodeError):
+        split_ids(b"\xff")

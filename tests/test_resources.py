@@ -106,3 +106,8 @@ def test_this_machine_has_cpus_and_memory() -> None:
     total = next(line for line in open("/proc/meminfo") if line.startswith("MemTotal"))
     assert 0 < resources.available_memory() <= int(total.split()[1]) * 1024
     assert 1 <= resources.count_cpus() <= 8
+
+
+def test_sizes_have_a_unit() -> None:
+    texts = [resources.format_bytes(size) for size in (900, 12_300_000, 4_560_000_000)]
+    assert texts == ["0.9 kB", "12.3 MB", "4.6 GB"]

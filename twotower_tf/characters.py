@@ -1,4 +1,4 @@
-"""Escapes control characters in texts from data, for terminals and for lines of files."""
+"""Escapes control characters in texts from data, for terminals and for lines of files; reads lists of ids."""
 
 from __future__ import annotations
 
@@ -20,6 +20,16 @@ def escape_controls(text: str) -> str:
 def escape_line(text: str) -> str:
     r"""Escapes as `escape_controls`, and also line feed (`\u000a`) and tab (`\u0009`): the text fits one table cell."""
     return _LINE_CONTROLS.sub(_code, text)
+
+
+def split_ids(content: bytes) -> list[str]:
+    """Splits a file of ids, one a line in UTF-8; empty lines, and the byte order mark of some editors, are no ids.
+
+    Raises:
+        UnicodeDecodeError: where it is not UTF-8.
+    """
+    lines = (line.removesuffix("\r") for line in content.decode("utf-8-sig").split("\n"))
+    return [line for line in lines if line]
 
 
 def _code(match: re.Match[str]) -> str:

@@ -26,6 +26,14 @@ def count_cpus(root: Path = _ROOT) -> int:
     return max(1, found)
 
 
+def format_bytes(size: int) -> str:
+    """Formats a number of bytes with a unit: `1.5 GB`, `20.0 MB`, `0.1 kB`."""
+    for unit, step in (("GB", 10**9), ("MB", 10**6)):
+        if size >= step:
+            return f"{size / step:.1f} {unit}"
+    return f"{size / 1000:.1f} kB"
+
+
 def total_memory(root: Path = _ROOT) -> int:
     """Returns the bytes of memory that the process may use in all."""
     limits = [limit for group in _groups(root, "memory") for limit in _limits(group)]

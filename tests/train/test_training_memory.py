@@ -139,14 +139,6 @@ def test_other_optimizers_and_types_of_tables_are_counted():
     assert sum(half.tables.values()) == 2 * 26_000 and sum(half.table_optimizer.values()) == 8 * 26_000
 
 
-def test_sizes_are_told_in_readable_units():
-    assert [training_memory.format_bytes(size) for size in (900, 12_300_000, 4_560_000_000)] == [
-        "0.9 kB",
-        "12.3 MB",
-        "4.6 GB",
-    ]
-
-
 def test_a_training_that_can_not_fit_ends_before_any_memory_is_taken(trained, monkeypatch):
     run_dir, config = trained
     monkeypatch.setattr(resources, "available_memory", lambda: 5_000_000)

@@ -106,10 +106,12 @@ def _print_machine() -> None:
     flags = _words("/proc/cpuinfo", "flags", "Features")
     known = [f"{flag} {'yes' if flag in flags else 'no'}" for flag in CPU_FLAGS.get(machine, ())]
     print(f"  {machine}, {resources.count_cpus()} cores; {', '.join(known) or 'CPU flags unknown'}")
-    total, free = resources.total_memory() / 1024**3, resources.available_memory() / 1024**3
-    print(f"  memory {total:.1f} GiB, {free:.1f} GiB free")
     disk = shutil.disk_usage(Path.cwd())
-    print(f"  disk of the working directory {disk.total / 1024**3:.1f} GiB, {disk.free / 1024**3:.1f} GiB free")
+    for name, total, free in (
+        ("memory", resources.total_memory(), resources.available_memory()),
+        ("disk of the working directory", disk.total, disk.free),
+    ):
+        print(f"  {name} {resources.format_bytes(total)}, {resources.format_bytes(free)} free")
     for program, purpose in PROGRAMS.items():
         print(f"  {program}: {shutil.which(program) or f'not installed (needed for {purpose})'}")
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 from absl.flags import FlagValues
 
-from twotower_tf import artifacts, progress_bar, run_lock
+from twotower_tf import artifacts, progress_bar, resources, run_lock
 from twotower_tf.cli import options
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class _Memory:
         self._peak = state.peak
 
     def __call__(self) -> str:
-        return f"{self._peak / 1e9:.2f} GB per worker" if self._peak else ""
+        return f"{resources.format_bytes(self._peak)} per worker" if self._peak else ""
 
 
 def format_summary(summary: dict[str, Any], output: str) -> str:

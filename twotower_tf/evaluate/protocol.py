@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from twotower_tf import ragged
 from twotower_tf.config import EvaluationConfig
 
 if TYPE_CHECKING:
@@ -56,9 +57,7 @@ class ItemLists:
     def block(self, start: int, stop: int) -> tuple[Ints, Rows]:
         """Returns the lists of queries start to stop as pairs of query, counted from `start`, and item row."""
         first, counts = self.starts[start:stop], self.counts[start:stop]
-        queries = np.repeat(np.arange(len(first)), counts)
-        offsets = np.arange(len(queries)) - np.repeat(np.cumsum(counts) - counts, counts)
-        return queries, np.asarray(self.values[np.repeat(first, counts) + offsets])
+        return ragged.to_rows(counts), np.asarray(self.values[ragged.to_places(first, counts)])
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from twotower_tf import characters
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.errors import DataError, unknown_name
 from twotower_tf.index.index_files import NEW
@@ -90,10 +91,9 @@ def read_ids(path: Path) -> list[str]:
         DataError: where it cannot be read.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        return characters.split_ids(path.read_bytes())
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"--delete: {path}: cannot be read: {error}") from None
-    return [line for line in (text.removesuffix("\r") for text in lines) if line]
 
 
 def read_items(

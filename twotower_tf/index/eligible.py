@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from twotower_tf import ragged
 from twotower_tf.index.item_vectors import ItemVectors
 
 Floats = npt.NDArray[np.float32]
@@ -76,7 +77,7 @@ class Ineligible:
         found = [[-1 if (row := items.row(item)) is None else row for item in listed] for listed in lists]
         counts = np.array([len(rows) for rows in found], np.int64)
         rows = np.array([row for rows in found for row in rows], np.int64)
-        return cls(np.repeat(np.arange(len(lists)), counts), rows, len(lists))
+        return cls(ragged.to_rows(counts), rows, len(lists))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -89,15 +90,13 @@ class Ineligible:
     @cached_property
     def queries(self) -> Rows:
         """[offsets[-1]] the query that each of `rows` belongs to."""
-        return np.repeat(np.arange(len(self)), self.counts)
+        return ragged.to_rows(self.counts)
 
     def take(self, queries: Rows | slice) -> Ineligible:
         """Of some of the queries, numbered from 0."""
         chosen = np.arange(len(self))[queries]
         counts = self.counts[chosen]
-        ends = np.cumsum(counts)
-        places = np.arange(ends[-1] if len(ends) else 0) + np.repeat(self.offsets[chosen] - (ends - counts), counts)
-        return self._part(counts, self.rows[places])
+        return self._part(counts, self.rows[ragged.to_places(self.offsets[chosen], counts)])
 
     def within(self, allowed: Eligible) -> Ineligible:
         """Only the items that are allowed at all, by their places among those."""
@@ -108,7 +107,7 @@ class Ineligible:
     @classmethod
     def _part(cls, counts: Rows, rows: Rows) -> Ineligible:
         part = cls.__new__(cls)
-        part.rows, part.offsets = rows, np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
+        part.rows, part.offsets = rows, ragged.to_offsets(counts)
         return part
 
     def hits(self, rows: npt.NDArray[np.int32]) -> Mask:

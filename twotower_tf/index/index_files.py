@@ -19,6 +19,7 @@ from twotower_tf import artifacts
 from twotower_tf.errors import ArtifactError
 from twotower_tf.index import manifest_schema, members, topk
 from twotower_tf.index.item_vectors import ItemVectors, read_ids, write_ids
+from twotower_tf.resources import format_bytes
 
 SCHEMA_VERSION = 3
 ID_BYTES = 160  # in memory, of an id of about twenty characters: text, its place in the array and in the lookup table
@@ -61,16 +62,7 @@ class Memory:
     answer: int
 
     def __str__(self) -> str:
-        return (
-            f"about {_format_bytes(self.build)} of memory to build it, {_format_bytes(self.answer)} to answer from it"
-        )
-
-
-def _format_bytes(size: int) -> str:
-    for unit, step in (("GB", 10**9), ("MB", 10**6)):
-        if size >= step:
-            return f"{size / step:.1f} {unit}"
-    return f"{size / 1000:.1f} kB"
+        return f"about {format_bytes(self.build)} of memory to build it, {format_bytes(self.answer)} to answer from it"
 
 
 def describe(kind: str, items: ItemVectors) -> dict[str, Any]:

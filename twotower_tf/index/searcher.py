@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from twotower_tf import ragged
 from twotower_tf.errors import DataError
 from twotower_tf.index.eligible import Eligible, Ineligible, Mask
 from twotower_tf.index.item_vectors import Ids, ItemVectors
@@ -63,8 +64,7 @@ class Answers:
     ) -> Answers:
         """The first k of each row of a table [num_queries, width] that are kept."""
         taken = kept & (np.cumsum(kept, axis=1, dtype=np.int32) <= k)
-        offsets = np.concatenate(([0], np.cumsum(np.count_nonzero(taken, axis=1), dtype=np.int64)))
-        return cls(offsets, rows[taken], scores[taken], items)
+        return cls(ragged.to_offsets(np.count_nonzero(taken, axis=1)), rows[taken], scores[taken], items)
 
 
 class Searcher(Protocol):

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from twotower_tf import characters
 from twotower_tf.errors import DataError
 from twotower_tf.index.item_vectors import ItemVectors
 from twotower_tf.prepare.text_forms import apply_form
@@ -94,11 +95,10 @@ class Blocklist:
         try:
             content = self.path.read_bytes()
             self._stamp = stamp
-            listed = content.decode("utf-8-sig").split("\n")  # some editors begin with a mark
+            ids = {apply_form(item, self._form) for item in characters.split_ids(content)}
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(
                 f"{self.path}: cannot be read: {error}; a blocklist is UTF-8 text, one item id a line"
             ) from None
-        ids = {apply_form(line.removesuffix("\r"), self._form) for line in listed} - {""}
         found = [row for item in ids if (row := self._items.row(item)) is not None]
         self.rows, self.strangers = np.array(sorted(found), np.int64), len(ids) - len(found)

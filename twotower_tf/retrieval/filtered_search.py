@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from twotower_tf import ragged
 from twotower_tf.index.eligible import Eligible, Ineligible
 from twotower_tf.index.searcher import Answers, Searcher, check_queries
 
@@ -117,9 +118,9 @@ def _merged(parts: list[tuple[Rows, Answers]], num_queries: int, searcher: Searc
     counts = np.zeros(num_queries, np.int64)
     for queries, answers in parts:
         counts[queries] = np.diff(answers.offsets)
-    offsets = np.concatenate(([0], np.cumsum(counts)))
+    offsets = ragged.to_offsets(counts)
     rows, scores = np.empty(offsets[-1], np.int32), np.empty(offsets[-1], np.float32)
     for queries, answers in parts:
-        places = np.repeat(offsets[queries] - answers.offsets[:-1], counts[queries]) + np.arange(len(answers.rows))
+        places = ragged.to_places(offsets[queries], counts[queries])
         rows[places], scores[places] = answers.rows, answers.scores
     return Answers(offsets, rows, scores, searcher.items)

@@ -22,6 +22,7 @@ from twotower_tf import sql
 from twotower_tf.errors import DataError
 from twotower_tf.retrieval import filter_bounds
 from twotower_tf.retrieval.limits import FILTER_SECONDS
+from twotower_tf.sql import quote_identifier
 
 Mask = npt.NDArray[np.bool_]
 
@@ -155,6 +156,6 @@ def _interrupted(cursor: duckdb.DuckDBPyConnection, end: float) -> Iterator[None
 
 def _column(field: pa.Field) -> str:
     """SQL of a column."""
-    name = '"' + field.name.replace('"', '""') + '"'
+    name = quote_identifier(field.name)
     text = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
     return f"nullif({name}, '') AS {name}" if text else name

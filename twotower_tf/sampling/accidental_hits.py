@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from twotower_tf.sampling.pairs import Ints, Items, Pairs, ranges
+from twotower_tf import ragged
+from twotower_tf.sampling.pairs import Ints, Items, Pairs
 
 
 def find_hits(positives: Pairs, users: Ints, columns: Ints) -> Items:
@@ -29,14 +30,14 @@ def find_hits(positives: Pairs, users: Ints, columns: Ints) -> Items:
     begin[items[real]], times[items[real]] = first[real], repeats[real]
     known, user_of = np.unique(users, return_inverse=True)
     counts = positives.counts[known]
-    liked = positives.items[ranges(positives.starts[known], counts)]
+    liked = positives.items[ragged.to_places(positives.starts[known], counts)]
     hit = np.flatnonzero(times[liked])  # few of them, so all arrays below are small
     liked = liked[hit]
     per_item = times[liked]
-    met = order[ranges(begin[liked], per_item)].astype(np.int32)  # columns, user by user
+    met = order[ragged.to_places(begin[liked], per_item)].astype(np.int32)  # columns, user by user
     ends = np.append(0, np.cumsum(per_item))[np.searchsorted(hit, np.append(0, np.cumsum(counts)))]
     per_row = np.diff(ends)[user_of]
     found = np.empty((int(per_row.sum()), 2), np.int32)
     found[:, 0] = np.repeat(np.arange(len(users), dtype=np.int32), per_row)
-    found[:, 1] = met[ranges(ends[:-1][user_of], per_row)]
+    found[:, 1] = met[ragged.to_places(ends[:-1][user_of], per_row)]
     return found

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from twotower_tf import ragged
 from twotower_tf.sampling.catalogue_samplers import CatalogueSampler
-from twotower_tf.sampling.pairs import Ints, Items, Mask, Pairs, ranges
+from twotower_tf.sampling.pairs import Ints, Items, Mask, Pairs
 from twotower_tf.sampling.row_sampler import PositivesBatch
 
 BLOCK_BYTES = 32 << 20  # of scores held at a time
@@ -57,7 +58,7 @@ class MinedSampler:
             scores = user_vectors[start : start + size] @ item_vectors.T
             taken = self._positives.counts[block]
             places = np.repeat(np.arange(len(block)), taken)
-            scores[places, self._positives.items[ranges(self._positives.starts[block], taken)]] = -np.inf
+            scores[places, self._positives.items[ragged.to_places(self._positives.starts[block], taken)]] = -np.inf
             pools[block], counts[block] = _between(scores, num_items - taken, first, width)
         self._pools, self._counts = pools, counts
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from twotower_tf import ragged
+
 Ints = npt.NDArray[np.integer]
 Mask = npt.NDArray[np.bool_]
 Items = npt.NDArray[np.int32]
@@ -42,7 +44,7 @@ class Pairs:
 
     def owners(self) -> npt.NDArray[np.int64]:
         """Returns the owner of every entry of `items`, `[pairs]` int64."""
-        return np.repeat(np.arange(len(self.starts) - 1), self.counts)
+        return ragged.to_rows(self.counts)
 
     def of(self, owner: int) -> npt.NDArray[np.int32]:
         """Returns the items of one owner, ascending."""
@@ -62,11 +64,3 @@ class Pairs:
         owners = self.owners()
         kept = ~others.contain(owners, self.items)
         return Pairs(owners[kept], self.items[kept], len(self.starts) - 1, self.num_items)
-
-
-def ranges(starts: Ints, counts: Ints) -> npt.NDArray[np.int64]:
-    """Concatenates the integer ranges start, start + 1, ..., start + count - 1: int64 `[sum of counts]`."""
-    counts = counts.astype(np.int64)
-    ends = np.cumsum(counts)
-    numbers: npt.NDArray[np.int64] = np.arange(int(counts.sum())) + np.repeat(starts - (ends - counts), counts)
-    return numbers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 
 from twotower_tf.errors import DataError
 from twotower_tf.index.item_vectors import Ids
+from twotower_tf.tables.parquet_parts import RowGroups
 
 Format = Literal["parquet", "tsv"]
 
@@ -115,7 +117,6 @@ class ParquetWriter:
     """Row groups of fixed sizes, whatever the sizes of the tables that come."""
 
     def __init__(self, path: Path, schema: pa.Schema, rows: int) -> None:
-        self._rows = rows
         coded = [f"{field.name}.list.element" for field in schema if field.type == _ITEM_TEXTS]
         self._writer = pq.ParquetWriter(
             path,
@@ -124,27 +125,20 @@ class ParquetWriter:
             write_statistics=False,
             store_schema=False,  # readers get texts, not our dictionaries
         )
-        self._pending: list[pa.Table] = []
-        self._held = 0
+        self._groups = RowGroups(rows)
 
     def write(self, table: pa.Table) -> None:
         """Adds rows."""
-        while self._held + table.num_rows >= self._rows:
-            taken = self._rows - self._held
-            self._flush([*self._pending, table.slice(0, taken)])
-            table, self._pending, self._held = table.slice(taken), [], 0
-        if table.num_rows:
-            self._pending.append(table)
-            self._held += table.num_rows
+        self._write_groups(self._groups.add(table))
 
-    def _flush(self, tables: list[pa.Table]) -> None:
-        whole = pa.concat_tables(tables).combine_chunks()  # in one chunk: where chunks end would show in the pages
-        self._writer.write_table(whole, row_group_size=max(1, whole.num_rows))
+    def _write_groups(self, groups: Iterator[pa.Table]) -> None:
+        for group in groups:
+            whole = group.combine_chunks()  # in one chunk: where chunks end would show in the pages
+            self._writer.write_table(whole, row_group_size=max(1, whole.num_rows))
 
     def close(self) -> None:
         """Writes what is left and the footer."""
-        if self._held:
-            self._flush(self._pending)
+        self._write_groups(self._groups.rest())
         self._writer.close()
 
 

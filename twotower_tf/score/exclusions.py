@@ -12,10 +12,9 @@ from pathlib import Path
 
 import duckdb
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from twotower_tf import artifacts, sql
+from twotower_tf import artifacts, ragged, sql
 from twotower_tf.config import DataConfig
 from twotower_tf.errors import DataError, unknown_name
 from twotower_tf.index.eligible import Ineligible
@@ -130,25 +129,14 @@ class Exclusions:
                 place[other] += 1
                 known &= ~other | ((place <= last) & (self._users[np.minimum(place, last)] == hashed))
         queries = np.flatnonzero(known)
-        starts, ends = self._offsets[place[queries]], self._offsets[place[queries] + 1]
-        return Ineligible(*_ranges(queries, starts, ends, self._rows), len(ids))
+        starts = self._offsets[place[queries]]
+        counts = self._offsets[place[queries] + 1] - starts
+        rows = np.asarray(self._rows[ragged.to_places(starts, counts)], np.int64)
+        return Ineligible(np.repeat(queries, counts), rows, len(ids))
 
 
 def of_lists(lists: pa.Array) -> Ineligible:
     """Index rows `[n]` lists of int32, null for none, as a table carries them."""
     lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
     rows = lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
-    return Ineligible(np.repeat(np.arange(len(lists)), lengths), rows, len(lists))
-
-
-def _ranges(
-    queries: npt.NDArray[np.int64],
-    starts: npt.NDArray[np.int64],
-    ends: npt.NDArray[np.int64],
-    rows: npt.NDArray[np.int32],
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The rows of ranges, and whose they are."""
-    counts = ends - starts
-    before = np.cumsum(counts) - counts
-    places = np.arange(int(counts.sum())) + np.repeat(starts - before, counts)
-    return np.repeat(queries, counts), np.asarray(rows[places], np.int64)
+    return Ineligible(ragged.to_rows(lengths), rows, len(lists))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from twotower_tf import sql
+from twotower_tf import ragged, sql
 from twotower_tf.characters import LINE_BREAKING
 from twotower_tf.errors import DataError
 from twotower_tf.prepare import text_forms
@@ -187,7 +187,7 @@ class ColumnTyper:
         values = self._written(each, self._texts(each.name, self._without_markers(raw.flatten()), "|"))
         values = values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
         lengths = pc.fill_null(pc.list_value_length(raw), 0).to_numpy(zero_copy_only=False)
-        offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
+        offsets = ragged.to_offsets(lengths).astype(np.int32)
         return pa.ListArray.from_arrays(pa.array(offsets), values)
 
     def _kind(self, raw: pa.Array) -> str:

@@ -25,6 +25,7 @@ from twotower_tf.sql import quote_identifier
 from twotower_tf.tables import delimited_header, input_files, input_table, quarantine, readers
 from twotower_tf.tables.duckdb_engine import open_engine
 from twotower_tf.tables.input_files import InputFile
+from twotower_tf.tables.parquet_parts import regroup_batches
 
 _COPIED = 1 << 24  # bytes at a time
 
@@ -91,23 +92,9 @@ def open_unit(
         )
         query = f"SELECT {selected or 'source'} FROM users ORDER BY rowid"
         reader = connection.sql(query).to_arrow_reader(rows)
-        yield Rows(table.known, exactly(reader, rows), lambda bad: _entries(connection, table, source, unit, bad))
-
-
-def exactly(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
-    """Yields the same rows in tables of exactly `rows` rows, except the last one."""
-    pending: list[pa.RecordBatch] = []
-    held = 0
-    for batch in batches:
-        while held + batch.num_rows >= rows:
-            taken = rows - held
-            yield pa.Table.from_batches([*pending, batch.slice(0, taken)])
-            batch, pending, held = batch.slice(taken), [], 0
-        if batch.num_rows:
-            pending.append(batch)
-            held += batch.num_rows
-    if held:
-        yield pa.Table.from_batches(pending)
+        yield Rows(
+            table.known, regroup_batches(reader, rows), lambda bad: _entries(connection, table, source, unit, bad)
+        )
 
 
 # --- Parquet ------------------------------------------------------------------------------------------------------
@@ -135,7 +122,7 @@ def _read_tables(
     source: InputFile, batches: Iterator[pa.RecordBatch], rows: int, constants: dict[str, str]
 ) -> Iterator[pa.Table]:
     with _read_errors(source):
-        for table in exactly(batches, rows):
+        for table in regroup_batches(batches, rows):
             yield _with_partition(_compact(table), constants)
 
 

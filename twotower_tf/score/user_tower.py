@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
 
+from twotower_tf import ragged
 from twotower_tf.bundle.answers import check_version
 from twotower_tf.bundle.bundle import Bundle
 from twotower_tf.bundle.loaded_tower import Tower
@@ -94,7 +95,7 @@ class UserTower:
         texts = pc.fill_null(values.cast(pa.binary()), b"").to_numpy(zero_copy_only=False)
         buckets = self._hash[history.name](tf.constant(texts)).numpy()[codes]
         lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-        owner = np.repeat(np.arange(rows), lengths)
+        owner = ragged.to_rows(lengths)
         there = buckets != NO_VALUE
         owner, buckets = owner[there], buckets[there]
         counts = np.bincount(owner, minlength=rows)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from twotower_tf import artifacts
+from twotower_tf import artifacts, ragged
 from twotower_tf import config as configuration
 from twotower_tf.artifacts import RunPaths
 from twotower_tf.config import ExperimentConfig
@@ -132,5 +132,5 @@ def _lists(
 def _list(values: pa.Array | pa.ChunkedArray, counts: npt.NDArray[np.int64]) -> pa.Array:
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
-    offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
+    offsets = ragged.to_offsets(counts).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), values)

@@ -6,7 +6,7 @@ function of the rows alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -26,18 +26,41 @@ _DICTIONARY_BYTES = 1 << 26
 def stream_tables(connection: duckdb.DuckDBPyConnection, query: str, rows: int = PART_ROWS) -> Iterator[pa.Table]:
     """Yields the query's result in tables of exactly `rows` rows, except the last; none where it is empty."""
     reader = connection.sql(query).to_arrow_reader(_BATCH)
-    pending: list[pa.RecordBatch] = []
-    held = 0
-    for batch in reader:
-        pending.append(batch)
-        held += batch.num_rows
-        while held >= rows:
-            table = pa.Table.from_batches(pending, reader.schema)
-            yield table.slice(0, rows)
-            pending = table.slice(rows).to_batches()
-            held -= rows
-    if held:
-        yield pa.Table.from_batches(pending, reader.schema)
+    return regroup_batches(reader, rows)
+
+
+def regroup_batches(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
+    """Yields the same rows in tables of exactly `rows` rows, except the last; none where there are no rows."""
+    groups = RowGroups(rows)
+    for batch in batches:
+        yield from groups.add(pa.Table.from_batches([batch]))
+    yield from groups.rest()
+
+
+class RowGroups:
+    """Collects tables into tables of exactly `rows` rows."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._pending: list[pa.Table] = []
+        self._held = 0
+
+    def add(self, table: pa.Table) -> Iterator[pa.Table]:
+        """Yields the tables that are full with these rows."""
+        while self._held + table.num_rows >= self._rows:
+            taken = self._rows - self._held
+            full, self._pending, self._held = [*self._pending, table.slice(0, taken)], [], 0
+            yield pa.concat_tables(full)
+            table = table.slice(taken)
+        if table.num_rows:
+            self._pending.append(table)
+            self._held += table.num_rows
+
+    def rest(self) -> Iterator[pa.Table]:
+        """Yields the rows that are left, where there are any."""
+        if self._held:
+            yield pa.concat_tables(self._pending)
+            self._pending, self._held = [], 0
 
 
 def write_part(table: pa.Table, directory: Path, number: int) -> None:

@@ -14,6 +14,7 @@ from twotower_tf.features.layout import Layout
 from twotower_tf.model import embeddings, history
 from twotower_tf.model.losses.blockwise_logits import BLOCK_ELEMENTS
 from twotower_tf.model.optimizers import slot_numbers
+from twotower_tf.resources import format_bytes
 from twotower_tf.sampling import negatives_plan
 
 FLOAT = 4
@@ -127,14 +128,6 @@ def require(needed: MemoryPlan, available: int) -> None:
         f"{format_bytes(needed.table_optimizer[largest])}: lower buckets= or embedding_dim= of its features, or "
         "train.batch_size, or --set model.table_dtype=bfloat16"
     )
-
-
-def format_bytes(size: int) -> str:
-    """Formats a number of bytes with a unit."""
-    for unit, step in (("GB", 10**9), ("MB", 10**6)):
-        if size >= step:
-            return f"{size / step:.1f} {unit}"
-    return f"{size / 1000:.1f} kB"
 
 
 def _widths(
