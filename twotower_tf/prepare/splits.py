@@ -72,7 +72,7 @@ def _cut(connection: duckdb.DuckDBPyConnection, target: float, total: int, below
     cuts = ordered_rows.add_running_sums(connection, times, {"rows_from": "n"}, order="ts DESC")
     found = connection.execute(
         f"""
-        SELECT ts FROM {cuts} WHERE rows_from < {total} {f"AND ts < {below}" if below is not None else ""}
+        SELECT ts, rows_from FROM {cuts} WHERE rows_from < {total} {f"AND ts < {below}" if below is not None else ""}
         ORDER BY abs(rows_from - {target!r}), rows_from DESC LIMIT 1
         """
     ).fetchall()

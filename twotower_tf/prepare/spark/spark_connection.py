@@ -121,7 +121,7 @@ class SparkConnection(Cluster):
         return {quote_identifier(column): kind for column, kind, *_ in described}
 
     def _fetch(self, tree: exp.Expression, query: str) -> list[tuple[Any, ...]]:
-        """Returns the rows of a small result."""
+        """Returns the rows of a small result; of one table, they are sorted by columns of the result."""
         table, combiners = transpile.find_combiners(tree)
         if table:
             rows = self._read(self._executors.query(table, self._parts[table], query))
