@@ -21,6 +21,11 @@ from twotower_tf.prepare.prepared import Prepared
 BUCKETS = 10_000  # of few values: no two share one here
 
 
+def items_at_events(encoded: EncodedData, split: str, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Encoded items of a split's rows, as of the events' times."""
+    return encoded.item_batch(encoded.keys(split)["item_row"][rows], encoded.times(split, rows))
+
+
 def log(seed, events, users, items):
     rng = np.random.default_rng(seed)
     return {
@@ -144,7 +149,7 @@ def test_own_items_and_any_others_have_the_values_said_before_the_event(timed, s
     assert met == {row["ad"] for row in everything}
     ids = prepared.item_ids()
     keys = encoded.keys(split)
-    own = encoded.event_item_batch(split, np.arange(len(keys["item_row"])))
+    own = items_at_events(encoded, split, np.arange(len(keys["item_row"])))
     others = np.random.default_rng(0).integers(0, prepared.num_items, len(keys["item_row"]))
     drawn = encoded.item_batch(others, keys["timestamp"] * 1_000_000)
     assert len(own["numeric"]) == prepared.num_rows(split) > 50
@@ -167,7 +172,7 @@ def test_the_catalogue_is_ranked_as_of_a_held_out_splits_first_event(timed, unti
     assert not encoded.varies and [encoded.ranking_time(split) for split in times] == [None] * 3
     assert not (prepared.paths.item_versions.exists() or prepared.paths.encoded_versions.exists())
     rows = encoded.keys("train")["item_row"]
-    carried = encoded.event_item_batch("train", np.arange(len(rows)))
+    carried = items_at_events(encoded, "train", np.arange(len(rows)))
     assert carried["numeric"].tolist() == encoded.item_batch(rows)["numeric"].tolist()
 
 
@@ -247,7 +252,7 @@ def test_items_are_taken_as_of_the_microsecond(tmp_path):
         "tags": [None] * 6,
     }
     _, prepared, encoded = prepared_run(tmp_path, columns, timestamp="ts", split=RandomSplit(0.0, 0.0))
-    found = encoded.event_item_batch("train", np.arange(6))["numeric"][:, 0]
+    found = items_at_events(encoded, "train", np.arange(6))["numeric"][:, 0]
     ids = prepared.item_ids()[encoded.keys("train")["item_row"]]
     prices = {item: found[ids == item].tolist() for item in "ij"}
     assert prices == {"i": [1.0, 1.0, 2.0, 3.0], "j": [5.0, 5.0]}

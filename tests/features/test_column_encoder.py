@@ -109,7 +109,7 @@ def test_rows_are_encoded_as_the_tower_encodes_them(run, split):
         for row in rows
     ]
     expected = directly(TowerEncoder(config, prepared.statistics, "item"), item)
-    got = encoded.event_item_batch(split, places)
+    got = encoded.item_batch(encoded.keys(split)["item_row"][places], encoded.times(split, places))
     assert np.array_equal(got["ids"], expected["ids"])
     np.testing.assert_allclose(got["numeric"], expected["numeric"], rtol=1e-6)  # a graph divides by multiplying
 

@@ -86,11 +86,6 @@ class EncodedData:
             return {name: array[item_rows] for name, array in self._items.items()}
         return self._versions.batch(item_rows, times)
 
-    def event_item_batch(self, split: str, rows: np.ndarray) -> Batch:
-        """Encoded item tensors of a split's rows `[n]`, as of the events' times."""
-        keys = self.keys(split)
-        return self.item_batch(keys["item_row"][rows], self.times(split, rows))
-
     def times(self, split: str, rows: np.ndarray) -> np.ndarray:
         """As of when the items of a split's rows `[n]` are taken: epoch microseconds, 0 where there is no time."""
         if self._versions is None:
