@@ -22,8 +22,6 @@ from twotower_tf.errors import DataError
 from twotower_tf.prepare import ordered_rows, schema
 from twotower_tf.tables.duckdb_engine import fetch_row
 
-_LATER = "(k.ts > {cut}.ts OR (k.ts = {cut}.ts AND k.place >= {cut}.place))"
-
 
 def assign_splits(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig) -> None:
     """Creates `split_events` from `used_events`: the same rows with `split`, 0 train, 1 valid, 2 test.
@@ -32,18 +30,19 @@ def assign_splits(connection: duckdb.DuckDBPyConnection, config: ExperimentConfi
         DataError: where a `TimeSplit` cannot divide the log, or no positive is left for training.
     """
     split = config.data.split
-    before, source = "", "used_events AS k"
+    source = "used_events AS k"
     carried = "".join(f", k.{name}" for name in schema.list_key_columns(config.data))
     if isinstance(split, TimeSplit):
         expression = _time(connection, split)
     elif isinstance(split, LeaveLastOut):
-        before, source, expression = _leave_last_out(connection)
+        expression = _leave_last_out(connection)
+        source += " LEFT JOIN held_out AS c ON c.user_row = k.user_row"
     elif isinstance(split, GivenSplit | DateSplit):
         expression = "CASE k.given WHEN 'train' THEN 0 WHEN 'valid' THEN 1 ELSE 2 END"
     else:
         expression = _random(split, config.seed)
     connection.execute(
-        f"CREATE TABLE split_events AS {before} SELECT k.place, k.user_row, k.item_row, k.ts, k.label, "
+        "CREATE TABLE split_events AS SELECT k.place, k.user_row, k.item_row, k.ts, k.label, "
         f"CAST({expression} AS TINYINT) AS split{carried} FROM {source}"
     )
     (positives,) = fetch_row(connection, "SELECT count(*) FROM split_events WHERE split = 0 AND label = 1")
@@ -79,25 +78,22 @@ def _cut(connection: duckdb.DuckDBPyConnection, target: float, total: int, below
     return int(found[0][0]) if found else below
 
 
-def _leave_last_out(connection: duckdb.DuckDBPyConnection) -> tuple[str, str, str]:
+def _leave_last_out(connection: duckdb.DuckDBPyConnection) -> str:
+    """Creates `held_out`, time and place of each user's two last positives (`c`); returns SQL of the split."""
     positives = "SELECT user_row, ts, place FROM used_events WHERE label = 1"
     ranked = ordered_rows.add_running_sums(
         connection, positives, {"back": "1"}, order="ts DESC, place DESC", key="user_row"
     )
-    before = f"""
-        WITH many AS (SELECT user_row FROM used_events WHERE label = 1 GROUP BY user_row HAVING count(*) >= 3),
-        latest AS (
-            SELECT r.user_row, ts, place, back FROM {ranked} AS r JOIN many ON many.user_row = r.user_row
-            WHERE back <= 2
-        ),
-        last AS (SELECT user_row, ts, place FROM latest WHERE back = 1),
-        second AS (SELECT user_row, ts, place FROM latest WHERE back = 2)
-    """
-    source = (
-        "used_events AS k LEFT JOIN last ON last.user_row = k.user_row LEFT JOIN second ON second.user_row = k.user_row"
+    columns = ", ".join(
+        f"max({column}) FILTER (back = {back}) AS {name}_{column}"
+        for back, name in ((1, "last"), (2, "second"))
+        for column in ("ts", "place")
     )
-    expression = f"CASE WHEN {_LATER.format(cut='last')} THEN 2 WHEN {_LATER.format(cut='second')} THEN 1 ELSE 0 END"
-    return before, source, expression
+    connection.execute(
+        f"CREATE TABLE held_out AS SELECT user_row, {columns} FROM {ranked} GROUP BY user_row HAVING count(*) >= 3"
+    )
+    later = "(k.ts > c.{0}_ts OR (k.ts = c.{0}_ts AND k.place >= c.{0}_place))"
+    return f"CASE WHEN {later.format('last')} THEN 2 WHEN {later.format('second')} THEN 1 ELSE 0 END"
 
 
 def _random(split: RandomSplit, seed: int) -> str:
