@@ -3,7 +3,7 @@
 import numpy as np
 
 from twotower_tf.sampling import accidental_hits
-from twotower_tf.sampling.pairs import Pairs, ranges
+from twotower_tf.sampling.pairs import Pairs
 
 
 def test_membership_equals_a_python_set():
@@ -32,11 +32,6 @@ def test_a_difference_of_sets():
     other = Pairs(np.array([0, 2]), np.array([4, 1]), 3, 5)
     left = one.without(other)
     assert [left.of(user).tolist() for user in range(3)] == [[3], [3], []]
-
-
-def test_ranges():
-    assert ranges(np.array([4, 0, 7]), np.array([2, 0, 3])).tolist() == [4, 5, 7, 8, 9]
-    assert ranges(np.array([], int), np.array([], int)).tolist() == []
 
 
 def test_accidental_hits_equal_brute_force():
