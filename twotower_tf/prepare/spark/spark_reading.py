@@ -36,6 +36,7 @@ class FileRows:
         known: every column name of the file.
         malformed: records set aside.
         schema: of a Parquet file.
+        unnamed: whether the file has columns without a name.
     """
 
     source: InputFile
@@ -44,6 +45,7 @@ class FileRows:
     known: list[str]
     malformed: list[MalformedRecord]
     schema: pa.Schema | None
+    unnamed: bool
 
 
 def read_file(local: Local, source: InputFile, wanted: Wanted, directory: Path) -> FileRows | Exception:
@@ -68,7 +70,8 @@ def read_file(local: Local, source: InputFile, wanted: Wanted, directory: Path) 
         if not directory.is_dir():  # there: this task's other attempt was first, with the same rows
             raise
     schema = pq.read_schema(source.path) if source.suffix in input_files.PARQUET else None
-    return FileRows(source, list_parts(directory), table.columns, table.known, table.malformed, schema)
+    unnamed = bool(table.unnamed)
+    return FileRows(source, list_parts(directory), table.columns, table.known, table.malformed, schema, unnamed)
 
 
 def merge_files(name: str, found: Sequence[FileRows], wanted: Wanted, shadow: Connection) -> tuple[Table, list[Part]]:
@@ -104,6 +107,7 @@ def merge_files(name: str, found: Sequence[FileRows], wanted: Wanted, shadow: Co
         [record for each in found for record in each.malformed],
         scans.find_missing_columns(sources, [each.known or None for each in found]),
         [0, *itertools.accumulate(sum(part.rows for part in each.parts) for each in found)],
+        [each.source for each in found if each.unnamed],
     )
     selects = [_select(position, each, columns) for position, each in enumerate(found)]
     return table, [
