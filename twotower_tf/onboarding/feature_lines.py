@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import duckdb
 
 from twotower_tf.features import bucket_counts
+from twotower_tf.number_texts import format_number, format_percent
 from twotower_tf.onboarding import column_profile, guess_roles, usual_names
 from twotower_tf.onboarding.column_profile import Profile, TableProfile
 from twotower_tf.onboarding.guess_roles import Roles
@@ -87,7 +88,7 @@ def propose_features(
         in_items = items is not None and name in items.columns
         predicted = column_profile.measure_association(connection, events.table, roles.item.column, name)
         about_item = (in_items or predicted > 0.8) and name not in RESERVED
-        share = guess_roles.format_percent(predicted)
+        share = format_percent(predicted)
         why = f"; the item predicts it in {share} of the cases" if about_item and not in_items else ""
         found.lines["item" if about_item else "user"].append(_line(column, why))
     return found
@@ -127,7 +128,7 @@ def _leaks(connection: duckdb.DuckDBPyConnection, events: TableProfile, column: 
     if label:
         predicted = column_profile.measure_association(connection, events.table, column.name, label)
         if predicted > 0.9 and column.distinct < 0.5 * column.present:
-            share = guess_roles.format_percent(predicted)
+            share = format_percent(predicted)
             return f"it predicts the label (it avoids {share} of the errors of a constant guess): likely made after it"
     return ""
 
@@ -151,7 +152,10 @@ def _line(column: Profile, why: str = "") -> Line:
         return Line(code, f"{column.elements:,} values, several in one text{_missing(column)}{why}")
     if not _is_number(column):
         return hash_line(column, why.removeprefix("; "))
-    spread = f"{column.low:g} to {column.high:g}, half below {column.median:g}{_missing(column)}{why}"
+    spread = (
+        f"{format_number(column.low)} to {format_number(column.high)}, half below {format_number(column.median)}"
+        f"{_missing(column)}{why}"
+    )
     if not _is_real(column):
         return Line(f"Bucketized({name}, buckets=20)", spread)
     skewed = column.low >= 0 and column.tail > 10 * max(column.median, 1e-9)
@@ -163,10 +167,10 @@ def hash_line(column: Profile, why: str = "") -> Line:
     size = _buckets(column.distinct)
     share = bucket_counts.expected_sharing(column.distinct, int(size.replace("_", "")))
     about = "" if column.exact else "about "
-    shared = f", {guess_roles.format_percent(share)} share a bucket" if share > 2 * bucket_counts.TARGET else ""
+    shared = f", {format_percent(share)} share a bucket" if share > 2 * bucket_counts.TARGET else ""
     comment = f"{about}{column.distinct:,} values{_missing(column)}{shared}"
     if column.top and column.top[0][1] >= 0.01 and "alone" not in why:
-        comment += f"; {column.top[0][0]!r} has {guess_roles.format_percent(column.top[0][1])}"
+        comment += f"; {column.top[0][0]!r} has {format_percent(column.top[0][1])}"
     return Line(f"Hash({python_literal(column.name)}, buckets={size})", f"{comment}; {why}" if why else comment)
 
 
@@ -175,4 +179,4 @@ def _buckets(distinct: int) -> str:
 
 
 def _missing(column: Profile) -> str:
-    return f", {guess_roles.format_percent(column.missing)} missing" if column.missing else ""
+    return f", {format_percent(column.missing)} missing" if column.missing else ""

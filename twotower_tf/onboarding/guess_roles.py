@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 import duckdb
 
 from twotower_tf.errors import DataError, unknown_name
+from twotower_tf.number_texts import format_percent
 from twotower_tf.onboarding import column_profile, usual_names
 from twotower_tf.onboarding.column_profile import Profile, TableProfile
 
@@ -294,11 +295,6 @@ def _title(table: TableProfile, taken: Collection[str]) -> Role:
         if name not in taken and table.columns[name].numbers < table.columns[name].present:
             return Role(name, "a name for display")
     return Role("", "")
-
-
-def format_percent(share: float) -> str:
-    """Formats a share as a percentage."""
-    return f"{100 * share:.0f} %" if share in (0.0, 1.0) or 0.1 <= share < 0.995 else f"{100 * share:.2g} %"
 
 
 def format_distinct(column: Profile) -> str:

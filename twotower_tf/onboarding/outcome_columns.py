@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 import duckdb
 
+from twotower_tf.number_texts import format_number, format_percent
 from twotower_tf.onboarding import column_profile, usual_names
 from twotower_tf.onboarding.column_profile import Profile, TableProfile
-from twotower_tf.onboarding.guess_roles import DECIDED, format_percent
+from twotower_tf.onboarding.guess_roles import DECIDED
 from twotower_tf.sql import quote_identifier, quote_literal
 from twotower_tf.tables.values import python_literal
 
@@ -297,18 +298,28 @@ def _list_sql(values: Sequence[str]) -> str:
 
 def _ratings(column: Profile) -> list[tuple[Choice, bool]]:
     name = _name_sql(column)
-    spread = f"{column.name}: {column.low:g} to {column.high:g}, half at most {column.median:g}"
-    good = Choice("positive", python_literal(f"{name} >= {_GOOD * column.high:g}"), f"{spread}; good ratings alone")
+    spread = _spread(column)
+    good = Choice(
+        "positive",
+        python_literal(f"{name} >= {format_number(_GOOD * column.high, '')}"),
+        f"{spread}; good ratings alone",
+    )
     return [(good, False)]
 
 
 def _counts(column: Profile) -> list[tuple[Choice, bool]]:
     name = _name_sql(column)
-    spread = f"{column.name}: {column.low:g} to {column.high:g}, half at most {column.median:g}"
+    spread = _spread(column)
     found = []
     if column.low >= 0:
         code = f"ln(1 + {name})"
         found.append((Choice("weight", python_literal(code), f"{spread}; weighs larger ones more"), False))
-    code = f"{name} > {column.median:g}"
+    code = f"{name} > {format_number(column.median, '')}"
     found.append((Choice("positive", python_literal(code), f"{spread}; the larger half alone"), False))
     return found
+
+
+def _spread(column: Profile) -> str:
+    """Formats the range of a column of numbers."""
+    low, high, median = (format_number(value) for value in (column.low, column.high, column.median))
+    return f"{column.name}: {low} to {high}, half at most {median}"
