@@ -54,7 +54,7 @@ def test_a_good_model_has_none():
 
 BAD = {
     "below_chance": (
-        {"metrics/recall@20": 0.01},
+        {"metrics/recall@20": 0.01, "intervals/recall@20": [0.0, 0.019]},
         "recall@20 is 0.0100, below the 0.0200 of random lists; check data.label, data.positive and data.split: what "
         "is held out does not follow from what was trained",
     ),
@@ -117,6 +117,8 @@ def test_the_best_epoch_is_the_last():
 
 def test_what_is_just_good_enough():
     assert found({"metrics/recall@20": 0.1, "users": 100, "collapse/distinct_items@10": 21}) == []
+    by_chance = found({"metrics/recall@20": 0.01, "intervals/recall@20": [0.0, 0.021]})
+    assert [each["name"] for each in by_chance] == ["below_popularity"]
     assert found({"collapse/item_cosine": None, "collapse/user_cosine": None}) == []
     assert found({"collapse/vector_dim": 2, "collapse/item_effective_rank": 1.5}) == []
     assert found({"collapse/items_with_shared_vector": 2, "protocol/candidates": 10_000}) == []
