@@ -45,12 +45,12 @@ def test_a_bundle_is_refreshed_listed_and_rolled_back(
 
 
 def test_warnings_of_a_model_go_with_its_versions(
-    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    export_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """They are in the manifest; the lines on standard output stay as programs read them."""
-    shutil.copytree(root / "7", tmp_path / "7")
+    shutil.copytree(export_dir / "7", tmp_path / "7")
     warning = {"name": "few_users", "text": "only 3 users"}
-    manifest = json.loads((root / "7" / "manifest.json").read_text())
+    manifest = json.loads((export_dir / "7" / "manifest.json").read_text())
     manifest["evaluation"] = {"split": "test", "metrics": {"recall@20": 0.25}, "warnings": [warning]}
     artifacts.write_json(tmp_path / "7" / "manifest.json", seal(manifest))
     assert main(["versions", f"--export_dir={tmp_path}"]) == 0
@@ -58,8 +58,8 @@ def test_warnings_of_a_model_go_with_its_versions(
     assert json.loads(said.out)["warnings"] == [warning]
     assert said.err == "version 7: warning: only 3 users [few_users]\n"
     assert ExportResult(tmp_path / "7", 7, skipped=True).warnings == [warning]
-    assert ExportResult(root / "7", 7, skipped=True).warnings == []
-    assert json.loads(out(capsys, "versions", f"--export_dir={root}")[0])["warnings"] == []
+    assert ExportResult(export_dir / "7", 7, skipped=True).warnings == []
+    assert json.loads(out(capsys, "versions", f"--export_dir={export_dir}")[0])["warnings"] == []
 
 
 def test_a_version_keeps_the_warnings_of_its_run(tmp_path: Path) -> None:
