@@ -57,6 +57,7 @@ def evaluate_run(config: ExperimentConfig, run_dir: Path, split: str, progress: 
     progress("vectors", 0, 0)
     items = tower_vectors.item_vectors(model, encoded, at=encoded.ranking_time(split))
     users = tower_vectors.user_vectors(model, encoded, split, queries.example_rows)
+    progress("item-KNN", 0, 0)
     document = compute_metrics(
         config, split, queries, items, users, prepared.train_count(), _activity(prepared),
         item_knn_scorer(prepared, queries, split, run_dir), progress,
