@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from datetime import date, datetime, timezone
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from twotower_tf.errors import DataError
 from twotower_tf.tables import timestamps
+from twotower_tf.tables.time_proposals import propose_formats
 
 
 def read(values: list[Any], form: str = "") -> tuple[str, list[int | None]]:
@@ -122,3 +124,44 @@ def test_an_impossible_format_is_named() -> None:
 def test_a_column_without_times_is_refused() -> None:
     with pytest.raises(DataError, match=r"^data\.timestamp: column 'x': 2 of 3 values are not times;"):
         read(["soon", "later", "3"])
+
+
+STAMPS = [datetime(2024, month, day, hour, 5, 9) for month, day, hour in ((1, 2, 3), (3, 25, 14), (11, 30, 0))]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "%d/%m/%Y",
+        "%m/%d/%Y %H:%M",
+        "%d.%m.%Y %H:%M:%S",
+        "%m-%d-%Y",
+        "%Y/%m/%d %H:%M:%S",
+        "%d/%m/%y %H:%M",
+        "%m/%d/%Y %I:%M:%S %p",
+        "%d %b %Y %H:%M:%S",
+        "%b %d, %Y",
+        "%a, %d %b %Y %H:%M:%S GMT",
+        "%d/%b/%Y:%H:%M:%S +0000",
+    ],
+)
+def test_formats_are_proposed(form: str) -> None:
+    """The proposed format gives the times back, to the minute where it has minutes."""
+    connection = duckdb.connect()
+    connection.execute("CREATE TABLE t (v VARCHAR)")
+    connection.executemany("INSERT INTO t VALUES (?)", [(stamp.strftime(form),) for stamp in STAMPS])
+    (proposed,) = propose_formats(connection, "t", "v")
+    for stamp in STAMPS:
+        text = stamp.strftime(form)
+        zone = proposed.replace("%Z", "GMT").replace("%z", "+0000")
+        assert datetime.strptime(text, zone) == datetime.strptime(text, form)
+    with pytest.raises(DataError, match=re.escape(f"; set data.timestamp_format to {proposed!r}")):
+        timestamps.detect_format(connection, "t", "v", "VARCHAR", column="v")
+
+
+def test_day_and_month_that_cannot_be_told_apart() -> None:
+    connection = duckdb.connect()
+    connection.execute("CREATE TABLE t AS SELECT unnest(['01/02/2024', '3/11/2024', '']) AS v")
+    assert propose_formats(connection, "t", "v") == ["%d/%m/%Y", "%m/%d/%Y"]
+    connection.execute("INSERT INTO t VALUES ('noon')")
+    assert propose_formats(connection, "t", "v") == []

@@ -81,6 +81,15 @@ def convert_file(source: InputFile, directory: Path) -> InputFile:
     return replace(source, path=path, options=utf8_options(source), original=source.original or source.path)
 
 
+def replace_returns(source: InputFile, directory: Path) -> InputFile:
+    """Copies a file into `directory` with blanks for the carriage returns inside its lines."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"{uuid.uuid4().hex}{source.suffix}"
+    with open_text(source) as file, path.open("wb") as out:
+        out.writelines(line.rstrip(b"\r\n").replace(b"\r", b" ") + b"\n" for line in file)
+    return replace(source, path=path, original=source.original or source.path, repaired=True)
+
+
 def utf8_options(source: InputFile) -> ReadOptions:
     """Returns a source's options for a copy in UTF-8."""
     return replace(source.options, text=replace(source.options.text, encoding="utf-8"))

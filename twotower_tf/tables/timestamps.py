@@ -33,6 +33,7 @@ import duckdb
 
 from twotower_tf.errors import DataError
 from twotower_tf.sql import quote_literal
+from twotower_tf.tables import time_proposals
 from twotower_tf.tables.duckdb_engine import RESOURCE_ERRORS, fetch_row, first_line
 from twotower_tf.tables.values import INTEGERS, text_sql
 
@@ -231,6 +232,8 @@ def detect_format(
         return TimeFormat(name, forms[name].micros)
     best = max(whole.read, key=lambda name: whole.read[name])
     advice = "set data.timestamp_format to their strptime format"
+    if proposed := time_proposals.propose_formats(connection, relation, text):
+        advice = f"set data.timestamp_format to {' or '.join(map(repr, proposed[:2]))}"
     if field != "data.timestamp":
         advice = "write them as ISO 8601 or epoch seconds"
     unread = example(f"({forms[best].micros}) IS NULL AND {text} <> ''")

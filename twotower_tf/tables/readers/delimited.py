@@ -77,10 +77,11 @@ def _scan(
                 f"INSERT INTO {name} SELECT {', '.join([scans.file_position(sources, positions), *values])} FROM {scan}"
             )
         except duckdb.Error as error:
-            mixed_ends = [at for at in positions if "invalid state" in str(error) and _repairable(sources[at], names)]
-            mixed_ends = [at for at in mixed_ends if str(sources[at].path) in str(error)]
-            if mixed_ends:
-                return mixed_ends
+            mixed = [
+                at for at in positions if _repairable(sources[at], names) and scans.has_mixed_ends(sources[at], error)
+            ]
+            if mixed:
+                return mixed
             raise scans.read_error([sources[position] for position in positions], error) from None
         malformed += csv_records.take_rejected(connection, [sources[position] for position in positions])
         swallowed = {record.source.path for record in malformed if record.lines}

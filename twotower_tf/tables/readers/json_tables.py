@@ -59,9 +59,12 @@ def read_json(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequenc
 
 
 def _stage(
-    connection: duckdb.DuckDBPyConnection, staged: str, sources: Sequence[InputFile], positions: list[int], layout: str
+    connection: duckdb.DuckDBPyConnection, staged: str, sources: list[InputFile], positions: list[int], layout: str
 ) -> None:
-    """Inserts the objects of consecutive files of one layout, as text, into `staged`."""
+    """Inserts the objects of consecutive files of one layout, as text, into `staged`.
+
+    A file with carriage returns inside its lines is replaced by a copy without them, in `sources`.
+    """
     some = [sources[position] for position in positions]
     paths = scans.file_list(some)
     if layout == json_layout.LINES:
@@ -80,7 +83,12 @@ def _stage(
             f"FROM {scan}"
         )
     except duckdb.Error as error:
-        raise scans.read_error(some, error) from None
+        mixed = [at for at in positions if not sources[at].repaired and scans.has_mixed_ends(sources[at], error)]
+        if not mixed:
+            raise scans.read_error(some, error) from None
+        for at in mixed:
+            sources[at] = text_encoding.replace_returns(sources[at], duckdb_engine.work_directory(connection))
+        _stage(connection, staged, sources, positions, layout)
 
 
 def _json_text(column: str, null_values: Collection[str]) -> str:

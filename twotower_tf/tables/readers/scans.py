@@ -94,6 +94,11 @@ def create_table(connection: duckdb.DuckDBPyConnection, name: str, columns: dict
     connection.execute(f"CREATE TABLE {name} (source INTEGER{', ' if body else ''}{body})")
 
 
+def has_mixed_ends(source: InputFile, error: Exception) -> bool:
+    """Tests whether DuckDB's error is about a file with line ends of several kinds."""
+    return "invalid state" in str(error) and str(source.path) in str(error)
+
+
 def read_error(sources: Sequence[InputFile], error: Exception) -> Exception:
     """Returns an error that names the file which DuckDB could not read; out of memory or disk, the error itself."""
     if isinstance(error, duckdb_engine.RESOURCE_ERRORS):
