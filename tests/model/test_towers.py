@@ -1,8 +1,13 @@
-"""Dropout whose chance can be gone on with; products that are narrow in training alone."""
+"""Dropout that continues after a resume; products that are narrow in training alone; the initial weight of numbers."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
+import tf_keras as keras
 
+from tests.model.filled import fill_tables
+from twotower_tf.config import DataConfig, ExperimentConfig, Hash, ModelConfig, Numeric
+from twotower_tf.model import two_tower
 from twotower_tf.model.layers import Dense, Dropout
 
 
@@ -51,3 +56,51 @@ def test_dropout_drops_its_share_in_training_alone_and_goes_on_where_it_was():
     resumed.steps.assign(1)
     np.testing.assert_array_equal(resumed(x, training=True), second)
     assert (Dropout(0.2, seed=6)(x, training=True).numpy() != first).any()
+
+
+def item_tower(*features, **model):
+    keras.utils.set_random_seed(3)
+    config = ExperimentConfig(
+        name="t",
+        data=DataConfig(),
+        item_features=features,
+        user_features=(Hash("user", buckets=9),),
+        model=ModelConfig(embedding_dim=8, vector_dim=16, **model),
+    )
+    return two_tower.tower(fill_tables(two_tower.build(config)), "item")
+
+
+@pytest.mark.parametrize(
+    ("dim", "model"),
+    [
+        (None, {"item_hidden": (32,)}),
+        (None, {"item_hidden": ()}),
+        (None, {"item_hidden": (32, 32), "residual": True}),
+        (4, {"item_hidden": (32,)}),
+    ],
+)
+def test_a_number_starts_with_less_weight_than_the_id(dim, model):
+    tower = item_tower(Hash("item", buckets=200), Numeric("count", embedding_dim=dim), **model)
+    ids = np.arange(200, dtype=np.int32)[:, np.newaxis]
+
+    def vectors(number):  # in standard deviations
+        return tower({"item_ids": ids, "item_numeric": np.full((200, 1), number, np.float32)}).numpy()
+
+    middle, late = vectors(0.0), vectors(2.0)
+    of_one_item = (middle * late).sum(axis=1)
+    # The squared length of an embedding is 1/3, that of the number 0.04: 0.94 before the layers that are not linear.
+    assert 0.85 < of_one_item.mean() < 0.999
+    mean_cosine = [(each @ each.T)[np.triu_indices(200, 1)].mean() for each in (middle, late)]
+    assert mean_cosine[1] < mean_cosine[0] + 0.2  # items do not draw together because all their numbers grow
+
+
+@pytest.mark.parametrize("dim", [None, 4])
+def test_a_tower_of_numbers_alone_tells_them_apart_from_the_start(dim):
+    tower = item_tower(Numeric("price", embedding_dim=dim), Numeric("stock", embedding_dim=dim))
+    numbers = np.array([[1, 0], [0, 1], [-1, 0], [1, -1]], np.float32)
+    with tf.GradientTape() as tape:
+        vectors = tower({"item_numeric": numbers})
+        loss = tf.reduce_sum(vectors[:, 0])
+    cosines = np.tril(vectors.numpy() @ vectors.numpy().T, -1)
+    assert cosines.max() < 0.99
+    assert all(np.abs(gradient).max() > 0 for gradient in tape.gradient(loss, tower.trainable_weights))

@@ -68,6 +68,13 @@ def write(root: Path, *, users: int, items: int, days: int, clicks: int, seed: i
     )
 
 
+def chances(users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """The probability that a user's click is on an item: float64 `[users, items]`, of their ids."""
+    user, item = (np.array([int(name[1:]) for name in names]) for names in (users, items))
+    own = user[:, np.newaxis] % TENTHS == item % TENTHS
+    return (0.9 * TENTHS * own + 0.1) / len(items)
+
+
 def experiment(root: Path, column: str, **fields: Any) -> ExperimentConfig:
     """The features are ids and, where `column` is "table" or "log", the count that it names."""
     data = DataConfig(

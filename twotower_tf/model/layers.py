@@ -1,13 +1,16 @@
-"""Layers that both towers are made of: unit length, products of bfloat16 in training, repeatable dropout."""
+"""Layers that both towers are made of: unit length, products of bfloat16 in training, repeatable dropout, initial weights."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
 _SMALLEST_NORM = 1e-6
+_NUMBER_SCALE = 0.1  # of the initial weights of numbers, so that ±3 deviations start within the size of embeddings
 
 
 class UnitLength(keras.layers.Layer):
@@ -47,6 +50,29 @@ class Dense(keras.layers.Dense):
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {**super().get_config(), "mixed": self.mixed}
+
+
+class InputKernel(keras.initializers.Initializer):
+    """Glorot uniform weights (Glorot and Bengio, 2010), a tenth of that for inputs that are numbers.
+
+    A standardized number is several times larger than a coordinate of an embedding, and one that grows with time is
+    largest at the log's end, where items are ranked. With weights of full size it outweighs the embeddings there.
+    """
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        """Takes the positions of the numbers among the inputs."""
+        self.numbers = list(numbers)
+        self._glorot = keras.initializers.GlorotUniform()
+
+    def __call__(self, shape: Any, dtype: Any = None, **kwargs: Any) -> tf.Tensor:
+        """Draws weights `[inputs, units]`."""
+        scale = np.ones((shape[0], 1), np.float32)
+        scale[self.numbers] = _NUMBER_SCALE
+        return self._glorot(shape, dtype, **kwargs) * scale
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {"numbers": self.numbers}
 
 
 class Dropout(keras.layers.Layer):

@@ -16,7 +16,7 @@ from twotower_tf.features.layout import IDS, NUMERIC, VECTOR_LAYERS, Layout
 from twotower_tf.features.tower_encoder import tensor_specs
 from twotower_tf.model import history
 from twotower_tf.model.embeddings import EmbeddingTable, Key, Placement
-from twotower_tf.model.layers import Dense, Dropout, UnitLength
+from twotower_tf.model.layers import Dense, Dropout, InputKernel, UnitLength
 
 # Ends the keys of int32 [rows, 2]: by training row the place of its sequence, and how many of its values it has seen.
 PLACES = "_places"
@@ -62,11 +62,12 @@ def tower(
         The Keras tensor float32 `[batch, vector_dim]` of the layer named `user_vector` or `ad_vector`.
     """
     hidden = config.model.user_hidden if side == "user" else config.model.item_hidden
-    parts = _embedded(config, side, encoded, tables, placed)
+    parts, numbers = _embedded(config, side, encoded, tables, placed)
     x = parts[0] if len(parts) == 1 else keras.layers.Concatenate(name=f"{side}_features")(parts)
     for depth, units in enumerate(hidden, 1):
-        x = _block(config, x, units, f"{side}_hidden_{depth}")
-    x = Dense(config.model.vector_dim, mixed=config.train.mixed, name=f"{side}_projection")(x)
+        x = _block(config, x, units, f"{side}_hidden_{depth}", numbers)
+        numbers = []
+    x = _dense(config, config.model.vector_dim, f"{side}_projection", numbers)(x)
     return UnitLength(name=VECTOR_LAYERS[side])(x)
 
 
@@ -76,8 +77,12 @@ def _embedded(
     encoded: Mapping[str, Any],
     tables: Mapping[str, EmbeddingTable],
     placed: Mapping[Key, Placement],
-) -> list[Any]:
-    """The side's features as Keras tensors `[batch, width]`: one gather per physical table."""
+) -> tuple[list[Any], list[int]]:
+    """Embeds one side's features, with one gather per physical table.
+
+    Returns:
+        Keras tensors `[batch, width]`, and which columns of their concatenation are numbers.
+    """
     layout = Layout(config, side)
     parts = []
     groups: dict[str, list[int]] = {}
@@ -93,7 +98,8 @@ def _embedded(
         value = encoded[NUMERIC][:, column : column + 1]
         if each.embedding_dim:
             label = f"{side}_numeric_{column}_embedding"
-            value = keras.layers.Dense(each.embedding_dim, use_bias=False, name=label)(value)
+            kernel = InputKernel([0])
+            value = keras.layers.Dense(each.embedding_dim, use_bias=False, kernel_initializer=kernel, name=label)(value)
         numbers.append(value)
 
     def encode_list(number: int, context: Sequence[Any]) -> Any:
@@ -107,16 +113,25 @@ def _embedded(
     lists = {number: encode_list(number, ()) for number in range(len(layout.multivalued)) if number not in past}
     context = [*parts, *lists.values(), *numbers]
     lists |= {number: encode_list(number, context) for number in past}
-    return [*parts, *(lists[number] for number in range(len(layout.multivalued))), *numbers]
+    joined = [*parts, *(lists[number] for number in range(len(layout.multivalued)))]
+    columns = []
+    for each, value in zip(layout.numeric, numbers, strict=True):
+        if not each.embedding_dim:
+            columns.append(sum(part.shape[-1] for part in joined))
+        joined.append(value)
+    return joined, columns
 
 
-def _block(config: ExperimentConfig, x: Any, units: int, name: str) -> Any:
+def _dense(config: ExperimentConfig, units: int, name: str, numbers: Sequence[int], **options: Any) -> Dense:
+    return Dense(units, mixed=config.train.mixed, kernel_initializer=InputKernel(numbers), name=name, **options)
+
+
+def _block(config: ExperimentConfig, x: Any, units: int, name: str, numbers: Sequence[int]) -> Any:
     """A hidden layer; with `residual`, its input is added, through a projection where the widths differ."""
-    mixed = config.train.mixed
-    y = Dense(units, config.model.activation, mixed=mixed, name=name)(x)
+    y = _dense(config, units, name, numbers, activation=config.model.activation)(x)
     if config.model.residual:
         fits = x.shape[-1] == units
-        shortcut = x if fits else Dense(units, use_bias=False, mixed=mixed, name=f"{name}_shortcut")(x)
+        shortcut = x if fits else _dense(config, units, f"{name}_shortcut", numbers, use_bias=False)(x)
         y = keras.layers.Add(name=f"{name}_residual")([y, shortcut])
     if config.model.dropout:
         seed = config.seed + zlib.crc32(name.encode())
