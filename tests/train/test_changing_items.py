@@ -223,5 +223,5 @@ def test_the_column_costs_no_recall(prepared_world, kind):
         expected[column], measured[column] = recalls(config, run_dir)
     print(json.dumps({"kind": kind, "expected": expected, "measured": measured}))
     assert expected[""] > 0.3  # 20 of some 33 unseen items of the own tenth would be .56, chance .05
-    # The test split has 2,400 clicks: what is measured has a standard error of .01, what is expected of .003.
+    # What is measured has a standard error of .01, as the test split has 2,400 clicks; it is printed.
     assert min(expected["table"], expected["log"]) >= expected[""] - 0.02
