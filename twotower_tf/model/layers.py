@@ -1,4 +1,4 @@
-"""Layers that both towers are made of: unit length, products of bfloat16 in training, repeatable dropout, initial weights."""
+"""Layers of both towers: unit length, products of bfloat16 in training, repeatable dropout; initial weights."""
 
 from __future__ import annotations
 
