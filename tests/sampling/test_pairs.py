@@ -56,3 +56,13 @@ def test_no_hit_at_all():
     pairs = Pairs(np.array([0]), np.array([1]), 4, 9)
     assert accidental_hits.find_hits(pairs, np.array([2, 3]), np.array([1, 5])).shape == (0, 2)
     assert accidental_hits.find_hits(pairs, np.array([0]), np.array([-1, -1])).shape == (0, 2)
+
+
+def test_own_hits_are_the_pairs_of_a_row_and_its_own_item():
+    rng = np.random.default_rng(6)
+    for columns in (rng.integers(-1, 12, 40), np.array([-1, -1]), np.empty(0, int)):
+        own = rng.integers(0, 15, 25)
+        expected = [[row, column] for row in range(25) for column in range(len(columns)) if own[row] == columns[column]]
+        found = accidental_hits.find_own_hits(own, columns)
+        assert found.dtype == np.int32 and found.shape == (len(expected), 2)
+        assert sorted(found.tolist()) == expected and (np.diff(found[:, 0]) >= 0).all()

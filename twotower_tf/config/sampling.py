@@ -166,6 +166,10 @@ class SamplingConfig:
     Attributes:
         negatives: the kinds, each at most once; shares are stated by `per_positive`. None: what the loss is usually
             trained with; the resolved configuration shows it.
+        masked: which candidates that the rows of a batch share are not negatives of a row. "user": all training
+            positives of its user, also those taken later, for models of what a user likes at all. "row": its own item
+            alone, so that what the user took before and takes later are negatives like any other, for models of what
+            comes next; published next-item models are trained so. Draws for single rows never are the user's positives.
         downsample: thins out the positives of hot items.
         per_user: training positives of one user per epoch at most, drawn again for each; 0 takes all.
         recency_half_life: days after which a positive weighs half as much as the newest; a row without a time has the
@@ -173,6 +177,7 @@ class SamplingConfig:
     """
 
     negatives: tuple[Negatives, ...] | None = None
+    masked: Literal["user", "row"] = "user"
     downsample: Downsample | None = None
     per_user: NonNegative = 0
     recency_half_life: NonNegativeFloat = 0.0

@@ -141,7 +141,8 @@ class EncodedData:
         history = next(each for each in self._histories if each.key == key)
         items = _slices(self._sequence("train"), first, stop)
         ids = self._history_ids(history, items)
-        return _values_first(ids, items), np.cumsum(np.pad(ids >= 0, [(0, 0), (1, 0)]), axis=1)
+        before = np.cumsum(np.pad(ids >= 0, [(0, 0), (1, 0)]), axis=1)
+        return _values_first(ids, items), before
 
     def _history_ids(self, history: _History, items: np.ndarray) -> np.ndarray:
         """Bucket ids of catalogue rows of any shape, -1 for none."""
@@ -246,7 +247,7 @@ def _slices(sequence: np.ndarray, first: np.ndarray, stop: np.ndarray) -> np.nda
 
 
 def _values_first(ids: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """Moves the padding behind the values in rows where an item has no value, as the signature does."""
+    """Moves the padding behind the values in rows where an item has no value, as the signature does; in place."""
     gaps = ((ids < 0) & (items >= 0)).any(axis=1)
     if gaps.any():
         order = np.argsort(ids[gaps] < 0, axis=1, kind="stable")

@@ -1,4 +1,4 @@
-"""Accidental hits: candidates shared by the batch that are positives of a row's user."""
+"""Accidental hits: candidates shared by the batch that are no negatives of a row."""
 
 from __future__ import annotations
 
@@ -40,4 +40,22 @@ def find_hits(positives: Pairs, users: Ints, columns: Ints) -> Items:
     found = np.empty((int(per_row.sum()), 2), np.int32)
     found[:, 0] = np.repeat(np.arange(len(users), dtype=np.int32), per_row)
     found[:, 1] = met[ragged.to_places(ends[:-1][user_of], per_row)]
+    return found
+
+
+def find_own_hits(own: Ints, columns: Ints) -> Items:
+    """Finds the pairs of row and shared candidate whose item is the row's own.
+
+    Args:
+        own: `[batch]` catalogue rows of the rows' own items.
+        columns: see `find_hits`.
+
+    Returns:
+        See `find_hits`.
+    """
+    order = np.argsort(columns, kind="stable")
+    first, end = (np.searchsorted(columns[order], own, side) for side in ("left", "right"))
+    found = np.empty((int((end - first).sum()), 2), np.int32)
+    found[:, 0] = np.repeat(np.arange(len(own), dtype=np.int32), end - first)
+    found[:, 1] = order[ranges(first, end - first)]
     return found

@@ -18,12 +18,12 @@ import pyarrow.parquet as pq
 from twotower_tf.config import ExperimentConfig, Labelled, Mined, Popularity, Rejections, SameAttribute, SkipAbove
 from twotower_tf.errors import ConfigError, DataError, unknown_name
 from twotower_tf.prepare.prepared import Prepared
-from twotower_tf.sampling import negatives_plan
+from twotower_tf.sampling import accidental_hits, negatives_plan
 from twotower_tf.sampling.catalogue_samplers import CatalogueSampler, PopularitySampler, UniformSampler
 from twotower_tf.sampling.epoch_selection import EpochSelection, describe_untimed, row_weights
 from twotower_tf.sampling.mined import MinedSampler
 from twotower_tf.sampling.mixture import Part, RowMixture, SharedCandidates, SharedPart
-from twotower_tf.sampling.pairs import Mask, Pairs
+from twotower_tf.sampling.pairs import Items, Mask, Pairs
 from twotower_tf.sampling.rejections import RejectionSampler
 from twotower_tf.sampling.row_sampler import PositivesBatch, RowSampler
 from twotower_tf.sampling.same_attribute import SameAttributeSampler, groups_of
@@ -65,6 +65,7 @@ class Samplers:
         num_items = prepared.num_items
         plan, batch = negatives_plan.plan_negatives(config), config.train.batch_size
         negatives_plan.require_items(config, num_items)
+        self._masked = config.sampling.masked
         self.positives = _positives(prepared)
         self.counts = prepared.train_count()
         labelled = any(isinstance(each, Labelled) for each in config.sampling.negatives or ())
@@ -96,6 +97,17 @@ class Samplers:
             if part.draws:
                 found |= part.sampler.drawable(rows)
         return found
+
+    def find_hits(self, rows: PositivesBatch, columns: Items) -> Items:
+        """Finds the shared candidates that are not negatives of a row, as `sampling.masked` says.
+
+        Args:
+            rows: of the batch.
+            columns: see `accidental_hits.find_hits`.
+        """
+        if self._masked == "row":
+            return accidental_hits.find_own_hits(rows.own, columns)
+        return accidental_hits.find_hits(self.positives, rows.users, columns)
 
     def _catalogue(self, kind: Any) -> CatalogueSampler:
         if isinstance(kind, Popularity):

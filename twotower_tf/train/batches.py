@@ -21,7 +21,6 @@ from twotower_tf.features.layout import IDS, NUMERIC
 from twotower_tf.model import towers, two_tower
 from twotower_tf.model.losses import candidates
 from twotower_tf.prepare.prepared import Prepared
-from twotower_tf.sampling import accidental_hits
 from twotower_tf.sampling.pairs import Ints, Items, Mask
 from twotower_tf.sampling.row_sampler import PositivesBatch
 from twotower_tf.sampling.samplers import Samplers
@@ -265,7 +264,7 @@ class Batches:
             mixed = len(rows), len(drawn.queued)
             own = samplers.columns.log_q(rows.own, *mixed)
             inputs[candidates.COLUMN_LOG_Q] = samplers.columns.log_q(columns, *mixed)[:, np.newaxis]
-            inputs[candidates.HITS] = accidental_hits.find_hits(samplers.positives, rows.users, columns)
+            inputs[candidates.HITS] = samplers.find_hits(rows, columns)
         else:
             own = samplers.rows.own_log_q(rows)
         if samplers.rows.draws:

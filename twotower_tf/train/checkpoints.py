@@ -17,7 +17,7 @@ from twotower_tf.model import two_tower
 from twotower_tf.model.two_tower import TwoTower
 from twotower_tf.train import weights_io
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 WEIGHTS, OPTIMIZER, METRICS = "weights.npz", "optimizer.npz", "metrics.npz"
 
@@ -34,6 +34,7 @@ class Checkpoints:
         self._fingerprint = configuration.fingerprint(config, configuration.TRAINED)
         self._rule = config.train.table_optimizer.type
         self._batch_size = config.train.batch_size
+        self._rows = config.train.rows
 
     def save(self, model: TwoTower, state: dict[str, Any]) -> None:
         """Publishes a state, then removes what it replaces; first what a killed training left of another moment.
@@ -42,7 +43,7 @@ class Checkpoints:
             DataError: where a weight is not finite; nothing is published or removed then.
         """
         path = self._path(state["epochs"], state["step"])
-        made_with = {"table_optimizer": self._rule, "batch_size": self._batch_size}
+        made_with = {"table_optimizer": self._rule, "batch_size": self._batch_size, "rows": self._rows}
         document = {
             "schema_version": SCHEMA_VERSION, "config_fingerprint": self._fingerprint, **made_with, **state
         }  # fmt: skip
@@ -69,7 +70,8 @@ class Checkpoints:
 
         Raises:
             ArtifactError: if the checkpoint has another configuration or another table optimizer, whose state has
-                another meaning even if its shape is the same, or is within an epoch with another batch size.
+                another meaning even if its shape is the same, or another kind of training rows, or is within an epoch
+                with another batch size.
         """
         if not self._all():
             return None
@@ -79,6 +81,11 @@ class Checkpoints:
             raise ArtifactError(
                 f"{path / 'state.json'}: the checkpoint has the optimizer state of {rule}, which {self._rule} cannot "
                 f"use; resume with {rule} as train.table_optimizer, or start over without --resume"
+            )
+        if state["rows"] != self._rows:  # the weights of an optimizer are numbered in the order of the model's layers
+            raise ArtifactError(
+                f"{path / 'state.json'}: the checkpoint is of train.rows={state['rows']} (got {self._rows}); resume "
+                f"with train.rows={state['rows']}, or start over without --resume"
             )
         step, size = state["step"], state["batch_size"]
         if step and size != self._batch_size:

@@ -14,7 +14,6 @@ import tensorflow as tf
 import tf_keras as keras
 
 from twotower_tf.features.arrays import EncodedData
-from twotower_tf.sampling import accidental_hits
 from twotower_tf.sampling.mixture import NO_ITEM
 from twotower_tf.sampling.pairs import Ints, Mask
 from twotower_tf.train.batches import Batches, Drawn
@@ -160,7 +159,7 @@ def _look_at_columns(
     """Adds what rows meet of each kind of the whole batch; gives how many places are masked, and of how many."""
     columns, rows = batches.samplers.columns, drawn.rows
     items = columns.items(rows.own, drawn.shared, drawn.queued)
-    found = accidental_hits.find_hits(batches.samplers.positives, rows.users, items)
+    found = batches.samplers.find_hits(rows, items)
     masked = np.zeros((len(rows), len(items)), bool)
     masked[found[:, 0], found[:, 1]] = True
     spans = [(IN_BATCH, len(rows) * columns.in_batch), *((part.kind, part.draws) for part in columns.parts)]
