@@ -57,5 +57,5 @@ def find_own_hits(own: Ints, columns: Ints) -> Items:
     first, end = (np.searchsorted(columns[order], own, side) for side in ("left", "right"))
     found = np.empty((int((end - first).sum()), 2), np.int32)
     found[:, 0] = np.repeat(np.arange(len(own), dtype=np.int32), end - first)
-    found[:, 1] = order[ranges(first, end - first)]
+    found[:, 1] = order[ragged.to_places(first, end - first)]
     return found

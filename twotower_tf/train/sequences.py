@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from twotower_tf import ragged
 from twotower_tf.errors import DataError
 from twotower_tf.sampling.pairs import Ints
 from twotower_tf.train.batches_of_near import batches_of_near
@@ -58,7 +59,7 @@ class WindowEpoch:
     def batch(self, begin: int, end: int) -> WindowBatch:
         """Returns windows `begin` to `end` as a batch."""
         rows = slice(self.bounds[begin], self.bounds[end])
-        window = np.repeat(np.arange(end - begin), np.diff(self.bounds[begin : end + 1]))
+        window = ragged.to_rows(np.diff(self.bounds[begin : end + 1]))
         return WindowBatch(self.first[begin:end], self.stop[begin:end], window, self.seen[rows])
 
 
@@ -140,5 +141,5 @@ class Windows:
         first, stop = np.zeros(len(order), np.int64), np.zeros(len(order), np.int64)
         first[place] = begin[arranged]
         np.maximum.at(stop, place, (begin + seen)[arranged])
-        bounds = np.append(0, np.cumsum(np.bincount(place, minlength=len(order))))
+        bounds = ragged.to_offsets(np.bincount(place, minlength=len(order)))
         return WindowEpoch(self._rows[at[arranged]], bounds, first, np.maximum(stop, first), seen[arranged])
