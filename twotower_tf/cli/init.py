@@ -1,7 +1,8 @@
 """Reads your tables and writes a commented, valid configuration: column roles, feature types, buckets, unused columns.
 
 --events is a file, a glob or a directory, as in DataConfig.events; --items and --users are tables with one row per id.
-If a guess is wrong, name the column with a flag, or edit the file.
+Delimiter, quotes, encoding and marks of missing values are detected; a file without a header line needs the names of
+its columns. If a guess is wrong, name the column with a flag, or edit the file.
 """
 
 from __future__ import annotations
@@ -22,6 +23,12 @@ _ROLES = {
     "timestamp": "column of the event time",
     "label": "column of labels 0 and 1",
 }
+_TEXT = {
+    "columns": "names of the events' columns, joined by commas, if the file has no header line",
+    "item_columns": "the same for --items",
+    "user_columns": "the same for --users",
+    "delimiter": "between the fields of delimited files, e.g. :: or \\t (default: detected)",
+}
 
 
 def define(values: FlagValues) -> None:
@@ -32,6 +39,8 @@ def define(values: FlagValues) -> None:
     flags.DEFINE_string("output", None, "the configuration file to write, e.g. configs/shop.py", flag_values=values)
     for role, meaning in _ROLES.items():
         flags.DEFINE_string(role, "", f"{meaning} (default: guessed)", flag_values=values)
+    for name, meaning in _TEXT.items():
+        flags.DEFINE_string(name, "", meaning, flag_values=values)
     flags.DEFINE_string("memory_limit", "4GB", "memory DuckDB may use before it spills to disk", flag_values=values)
 
 
@@ -53,7 +62,7 @@ def run(values: FlagValues) -> None:
         raise ConfigError(f"--output: invalid file name '{output}' (expected a .py file, e.g. configs/shop.py)")
     if output.exists():
         raise ConfigError(f"--output: {output} exists already; choose another name or remove it")
-    given = {role: getattr(values, role) for role in _ROLES}
+    given = {name: getattr(values, name) for name in (*_ROLES, *_TEXT)}
     paths = {"events": values.events, "items": values.items, "users": values.users}
     reach = [input_files.find_directory(Path(), path) for path in paths.values() if path]
     with tempfile.TemporaryDirectory() as directory:

@@ -19,6 +19,8 @@ LISTED = 24
 _BINARY = ("0", "1", "0.0", "1.0", "true", "false")
 _INTEGER = "-?[0-9]+"
 _EXACT_UP_TO = 5_000_000  # rows; beyond, distinct values are counted approximately
+_RUNS = 1.05  # runs of rows of a user, at most, where users follow each other
+_SORTED = 0.1  # of neighbours, at most, that are not in the order of sorted ids
 _SEPARATED = 0.05  # least share of values with a separator, for it to separate tags
 
 
@@ -282,6 +284,28 @@ def count_pairs(connection: duckdb.DuckDBPyConnection, table: Table, one_column:
         f"WHERE {first} IS NOT NULL AND {second} IS NOT NULL",
     )
     return pairs / rows if rows else 0.0
+
+
+def is_in_order(connection: duckdb.DuckDBPyConnection, table: Table, user: Profile, item: Profile) -> bool:
+    """Tests whether the rows of a log without times seem to be each user's events in their order.
+
+    The users follow each other, and a user's items are not sorted by their ids.
+    """
+    one, other = table.text(user.name), table.text(item.name)
+    if item.integers == item.present:
+        other = f"TRY_CAST({other} AS HUGEINT)"
+    runs, rising, pairs = fetch_row(
+        connection,
+        f"""
+        SELECT count(*) FILTER (one IS DISTINCT FROM before), count(*) FILTER (one = before AND other > last),
+               count(*) FILTER (one = before AND other <> last)
+        FROM (
+            SELECT one, other, lag(one) OVER (ORDER BY place) AS before, lag(other) OVER (ORDER BY place) AS last
+            FROM (SELECT {one} AS one, {other} AS other, rowid AS place FROM {table.name})
+        )
+        """,
+    )
+    return bool(pairs) and runs <= _RUNS * user.distinct and _SORTED < rising / pairs < 1 - _SORTED
 
 
 def match_names(names: Sequence[str], columns: dict[str, Profile]) -> list[str]:

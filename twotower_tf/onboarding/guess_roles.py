@@ -17,6 +17,7 @@ from twotower_tf.onboarding.column_profile import Profile, TableProfile
 _A = {"user": "a user's", "item": "an item's"}
 _JOINED = 0.5  # least share of the events' ids that a side table has
 _BY_CHANCE = 0.05  # share of a table's whole numbers that others of another name meet by chance
+ROLES = ("user_id", "item_id", "timestamp", "label")
 DECIDED = 0.95  # association from which a column is an attribute of an id
 
 
@@ -70,7 +71,8 @@ def guess_column_roles(
     Raises:
         DataError: where no column can be the user's or the item's id, or a given one does not exist.
     """
-    for role, column in given.items():
+    for role in ROLES:
+        column = given.get(role, "")
         if column and column not in events.columns:
             raise DataError(f"--{role}: {unknown_name('column of the events', column, events.columns)}")
     clock = given.get("timestamp", "")
@@ -123,7 +125,7 @@ def _time(
         if not given and not _orders(connection, events, name, user):
             continue
         return Role(name, f"whole numbers from {moment.first} to {moment.last}: positions in an order, not dates")
-    return Role("", "no column can be read as times: the log has no order")
+    return Role("", "no column can be read as times")
 
 
 def _orders(connection: duckdb.DuckDBPyConnection, events: TableProfile, name: str, user: str) -> bool:

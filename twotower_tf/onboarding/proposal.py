@@ -14,6 +14,7 @@ from twotower_tf.onboarding import (
     column_profile,
     feature_lines,
     guess_roles,
+    input_forms,
     outcome_columns,
     training_choices,
     usual_names,
@@ -22,8 +23,7 @@ from twotower_tf.onboarding.column_profile import TableProfile
 from twotower_tf.onboarding.feature_lines import Line
 from twotower_tf.onboarding.guess_roles import Roles
 from twotower_tf.onboarding.outcome_columns import Outcomes
-from twotower_tf.prepare.schema import TABLES
-from twotower_tf.tables import input_files, readers
+from twotower_tf.tables import readers
 from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.values import python_literal
 
@@ -68,7 +68,7 @@ def propose_config(
     Args:
         connection: that the tables are read into.
         paths: of `events`, and optionally of `items` and `users`, as the user writes them.
-        given: columns that the user has named, by role.
+        given: columns that the user has named, by role, and what `input_forms.find_inputs` takes.
 
     Raises:
         DataError: for tables that cannot be read or have no columns for the ids.
@@ -76,10 +76,8 @@ def propose_config(
     root, relative = find_common_root(paths)
     profiles: dict[str, TableProfile] = {}
     notes = []
-    for name in TABLES:
-        if not paths.get(name):
-            continue
-        sources = input_files.find_files(Path(root), relative[name], f"--{name}")
+    forms = input_forms.find_inputs(root, relative, given)
+    for name, sources in forms.sources.items():
         some = _some(sources) if name == "events" else sources
         if len(some) < len(sources):
             notes.append(f"The statistics cover {len(some)} of the {len(sources)} files of the events.")
@@ -87,10 +85,10 @@ def propose_config(
         if not table.rows:
             raise DataError(f"--{name}: {paths[name]}: no rows")
         profiles[name] = column_profile.profile_table(connection, table)
-    events, items, users = (profiles.get(name) for name in TABLES)
+    events, items, users = (profiles.get(name) for name in ("events", "items", "users"))
     assert events is not None
     roles = guess_roles.guess_column_roles(connection, events, items, users, given)
-    more: dict[str, Line] = {}
+    more = {name: Line(*written) for name, written in forms.fields.items()}
     for side, role, key in (("items", roles.item, roles.item_key), ("users", roles.user, roles.user_key)):
         if side in profiles and not key:
             notes.append(
@@ -115,7 +113,7 @@ def propose_config(
             left_out[listing[each].code[1:-1]] = f"{what} (data.{each})"
     features = feature_lines.propose_features(connection, roles, outcomes.label, events, items, users, left_out)
     proposal.lines, proposal.left_out = features.lines, {**features.left_out, **left_out}
-    _add_choices(connection, proposal, events, input_files.find_files(Path(root), relative["events"], "--events"))
+    _add_choices(connection, proposal, events, forms.sources["events"])
     return proposal
 
 
@@ -197,7 +195,11 @@ def _add_choices(
         for kind, different in (("Hour", moment.hours), ("Weekday", moment.weekdays)):
             if different > 1:
                 lines["user"].append(Line(f"{kind}({python_literal(roles.time.column)})", "of the event, UTC"))
-    history = training_choices.choose_history(shape, roles.item.column, bool(roles.time.column))
+    ordered = bool(roles.time.column) or (
+        not outcomes.split
+        and column_profile.is_in_order(connection, events.table, user, events.columns[roles.item.column])
+    )
+    history = training_choices.choose_history(shape, roles.item.column, ordered)
     if history is not None:
         lines["user"].append(history)
     else:
@@ -210,7 +212,7 @@ def _add_choices(
             f"No column names a user, so each {roles.user.column!r} stands for one: the model finds what goes "
             "together. Where you know who acted, add a column of users and name it with --user_id."
         )
-    proposal.split = training_choices.choose_split(events, roles, outcomes, sources)
+    proposal.split = training_choices.choose_split(events, roles, outcomes, sources, ordered)
     proposal.sections = training_choices.choose_training(shape, features, outcomes)
     evaluation = training_choices.choose_evaluation(events, roles)
     if evaluation is not None:

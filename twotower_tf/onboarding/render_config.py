@@ -14,6 +14,7 @@ def render_proposal(proposal: Proposal, name: str, where: str) -> str:
     """Renders the configuration file of the experiment `name`, for the path `where`."""
     sections = proposal.sections
     codes = [line.code for side in proposal.lines.values() for line in side]
+    codes += [line.code for line in proposal.more.values() if line.code.startswith("TextFormat(")]
     codes += [proposal.split.code, *(line.code for line in sections.values())]
     classes = {re.match(r"\w+", code).group() for code in codes}  # type: ignore[union-attr]
     classes |= {"DataConfig", "ExperimentConfig"}

@@ -75,8 +75,10 @@ def measure_shape(
     return LogShape(int(positives * share), users, median * share, long * share)
 
 
-def choose_split(events: TableProfile, roles: Roles, outcomes: Outcomes, sources: Sequence[InputFile]) -> Line:
-    """Chooses the split of the log."""
+def choose_split(
+    events: TableProfile, roles: Roles, outcomes: Outcomes, sources: Sequence[InputFile], ordered: bool
+) -> Line:
+    """Chooses the split of the log; `ordered` says that times or the order of the file's rows order the events."""
     partitions = {date_split.parse_day(dict(source.partition).get(date_split.PARTITION, "")) for source in sources}
     span = len(partitions) if None not in partitions else 0
     moment = events.moments.get(roles.time.column)
@@ -89,6 +91,9 @@ def choose_split(events: TableProfile, roles: Roles, outcomes: Outcomes, sources
             f"DateSplit(train_days={_days_between(partitions) - 2}, valid_days=1, test_days=1)",
             f"the directories have {span} days: the last is test, the one before it validation",
         )
+    if moment is None and ordered:
+        why = "the order of each user's rows in the file: the last event is test, the one before it validation"
+        return Line("LeaveLastOut()", why)
     if moment is None:
         return Line("RandomSplit(valid_fraction=0.1, test_fraction=0.1)", "without times the log is split at random")
     if moment.places:

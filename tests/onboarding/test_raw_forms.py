@@ -1,0 +1,174 @@
+"""From raw files, as people have them, to prepared rows with `init`'s proposal unedited."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from twotower_tf import config as configuration
+from twotower_tf.cli.main import main
+from twotower_tf.config import ExperimentConfig, LeaveLastOut, RandomSplit, TextFormat, TimeSplit
+from twotower_tf.prepare.preparation import prepare_log
+
+ROWS = 600
+
+
+def log() -> pd.DataFrame:
+    rng = np.random.default_rng(5)
+    return pd.DataFrame(
+        {
+            "user_id": rng.integers(1, 40, ROWS),
+            "item_id": rng.integers(1, 31, ROWS),
+            "rating": rng.integers(1, 6, ROWS),
+            "timestamp": 978_300_000 + np.arange(ROWS) * 977,
+        }
+    )
+
+
+def films() -> pd.DataFrame:
+    titles = [f"Misérables {n}" for n in range(1, 31)]
+    return pd.DataFrame({"item_id": range(1, 31), "title": titles, "genres": ["Drama|War", "War|Crime", "Crime"] * 10})
+
+
+def propose(folder: Path, *flags: str) -> ExperimentConfig:
+    assert main(["init", f"--output={folder}/c.py", *flags]) == 0
+    config = configuration.load(folder / "c.py")
+    assert main(["validate", f"--config={folder}/c.py"]) == 0
+    return config
+
+
+def prepared_items(config: ExperimentConfig, folder: Path, rows: int = ROWS) -> list[dict[str, object]]:
+    assert prepare_log(config, folder / "run")["rows"] == {
+        "read": rows, "used": rows, "excluded": {}, "quarantined": 0,
+    }  # fmt: skip
+    items: list[dict[str, object]] = pq.read_table(folder / "run/prepared/items.parquet").to_pylist()
+    return items
+
+
+def test_two_colons_and_latin_1(tmp_path: Path) -> None:
+    """The form of MovieLens 1M."""
+    for name, frame in (("ratings", log()), ("movies", films())):
+        lines = ["::".join(map(str, row)) for row in frame.itertuples(index=False)]
+        (tmp_path / f"{name}.dat").write_bytes(("\n".join(lines) + "\n").encode("latin-1"))
+    config = propose(
+        tmp_path,
+        f"--events={tmp_path}/ratings.dat",
+        f"--items={tmp_path}/movies.dat",
+        "--columns=user_id,item_id,rating,timestamp",
+        "--item_columns=item_id,title,genres",
+    )
+    assert config.data.item_format is not None and config.data.item_format.encoding == "latin-1"
+    assert isinstance(config.data.split, TimeSplit)
+    items = prepared_items(config, tmp_path)
+    assert [row["item_name"] for row in items if row["item_id"] == "7"] == ["Misérables 7"]
+
+
+def test_tabs_and_bars_without_header(tmp_path: Path) -> None:
+    """The form of MovieLens 100K; the message of the first attempt has the flag."""
+    log().to_csv(tmp_path / "u.data", sep="\t", header=False, index=False)
+    films().assign(genres="x").to_csv(tmp_path / "u.item", sep="|", header=False, index=False, encoding="latin-1")
+    config = propose(
+        tmp_path,
+        f"--events={tmp_path}/u.data",
+        f"--items={tmp_path}/u.item",
+        "--columns=user_id,item_id,rating,timestamp",
+        "--item_columns=item_id,title,kind",
+    )
+    assert config.data.item_format == TextFormat(delimiter="|", encoding="latin-1")
+    assert prepared_items(config, tmp_path)[0]["item_name"] == "Misérables 1"
+
+
+def test_pandas_index_first(tmp_path: Path) -> None:
+    log().assign(click=lambda frame: frame.rating > 3).to_csv(tmp_path / "log.csv")
+    config = propose(tmp_path, f"--events={tmp_path}/log.csv")
+    assert (config.data.user_id, config.data.item_id, config.data.label) == ("user_id", "item_id", "click")
+    assert len(prepared_items(config, tmp_path)) == 30
+
+
+def test_upper_case_parquet(tmp_path: Path) -> None:
+    log().rename(columns=str.upper).to_parquet(tmp_path / "EVENTS.parquet")
+    films().rename(columns=str.upper).to_parquet(tmp_path / "ITEMS.parquet")
+    config = propose(tmp_path, f"--events={tmp_path}/EVENTS.parquet", f"--items={tmp_path}/ITEMS.parquet")
+    assert (config.data.user_id, config.data.item_id, config.data.item_name) == ("USER_ID", "ITEM_ID", "TITLE")
+    assert prepared_items(config, tmp_path)[1]["item_name"] == "Misérables 10"  # ids in the order of their texts
+
+
+def test_missing_values_as_hive_writes_them(tmp_path: Path) -> None:
+    frame = log().assign(age=[str(20 + n % 40) if n % 4 else "\\N" for n in range(ROWS)])
+    frame.to_csv(tmp_path / "log.tsv", sep="\t", index=False)
+    config = propose(tmp_path, f"--events={tmp_path}/log.tsv")
+    assert config.data.null_values == ("\\N",)
+    assert any(getattr(each, "column", "") == "age" and each.type == "Bucketized" for each in config.user_features)
+
+
+@pytest.mark.parametrize("sort", [False, True])
+def test_pairs_in_the_order_of_the_file(sort: bool, tmp_path: Path) -> None:
+    """A user's rows in their order are split by it; rows sorted by item have no order."""
+    rng = np.random.default_rng(3)
+    lines = []
+    for user in range(60):
+        items = rng.permutation(40)[:10]
+        lines += [f"{user} {item}" for item in (sorted(items) if sort else items)]
+    (tmp_path / "pairs.txt").write_text("\n".join(lines) + "\n")
+    config = propose(tmp_path, f"--events={tmp_path}/pairs.txt", "--columns=user_id,item_id")
+    assert config.data.split == (RandomSplit() if sort else LeaveLastOut())
+    prepared_items(config, tmp_path)
+    if not sort:
+        test = pq.read_table(tmp_path / "run/prepared/examples/test")
+        catalogue = pq.read_table(tmp_path / "run/prepared/items.parquet")["item_id"].to_pylist()
+        last = {line.split()[0]: line.split()[1] for line in lines}
+        users = pq.read_table(tmp_path / "run/prepared/users.parquet")["user_id"].to_pylist()
+        found = {
+            users[row["user_row"]]: catalogue[row["item_row"]]
+            for row in test.select(["user_row", "item_row"]).to_pylist()
+        }
+        assert found == last
+
+
+REFUSED = {
+    "no header": (
+        "1\t5\t3\t881250949\n2\t5\t1\t881250950\n1\t6\t4\t881250999\n",
+        "--events: log.tsv: no header line (the first line has the value '1' where a header has a name); name its 4 "
+        "columns in order, e.g. --columns=user_id,item_id,rating,timestamp for '1\\t5\\t3\\t881250949'",
+    ),
+    "lists": (
+        "0 1 2 3\n1 2\n2 3 4\n3 4 5 6 7 8\n4 1 7 9 11\n",
+        "--events: log.tsv: lists of several items in a line (expected one row per event or id); convert them with "
+        "`twotower dataset lists --source={folder}/log.tsv --output=...`",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_the_remedy_is_in_the_message(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text, message = REFUSED[case]
+    (tmp_path / "log.tsv").write_text(text)
+    assert main(["init", f"--events={tmp_path}/log.tsv", f"--output={tmp_path}/c.py"]) == 2
+    assert capsys.readouterr().err == f"twotower init: {message.format(folder=tmp_path)}\n"
+
+
+@pytest.mark.quality
+def test_published_raw_files(published: Callable[[str], Path], tmp_path: Path) -> None:
+    """MovieLens 100K, and MovieLens 1M as pairs in order: every row is used."""
+    source = published("movielens-100k")
+    genres = ",".join(f"genre_{n}" for n in range(19))
+    config = propose(
+        tmp_path,
+        f"--events={source}/u.data",
+        f"--items={source}/u.item",
+        f"--users={source}/u.user",
+        "--columns=user_id,item_id,rating,timestamp",
+        f"--item_columns=item_id,title,released,video,url,{genres}",
+        "--user_columns=user_id,age,gender,occupation,zip",
+    )
+    assert prepared_items(config, tmp_path, 100_000)[0]["item_name"] == "Toy Story (1995)"
+    (tmp_path / "c.py").unlink()
+    source = published("movielens-1m/sasrec_order.txt")
+    config = propose(tmp_path, f"--events={source}", "--columns=user_id,item_id")
+    assert config.data.split == LeaveLastOut()
+    assert len(prepared_items(config, tmp_path / "pairs", 999_611)) == 3_416
