@@ -255,8 +255,18 @@ def test_a_header_that_is_named_as_well(tmp_path: Path) -> None:
         ),
         (
             "a,x,1,0\nb,x,2,1\n",
-            "data.user_id: unknown column in events.csv 'user'; known: 0, 1, a, x; if the first line is not a header, "
-            "name the columns in data.columns, data.item_columns, data.user_columns",
+            "data.user_id: unknown column in events.csv 'user'; known: 0, 1, a, x; the first line has the value '1' "
+            "where a header has a name: name the columns in data.columns, data.item_columns, data.user_columns",
+        ),
+        (
+            "a\tx\tbuy\nb\tx\tview\na\ty\tbuy\n",
+            "data.user_id: unknown column in events.csv 'user'; known: a, buy, x; 'a' of the first line occurs again "
+            "in its column: name the columns in data.columns, data.item_columns, data.user_columns",
+        ),
+        (
+            "1 4 8\n2 4\n3 5 6 7\n",
+            "data.user_id: unknown column in events.csv 'user'; known: 1 4 8; lines 'user item item ...' have "
+            "different lengths: convert the file with `twotower dataset lists --source={root}/events.csv`",
         ),
     ],
 )
@@ -264,7 +274,7 @@ def test_a_header_that_is_none(tmp_path: Path, content: str, message: str) -> No
     (tmp_path / "events.csv").write_text(content)
     with pytest.raises(DataError) as error:
         prepare_log(experiment(tmp_path), tmp_path / "run")
-    assert str(error.value) == message
+    assert str(error.value) == message.format(root=tmp_path)
 
 
 def test_names_for_a_file_that_has_its_own(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from twotower_tf.config import (
 from twotower_tf.errors import DataError, unknown_name
 from twotower_tf.prepare import date_split, unusable_tables
 from twotower_tf.tables import input_files, readers
+from twotower_tf.tables.detect_format import detect_format
 from twotower_tf.tables.input_table import Column, Table, Wanted
 from twotower_tf.tables.read_options import TableName, read_options
 from twotower_tf.tables.values import number_sql, text_sql
@@ -312,17 +312,16 @@ def _missing(field: str, name: str, table: Table) -> str:
 
 def _hint(table: Table) -> str:
     """Returns a hint for a header without any of the expected names."""
-    if table.sources[0].suffix not in input_files.DELIMITERS or table.sources[0].columns:
+    source = table.sources[0]
+    if source.suffix not in input_files.DELIMITERS or source.columns:
         return ""
-    names = [name for name in table.known if not any(name == key for key, _ in table.sources[0].partition)]
-    if len(names) == 1:
-        return "; the header is a single column: set data.delimiter"
-    if any(re.fullmatch(r"-?[0-9.]+", name) for name in names):
-        return (
-            "; if the first line is not a header, name the columns in data.columns, data.item_columns, "
-            "data.user_columns"
-        )
-    return ""
+    names = [name for name in table.known if not any(name == key for key, _ in source.partition)]
+    found = detect_format(source)
+    if found.lists:
+        return f"; {found.reason}: convert the file with `twotower dataset lists --source={source.path}`"
+    if found.reason:
+        return f"; {found.reason}: name the columns in data.columns, data.item_columns, data.user_columns"
+    return "; the header is a single column: set data.delimiter" if len(names) == 1 else ""
 
 
 def divide_columns(
