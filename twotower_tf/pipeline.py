@@ -221,7 +221,7 @@ class Pipeline:
         return TrainResult.read(self.run_dir, figures, skipped=False)
 
     def evaluate(self, split: Split = "test", *, force: bool = False) -> EvaluateResult:
-        """Ranks the whole catalogue for the held-out positives of a split, with popularity and random baselines.
+        """Ranks the whole catalogue for the held-out positives of a split; compares with baselines, and finds warnings.
 
         Args:
             split: "valid" or "test".

@@ -24,6 +24,8 @@ from twotower_tf.tables.duckdb_engine import fetch_row, open_engine
 MOST_PAIRS = 2_000_000_000  # of items that one user had: about a minute on two cores
 MOST_NEIGHBOURS = 1 << 26  # pairs of items that share a user: 0.8 GB
 _DENSE_ITEMS = 8192  # catalogues up to this size are multiplied as a matrix of at most 256 MB
+_PAIR_PRODUCTS = 2400  # multiplications of a matrix product that take as long as counting one pair, measured
+_BLOCK_BYTES = 32 << 20  # of a block of users
 _MEMORY = "2GB"  # of DuckDB
 # Scores are rounded to multiples of this share of the number of a user's items: the error of a float32 sum of as many
 # terms, each at most 1, is smaller, so that items with equal scores stay tied.
@@ -34,22 +36,35 @@ Ints = npt.NDArray[np.int64]
 
 
 class Neighbours:
-    """The similarities of all pairs of items with a common user, as compressed sparse rows.
+    """The similarities of all pairs of items with a common user: a matrix, or compressed sparse rows of it.
 
     Attributes:
+        size: number of items.
+        matrix: [num_items, num_items] float32; None where the rows are sparse.
         starts: [num_items + 1] int64, start of each item's neighbours.
         items: [num_pairs] int32, the neighbours.
         cosines: [num_pairs] float32.
     """
 
-    def __init__(self, first: npt.NDArray[np.int32], second: npt.NDArray[np.int32], cosines: Floats, size: int) -> None:
+    def __init__(self, matrix: Floats | None, starts: Ints, items: npt.NDArray[np.int32], cosines: Floats) -> None:
+        self.matrix, self.starts, self.items, self.cosines = matrix, starts, items, cosines
+        self.size = len(starts) - 1 if matrix is None else len(matrix)
+
+    @classmethod
+    def of_matrix(cls, matrix: Floats) -> Neighbours:
+        """Takes a whole matrix."""
+        return cls(matrix, np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.float32))
+
+    @classmethod
+    def of_pairs(
+        cls, first: npt.NDArray[np.int32], second: npt.NDArray[np.int32], cosines: Floats, size: int
+    ) -> Neighbours:
         """Takes pairs in both directions, sorted by the first item."""
-        self.starts: Ints = np.searchsorted(first, np.arange(size + 1)).astype(np.int64)
-        self.items, self.cosines = second, cosines
-        self._matrix: Floats | None = None
-        if size <= _DENSE_ITEMS:
-            self._matrix = np.zeros((size, size), np.float32)
-            self._matrix[first, second] = cosines
+        if size > _DENSE_ITEMS:
+            return cls(None, np.searchsorted(first, np.arange(size + 1)).astype(np.int64), second, cosines)
+        matrix = np.zeros((size, size), np.float32)
+        matrix[first, second] = cosines
+        return cls.of_matrix(matrix)
 
     def scores(self, queries: Ints, items: npt.NDArray[np.integer], num_queries: int) -> Floats:
         """Sums the similarities of each query's items.
@@ -62,14 +77,12 @@ class Neighbours:
         Returns:
             [num_queries, num_items] float32.
         """
-        size = len(self.starts) - 1
-        pairs = np.unique(queries * size + items)
-        query, item = np.divmod(pairs, size)
+        query, item = np.divmod(np.unique(queries * self.size + items), self.size)
         counts = np.bincount(query, minlength=num_queries)
-        if self._matrix is not None:
-            own = np.zeros((num_queries, size), np.float32)
+        if self.matrix is not None:
+            own = np.zeros((num_queries, self.size), np.float32)
             own[query, item] = 1.0
-            found: Floats = own @ self._matrix
+            found: Floats = own @ self.matrix
         else:
             ends = np.cumsum(counts)
             rows = [self._sum(item[end - count : end]) for end, count in zip(ends, counts, strict=True)]
@@ -79,12 +92,11 @@ class Neighbours:
 
     def _sum(self, items: Ints) -> Floats:
         """Sums the similarities of a few items, [num_items] float32."""
-        size = len(self.starts) - 1
         places = [np.arange(self.starts[item], self.starts[item + 1]) for item in items]
         if not places:
-            return np.zeros(size, np.float32)
+            return np.zeros(self.size, np.float32)
         chosen = np.concatenate(places)
-        return np.bincount(self.items[chosen], self.cosines[chosen], minlength=size).astype(np.float32)
+        return np.bincount(self.items[chosen], self.cosines[chosen], minlength=self.size).astype(np.float32)
 
 
 def item_knn_scorer(prepared: Prepared, queries: Queries, split: str, run_dir: Path) -> Scorer | None:
@@ -134,9 +146,26 @@ def count_neighbours(sequence: npt.NDArray[np.int32], starts: Ints, num_items: i
         connection.register("positives", pa.table({"u": users, "i": np.asarray(sequence)}))
         connection.execute("CREATE TABLE pairs AS SELECT DISTINCT u, i FROM positives")
         query = "SELECT coalesce(sum(n * n), 0) FROM (SELECT count(*) AS n FROM pairs GROUP BY u)"
-        if fetch_row(connection, query)[0] > MOST_PAIRS:
-            return None
-        return _read_neighbours(connection, num_items)
+        (pairs,) = fetch_row(connection, query)
+        if num_items <= _DENSE_ITEMS and 2 * len(starts) * num_items**2 < _PAIR_PRODUCTS * pairs:
+            return Neighbours.of_matrix(_multiply(np.asarray(sequence), starts, num_items))
+        return _read_neighbours(connection, num_items) if pairs <= MOST_PAIRS else None
+
+
+def _multiply(sequence: npt.NDArray[np.int32], starts: Ints, num_items: int) -> Floats:
+    """Computes the matrix of similarities by matrix products over blocks of users."""
+    counts = np.zeros((num_items, num_items), np.float32)  # whole numbers, exact below 2^24 users
+    users = max(1, _BLOCK_BYTES // (4 * num_items))
+    for first in range(0, len(starts) - 1, users):
+        ends = starts[first : first + users + 1]
+        block = np.zeros((len(ends) - 1, num_items), np.float32)
+        block[np.repeat(np.arange(len(ends) - 1), np.diff(ends)), sequence[ends[0] : ends[-1]]] = 1.0
+        counts += block.T @ block
+    sizes = np.sqrt(np.maximum(counts.diagonal(), 1.0))
+    counts /= sizes
+    counts /= sizes[:, np.newaxis]
+    np.fill_diagonal(counts, 0.0)
+    return counts
 
 
 def _read_neighbours(connection: duckdb.DuckDBPyConnection, num_items: int) -> Neighbours | None:
@@ -160,4 +189,4 @@ def _read_neighbours(connection: duckdb.DuckDBPyConnection, num_items: int) -> N
         """
     ).fetchnumpy()
     first, second, cosines = (np.asarray(columns[name]) for name in ("first", "second", "cosine"))
-    return Neighbours(first, second, cosines, num_items)
+    return Neighbours.of_pairs(first, second, cosines, num_items)
