@@ -1,33 +1,33 @@
-"""Rows per second of writing item vectors as text, beside the usual loop and polars' CSV writer.
+"""Rows per second of writing item vectors as text, compared with a plain loop and polars' CSV writer.
 
     python benchmarks/export_tsv.py [--rows=300000] [--dim=64] [--runs=5]
 
-All write the same vectors to the same disk, in turn; medians over the runs. The loop, which is slow, writes a tenth.
+All write the same vectors to the same disk and take turns; medians over the runs. The loop writes a tenth of them.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from comparison import print_comparison
 
 from twotower_tf.bundle import item_tsv
 
 
 def loop(path: Path, ids: list[str], vectors: np.ndarray) -> None:
-    """The usual way, one row after the other."""
+    """Writes one row after the other."""
     with path.open("w", encoding="utf-8") as file:
         for name, vector in zip(ids, vectors, strict=True):
             file.write(name + "\t" + ",".join(str(value) for value in vector) + "\n")
 
 
 def polars(path: Path, ids: list[str], vectors: np.ndarray) -> None:
-    """A data frame of one column per dimension, written by polars."""
+    """Writes a data frame of one column per dimension with polars."""
     import polars as pl
 
     columns = {f"v{number}": vectors[:, number] for number in range(vectors.shape[1])}
@@ -50,26 +50,18 @@ def main() -> None:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     ids = [f"item{row}" for row in range(options.rows)]
     tenth = options.rows // 10
-    rates: dict[str, list[float]] = {"ours": [], "loop": [], "polars": []}
+    rates: dict[str, list[float]] = {"twotower_tf": [], "loop": [], "polars": []}
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "vectors.tsv"
         for _ in range(options.runs):
-            rates["ours"].append(options.rows / seconds(item_tsv.write_tsv, path, ids, vectors))
+            rates["twotower_tf"].append(options.rows / seconds(item_tsv.write_tsv, path, ids, vectors))
             rates["loop"].append(tenth / seconds(loop, path, ids[:tenth], vectors[:tenth]))
             rates["polars"].append(options.rows / seconds(polars, path, ids, vectors))
     for peer in ("loop", "polars"):
-        print(
-            json.dumps(
-                {
-                    "benchmark": "export_tsv",
-                    "ours": round(float(np.median(rates["ours"]))),
-                    "peer": round(float(np.median(rates[peer]))),
-                    "ratio": round(float(np.median(np.divide(rates["ours"], rates[peer]))), 2),
-                    "unit": "rows/s",
-                    "setting": f"{options.dim} dimensions, peer {peer}, median of {options.runs} runs",
-                }
-            )
-        )
+        figures = [round(float(np.median(rates[name]))) for name in ("twotower_tf", peer)]
+        ratio = float(np.median(np.divide(rates["twotower_tf"], rates[peer])))
+        setting = f"{options.dim} dimensions, peer {peer}, median of {options.runs} runs"
+        print_comparison("export_tsv", *figures, "rows/s", setting, ratio=ratio)
 
 
 if __name__ == "__main__":

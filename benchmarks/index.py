@@ -1,10 +1,11 @@
-"""Queries per second of the tuned ScaNN index at a recall, beside hnswlib and Faiss IVF-PQ fast scan.
+"""Queries per second of the tuned ScaNN index at a recall, compared with hnswlib and Faiss IVF-PQ fast scan.
 
     python benchmarks/index.py [--items=1000000] [--dim=64] [--k=100] [--recall=0.95] [--queries=2000] [--runs=5]
 
 All engines index the same vectors in one process, with the same number of threads. Each is tuned, on the same sample
-queries, to its fastest setting that reaches the recall; speed and recall are then measured with other queries, all
-given at once, in turn, medians over the runs. Ours is `Searcher.search`, with checks of the queries and of the answers.
+queries, to its fastest setting that reaches the recall. Speed and recall are then measured with other queries, all
+given at once; the engines take turns, medians over the runs. twotower_tf runs `Searcher.search`, which checks queries
+and answers.
 
 The vectors are made to look like those of trained towers, not like noise: a thousand topics of unequal size and
 spread, whose coordinates have a falling spectrum (about 14 of 64 dimensions carry the variance); queries are drawn as
@@ -14,7 +15,6 @@ items are. Needs `pip install twotower-tf[bench]`.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from comparison import print_comparison
 
 from twotower_tf.config import IndexConfig
 from twotower_tf.index.exact import ExactSearcher
@@ -58,7 +59,7 @@ class Engine:
         search: with the setting chosen.
         build: seconds of building, without tuning.
         tuning: seconds of tuning.
-        setting: told.
+        setting: text that describes the setting.
     """
 
     search: Search
@@ -70,7 +71,7 @@ class Engine:
 
 @dataclass
 class Task:
-    """What every engine is given."""
+    """Input of every engine: vectors, sample queries and their exact scores, k, the recall to reach, threads."""
 
     vectors: np.ndarray
     sample: np.ndarray
@@ -81,7 +82,7 @@ class Task:
 
 
 def fastest(task: Task, settings: Iterator[tuple[str, Search]], build: float) -> Engine | None:
-    """Tries every setting on the sample; of those that reach the recall, the fastest."""
+    """Tries every setting on the sample; returns the fastest of those that reach the recall."""
     begin = time.perf_counter()
     tried: list[tuple[float, str, Search]] = []
     for name, search in settings:
@@ -97,8 +98,8 @@ def fastest(task: Task, settings: Iterator[tuple[str, Search]], build: float) ->
     return Engine(search, build, time.perf_counter() - begin, name)
 
 
-def ours(task: Task) -> Engine:
-    """Built and tuned as `twotower export` does it."""
+def twotower(task: Task) -> Engine:
+    """Builds and tunes the index as `twotower export` does."""
     timed: list[float] = []
     build = scann_build.build
 
@@ -127,7 +128,7 @@ def ours(task: Task) -> Engine:
 
 
 def hnsw(task: Task) -> Engine | None:
-    """Hnswlib with the construction its authors recommend."""
+    """Builds hnswlib's index with the parameters that its authors recommend."""
     import hnswlib
 
     started = time.perf_counter()
@@ -185,9 +186,8 @@ def rate(engine: Engine, queries: np.ndarray) -> float:
     return len(queries) / (time.perf_counter() - started)
 
 
-def tell(what: str, mine: float, peer: float, ratio: float, unit: str, setting: str) -> None:
-    line = {"benchmark": "index", "ours": mine, "peer": peer, "ratio": round(ratio, 2), "unit": unit}
-    print(json.dumps({**line, "setting": f"{what}: {setting}"}), flush=True)
+def report(what: str, mine: float, peer: float, ratio: float, unit: str, setting: str) -> None:
+    print_comparison("index", mine, peer, unit, f"{what}: {setting}", ratio=ratio)
 
 
 def main() -> None:
@@ -208,7 +208,7 @@ def main() -> None:
     truth = exact.search(queries, options.k).scores
     task = Task(vectors, sample, exact.search(sample, options.k).scores, options.k, options.recall, threads)
     engines: dict[str, Engine] = {}
-    for name, make in {"ours": ours, "hnswlib": hnsw, "Faiss IVF-PQ fast scan": faiss}.items():
+    for name, make in {"twotower_tf": twotower, "hnswlib": hnsw, "Faiss IVF-PQ fast scan": faiss}.items():
         made = make(task)
         if made is None:
             raise SystemExit(f"{name} reaches recall@{options.k} {options.recall} with none of its settings")
@@ -218,16 +218,16 @@ def main() -> None:
         for engine in engines.values():
             engine.rates.append(rate(engine, queries))
     recalls = {name: float(recall_of(engine.search(queries), truth).mean()) for name, engine in engines.items()}
-    mine = engines.pop("ours")
+    mine = engines.pop("twotower_tf")
     where = f"{options.items} vectors of {options.dim} dimensions, {threads} threads, recall@{options.k}"
     for name, peer in engines.items():
-        told = f"{where} {recalls['ours']:.4f} ({mine.setting}) and {recalls[name]:.4f} ({name}, {peer.setting})"
+        reached = f"{recalls['twotower_tf']:.4f} ({mine.setting}) and {recalls[name]:.4f} ({name}, {peer.setting})"
         rates = [round(float(np.median(engine.rates))) for engine in (mine, peer)]
-        tell("search", *rates, float(np.median(np.divide(mine.rates, peer.rates))), "queries/s", told)
-        tell("build", round(mine.build, 1), round(peer.build, 1), peer.build / mine.build, "s", f"{where}, {name}")
-    tell(
-        "tuning", round(mine.tuning, 1), 180.0, 180 / mine.tuning, "s", f"{where}, beside the three minutes it may take"
-    )
+        ratio = float(np.median(np.divide(mine.rates, peer.rates)))
+        report("search", *rates, ratio, "queries/s", f"{where} {reached}")
+        report("build", round(mine.build, 1), round(peer.build, 1), peer.build / mine.build, "s", f"{where}, {name}")
+    tuning = round(mine.tuning, 1)
+    report("tuning", tuning, 180.0, 180 / mine.tuning, "s", f"{where}, peer: the three minutes that it may take")
 
 
 if __name__ == "__main__":

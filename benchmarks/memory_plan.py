@@ -1,4 +1,4 @@
-"""The memory plan beside what training really takes: the peak resident memory of a process of its own.
+"""The memory plan of training, compared with the peak resident memory of a process that trains.
 
     python benchmarks/memory_plan.py [--events=200000] [--buckets=100000,4000000]
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import multiprocessing
 import os
 import tempfile
@@ -17,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import avazu_log
+from comparison import print_comparison
 
 from twotower_tf.config import Hash, InBatch, InBatchSoftmax, SamplingConfig, TrainConfig
 
 
 def train(root: Path, run_dir: Path, buckets: int) -> dict[str, Any]:
-    """Prepares and trains one epoch; the content of train.json."""
+    """Prepares and trains one epoch; returns the content of train.json."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     from twotower_tf.features.encode_rows import encode
     from twotower_tf.prepare.preparation import prepare_log
@@ -51,18 +51,12 @@ def main() -> None:
         root = Path(scratch)
         avazu_log.write(root / "events.csv", options.events)
         for buckets in map(int, options.buckets.split(",")):
-            # A process of its own: a peak is a process's, and it never falls.
+            # A new process each time: a process's peak memory never falls.
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 report = pool.apply(train, (root, root / f"run-{buckets}", buckets))
-            line = {
-                "benchmark": "memory_plan",
-                "ours": report["planned_bytes"],
-                "peer": report["peak_rss_bytes"],
-                "ratio": round(report["planned_bytes"] / report["peak_rss_bytes"], 3),
-                "unit": "bytes, predicted and measured",
-                "setting": f"{sum(report['table_rows'].values()):,} table rows of 16 dimensions, batch 1,024",
-            }
-            print(json.dumps(line), flush=True)
+            setting = f"{sum(report['table_rows'].values()):,} table rows of 16 dimensions, batch 1,024"
+            figures = (report["planned_bytes"], report["peak_rss_bytes"])
+            print_comparison("memory_plan", *figures, "bytes, predicted and measured", setting)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""`twotower prepare` on an Avazu-shaped log, against the usual pandas way: events per second and peak memory.
+"""Events per second and peak memory of `twotower prepare` on an Avazu-shaped log, compared with pandas.
 
     python benchmarks/prepare.py --events=10000000
     python benchmarks/prepare.py --events=100000000 --memory_limit=4GB --keep=/scratch
     python benchmarks/prepare.py --events=0 --distinct=100000000 --memory_limit=4GB
 
-Each run is the whole command in a process of its own: start of Python, CSV, encoding and audit included. The pandas
+Each run is the whole command in its own process: start of Python, CSV, encoding and audit included. The pandas
 process reads the same CSV of `--peer_events`, merges the items, makes each row's history of 20 and writes Parquet.
 `--distinct` prepares a log with a column whose values are all different.
 """
@@ -12,7 +12,6 @@ process reads the same CSV of `--peer_events`, merges the items, makes each row'
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -22,13 +21,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import avazu_log
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
+from comparison import print_comparison
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks import avazu_log
 from twotower_tf import config as configuration
 from twotower_tf.config import DataConfig, ExperimentConfig, Hash, TimeSplit
 
@@ -73,8 +71,8 @@ def measured(command: list[str]) -> Measured:
     return Measured(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
 
-def ours(config: ExperimentConfig, run_dir: Path, memory_limit: str) -> Measured:
-    """`twotower prepare`."""
+def twotower(config: ExperimentConfig, run_dir: Path, memory_limit: str) -> Measured:
+    """Runs `twotower prepare`."""
     path = run_dir.parent / f"{run_dir.name}.json"
     path.write_text(configuration.to_json(config), encoding="utf-8")
     return measured(
@@ -84,25 +82,25 @@ def ours(config: ExperimentConfig, run_dir: Path, memory_limit: str) -> Measured
 
 
 def avazu(root: Path, events: int, memory_limit: str) -> Measured:
-    """Prepares a log of so many events; the log is kept, the result not."""
+    """Prepares a log of so many events; keeps the log, deletes the result."""
     log = root / f"log-{events}"
     if not (log / "events.csv").exists():
         log.mkdir(parents=True, exist_ok=True)
         avazu_log.write(log / "unfinished", events)
         (log / "unfinished").rename(log / "events.csv")
-    result = ours(avazu_log.config(log), root / f"run-{events}", memory_limit)
+    result = twotower(avazu_log.config(log), root / f"run-{events}", memory_limit)
     shutil.rmtree(root / f"run-{events}")
     return result
 
 
 def pandas(root: Path, events: int) -> Measured:
-    """The same log in pandas."""
+    """Prepares the same log with pandas."""
     log, output = root / f"log-{events}" / "events.csv", root / "pandas.parquet"
     return measured([sys.executable, "-c", PANDAS, str(log), str(output)])
 
 
 def distinct(root: Path, rows: int, memory_limit: str) -> Measured:
-    """Prepares a log whose column `token` has a value of its own in every row."""
+    """Prepares a log whose column `token` has another value in every row."""
     log = root / "distinct"
     log.mkdir(exist_ok=True)
     schema = pa.schema([("user", pa.string()), ("item", pa.string()), ("ts", pa.int64()), ("token", pa.string())])
@@ -121,20 +119,19 @@ def distinct(root: Path, rows: int, memory_limit: str) -> Measured:
         item_features=(Hash("item", buckets=20_000),),
         user_features=(Hash("token", buckets=200_000_000),),
     )
-    result = ours(config, root / "run-distinct", memory_limit)
+    result = twotower(config, root / "run-distinct", memory_limit)
     shutil.rmtree(root / "run-distinct")
     shutil.rmtree(log)
     return result
 
 
-def tell(benchmark: str, ours: float, peer: float, unit: str, **setting: object) -> None:
+def report(benchmark: str, mine: float, peer: float, unit: str, **setting: object) -> None:
     """Prints one comparison."""
-    line = {"benchmark": benchmark, "ours": round(ours, 3), "peer": round(peer, 3), "ratio": round(ours / peer, 3)}
-    print(json.dumps({**line, "unit": unit, "setting": {"cores": os.cpu_count(), **setting}}), flush=True)
+    print_comparison(benchmark, round(mine, 3), round(peer, 3), unit, {"cores": os.cpu_count(), **setting})
 
 
 def main() -> None:
-    """Runs what the flags ask for."""
+    """Runs the comparisons that the flags choose."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=10_000_000, help="of the large log; 0: none")
     parser.add_argument("--peer_events", type=int, default=1_000_000, help="of the log that pandas gets too")
@@ -150,7 +147,7 @@ def main() -> None:
             peer = pandas(root, flags.peer_events)
             rate = flags.peer_events / peer.seconds
             size = {"events": flags.peer_events, "peer_is": "pandas", **limit}
-            tell(
+            report(
                 "prepare",
                 flags.peer_events / small.seconds,
                 rate,
@@ -158,18 +155,18 @@ def main() -> None:
                 **size,
                 cpu_seconds=round(small.cpu_seconds, 1),
             )
-            tell("prepare_memory", small.peak / 1e9, peer.peak / 1e9, "GB peak resident", **size)
+            report("prepare_memory", small.peak / 1e9, peer.peak / 1e9, "GB peak resident", **size)
             large = avazu(root, flags.events, flags.memory_limit)
             size = {"events": flags.events, "peer_is": "pandas", "peer_events": flags.peer_events, **limit}
             seconds = {"seconds": round(large.seconds, 1), "cpu_seconds": round(large.cpu_seconds, 1)}
-            tell("prepare", flags.events / large.seconds, rate, "events/s", **size, **seconds)
-            tell("prepare_memory", large.peak / 1e9, peer.peak / 1e9, "GB peak resident", **size)
+            report("prepare", flags.events / large.seconds, rate, "events/s", **size, **seconds)
+            report("prepare_memory", large.peak / 1e9, peer.peak / 1e9, "GB peak resident", **size)
         if flags.distinct:
             found = distinct(root, flags.distinct, flags.memory_limit)
             seconds = {"seconds": round(found.seconds, 1), "cpu_seconds": round(found.cpu_seconds, 1)}
             setting = {"distinct_values": flags.distinct, "peer_is": "memory_limit", **limit, **seconds}
             gigabytes = float(flags.memory_limit.lower().removesuffix("gb"))
-            tell("prepare_distinct", found.peak / 1e9, gigabytes, "GB peak resident", **setting)
+            report("prepare_distinct", found.peak / 1e9, gigabytes, "GB peak resident", **setting)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
     python benchmarks/samplers.py [--data=synthetic|movielens-1m] [--only="NAME;NAME"] [--epochs=6] [--list]
 
-`synthetic` writes a log with planted tastes and Zipf popularity, whose item table has items that nobody has met before
+`synthetic` writes a log with planted tastes and Zipf popularity, whose item table has items without any event before
 the test days; `movielens-1m` reads --root, the output of `twotower dataset movielens-1m`. All settings share data,
-towers, batch, epochs and seed. One JSON line per setting: test metrics of the last epoch's model. `auc` is how often,
-of two test rows of one user, the positive one has the higher cosine, over all such pairs; ties count one half.
+towers, batch, epochs and seed. One JSON line per setting: test metrics of the last epoch's model. `auc` is the share of
+pairs of a positive and another test row of one user in which the positive has the higher cosine; ties count one half.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def settings(attribute: str, labelled: bool) -> dict[str, tuple[Any, SamplingCon
 
 
 def measure(base: ExperimentConfig, run_dir: Path, loss: Any, sampling: SamplingConfig) -> dict[str, Any]:
-    """Trains from the beginning and ranks the test part."""
+    """Trains a new model and ranks the test part."""
     config = dataclasses.replace(base, loss=loss, sampling=sampling)
     artifacts.write_text(RunPaths(run_dir).config, configuration.to_json(config))
     begin = time.perf_counter()
@@ -162,7 +162,7 @@ def measure(base: ExperimentConfig, run_dir: Path, loss: Any, sampling: Sampling
 
 
 def auc_among_impressions(config: ExperimentConfig, run_dir: Path) -> float | None:
-    """The share of (positive, other) pairs of test rows of one user in order; None where there is no pair."""
+    """Returns the share of (positive, other) pairs of one user's test rows that are in order; None without any pair."""
     encoded = EncodedData(config, Prepared.open(run_dir))
     keys, model = encoded.keys("test"), load_model(config, run_dir)
     users = tower_vectors.user_vectors(model, encoded, "test", np.arange(len(keys["label"])))
@@ -185,7 +185,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--only", default="", help="names of settings; all by default")
-    parser.add_argument("--list", action="store_true", help="tells the names")
+    parser.add_argument("--list", action="store_true", help="prints the names")
     options = parser.parse_args()
     known = settings("category" if options.data == "synthetic" else "genres", options.data == "synthetic")
     if options.list:

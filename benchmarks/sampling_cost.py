@@ -1,17 +1,16 @@
-"""What negatives cost: a step with 1,000 catalogue negatives shared by its batch, beside the step without them.
+"""Cost of negatives: milliseconds of a step with them, compared with the step of in-batch negatives alone.
 
     python benchmarks/sampling_cost.py [--events=200000] [--batch_size=4096] [--steps=60] [--threads=0]
 
 In-batch softmax over the towers of the textbook model (see train_throughput.py) on a synthetic log. One JSON line per
-kind of negative: milliseconds per step with it (ours) and without (peer), and the share of time that steps waited for
-their batches. Settings take turns, so that other load on the machine falls on all of them alike.
+kind of negative: milliseconds per step with it and without it (`peer`), and the share of time that steps waited for
+their batches. Settings take turns, so that other load on the machine slows all of them.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 import statistics
 import tempfile
@@ -22,6 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import tensorflow as tf
 import tf_keras as keras
+from comparison import print_comparison
 
 from twotower_tf.config import (
     DataConfig,
@@ -74,7 +74,7 @@ class Setting:
         self.figures.append(clock.figures())
 
     def median(self, name: str) -> float:
-        """Of a figure over the rounds."""
+        """Returns the median of a figure over the rounds."""
         return statistics.median(figures[name] for figures in self.figures)
 
 
@@ -116,20 +116,16 @@ def main() -> None:
                 setting.run(options.steps)
         without = made.pop("in-batch")
         for name, setting in made.items():
-            print(
-                json.dumps(
-                    {
-                        "benchmark": "sampling_cost",
-                        "ours": round(setting.median("step_ms"), 2),
-                        "peer": round(without.median("step_ms"), 2),
-                        "ratio": round(setting.median("step_ms") / without.median("step_ms"), 3),
-                        "unit": "ms per step",
-                        "input_bound_fraction": round(setting.median("input_bound_fraction"), 3),
-                        "input_bound_fraction_without": round(without.median("input_bound_fraction"), 3),
-                        "setting": f"{name}, batch {options.batch_size:,}",
-                    }
-                ),
-                flush=True,
+            steps = [each.median("step_ms") for each in (setting, without)]
+            waits = [round(each.median("input_bound_fraction"), 3) for each in (setting, without)]
+            print_comparison(
+                "sampling_cost",
+                *(round(step, 2) for step in steps),
+                unit="ms per step",
+                setting=f"{name}, batch {options.batch_size:,}",
+                ratio=steps[0] / steps[1],
+                input_bound_fraction=waits[0],
+                input_bound_fraction_without=waits[1],
             )
 
 

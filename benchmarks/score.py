@@ -1,4 +1,4 @@
-"""`twotower score` on synthetic users: users per second of the whole command, beside the usual way and the machine.
+"""Users per second of the whole `twotower score`, compared with the usual script and with the machine's limits.
 
     python benchmarks/score.py [--users=10000000] [--items=50] [--k=10] [--peer_users=200000] [--keep=DIR]
     python benchmarks/score.py --items=10000 --k=100
@@ -6,11 +6,11 @@
     python benchmarks/score.py --users=150000000 --peer_users=0
 
 Users have ten text columns (ids that are all different, and columns of 5 to 100,000 values), in Parquet files of a
-million; answers are Parquet. The command is timed as a person runs it: start of Python, checks of the bundle and
-loading included. The bundle comes from the package's own prepare, train and export of a few thousand events. 150
+million; answers are Parquet. The time is that of the command: start of Python, checks of the bundle and loading
+included. The bundle comes from the package's own prepare, train and export of a few thousand events. 150
 million users need about 3 GB for the input and 8 GB for the answers; both are deleted unless `--keep` says where.
 
-The usual way, in a process of its own with all cores: pandas reads, `model.predict` in chunks of 100,000, NumPy's
+The usual script, in its own process with all cores: pandas reads, `model.predict` in chunks of 100,000, NumPy's
 `argpartition`, a data frame of lists per chunk, `pandas.concat`, Parquet. The machine's limits, on the same data and
 all cores at once: TensorFlow hashes every value of every column; NumPy multiplies the tower's and the items' matrices;
 Arrow reads the input and writes the answers. Where the index is ScaNN's, its own batch rate is one more.
@@ -33,6 +33,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
+from comparison import print_comparison
 
 from twotower_tf import config as configuration
 from twotower_tf.config import (
@@ -148,7 +149,7 @@ def experiment(root: Path, items: int, k: int) -> ExperimentConfig:
 
 
 def users(start: int, count: int) -> pa.Table:
-    """Users by number; the same number is always the same user."""
+    """Makes users by number; the same number is always the same user."""
     rng = np.random.default_rng(start)
     columns = {"user_id": pa.array(np.char.add("u", np.char.zfill(np.arange(start, start + count).astype(str), 9)))}
     for number, values in enumerate(VALUES):
@@ -159,7 +160,7 @@ def users(start: int, count: int) -> pa.Table:
 
 
 def write_users(directory: Path, count: int) -> None:
-    """Files of so many users; those that are there already are used again."""
+    """Writes files of so many users; files that exist already are used again."""
     directory.mkdir(exist_ok=True)
     wanted = {
         f"part-{start // PER_FILE:05d}-{min(PER_FILE, count - start)}.parquet": start
@@ -190,7 +191,7 @@ def twotower(*arguments: str) -> str:
 
 
 def bundle(root: Path, items: int, k: int) -> Path:
-    """An exported bundle with a catalogue of this size; made once per directory."""
+    """Makes an exported bundle with a catalogue of this size, once per directory."""
     export_dir = root / "export"
     if export_dir.is_dir():
         return export_dir
@@ -207,7 +208,7 @@ def bundle(root: Path, items: int, k: int) -> Path:
 
 
 def limits(root: Path, part: Path, answers: Path, items: int, cores: int) -> dict[str, float]:
-    """Users per second of each kind of work, one process per core at the same time."""
+    """Measures the users per second of each kind of work, with one process per core at the same time."""
     command = [sys.executable, "-c", LIMITS, str(part), str(answers), str(root / "limit"), str(items), "32"]
     one = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")}
     environment = {**os.environ, **one, "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -217,7 +218,7 @@ def limits(root: Path, part: Path, answers: Path, items: int, cores: int) -> dic
 
 
 def scann_rate(export_dir: Path, root: Path, k: int, cores: int) -> float:
-    """Queries per second of ScaNN's own batch search, with the setting of the index and all cores."""
+    """Measures the queries per second of ScaNN's own batch search, with the setting of the index and all cores."""
     from twotower_tf.bundle.bundle import Bundle
     from twotower_tf.index.scann.scann_searcher import ScannSearcher
 
@@ -236,9 +237,8 @@ def scann_rate(export_dir: Path, root: Path, k: int, cores: int) -> float:
     return float(np.median(rates))
 
 
-def told(ours: float, peer: float, setting: str, **more: Any) -> None:
-    line = {"benchmark": "score", "ours": round(ours), "peer": round(peer), "ratio": round(ours / peer, 2)}
-    print(json.dumps({**line, "unit": "users/s", "setting": setting, **more}), flush=True)
+def report(mine: float, peer: float, setting: str, **more: Any) -> None:
+    print_comparison("score", round(mine), round(peer), "users/s", setting, **more)
 
 
 def main() -> None:
@@ -265,7 +265,7 @@ def main() -> None:
         summary = json.loads(twotower("score", *flags).splitlines()[-1])
         seconds = time.perf_counter() - started
         assert summary["users"] == options.users
-        ours = options.users / seconds
+        mine = options.users / seconds
         setting = f"{options.users:,} users of 10 text columns, {options.items:,} items, k={options.k}, {cores} cores"
         peak = {"seconds": round(seconds, 1), "peak_worker_gb": round(summary["peak_worker_bytes"] / 1e9, 2)}
         first = sorted((root / "users").iterdir())[0]
@@ -276,14 +276,14 @@ def main() -> None:
                 [sys.executable, "-c", PEER, version, str(first), str(root / "peer.parquet"), *numbers],
                 stdout=subprocess.PIPE, text=True, check=True, env={"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ},
             )  # fmt: skip
-            told(ours, float(done.stdout.splitlines()[-1]), f"{setting}; peer: predict, argpartition, concat", **peak)
+            report(mine, float(done.stdout.splitlines()[-1]), f"{setting}; peer: predict, argpartition, concat", **peak)
         answers = sorted((root / "answers").glob("part-*.parquet"))[0]
         rates = limits(root, first, answers, options.items if options.items <= 100_000 else 1, cores)
         if options.items > 100_000:
             rates["ScaNN"] = scann_rate(export_dir, root, options.k, cores)
         slowest = min(rates, key=rates.__getitem__)
         rounded = {name: round(rate) for name, rate in rates.items()}
-        told(ours, rates[slowest], f"{setting}; peer: the machine's slowest limit, {slowest}", limits=rounded, **peak)
+        report(mine, rates[slowest], f"{setting}; peer: the machine's slowest limit, {slowest}", limits=rounded, **peak)
     finally:
         if not options.keep:
             shutil.rmtree(root.parent, ignore_errors=True)

@@ -3,16 +3,15 @@
     python benchmarks/step_cost_vs_table.py [--rows=10000,100000,1000000,10000000,100000000] [--table_dtype=float32]
 
 One hash column of 16 dimensions on each side, and a history of up to ten items that shares the items' table, in-batch
-softmax, batches of 1,024 random ids. Every size trains in a
-process of its own and takes turns with one of 10^5 rows, so that a busy machine slows both alike. One JSON
-line per size: `ours` and `peer` are milliseconds per step at that size and at 10^5 rows, the ratio their median over
-rounds. `memory_ratio`: peak resident memory over 1.15 x (table + optimizer state) + 1.5 GB, which must stay below one.
+softmax, batches of 1,024 random ids. Every size trains in its own process and takes turns with one of 10^5 rows, so
+that a busy machine slows both. One JSON line per size: milliseconds per step at that size and at 10^5 rows (`peer`);
+the ratio is the median over rounds. `memory_ratio`: peak resident memory over 1.15 x (table + optimizer state) + 1.5
+GB, which must stay below one.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import resource
@@ -21,6 +20,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
+from comparison import print_comparison
 
 from twotower_tf.config import (
     DataConfig,
@@ -52,7 +52,7 @@ def experiment(rows: int, table_dtype: Any) -> ExperimentConfig:
 
 
 def batches(rows: int) -> Any:
-    """Batches of random ids, other ones at every step, as the model takes them."""
+    """Makes batches of random ids, other ones at every step, in the model's form."""
     import tensorflow as tf
 
     from twotower_tf.train.batches import untuned
@@ -77,7 +77,7 @@ def batches(rows: int) -> Any:
 
 
 def serve(connection: Connection, rows: int, table_dtype: str) -> None:
-    """Trains as many steps as it is told; answers with the seconds and the peak of resident memory."""
+    """Trains the received number of steps and answers with seconds and peak resident memory, until it is 0."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     from twotower_tf.model.embeddings import EmbeddingTable
     from twotower_tf.train.training_loop import compile_model, share_cores
@@ -96,7 +96,7 @@ def serve(connection: Connection, rows: int, table_dtype: str) -> None:
 
 
 class Size:
-    """A model of some size, in a process of its own."""
+    """A model of some size, in its own process."""
 
     def __init__(self, rows: int, table_dtype: str) -> None:
         self._mine, theirs = multiprocessing.Pipe()
@@ -107,7 +107,7 @@ class Size:
         self.step_ms(20)  # tracing and first touches of memory
 
     def step_ms(self, steps: int) -> float:
-        """Milliseconds per step over so many."""
+        """Returns the milliseconds per step over so many steps."""
         self._mine.send(steps)
         seconds, self.peak = self._mine.recv()
         return 1000.0 * float(seconds) / steps
@@ -132,15 +132,16 @@ def main() -> None:
         )
         size.close()
         state = rows * DIM * (2 if options.table_dtype == "bfloat16" else 4) + rows * 4
-        line = {
-            "benchmark": "step_cost_vs_table", "ours": round(float(np.median(times[:, 0])), 2),
-            "peer": round(float(np.median(times[:, 1])), 2),
-            "ratio": round(float(np.median(times[:, 0] / times[:, 1])), 2), "unit": "ms per step",
-            "setting": f"{rows:,} rows of {DIM} {options.table_dtype}, batch {BATCH:,}, beside {COMPARED:,} rows",
-            "seconds_to_build": round(size.seconds_to_build, 1), "peak_bytes": size.peak,
-            "memory_ratio": round(size.peak / (1.15 * state + 1.5e9), 3),
-        }  # fmt: skip
-        print(json.dumps(line), flush=True)
+        print_comparison(
+            "step_cost_vs_table",
+            *(round(float(median), 2) for median in np.median(times, axis=0)),
+            unit="ms per step",
+            setting=f"{rows:,} rows of {DIM} {options.table_dtype}, batch {BATCH:,}, peer {COMPARED:,} rows",
+            ratio=float(np.median(times[:, 0] / times[:, 1])),
+            seconds_to_build=round(size.seconds_to_build, 1),
+            peak_bytes=size.peak,
+            memory_ratio=round(size.peak / (1.15 * state + 1.5e9), 3),
+        )
     compared.close()
 
 

@@ -21,7 +21,7 @@ OTHER = "metrics, clock, control"
 def milliseconds(fit: Callable[[int], None], steps: int) -> dict[str, float]:
     """Trains `steps` steps under the profiler; operations that TensorFlow takes for cheap are not in its trace.
 
-    Operations run beside each other, and each counts in full: with one thread the sum is the step's time.
+    Operations that run at the same time each count in full; with one thread the sum is the step's time.
     """
     import tensorflow as tf
     from tensorflow.tsl.profiler.protobuf import xplane_pb2

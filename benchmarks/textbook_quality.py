@@ -1,16 +1,15 @@
-"""Validation loss of fused tables and sparse optimizers beside the textbook model's, on the synthetic log.
+"""Validation loss of fused tables and sparse optimizers, compared with the textbook model's, on the synthetic log.
 
     python benchmarks/textbook_quality.py [--events=200000] [--epochs=8]
 
 The same columns, towers and loss: five hash columns of 16 dimensions, 128-64-32, the log's own labels, batches of
-1,024. After every epoch the mean binary cross-entropy of all validation rows. One JSON line: `ours` and `peer` are the
-lowest losses, `curve` has seconds of training (without the first epoch's tracing) and loss, epoch by epoch.
+1,024. After every epoch the mean binary cross-entropy of all validation rows. One JSON line: the lowest losses
+of both; `curve` has seconds of training (without the first epoch's tracing) and loss, epoch by epoch.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -20,6 +19,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
+from comparison import print_comparison
 from train_throughput import DIM, HIDDEN, VECTOR, textbook_model, textbook_rows
 
 from twotower_tf.config import DataConfig, ExperimentConfig, Hash, Labelled, ModelConfig, SamplingConfig, TrainConfig
@@ -58,7 +58,7 @@ def entropy(labels: np.ndarray, chances: np.ndarray) -> float:
 
 
 def curve(model: Any, fit: Any, valid: Any, epochs: int) -> Curve:
-    """Seconds and validation loss after each epoch; `fit` trains the epoch of a number."""
+    """Returns seconds and validation loss after each epoch; `fit` trains the epoch of a number."""
     x, labels = valid
     passed, points = 0.0, []
     for epoch in range(epochs):
@@ -69,8 +69,8 @@ def curve(model: Any, fit: Any, valid: Any, epochs: int) -> Curve:
     return points
 
 
-def ours(config: ExperimentConfig, run_dir: Path, epochs: int) -> Curve:
-    """Ours, from the prepared arrays."""
+def twotower(config: ExperimentConfig, run_dir: Path, epochs: int) -> Curve:
+    """Trains this package's model from the prepared arrays."""
     prepared = Prepared.open(run_dir)
     encoded = EncodedData(config, prepared)
     batches = Batches(config, prepared, encoded)
@@ -91,7 +91,7 @@ def ours(config: ExperimentConfig, run_dir: Path, epochs: int) -> Curve:
 
 
 def textbook(run_dir: Path, epochs: int) -> Curve:
-    """The textbook model, from strings in memory, shuffled anew for every epoch."""
+    """Trains the textbook model from strings in memory, with a new order in every epoch."""
     import tensorflow as tf
 
     model = textbook_model(USER, ITEM)
@@ -112,14 +112,11 @@ def main() -> None:
         config = experiment(root)
         prepare_log(config, run_dir)
         encode(config, Prepared.open(run_dir))
-        mine, usual = ours(config, run_dir, options.epochs), textbook(run_dir, options.epochs)
+        mine, usual = twotower(config, run_dir, options.epochs), textbook(run_dir, options.epochs)
     best, other = (min(loss for _, loss in points) for points in (mine, usual))
-    line = {
-        "benchmark": "textbook_quality", "ours": best, "peer": other, "ratio": round(best / other, 4),
-        "unit": "validation loss", "setting": f"synthetic log of {options.events:,} rows, {options.epochs} epochs",
-        "curve": {"ours": mine, "peer": usual},
-    }  # fmt: skip
-    print(json.dumps(line), flush=True)
+    setting = f"synthetic log of {options.events:,} rows, {options.epochs} epochs"
+    curves = {"twotower_tf": mine, "peer": usual}
+    print_comparison("textbook_quality", best, other, "validation loss", setting, curve=curves)
 
 
 if __name__ == "__main__":

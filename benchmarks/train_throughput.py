@@ -1,20 +1,21 @@
-"""Examples per second of training, beside the textbook model and TensorFlow Recommenders, on the same rows.
+"""Examples per second of training, compared with the textbook model and TensorFlow Recommenders on the same rows.
 
     python benchmarks/train_throughput.py [--events=300000] [--rounds=7] [--settings=1024x1,8192x1,1024x10,1024x100]
                                           [--retrieval=1024,4096] [--precision=float32] [--profile]
 
 Textbook: one `DenseFeatures` per column, Adam, `keras.Model.fit`. Both train the same model: eleven hash columns of 16
 dimensions, towers of 128-64-32, the log's own labels, binary cross-entropy on the cosine logit, the same metrics. The
-textbook reads batches of strings from memory, ours the prepared arrays.
+textbook model reads batches of strings from memory, twotower_tf its prepared arrays.
 
 Retrieval: in-batch softmax between 64 dimensions of a user and an item, on pairs with gowalla's numbers of users and
 places. TensorFlow Recommenders' basic retrieval (two `Embedding`s of integers, `tasks.Retrieval`, Adagrad) has no
-towers and no correction; ours also has a projection, unit length, the logQ correction, accidental hits and ranks.
+towers and no correction; twotower_tf also has a projection, unit length, the logQ correction, the removal of accidental
+hits, and ranks.
 
-The two of a pair live in processes of their own and take turns, so that a busy machine slows both; the ratio is the
-median of the rounds' ratios. One JSON line per comparison. `matmul_share`: floating-point operations of the towers' and
-the loss's matrix products per second of ours, as a share of what one large product of the same type reaches here. With
-`--profile`, a line more per setting: where our step's milliseconds go, traced on one thread.
+The two of a pair run in separate processes and take turns, so that a busy machine slows both; the ratio is the median
+of the rounds' ratios. One JSON line per comparison. `matmul_share`: floating-point operations per second of the towers'
+and the loss's matrix products in twotower_tf, as a share of what one large product of the same type reaches on this
+machine. `--profile` adds a line per setting with the milliseconds of each part of a step, traced on one thread.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from typing import Any, Literal
 import avazu_log
 import numpy as np
 import step_profile
+from comparison import print_comparison
 
 from twotower_tf.config import (
     DataConfig,
@@ -87,8 +89,8 @@ def retrieval(root: Path, batch_size: int, precision: Precision) -> ExperimentCo
     )
 
 
-def ours(config: ExperimentConfig, run_dir: Path) -> Fit:
-    """Ours, from the prepared arrays."""
+def twotower(config: ExperimentConfig, run_dir: Path) -> Fit:
+    """This package's model, from the prepared arrays."""
     from twotower_tf.features.arrays import EncodedData
     from twotower_tf.features.encode_rows import encode
     from twotower_tf.prepare.prepared import Prepared
@@ -196,7 +198,7 @@ def recommenders(root: Path, batch_size: int) -> Fit:
 
 
 def serve(connection: Connection, make: Callable[..., Fit], *arguments: Any) -> None:
-    """Trains as many steps as it is told, and answers with the seconds."""
+    """Trains the received number of steps and answers with the seconds, until the number is 0."""
     fit = make(*arguments)
     while steps := connection.recv():
         begin = time.perf_counter()
@@ -205,7 +207,7 @@ def serve(connection: Connection, make: Callable[..., Fit], *arguments: Any) -> 
 
 
 class Contender:
-    """One of a pair, in a process of its own."""
+    """One of a pair, in its own process."""
 
     def __init__(self, make: Callable[..., Fit], *arguments: Any) -> None:
         self._mine, theirs = multiprocessing.Pipe()
@@ -213,7 +215,7 @@ class Contender:
         self._process.start()
 
     def seconds(self, steps: int) -> float:
-        """How long so many steps take."""
+        """Returns the seconds that so many steps take."""
         self._mine.send(steps)
         return float(self._mine.recv())
 
@@ -224,7 +226,7 @@ class Contender:
 
 
 def compare(one: Contender, other: Contender, steps: tuple[int, int], rounds: int) -> tuple[float, float, float]:
-    """Steps per second of both, and their ratio: medians over rounds of turns."""
+    """Returns the steps per second of both, and their ratio: medians over the rounds."""
     for contender in (one, other):
         contender.seconds(20)  # tracing and first touches of memory
     speeds = np.array([[steps[0] / one.seconds(steps[0]), steps[1] / other.seconds(steps[1])] for _ in range(rounds)])
@@ -271,12 +273,9 @@ def tower_operations() -> int:
 
 
 def report(mine: float, usual: float, ratio: float, batch: int, setting: str, operations: float, rate: float) -> None:
-    line = {
-        "benchmark": "train_throughput", "ours": round(mine * batch), "peer": round(usual * batch),
-        "ratio": round(ratio, 2), "unit": "examples/s", "setting": setting,
-        "matmul_share": round(mine * batch * operations / rate, 3),
-    }  # fmt: skip
-    print(json.dumps(line), flush=True)
+    share = round(mine * batch * operations / rate, 3)
+    figures = (round(mine * batch), round(usual * batch))
+    print_comparison("train_throughput", *figures, "examples/s", setting, ratio=ratio, matmul_share=share)
 
 
 def write_pairs(path: Path) -> None:
@@ -299,8 +298,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--settings", default="1024x1,8192x1,1024x10,1024x100", help="batch size x table scale, ...")
     parser.add_argument("--retrieval", default="1024,4096", help="batch sizes")
-    parser.add_argument("--precision", choices=("float32", "mixed_bfloat16"), default="float32", help="ours")
-    parser.add_argument("--profile", action="store_true", help="also tells where the milliseconds of our steps go")
+    parser.add_argument("--precision", choices=("float32", "mixed_bfloat16"), default="float32", help="of twotower_tf")
+    parser.add_argument("--profile", action="store_true", help="also prints the milliseconds of a step's parts")
     options = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from twotower_tf.prepare.preparation import prepare_log
@@ -316,13 +315,13 @@ def main() -> None:
             steps = max(10, options.steps * 1024 // batch)
             config = experiment(root, scale, batch, options.precision)
             figures = compare(
-                Contender(ours, config, run_dir), Contender(textbook, run_dir, scale, batch),
+                Contender(twotower, config, run_dir), Contender(textbook, run_dir, scale, batch),
                 (steps, max(3, steps // scale)), options.rounds,
             )  # fmt: skip
-            told = f"textbook model, batch {batch:,}, {72_020 * scale:,} table rows, {options.precision}"
-            report(*figures, batch, told, tower_operations(), rate)
+            compared = f"textbook model, batch {batch:,}, {72_020 * scale:,} table rows, {options.precision}"
+            report(*figures, batch, compared, tower_operations(), rate)
             if options.profile:
-                report_profile(told, ours, config, run_dir)
+                report_profile(compared, twotower, config, run_dir)
         if options.retrieval:
             root, run_dir = Path(scratch) / "pairs", Path(scratch) / "pairs_run"
             write_pairs(root / "pairs.parquet")
@@ -331,14 +330,14 @@ def main() -> None:
             steps = max(10, options.steps * 1024 // batch)
             config = retrieval(root, batch, options.precision)
             figures = compare(
-                Contender(ours, config, run_dir), Contender(recommenders, root, batch),
+                Contender(twotower, config, run_dir), Contender(recommenders, root, batch),
                 (steps, steps), options.rounds,
             )  # fmt: skip
             operations = 12 * WIDTH * WIDTH + 6 * WIDTH * batch
-            told = f"in-batch softmax beside TensorFlow Recommenders, batch {batch:,}, {options.precision}"
-            report(*figures, batch, told, operations, rate)
+            compared = f"in-batch softmax, peer TensorFlow Recommenders, batch {batch:,}, {options.precision}"
+            report(*figures, batch, compared, operations, rate)
             if options.profile:
-                report_profile(told, ours, config, run_dir)
+                report_profile(compared, twotower, config, run_dir)
 
 
 if __name__ == "__main__":
