@@ -250,7 +250,7 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "labelled rows without a label": (
         lambda: experiment(data=DataConfig(), sampling=SamplingConfig(negatives=(Labelled(),))),
-        "sampling.negatives: Labelled() needs rows that are no positives: data.label, the column with 0 and 1, or "
+        "sampling.negatives: Labelled() needs rows that are not positive: set data.label, the column with 0 and 1, or "
         "data.positive",
     ),
     "no negatives": (
@@ -284,8 +284,8 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "rejections without a label": (
         lambda: experiment(data=DataConfig(), sampling=SamplingConfig((Rejections(),))),
-        "sampling.negatives: Rejections() needs rows that are no positives: data.label, the column with 0 and 1, or "
-        "data.positive",
+        "sampling.negatives: Rejections() needs rows that are not positive: set data.label, the column with 0 and 1, "
+        "or data.positive",
     ),
     "explicit rejections without their predicate": (
         lambda: experiment(sampling=SamplingConfig((Rejections(explicit=True),))),
@@ -332,7 +332,7 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: BilateralSoftmax(temperature_negative=0.0),
         "BilateralSoftmax.temperature_negative: invalid value 0.0 (expected a number greater than 0)",
     ),
-    "a pairwise temperature that is no number": (
+    "a pairwise temperature that is not a number": (
         lambda: PairwiseLogistic(temperature=float("nan")),
         "PairwiseLogistic.temperature: invalid value nan (expected a finite number)",
     ),
@@ -364,7 +364,7 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
         "TrainConfig.monitor: invalid value 'auc' "
         "(expected a string matching pattern '^((recall|hit_rate|ndcg|mrr)@[1-9][0-9]*)?$')",
     ),
-    "a name that is no file name": (
+    "a name that is not a file name": (
         lambda: experiment(name="a b"),
         "ExperimentConfig.name: invalid value 'a b' (expected a string matching pattern '^[A-Za-z0-9_.-]+$')",
     ),

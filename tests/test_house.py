@@ -30,7 +30,7 @@ def constraints() -> list[Requirement]:
 
 def tracked(*suffixes: str) -> list[Path]:
     if not (ROOT / ".git").exists():
-        pytest.skip("not a git checkout: there is no list of files")
+        pytest.skip("not a git checkout: no list of files")
     done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
     paths = [ROOT / line for line in done.stdout.splitlines()]
     return [path for path in paths if path.is_file() and path.suffix in suffixes]

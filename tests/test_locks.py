@@ -168,8 +168,8 @@ def test_a_file_that_another_process_is_writing_is_left_alone(tmp_path: Path) ->
     path = tmp_path / "metrics.json"
     with held(tmp_path, "file", path):
         (working,) = tmp_path.glob(".tmp-*")
-        artifacts.write_text(path, "ours")
-        assert working.exists() and path.read_text() == "ours"
+        artifacts.write_text(path, "mine")
+        assert working.exists() and path.read_text() == "mine"
     artifacts.write_text(path, "again")
     assert not working.exists()
 

@@ -183,7 +183,7 @@ def test_a_key_follows_the_stage_before(tmp_path: Path) -> None:
 
 
 def test_a_damaged_version_warms_no_training(export_dir: Path, tmp_path: Path) -> None:
-    """Told before anything is trained; a run directory, and a version by itself, are taken as they are."""
+    """Raised before anything is trained; a run directory, and a version by itself, are taken as they are."""
     shutil.copytree(export_dir, tmp_path / "root")
     version = tmp_path / "root" / "7"
     assert pipeline.find_model(tmp_path / "root") == pipeline.find_model(version) == version

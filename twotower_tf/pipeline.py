@@ -184,7 +184,7 @@ class Pipeline:
         Raises:
             ConfigError: where the prepared data are of another configuration; where `run_dir` holds a model of another
                 configuration and `overwrite` was not given; where the model does not fit into memory.
-            DataError: where there is no positive, or the loss is not a number.
+            DataError: without any training positive, or for a loss that is not a number.
             ArtifactError: where `run_dir` is not prepared, or another process works there.
         """
         from twotower_tf.prepare.prepared import Prepared
@@ -215,7 +215,7 @@ class Pipeline:
                     warm_start=find_model(Path(warm_start)) if warm_start else None,
                     validate=validate,
                     progress=progress,
-                    tell=self._log,
+                    log=self._log,
                 )
             stages.finish("train")
         return TrainResult.read(self.run_dir, figures, skipped=False)
@@ -230,7 +230,7 @@ class Pipeline:
         Raises:
             ConfigError: where `run_dir` holds data or a model of another configuration.
             DataError: where no positive of the split can be ranked.
-            ArtifactError: where there is no trained model, or another process works in `run_dir`.
+            ArtifactError: if `run_dir` has no trained model, or another process works in `run_dir`.
         """
         paths = RunPaths(self.run_dir)
         with self.working(), self._showing() as progress:
@@ -271,7 +271,7 @@ class Pipeline:
         Raises:
             ConfigError: where no `export_dir` was given, the version is invalid, or `run_dir` holds data or a model of
                 another configuration.
-            ArtifactError: where there is no trained model, or `export_dir` holds something else.
+            ArtifactError: if `run_dir` has no trained model, or `export_dir` holds something else.
         """
         root = self._require_export_dir()
         with self.working(), self._showing() as progress:
@@ -296,7 +296,7 @@ class Pipeline:
                 active_days=active_days,
                 formats=formats,
                 progress=progress,
-                tell=self._log,
+                log=self._log,
             )
             stages.finish("export", version=int(path.name))
         return ExportResult(path, int(path.name), skipped=False)

@@ -106,7 +106,7 @@ def _limits(group: Path) -> Iterator[int]:
 
 
 def _numbers(path: Path) -> Iterator[int]:
-    """Reads the number in a file; none where there is no such file or it says `max`."""
+    """Yields the number in a file; nothing if the file does not exist or contains `max`."""
     for text in _texts(path):
         if text != "max":
             yield int(text)

@@ -184,10 +184,10 @@ def test_an_index_swapped_between_versions_is_refused(tmp_path):
 
 
 def test_what_is_no_export_directory_is_said(tmp_path):
-    with pytest.raises(ArtifactError, match="no bundle of ours there; `twotower export"):
+    with pytest.raises(ArtifactError, match="at least one bundle version.; run `twotower export"):
         Bundle.open(tmp_path)
     path = write_bundle(tmp_path, 9)
-    with pytest.raises(ArtifactError, match="no version 7 of ours; there: 9"):
+    with pytest.raises(ArtifactError, match="invalid version 7 .expected one of: 9"):
         Bundle.open(tmp_path, 7)
     with pytest.raises(ArtifactError, match=f"/9: is a version itself; give the export directory {tmp_path}"):
         Bundle.open(path)

@@ -55,7 +55,8 @@ def test_missing_empty_and_own_directories_are_taken(tmp_path):
 def test_foreign_directories_are_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     assert refused(tmp_path) == (
-        f"{tmp_path}: not an export directory of ours: it holds 'thesis.tex'; choose a new or empty directory"
+        f"{tmp_path}: invalid export directory (expected only bundle versions, got 'thesis.tex'); "
+        "choose a new or empty directory"
     )
     assert (tmp_path / "thesis.tex").exists()
 
@@ -63,13 +64,13 @@ def test_foreign_directories_are_refused_and_left_alone(tmp_path):
 def test_another_programs_versions_are_foreign(tmp_path):
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "saved_model.pb").write_text("x")
-    assert "not an export directory of ours: it holds '1'" in refused(tmp_path)
+    assert "(expected only bundle versions, got '1')" in refused(tmp_path)
 
 
 def test_a_file_is_no_directory(tmp_path):
     file = tmp_path / "file"
     file.write_text("")
-    assert refused(file) == f"{file}: not an export directory of ours: it is a file"
+    assert refused(file) == f"{file}: invalid export directory (expected a directory, got a file)"
 
 
 def test_one_writer_at_a_time(tmp_path):

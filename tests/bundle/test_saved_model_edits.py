@@ -1,4 +1,4 @@
-"""What of a SavedModel is stated anew, in models of a few operations."""
+"""Edits of a SavedModel, in models of a few operations."""
 
 import os
 

@@ -76,7 +76,7 @@ def test_a_version_keeps_the_warnings_of_its_run(tmp_path: Path) -> None:
         ("refresh --export_dir={root} --items={root}/x.csv", "--items: no such file: {root}/x.csv"),
         ("refresh --export_dir={root} --items=x --max_removed=2", "--max_removed=2: 2.0 is not a number in the range"),
         ("rollback --export_dir={root}", "--to is required: the earlier version"),
-        ("rollback --export_dir={root} --to=3", "{root}: no version 3 of ours; there: "),
+        ("rollback --export_dir={root} --to=3", "{root}: invalid version 3 (expected one of: "),
         ("publish --export_dir={root}", "--redis_url is required: redis://host:port/database"),
         ("publish --export_dir={root} --redis_url=localhost", "--redis_url: invalid URL 'localhost' (expected redis://"),
         ("export --run_dir=x --export_dir=y --format=csv", "--format=csv: value should be one of <tsv|parquet|npy>"),

@@ -62,7 +62,7 @@ def test_unusable_input_is_one_line(asked, flags, message):
 
 
 def test_a_k_beyond_the_catalogue_answers_all_of_it(asked):
-    """However large: the number is no longer than what is counted with."""
+    """Any integer, however large, is one line."""
     for command, one, count in (("recommend", "--user={}", 150), ("similar", "--item=i00042", 149)):
         status, (answer,), _ = asked(command, one, f"--k={10**30}", f"--max_k={10**30}")
         assert status == 0 and len(set(answer["item_ids"])) == len(answer["item_ids"]) == count

@@ -120,7 +120,7 @@ CASES: dict[str, tuple[Spoil, list[str], str]] = {
         "twotower run: {run}/config.json: invalid schema_version 99 (expected 2, which this version of "
         "twotower_tf reads); write it again with this version",
     ),
-    "a directory that is no run directory": (
+    "a directory that is not a run directory": (
         lambda data: ((data.parent / "run").mkdir(), (data.parent / "run" / "photo.jpg").write_text("x")),
         [],
         "twotower run: --run_dir: invalid directory '{run}' (it is not empty and not a twotower run directory); "
@@ -149,22 +149,22 @@ def test_is_told_in_one_line(case: str, data: Path) -> None:
     assert written <= {"run", "run/config.json", "run/stages.json"}, written
 
 
-def test_an_export_directory_that_is_not_ours(data: Path) -> None:
+def test_an_export_directory_with_another_file(data: Path) -> None:
     (data.parent / "export").mkdir()
     (data.parent / "export" / "thesis.tex").write_text("precious")
     done = run(data)
     assert done.status == 2
     assert done.err == (
-        f"twotower run: {data.parent}/export: not an export directory of ours: it holds 'thesis.tex'; "
-        "choose a new or empty directory\n"
+        f"twotower run: {data.parent}/export: invalid export directory (expected only bundle versions, got "
+        "'thesis.tex'); choose a new or empty directory\n"
     )
     assert not (data.parent / "run").exists()
     assert [path.name for path in (data.parent / "export").iterdir()] == ["thesis.tex"]
     done = command("recommend", f"--export_dir={data.parent}/export", "--user={}")
     assert done.status == 2
     assert done.err == (
-        f"twotower recommend: {data.parent}/export: no bundle of ours there; "
-        f"`twotower export --export_dir={data.parent}/export` makes one\n"
+        f"twotower recommend: {data.parent}/export: invalid export directory (expected at least one bundle version); "
+        f"run `twotower export --export_dir={data.parent}/export`\n"
     )
 
 

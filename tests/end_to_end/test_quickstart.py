@@ -130,7 +130,7 @@ order = np.argsort(-(vectors @ user), kind="stable")[:k]
 print(json.dumps({
     "user": canary, "item_ids": [ids[row] for row in order], "scores": (vectors[order] @ user).tolist(),
     "lengths": [float(np.linalg.norm(user)), float(np.linalg.norm(vectors, axis=1).min())],
-    "ours": [name for name in sys.modules if name.startswith("twotower")],
+    "package": [name for name in sys.modules if name.startswith("twotower")],
 }))
 """
 
@@ -141,15 +141,15 @@ def test_the_bundle_answers_without_this_package_as_recommend_does(quickstart: Q
         [sys.executable, "-c", PLAIN, str(bundle), "20"], capture_output=True, text=True, check=True, cwd="/"
     )
     plain = json.loads(done.stdout.splitlines()[-1])
-    assert plain["ours"] == []
+    assert plain["package"] == []
     assert plain["lengths"] == pytest.approx([1.0, 1.0], abs=1e-5)
     answer = command(
         "recommend", f"--export_dir={quickstart.export_dir}", f"--user={json.dumps(plain['user'])}", "--k=20"
     )
-    ours = json.loads(answer.out)
-    assert ours["item_ids"] == plain["item_ids"]
-    assert ours["scores"] == pytest.approx(plain["scores"], abs=1e-6)
-    assert ours["model_version"] == int(bundle.name)
+    recommended = json.loads(answer.out)
+    assert recommended["item_ids"] == plain["item_ids"]
+    assert recommended["scores"] == pytest.approx(plain["scores"], abs=1e-6)
+    assert recommended["model_version"] == int(bundle.name)
 
 
 # --- the commands on a bundle -------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def test_seen_items_stay_where_they_are_not_excluded():
 
 
 def test_validation_knows_only_training():
-    """User 0's validation positive 4 is no test of memory: only 0 and 3 are seen then."""
+    """User 0's validation positive 4 does not test memory: only 0 and 3 are seen then."""
     found = protocol.build_queries(WORLD, EvaluationConfig(), "valid")
     assert (found.user_rows.tolist(), as_sets(found.relevant), as_sets(found.seen)) == ([0], [{4}], [{0, 3}])
 
@@ -73,8 +73,8 @@ def test_random_worlds_against_dictionaries(query, exclude_seen, split, monkeypa
         found = protocol.build_queries(world, EvaluationConfig(query=query, exclude_seen=exclude_seen), split)
         expected = query_oracle(world, split, query, exclude_seen)
         relevant, seen = as_sets(found.relevant), as_sets(found.seen)
-        came = list(zip(found.example_rows.tolist(), found.user_rows.tolist(), relevant, seen, strict=True))
-        assert came == expected
+        got = list(zip(found.example_rows.tolist(), found.user_rows.tolist(), relevant, seen, strict=True))
+        assert got == expected
 
 
 def test_blocks_of_lists():

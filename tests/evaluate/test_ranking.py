@@ -71,11 +71,11 @@ def test_equals_the_slow_oracle(seed, num_queries, num_items, levels, block, thr
     for query in range(num_queries):
         for k in ks:
             expected = metric_oracle((items @ users[query]).tolist(), relevant[query], seen[query], k)
-            came = {name: values[f"{name}@{k}"][query] for name in ranking_metrics.NAMES}
+            got = {name: values[f"{name}@{k}"][query] for name in ranking_metrics.NAMES}
             if expected is None:
-                assert all(math.isnan(value) for value in came.values())
+                assert all(math.isnan(value) for value in got.values())
             else:
-                assert came == pytest.approx(expected, abs=1e-12)
+                assert got == pytest.approx(expected, abs=1e-12)
     answered = [query for query in range(num_queries) if relevant[query]]
     expected = np.mean([values["recall@7"][query] for query in answered]) if answered else None
     assert found.mean().get("recall@7") == (None if expected is None else pytest.approx(expected))
@@ -99,16 +99,16 @@ def test_an_item_is_shown_once_per_query_and_not_where_it_was_seen():
 
 
 def test_progress_is_told_in_queries():
-    told = []
+    calls = []
     rank_scores(
         baselines.random_scorer(9, 3),
         9,
         questions([{1}] * 7, [set()] * 7),
         (2,),
         block=3,
-        progress=lambda *state: told.append(state),
+        progress=lambda *state: calls.append(state),
     )
-    assert told == [("rank", 0, 7), ("rank", 3, 7), ("rank", 6, 7), ("rank", 7, 7)]
+    assert calls == [("rank", 0, 7), ("rank", 3, 7), ("rank", 6, 7), ("rank", 7, 7)]
 
 
 @pytest.mark.parametrize("side", ["user", "item"])
@@ -134,8 +134,8 @@ def test_popularity_shows_everybody_the_items_trained_most_and_not_yet_seen():
     found = rank_scores(
         baselines.popularity_scorer(counts), 5, questions([{1}, {1}, {0}, {4}], [set(), {3}, {1, 3}, {3}]), (1, 2)
     )
-    # Order 3, 1, then 0 and 4 by chance, 2: counts beyond float32's whole numbers are told apart (as float32, 3 and 1
-    # would be equal).
+    # Order 3, 1, then 0 and 4 by chance, 2: counts beyond float32's whole numbers are distinguished (as float32, 3 and
+    # 1 would be equal).
     assert found.per_query()["recall@1"].tolist() == [0, 1, 0.5, 0]
     assert found.per_query()["recall@2"].tolist() == [1, 1, 1, 0.5]
 

@@ -119,7 +119,7 @@ def metric_oracle(scores, relevant, seen, k):
         if item not in seen:
             levels.setdefault(score, []).append(item)
     found = gain = first = 0.0
-    none = 1.0  # the probability that no relevant item came so far
+    none = 1.0  # the probability of no relevant item so far
     above = 0
     for score in sorted(levels, reverse=True):
         size, wanted = len(levels[score]), sum(item in relevant for item in levels[score])

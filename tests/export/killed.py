@@ -125,14 +125,14 @@ def main(kind, run_dir, root, *moments):
         armed, keep = None if random_moments else moment, 1 if moment == "removing old versions" else 0
         statuses.append(forked(work, seconds, place, armed, keep)[0])
 
-    def judge():
+    def check():
         for (moment, _), place, status in zip(attempts, places, statuses, strict=True):
             again = random_moments or place == places[-1]
             said = afterwards(place, work, random_moments, again)
             print(json.dumps({"moment": moment, "status": status, **said}), flush=True)
 
     # One process looks at them all: TensorFlow is started once, and never in the process that goes on forking.
-    status, _ = forked(judge)
+    status, _ = forked(check)
     if status:
         raise SystemExit(status)
     foreign = [name for name in ("twotower_tf.model", "twotower_tf.train", "tf_keras") if name in sys.modules]

@@ -216,7 +216,7 @@ def test_active_days_needs_a_time(trained, tmp_path):
 
 
 def test_active_days_and_keep(trained, tmp_path):
-    """Also: metrics.json's summary, a second version beside the first, only the newest kept."""
+    """Also: metrics.json's summary, a second version next to the first, only the newest kept."""
     run_dir, config = trained
     copy = tmp_path / "run"
     shutil.copytree(run_dir, copy)
@@ -266,7 +266,7 @@ def test_active_days_know_the_runs_that_are_continued(tmp_path):
 
 
 def bundle_of(config, run_dir, tmp_path):
-    """A directory that counts as a version of ours, without another export."""
+    """Makes a directory that counts as a bundle version, without another export."""
     path = tmp_path / "fake"
     path.mkdir()
     artifacts.write_json(path / "manifest.json", {"schema_version": 1, "format": "twotower_tf bundle", "version": 3})
@@ -319,7 +319,7 @@ def test_a_killed_export_leaves_no_version(trained, tmp_path):
         assert leftover.name.startswith(".tmp-8-")
         assert {path.name for path in leftover.iterdir()} >= set(moments[moment])
         assert bundle.versions(root) == []
-        with pytest.raises(ArtifactError, match="no bundle of ours there"):
+        with pytest.raises(ArtifactError, match="at least one bundle version"):
             bundle.Bundle.open(root)
         with export_root.exclusive(root):
             assert [path.name for path in root.iterdir()] == [".lock"]

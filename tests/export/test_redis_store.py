@@ -179,7 +179,7 @@ def test_user_vectors_that_cannot_be_used(bundle, server, client, tmp_path):
     pq.write_table(
         pa.table({"user_id": pa.array([], pa.string()), "vector": pa.array([], pa.list_(pa.float32()))}), path
     )
-    refused("--users: there is no row")
+    refused("--users: invalid table (expected at least one row)")
 
 
 KILLED = """

@@ -328,8 +328,8 @@ def test_feeding_like_a_server_answers_well_formed_requests(unchecked, model):
         ("city", np.array([["Rome", "Oslo"]], object), r"Shape of tensor \S*city\S* \[1,2\] is not compatible"),
         ("age", np.float32(3), r"Shape of tensor \S*age\S* \[\] is not compatible with expected shape \[\?\]"),
         ("history", np.array(["i1", "i2"], object), r"Shape of tensor \S*history\S* \[2\] is not compatible"),
-        ("age", np.float32([3, 4, 5]), r"one batch size; came\] \[city\] \[2\].*\[age\] \[3\]"),
-        ("history", np.array([["i1"]] * 3, object), r"one batch size; came\].*\[history\] \[3\]"),
+        ("age", np.float32([3, 4, 5]), r"all inputs of a request\); got\] \[city\] \[2\].*\[age\] \[3\]"),
+        ("history", np.array([["i1"]] * 3, object), r"all inputs of a request\); got\].*\[history\] \[3\]"),
     ],
 )
 def test_shapes_that_a_server_does_not_check_are_invalid_arguments(unchecked, name, value, message):

@@ -107,8 +107,16 @@ def test_only_examples_without_features():
     ("inputs", "serialized", "message"),
     [
         ([TEXT], b"garbage", "Could not parse example input, value: 'garbage'"),
-        ([TEXT], example(t=[b"a", b"b"]), "feature t: one value per example is expected; came. .0 2 0."),
-        ([NUMBER], example(n=[1, 2]), "feature n: one value per example is expected; came. .0 2 0."),
+        (
+            [TEXT],
+            example(t=[b"a", b"b"]),
+            "feature t: invalid number of values .expected at most one per example.; got. .0 2 0.",
+        ),
+        (
+            [NUMBER],
+            example(n=[1, 2]),
+            "feature n: invalid number of values .expected at most one per example.; got. .0 2 0.",
+        ),
         ([NUMBER], example(n=[b"seven"]), "could not correctly convert string: seven"),
         ([TIME], example(when=[b"noon"]), "could not correctly convert string: noon"),
     ],

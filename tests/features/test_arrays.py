@@ -1,4 +1,4 @@
-"""Encoded batches against the raw rows they came from."""
+"""Encoded batches compared with their raw rows."""
 
 import dataclasses
 
@@ -143,8 +143,8 @@ def test_own_items_and_any_others_have_the_values_said_before_the_event(timed, s
     _, prepared, encoded = timed
     columns = log(1, 600, 25, 40)
     everything = sorted(pa.table(columns).to_pylist(), key=lambda row: row["ts"])  # stable: the log's order at one time
-    untold = [row["timestamp"] for row in raw_rows(prepared, "test")]
-    known = [row for row in everything if row["ts"] < min(untold)]  # test rows tell nothing
+    held_out = [row["timestamp"] for row in raw_rows(prepared, "test")]
+    known = [row for row in everything if row["ts"] < min(held_out)]  # test rows reveal nothing
     met = {row["ad"] for row in known}
     assert met == {row["ad"] for row in everything}
     ids = prepared.item_ids()

@@ -64,7 +64,7 @@ def random_texts(count):
 
 
 def raw(side, **values):
-    """Raw tensors of one batch; what is not given is no value."""
+    """Raw tensors of one batch; absent inputs have no value."""
     batch = len(next(iter(values.values())))
     none = {"text": b"", "texts": [b""], "number": float("nan"), "time": 0}
     filled = {each.name: values.get(each.name, [none[each.kind]] * batch) for each in side.inputs}

@@ -1,4 +1,4 @@
-"""What is told before an index is built, how its shape is chosen, and the picture of its trade-off."""
+"""Lines logged before an index is built, the choice of its parameters, and the plot of its trade-off."""
 
 import xml.etree.ElementTree as ElementTree
 
@@ -15,10 +15,10 @@ from twotower_tf.index.scann import recall_plot, scann_build, scann_search_space
 def test_memory_and_equal_vectors_are_told_first():
     vectors = unit(np.random.default_rng(0), 50, 4)
     vectors[[20, 7, 31]] = vectors[3]
-    told = []
-    build_index([f"i{row}" for row in range(50)], vectors, IndexConfig(), threads=1, report=told.append)
-    assert told[0].startswith("index: exact, 50 items of 4 dimensions: about ")
-    assert told[1:] == ["index: 3 items have the vector of another item: 'i7' of 'i3', 'i20' of 'i3', 'i31' of 'i3'"]
+    lines = []
+    build_index([f"i{row}" for row in range(50)], vectors, IndexConfig(), threads=1, report=lines.append)
+    assert lines[0].startswith("index: exact, 50 items of 4 dimensions: about ")
+    assert lines[1:] == ["index: 3 items have the vector of another item: 'i7' of 'i3', 'i20' of 'i3', 'i31' of 'i3'"]
 
 
 def test_memory_by_hand():

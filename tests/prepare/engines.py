@@ -39,11 +39,11 @@ def assert_engines_agree(
     config: ExperimentConfig, root: Path, spark: SparkOptions, since: Path | None = None
 ) -> dict[str, Any]:
     """Prepares with both engines and compares; returns the content."""
-    ours, theirs = (
+    first, second = (
         prepare_log(config, root / "duckdb", since=since),
         prepare_log(config, root / "spark", since=since, spark=spark, memory_limit="1GB"),
     )
-    assert (ours["engine"], theirs["engine"]) == ("duckdb", "spark")
+    assert (first["engine"], second["engine"]) == ("duckdb", "spark")
     return assert_runs_agree(root / "duckdb", root / "spark")
 
 

@@ -139,8 +139,8 @@ def test_versions_are_the_changes_of_table_and_log(tmp_path: Path) -> None:
         for path in prepared.version_parts()
         for row in pq.read_table(path).to_pylist()
     ]
-    # What the log says at second 10 is known a microsecond later, and the first that it says from the beginning; the
-    # table's rows hold from their own second. The test events, at 99, tell nothing, but for the item that has no other.
+    # A value of the log at second 10 is known a microsecond later, an item's first one from the beginning; the table's
+    # rows hold from their own second. Test events, at 99, reveal nothing, except for the item without other events.
     assert versions == [
         ("cold", 0, None, None), ("cold", 5_000_000, 7.0, 3.0),
         ("x", 0, 5.0, None), ("x", 15_000_000, 5.0, 1.0), ("x", 20_000_001, 3.0, 1.0), ("x", 30_000_000, 3.0, 2.0),

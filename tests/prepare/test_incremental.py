@@ -212,7 +212,7 @@ def test_users_latest_values_go_on_from_run_to_run(tmp_path: Path, seed: int) ->
         table = [{"user": f"u{n}", "age": chance.choice([20 + day, None])} for n in range(12) if chance.random() < 0.6]
         log += rows
         known = {row["user"] for row in log}  # a user without an event does not count yet
-        # a row says all of its user, also that there is no age
+        # a row replaces all values of its user, a missing age included
         ages |= {row["user"]: row["age"] for row in table if row["user"] in known}
         write_csv(tmp_path / f"events/dt=2024010{day}/part.csv", rows)
         write_csv(tmp_path / "users.csv", table)
@@ -244,7 +244,7 @@ def test_events_of_users_whom_the_table_no_longer_has_see_what_was_known(tmp_pat
         data = {"users_time": "since"} if timed else {}
         config = people(tmp_path, label="", split=TimeSplit(0, 0), **data)
         prepare_log(config, tmp_path / f"run{day}", since=tmp_path / "run1" if day > 1 else None)
-    # a is in the table of the first day alone; b's row says that there is no age; d's begins after the event
+    # a is in the table of the first day alone; b's row has a missing age; d's begins after the event
     expected = {"a": 30, "b": None, "c": 51, "d": None if timed else 60}
     rows = seen_by(Prepared.open(tmp_path / "run2"), "train")
     assert {row["user"]: row["user.age"] for row, _ in rows} == expected

@@ -1,4 +1,4 @@
-"""Filters against Python over the same rows; what is no plain expression over the catalogue is refused."""
+"""Filters against Python over the same rows; other than plain expressions over the catalogue are refused."""
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +27,7 @@ def filters():
         ("country = 'DE' and in_stock", "a"),
         ("country = 'DE' AND NOT in_stock", "c"),
         ("price > 1 or price is null", "abc"),
-        ("country is null", "de"),  # "" is no value
+        ("country is null", "de"),  # "" means no value
         ("country in ('PL', 'DE') and year between 1990 and 2010", "ab"),
         ("flag", "ad"),  # text that says true
         ("list_contains(tags, 'y')", "ac"),

@@ -64,7 +64,7 @@ def test_what_was_blocked_stays_blocked_when_the_file_breaks(tmp_path, items, ca
     with caplog.at_level(logging.ERROR):
         assert not blocked.refresh() and not blocked.refresh()
     assert blocked.rows.tolist() == [0]
-    assert len(caplog.records) == 1  # told once
+    assert len(caplog.records) == 1  # logged once
     assert (
         "a blocklist is UTF-8 text, one item id a line; the list read before, of 1 items, stays in force" in caplog.text
     )

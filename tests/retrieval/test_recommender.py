@@ -37,7 +37,7 @@ def tsv(export_dir):
 
 @pytest.fixture(scope="module")
 def people(export_dir):
-    """Real users, as the manifest's canaries tell them."""
+    """Returns real users: those of the manifest's canaries."""
     manifest = json.loads((export_dir / "7" / "manifest.json").read_text())
     return [canary["user"] for canary in manifest["canaries"]]
 
@@ -226,7 +226,7 @@ def test_similar_items(recommender, tsv):
     [
         (([{"cuontry": "DE"}], 3), "row 0: unknown feature 'cuontry'; did you mean 'country'?"),
         (([{}, {"zzz": 1}], 3), FEATURES),
-        (([{"age": "old"}], 3), "feature 'age': a number is expected; came 'old'"),
+        (([{"age": "old"}], 3), "feature 'age': invalid value 'old' (expected a number)"),
         (([{}], 0), "k: invalid value 0 (expected a whole number from 1 to 1000)"),
         (([{}], 2.5), "k: invalid value 2.5 (expected a whole number from 1 to 1000)"),
         (([{}], True), "k: invalid value True (expected a whole number from 1 to 1000)"),

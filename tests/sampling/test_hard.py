@@ -20,7 +20,7 @@ def every_row():
     return PositivesBatch(np.arange(len(KNOWN)), KNOWN.owners(), KNOWN.items)
 
 
-def judge(sampler, rows, pool_of, draws=7):
+def check(sampler, rows, pool_of, draws=7):
     """Every row draws from the pool that brute force gives it, and from nothing else."""
     some = sampler.available(rows)
     drawn = sampler.draw(np.random.default_rng(2), rows.take(some), draws)
@@ -62,7 +62,7 @@ def test_the_same_attribute_always():
         members = {item for item in range(ITEMS) if own >= 0 and group[item] == own}
         return members - set(KNOWN.of(int(KNOWN.owners()[place])).tolist())
 
-    judge(SameAttributeSampler(KNOWN, group), every_row(), pool)
+    check(SameAttributeSampler(KNOWN, group), every_row(), pool)
 
 
 def test_a_million_draws_of_the_same_attribute():
@@ -84,7 +84,7 @@ def test_rejections_are_the_users_own_and_never_taken():
         return {item for owner, item in rejected if owner == user} - set(KNOWN.of(user).tolist())
 
     sampler = RejectionSampler(KNOWN, users, items)
-    judge(sampler, every_row(), pool)
+    check(sampler, every_row(), pool)
     first = pool(0)
     counts = sample(sampler, one_row(KNOWN, 0))
     assert len(first) > 2 and fits(counts, np.isin(CATALOGUE, sorted(first)) / len(first))
@@ -122,7 +122,7 @@ def test_skip_above_takes_only_what_stood_above_in_the_same_list():
 
     sizes = [len(pool(place)) for place in range(len(taken))]
     assert min(sizes) == 0 and max(sizes) > 2
-    judge(sampler, rows, pool)
+    check(sampler, rows, pool)
     place = int(np.argmax(sizes))
     one = rows.take(np.array([place]))
     assert fits(sample(sampler, one), np.isin(CATALOGUE, sorted(pool(place))) / sizes[place])
@@ -156,7 +156,7 @@ def test_mined_ones_stand_between_the_two_ranks():
         return set() if user == 5 else set(ranked[3:10])
 
     assert len(pool(len(rows) - 1)) == 3  # the user who likes all but six
-    judge(sampler, rows, pool)
+    check(sampler, rows, pool)
     row = one_row(KNOWN, 3)
     place = int(np.flatnonzero(rows.users == 3)[0])
     assert fits(sample(sampler, row), np.isin(CATALOGUE, sorted(pool(place))) / 7)

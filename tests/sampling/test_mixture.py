@@ -61,7 +61,7 @@ def test_the_own_items_probability_is_as_if_it_were_allowed():
     row = one_row(KNOWN, 3)
     rejected = np.array([3, 3]), np.array([57, 58])
     assert len(KNOWN.of(3)) == 8 and not KNOWN.contain(*rejected).any()
-    # Uniform over the 52 allowed and the own one; a rejection is no draw from the catalogue.
+    # Uniform over the 52 allowed and the own one; a rejection is not drawn from the catalogue.
     both = RowMixture(
         [Part("Uniform", UniformSampler(KNOWN), 3), Part("Rejections", RejectionSampler(KNOWN, *rejected), 1)]
     )

@@ -73,7 +73,7 @@ def test_one_of_many_files_lacks_a_column(tmp_path, export_dir, capsys):
 
 
 @pytest.mark.parametrize(
-    ("name", "column", "told"),
+    ("name", "column", "expected"),
     [
         ("age", pa.array(["31"] * 10), "column 'age' is string; a number is expected"),
         ("country", pa.array([["DE"]] * 10), "column 'country' is list<item: string>; one value is expected"),
@@ -86,11 +86,11 @@ def test_one_of_many_files_lacks_a_column(tmp_path, export_dir, capsys):
         ("timestamp", pa.array([[1]] * 10), "column 'timestamp' is list<item: int64>; a time is expected"),
     ],
 )
-def test_another_type(tmp_path, export_dir, capsys, name, column, told):
+def test_another_type(tmp_path, export_dir, capsys, name, column, expected):
     parquet(tmp_path / "u.parquet", people(10))
     replaced(tmp_path / "u.parquet", name, column)
     line = refused(capsys, export_dir, tmp_path, tmp_path / "u.parquet")
-    assert line.replace("list<element:", "list<item:") == f"u.parquet: {told}"
+    assert line.replace("list<element:", "list<item:") == f"u.parquet: {expected}"
 
 
 def test_types_that_differ_between_files(tmp_path, export_dir, capsys):
@@ -108,14 +108,14 @@ def test_types_that_differ_between_files(tmp_path, export_dir, capsys):
 def test_words_where_numbers_were(tmp_path, export_dir, capsys):
     delimited(tmp_path / "u.csv", [{**row, "age": "old"} for row in people(10)])
     assert refused(capsys, export_dir, tmp_path, tmp_path / "u.csv") == (
-        "u.csv: column 'age': 10 of the first 10 values are no number, e.g. 'old'; the model was trained on numbers"
+        "u.csv: column 'age': invalid number in 10 of the first 10 values, e.g. 'old'; the model was trained on numbers"
     )
 
 
 def test_words_where_times_were(tmp_path, export_dir, capsys):
     delimited(tmp_path / "u.csv", [{**row, "timestamp": "soon"} for row in people(10)])
     assert refused(capsys, export_dir, tmp_path, tmp_path / "u.csv") == (
-        "u.csv: column 'timestamp': 10 of the first 10 values are no time, e.g. 'soon'; the model was trained on "
+        "u.csv: column 'timestamp': invalid time in 10 of the first 10 values, e.g. 'soon'; the model was trained on "
         "times: expected epoch seconds from 100000000 to 99999999999, or ISO 8601"
     )
 
@@ -133,7 +133,7 @@ def test_another_separator_is_seen(tmp_path, export_dir):
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "expected"),
     [
         (("--absent=histroy",), "--absent: unknown user feature column 'histroy'; did you mean 'history'?"),
         (("--k=1001",), "--k: invalid value 1001 (expected 1 to 1000); raise --max_k for more"),
@@ -154,9 +154,9 @@ def test_another_separator_is_seen(tmp_path, export_dir):
         (("--spark_master=local[2]",), "--spark_master: needs --engine=spark; got --engine=local"),
     ],
 )
-def test_flags(tmp_path, export_dir, capsys, flags, told):
+def test_flags(tmp_path, export_dir, capsys, flags, expected):
     parquet(tmp_path / "u.parquet", people(10))
-    assert refused(capsys, export_dir, tmp_path, tmp_path / "u.parquet", *flags).startswith(told)
+    assert refused(capsys, export_dir, tmp_path, tmp_path / "u.parquet", *flags).startswith(expected)
 
 
 def test_no_rows(tmp_path, export_dir, capsys):
@@ -178,7 +178,7 @@ COLUMNS_OF_A_MODEL = (
 )
 
 
-def judged(table):
+def typed(table):
     return ColumnTyper("id", COLUMNS_OF_A_MODEL, TimeParser("epoch seconds")).type_rows(table, 4096)
 
 
@@ -190,16 +190,17 @@ def test_rows_that_are_set_aside():
             "when": ["1736500000", "1736500000", "", None, "1736500000", "yesterday", "1736500000", "1736500000"],
         }
     )
-    users, bad = judged(table)
+    users, bad = typed(table)
     assert users.good.tolist() == [True, False, False, False, False, False, True, True]
     assert [(each.place, each.reason) for each in bad] == [
         (4097, "no user id: column 'id' is empty"),
         (4098, "no user id: column 'id' is empty"),
         (4099, "user id with a tab, line end or NUL in column 'id'"),
-        (4100, "column 'age': 'thirty' is no number"),
+        (4100, "column 'age': invalid number 'thirty' (expected a number)"),
         (
             4101,
-            "column 'when': 'yesterday' is no time (expected epoch seconds from 100000000 to 99999999999, or ISO 8601)",
+            "column 'when': invalid time 'yesterday' (expected epoch seconds from 100000000 to 99999999999, or "
+            "ISO 8601)",
         ),
     ]
     assert json.loads(bad[3].text) == {"id": "e", "age": "thirty", "when": "1736500000"}
@@ -209,7 +210,7 @@ def test_rows_that_are_set_aside():
 
 
 def test_numbers_are_written_as_in_training():
-    """An integer is its decimal text, a whole float too; "" and null are no value."""
+    """An integer is its decimal text, a whole float too; "" and null mean no value."""
     table = pa.table(
         {
             "id": pa.array([7, 8, 2**40], pa.int64()),
@@ -219,7 +220,7 @@ def test_numbers_are_written_as_in_training():
             "history": pa.array([[1, 2], None, [3]], pa.list_(pa.int32())),
         }
     )
-    users, bad = judged(table)
+    users, bad = typed(table)
     assert bad == [] and users.ids.to_pylist() == ["7", "8", str(2**40)]
     assert users.columns["city"].to_pylist() == ["3", "2.5", None]
     assert users.columns["tags"].to_pylist() == ["a|b", None, None]
@@ -236,7 +237,7 @@ def test_dictionaries_and_times_of_parquet():
             "tags": pa.array([b"x|y", b"", None, b"z"], pa.binary()),
         }
     )
-    users, bad = judged(table)
+    users, bad = typed(table)
     assert [each.reason for each in bad] == ["no user id: column 'id' is empty"]
     assert users.columns["when"].to_pylist() == [0, 3600, 7200, 10800]
     assert users.columns["history"].to_pylist()[0] == ["i1", "i2"]
@@ -278,8 +279,8 @@ def test_times_of_a_form_that_was_given():
     users, bad = ColumnTyper("id", COLUMNS_OF_A_MODEL, TimeParser("%d.%m.%Y")).type_rows(table, 0)
     assert users.columns["when"].to_pylist() == [1759363200, None, None]
     assert [each.reason for each in bad] == [
-        "column 'when': '2025-10-02' is no time (expected text in the format %d.%m.%Y)",
-        "column 'when': '1736500000' is no time (expected text in the format %d.%m.%Y)",
+        "column 'when': invalid time '2025-10-02' (expected text in the format %d.%m.%Y)",
+        "column 'when': invalid time '1736500000' (expected text in the format %d.%m.%Y)",
     ]
 
 

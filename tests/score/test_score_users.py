@@ -107,7 +107,7 @@ def start(export_dir, users, output, **environment):
 def test_every_row_is_answered_once_and_in_order(tmp_path, users, whole):
     parts = sorted(name for name in whole if name.startswith("part-"))
     assert parts == [f"part-{number:06d}.parquet" for number in range(6)]
-    found = pq.read_table(tmp_path / "whole")  # what is no part has a name that readers pass over
+    found = pq.read_table(tmp_path / "whole")  # files other than parts have names that readers skip
     wanted = [each for each in pq.read_table(users)["user_id"].to_pylist() if each is not None]
     assert found["user_id"].to_pylist() == wanted
     lines = [json.loads(line) for line in whole["_quarantine.jsonl"].decode().splitlines()]
@@ -124,18 +124,18 @@ def test_workers_that_die_are_replaced_and_told(tmp_path, export_dir, users, who
     for name in ("kill-1", "kill-2", "memory-3"):
         (tokens / name).touch()
     monkeypatch.setenv(fakes.TOKENS, str(tokens))
-    told = []
+    lines = []
     summary = score(
         Options(export_dir=export_dir, output=tmp_path / "out", users=str(users), workers=2, k=5, at=0),
-        log=told.append,
+        log=lines.append,
     )
     assert tree(tmp_path / "out") == whole
-    assert len(summary["restarts"]) == len(told) == 3
+    assert len(summary["restarts"]) == len(lines) == 3
     whys = sorted(restart["why"] for restart in summary["restarts"])
     killed = "killed, as the kernel does when memory runs out"
     assert whys == [killed, killed, "out of memory: 4 GB wanted"]
     assert {restart["rows_at_a_time"] for restart in summary["restarts"]} == {64}
-    assert all(line.endswith("another one continues, 64 rows at a time") for line in told)
+    assert all(line.endswith("another one continues, 64 rows at a time") for line in lines)
     assert {restart["where"].partition(", ")[2] for restart in summary["restarts"]} <= {
         f"rows {first:,} to {first + 499:,}" for first in range(1, 3000, 500)
     }
@@ -252,7 +252,7 @@ def _killed_at_random(tmp_path, export_dir, users, whole, moments):
 def test_another_command_is_refused(tmp_path, export_dir, users, whole):
     common = {"export_dir": export_dir, "output": tmp_path / "whole", "users": str(users), "workers": 1}
     before = tree(tmp_path / "whole")
-    for change, told in (
+    for change, problem in (
         ({"k": 6}, "was begun with k 5, not 6"),
         ({"k": 5, "format": "tsv"}, "was begun with format 'parquet', not 'tsv'"),
         ({"k": 5, "filter": "price > 1"}, "was begun with filter '', not 'price > 1'"),
@@ -262,7 +262,7 @@ def test_another_command_is_refused(tmp_path, export_dir, users, whole):
         with pytest.raises(DataError) as raised:
             score(Options(**{**common, **change}))
         assert str(raised.value) == (
-            f"{tmp_path / 'whole'}: {told}; choose another --output, or start over with --resume=false"
+            f"{tmp_path / 'whole'}: {problem}; choose another --output, or start over with --resume=false"
         )
     stamp = users.stat().st_mtime_ns
     os.utime(users, ns=(1, 1))

@@ -273,7 +273,7 @@ def test_a_time_is_one_in_rows_and_in_batch_scoring(form, value, expected):
     column = pa.array([value])
     users, bad = ColumnTyper("id", (Column("ts", "time"),), times).type_rows(pa.table({"id": ["a"], "ts": column}), 0)
     assert users.columns["ts"].to_pylist() == [expected]
-    assert [each.reason.startswith(f"column 'ts': {column[0].as_py()!r} is no time (expected ") for each in bad] == (
+    assert [each.reason.startswith(f"column 'ts': invalid time {column[0].as_py()!r} (expected ") for each in bad] == (
         [True] if expected is None else []
     )
 
@@ -298,7 +298,7 @@ def test_times_of_every_arrow_type():
 
 
 def test_a_log_of_places_in_an_order_keeps_its_small_numbers():
-    """A log without times may give the place in the user's order: numbers as small as the log's own are no mistake."""
+    """A log without times may give the place in the user's order: numbers as small as the log's own are valid."""
     inputs = (Input("ts", "time"),)
     assert rows_to_arrays(inputs, [{"ts": 41}], TimeParser("epoch seconds", 0, 40))["ts"].tolist() == [41]
     with pytest.raises(DataError, match="invalid time 41 .expected epoch seconds from 100000000 to 99999999999, or"):
@@ -335,7 +335,7 @@ def test_a_bundle_says_how_its_log_writes_times(export_dir, of_milliseconds, tmp
     rows = [{"user_id": user, "timestamp": MOMENT} for user in ("u1", "u3", "u4")]
     np.testing.assert_allclose(np.array(table["vector"].to_pylist()), recommender.vectors(rows), atol=1e-6)
     quarantine = json.loads((tmp_path / "out" / "_quarantine.jsonl").read_text())
-    assert quarantine["line"] == 3 and "column 'timestamp': '1736499600' is no time" in quarantine["reason"]
+    assert quarantine["line"] == 3 and "column 'timestamp': invalid time '1736499600'" in quarantine["reason"]
     capsys.readouterr()
     user = json.dumps({"timestamp": NINE})
     assert main(["recommend", f"--export_dir={of_milliseconds}", f"--user={user}"]) == 2

@@ -113,7 +113,7 @@ def test_lines_of_json(tmp_path: Path) -> None:
 
 
 def test_json_has_no_nan(tmp_path: Path) -> None:
-    """As a word in a text it is one; as a value it is no JSON, wherever it stands."""
+    """As a word in a text it is one; as a value it is invalid JSON, wherever it stands."""
     (tmp_path / "events.jsonl").write_text(
         '{"user": "NaN", "item": "a \\" inf, NaN", "time": 5, "label": 1}\n'
         '{"user": "a", "item": "x", "time": NaN, "label": 1}\n'

@@ -1,4 +1,4 @@
-"""A log in which what is known of items grows with time and tells nothing of what users like.
+"""A log in which what is known of items grows with time and is independent of what users like.
 
 Users take items of their own tenth of the catalogue in nine of ten cases. Every item is counted: `clicks_so_far` stands
 in a daily table of the items, and as `seen_clicks` in the log itself, there with the event's own click.

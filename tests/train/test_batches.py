@@ -79,7 +79,7 @@ def test_negatives_are_fresh_and_never_the_users_positives(trained):
         np.testing.assert_array_equal(own_ids, bucket_of[keys["item_row"][rows]])
         for row, negatives in zip(rows, ids, strict=True):
             own = {int(bucket_of[item]) for item in liked[int(keys["user_row"][row])]}
-            # By catalogue row; two items may share a bucket, so only buckets of positives alone tell.
+            # By catalogue row; two items may share a bucket, so only buckets of positives alone are conclusive.
             alone = own - {
                 int(bucket_of[i]) for i in range(encoded.num_items) if i not in liked[int(keys["user_row"][row])]
             }

@@ -1,4 +1,4 @@
-"""A column of the items that changes with time and says nothing: it must not tell positives from negatives."""
+"""A column of the items that changes with time without information must not separate positives from negatives."""
 
 import dataclasses
 import json

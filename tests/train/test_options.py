@@ -603,7 +603,7 @@ def what_a_row_meets(case, batch, queue, user, item, draws):
     columns = [*(batch.own if case.in_batch else []), *batch.shared, *queue]
     met = [(cosine(user, j), math.log(column_q(j)), 1.0) for j in columns if j not in TAKEN[user]]
     for kind, drawn in zip(case.own, draws, strict=True):
-        # A hard negative is no sample of the catalogue: it is compared with the positive as it is.
+        # A hard negative is not a sample of the catalogue: its logit has no correction of its own.
         met += [(cosine(user, j), own_log_q if kind.hard else math.log(own_q(j)), kind.weight) for j in drawn]
     return own_log_q, met
 

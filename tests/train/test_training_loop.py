@@ -113,12 +113,12 @@ def test_the_best_epoch_is_kept_and_patience_ends_training(run):
     run_dir, config = run
     train = dataclasses.replace(config.train, epochs=9, monitor="recall@20", patience=2)
     config = dataclasses.replace(config, train=train)
-    judged = iter([0.1, 0.3, 0.2, 0.25, 0.9])
+    recalls = iter([0.1, 0.3, 0.2, 0.25, 0.9])
     kept = []
 
     def validate(model):
         kept.append([weight.numpy() for weight in model.trainable_weights])
-        return {"recall@20": next(judged)}
+        return {"recall@20": next(recalls)}
 
     document = training_loop.train(config, run_dir, validate=validate)
     assert (document["epochs"], document["best_epoch"], document["best"]) == (4, 2, 0.3)
@@ -140,7 +140,7 @@ def test_the_best_epoch_is_kept_and_patience_ends_training(run):
 
 
 def test_patience_ends_training_only_where_it_was_judged(tmp_path):
-    """Judged every third epoch, with a patience of two: the fifth epoch is not the end, the sixth would be."""
+    """Validates every third epoch, with a patience of two: the fifth epoch is not the end, the sixth would be."""
     epochs = []
 
     class Nowhere:
@@ -149,8 +149,8 @@ def test_patience_ends_training_only_where_it_was_judged(tmp_path):
 
     keep = callbacks.CheckpointCallback(Nowhere(), "recall@20", patience=2, steps=1, minutes=1.0)
     keep.set_model(keras.Sequential())
-    for epoch, judged in enumerate([None, None, 0.3, None, None, 0.4, None, None, 0.4]):
-        keep.on_epoch_end(epoch, {"loss": 1.0} if judged is None else {"loss": 1.0, "val_recall@20": judged})
+    for epoch, recall in enumerate([None, None, 0.3, None, None, 0.4, None, None, 0.4]):
+        keep.on_epoch_end(epoch, {"loss": 1.0} if recall is None else {"loss": 1.0, "val_recall@20": recall})
     assert epochs == [
         (1, 1, False), (2, 2, False), (3, 3, False), (4, 3, False), (5, 3, False), (6, 6, False), (7, 6, False),
         (8, 6, False), (9, 6, True),
@@ -309,14 +309,14 @@ def test_no_operation_of_a_step_touches_a_whole_table(rule, dtype, trained):
 
 @pytest.mark.parametrize("cores, asked, threads", [(2, None, [1]), (2, "2", []), (1, None, []), (8, None, [])])
 def test_on_two_cores_an_operation_has_one_thread_unless_told_otherwise(cores, asked, threads, monkeypatch):
-    told = []
+    calls = []
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
-    monkeypatch.setattr(tf.config.threading, "set_intra_op_parallelism_threads", told.append)
+    monkeypatch.setattr(tf.config.threading, "set_intra_op_parallelism_threads", calls.append)
     monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
     if asked:
         monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", asked)
     training_loop.share_cores()
-    assert told == threads
+    assert calls == threads
 
 
 def test_a_tensorflow_that_has_begun_keeps_its_threads(monkeypatch):

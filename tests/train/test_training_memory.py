@@ -143,10 +143,10 @@ def test_a_training_that_can_not_fit_ends_before_any_memory_is_taken(trained, mo
     run_dir, config = trained
     monkeypatch.setattr(resources, "available_memory", lambda: 5_000_000)
     monkeypatch.setattr(training_loop, "compile_model", None)
-    told = []
+    lines = []
     with pytest.raises(ConfigError, match=r"^training needs about 94.* MB of memory and 5\.0 MB is available; "):
-        training_loop.train(config, run_dir, tell=told.append)
-    assert told[-1].startswith("memory: total")
+        training_loop.train(config, run_dir, log=lines.append)
+    assert lines[-1].startswith("memory: total")
     assert (RunPaths(run_dir).checkpoints / "00001-000000000").is_dir()  # the model before is still there
 
 

@@ -1,4 +1,4 @@
-"""Weights on disk: the same bits back, in parts; nothing that is no number; nothing of another shape."""
+"""Weights on disk: the same bits back, in parts; no weight that is not a number; nothing of another shape."""
 
 import numpy as np
 import pytest

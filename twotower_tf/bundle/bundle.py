@@ -129,7 +129,7 @@ class Bundle:
                 then compare what they read, `check_files` anything else.
 
         Raises:
-            ArtifactError: where there is no such version; where a file is missing, changed, not in the manifest, or a
+            ArtifactError: if the version does not exist; if a file is missing, changed, not in the manifest, or a
                 symbolic link (named); where a name or a value of the manifest cannot be used; where the index was built
                 from other vectors than the manifest states (both fingerprints named).
         """
@@ -310,7 +310,7 @@ def _check_manifest(path: Path, manifest: dict[str, Any]) -> None:
     manifest_schema.check_manifest(path, manifest)
     try:
         sealed = manifest.get(SEAL) == seal(manifest)[SEAL]
-    except (RecursionError, ValueError):  # nested too deeply; a text that is no Unicode
+    except (RecursionError, ValueError):  # nested too deeply; a text that is not Unicode
         sealed = False
     if not sealed:
         raise ArtifactError(f"{path}: damaged: its content is not that of its {SEAL}; export again or restore it")
@@ -322,11 +322,13 @@ def _check_manifest(path: Path, manifest: dict[str, Any]) -> None:
 
 def _choose(root: Path, version: int | None) -> int:
     known = versions(root)
-    if version is not None and version not in known:
-        listed = ", ".join(map(str, known)) or "none"
-        raise ArtifactError(f"{root}: no version {version} of ours; there: {listed}")
+    if known and version is not None and version not in known:
+        raise ArtifactError(f"{root}: invalid version {version} (expected one of: {', '.join(map(str, known))})")
     if not known:
         if _is_version(root):
             raise ArtifactError(f"{root}: is a version itself; give the export directory {root.parent}")
-        raise ArtifactError(f"{root}: no bundle of ours there; `twotower export --export_dir={root}` makes one")
+        raise ArtifactError(
+            f"{root}: invalid export directory (expected at least one bundle version); run `twotower export "
+            f"--export_dir={root}`"
+        )
     return known[-1] if version is None else version

@@ -31,7 +31,7 @@ def exclusive(export_dir: Path) -> Iterator[None]:
 
 
 def check_root(export_dir: Path) -> None:
-    """Refuses a directory with anything that no export wrote.
+    """Raises an error for a directory with anything that no export wrote.
 
     Raises:
         ArtifactError: naming the first such entry.
@@ -39,12 +39,13 @@ def check_root(export_dir: Path) -> None:
     if not export_dir.exists():
         return
     if not export_dir.is_dir():
-        raise ArtifactError(f"{export_dir}: not an export directory of ours: it is a file")
+        raise ArtifactError(f"{export_dir}: invalid export directory (expected a directory, got a file)")
     versions = {str(version) for version in bundle.versions(export_dir)}
     for name in sorted(os.listdir(export_dir)):
         if name not in versions and name not in _OURS and not name.startswith("."):
             raise ArtifactError(
-                f"{export_dir}: not an export directory of ours: it holds {name!r}; choose a new or empty directory"
+                f"{export_dir}: invalid export directory (expected only bundle versions, got {name!r}); "
+                "choose a new or empty directory"
             )
 
 

@@ -139,7 +139,7 @@ def tower_weights(path: Path) -> tuple[str, dict[str, dict[str, Any]]]:
                 value = reader.get_tensor(key)
                 name = key.removeprefix(_WEIGHTS).removesuffix(_VALUE)
                 digest.update(f"{name} {value.dtype.name} {list(value.shape)}\n".encode())
-                digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)  # bfloat16 is no buffer
+                digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)  # bfloat16 has no buffer
                 sizes[name] = {"shape": list(value.shape), "bytes": int(value.nbytes)}
     except (tf.errors.OpError, RuntimeError) as error:
         raise ArtifactError(f"{prefix}.*: damaged: {str(error).splitlines()[0]}") from None

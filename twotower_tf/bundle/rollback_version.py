@@ -28,7 +28,7 @@ def rollback(export_dir: Path, to: int, *, version: int | None = None, keep: int
         The new version's directory.
 
     Raises:
-        ArtifactError: where there is no such version, it is damaged, or is the newest already.
+        ArtifactError: if the version does not exist, is damaged, or is the newest already.
         ConfigError: for an unusable `version`.
     """
     export_dir = Path(export_dir)

@@ -49,13 +49,13 @@ def write(path: Path, model: Any) -> None:
 
 
 def definitions(model: Any) -> dict[str, Any]:
-    """The signatures by name."""
+    """Returns the signatures by name."""
     found = model.meta_graphs[0].signature_def
     return {name: found[name] for name in sorted(found) if not name.startswith("__")}
 
 
 def rename_inputs(model: Any, names: Mapping[str, str]) -> None:
-    """Gives the signatures' inputs the names of their columns where these are no Python names."""
+    """Gives the signatures' inputs the names of their columns, where these are not Python identifiers."""
     for signature in model.meta_graphs[0].signature_def.values():
         for alias, name in names.items():
             if alias in signature.inputs:

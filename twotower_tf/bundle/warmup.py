@@ -50,10 +50,10 @@ def _log(signature: str, arrays: Arrays) -> Any:
 
 
 def read(path: Path) -> Iterator[tuple[str, dict[str, npt.NDArray[Any]]]]:
-    """The requests of a file: signature and inputs.
+    """Yields the requests of a file: signature and inputs.
 
     Raises:
-        ArtifactError: where it is no such file.
+        ArtifactError: if the file is not a file of warm-up requests.
     """
     try:
         for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():

@@ -44,8 +44,8 @@ class Input:
     Attributes:
         name: of the source column, or of the history.
         kind: "text" is a `[batch]` string, "texts" a `[batch, length]` string padded on the right with "",
-            "number" a `[batch]` float32 where NaN is no value, "time" a `[batch]` int64 of epoch seconds, UTC,
-            where 0 is no value.
+            "number" a `[batch]` float32 where NaN means no value, "time" a `[batch]` int64 of epoch seconds, UTC,
+            where 0 means no value.
         separator: of a "texts" input whose source is one text; "" where the source is a list.
         max_length: of a "texts" input: how many values are kept, the last ones of a history, the first ones of tags.
         keep_last: whether the last values are kept. Only histories do.

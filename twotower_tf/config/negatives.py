@@ -65,7 +65,7 @@ def _check_loss(loss: LossConfig, kinds: dict[str, Any]) -> None:
 def _check_data(kind: Any, data: DataConfig, item_features: Sequence[BaseFeature]) -> None:
     if kind.type in ("Labelled", "Rejections", "SkipAbove") and not (data.label or data.positive):
         raise ConfigError(
-            f"{_WHERE}: {kind.type}() needs rows that are no positives: data.label, the column with 0 and 1, "
+            f"{_WHERE}: {kind.type}() needs rows that are not positive: set data.label, the column with 0 and 1, "
             "or data.positive"
         )
     if kind.type == "Rejections" and kind.explicit and not data.rejected:

@@ -62,7 +62,7 @@ def export(
     active_days: int = 0,
     formats: Sequence[str] = (),
     progress: Progress = silent,
-    tell: Callable[[str], object] = lambda line: None,
+    log: Callable[[str], object] = lambda line: None,
 ) -> Path:
     """Publishes a new version of the bundle, by one rename.
 
@@ -75,7 +75,7 @@ def export(
         active_days: only items with an event in the log's last so many days are exported; 0 exports all.
         formats: of the item vectors in addition to the TSV: "parquet", "npy".
         progress: called at each step.
-        tell: told, a line each, what the index will take, before it does, and what is odd about its vectors.
+        log: receives lines about the index's memory, before it is built, and about duplicate vectors.
 
     Returns:
         The version's directory.
@@ -92,7 +92,7 @@ def export(
         run = _Run.open(config, run_dir, active_days)
         path = export_dir / str(number)
         with artifacts.atomic_directory(path) as staging:
-            _write(run, staging, number, formats, progress, tell)
+            _write(run, staging, number, formats, progress, log)
         export_root.remove_old(export_dir, keep, number)
     progress("export", _STEPS, _STEPS)
     return path
@@ -160,7 +160,7 @@ def _write(
     version: int,
     formats: Sequence[str],
     progress: Progress,
-    tell: Callable[[str], object],
+    log: Callable[[str], object],
 ) -> None:
     """Fills the version's directory; the manifest comes last, then the version is verified."""
     items = _item_vectors(run, staging / bundle.ITEM_TOWER, version)
@@ -168,7 +168,7 @@ def _write(
     split, rows = signature_inputs.sample_users(run.prepared, SAMPLES)
     users = tower_vectors.user_vectors(run.model, run.encoded, split, rows)
     _require_finite(run, "user", users)
-    searcher = build_index(run.catalogue["item_id"].to_pylist(), items, run.config.index, users, report=tell)
+    searcher = build_index(run.catalogue["item_id"].to_pylist(), items, run.config.index, users, report=log)
     searcher.save(staging / bundle.INDEX)
     progress("export", 2, _STEPS)
     np.save(staging / bundle.USERS, users)

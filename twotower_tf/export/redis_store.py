@@ -285,7 +285,7 @@ def _write(client: Any, names: dict[str, str], kind: str, blocks: Vectors, total
     progress(f"publish {kind}", done, total)
     held = client.hlen(key)
     if not held:
-        raise DataError("--users: there is no row")
+        raise DataError("--users: invalid table (expected at least one row)")
     if held != done:
         raise _Lost(f"redis: {key} holds {held} vectors of {done}; an id stands twice, or writes were lost")
     return int(held)

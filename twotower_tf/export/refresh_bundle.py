@@ -99,7 +99,7 @@ def refresh(
         progress: called at each step.
 
     Raises:
-        ArtifactError: where there is no version, the newest is damaged, another process writes there, a vector is not
+        ArtifactError: if the root has no version, the newest is damaged, another process writes there, a vector is not
             finite, or `twotower verify` refuses the new version.
         DataError: where the table or the ids cannot be used, or too much would leave.
         ConfigError: for an unusable `version`, or where neither table nor ids are given.

@@ -102,7 +102,7 @@ def _histories(spec: Input, texts: pa.ChunkedArray, items: npt.NDArray[np.int32]
 
 
 def to_rows(inputs: Sequence[Input], arrays: Mapping[str, npt.NDArray[Any]]) -> list[dict[str, Any]]:
-    """Raw arrays as JSON-like rows, without what is no value; `rows_to_arrays` gives the arrays back."""
+    """Turns raw arrays into JSON-like rows without missing values; `rows_to_arrays` is the inverse."""
     columns = {each.name: map(KINDS[each.kind].to_value, arrays[each.name]) for each in inputs}
     return [
         {name: value for name, value in zip(columns, row, strict=True) if value is not None}

@@ -3,7 +3,7 @@
 A module tracks what its signatures read and nothing else: one tower's weights, for `recommend` the items. No Keras
 object, no optimizer slot and no custom operation is in it.
 
-A time is int64 epoch seconds, UTC, and 0 is no value, whatever form the log has: clients of this package convert
+A time is int64 epoch seconds, UTC, and 0 means no value, whatever form the log has: clients of this package convert
 (`data.time_form`). Every int64 is a time to the graph; an assertion on its range would fail a whole batch of requests
 for one of them.
 """
@@ -144,7 +144,7 @@ def _checked(inputs: Sequence[Input], raw: Raw) -> dict[str, tf.Tensor]:
     """Wrong ranks and differing batch sizes become an INVALID_ARGUMENT that names the input: servers check neither."""
     checked = {each.name: tf.ensure_shape(raw[each.name], [None] * KINDS[each.kind].rank) for each in inputs}
     rows = {name: tf.shape(tensor)[0] for name, tensor in checked.items()}
-    said: list[Any] = ["inputs of one request have one batch size; came"]
+    said: list[Any] = ["invalid batch sizes (expected the same for all inputs of a request); got"]
     for name, size in rows.items():
         said += [name, size]
     sizes = tf.stack(list(rows.values()))

@@ -20,7 +20,7 @@ _LISTS = (
     ("float_list", "FloatList", tf.float32),
     ("int64_list", "Int64List", tf.int64),
 )
-_DIGITS = (9, 8, 7, 6)  # nine significant digits tell any two float32 apart; six and fewer are one format
+_DIGITS = (9, 8, 7, 6)  # nine significant digits distinguish any two float32; six and fewer are one format
 _EXACT = 2.0**63  # as in data.values
 
 
@@ -32,8 +32,9 @@ def decode(inputs: Sequence[Input], examples: tf.Tensor) -> dict[str, tf.Tensor]
         examples: `[batch]` string, serialized `tf.Example`.
 
     Returns:
-        Input name to raw tensor as in the tower's signature; an absent or empty feature is no value. What is no
-        Example, holds several values for an input of one, or text that is no number, is an InvalidArgumentError.
+        Input name to raw tensor as in the tower's signature; an absent or empty feature means no value. The graph
+        raises InvalidArgumentError for bytes that are not an Example, several values for an input of one value, and
+        text that is not a number.
     """
     # One more example: decode_proto takes no empty tensor, be it a batch without rows or rows without features.
     filler = tf.train.Example(features=tf.train.Features(feature={"": tf.train.Feature()})).SerializeToString()
@@ -88,7 +89,7 @@ def _values(spec: Input, feature: tf.Tensor) -> tf.Tensor:
     if spec.kind == "texts":
         return joined
     count = tf.add_n(counts)
-    message = f"feature {spec.name}: one value per example is expected; came"
+    message = f"feature {spec.name}: invalid number of values (expected at most one per example); got"
     with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(count <= 1), [message, count])]):
         return _single(spec.kind, tf.identity(joined))
 

@@ -87,7 +87,7 @@ class EncodedData:
         return self._versions.batch(item_rows, times)
 
     def times(self, split: str, rows: np.ndarray) -> np.ndarray:
-        """As of when the items of a split's rows `[n]` are taken: epoch microseconds, 0 where there is no time."""
+        """Returns the times whose item values a split's rows `[n]` have: epoch microseconds, 0 without a time."""
         if self._versions is None:
             return np.zeros(len(rows), np.int64)
         if split not in self._times:

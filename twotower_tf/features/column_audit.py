@@ -1,8 +1,8 @@
-"""What is in the feature columns, and what buckets does to it: `prepared/columns.json`.
+"""Audit of the feature columns: their values and their hash collisions, written to `prepared/columns.json`.
 
 Values are counted on the training rows; a column of the catalogue has each of its items' values, weighted by the item's
 training rows. Counting happens in DuckDB, which spills; the distinct values then stream through the very columns that
-training uses, so that the buckets are TensorFlow's own. Memory is one byte per bucket beside a batch of values.
+training uses, so that the buckets are TensorFlow's own. Memory is one byte per bucket and a batch of values.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def audit(
         prepared: what was prepared with it.
         memory_limit: what DuckDB may hold; beyond it, it spills below the run directory.
         threads: of DuckDB; 0 takes one per core.
-        progress: told of each column.
+        progress: called after each column.
     """
     document: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,

@@ -57,7 +57,7 @@ class ColumnEncoder:
         """Encodes rows.
 
         Args:
-            columns: by source name, all of one length `[n]`; null is no value.
+            columns: by source name, all of one length `[n]`; null means no value.
             known: arrays by key, `[n, width]`, for features whose columns are not all in `columns`.
 
         Returns:
@@ -123,7 +123,7 @@ def combinations(codes: Sequence[np.ndarray], sizes: Sequence[int]) -> tuple[np.
         return codes[0], [np.arange(sizes[0])]
     joint, size = codes[0].astype(np.int64), sizes[0]
     for more, more_size in zip(codes[1:], sizes[1:], strict=True):
-        coded = pa.array(joint * more_size + more).dictionary_encode()  # anew each time: the product may be huge
+        coded = pa.array(joint * more_size + more).dictionary_encode()  # now: the product of all sizes may be huge
         joint, size = coded.indices.to_numpy().astype(np.int64), len(coded.dictionary)
     example = np.empty(size, np.int64)
     example[joint] = np.arange(len(joint))

@@ -41,7 +41,7 @@ def encode(config: ExperimentConfig, prepared: Prepared, progress: Progress = si
     Args:
         config: the experiment.
         prepared: what to encode.
-        progress: told of rows.
+        progress: called with the number of encoded rows.
         threads: parts encoded at once, at most two; 0 takes one per core.
     """
     root = prepared.paths.encoded_items.parent

@@ -48,7 +48,7 @@ def side_inputs(config: ExperimentConfig, side: SideName) -> tuple[Input, ...]:
 
 
 def split_texts(text: str, separator: str) -> list[str]:
-    """The values of one text, without surrounding blanks; empty ones are no values."""
+    """Splits a text into its values, without surrounding blanks and empty values."""
     return [part for part in (piece.strip() for piece in text.split(separator)) if part]
 
 
@@ -73,7 +73,7 @@ def rows_to_arrays(
     known = {each.name for each in inputs}
     for position, row in enumerate(rows):
         if not isinstance(row, Mapping):
-            raise DataError(f"row {position}: an object of feature values is expected; came {row!r}")
+            raise DataError(f"row {position}: invalid features {row!r} (expected an object of feature values)")
         for name in row:
             if name not in known:
                 raise DataError(f"row {position}: {unknown_name('feature', name, known)} (features: {_listing(known)})")
@@ -87,14 +87,14 @@ def _listing(names: set[str]) -> str:
 
 
 def pad(texts: Sequence[Sequence[bytes]], spec: Input) -> np.ndarray:
-    """Object array of bytes `[batch, longest]` (at least one column), cut to the input's `max_length`."""
+    """Pads texts to an object array of bytes `[batch, longest]`, at least one column, cut to `max_length`."""
     cut = [list(row[-spec.max_length :] if spec.keep_last else row[: spec.max_length]) for row in texts]
     width = max([1, *map(len, cut)])
     return objects([row + [b""] * (width - len(row)) for row in cut]).reshape(len(cut), width)
 
 
 def objects(values: list[Any]) -> np.ndarray:
-    """An object array that keeps bytes as they are (NumPy's own bytes type drops trailing NULs)."""
+    """Makes an object array, which keeps bytes as they are (NumPy's own bytes type drops trailing NULs)."""
     if values and isinstance(values[0], list):
         flat = [value for row in values for value in row]
         return objects(flat).reshape(len(values), -1)
@@ -105,17 +105,17 @@ def objects(values: list[Any]) -> np.ndarray:
 
 def _text(spec: Input, value: Any) -> bytes:
     if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray):
-        raise DataError(f"feature {spec.name!r}: one value is expected; came {value!r}")
+        raise DataError(f"feature {spec.name!r}: invalid value {value!r} (expected one value)")
     try:
         text = as_text(value)
         return b"" if text in spec.null_values else apply_form(text, spec.form).encode()
     except UnicodeError:
-        raise DataError(f"feature {spec.name!r}: text of valid Unicode is expected; came {value!r}") from None
+        raise DataError(f"feature {spec.name!r}: invalid value {value!r} (expected text of valid Unicode)") from None
 
 
 def _texts(spec: Input, value: Any) -> list[bytes]:
     if isinstance(value, Mapping | Set):
-        raise DataError(f"feature {spec.name!r}: a list of values is expected; came {value!r}")
+        raise DataError(f"feature {spec.name!r}: invalid value {value!r} (expected a list of values)")
     if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray):
         texts = [_text(spec, each) for each in value]
         if spec.keep_last:
@@ -131,7 +131,7 @@ def _texts(spec: Input, value: Any) -> list[bytes]:
 
 
 def _whole_text(spec: Input, value: Any) -> list[str]:
-    """The items of a history that is one text, or one value."""
+    """Splits a history that is one text into its items."""
     return _text(replace(spec, form=""), value).decode().split(HISTORY_SEPARATOR)
 
 
@@ -146,7 +146,7 @@ def _number(spec: Input, value: Any) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise DataError(f"feature {spec.name!r}: a number is expected; came {value!r}") from None
+        raise DataError(f"feature {spec.name!r}: invalid value {value!r} (expected a number)") from None
     except OverflowError:  # an integer beyond every double
         return float("nan")
     return number if math.isfinite(number) else float("nan")
@@ -164,9 +164,8 @@ def _times(spec: Input, values: list[Any], form: TimeParser) -> np.ndarray:
 
 
 def history_target(config: ExperimentConfig, history: History) -> Hash:
-    """The item feature whose values a history lists."""
-    target = next(f for f in config.item_features if isinstance(f, Hash) and (f.name or f.column) == history.of)
-    return target
+    """Returns the item feature whose values a history lists."""
+    return next(f for f in config.item_features if isinstance(f, Hash) and (f.name or f.column) == history.of)
 
 
 @dataclass(frozen=True)
@@ -176,11 +175,11 @@ class InputKind:
     Attributes:
         dtype: of the tensor, by TensorFlow's name.
         rank: of the tensor.
-        arrow: type of a column of such values in tables; null is no value.
+        arrow: type of a column of such values in tables; null means no value.
         from_values: turns values of JSON-like rows into the raw array.
         from_arrow: turns a column of a table into the raw array.
         to_arrow: turns the raw array into a column of a table.
-        to_value: turns one row of the raw array into a JSON-like value; None is no value.
+        to_value: turns one row of the raw array into a JSON-like value; None means no value.
     """
 
     dtype: str
@@ -193,7 +192,7 @@ class InputKind:
 
 
 def arrow_to_array(spec: Input, column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Turns an Arrow column into the raw NumPy array of an input; null is no value."""
+    """Turns an Arrow column into the raw NumPy array of an input; null means no value."""
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     return KINDS[spec.kind].from_arrow(spec, column)
@@ -209,7 +208,7 @@ def _arrow_to_texts(spec: Input, column: pa.Array) -> np.ndarray:
     texts = [
         [part.encode() for part in split_texts(text or "", spec.separator)] for text in coded.dictionary.to_pylist()
     ]
-    distinct: np.ndarray = pad([*texts, []], spec)  # the last row, of no value, stands for nulls
+    distinct: np.ndarray = pad([*texts, []], spec)  # the last row, without a value, is that of nulls
     rows: np.ndarray = distinct[_filled(coded.indices, coded.indices.type, len(texts))]
     return rows
 

@@ -186,7 +186,7 @@ class BucketizedEncoder(FeatureEncoder[Bucketized]):
     """Cuts a number at the boundaries of its statistics."""
 
     def build_column(self) -> Any:
-        """Returns the bucketized column, with one bucket where there is no boundary."""
+        """Returns the bucketized column, with one bucket if there are no boundaries."""
         number = tf.feature_column.numeric_column(self.feature.column)
         return tf.feature_column.bucketized_column(number, list(self.statistics["boundaries"]) or [float("inf")])
 

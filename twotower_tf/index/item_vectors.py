@@ -73,7 +73,7 @@ class ItemVectors:
         return {item_id: row for row, item_id in enumerate(self.ids)}
 
     def row(self, item_id: str) -> int | None:
-        """The row of an item, or None where there is no such item."""
+        """Returns the row of an item, or None for an unknown item."""
         return self._rows.get(item_id)
 
 

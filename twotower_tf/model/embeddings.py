@@ -176,8 +176,8 @@ class EmbeddingTable(keras.layers.Layer):
             mean: averages over the columns, counting only values that are there.
 
         Returns:
-            float32 `[batch, columns, dim]`, zero where there is no value; with `mean`, `[batch, dim]`, zero where there
-            is none at all.
+            float32 `[batch, columns, dim]`, zero for a missing value; with `mean`, `[batch, dim]`, zero if all values
+            are missing.
         """
         number = tf.int32 if self.rows <= tf.int32.max else tf.int64  # small ones are faster to look up
         rows = tf.cast(ids, number) + tf.constant(list(offsets), number)

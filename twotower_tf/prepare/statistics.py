@@ -67,7 +67,7 @@ def signed_log1p(values: Array) -> Array:
 
 
 def compute_moments(counts: Counts, *, log: bool) -> dict[str, Any]:
-    """Computes count, mean and population deviation; the deviation is 1 where it would be 0 or there is no value.
+    """Computes count, mean and population deviation; the deviation is 1 where it would be 0 or no value is present.
 
     Chunks are merged by the pairwise update of Chan, Golub and LeVeque (1979).
     """

@@ -32,7 +32,7 @@ class Blocklist:
     Attributes:
         path: the file; as long as there never was one, nothing is blocked.
         rows: [num_blocked] int64, rows of the index, ascending, as of the last `refresh`.
-        strangers: lines of the file that are no item's id: items of other versions, or comments.
+        strangers: lines of the file that are not the id of an item: ids of other versions, or comments.
     """
 
     def __init__(self, path: Path, items: ItemVectors, form: str = "") -> None:

@@ -35,7 +35,7 @@ def check(predicate: str, columns: Collection[str]) -> set[str]:
     """Checks a filter; returns the columns that it uses, in lower case.
 
     Raises:
-        DataError: for a filter that is no expression over the columns, or could cost much.
+        DataError: for a filter that is not an expression over the columns, or could cost much.
     """
     sql.check_expression(predicate, "filter", columns, kind="filter", table=TABLE)
     functions = 0

@@ -54,7 +54,7 @@ class Filters:
         """[num_items] bool: which items a filter lets through; where it is NULL, it does not.
 
         Raises:
-            DataError: for a filter that is no boolean expression over the catalogue's columns, saying what is wrong;
+            DataError: for a filter that is not a boolean expression over the catalogue's columns, with the reason;
                 for one that is not evaluated by the deadline.
         """
         with self._lock:
@@ -107,9 +107,9 @@ class Filters:
         return mask
 
     def _query(self, predicate: str, used: set[str]) -> tuple[str, pa.Table]:
-        """The statement of a filter over the table `given`, and the columns that this has.
+        """Returns the statement of a filter over the table `given`, and that table.
 
-        "" is no value, as everywhere. The filter stands in lines of its own, so that a comment at its end is harmless.
+        "" means no value, as everywhere. The filter has its own lines, so that a comment at its end is harmless.
         """
         fields = [field for field in self._catalogue.schema if field.name.lower() in used]
         table = self._catalogue.select([field.name for field in fields])

@@ -113,7 +113,7 @@ class Recommender:
         """The k best items for each user.
 
         Args:
-            rows: one mapping of feature values per user, or the mapping of one user; an absent feature is no value. A
+            rows: one mapping of feature values per user, or the mapping of one user; an absent feature has no value. A
                 time is read in the form that the log has (`data.time_form`).
             k: items requested, from 1 to `max_k`.
             exclude: per user, ids of items not to answer; ids outside the catalogue are passed over. Of one user, its
@@ -157,7 +157,7 @@ class Recommender:
         """The k best items for each row of a data frame.
 
         Args:
-            users: one row per user, one column per feature; a feature without a column, NaN, None and NA are no value.
+            users: one row per user, one column per feature; a feature without a column, NaN, None and NA mean no value.
                 Columns that are not a feature are ignored.
             k: items requested, from 1 to `max_k`.
             filter: as of `recommend`.

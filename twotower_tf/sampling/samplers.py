@@ -55,7 +55,7 @@ class Samplers:
             keys: key columns of the training split.
 
         Raises:
-            DataError: where there is no training positive, or a user has all that could be drawn.
+            DataError: without any training positive, or where a user has all items that could be drawn.
             ConfigError: for draws that the catalogue cannot give.
         """
         users, items, label = keys["user_row"], keys["item_row"], keys["label"]

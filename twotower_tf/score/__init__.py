@@ -1,1 +1,1 @@
-"""Answers from a bundle: the exported user tower and the index beside it. Knows SavedModels, not models."""
+"""Batch scoring: answers for every user of a table from a bundle's user tower and index; imports no model code."""

@@ -1,7 +1,7 @@
 """Items that single users must not get, from a table of pairs (an event log is one) as large as it may be.
 
 The pairs are sorted once, out of core, into arrays that the workers map: users by a hash of their id, items by their
-row of the index. A second hash tells users of one hash apart.
+row of the index. A second hash distinguishes users that share the first.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Input:
     Attributes:
         sources: their files.
         columns: feature columns that the files have.
-        identity: paths, sizes and times, which tell whether the input is still the same.
+        identity: paths, sizes and times, by which a changed input is noticed.
         snapshot: state of the files before anything was read.
     """
 
@@ -106,7 +106,7 @@ def _beginning(source: InputFile, work: Path) -> Iterator[tuple[InputFile, Unit]
     """Yields a unit to inspect: the first one of a Parquet or TFRecord file; of a text, a copy of its first lines.
 
     Raises:
-        DataError: where there is no row.
+        DataError: for a file without rows.
     """
     whole = (*input_files.PARQUET, *input_files.TFRECORDS)
     if source.suffix in whole or json_layout.is_whole(source):

@@ -1,7 +1,7 @@
-"""Raw columns of a user table as the values that features are made of, row by row judged.
+"""Conversion of a user table's raw columns into the values of features, with validation of each row.
 
-Like the preparation, DuckDB decides what a text, a number or a time is; it is asked once per distinct value. A row
-without an id, or with a number or time that is none, is not answered: it is named in the quarantine.
+As in the preparation, DuckDB decides what a text, a number or a time is, once per distinct value. A row without an id,
+or with an invalid number or time, is not answered but quarantined.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _VALUE = "v"  # what DuckDB sees a column as
 _TRAINED_ON = {"number": "numbers", "time": "times: expected {}"}
 
 Mask = npt.NDArray[np.bool_]
-Fault = tuple[Mask, Callable[[Any], str], pa.Array]  # rows, what is told of a value, the values
+Fault = tuple[Mask, Callable[[Any], str], pa.Array]  # rows, reason for a value, the values
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Users:
     Attributes:
         ids: `[n]` text; null where there is none.
         columns: by name, `[n]`: texts (of tags, joined ones), float64 numbers, int64 epoch seconds, or lists of texts;
-            null is no value.
+            null means no value.
         good: `[n]` whether the row is to be answered.
     """
 
@@ -112,22 +112,23 @@ class ColumnTyper:
         value = number_sql(_VALUE, duck) if each.role == "number" else self._times.seconds(_VALUE, duck)
         found, present = self._evaluate(raw, [value, _present(duck)])
         if each.role == "number" and is_text(kind):
-            # "nan" and "inf" are numbers in writing, and no value
+            # "nan" and "inf" are numbers as text, and mean no value
             (written,) = self._evaluate(raw, [f"TRY_CAST({_VALUE} AS DOUBLE) IS NOT NULL"])
             wrong = pc.and_(present, pc.invert(written))
         else:
             wrong = pc.and_(present, pc.is_null(found))
         mask = pc.fill_null(wrong, False).to_numpy(zero_copy_only=False)
         if mask.any():
-            rule = "no number" if each.role == "number" else f"no time (expected {self._times.expected})"
-            faults.append((mask, lambda value: f"column {each.name!r}: {value!r} is {rule}", raw))
+            expected = "a number" if each.role == "number" else self._times.expected
+            where = f"column {each.name!r}: invalid {each.role}"
+            faults.append((mask, lambda value: f"{where} {value!r} (expected {expected})", raw))
         return found
 
     def check_values(self, table: pa.Table, where: str) -> None:
-        """Refuses a column of numbers or times in which most values are none.
+        """Checks that most values of each column of numbers or times are valid.
 
         Raises:
-            DataError: naming the column, with an example.
+            DataError: for a column in which they are not, with an example.
         """
         for each in self._columns:
             if each.role not in _TRAINED_ON or each.name not in table.column_names:
@@ -142,7 +143,7 @@ class ColumnTyper:
                     example = raw[int(np.argmax(mask))].as_py()
                     trained_on = _TRAINED_ON[each.role].format(self._times.expected)
                     raise DataError(
-                        f"{where}: column {each.name!r}: {wrong} of the first {present} values are no {each.role}, "
+                        f"{where}: column {each.name!r}: invalid {each.role} in {wrong} of the first {present} values, "
                         f"e.g. {example!r}; the model was trained on {trained_on}"
                     )
 
@@ -154,7 +155,7 @@ class ColumnTyper:
         return self._evaluate(raw, [scans.present_text(_VALUE, self._null_values)])[0]
 
     def _texts(self, name: str, raw: pa.Array, separator: str) -> pa.Array:
-        """Texts, or a dictionary of them."""
+        """Converts a column to texts, or to a dictionary of texts."""
         kind = raw.type.value_type if pa.types.is_dictionary(raw.type) else raw.type
         if pa.types.is_string(kind):
             return raw
@@ -174,7 +175,7 @@ class ColumnTyper:
         return self._evaluate(texts, [text_forms.apply_form_sql(_VALUE, each.form, separator)])[0]
 
     def _lists(self, each: Column, raw: pa.Array) -> pa.Array:
-        """Lists of texts."""
+        """Converts a column to lists of texts."""
         if is_text(raw.type) or pa.types.is_dictionary(raw.type):
             texts = self._texts(each.name, raw, each.separator)
             texts = texts.dictionary_decode() if pa.types.is_dictionary(texts.type) else texts
@@ -191,14 +192,14 @@ class ColumnTyper:
         return pa.ListArray.from_arrays(pa.array(offsets), values)
 
     def _kind(self, raw: pa.Array) -> str:
-        """DuckDB's type for the values of a column."""
+        """Returns DuckDB's type for the values of a column."""
         values = raw.dictionary if pa.types.is_dictionary(raw.type) else raw
         self._connection.register("described", pa.table({_VALUE: values.slice(0, 0)}))
         ((kind,),) = self._connection.execute("SELECT column_type FROM (DESCRIBE described)").fetchall()
         return str(kind)
 
     def _evaluate(self, raw: pa.Array, expressions: Sequence[str]) -> list[pa.Array]:
-        """SQL expressions of `v` for every row, computed for distinct values."""
+        """Evaluates SQL expressions of `v` for every row, once per distinct value."""
         nested = pa.types.is_nested(raw.type)
         coded = raw if nested or pa.types.is_dictionary(raw.type) else raw.dictionary_encode()
         values = raw if nested else pa.concat_arrays([coded.dictionary, pa.nulls(1, coded.dictionary.type)])
@@ -213,7 +214,7 @@ class ColumnTyper:
 
 
 def column(table: pa.Table, name: str) -> pa.Array:
-    """A column in one piece; float16, which DuckDB does not take from Arrow, as float32."""
+    """Returns a column in one piece; float16, which DuckDB does not take from Arrow, as float32."""
     chunks = table[name]
     if pa.types.is_float16(chunks.type):
         chunks = chunks.cast(pa.float32())

@@ -37,7 +37,7 @@ class Bad:
     """A row that is quarantined.
 
     Attributes:
-        place: in its unit, from 0; records that are no rows do not count.
+        place: in its unit, from 0; records that are not rows do not count.
         reason: what is wrong with it.
         text: what was read of it.
     """

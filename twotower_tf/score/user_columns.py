@@ -66,7 +66,7 @@ def present(
     Args:
         config: of the bundle.
         known: the names of the columns, file by file.
-        absent: columns that the table may lack: they are no value. A time may always be lacking: it is that of the
+        absent: columns that the table may lack: they have no value. A time may always be lacking: it is that of the
             scoring.
         forms: of the bundle, see `data.text_forms`.
 
@@ -99,13 +99,13 @@ def present(
 
 
 def _lacks(name: str, source: InputFile, names: Collection[str]) -> str:
-    """That a file has no such column, and what is likely to have happened."""
+    """Formats the error of a file that lacks a column, with the likely cause."""
     partition = [key for key, _ in source.partition]
     own = [each for each in names if each not in partition]
-    told = unknown_name(f"column in {source.name}", name, names)
+    problem = unknown_name(f"column in {source.name}", name, names)
     if source.suffix in DELIMITERS and len(own) == 1 and any(mark in own[0] for mark in ",;|\t"):
-        return f"{told}; its header is the single column {own[0]!r}: the separator is not the one of data.delimiter"
-    return told
+        return f"{problem}; its header is the single column {own[0]!r}: the separator is not the one of data.delimiter"
+    return problem
 
 
 def check_types(

@@ -56,8 +56,8 @@ class UserTower:
         """The vectors of users.
 
         Args:
-            columns: by source name `[rows]`: texts, float64, int64 epoch seconds, lists of texts; what is missing, like
-                null, is no value.
+            columns: by source name `[rows]`: texts, float64, int64 epoch seconds, lists of texts; a missing column
+                and null mean no value.
             rows: how many.
 
         Returns:

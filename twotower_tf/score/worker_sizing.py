@@ -20,7 +20,7 @@ _TABLE_BYTES = 64 << 20  # of one table on its way through a worker
 # Threads of a worker share a ScaNN index: what the processor's caches hold of it counts once, and searching is nearly
 # all that a worker does. With more of them the rest, which has one thread, would show.
 _SHARING = 8
-_WORKER_BYTES = 700 << 20  # of a worker beside its index: TensorFlow, tables on their way
+_WORKER_BYTES = 700 << 20  # of a worker without its index: TensorFlow, tables on their way
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ def find_files(root: Path, pattern: str, field: str, options: ReadOptions | None
         options: how the files are written.
 
     Raises:
-        DataError: where there is no file, the format of one is not recognised, or formats are mixed.
+        DataError: if no file is found, a format is not recognised, or formats are mixed.
     """
     options = options or ReadOptions()
     place = root / pattern

@@ -241,10 +241,10 @@ class Batches:
         return found
 
     def _times(self, drawn: Drawn, rng: np.random.Generator) -> Ints:
-        """As of when the items of a batch are taken: own items, the rows' negatives, then those of the whole batch.
+        """Returns the times of a batch's item values: own items, the rows' negatives, then shared negatives.
 
-        A row's negatives have the row's own time. What the whole batch meets has the times of positives, drawn by
-        chance, so that times tell positives and negatives apart as little as they can.
+        A row's negatives have the row's own time. Shared negatives have the times of positives, drawn at random, so
+        that times distinguish positives from negatives as little as possible.
         """
         times = self._encoded.times("train", drawn.rows.index)
         positives = times[drawn.label == 1] if (drawn.label == 1).any() else times

@@ -25,8 +25,8 @@ WEIGHTS, OPTIMIZER, METRICS = "weights.npz", "optimizer.npz", "metrics.npz"
 class Checkpoints:
     """`checkpoints/EPOCHS-STEPS`: the state after so many epochs and steps of the next one.
 
-    The newest holds everything that training needs to go on, the one of the best epoch its weights; others go. `state`
-    is what training knows beside numbers; of it, `epochs`, `step` and `best_epoch` name directories.
+    The newest has everything that training needs to continue, that of the best epoch its weights; others are deleted.
+    `state` is a JSON document of training's progress; its `epochs`, `step` and `best_epoch` name directories.
     """
 
     def __init__(self, config: ExperimentConfig, run_dir: Path) -> None:

@@ -52,7 +52,7 @@ class View:
         kinds: by name; the first, `positives`, are the rows' own items.
         counts: `[num_items]` training positives, of all runs.
         masked_share: of the places where rows meet the whole batch's candidates, those left out because the item is one
-            of the user's positives, the row's own place apart; None where there are no such candidates.
+            of the user's positives, the row's own place apart; None without such candidates.
     """
 
     users: Ints

@@ -43,7 +43,7 @@ def train(
     warm_start: Path | None = None,
     validate: own.Validate | None = None,
     progress: Progress = silent,
-    tell: Callable[[str], object] = lambda line: None,
+    log: Callable[[str], object] = lambda line: None,
 ) -> dict[str, Any]:
     """Trains a prepared run and writes `checkpoints/`, `logs/` and `train.json`.
 
@@ -54,7 +54,7 @@ def train(
         warm_start: run directory or bundle version whose weights initialize the model, see `warm_start_weights`.
         validate: returns the model's validation metrics, which choose the best epoch by `train.monitor`.
         progress: receives the number of finished steps.
-        tell: is given the notes of the samplers and the memory plan, line by line, before memory is taken.
+        log: receives the samplers' notes and the memory plan, line by line, before memory is allocated.
 
     Returns:
         The content of `train.json`.
@@ -62,7 +62,7 @@ def train(
     Raises:
         ArtifactError: where the run is not prepared, or a checkpoint is of another configuration.
         ConfigError, DataError: for a model larger than the memory, a batch larger than the data, no positive, or a
-            loss that is no number.
+            loss that is not a number.
     """
     run_dir = Path(run_dir)
     paths = RunPaths(run_dir)
@@ -73,7 +73,7 @@ def train(
     past = len(prepared.sequence("train")) - prepared.num_positives("train")
     needed = training_memory.estimate_memory(config, prepared.num_rows("train"), prepared.num_users, past)
     for line in [*batches.samplers.notes, *needed.lines()]:
-        tell(line)
+        log(line)
     training_memory.require(needed, resources.available_memory())
     model = compile_model(config, batches.steps)
     checkpoints = Checkpoints(config, run_dir)

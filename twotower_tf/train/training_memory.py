@@ -24,10 +24,10 @@ MOMENTS = 2  # Adam keeps two numbers per weight
 # the user's positives (12). Encoded features are mapped from disk: they are the page cache's, not the process's.
 POSITIVE_BYTES = 12
 ROW_BYTES = 49 + POSITIVE_BYTES
-# What kinds of negatives keep besides of the training rows: the log's rejections; lists and places.
+# Further bytes per training row that kinds of negatives keep: the log's rejections; lists and places.
 KIND_ROW_BYTES = {"Rejections": 12, "SkipAbove": 36}  # SkipAbove: list, position; first, last place; item
 THINNING_ROW_BYTES = 44  # while an epoch's positives are chosen
-# TensorFlow and the libraries beside it once loaded, its compiled step, TensorBoard's writers.
+# TensorFlow and the other libraries once loaded, the compiled step, TensorBoard's writers.
 RUNTIME_BYTES = 900 << 20
 # Copies of an activation that live at once: forward, backward, and an operation's scratch.
 COPIES = 6
@@ -40,7 +40,7 @@ class MemoryPlan:
     Attributes:
         tables: of each physical embedding table.
         optimizer: state of all weights.
-        table_optimizer: what the optimizer keeps beside each table, which `optimizer` includes.
+        table_optimizer: the optimizer's state of each table; included in `optimizer`.
         dense: the towers' weights and their gradients.
         activations: of one step, at most.
         data: the training rows' keys, and what samplers keep of them and of earlier runs.
@@ -86,13 +86,13 @@ def estimate_memory(config: ExperimentConfig, train_rows: int, users: int = 0, p
     size = BYTES[config.model.table_dtype]
     tables = {name: count * dims[name] * size for name, count in sorted(rows.items())}
     rule = config.train.table_optimizer
-    beside = {name: count * slot_numbers(rule, dims[name]) * FLOAT for name, count in sorted(rows.items())}
+    states = {name: count * slot_numbers(rule, dims[name]) * FLOAT for name, count in sorted(rows.items())}
     sides: tuple[SideName, ...] = ("user", "item")
     weights = sum(_weights(_widths(config, side, placed)) for side in sides)
     return MemoryPlan(
         tables=tables,
-        table_optimizer=beside,
-        optimizer=sum(beside.values()) + MOMENTS * weights * FLOAT,
+        table_optimizer=states,
+        optimizer=sum(states.values()) + MOMENTS * weights * FLOAT,
         dense=2 * weights * FLOAT,
         activations=COPIES * FLOAT * _activations(config, placed),
         data=_row_bytes(config) * train_rows

@@ -35,7 +35,7 @@ def built(tmp_path_factory):
 
 
 def changed(old, seed=2, new=60, left=60):
-    """Items that left, changed and came, and where the others stood; in an order of its own."""
+    """Items that were deleted, changed and added, and the rows of the others; in an order of its own."""
     rng = np.random.default_rng(seed)
     rows = rng.permutation(len(old))[: len(old) - left]
     ids = [old.ids[row] for row in rows] + [f"new{number}" for number in range(new)]

@@ -9,7 +9,7 @@ DIM = 4
 
 @dataclass
 class World:
-    """A batch as the samplers give it; `present` and `hits` say what is no negative."""
+    """A batch as the samplers give it; `present` and `hits` say which candidates are not negatives."""
 
     users: np.ndarray  # [B, D]
     own: np.ndarray  # [B, D]

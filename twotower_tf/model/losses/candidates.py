@@ -11,15 +11,13 @@ import tf_keras as keras
 from twotower_tf.model.losses.blockwise_logits import IMPOSSIBLE, LogitBlocks
 from twotower_tf.model.training_metrics import InBatchTopK
 
-# Inputs of the losses, beside the encoded ones. A column is a candidate that every row of the batch meets: the own
-# items of the batch (where its positives are negatives of each other), items drawn for all rows, the queue.
+# Inputs of the losses, in addition to the encoded features. A column is a candidate that every row of the batch is
+# compared with: the batch's own items (where its positives are negatives of each other), shared draws, the queue.
 POSITIVE_LOG_Q = "positive_log_q"  # float32 [batch, 1], of the own item under the columns' sampling mixture
 NEGATIVE_LOG_Q = "negative_log_q"  # float32 [batch, n], of the row's own negatives; of hard ones, the own item's
-NEGATIVE_WEIGHT = (
-    "negative_weight"  # float32 [batch, n], what each counts beside a column's 1, or 0 where there is none
-)
+NEGATIVE_WEIGHT = "negative_weight"  # float32 [batch, n], weight relative to a column's 1; 0 for an absent negative
 COLUMN_LOG_Q = "column_log_q"  # float32 [columns, 1], +inf for an empty slot of the queue
-HITS = "hits"  # int32 [hits, 2], (row, column) of what is no negative, sorted by row; names no empty slot
+HITS = "hits"  # int32 [hits, 2], (row, column) pairs that are not negatives, sorted by row; names no empty slot
 SAMPLE_WEIGHT = "sample_weight"  # float32 [batch, 1]
 LABEL = "label"  # float32 [batch, 1], of the own item, 0 or 1, for losses whose configuration says `labelled`
 
@@ -75,7 +73,7 @@ class Candidates:
     def logits(self, scale: tf.Tensor | float, correct: bool) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns scale · cosine - log q, or without log q, of own items `[batch]` and of own negatives `[batch, n]`.
 
-        Where there is no negative it is `IMPOSSIBLE`.
+        An absent negative has `IMPOSSIBLE`.
         """
         own, negatives = self.positive * scale, self.negatives * scale
         if correct:
@@ -238,7 +236,7 @@ class CandidateLoss(keras.layers.Layer):
         return standing(own)
 
     def _masked_share(self, candidates: Candidates) -> tf.Tensor:
-        """The share of (row, column) pairs that are hits; a row and its own item, and empty slots, are no pairs."""
+        """Returns the share of (row, column) pairs that are hits, without own items and empty slots."""
         batch = tf.cast(tf.shape(candidates.users)[0], tf.float32)
         there = tf.reduce_sum(tf.cast(tf.math.is_finite(candidates.columns_log_q), tf.float32))
         itself = batch if self.in_batch else 0.0
