@@ -237,16 +237,16 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "negatives of a kind twice": (
         lambda: experiment(sampling=SamplingConfig(negatives=(Uniform(), Uniform(per_positive=2)))),
-        "sampling.negatives: each kind may stand once; got Uniform, Uniform",
+        "sampling.negatives: invalid kinds Uniform, Uniform (expected each kind once)",
     ),
     "softmax without the batch": (
         lambda: experiment(loss=InBatchSoftmax(), sampling=SamplingConfig(negatives=(Uniform(),))),
-        "sampling.negatives: InBatchSoftmax needs InBatch(), and any others next to it; got ['Uniform']",
+        "sampling.negatives: invalid kinds ['Uniform'] (expected InBatch(), which InBatchSoftmax needs)",
     ),
     "cross-entropy with the batch": (
         lambda: experiment(sampling=SamplingConfig(negatives=(InBatch(),))),
-        "sampling.negatives: CosineLogitBCE compares a positive with negatives of its own and with Labelled() rows; "
-        "got InBatch(), which all rows of the batch share",
+        "sampling.negatives: invalid kind InBatch() for CosineLogitBCE (expected a row's own negatives or Labelled() "
+        "rows, not candidates that the batch shares)",
     ),
     "labelled rows without a label": (
         lambda: experiment(data=DataConfig(), sampling=SamplingConfig(negatives=(Labelled(),))),
@@ -255,27 +255,27 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "no negatives": (
         lambda: experiment(sampling=SamplingConfig(negatives=())),
-        "sampling.negatives: empty; a positive alone teaches nothing, name a kind such as Uniform()",
+        "sampling.negatives: invalid value () (expected at least one kind); use e.g. (Uniform(),)",
     ),
     "cross-entropy with shared negatives": (
         lambda: experiment(sampling=SamplingConfig((Uniform(shared=True),))),
-        "sampling.negatives: CosineLogitBCE compares a positive with negatives of its own and with Labelled() rows; "
-        "got Uniform(shared=True), which all rows of the batch share",
+        "sampling.negatives: invalid kind Uniform(shared=True) for CosineLogitBCE (expected a row's own negatives or Labelled() "
+        "rows, not candidates that the batch shares)",
     ),
     "a queue for cross-entropy": (
         lambda: experiment(sampling=SamplingConfig((Uniform(), Queue(size=10)))),
-        "sampling.negatives: CosineLogitBCE compares a positive with negatives of its own and with Labelled() rows; "
-        "got Queue(), which all rows of the batch share",
+        "sampling.negatives: invalid kind Queue() for CosineLogitBCE (expected a row's own negatives or Labelled() "
+        "rows, not candidates that the batch shares)",
     ),
     "a queue without the batch": (
         lambda: experiment(loss=PairwiseLogistic(), sampling=SamplingConfig((Uniform(), Queue(size=10)))),
-        "sampling.negatives: Queue() takes no gradient; the batch's own items, InBatch(), stand for its items and have "
-        "to be there too; got ['Uniform', 'Queue']",
+        "sampling.negatives: invalid kinds ['Uniform', 'Queue'] (expected InBatch() together with Queue(), whose items "
+        "have no gradient); add it",
     ),
     "labelled rows for a softmax": (
         lambda: experiment(loss=InBatchSoftmax(), sampling=SamplingConfig((InBatch(), Labelled()))),
-        "sampling.negatives: InBatchSoftmax compares a positive with its negatives, so a row with label 0 is none by "
-        "itself; use Rejections() in the place of Labelled()",
+        "sampling.negatives: invalid kind Labelled() for InBatchSoftmax, which compares a positive with its negatives; "
+        "use Rejections() instead",
     ),
     "a number that moved to sampling": (
         lambda: SampledSoftmax(negatives=800),
@@ -289,15 +289,15 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "explicit rejections without their predicate": (
         lambda: experiment(sampling=SamplingConfig((Rejections(explicit=True),))),
-        "sampling.negatives: Rejections(explicit=True) needs data.rejected, which says what was refused",
+        "sampling.negatives: Rejections(explicit=True) needs data.rejected, the column of refused items",
     ),
     "skip-above without lists": (
         lambda: experiment(sampling=SamplingConfig((SkipAbove(),))),
-        "sampling.negatives: SkipAbove() needs data.list_id and data.position, the lists and places shown",
+        "sampling.negatives: SkipAbove() needs data.list_id and data.position, the columns of list and place",
     ),
     "mined ranks reversed": (
         lambda: experiment(sampling=SamplingConfig((Mined(ranks=(500, 101)),))),
-        "sampling.negatives: Mined(ranks=(500, 101)) ends before it begins; write the smaller rank first",
+        "sampling.negatives: Mined: invalid ranks (500, 101) (expected the smaller rank first)",
     ),
     "an attribute that no item has": (
         lambda: experiment(sampling=SamplingConfig((SameAttribute(columns=("item_if",)),))),

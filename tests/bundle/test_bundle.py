@@ -133,7 +133,7 @@ def test_a_flipped_bit_in_the_format_does_not_hide_a_version(tmp_path, was):
     content = path.read_bytes()
     place = content.index(was) + 3
     path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
-    with pytest.raises(ArtifactError, match=r"/9/manifest.json: format .* is not 'twotower_tf bundle'"):
+    with pytest.raises(ArtifactError, match=r"/9/manifest.json: invalid format .* .expected 'twotower_tf bundle'"):
         Bundle.open(tmp_path)
 
 

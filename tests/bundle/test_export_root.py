@@ -36,7 +36,9 @@ def test_version_as_asked(tmp_path):
     with pytest.raises(ArtifactError, match=r"/5: exists already and is never overwritten; choose another"):
         export_root.choose_version(tmp_path, 5)
     for bad in (0, -1, 2**63):
-        with pytest.raises(ConfigError, match=rf"--version: a whole number from 1 to 2\^63 - 1 is expected; got {bad}"):
+        with pytest.raises(
+            ConfigError, match=rf"--version: invalid version {bad} .expected a whole number from 1 to 2\^63 - 1"
+        ):
             export_root.choose_version(tmp_path, bad)
 
 

@@ -248,7 +248,8 @@ def test_replaced_version_is_refused(copy):
     (copy.parent / "8").mkdir()
     shutil.copytree(copy, copy.parent / "8", dirs_exist_ok=True)
     assert refusal(copy) == (
-        f"{copy.parent}/8: the manifest is of version 7, the directory of 8; a version is never renamed"
+        f"{copy.parent}/8: invalid directory name (expected 7, the manifest's version); versions are not renamed, use "
+        "rollback"
     )
 
 

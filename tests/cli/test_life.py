@@ -71,7 +71,7 @@ def test_a_version_keeps_the_warnings_of_its_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("refresh --export_dir={root}", "--items or --delete is needed: what is new, or what leaves"),
+        ("refresh --export_dir={root}", "--items or --delete is required: a table of items, or a file of"),
         ("refresh --export_dir={root} --items=x --mode=merge", "--mode=merge: value should be one of <upsert|replace>"),
         ("refresh --export_dir={root} --items={root}/x.csv", "--items: no such file: {root}/x.csv"),
         ("refresh --export_dir={root} --items=x --max_removed=2", "--max_removed=2: 2.0 is not a number in the range"),

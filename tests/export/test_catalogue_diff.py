@@ -102,7 +102,7 @@ def test_rows_that_begin_later_do_not_hold_yet(tmp_path):
         listing = read_items(config, path, OLD.schema, now=now)
         prices[now] = dict(zip(listing.items["item_id"].to_pylist(), listing.items["price"].to_pylist(), strict=True))
     assert prices == {199: {"a": 1}, 200: {"a": 2}, 201: {"a": 3, "z": 4}, None: {"a": 3, "z": 4}}
-    with pytest.raises(DataError, match="none of 4 rows holds yet; column 'from' says that each begins later"):
+    with pytest.raises(DataError, match="none of 4 rows is valid yet; by column 'from' each begins later"):
         read_items(config, path, OLD.schema, now=99)
 
 
@@ -190,9 +190,9 @@ def test_no_such_table_and_ids_in_a_file(tmp_path):
 
 def test_contradictions_are_refused(tmp_path):
     listing = read(tmp_path, "sku,brand,tags,price\na,x,,1\n").items
-    with pytest.raises(DataError, match="item 'a': stands in --items and in --delete; one of them is wrong"):
+    with pytest.raises(DataError, match="item 'a': both in --items and in --delete; remove it from one of them"):
         merge(OLD, listing, ["d", "a"], "upsert", FEATURES)
-    with pytest.raises(DataError, match="the catalogue would be empty: every item leaves it"):
+    with pytest.raises(DataError, match="--delete: invalid ids .expected at least one item to stay"):
         merge(OLD, None, ["a", "b", "c", "d"], "upsert", FEATURES)
 
 

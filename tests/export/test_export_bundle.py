@@ -211,7 +211,7 @@ def test_active_days_needs_a_time(trained, tmp_path):
             "user_features=(Hash('user_id', buckets=9),)",
         ],
     )
-    with pytest.raises(ConfigError, match="--active_days: the log has no time; data.timestamp names none"):
+    with pytest.raises(ConfigError, match="--active_days: needs event times; name their column in data.timestamp"):
         export(timeless, trained[0], tmp_path / "e", active_days=1)
 
 

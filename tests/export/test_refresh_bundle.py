@@ -163,7 +163,7 @@ def test_an_earlier_version_comes_back_under_a_new_number(done):
         rollback(root, int(path.name))
     with pytest.raises(ArtifactError, match="invalid version 6 .expected one of: 7, 12, "):
         rollback(root, 6)
-    with pytest.raises(ConfigError, match="--version: 11 is smaller than the newest, "):
+    with pytest.raises(ConfigError, match="--version: invalid version 11 .expected more than "):
         rollback(root, 7, version=11)
     shutil.rmtree(path)
 
@@ -191,13 +191,15 @@ def test_too_much_at_once_is_refused(root, rows, tmp_path):
     with pytest.raises(DataError) as raised:
         refresh(root, few, mode="replace")
     assert str(raised.value).startswith(
-        "90 of 150 items would leave, more than --max_removed=0.5 of them; is the table"
+        "--items: 90 of 150 items would be removed, more than --max_removed=0.5 of them; check that the table"
     )
     assert [path.name for path in root.iterdir()] == ["7"]
 
 
 def test_what_is_no_refresh(root, tmp_path):
-    with pytest.raises(ConfigError, match="^--items or --delete is needed: what is new, or what leaves$"):
+    with pytest.raises(
+        ConfigError, match="^--items or --delete is required: a table of items, or a file of ids to remove$"
+    ):
         refresh(root)
     with pytest.raises(ConfigError, match="--mode=replace needs --items: the whole catalogue"):
         refresh(root, mode="replace", delete=tmp_path / "ids")

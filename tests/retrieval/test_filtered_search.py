@@ -187,7 +187,7 @@ def test_nobody_asks_and_nothing_is_allowed(exact):
 
 
 def test_an_unusable_query_is_refused_before_the_search(exact):
-    with pytest.raises(DataError, match="k: at least 1 is expected; got 0"):
+    with pytest.raises(DataError, match="k: invalid value 0 .expected at least 1"):
         filtered_search.search(exact, unit(np.random.default_rng(0), 3, DIM), 0)
 
 

@@ -354,7 +354,7 @@ def test_ctrl_c_is_heard_while_a_filter_runs():
             "repetitions written out; found 15 and 900)",
         ),
         ("name similar to '" + "a" * 201 + "'", "and 250 with repetitions written out; found 201 and 201)"),
-        (" or ".join(["abs(price) > 1"] * 201), "at most 200 functions and casts are expected"),
+        (" or ".join(["abs(price) > 1"] * 201), "too many functions and casts (expected at most 200)"),
         ("(" * 51 + "price > 1" + ")" * 51, "is nested too deeply (expected at most 50 levels)"),
         ("- " * 11 + "price > 1", "is nested too deeply (expected at most 50 levels)"),
         (

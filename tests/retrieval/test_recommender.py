@@ -230,8 +230,8 @@ def test_similar_items(recommender, tsv):
         (([{}], 0), "k: invalid value 0 (expected a whole number from 1 to 1000)"),
         (([{}], 2.5), "k: invalid value 2.5 (expected a whole number from 1 to 1000)"),
         (([{}], True), "k: invalid value True (expected a whole number from 1 to 1000)"),
-        (([{}, {}], 3, [["i00001"]]), "exclude: one list per user is expected; got 1 for 2 users"),
-        (([{}], 3, ["i00001"]), "exclude: a list of item ids per user is expected; got 'i00001'"),
+        (([{}, {}], 3, [["i00001"]]), "exclude: invalid number of lists 1 (expected 2, one per user)"),
+        (([{}], 3, ["i00001"]), "exclude: invalid value 'i00001' (expected a list of item ids per user)"),
     ],
 )
 def test_unusable_requests(recommender, arguments, message):

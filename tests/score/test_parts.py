@@ -96,7 +96,7 @@ def test_an_id_with_a_comma_cannot_be_listed():
     with pytest.raises(DataError) as raised:
         Layout(7, "tsv", 3, np.array(["a", "b,c"], object))
     assert str(raised.value) == (
-        "--format=tsv: item id 'b,c' holds a comma, which stands between the ids of a line; use --format=parquet"
+        "--format=tsv: invalid item id 'b,c' (expected no comma, which separates ids); use --format=parquet"
     )
 
 

@@ -288,9 +288,9 @@ def test_the_same_command_again_does_nothing(tmp_path, export_dir, users, whole)
 def test_a_directory_of_somebody_else_is_left_alone(tmp_path, export_dir, users, faked):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").touch()
-    with pytest.raises(DataError, match="holds 'thesis.txt', which is not an output of score; choose an empty or new"):
+    with pytest.raises(DataError, match="it has 'thesis.txt', which score did not write"):
         score(Options(export_dir=export_dir, output=tmp_path / "mine", users=str(users)))
-    with pytest.raises(DataError, match="is a file; --output names a directory to write"):
+    with pytest.raises(DataError, match="--output: invalid directory .* .it is a file"):
         score(Options(export_dir=export_dir, output=users, users=str(users)))
 
 

@@ -124,7 +124,7 @@ def test_a_batch_larger_than_the_data_is_refused(trained):
     with pytest.raises(ConfigError) as error:
         batches(trained, (InBatch(),), InBatchSoftmax(), batch_size=1_000_000)
     message = str(error.value)
-    assert message.startswith("train.batch_size: 1,000,000 is more than the ")
+    assert message.startswith("train.batch_size: invalid value 1000000 (expected at most ")
     assert "training rows; lower it, e.g. --set train.batch_size=" in message
 
 

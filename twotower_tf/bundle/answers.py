@@ -74,16 +74,17 @@ def check_item_tower(bundle: Bundle, searcher: Searcher, tower: Tower, most: int
     if not (apart <= TOLERANCE).all():
         item = searcher.items.ids[rows[np.argmax(apart)]]
         raise ArtifactError(
-            f"{bundle.path / ITEM_TOWER}: its vector for item {item!r} is {apart.max():.3g} away from the index's"
+            f"{bundle.path / ITEM_TOWER}: invalid vector for item {item!r} (expected that of the index, differs by "
+            f"{apart.max():.3g}); export again"
         )
     yield f"item tower: gives the vectors of {len(rows)} items of the catalogue"
 
 
 def check_users(bundle: Bundle, searcher: Searcher, tower: Tower) -> Iterator[str]:
-    """Asks for the canaries and compares with the answers that the manifest expects.
+    """Requests the canaries and compares their answers with those that the manifest states.
 
     Raises:
-        ArtifactError: naming the canary that gets another answer.
+        ArtifactError: for a canary with another answer, naming it.
     """
     canaries = bundle.manifest["canaries"]
     arrays = rows_to_arrays(side_inputs(bundle.config, "user"), [canary["user"] for canary in canaries])
@@ -121,12 +122,12 @@ def check_version(bundle: Bundle, side: SideName, answer: Mapping[str, Any]) -> 
 def _as_expected(
     bundle: Bundle, canaries: list[dict[str, Any]], expected: Sequence[Answer], actual: Sequence[Answer], source: str
 ) -> None:
-    """Every canary's items, in order; where two scores are equal up to rounding, either order."""
+    """Compares every canary's items in order; scores that are equal up to rounding may be in either order."""
     for canary, (ids, scores), (found_ids, found_scores) in zip(canaries, expected, actual, strict=True):
         if len(found_ids) != len(ids) or not _same(ids, np.asarray(scores), found_ids, np.asarray(found_scores)):
             raise ArtifactError(
-                f"{bundle.path}: {source} answers for canary {canary['user']} with {list(found_ids)}, "
-                f"expected {list(ids)}"
+                f"{bundle.path}: {source} answers for canary {canary['user']} with {list(found_ids)} (expected "
+                f"{list(ids)}); export again"
             )
 
 

@@ -138,14 +138,14 @@ class Bundle:
         bundle = cls.read(path, check=check)
         if bundle.version != int(path.name):
             raise ArtifactError(
-                f"{path}: the manifest is of version {bundle.version}, the directory of {path.name}; "
-                "a version is never renamed"
+                f"{path}: invalid directory name (expected {bundle.version}, the manifest's version); "
+                "versions are not renamed, use rollback"
             )
         return bundle
 
     @classmethod
     def read(cls, path: Path, *, check: Literal["full", "light"] = "full") -> Bundle:
-        """Reads a version's directory under whatever name: one that is about to be published, by its writer.
+        """Reads a version's directory under any name, such as one that is not published yet.
 
         Args:
             path: the directory.
@@ -157,7 +157,7 @@ class Bundle:
         found = members.find(path)
         manifest = artifacts.read_json(path / MANIFEST, "bundle", SCHEMA_VERSION)
         if manifest.get("format") != FORMAT:
-            raise ArtifactError(f"{path / MANIFEST}: format {manifest.get('format')!r} is not {FORMAT!r}")
+            raise ArtifactError(f"{path / MANIFEST}: invalid format {manifest.get('format')!r} (expected {FORMAT!r})")
         _check_manifest(path / MANIFEST, manifest)
         members.check_complete(path, found, manifest["files"], MANIFEST)
         bundle = cls(path, manifest["version"], manifest, checked=check == "full")

@@ -50,34 +50,37 @@ def check_root(export_dir: Path) -> None:
 
 
 def choose_version(export_dir: Path, version: int | None) -> int:
-    """The version to publish: as given, or the UTC time as YYYYMMDDhhmmss, larger than the newest there.
+    """Returns the version to publish: as given, or the UTC time as YYYYMMDDhhmmss, larger than the newest there.
 
     Raises:
         ConfigError: for a number that no server reads as a version.
-        ArtifactError: where the version exists.
+        ArtifactError: if the version exists.
     """
     known = bundle.versions(export_dir)
     if version is None:
         now = int(datetime.now(timezone.utc).strftime("%Y%m%d%H%M%S"))
         return max([now, *(each + 1 for each in known)])
     if not 0 < version <= _LARGEST:
-        raise ConfigError(f"--version: a whole number from 1 to 2^63 - 1 is expected; got {version}")
+        raise ConfigError(f"--version: invalid version {version} (expected a whole number from 1 to 2^63 - 1)")
     if version in known:
         raise ArtifactError(f"{export_dir / str(version)}: exists already and is never overwritten; choose another")
     return version
 
 
 def choose_newest(export_dir: Path, version: int | None) -> int:
-    """The version to publish where it has to be the newest.
+    """Returns the version to publish, which has to be the newest.
 
     Raises:
         ConfigError: for a number that no server reads as a version, or one that is not the largest.
-        ArtifactError: where the version exists.
+        ArtifactError: if the version exists.
     """
     chosen = choose_version(export_dir, version)
     newest = max(bundle.versions(export_dir), default=0)
     if chosen < newest:
-        raise ConfigError(f"--version: {chosen} is smaller than the newest, {newest}; a server would go on with that")
+        raise ConfigError(
+            f"--version: invalid version {chosen} (expected more than {newest}, the newest version, which "
+            "servers would keep)"
+        )
     return chosen
 
 

@@ -50,8 +50,8 @@ def write_tsv(path: Path, ids: Sequence[str] | npt.NDArray[Any] | pa.Array, vect
     names = _id_array(ids)
     if vectors.ndim != 2 or vectors.dtype != np.float32 or len(vectors) != len(names):
         raise ArtifactError(
-            f"item vectors: float32 of shape [{len(names)}, vector_dim] is expected for {len(names)} item ids; "
-            f"got {vectors.dtype} of shape {list(vectors.shape)}"
+            f"item vectors: invalid {vectors.dtype} array of shape {list(vectors.shape)} (expected float32 of shape "
+            f"[{len(names)}, vector_dim] for {len(names)} item ids)"
         )
     rows = max(1, _VALUES_PER_BLOCK // max(1, vectors.shape[1]))
     threads = threads or resources.count_cpus()
@@ -121,7 +121,7 @@ def splice_tsv(
                 done = fresh.stop
             row, line = stop, line + len(edges) - 1
         if line != lines or row < len(origin):
-            raise ArtifactError(f"{source}: damaged: {line} lines; {lines} are expected")
+            raise ArtifactError(f"{source}: damaged: {line} lines (expected {lines})")
     return Spliced(before.hexdigest(), after.hexdigest())
 
 
@@ -189,12 +189,10 @@ def _id_array(ids: Sequence[str] | npt.NDArray[Any] | pa.Array) -> pa.Array:
     except (pa.ArrowException, UnicodeEncodeError) as error:
         raise ArtifactError(f"item ids: each must be valid Unicode text: {error}") from None
     if names.null_count or pc.any(pc.equal(pc.binary_length(names), 0)).as_py():
-        raise ArtifactError("item ids: one is empty; every exported item needs an id")
+        raise ArtifactError("item ids: invalid empty id (every exported item needs an id)")
     odd = names.filter(pc.match_substring_regex(names, LINE_BREAKING))
     if len(odd):
-        raise ArtifactError(
-            f"item id {odd[0].as_py()!r}: holds a tab, line break or NUL, which item_embeddings.tsv cannot"
-        )
+        raise ArtifactError(f"item ids: invalid id {odd[0].as_py()!r} (expected text without tab, line break and NUL)")
     return names
 
 
@@ -202,7 +200,7 @@ def _lines(ids: pa.Array, vectors: Floats) -> memoryview:
     """The text of a block of rows."""
     if not np.isfinite(vectors).all():
         bad = ids[int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])].as_py()
-        raise ArtifactError(f"item {bad!r}: its vector is not finite")
+        raise ArtifactError(f"item {bad!r}: invalid vector (expected finite numbers)")
     names = ids.cast(pa.string())
     lines = pc.binary_join_element_wise(names, _number_texts(np.ascontiguousarray(vectors)), "\t")
     offsets = np.frombuffer(lines.buffers()[1], np.int32)[lines.offset : lines.offset + len(lines) + 1]
@@ -297,13 +295,13 @@ def _parse(path: Path, block: bytes, first_line: int, width: int) -> tuple[pa.Ar
     starts = np.concatenate(([0], ends[:-1] + 1))
     tabs = np.flatnonzero(content == _TAB)
     counts = np.bincount(np.searchsorted(ends, tabs), minlength=len(ends))
-    _refuse(path, first_line, counts != 1, "one tab between item id and vector is expected")
+    _refuse(path, first_line, counts != 1, "invalid line (expected one tab between item id and vector)")
     _refuse(path, first_line, tabs == starts, "the item id is empty")
     commas = np.flatnonzero(content == _COMMA)
     if not _regular(commas, tabs, ends, width - 1):
         commas = commas[np.searchsorted(tabs, commas) > np.searchsorted(ends, commas)]  # the others are in ids
         counts = np.bincount(np.searchsorted(ends, commas), minlength=len(ends))
-        _refuse(path, first_line, counts != width - 1, f"{width} numbers are expected")
+        _refuse(path, first_line, counts != width - 1, f"invalid vector (expected {width} numbers)")
     # Arrow strings share one buffer. Of id, tab, number, comma, number, ..., line end every second is wanted.
     marks = np.concatenate([tabs[:, None], commas.reshape(len(ends), width - 1), ends[:, None]], axis=1)
     edges = np.empty((len(ends), 2 * width + 2), np.int32)

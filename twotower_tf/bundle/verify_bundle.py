@@ -81,9 +81,8 @@ def _vectors(bundle: Bundle, searcher: Searcher) -> Iterator[str]:
     yield f"index: {len(items)} items of {items.dim} dimensions, fingerprint {items.fingerprint[:12]}..."
     lengths = np.sqrt(np.einsum("ij,ij->i", items.vectors, items.vectors))  # without a copy of the vectors
     if np.abs(lengths - 1).max() > NORM_TOLERANCE:
-        raise ArtifactError(
-            f"{bundle.path / 'index'}: item {items.ids[np.argmax(np.abs(lengths - 1))]!r}: not of unit length"
-        )
+        longest = items.ids[np.argmax(np.abs(lengths - 1))]
+        raise ArtifactError(f"{bundle.path / 'index'}: item {longest!r}: invalid vector (expected length 1)")
     yield "every item vector has length 1"
     row = 0
     for ids, vectors in item_tsv.read_blocks(bundle.path / TSV):  # block by block: memory does not grow with the file
@@ -103,14 +102,14 @@ def _vectors(bundle: Bundle, searcher: Searcher) -> Iterator[str]:
 
 
 def _recall(bundle: Bundle, searcher: Searcher) -> Iterator[str]:
-    """The index's recall, measured again with the users it was stated with."""
+    """Measures the index's recall again with the same users."""
     stated = bundle.manifest["index"]["recall"]
     if is_exact(searcher.kind):
         yield "index: exact"
         return
     users, k = sample(bundle.sample_users, stated["queries"]), stated["k"]
     if not len(users):
-        yield "index: no real user to measure its recall with"
+        yield "index: recall not measured, the bundle has no users"
         return
     truth = ExactSearcher(searcher.items).search(users, k).scores
     actual = float(recall_of(searcher.search(users, k).scores, truth).mean(dtype=np.float64))
@@ -125,7 +124,7 @@ def _recall(bundle: Bundle, searcher: Searcher) -> Iterator[str]:
 
 
 def _recall_above(bundle: Bundle, searcher: Searcher, levels: list[dict[str, Any]]) -> Iterator[str]:
-    """The recall for more answers, after as many excluded ones as each level states."""
+    """Measures the recall of further answers, after as many excluded items as each level states."""
     users = sample(bundle.sample_users, levels[0]["queries"])
     truth = ExactSearcher(searcher.items).search(users, levels[-1]["k"]).scores
     for level in levels:

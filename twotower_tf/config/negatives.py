@@ -27,7 +27,7 @@ def check_sampling(
     kinds: dict[str, Any] = {each.type: each for each in negatives}
     if len(kinds) != len(negatives):
         got = ", ".join(each.type for each in negatives)
-        raise ConfigError(f"{_WHERE}: each kind may stand once; got {got}")
+        raise ConfigError(f"{_WHERE}: invalid kinds {got} (expected each kind once); combine them into one")
     if not kinds:
         raise ConfigError(f"{_WHERE}: empty; a positive alone teaches nothing, name a kind such as Uniform()")
     _check_loss(loss, kinds)
@@ -38,27 +38,27 @@ def check_sampling(
 
 
 def _check_loss(loss: LossConfig, kinds: dict[str, Any]) -> None:
-    """Compares the kinds with what the loss's class declares."""
+    """Compares the kinds with the requirements that the loss's class declares."""
     name = type(loss).__name__
     for kind, each in kinds.items():
         if not loss.shares_candidates and (kind in ("InBatch", "Queue") or getattr(each, "shared", False)):
             got = f"{kind}(shared=True)" if hasattr(each, "shared") else f"{kind}()"
             raise ConfigError(
-                f"{_WHERE}: {name} compares a positive with negatives of its own and with Labelled() rows; "
-                f"got {got}, which all rows of the batch share"
+                f"{_WHERE}: invalid kind {got} for {name} (expected a row's own negatives or Labelled() rows, not "
+                "candidates that the batch shares)"
             )
     if "Labelled" in kinds and not loss.labelled:
         raise ConfigError(
-            f"{_WHERE}: {name} compares a positive with its negatives, so a row with label 0 is none by itself; "
-            "use Rejections() in the place of Labelled()"
+            f"{_WHERE}: invalid kind Labelled() for {name}, which compares a positive with its negatives; use "
+            "Rejections() instead"
         )
     for kind in loss.needs:
         if kind not in kinds:
-            raise ConfigError(f"{_WHERE}: {name} needs {kind}(), and any others next to it; got {list(kinds)}")
+            raise ConfigError(f"{_WHERE}: invalid kinds {list(kinds)} (expected {kind}(), which {name} needs); add it")
     if "Queue" in kinds and "InBatch" not in kinds:
         raise ConfigError(
-            f"{_WHERE}: Queue() takes no gradient; the batch's own items, InBatch(), stand for its items and have to "
-            f"be there too; got {list(kinds)}"
+            f"{_WHERE}: invalid kinds {list(kinds)} (expected InBatch() together with Queue(), whose items have no "
+            "gradient); add it"
         )
 
 
@@ -69,11 +69,11 @@ def _check_data(kind: Any, data: DataConfig, item_features: Sequence[BaseFeature
             "or data.positive"
         )
     if kind.type == "Rejections" and kind.explicit and not data.rejected:
-        raise ConfigError(f"{_WHERE}: Rejections(explicit=True) needs data.rejected, which says what was refused")
+        raise ConfigError(f"{_WHERE}: Rejections(explicit=True) needs data.rejected, the column of refused items")
     if kind.type == "SkipAbove" and not (data.list_id and data.position):
-        raise ConfigError(f"{_WHERE}: SkipAbove() needs data.list_id and data.position, the lists and places shown")
+        raise ConfigError(f"{_WHERE}: SkipAbove() needs data.list_id and data.position, the columns of list and place")
     if kind.type == "Mined" and kind.ranks[0] > kind.ranks[1]:
-        raise ConfigError(f"{_WHERE}: Mined(ranks={kind.ranks}) ends before it begins; write the smaller rank first")
+        raise ConfigError(f"{_WHERE}: Mined: invalid ranks {kind.ranks} (expected the smaller rank first)")
     if kind.type == "SameAttribute" and not data.items:  # an item table may have more columns than the features name
         known = {column for feature in item_features for column in feature_columns(feature)}
         for name in kind.columns:

@@ -151,7 +151,7 @@ def read_items(
         ).to_arrow_table()
         if not items.num_rows:
             raise DataError(
-                f"{_FIELD}: {path}: none of {counts.used} rows holds yet; column {since!r} says that each begins later"
+                f"{_FIELD}: {path}: none of {counts.used} rows is valid yet; by column {since!r} each begins later"
             )
         return Listing(items, counts.read, entries, unfit)
 
@@ -227,8 +227,8 @@ def merge(
     gone = pa.array(sorted(set(deletes)), ids.type)
     both = listed.filter(pc.is_in(listed, value_set=gone))
     if len(both):
-        raise DataError(f"item {both[0].as_py()!r}: stands in {_FIELD} and in --delete; one of them is wrong")
-    # What is looked up is always in the short list of the two: tables of a million ids take their time to build.
+        raise DataError(f"item {both[0].as_py()!r}: both in {_FIELD} and in --delete; remove it from one of them")
+    # The lookup table is always built from the shorter list: building one of a million ids takes seconds.
     stays = pc.invert(pc.is_in(ids, value_set=gone)).to_numpy(zero_copy_only=False)
     unknown = len(gone) - int(np.count_nonzero(~stays))
     listed_as = pc.fill_null(pc.index_in(ids, value_set=listed), NEW).to_numpy(zero_copy_only=False)
@@ -238,7 +238,7 @@ def merge(
     place[listed_as[listed_as != NEW]] = np.flatnonzero(listed_as != NEW)
     kept, new = np.flatnonzero(stays), np.flatnonzero(place == NEW)
     if not len(kept) + len(new):
-        raise DataError("the catalogue would be empty: every item leaves it")
+        raise DataError("--delete: invalid ids (expected at least one item to stay); nothing would be left")
     # Rows of the concatenation old + listing: an item that stays has a new row where the listing has one.
     source = np.arange(len(ids))
     source[place[place != NEW]] = len(ids) + np.flatnonzero(place != NEW)

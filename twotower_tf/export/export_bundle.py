@@ -147,7 +147,7 @@ def _exported_rows(config: ExperimentConfig, prepared: Prepared, active_days: in
 def _active(config: ExperimentConfig, prepared: Prepared, active_days: int) -> npt.NDArray[np.bool_]:
     """Which items have an event in the last days of the log, whatever the split, or of the runs that it continues."""
     if not config.data.timestamp:
-        raise ConfigError("--active_days: the log has no time; data.timestamp names none")
+        raise ConfigError("--active_days: needs event times; name their column in data.timestamp")
     times = prepared.items(["last_event"])["last_event"]
     oldest = (pc.max(times).as_py() or 0) - active_days * SECONDS_PER_DAY
     active: npt.NDArray[np.bool_] = pc.fill_null(pc.greater(times, oldest), False).to_numpy()

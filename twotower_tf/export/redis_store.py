@@ -254,13 +254,13 @@ def _user_block(part: Path, batch: pa.RecordBatch, bundle: Bundle, dim: int) -> 
             )
     values = batch[USER_VECTOR].flatten().cast(pa.float32())
     if len(values) != len(ids) * dim or values.null_count:
-        raise DataError(f"--users: {part}: column {USER_VECTOR!r}: {dim} numbers per row are expected")
+        raise DataError(f"--users: {part}: column {USER_VECTOR!r}: invalid vectors (expected {dim} numbers per row)")
     vectors = np.ascontiguousarray(values.to_numpy(zero_copy_only=False).reshape(-1, dim))
     bad = ~(np.abs(np.linalg.norm(vectors, axis=1) - 1) <= _NORM)
     if bad.any():
-        raise DataError(f"--users: {part}: user {ids[int(np.argmax(bad))]!r}: its vector is not of unit length")
+        raise DataError(f"--users: {part}: user {ids[int(np.argmax(bad))]!r}: invalid vector (expected length 1)")
     if not all(ids):
-        raise DataError(f"--users: {part}: a user without an id")
+        raise DataError(f"--users: {part}: invalid empty user id")
     return ids, vectors
 
 

@@ -90,22 +90,22 @@ def refresh(
     Args:
         export_dir: the export root.
         items: table of items, as in DataConfig.items; a row says all of its item.
-        mode: "upsert": items that the table does not have stay; "replace": they leave.
-        delete: file of ids, one a line, that leave.
+        mode: "upsert": items that the table lacks are kept; "replace": they are removed.
+        delete: file of ids to remove, one per line.
         version: by default the UTC time, larger than the newest there.
         keep: versions kept, the new one among them; 0 keeps all.
-        max_removed: share of the catalogue that may leave at once.
+        max_removed: share of the catalogue that may be removed at once.
         memory_limit: of reading the table.
         progress: called at each step.
 
     Raises:
         ArtifactError: if the root has no version, the newest is damaged, another process writes there, a vector is not
             finite, or `twotower verify` refuses the new version.
-        DataError: where the table or the ids cannot be used, or too much would leave.
+        DataError: for an invalid table or ids, or where too many items would be removed.
         ConfigError: for an unusable `version`, or where neither table nor ids are given.
     """
     if items is None and delete is None:
-        raise ConfigError("--items or --delete is needed: what is new, or what leaves")
+        raise ConfigError("--items or --delete is required: a table of items, or a file of ids to remove")
     if items is None and mode == "replace":
         raise ConfigError("--mode=replace needs --items: the whole catalogue")
     export_dir = Path(export_dir)
@@ -146,8 +146,8 @@ def _check_removed(bundle: Bundle, changes: Changes, max_removed: float) -> None
     count = bundle.manifest["items"]
     if changes.removed > max_removed * count:
         raise DataError(
-            f"{changes.removed} of {count} items would leave, more than --max_removed={max_removed:g} of them; "
-            "is the table whole? --mode=upsert keeps items that it does not have"
+            f"--items: {changes.removed} of {count} items would be removed, more than --max_removed={max_removed:g} of "
+            "them; check that the table is complete, or use --mode=upsert, which keeps items that it lacks"
         )
 
 

@@ -41,11 +41,11 @@ class ItemVectors:
         self.ids: Ids = np.empty(len(ids), dtype=object)
         self.ids[:] = list(ids)
         if self.vectors.ndim != 2 or not self.vectors.shape[1]:
-            raise DataError(f"item vectors: a table [items, vector_dim] is expected; got shape {self.vectors.shape}")
+            raise DataError(f"item vectors: invalid shape {self.vectors.shape} (expected [items, vector_dim])")
         if len(self.ids) != len(self.vectors):
-            raise DataError(f"item vectors: {len(self.ids)} item ids were given with {len(self.vectors)} vectors")
+            raise DataError(f"item vectors: invalid number of ids {len(self.ids)} (expected {len(self.vectors)})")
         if not len(self.ids):
-            raise DataError("item vectors: an index needs at least one item; got none")
+            raise DataError("item vectors: invalid empty table (expected at least one item)")
         _check_ids(self.ids)
         _check_lengths(self.ids, self.vectors)
 
@@ -146,7 +146,7 @@ def _check_lengths(ids: Ids, vectors: npt.NDArray[np.float32]) -> None:
     odd = np.abs(lengths - 1.0) > NORM_TOLERANCE
     if odd.any():
         what = f"have a vector that is not of unit length (the first {lengths[odd][0]:.4g})"
-        _refuse(ids[odd], what, f"1 within {NORM_TOLERANCE} is expected; normalize it")
+        _refuse(ids[odd], what, f"expected 1 within {NORM_TOLERANCE}; normalize it")
 
 
 def _refuse(offenders: Sequence[Any] | Ids, what: str, remedy: str) -> None:

@@ -126,22 +126,22 @@ class Searcher(Protocol):
 
 
 def check_queries(queries: npt.ArrayLike, k: int, dim: int) -> npt.NDArray[np.float32]:
-    """The border of every `search`: returns the queries as a C-ordered float32 table.
+    """Checks the arguments of a `search` and returns the queries as a C-ordered float32 table.
 
     Raises:
         DataError: as `Searcher.search` says.
     """
     table = np.ascontiguousarray(queries, dtype=np.float32)
     if table.ndim != 2:
-        raise DataError(f"queries: a table [queries, {dim}] is expected; got shape {table.shape}")
+        raise DataError(f"queries: invalid shape {table.shape} (expected [queries, {dim}])")
     if table.shape[1] != dim:
         raise DataError(
-            f"queries: vectors of {table.shape[1]} dimensions for an index of {dim}; "
+            f"queries: invalid shape {table.shape} (expected [queries, {dim}], the index's dimensions); "
             "the user tower and the index are of different models"
         )
     if k < 1:
-        raise DataError(f"k: at least 1 is expected; got {k}")
+        raise DataError(f"k: invalid value {k} (expected at least 1)")
     if not np.isfinite(table).all():
         row = int(np.flatnonzero(~np.isfinite(table).all(axis=1))[0])
-        raise DataError(f"queries: the vector of query {row} holds NaN or infinity")
+        raise DataError(f"queries: invalid vector of query {row} (expected finite numbers)")
     return table

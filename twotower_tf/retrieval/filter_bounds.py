@@ -47,7 +47,7 @@ def check(predicate: str, columns: Collection[str]) -> set[str]:
         functions += node["class"] in ("FUNCTION", "CAST")
         if functions > _MOST_FUNCTIONS:
             raise DataError(
-                f"filter: {sql.shorten(predicate)}: at most {_MOST_FUNCTIONS} functions and casts are expected"
+                f"filter: {sql.shorten(predicate)}: too many functions and casts (expected at most {_MOST_FUNCTIONS})"
             )
     return {name.lower() for name in sql.find_columns(predicate, "filter", TABLE)}
 

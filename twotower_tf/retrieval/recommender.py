@@ -278,7 +278,7 @@ class Recommender:
         if exclude is None:
             return None
         if len(exclude) != len(rows):
-            raise DataError(f"exclude: one list per user is expected; got {len(exclude)} for {len(rows)} users")
+            raise DataError(f"exclude: invalid number of lists {len(exclude)} (expected {len(rows)}, one per user)")
         for ids in exclude:
             if isinstance(ids, str | bytes) or not isinstance(ids, Sequence | set | frozenset):
                 raise DataError(f"exclude: a list of item ids per user is expected; got {ids!r}")

@@ -71,8 +71,8 @@ class Layout:
             commas = self._ids.filter(pc.match_substring(self._ids, _LISTED))
             if len(commas):
                 raise DataError(
-                    f"--format=tsv: item id {commas[0].as_py()!r} holds a comma, which stands between the ids of a "
-                    "line; use --format=parquet"
+                    f"--format=tsv: invalid item id {commas[0].as_py()!r} (expected no comma, which separates "
+                    "ids); use --format=parquet"
                 )
 
     def answers(

@@ -59,13 +59,15 @@ class Journal:
             DataError: where the directory holds other files.
         """
         if self.output.exists() and not self.output.is_dir():
-            raise DataError(f"{self.output}: is a file; --output names a directory to write")
+            raise DataError(
+                f"--output: invalid directory '{self.output}' (it is a file); choose an empty or new directory"
+            )
         if self.output.exists() and not self.directory.is_dir():
             foreign = sorted(path.name for path in self.output.iterdir() if not path.name.startswith("."))
             if foreign:
                 raise DataError(
-                    f"{self.output}: holds {foreign[0]!r}, which is not an output of score; "
-                    "choose an empty or new directory"
+                    f"--output: invalid directory '{self.output}' (it has {foreign[0]!r}, which score did not write); "
+                    "choose an empty or new one"
                 )
         self.directory.mkdir(parents=True, exist_ok=True)
         with locks.hold_directory(self.output):

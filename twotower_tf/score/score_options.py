@@ -64,7 +64,7 @@ class Options:
             ConfigError: naming the flags.
         """
         if bool(self.users) == bool(self.users_from_events):
-            raise ConfigError("--users: either a table of users or --users_from_events is needed, and not both")
+            raise ConfigError("--users or --users_from_events is required, not both")
         if not 1 <= self.k <= self.max_k:
             raise ConfigError(f"--k: invalid value {self.k} (expected 1 to {self.max_k}); raise --max_k for more")
         if self.memory_limit:
@@ -73,7 +73,7 @@ class Options:
             raise ConfigError("--exclude_seen: needs --users_from_events; a table of pairs goes with --exclude")
         if self.vectors_only and (self.filter or self.names or self.exclude or self.exclude_seen):
             raise ConfigError(
-                "--vectors_only: answers no items; --filter, --names, --exclude and --exclude_seen mean nothing"
+                "--vectors_only: has no items to name or filter; remove --filter, --names, --exclude, --exclude_seen"
             )
         if self.names and self.format == "tsv":
             raise ConfigError(

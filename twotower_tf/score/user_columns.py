@@ -111,7 +111,7 @@ def _lacks(name: str, source: InputFile, names: Collection[str]) -> str:
 def check_types(
     columns: Sequence[Column], user_id: str, sources: Sequence[InputFile], schemas: Sequence[pa.Schema]
 ) -> None:
-    """Refuses Parquet columns of a type that cannot hold what the model reads.
+    """Checks that the types of Parquet columns can hold the values that the model reads.
 
     Raises:
         DataError: naming the file, the column, its type and what is expected.
@@ -122,9 +122,8 @@ def check_types(
     for source, schema in zip(sources, schemas, strict=True):
         for name, role in roles.items():
             if name in schema.names and not _fits(role, schema.field(name).type):
-                raise DataError(
-                    f"{source.name}: column {name!r} is {schema.field(name).type}; {_EXPECTED[role]} is expected"
-                )
+                kind = schema.field(name).type
+                raise DataError(f"{source.name}: column {name!r}: invalid type {kind} (expected {_EXPECTED[role]})")
 
 
 def _fits(role: Role, kind: pa.DataType) -> bool:

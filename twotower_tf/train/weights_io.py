@@ -61,7 +61,7 @@ def read(path: Path, variables: Mapping[str, tf.Variable]) -> None:
             found = set(archive.namelist())
             for name, variable in variables.items():
                 if f"{name}.npy" not in found:
-                    raise ArtifactError(f"{path}: has no {name}; it is of another model or optimizer")
+                    raise ArtifactError(f"{path}: missing variable {name}; the file is of another model or optimizer")
                 with archive.open(f"{name}.npy") as file:
                     _read_one(file, f"{path}: {name}", variable)
     except FileNotFoundError:
@@ -76,8 +76,8 @@ def _read_one(file: Any, where: str, variable: tf.Variable) -> None:
     stored, _, dtype = np.lib.format.read_array_header_1_0(file)
     if (stored, dtype) != (shape, _stored(variable)):
         raise ArtifactError(
-            f"{where} is {list(stored)} {dtype} where the model has {list(shape)} {_stored(variable)}; "
-            "it is of another model or optimizer"
+            f"{where}: invalid {dtype} array of shape {list(stored)} (expected {_stored(variable)} of shape "
+            f"{list(shape)}); the file is of another model or optimizer"
         )
     for start, stop in _parts(shape):
         wanted = (stop - start, *shape[1:]) if shape else ()
