@@ -259,8 +259,8 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "cross-entropy with shared negatives": (
         lambda: experiment(sampling=SamplingConfig((Uniform(shared=True),))),
-        "sampling.negatives: invalid kind Uniform(shared=True) for CosineLogitBCE (expected a row's own negatives or Labelled() "
-        "rows, not candidates that the batch shares)",
+        "sampling.negatives: invalid kind Uniform(shared=True) for CosineLogitBCE (expected a row's own negatives or "
+        "Labelled() rows, not candidates that the batch shares)",
     ),
     "a queue for cross-entropy": (
         lambda: experiment(sampling=SamplingConfig((Uniform(), Queue(size=10)))),

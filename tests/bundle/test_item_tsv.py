@@ -111,7 +111,7 @@ def test_refused_input_leaves_no_file(tmp_path, ids, vectors, message):
     ("content", "message"),
     [
         (b"a\t1,2\nb 1,2\n", "damaged: line 2: invalid line .expected one tab between item id and vector"),
-        (b"a\t1,2\nb\t1\t2\n", "damaged: line 2: one tab between"),
+        (b"a\t1,2\nb\t1\t2\n", "damaged: line 2: invalid line .expected one tab"),
         (b"a\t1,2\n\t1,2\n", "damaged: line 2: the item id is empty"),
         (b"a\t1,2\nb\t1,2\nc\t1\n", "damaged: line 3: invalid vector .expected 2 numbers"),
         (b"a\t1,2\nb\t1,2,3\nc\t1\n", "damaged: line 2: invalid vector .expected 2 numbers"),

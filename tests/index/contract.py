@@ -151,7 +151,10 @@ class SearcherContract:
             load_index(tmp_path / "index")
 
     def test_queries_that_cannot_be_answered_are_refused(self, searcher):
-        with pytest.raises(DataError, match="vectors of 9 dimensions for an index of 8; the user tower and"):
+        with pytest.raises(
+            DataError,
+            match=r"invalid shape \(1, 9\) \(expected \[queries, 8\], the index\'s dimensions\); the user tower and",
+        ):
             searcher.search(np.ones((1, 9), np.float32), 3)
         with pytest.raises(DataError, match=r"queries: invalid shape \(8,\) \(expected \[queries, 8\]"):
             searcher.search(np.ones(8, np.float32), 3)
