@@ -20,6 +20,8 @@ from typing import Any
 from twotower_tf import artifacts, config
 from twotower_tf.bundle import bundle
 from twotower_tf.cli import command, main
+from twotower_tf.config.features import list_feature_types
+from twotower_tf.config.losses import LOSSES
 from twotower_tf.config.open_union import OpenUnion
 
 DOCS = Path(__file__).resolve().parent
@@ -43,15 +45,7 @@ GROUPS = {
         "Mined",
         "Labelled",
     ],
-    "Losses": [
-        "CosineLogitBCE",
-        "InBatchSoftmax",
-        "SampledSoftmax",
-        "BilateralSoftmax",
-        "CosineContrastive",
-        "PairwiseLogistic",
-        "TripletHinge",
-    ],
+    "Losses": [*LOSSES],
     "Training": ["TrainConfig"],
     "Optimizers": [],
     "Evaluation and index": ["EvaluationConfig", "IndexConfig"],

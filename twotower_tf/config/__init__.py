@@ -5,7 +5,7 @@ the field, the given value and the accepted ones. `--set a.b=value` overrides an
 written to the run directory as `config.json`, which all later stages read.
 """
 
-from twotower_tf.config.base import MAX_BUCKETS, config_class
+from twotower_tf.config.base import CLASSES, MAX_BUCKETS, config_class
 from twotower_tf.config.data import (
     DataConfig,
     DateSplit,
@@ -151,3 +151,7 @@ __all__ = [
     "Uniform",
     "Weekday",
 ]
+
+# A registered class needs no line above: every configuration class is a name of this package.
+globals().update(CLASSES)
+__all__ += sorted(set(CLASSES) - set(__all__))

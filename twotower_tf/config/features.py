@@ -156,9 +156,9 @@ def feature_type(cls: type[T]) -> type[T]:
     return checked
 
 
-def list_feature_types(side: SideName) -> Sequence[type[BaseFeature]]:
-    """Lists the registered classes that a tower may have."""
-    return [each for each in _TYPES if side in each.sides]
+def list_feature_types(side: SideName | None = None) -> Sequence[type[BaseFeature]]:
+    """Lists the registered classes: all of them, or those that a tower may have."""
+    return [each for each in _TYPES if side is None or side in each.sides]
 
 
 @_leading_fields
