@@ -143,7 +143,7 @@ def test_another_separator_is_seen(tmp_path, export_dir):
         ),
         (
             ("--vectors_only", "--filter=price > 1"),
-            "--vectors_only: has no items to filter; remove --filter, --exclude and --exclude_seen",
+            "--vectors_only: has no items to name or filter; remove --filter, --names, --exclude, --exclude_seen",
         ),
         (
             ("--users_from_events=x",),
