@@ -43,7 +43,7 @@ class Tower(Protocol):
 
 
 def canaries(searcher: Searcher, people: Sequence[dict[str, Any]], vectors: Floats, k: int) -> list[dict[str, Any]]:
-    """What the manifest expects for real users: their features, and the k best items of the index.
+    """Returns what the manifest expects for real users: their features, and the k best items of the index.
 
     Args:
         searcher: the bundle's index.

@@ -67,13 +67,13 @@ _OF_TOWERS = (_SAVED_MODEL, "variables", "assets", "assets.extra", "fingerprint.
 
 
 def seal(document: dict[str, Any]) -> dict[str, Any]:
-    """A manifest with a fingerprint of its own content, so that damage to it shows, too."""
+    """Adds to a manifest the fingerprint of its own content, so that damage to it is noticed."""
     content = {key: value for key, value in document.items() if key != SEAL}
     return {**content, SEAL: artifacts.fingerprint(content)}
 
 
 def versions(export_dir: str | Path) -> list[int]:
-    """The versions of an export root, ascending.
+    """Returns the versions of an export root, ascending.
 
     A version is a child directory named by an integer with a bundle's manifest, or with a damaged one: that is listed,
     so that it is refused by name and not passed over in silence. Half-copied and foreign directories are none. A
@@ -192,7 +192,7 @@ class Bundle:
         return self.columns()
 
     def columns(self, names: Sequence[str] | None = None) -> pa.Table:
-        """The columns of `items` that are named; all by default.
+        """Returns the named columns of `items`; all by default.
 
         Raises:
             ArtifactError: as `items` says.
@@ -250,7 +250,7 @@ class Bundle:
         return users
 
     def tower(self, side: Literal["user", "item"]) -> Path:
-        """The directory of a tower's SavedModel, its files compared with the manifest.
+        """Returns the directory of a tower's SavedModel, after comparing its files with the manifest.
 
         Loading it runs the graph that its author wrote, with all that TensorFlow's operations can do.
 
@@ -268,7 +268,7 @@ class Bundle:
             self.check_files(*names)
 
     def _listed(self, name: str) -> dict[str, str]:
-        """SHA-256 of a file, or of all files of a directory, as the manifest states it; by name."""
+        """Returns the SHA-256 that the manifest states of a file, or of all files of a directory, by name."""
         stated: dict[str, str] = self.manifest["files"]
         return {path: digest for path, digest in stated.items() if path == name or path.startswith(f"{name}/")}
 
@@ -287,7 +287,7 @@ class Bundle:
         index_files.check_files(self.path, wanted if names else self.manifest["files"], MANIFEST)
 
     def _check_index(self) -> None:
-        """Index and towers of different models must never meet: the index says of which vectors it was built."""
+        """Checks that index and towers are of one model: the index states the vectors that it was built from."""
         index = index_files.open_index(self.path / INDEX)
         pairs = (("fingerprint", "vectors_fingerprint"), ("size", "items"), ("dim", "vector_dim"))
         for mine, theirs in pairs:

@@ -1,4 +1,4 @@
-"""A version that is made from another one, without the run that trained it: by refresh and by rollback.
+"""Makes a version from another one, without the run that trained it: for refresh and rollback.
 
 Files that are the same in both are hard links where the file system has them: a version is never changed, so neither
 is what they share. Its SavedModels answer with the new version; their weights are not read.
@@ -66,7 +66,7 @@ def _link(source: Path, target: Path) -> None:
 
 
 def document(bundle: Bundle, version: int, origin: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """The manifest's content: the other version's, with the number, the time and what else is new."""
+    """Returns the manifest's content: that of the other version with number, time and other changes."""
     content = {
         **bundle.manifest,
         "version": version,

@@ -1,4 +1,4 @@
-"""The export root: which versions it holds, who may write there, what is removed."""
+"""The export root: its versions, its lock, and the removal of old versions."""
 
 from __future__ import annotations
 

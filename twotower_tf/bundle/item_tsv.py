@@ -133,7 +133,7 @@ def _parts(start: int, stop: int, width: int) -> Iterator[slice]:
 
 
 def _woven(place: npt.NDArray[np.int64], block: Bytes, edges: Places, added: Bytes) -> list[memoryview]:
-    """The lines of `block` at `place`, whose edges are given; where that is negative, those of `added` in their order.
+    """Merges the lines of `block` at `place`, by their edges, with those of `added`, in order, where it is negative.
 
     Lines that follow each other are one piece.
     """
@@ -177,7 +177,7 @@ class _InOrder:
 
 
 def _edges(content: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """Where each line of a text begins, and where the last one ends."""
+    """Returns where each line of a text begins, and where the last one ends."""
     starts = range(0, len(content), _BYTES_PER_READ)
     ends = [start + 1 + np.flatnonzero(content[start : start + _BYTES_PER_READ] == _NEWLINE) for start in starts]
     return np.concatenate([np.zeros(1, np.int64), *ends])
@@ -197,7 +197,7 @@ def _id_array(ids: Sequence[str] | npt.NDArray[Any] | pa.Array) -> pa.Array:
 
 
 def _lines(ids: pa.Array, vectors: Floats) -> memoryview:
-    """The text of a block of rows."""
+    """Formats a block of rows."""
     if not np.isfinite(vectors).all():
         bad = ids[int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])].as_py()
         raise ArtifactError(f"item {bad!r}: invalid vector (expected finite numbers)")
@@ -208,7 +208,7 @@ def _lines(ids: pa.Array, vectors: Floats) -> memoryview:
 
 
 def _number_texts(vectors: Floats) -> pa.Array:
-    """`v1,...,vD` and a line end, for each row: cut out of a JSON list of lists, where they stand between brackets."""
+    """Formats each row as `v1,...,vD` and a line end, cut out of a JSON list of lists."""
     text = bytearray(orjson.dumps(vectors, option=orjson.OPT_SERIALIZE_NUMPY))
     if (vectors == np.rint(vectors)).any():  # JSON writes whole numbers as 1.0, which is not the shortest
         text = text.replace(b".0,", b",").replace(b".0]", b"]")
@@ -270,7 +270,7 @@ def _numbered_blocks(path: Path) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
-    """The file in pieces that end at a line end."""
+    """Yields the file in pieces that end at a line end."""
     try:
         file = path.open("rb")
     except OSError as error:
@@ -321,7 +321,7 @@ def _parse(path: Path, block: bytes, first_line: int, width: int) -> tuple[pa.Ar
 
 
 def _regular(commas: Places, tabs: Places, ends: Places, each: int) -> bool:
-    """Whether every line has `each` commas, all of them between its tab and its end."""
+    """Returns whether every line has `each` commas, all of them between its tab and its end."""
     if len(commas) != len(ends) * each:
         return False
     return not each or bool((commas[::each] > tabs).all() and (commas[each - 1 :: each] < ends).all())

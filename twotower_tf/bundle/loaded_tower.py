@@ -1,4 +1,4 @@
-"""Towers read back from their SavedModels, run as a client runs them."""
+"""Loads towers from their SavedModels and runs them as a client does."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Tower:
     def vectors(
         self, output: str, arrays: Arrays, step: Callable[[int], None] | None = None
     ) -> npt.NDArray[np.float32]:
-        """The vectors of `serving_default` for any number of rows; `step` is called with the number of rows done."""
+        """Computes the vectors of `serving_default` for any number of rows; `step` is called with the rows done."""
         total = len(next(iter(arrays.values())))
         parts = []
         for start in range(0, max(total, 1), _ROWS_PER_BATCH):

@@ -1,4 +1,4 @@
-"""`manifest.json` of a bundle: what is in it, what it was made from, how to recognise damage."""
+"""Writes `manifest.json` of a bundle: its content, its origin, and checksums."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def document(
     searcher: Searcher,
     extra: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What the manifest of a trained run's bundle says.
+    """Returns the manifest's content of a trained run's bundle.
 
     Args:
         staging: the bundle's directory; its towers are finished.
@@ -70,7 +70,7 @@ def document(
 
 
 def of_index(searcher: Searcher) -> dict[str, Any]:
-    """What the manifest says of an index."""
+    """Returns the manifest's description of an index."""
     description = searcher.description()
     return {
         "vectors_fingerprint": searcher.items.fingerprint,
@@ -81,12 +81,12 @@ def of_index(searcher: Searcher) -> dict[str, Any]:
 
 
 def now() -> str:
-    """The time, UTC, as manifests state it."""
+    """Returns the time, UTC, in the manifests' format."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def tower_paths(path: Path) -> dict[SideName, Path]:
-    """Where the towers of a bundle are."""
+    """Returns the directories of a bundle's towers."""
     return {"user": path, "item": path / bundle.ITEM_TOWER}
 
 
@@ -108,18 +108,18 @@ def write(staging: Path, content: Mapping[str, Any], known: Mapping[str, str] | 
 
 
 def checksums(directory: Path, known: Mapping[str, str] | None = None) -> dict[str, str]:
-    """SHA-256 of every file but the manifest, by path relative to the bundle; `known` ones are not computed."""
+    """Computes the SHA-256 of every file but the manifest, by relative path, except the `known` ones."""
     return index_files.checksums(directory, listing(directory), known)
 
 
 def listing(directory: Path) -> list[str]:
-    """Every file but the manifest, relative to the bundle, sorted."""
+    """Lists every file but the manifest, relative to the bundle, sorted."""
     names = (path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
     return sorted(name for name in names if name != bundle.MANIFEST)
 
 
 def tower_weights(path: Path) -> tuple[str, dict[str, dict[str, Any]]]:
-    """A SHA-256 of a tower's weights (names, shapes and values, in order of names), and the size of each.
+    """Computes the SHA-256 of a tower's weights (names, shapes, values, in order of names) and their sizes.
 
     Not of files: two exports of the same weights differ in `saved_model.pb`.
 
@@ -147,7 +147,7 @@ def tower_weights(path: Path) -> tuple[str, dict[str, dict[str, Any]]]:
 
 
 def evaluation(run_dir: Path) -> dict[str, Any] | None:
-    """The summary of a run's metrics.json, or None where it was not evaluated."""
+    """Returns the summary of a run's metrics.json, or None if it was not evaluated."""
     path = RunPaths(run_dir).metrics
     if not path.is_file():
         return None

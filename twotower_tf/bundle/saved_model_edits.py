@@ -25,7 +25,7 @@ _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 def read(path: Path) -> Any:
-    """The SavedModel in directory `path` as a protocol buffer.
+    """Reads the SavedModel in directory `path` as a protocol buffer.
 
     Raises:
         ArtifactError: where it is missing or none.

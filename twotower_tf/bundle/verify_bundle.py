@@ -1,4 +1,4 @@
-"""Checks a published bundle as a whole: are the files those that were written, and do they still answer the same."""
+"""Verifies a bundle as a whole: unchanged files, and the same answers as at export."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ REQUIRED = ("output",)
 
 
 def define(values: FlagValues) -> None:
-    """The command's flags."""
+    """Defines the command's flags."""
     flags.DEFINE_string(
         "source",
         None,

@@ -73,7 +73,7 @@ def preparation(values: FlagValues) -> None:
 
 
 def preparation_arguments(values: FlagValues, spark: SparkOptions | None) -> dict[str, Any]:
-    """The arguments of `Pipeline.prepare` that `preparation` defines flags of."""
+    """Returns the arguments of `Pipeline.prepare` that the flags of `preparation` give."""
     return {
         "memory_limit": values.memory_limit,
         "threads": values.threads,
@@ -148,7 +148,7 @@ def publication(values: FlagValues) -> None:
 
 
 def publication_arguments(values: FlagValues) -> dict[str, Any]:
-    """The arguments of `Pipeline.export` that `publication` defines flags of."""
+    """Returns the arguments of `Pipeline.export` that the flags of `publication` give."""
     return {
         "version": values.version,
         "keep": values.keep,

@@ -36,7 +36,7 @@ class Escaping:
 
 @contextlib.contextmanager
 def escaping() -> Iterator[None]:
-    """Context manager that escapes the text printed to standard output and standard error."""
+    """Escapes the text printed to standard output and standard error, as a context manager."""
     out, err = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = cast(TextIO, Escaping(out)), cast(TextIO, Escaping(err))
     try:

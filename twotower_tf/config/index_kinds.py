@@ -39,5 +39,5 @@ def check_config_kind(name: str) -> str:
 
 
 def is_exact(kind: str) -> bool:
-    """Whether a registered kind's answers are exact: no recall is stated of it."""
+    """Returns whether a registered kind's answers are exact, so that no recall is stated."""
     return _EXACT[kind]

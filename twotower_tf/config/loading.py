@@ -137,7 +137,7 @@ TRAINED = (*PREPARED, "model", "sampling", "loss")
 
 
 def fingerprint(config: ExperimentConfig, fields: Sequence[str] = ()) -> str:
-    """A digest of the named fields, by default of all, except where the files lie."""
+    """Computes a digest of the named fields, by default of all, except the paths of files."""
     document: dict[str, Any] = _ADAPTER.dump_python(config, mode="json")
     document["data"].pop("root")
     return artifacts.fingerprint({name: document[name] for name in fields or document})

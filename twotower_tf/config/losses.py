@@ -1,4 +1,4 @@
-"""What a model learns from a positive and its negatives.
+"""Losses: what a model learns from a positive and its negatives.
 
 | data | loss |
 | --- | --- |

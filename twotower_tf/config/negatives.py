@@ -1,4 +1,4 @@
-"""Which negatives go with which loss and which data."""
+"""Checks that the configured negatives fit the loss and the data."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def _holds_classes(hint: Any) -> bool:
 
 
 def _tuple_hint(hint: Any) -> Any:
-    """The tuple type in `Annotated[tuple[...], ...]` or `tuple[...] | None`."""
+    """Returns the tuple type in `Annotated[tuple[...], ...]` or `tuple[...] | None`."""
     if typing.get_origin(hint) is tuple:
         return hint
     return next((found for found in map(_tuple_hint, typing.get_args(hint)) if found is not None), None)

@@ -1,4 +1,4 @@
-"""Which positives are trained on, and which negatives they meet."""
+"""Configuration of sampling: the positives that are trained on, and their negatives."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ class Downsample:
 
 @config_class
 class SamplingConfig:
-    """Which positives are trained on, and which negatives they meet.
+    """Configuration of sampling: the positives that are trained on, and their negatives.
 
     Attributes:
         negatives: the kinds, each at most once; shares are stated by `per_positive`. None: what the loss is usually

@@ -1,4 +1,4 @@
-"""What a table of items, and a list of ids to delete, change in a bundle's catalogue.
+"""Computes the changes of a bundle's catalogue by a table of items and a list of ids to delete.
 
 The table is read as `prepare` reads DataConfig.items: any format, an item's latest row, malformed rows set aside with
 file and line. Every source column of the item features has to be there, so that no vector is made of values that were
@@ -85,7 +85,7 @@ class Changes:
 
 
 def read_ids(path: Path) -> list[str]:
-    """The ids of a file, one a line; empty lines are none.
+    """Reads the ids of a file, one per line; empty lines are skipped.
 
     Raises:
         DataError: where it cannot be read.
@@ -171,7 +171,7 @@ def _check_columns(config: ExperimentConfig, table: Table, features: list[Featur
 def _values(
     connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, table: Table, features: list[FeatureColumn]
 ) -> dict[str, str]:
-    """SQL of the catalogue's columns, as `catalogue.create_items_query` has them."""
+    """Returns SQL of the catalogue's columns, as in `catalogue.create_items_query`."""
     data = config.data
     values = {"item_id": "l.id"}
     if data.item_name in table.columns:
@@ -187,7 +187,7 @@ def _values(
 
 
 def _kinds(connection: duckdb.DuckDBPyConnection, schema: pa.Schema) -> dict[str, str]:
-    """DuckDB's types of the columns of an Arrow schema."""
+    """Returns DuckDB's types of the columns of an Arrow schema."""
     connection.register("known_columns", schema.empty_table())
     described = connection.execute("DESCRIBE known_columns").fetchall()
     connection.unregister("known_columns")
@@ -197,7 +197,7 @@ def _kinds(connection: duckdb.DuckDBPyConnection, schema: pa.Schema) -> dict[str
 def _fitted(
     connection: duckdb.DuckDBPyConnection, values: dict[str, str], kinds: dict[str, str]
 ) -> tuple[str, dict[str, int]]:
-    """The select list with the types of the known columns, and how many values do not have them."""
+    """Returns the select list with the types of the known columns, and the number of values that do not fit."""
     fitted = {name: f"TRY_CAST({value} AS {kinds[name]})" if name in kinds else value for name, value in values.items()}
     counts = [f"count({values[name]}) - count({fitted[name]})" for name in values]
     found = duckdb_engine.fetch_row(
@@ -210,7 +210,7 @@ def _fitted(
 def merge(
     old: pa.Table, listing: pa.Table | None, deletes: Collection[str], mode: Mode, features: Collection[str]
 ) -> Changes:
-    """The catalogue after the change.
+    """Computes the catalogue after the change.
 
     Args:
         old: the catalogue before.
@@ -256,7 +256,7 @@ def merge(
 
 
 def _stacked(old: pa.Table, listing: pa.Table, place: Rows) -> pa.Table:
-    """Both tables below each other; where the listing lacks a column, known items keep their values."""
+    """Concatenates both tables; where the listing lacks a column, known items keep their values."""
     columns: dict[str, pa.ChunkedArray] = {}
     known = pa.array(np.where(place == NEW, 0, place), mask=place == NEW)
     for name in [*old.column_names, *(name for name in listing.column_names if name not in old.column_names)]:
@@ -277,7 +277,7 @@ def _stacked(old: pa.Table, listing: pa.Table, place: Rows) -> pa.Table:
 
 
 def _differs(before: pa.Table, after: pa.Table, names: list[str]) -> npt.NDArray[np.bool_]:
-    """Which rows differ in any of the columns; null is a value of its own."""
+    """Returns which rows differ in any of the columns; null equals only null."""
     found = np.zeros(len(after), np.bool_)
     for name in names:
         if name not in before.column_names:

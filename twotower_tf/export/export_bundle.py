@@ -1,4 +1,4 @@
-"""A trained run becomes a bundle version.
+"""Exports a trained run as a bundle version.
 
 The item vectors are what the exported item tower answers, read back from its SavedModel, for the catalogue's raw
 values. They are compared with the vectors of the training path before anything is published: a difference is a
@@ -131,7 +131,7 @@ class _Run:
 
 
 def _exported_rows(config: ExperimentConfig, prepared: Prepared, active_days: int) -> Rows:
-    """Catalogue rows that enter the bundle."""
+    """Returns the catalogue rows that enter the bundle."""
     rows = np.arange(prepared.num_items, dtype=np.int64)
     if active_days:
         rows = np.flatnonzero(_active(config, prepared, active_days))
@@ -145,7 +145,7 @@ def _exported_rows(config: ExperimentConfig, prepared: Prepared, active_days: in
 
 
 def _active(config: ExperimentConfig, prepared: Prepared, active_days: int) -> npt.NDArray[np.bool_]:
-    """Which items have an event in the last days of the log, whatever the split, or of the runs that it continues."""
+    """Returns which items have an event in the last days of the log, whatever the split, or of earlier runs."""
     if not config.data.timestamp:
         raise ConfigError("--active_days: needs event times; name their column in data.timestamp")
     times = prepared.items(["last_event"])["last_event"]
@@ -193,7 +193,7 @@ def _write(
 
 
 def _time_form(prepared: Prepared) -> dict[str, Any] | None:
-    """How the log writes its times, for clients; None for a log without times."""
+    """Returns the form in which the log writes its times, for clients; None for a log without times."""
     form, times = prepared.manifest["time_form"], prepared.manifest["time_range"]
     return TimeParser(form, *(times or ())).document() if form else None
 
@@ -228,7 +228,7 @@ def _require_finite(run: _Run, what: str, found: Floats, ids: pa.ChunkedArray | 
 
 
 def _compare(what: str, exported: Floats, trained: Floats, ids: pa.ChunkedArray | None = None) -> None:
-    """The guard against train/serve skew."""
+    """Compares exported with trained towers, against train/serve skew."""
     apart = np.abs(exported - trained).max(axis=1, initial=0.0)
     skewed = apart > signature_names.TOLERANCE
     if skewed.any():

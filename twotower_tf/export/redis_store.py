@@ -1,4 +1,4 @@
-"""Item vectors, and user vectors, in Redis: written next to the version that is served, switched by one transaction.
+"""Writes item and user vectors to Redis next to the served version, and switches to them by one transaction.
 
 Keys, below a prefix (the export directory's name by default):
 
@@ -141,7 +141,7 @@ class _Lost(TwoTowerError):
 
 
 def _current(client: Any, prefix: str) -> str:
-    """Which version is served, asked after an error."""
+    """Returns a text with the version that is served, looked up after an error."""
     import redis
 
     key = f"{prefix}:{CURRENT}"
@@ -171,7 +171,7 @@ def _client(url: str) -> redis.Redis:
 
 
 def _shown(url: str) -> str:
-    """The URL's scheme, host, port and database, or path; `...` where a password may be anywhere in it."""
+    """Returns the URL's scheme, host, port and database, or path; `...` where it may contain a password."""
     scheme = url.partition("://")[0] if "://" in url else ""
     try:
         parts = urllib.parse.urlsplit(url)
@@ -225,7 +225,7 @@ def _parts(path: Path) -> list[Path]:
 
 
 def _user_blocks(path: Path, bundle: Bundle, dim: int) -> Vectors:
-    """User vectors of Parquet files, checked."""
+    """Yields the user vectors of Parquet files, checked."""
     for part in _parts(path):
         try:
             file = pq.ParquetFile(part)
@@ -302,7 +302,7 @@ def _compare(client: Any, key: str, ids: npt.NDArray[Any], vectors: Floats) -> N
 def _switch(
     client: Any, prefix: str, version: int, names: dict[str, str], facts: dict[str, Any], grace_seconds: int, keep: int
 ) -> None:
-    """One script: vectors are counted, the new version's keys get their names, the pointer names it, others get an end.
+    """Runs one script: counts vectors, names the new keys, moves the pointer, lets the other versions expire.
 
     Raises:
         _Lost: where a key that was written is not whole any more; nothing was changed then.

@@ -1,4 +1,4 @@
-"""A new version with another catalogue and the same model: no training, and neither the log nor the run is needed.
+"""Publishes a version with another catalogue and the same model, without training, log or run directory.
 
 Only items whose feature values are new or changed go through the item tower, the newest version's own. Their vectors
 join those that stay, the index is changed accordingly, the canaries' answers are computed again, and the version is
@@ -202,7 +202,7 @@ def _write_text(bundle: Bundle, staging: Path, changes: Changes, ids: Ids, new: 
 
 
 def _new_vectors(bundle: Bundle, changes: Changes) -> tuple[Ids, Floats]:
-    """The ids of the new catalogue, and the vectors of new and changed items as the bundle's item tower gives them."""
+    """Returns the new catalogue's ids, and the item tower's vectors of new and changed items."""
     ids = changes.catalogue["item_id"].to_numpy().astype(object)
     new = np.flatnonzero(changes.origin == NEW)
     if not len(new):
@@ -229,7 +229,7 @@ def _embed_catalogue(bundle: Bundle, staging: Path, items: ItemVectors) -> None:
 def _content(
     bundle: Bundle, staging: Path, version: int, changes: Changes, searcher: Searcher, how: str
 ) -> dict[str, Any]:
-    """The manifest's content; the user tower is run for it, on the canaries' users and on the warm-up requests."""
+    """Returns the manifest's content; runs the user tower on the canaries' users and the warm-up requests."""
     inputs = side_inputs(bundle.config, "user")
     tower = Tower(staging, inputs)
     for signature, request in warmup.read(staging / warmup.WARMUP):

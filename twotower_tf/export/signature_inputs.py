@@ -1,4 +1,4 @@
-"""Rows of the prepared data as a tower's raw signature inputs: what a client of the exported model would send."""
+"""Converts rows of the prepared data to a tower's raw signature inputs, as clients of the exported model send them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NEWEST_ROWS = 1 << 20  # of the log that sampled users are taken from
 
 
 def sample_users(prepared: Prepared, count: int) -> tuple[str, npt.NDArray[np.int64]]:
-    """Real users to try a model with: at most `count` distinct ones, evenly from the first held-out split with rows.
+    """Samples real users: at most `count` distinct ones, evenly from the first held-out split with rows.
 
     Returns:
         the split, and rows of it, ascending; none where the log is empty.
@@ -45,7 +45,7 @@ def sample_users(prepared: Prepared, count: int) -> tuple[str, npt.NDArray[np.in
 
 
 def item_arrays(inputs: Sequence[Input], catalogue: pa.Table) -> Arrays:
-    """Catalogue rows as the item tower's raw inputs."""
+    """Converts catalogue rows to the item tower's raw inputs."""
     return {each.name: arrow_to_array(each, catalogue[each.name]) for each in inputs}
 
 
@@ -76,12 +76,12 @@ def user_arrays(
 
 
 def _column(config: ExperimentConfig, spec: Input) -> str:
-    """The prepared column that holds an input."""
+    """Returns the prepared column that holds an input."""
     return "timestamp" if spec.kind == "time" else f"user.{spec.name}"
 
 
 def _rows(prepared: Prepared, split: str, rows: npt.NDArray[np.int64], columns: Mapping[str, None]) -> pa.Table:
-    """Ascending rows of a split, read no further than the last of them."""
+    """Reads ascending rows of a split, no further than the last of them."""
     if not columns:
         return pa.table({})
     parts, start = [], 0
@@ -95,7 +95,7 @@ def _rows(prepared: Prepared, split: str, rows: npt.NDArray[np.int64], columns: 
 
 
 def _histories(spec: Input, texts: pa.ChunkedArray, items: npt.NDArray[np.int32]) -> npt.NDArray[Any]:
-    """Item rows `[n, length]`, -1 for none, to padded texts."""
+    """Converts item rows `[n, length]`, -1 for none, to padded texts."""
     known = texts.to_pylist()
     values = [[(known[item] or "").encode() for item in row if item >= 0] for row in items]
     return pad([[value for value in row if value] for row in values], spec)

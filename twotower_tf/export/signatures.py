@@ -136,12 +136,12 @@ def _trace(function: Callable[..., Any], *args: tf.TensorSpec, **kwargs: tf.Tens
 
 
 def _key(name: str) -> str:
-    """A variable's name as a checkpoint key: "layer-kernel", without the slash and the output's number."""
+    """Returns a variable's name as a checkpoint key: "layer-kernel", without the slash and the output's number."""
     return name.partition(":")[0].replace("/", "-")
 
 
 def _checked(inputs: Sequence[Input], raw: Raw) -> dict[str, tf.Tensor]:
-    """Wrong ranks and differing batch sizes become an INVALID_ARGUMENT that names the input: servers check neither."""
+    """Checks ranks and batch sizes, which servers do not: an INVALID_ARGUMENT names the input."""
     checked = {each.name: tf.ensure_shape(raw[each.name], [None] * KINDS[each.kind].rank) for each in inputs}
     rows = {name: tf.shape(tensor)[0] for name, tensor in checked.items()}
     said: list[Any] = ["invalid batch sizes (expected the same for all inputs of a request); got"]
@@ -153,12 +153,12 @@ def _checked(inputs: Sequence[Input], raw: Raw) -> dict[str, tf.Tensor]:
 
 
 def _texts(inputs: Sequence[Input], raw: Raw) -> dict[str, tf.Tensor]:
-    """Raw inputs of several values as training saw them: split, without empty ones, cut to the input's length."""
+    """Returns raw inputs of several values as training has them: split, without empty ones, cut to the length."""
     return {each.name: _list(each, raw[each.name]) if each.kind == "texts" else raw[each.name] for each in inputs}
 
 
 def _list(spec: Input, values: tf.Tensor) -> tf.Tensor:
-    """`[batch, any]` texts to `[batch, at most max_length + 1]`: values first, then padding, at least one place."""
+    """Converts `[batch, any]` texts to `[batch, at most max_length + 1]`: values first, then padding."""
     if spec.separator:
         ragged = tf.strings.split(tf.strings.reduce_join(values, axis=1, separator=spec.separator), spec.separator)
         ragged = ragged.with_flat_values(tf.strings.strip(ragged.flat_values))
@@ -174,7 +174,7 @@ def _parse(inputs: Sequence[Input], serialized: tf.Tensor) -> dict[str, tf.Tenso
 
 
 def nearest(queries: tf.Tensor, vectors: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Exact top-k by cosine, in plain operations, ranked as `index.exact` ranks.
+    """Computes the exact top-k by cosine, in plain operations, ranked as in `index.exact`.
 
     A float32 matrix product finds the candidates; their scores are recomputed in double precision and rounded once,
     so that equal vectors score equally; equal scores are ranked by row.

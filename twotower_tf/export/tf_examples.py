@@ -1,4 +1,4 @@
-"""Serialized `tf.Example`s to a tower's raw inputs, in stock operations, whichever list a feature's values are in.
+"""Decodes serialized `tf.Example`s to a tower's raw inputs, in stock operations, for any type of value list.
 
 `tf.io.parse_example` refuses an int64_list where text is expected; yet logs hold 3 here and "3" there. So the message
 is taken apart by `tf.io.decode_proto`, and the rule of `data.values` (3 and 3.0 are the text "3") is applied in the
@@ -50,7 +50,7 @@ def _checked(examples: tf.Tensor) -> tf.Tensor:
 
 
 def _descriptors() -> bytes:
-    """The message types, so that the graph does not rely on what a server happens to have linked."""
+    """Returns the message types, so that the graph does not depend on those that a server has linked."""
     files = descriptor_pb2.FileDescriptorSet()
     for module in (feature_pb2, example_pb2):
         module.DESCRIPTOR.CopyToProto(files.file.add())
@@ -66,7 +66,7 @@ def _decoded(message: str, fields: dict[str, tf.DType], serialized: tf.Tensor) -
 
 
 def _features(names: Sequence[str], examples: tf.Tensor) -> tf.Tensor:
-    """Serialized `tensorflow.Feature` `[batch, names]`; "" where the example has none of that name."""
+    """Returns serialized `tensorflow.Feature` `[batch, names]`; "" for a name that the example lacks."""
     _, (features,) = _decoded("Example", {"features": tf.string}, examples)
     _, (entries,) = _decoded("Features", {"feature": tf.string}, features[:, 0])
     _, (keys, values) = _decoded("Features.FeatureEntry", {"key": tf.string, "value": tf.string}, entries)
@@ -77,7 +77,7 @@ def _features(names: Sequence[str], examples: tf.Tensor) -> tf.Tensor:
 
 
 def _values(spec: Input, feature: tf.Tensor) -> tf.Tensor:
-    """One input's raw tensor from its serialized features `[batch]`."""
+    """Returns one input's raw tensor from its serialized features `[batch]`."""
     _, lists = _decoded("Feature", {name: tf.string for name, _, _ in _LISTS}, feature)
     parts, counts = [], []
     for (_, message, dtype), serialized in zip(_LISTS, lists, strict=True):
@@ -95,7 +95,7 @@ def _values(spec: Input, feature: tf.Tensor) -> tf.Tensor:
 
 
 def _single(kind: str, values: tf.Tensor) -> tf.Tensor:
-    """The one value of each row of `[batch, places]`; the other places hold no value."""
+    """Returns the one value of each row of `[batch, places]`; the other places hold no value."""
     if kind == "text":
         return tf.strings.reduce_join(values, axis=1)
     if kind == "time":
@@ -114,7 +114,7 @@ def _text(values: tf.Tensor, present: tf.Tensor) -> tf.Tensor:
 
 
 def _float_text(values: tf.Tensor) -> tf.Tensor:
-    """`data.values.as_text` of float32: an integer's text, else the shortest that reads back, "" for NaN."""
+    """Formats float32 as `tables.values.as_text` does: an integer's text, else the shortest; "" for NaN."""
     text = tf.strings.as_string(values, precision=_DIGITS[0], shortest=True)
     for digits in _DIGITS[1:]:
         shorter = tf.strings.as_string(values, precision=digits, shortest=True)

@@ -1,4 +1,4 @@
-"""Columns may have any name; the Python arguments of a loaded SavedModel's signature may not. Imports no TensorFlow."""
+"""Names of a loaded signature's Python arguments, for columns of any name. Imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 
 def argument_names(names: Sequence[str]) -> dict[str, str]:
-    """Input name to the argument that takes it when a signature is called from Python.
+    """Returns the argument of each input when a signature is called from Python.
 
     A name that is a Python identifier is its own argument. REST, gRPC and `saved_model_cli` use the input's name as it
     is.

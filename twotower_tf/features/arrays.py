@@ -64,7 +64,7 @@ class EncodedData:
         self.num_items = prepared.num_items
 
     def keys(self, split: str) -> dict[str, np.ndarray]:
-        """The key columns of a split's rows, `[rows]`: those of `Prepared.columns` that the preparation has."""
+        """Returns the key columns of a split's rows, `[rows]`: those of `Prepared.columns` that the preparation has."""
         if split not in self._keys:
             self._keys[split] = self._prepared.columns(split, self._prepared.manifest["keys"])
         return self._keys[split]
@@ -75,7 +75,7 @@ class EncodedData:
         return self._versions is not None
 
     def item_batch(self, item_rows: np.ndarray, times: np.ndarray | int | None = None) -> Batch:
-        """Encoded item tensors of catalogue rows `[n]`.
+        """Returns encoded item tensors of catalogue rows `[n]`.
 
         Args:
             item_rows: of the catalogue.
@@ -97,7 +97,7 @@ class EncodedData:
         return times
 
     def ranking_time(self, split: str) -> int | None:
-        """As of when the catalogue is ranked for a split, in epoch microseconds.
+        """Returns the time as of which the catalogue is ranked for a split, in epoch microseconds.
 
         Held-out splits know the catalogue as of their first event, the training split as of its last. None, the
         catalogue as of the preparation, where no item feature changes with time or the split has no event with a time.
@@ -150,11 +150,11 @@ class EncodedData:
         return np.where(items >= 0, ids, np.int32(NO_VALUE))
 
     def user_features(self, split: str, rows: np.ndarray) -> Batch:
-        """Encoded user tensors of a split's rows `[n]`, but for histories."""
+        """Returns encoded user tensors of a split's rows `[n]` without histories."""
         return {name[5:]: array[rows] for name, array in self._splits[split].items() if name.startswith("user.")}
 
     def history_reach(self, rows: np.ndarray) -> Batch:
-        """What histories of training rows `[n]` can hold: int32 `[ids]` by key of the history's tensor.
+        """Returns the ids that histories of training rows `[n]` can contain: int32 `[ids]` by tensor key.
 
         It is read from the users' sequences, each place of which counts once, however many histories it is in.
         """
@@ -169,7 +169,7 @@ class EncodedData:
         return reach
 
     def item_reach(self, rows: np.ndarray, drawable: np.ndarray) -> Iterator[Batch]:
-        """Encoded item tensors that a training can read, part by part and each once.
+        """Yields encoded item tensors that a training can read, part by part and each once.
 
         Args:
             rows: `[n]` of the training split: their own items as of their own times.
@@ -194,7 +194,7 @@ class EncodedData:
     def history_items(
         self, split: str, rows: np.ndarray, length: int, rng: np.random.Generator | None = None
     ) -> np.ndarray:
-        """Catalogue rows of the histories, int32 `[n, longest]` (at least 1), oldest first, padded with -1."""
+        """Returns the histories' catalogue rows, int32 `[n, longest]` (at least 1), oldest first, padded with -1."""
         keys = self.keys(split)
         start, end = keys["history_start"][rows], keys["history_end"][rows]
         sequence = self._sequence("seen" if split == "test" else "train")
@@ -203,7 +203,7 @@ class EncodedData:
         return _slices(sequence, np.maximum(start, end - length), end)
 
     def _sequence(self, which: str) -> np.ndarray:
-        """`Prepared.sequence`, mapped once."""
+        """Returns `Prepared.sequence`, mapped once."""
         if which not in self._sequences:
             self._sequences[which] = np.asarray(self._prepared.sequence(which))
         return self._sequences[which]
@@ -217,7 +217,7 @@ class EncodedData:
         length: int,
         rng: np.random.Generator | None,
     ) -> np.ndarray:
-        """A run of the user's items, from a random place on and around, without the row's own item."""
+        """Returns a run of the user's items from a random place on, cyclically, without the row's own item."""
         size = (end - start).astype(np.int32)
         taken = np.minimum(size, length + 1)
         offset = np.zeros_like(size) if rng is None else rng.integers(0, np.maximum(size, 1), dtype=np.int32)

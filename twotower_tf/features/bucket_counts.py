@@ -1,4 +1,4 @@
-"""How many values share a hash bucket, and how many buckets keep that rare.
+"""Computes the share of values in common hash buckets, and the number of buckets that keeps it small.
 
 Values fall into buckets as if by chance, so each of the other n - 1 values misses a value's bucket with probability
 1 - 1/B, and the expected share of values that share their bucket is 1 - (1 - 1/B)^(n - 1) (classical occupancy: Feller,
@@ -16,7 +16,7 @@ FEWEST = 10
 
 
 def expected_sharing(values: int, buckets: int) -> float:
-    """The expected share of `values` distinct values that share their bucket with another one."""
+    """Returns the expected share of `values` distinct values that share their bucket with another one."""
     return -math.expm1((values - 1) * math.log1p(-1.0 / buckets)) if values > 1 else 0.0
 
 

@@ -22,12 +22,12 @@ class Versions:
         self._rounds = int(np.max(np.diff(self._starts), initial=1) - 1).bit_length()
 
     def batch(self, item_rows: np.ndarray, times: np.ndarray | int) -> Batch:
-        """Encoded tensors of items `[n]` as of epoch microseconds `[n]`, or of one for all."""
+        """Returns encoded tensors of items `[n]` as of epoch microseconds `[n]`, or of one time for all."""
         found = self.find(item_rows, times)
         return {name: array[found] for name, array in self._arrays.items()}
 
     def find(self, item_rows: np.ndarray, times: np.ndarray | int) -> np.ndarray:
-        """`[n]` int64: the last version of each item that begins at or before the time.
+        """Finds the last version of each item that begins at or before the time, `[n]` int64.
 
         An item's first version begins before all times. The search halves every item's versions at once.
         """
@@ -40,7 +40,7 @@ class Versions:
         return low
 
     def between(self, items: np.ndarray, first: int, last: int) -> np.ndarray:
-        """Bool `[versions]`: which versions of chosen items hold at any time from `first` to `last`.
+        """Returns which versions of chosen items are valid at any time from `first` to `last`, bool `[versions]`.
 
         Args:
             items: bool `[num_items]`.
@@ -51,10 +51,10 @@ class Versions:
         return covered(self.find(rows, first), self.find(rows, last) + 1, len(self._since))
 
     def rows(self, chosen: np.ndarray) -> Batch:
-        """Encoded tensors of versions, by their numbers `[n]`."""
+        """Returns encoded tensors of versions, by their numbers `[n]`."""
         return {name: array[chosen] for name, array in self._arrays.items()}
 
 
 def load(directory: Path) -> Batch:
-    """The arrays of a directory by name, mapped."""
+    """Maps the arrays of a directory, by name."""
     return {path.stem: np.load(path, mmap_mode="r") for path in sorted(directory.glob("*.npy"))}

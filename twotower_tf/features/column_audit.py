@@ -122,7 +122,7 @@ def _list_columns(config: ExperimentConfig, prepared: Prepared, side: SideName) 
 
 
 def _relation(prepared: Prepared, side: SideName, names: Sequence[str]) -> str:
-    """SQL: `v0`, `v1`, ... and the rows `n` that one stands for."""
+    """Returns SQL with columns `v0`, `v1`, ... and `n`, the number of rows that each row stands for."""
     rows = f"read_parquet({file_pattern(prepared.paths.examples('train'), '*.parquet')})"
     carried = set(prepared.manifest["item_columns_as_of"])
     from_rows = [side == "user" or name in carried for name in names]
@@ -186,7 +186,7 @@ def _measure_features(
     counted: Mapping[str, Any],
     top: pa.Table,
 ) -> dict[str, Any]:
-    """What each categorical feature makes of the values."""
+    """Measures each categorical feature's buckets of the values."""
     statistics = prepared.statistics[source.side]
     found: dict[str, Any] = {}
     for feature in source.features:
@@ -205,7 +205,7 @@ def _share(part: int, whole: int) -> float:
 
 
 def covering(per_value: Counts, how_many: Counts, share: float) -> int:
-    """The fewest values that hold `share` of the rows.
+    """Returns the smallest number of values that cover `share` of the rows.
 
     Args:
         per_value: `[L]` rows of a value, descending.
@@ -224,7 +224,7 @@ def covering(per_value: Counts, how_many: Counts, share: float) -> int:
 def _most_frequent(
     connection: duckdb.DuckDBPyConnection, counted: str, names: Sequence[str], per_value: Counts, how_many: Counts
 ) -> pa.Table:
-    """The most frequent 1 % of the values (at least one); of equally frequent ones the first in order."""
+    """Returns the most frequent 1 % of the values (at least one); of equally frequent ones the first in order."""
     wanted = math.ceil(MOST_FREQUENT * int(how_many.sum()))
     level = int(np.searchsorted(np.cumsum(how_many), wanted))
     least = int(per_value[level]) if wanted else 0
@@ -260,7 +260,7 @@ class BucketFunction:
 
 
 def _to_tensor(spec: Input, part: pa.ChunkedArray | pa.Array) -> tf.Tensor:
-    """Single values as an input: a text of several is split already."""
+    """Converts single values to an input's tensor; texts of several values are split already."""
     if spec.kind == "number":
         return tf.constant(part.to_numpy(zero_copy_only=False).astype(np.float32))
     values = pc.cast(part, pa.binary()).to_numpy(zero_copy_only=False)
@@ -268,7 +268,7 @@ def _to_tensor(spec: Input, part: pa.ChunkedArray | pa.Array) -> tf.Tensor:
 
 
 def _batches(path: Path, buckets: BucketFunction) -> Iterator[tuple[npt.NDArray[np.int32], Counts]]:
-    """Bucket ids and row counts of the distinct values, batch by batch."""
+    """Yields bucket ids and row counts of the distinct values, batch by batch."""
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(_BATCH):
             if batch.num_rows:
@@ -276,7 +276,7 @@ def _batches(path: Path, buckets: BucketFunction) -> Iterator[tuple[npt.NDArray[
 
 
 def _count_sharing(buckets: BucketFunction, path: Path, distinct: int, top: pa.Table) -> dict[str, Any]:
-    """Expected and measured sharing of a hashed feature."""
+    """Computes expected and measured sharing of a hashed feature."""
     size = buckets.feature.table_rows()
     occupied = np.zeros(size, np.uint8)  # 0, 1, or 2 and more
     for ids, _ in _batches(path, buckets):
@@ -307,7 +307,7 @@ def _count_sharing(buckets: BucketFunction, path: Path, distinct: int, top: pa.T
 
 
 def _count_rows(buckets: BucketFunction, path: Path) -> dict[str, Any]:
-    """How the rows lie in the buckets of a number."""
+    """Counts the rows in each bucket of a number."""
     rows = np.zeros(0, np.int64)
     for ids, counts in _batches(path, buckets):
         here = np.bincount(ids, weights=counts, minlength=len(rows)).astype(np.int64)

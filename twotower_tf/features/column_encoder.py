@@ -98,7 +98,7 @@ class ColumnEncoder:
 
 
 def code(column: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
-    """A column as codes `[n]` and the values that they stand for; null is a value too, the last."""
+    """Returns a column as codes `[n]` and their values; null is a value too, the last."""
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
         if isinstance(column, pa.ChunkedArray):  # of no chunk, or too large for one
@@ -110,7 +110,7 @@ def code(column: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
 
 
 def combinations(codes: Sequence[np.ndarray], sizes: Sequence[int]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The combinations that occur in columns of codes.
+    """Finds the combinations that occur in columns of codes.
 
     Args:
         codes: per column `[n]`, below its size.

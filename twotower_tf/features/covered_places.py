@@ -1,4 +1,4 @@
-"""The union of many ranges of places. Imports no TensorFlow."""
+"""Computes the union of many ranges of places. Imports no TensorFlow."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class _EncodingRun:
         self._items: Arrays = {}
 
     def _mixed(self, name: str) -> bool:
-        """Whether a column that does not vary stands in one feature with a column that does."""
+        """Returns whether a column that does not vary with time is in a feature together with one that does."""
         features = [feature_columns(each) for group in self._item.groups.values() for each in group]
         return name not in self._varying and any(
             name in columns and not set(columns).isdisjoint(self._varying) for columns in features

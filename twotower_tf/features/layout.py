@@ -1,4 +1,4 @@
-"""How the features of one tower lie in its encoded tensors. Imports no TensorFlow."""
+"""Layout of a tower's features in its encoded tensors. Imports no TensorFlow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a tower's raw inputs to the encoded tensors that it starts from: inputs, signature and encoding in one place.
+"""Encodes a tower's raw inputs as the tensors that it reads: inputs, signature and encoding in one place.
 
 The same `TowerEncoder.encode` runs when training data are prepared and inside the exported SavedModel, so a value has
 one encoding.

@@ -1,8 +1,9 @@
 """The index backends, by name: building, reading and updating an index, and the memory that it takes.
 
 A backend is a class with the methods of `Searcher` and of `Backend`. To add one, write its module and either list it in
-`_BACKENDS` below or, from another package, decorate the class with `register_backend` and name it in an entry point of
-the group `twotower_tf.index_backends`. Processes that read a bundle (`verify`, scoring's workers) load the entry point.
+`_BACKENDS` below and in `twotower_tf.config.index_kinds` or, from another package, decorate the class with
+`register_backend` and name it in an entry point of the group `twotower_tf.index_backends`. Processes that read a bundle
+(`verify`, scoring's workers) load the entry point.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Backend(Protocol):
     vector_copies: int
 
     def available(self, size: int) -> bool:
-        """Whether it is installed, and can hold `size` items."""
+        """Returns whether it is installed, and can hold `size` items."""
 
     def build(self, items: ItemVectors, index: IndexConfig, queries: Floats, threads: int) -> Searcher:
         """Builds a searcher.
@@ -111,7 +112,7 @@ def register_backend(backend: BackendT) -> BackendT:
 
 
 def get_backend(kind: str) -> Backend:
-    """The backend of a name.
+    """Returns the backend of a name.
 
     Raises:
         ConfigError: for a name that none is registered under.
@@ -125,7 +126,7 @@ def backend_libraries() -> list[str]:
 
 
 def choose_kind(size: int, index: IndexConfig) -> str:
-    """The kind of index that a catalogue of `size` items gets."""
+    """Returns the kind of index for a catalogue of `size` items."""
     if index.kind != AUTO:
         return index.kind
     large = size > index.exact_below and ScannSearcher.available(size)

@@ -32,7 +32,7 @@ class Eligible:
         return len(self.rows)
 
     def vectors(self, items: ItemVectors) -> Floats:
-        """[num_allowed, vector_dim] float32: the vectors of the allowed items, gathered once."""
+        """Returns the vectors of the allowed items, [num_allowed, vector_dim] float32, gathered once."""
         if len(self) == len(items):
             return items.vectors
         held = self.__dict__.get("_gathered")
@@ -42,7 +42,7 @@ class Eligible:
         return table
 
     def places(self, rows: Rows) -> Rows:
-        """For items by their rows, their places among the allowed ones; -1 where an item is not allowed."""
+        """Returns the places of items, by their rows, among the allowed ones; -1 for an item that is not allowed."""
         if not len(self.rows):
             return np.full(len(rows), -1, np.int64)
         found = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
@@ -93,13 +93,13 @@ class Ineligible:
         return ragged.to_rows(self.counts)
 
     def take(self, queries: Rows | slice) -> Ineligible:
-        """Of some of the queries, numbered from 0."""
+        """Returns the part of some of the queries, numbered from 0."""
         chosen = np.arange(len(self))[queries]
         counts = self.counts[chosen]
         return self._part(counts, self.rows[ragged.to_places(self.offsets[chosen], counts)])
 
     def within(self, allowed: Eligible) -> Ineligible:
-        """Only the items that are allowed at all, by their places among those."""
+        """Returns the part of the items that are allowed at all, by their places among those."""
         places = allowed.places(self.rows)
         kept = places >= 0
         return self._part(np.bincount(self.queries[kept], minlength=len(self)), places[kept])
@@ -111,7 +111,7 @@ class Ineligible:
         return part
 
     def hits(self, rows: npt.NDArray[np.int32]) -> Mask:
-        """[num_queries, width] bool: which of each query's `rows` it may not have."""
+        """Returns which of each query's `rows` are ineligible for it, [num_queries, width] bool."""
         span = int(max(rows.max(initial=0), self.rows.max(initial=0))) + 1
         held = self.queries * span + self.rows
         if not len(held):

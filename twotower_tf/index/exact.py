@@ -63,7 +63,7 @@ class ExactSearcher:
         return Neighbours(rows, scores, self.items)
 
     def best_scores(self, queries: npt.ArrayLike, k: int, reached: Floats) -> Floats:
-        """The scores of `search`, a quarter of its work where an approximate search went before.
+        """Computes the scores of `search`, with a quarter of its work after an approximate search.
 
         Args:
             queries: [num_queries, vector_dim] float32, unit length.
@@ -197,7 +197,7 @@ class ExactSearcher:
 
 
 def _queries_of_a_block(num_vectors: int, size: int) -> int:
-    """How many queries are answered at a time; a score takes `size` bytes."""
+    """Returns how many queries are answered at a time; a score takes `size` bytes."""
     each = size * num_vectors
     return max(1, min(_BLOCK_BYTES // each, max(_TOGETHER, _CACHED_BYTES // each)))
 
@@ -213,7 +213,7 @@ def _best_of_few(
 
 
 def _rescored(queries: Floats, vectors: Floats, columns: npt.NDArray[np.int32]) -> Floats:
-    """The scores [num_queries, width] of rows `columns` [num_queries, width] of the vectors."""
+    """Computes the scores [num_queries, width] of rows `columns` [num_queries, width] of the vectors."""
     width, dim = columns.shape[1], vectors.shape[1]
     step = max(1, min(len(queries), _RESCORED_BYTES // max(1, 8 * width * dim)))
     taken, held = np.empty((step, width, dim), np.float32), np.empty((step, width, dim))

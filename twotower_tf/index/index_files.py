@@ -66,7 +66,7 @@ class Memory:
 
 
 def describe(kind: str, items: ItemVectors) -> dict[str, Any]:
-    """The part of an index's description that every kind has."""
+    """Returns the part of an index's description that every kind has."""
     return {
         "kind": kind,
         "size": len(items),
@@ -85,7 +85,7 @@ def finish(directory: Path, items: ItemVectors, description: dict[str, Any]) -> 
 
 
 def checksums(root: Path, names: Collection[str], known: Mapping[str, str] | None = None) -> dict[str, str]:
-    """SHA-256 of files below `root` by name, in the order of the names; `known` ones are not computed.
+    """Computes the SHA-256 of files below `root` by name, in the order of the names, except the `known` ones.
 
     They are computed side by side, the largest first.
     """
@@ -162,5 +162,5 @@ def check_digest(path: Path, actual: str, stated: str, stated_in: str) -> None:
 
 
 def restore(directory: Path, vectors: npt.NDArray[np.float32]) -> ItemVectors:
-    """The items of an index whose files were checked."""
+    """Restores the items of an index whose files were checked."""
     return ItemVectors.trusted(read_ids(directory / ITEM_IDS), vectors)

@@ -91,7 +91,7 @@ def duplicate_vectors(vectors: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.
 
 
 def fingerprint(ids: Sequence[str] | Ids, vectors: npt.NDArray[np.float32]) -> str:
-    """A hexadecimal SHA-256 of item ids and vectors [num_items, vector_dim] float32 in row order."""
+    """Computes the hexadecimal SHA-256 of item ids and vectors [num_items, vector_dim] float32 in row order."""
     digest = hashlib.sha256(f"{len(ids)} {vectors.shape[1]}\n".encode())
     digest.update("\n".join(ids).encode())
     for start in range(0, len(vectors), 1 << 16):

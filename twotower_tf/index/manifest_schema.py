@@ -1,4 +1,4 @@
-"""What `manifest.json` and `index.json` have to hold: every key that a reader takes for granted, with its type."""
+"""Schemas of `manifest.json` and `index.json`: every key that a reader relies on, with its type."""
 
 from __future__ import annotations
 

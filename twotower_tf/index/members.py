@@ -51,12 +51,12 @@ def check_names(names: Iterable[object], where: Path) -> None:
 
 
 def _folded(name: str) -> str:
-    """A name as file systems compare it that know no case or normalize Unicode."""
+    """Returns a name as file systems compare it that ignore case or normalize Unicode."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def find(directory: Path) -> set[str]:
-    """The names of all files below a directory, relative to it; nothing is opened or followed.
+    """Lists the names of all files below a directory, relative to it; nothing is opened or followed.
 
     Raises:
         ArtifactError: where the directory or anything in it is a symbolic link, or is neither a file nor a directory.

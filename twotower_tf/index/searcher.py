@@ -62,7 +62,7 @@ class Answers:
     def first(
         cls, k: int, kept: Mask, rows: npt.NDArray[np.int32], scores: npt.NDArray[np.float32], items: ItemVectors
     ) -> Answers:
-        """The first k of each row of a table [num_queries, width] that are kept."""
+        """Selects the first k of each row of a table [num_queries, width] that are kept."""
         taken = kept & (np.cumsum(kept, axis=1, dtype=np.int32) <= k)
         return cls(ragged.to_offsets(np.count_nonzero(taken, axis=1)), rows[taken], scores[taken], items)
 
@@ -119,7 +119,7 @@ class Searcher(Protocol):
         """
 
     def description(self) -> dict[str, Any]:
-        """What a manifest says of the index: kind, size, dim, fingerprint, parameters, recall. Strict JSON."""
+        """Returns the manifest's description: kind, size, dim, fingerprint, parameters, recall. Strict JSON."""
 
     def save(self, directory: Path) -> None:
         """Writes the index into `directory`, which may then be moved; `load` reads it."""

@@ -24,7 +24,7 @@ _MAGNITUDE = np.int32(0x7FFFFFFF)
 
 
 def available_threads(threads: int = 0) -> int:
-    """The number of threads to use: as asked, or for 0 the CPUs that this process may use."""
+    """Returns the number of threads to use: as given, or for 0 the CPUs that this process may use."""
     return threads if threads > 0 else resources.count_cpus()
 
 
@@ -97,7 +97,7 @@ def _keys(values: Floats, columns: Columns) -> Keys:
 
 
 def _parts(keys: Keys) -> tuple[Columns, Floats]:
-    """What `_keys` put together."""
+    """Splits keys that `_keys` made."""
     columns = keys.astype(np.int32)  # the lower half
     return columns, _flipped(~(keys >> 32).astype(np.int32)).view(np.float32)
 
@@ -108,7 +108,7 @@ def _flipped(bits: Columns) -> Columns:
 
 
 def _bounds(scores: Floats, k: int) -> Floats:
-    """For every row a score that at least k of its columns reach: the k-th highest, or slightly less."""
+    """Returns for every row a score that at least k of its columns reach: the k-th highest, or slightly less."""
     num_rows, num_columns = scores.shape
     size = min(_GROUP, num_columns // (_GROUPS_PER_K * k))
     if size < 2:
@@ -130,12 +130,12 @@ def _without_surplus(scores: Floats, k: int) -> Mask:
 
 
 def _columns(mask: Mask) -> tuple[Columns, Mask]:
-    """The marked columns [num_rows, width] of a mask, ascending, and which of them are there."""
+    """Returns the marked columns [num_rows, width] of a mask, ascending, and which of them are present."""
     return marked(np.flatnonzero(mask), *mask.shape)
 
 
 def marked(flat: npt.NDArray[np.intp], num_rows: int, num_columns: int) -> tuple[Columns, Mask]:
-    """The columns [num_rows, width] of places in a table, ascending, and which of them are there.
+    """Returns the columns [num_rows, width] of places in a table, ascending, and which of them are present.
 
     Args:
         flat: the places, ascending: row times num_columns plus column.

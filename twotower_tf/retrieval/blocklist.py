@@ -80,7 +80,7 @@ class Blocklist:
         return True
 
     def _look_up(self) -> Stamp | None:
-        """What changes when the file does; None where there is none."""
+        """Returns what changes when the file does; None without a file."""
         try:
             found = self.path.stat()
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What a filter may be made of, besides what `sql` checks: nothing whose cost for one item is not small.
+"""Bounds the cost of a filter for one item, in addition to the checks of `sql`.
 
 Strangers write filters. So types are plain ones and lists of them, patterns are constants of bounded size, and the
 number of functions is bounded.

@@ -1,4 +1,4 @@
-"""Search among the items that a query may have: k of them, or all where there are fewer.
+"""Searches among the eligible items of a query: k of them, or all if there are fewer.
 
 More items are fetched than requested, as many as are expected to fall away. Where too many did, more are fetched;
 where that would cost more than scoring every allowed item, or has no stated recall, those are scored. So an answer is
@@ -74,7 +74,7 @@ def search(
 
 
 def _needed(k: int, gone: Rows, share: float, stated_k: int) -> npt.NDArray[np.float64]:
-    """How many items to fetch, so that k are left of what is not excluded and of a share that is allowed.
+    """Returns how many items to fetch, so that k are left of the eligible ones.
 
     A level's recall is that of its last `stated_k` ranks, and lower at the last of them than at the first. Of a smaller
     k, the middle of the answers lies no further than the middle of those ranks. Just k where nothing falls away.

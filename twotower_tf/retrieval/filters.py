@@ -1,4 +1,4 @@
-"""Filters: a boolean SQL expression over the catalogue's columns, which strangers may write.
+"""Filters: a boolean SQL expression over the catalogue's columns, which untrusted clients may write.
 
 A filter is checked before it is run (see `filter_bounds`). It runs in a DuckDB of its own that holds only the catalogue
 and reaches no file: in batches of items, on one thread, until a deadline. No other request waits for it.
@@ -51,7 +51,7 @@ class Filters:
         self._connection = sql.connect(memory_limit="1GB", max_temp_directory_size="0KB", threads=1)
 
     def mask(self, predicate: str) -> Mask:
-        """[num_items] bool: which items a filter lets through; where it is NULL, it does not.
+        """Returns which items pass a filter, [num_items] bool; an item for which it is NULL does not.
 
         Raises:
             DataError: for a filter that is not a boolean expression over the catalogue's columns, with the reason;

@@ -1,4 +1,4 @@
-"""Which items of a bundle a request may get: a filter of its own, and the operator's blocklist."""
+"""Computes the eligible items of a request from its own filter and the operator's blocklist."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ItemFilter:
         self._lock = threading.Lock()  # of the blocklist and what is known; never held while a filter is evaluated
 
     def allowed(self, predicate: str = "") -> Eligible | None:
-        """The items that pass a filter and are not blocked at this moment; None where all are allowed.
+        """Returns the items that pass a filter and are not blocked at this moment; None if all are allowed.
 
         Raises:
             DataError: for a filter that cannot be used.
@@ -81,7 +81,7 @@ class ItemFilter:
             return self._known[predicate]
 
     def _passing(self, predicate: str) -> Mask:
-        """[num_items] bool: what passes a filter, blocked or not."""
+        """Returns which items pass a filter, blocked or not, [num_items] bool."""
         if not predicate:
             return np.ones(self._size, np.bool_)
         with self._reading:

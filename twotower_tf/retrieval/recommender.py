@@ -1,4 +1,4 @@
-"""The items for a user, and the items like an item, from one bundle.
+"""Recommends items to users, and finds similar items, from one bundle.
 
 What is blocked in the export root's `blocklist.txt` is never answered, from the moment the file says so.
 """
@@ -110,7 +110,7 @@ class Recommender:
         names: bool = False,
         probability: bool = False,
     ) -> dict[str, Any] | list[dict[str, Any]]:
-        """The k best items for each user.
+        """Recommends the k best items for each user.
 
         Args:
             rows: one mapping of feature values per user, or the mapping of one user; an absent feature has no value. A
@@ -154,7 +154,7 @@ class Recommender:
     def recommend_frame(
         self, users: pd.DataFrame, k: int, filter: str = "", exclude: str | Sequence[Iterable[Any]] | None = None
     ) -> pd.DataFrame:
-        """The k best items for each row of a data frame.
+        """Recommends the k best items for each row of a data frame.
 
         Args:
             users: one row per user, one column per feature; a feature without a column, NaN, None and NA mean no value.
@@ -201,7 +201,7 @@ class Recommender:
         return frame
 
     def similar(self, item_id: Any, k: int, filter: str = "", *, names: bool = False) -> dict[str, Any]:
-        """The k items whose vectors are nearest to an item's, without the item itself.
+        """Finds the k items whose vectors are nearest to an item's, without the item itself.
 
         Args:
             item_id: an item's id, or else its name; it may be blocked, or not pass the filter, itself.
@@ -235,7 +235,7 @@ class Recommender:
         return {"item_ids": ids, **named, "scores": scores, "model_version": self.bundle.version}
 
     def vectors(self, rows: Sequence[Mapping[str, Any]]) -> Floats:
-        """The users' vectors `[rows, vector_dim]` float32, unit length.
+        """Computes the users' vectors `[rows, vector_dim]` float32, unit length.
 
         Raises:
             DataError, ConfigError: as `recommend` says.
@@ -260,7 +260,7 @@ class Recommender:
             )
 
     def _answers(self, k: int) -> int:
-        """How many items are looked for: k, or all where there are fewer.
+        """Returns how many items are searched: k, or all if there are fewer.
 
         Raises:
             DataError: for a k that cannot be used.
@@ -274,7 +274,7 @@ class Recommender:
     def _excluded(
         self, rows: Sequence[Mapping[str, Any]], exclude: Sequence[Iterable[Any]] | None
     ) -> Ineligible | None:
-        """Index rows not to answer, per user."""
+        """Returns the excluded index rows of each user."""
         if exclude is None:
             return None
         if len(exclude) != len(rows):
@@ -295,7 +295,7 @@ def _is_gap(value: Any) -> bool:
 
 
 def _scalars(column: pd.Series[Any]) -> list[Any]:
-    """A column's values; a float32 stays one: as a double it is another text (0.10000000149011612)."""
+    """Returns a column's values; a float32 stays one: as a double its text differs (0.10000000149011612)."""
     stored = column.cat.categories.dtype if column.dtype == "category" else column.dtype
     kind = getattr(stored, "numpy_dtype", stored)
     if kind in (np.float16, np.float32):

@@ -1,4 +1,4 @@
-"""The size of a regular expression with its counted repetitions written out: what matching a character may cost.
+"""Computes the size of a regular expression with its counted repetitions written out, a bound of its matching cost.
 
 RE2 matches in time linear in the text, but the factor is the size of its program, and `(a{0,30}){0,30}` is a program
 of 900 letters (Cox, "Regular Expression Matching in the Wild", 2010).
@@ -25,7 +25,7 @@ _CLASS = 4  # letters' worth of a character class: RE2 writes it out as ranges o
 
 
 def expanded(pattern: str) -> int:
-    """The number of letters of a pattern, a repeated part counted as often as it may be repeated.
+    """Returns the number of letters of a pattern, a repeated part counted as often as it may be repeated.
 
     An odd pattern is counted as well as can be: whether it is valid is for RE2 to say.
     """

@@ -1,4 +1,4 @@
-"""How many negatives of which kind a batch meets, from the configuration alone."""
+"""Plans the number of negatives of each kind in a batch, from the configuration alone."""
 
 from __future__ import annotations
 

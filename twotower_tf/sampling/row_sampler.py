@@ -50,7 +50,7 @@ class RowSampler(Protocol):
         ...
 
     def drawable(self, rows: PositivesBatch) -> Mask:
-        """`[num_items]` bool: what `draw` can give for any of these rows, now or after a ranking."""
+        """Returns which items `draw` can return for any of these rows, now or after a ranking, `[num_items]` bool."""
         ...
 
 

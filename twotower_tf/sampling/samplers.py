@@ -1,4 +1,4 @@
-"""The samplers that a configuration asks for, made from the training split and the users' past.
+"""Builds the configured samplers from the training split and the users' past.
 
 In a preparation that continues an earlier one (`prepare --since`) the training split has the new rows alone, while what
 users took before stands in the sequences and the counts of the catalogue. What must never be a negative, and how
@@ -84,7 +84,7 @@ class Samplers:
         self.columns = SharedCandidates(self.selection.share, plan.in_batch, shared, plan.queue)
 
     def drawable(self, keys: Keys) -> Mask:
-        """`[num_items]` bool: what can be drawn as a negative in any epoch.
+        """Returns which items can be drawn as a negative in any epoch, `[num_items]` bool.
 
         Args:
             keys: as for the constructor.
@@ -132,14 +132,14 @@ class Samplers:
 
 
 def _positives(prepared: Prepared) -> Pairs:
-    """What every user took in training, in this run or an earlier one."""
+    """Returns every user's training positives, of this run and earlier ones."""
     counts = np.diff(prepared.sequence_users("train"))
     users = np.repeat(np.arange(prepared.num_users), counts)
     return Pairs(users, np.asarray(prepared.sequence("train")), prepared.num_users, prepared.num_items)
 
 
 def attribute_groups(prepared: Prepared, columns: tuple[str, ...]) -> npt.NDArray[np.int64]:
-    """`[num_items]`: the number of each item's group by its values in columns of the catalogue, -1 for none.
+    """Numbers each item's group by its values in columns of the catalogue, `[num_items]`, -1 for none.
 
     Raises:
         ConfigError: for a column that the catalogue does not have.

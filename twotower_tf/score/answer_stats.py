@@ -1,4 +1,4 @@
-"""What a summary says of the answers, counted unit by unit so that nothing has to be read again."""
+"""Statistics of the answers for the summary, counted unit by unit so that no answer is read again."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class AnswerStats:
         self._bins += np.bincount(bins, minlength=_BINS)
 
     def note(self) -> dict[str, Any]:
-        """What a unit's note keeps."""
+        """Returns the part of the statistics that a unit's result keeps."""
         note: dict[str, Any] = {"users": self.users, "answers": self.answers}
         if self.answers:
             note["scores"] = {"sum": self._sum, "min": self._lowest, "max": self._highest, "bins": _packed(self._bins)}
@@ -64,7 +64,7 @@ class AnswerStats:
             self._answered |= np.unpackbits(bits, count=len(self._answered)).astype(np.bool_)
 
     def summary(self) -> dict[str, Any]:
-        """The distribution of all answers' scores (quantiles to a thousandth) and how many items were answered."""
+        """Returns quantiles of all answers' scores (to a thousandth) and the number of answered items."""
         if not self.answers:
             return {"answers": 0}
         ends = np.cumsum(self._bins)

@@ -103,7 +103,7 @@ class Layout:
         return TsvWriter(path) if self._format == "tsv" else ParquetWriter(path, self.schema, self._rows)
 
     def plain(self, table: pa.Table) -> pa.Table:
-        """The table in types that every reader knows: without dictionaries; of TSV the lines, as `value`."""
+        """Returns the table in types that every reader knows: without dictionaries; of TSV the lines, as `value`."""
         return pa.table({"value": _lines(table)}) if self._format == "tsv" else table.cast(self.schema)
 
 
@@ -179,5 +179,5 @@ def _field(column: pa.Array) -> pa.Array:
 
 
 def part_name(number: int, format: Format) -> str:
-    """Name of a unit's file."""
+    """Returns the name of a unit's file."""
     return f"part-{number:06d}.{format}"

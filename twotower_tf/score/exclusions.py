@@ -1,4 +1,4 @@
-"""Items that single users must not get, from a table of pairs (an event log is one) as large as it may be.
+"""Excluded items of each user, from a table of pairs (an event log is one) of any size.
 
 The pairs are sorted once, out of core, into arrays that the workers map: users by a hash of their id, items by their
 row of the index. A second hash distinguishes users that share the first.
@@ -31,7 +31,7 @@ _FILES = ("users", "checks", "offsets", "rows")
 
 
 def find(data: DataConfig, pattern: str) -> list[InputFile]:
-    """The files of the table of pairs."""
+    """Finds the files of the table of pairs."""
     return input_files.find_files(Path(), pattern, "--exclude", replace(read_options(data, "events"), columns=()))
 
 
@@ -115,7 +115,7 @@ class Exclusions:
         self._hashes = _HASHES.format(f"({text_forms.apply_form_sql('u', form)})")
 
     def of(self, ids: pa.Array) -> Ineligible:
-        """Index rows that users `[n]` must not get."""
+        """Returns the index rows that users `[n]` must not get."""
         self._connection.register("asked", pa.table({"u": ids}))
         found = self._connection.sql(f"SELECT {self._hashes} FROM asked").to_arrow_table()
         hashed, checked = (column.fill_null(0).to_numpy().astype(np.uint64) for column in found.columns)
@@ -136,7 +136,7 @@ class Exclusions:
 
 
 def of_lists(lists: pa.Array) -> Ineligible:
-    """Index rows `[n]` lists of int32, null for none, as a table carries them."""
+    """Returns index rows `[n]` as lists of int32, null for none."""
     lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
     rows = lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
     return Ineligible(ragged.to_rows(lengths), rows, len(lists))

@@ -1,4 +1,4 @@
-"""Rows of a user table to rows of the output: the one computation of local workers and Spark executors."""
+"""Computes output rows from rows of a user table, in local workers and in Spark executors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same scoring as a Spark job: units are rows of a frame, `mapInArrow` makes answers of them, Spark writes them.
+"""Runs a scoring as a Spark job: units are rows of a frame, `mapInArrow` computes their answers, Spark writes them.
 
 No row passes through the driver. The bundle is sent to every executor once, as an archive, and loaded once by each of
 its Python workers. Users, and the output with its journal, lie on storage that driver and executors reach under the
@@ -120,7 +120,7 @@ def _translate_error(error: Exception) -> Exception:
 
 @contextlib.contextmanager
 def _packed(bundle: Bundle, archive: Path) -> Iterator[Path]:
-    """The bundle as one file, for as long as the job runs."""
+    """Packs the bundle into one file, for as long as the job runs."""
     with tarfile.open(archive, "w") as tar:
         tar.add(bundle.path, arcname=str(bundle.version))
     try:
@@ -131,7 +131,7 @@ def _packed(bundle: Bundle, archive: Path) -> Iterator[Path]:
 
 @functools.lru_cache(maxsize=1)
 def _scorer(pickled: bytes) -> Any:
-    """The scorer of this Python worker, which Spark keeps for its next tasks; the job pickled, to be recognised."""
+    """Returns the scorer of this Python worker, which Spark keeps for its next tasks of the same pickled job."""
     job: Job = pickle.loads(pickled)
     os.environ.update(environment(job.threads))
     logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -231,7 +231,7 @@ def _present(kind: str) -> str:
 
 
 def _has_controls(ids: pa.Array) -> bool:
-    """Whether any byte of the texts is a tab, line end or NUL: one look at their common buffer."""
+    """Returns whether any byte of the texts is a tab, line end or NUL, by one pass over their common buffer."""
     data = ids.buffers()[2]
     return data is not None and bool(np.isin(np.frombuffer(data, np.uint8), _CONTROLS).any())
 

@@ -136,7 +136,7 @@ def _read_errors(source: InputFile) -> Iterator[None]:
 
 
 def _compact(table: pa.Table) -> pa.Table:
-    """Without dictionaries, those of whole row groups, that are longer than the table."""
+    """Removes dictionaries of whole row groups that are longer than the table."""
     for position, column in enumerate(table.columns):
         if pa.types.is_dictionary(column.type) and max(len(chunk.dictionary) for chunk in column.chunks) > len(column):
             table = table.set_column(position, table.column_names[position], column.cast(column.type.value_type))

@@ -1,4 +1,4 @@
-"""Which columns of a user table the user tower reads, and whether the table still has them as it should."""
+"""Finds the columns of a user table that the user tower reads, and checks their types."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Column:
 
 
 def features(config: ExperimentConfig, forms: Mapping[str, str] = MappingProxyType({})) -> tuple[Column, ...]:
-    """The source columns of the user features, histories among them."""
+    """Returns the source columns of the user features, with histories."""
     found = []
     for each in client_inputs(config, forms):
         if each.kind == "texts":
@@ -61,7 +61,7 @@ def present(
     absent: Collection[str],
     forms: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Column, ...]:
-    """The feature columns that a table has.
+    """Returns the feature columns that a table has.
 
     Args:
         config: of the bundle.
@@ -145,7 +145,7 @@ def _fits(role: Role, kind: pa.DataType) -> bool:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether values of this Arrow type are texts."""
+    """Returns whether values of this Arrow type are texts."""
     types = pa.types
     text = (types.is_string, types.is_large_string, types.is_string_view, types.is_binary, types.is_large_binary)
     return any(is_kind(kind) for is_kind in text)

@@ -1,4 +1,4 @@
-"""User vectors in bulk: distinct values are encoded once, the bundle's SavedModel does the rest."""
+"""Computes user vectors in bulk: distinct values are encoded once, the bundle's SavedModel does the rest."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class UserTower:
         self._check(bundle)
 
     def vectors(self, columns: Mapping[str, pa.Array], rows: int) -> Floats:
-        """The vectors of users.
+        """Computes the vectors of users.
 
         Args:
             columns: by source name `[rows]`: texts, float64, int64 epoch seconds, lists of texts; a missing column

@@ -1,4 +1,4 @@
-"""All users of a prepared log as a table: their latest features, and their history as of now.
+"""Writes all users of a prepared log as a table: their latest features, and their history as of now.
 
 A user's features are the latest values that the log and the users table have of the user, whatever an event's split;
 the history is every positive, held-out ones too: nothing is held out from the answer that is given next. Where the log
@@ -106,7 +106,7 @@ def _load(connection: duckdb.DuckDBPyConnection, prepared: Prepared, config: Exp
 
 
 def _positives(connection: duckdb.DuckDBPyConnection, start: int, stop: int) -> tuple[npt.NDArray[np.int64], Rows]:
-    """How many positives each of these users has, and their items, oldest first."""
+    """Returns each user's number of positives, and their items, oldest first."""
     found = connection.execute(
         f"SELECT user_row, item_row FROM positives WHERE user_row BETWEEN {start} AND {stop - 1} "
         "ORDER BY user_row, place"
@@ -118,7 +118,7 @@ def _positives(connection: duckdb.DuckDBPyConnection, start: int, stop: int) -> 
 def _lists(
     prepared: Prepared, config: ExperimentConfig, index_rows: Rows | None, counts: npt.NDArray[np.int64], items: Rows
 ) -> Iterator[tuple[str, pa.Array]]:
-    """The columns of lists: histories, and what a user has had."""
+    """Returns the columns of lists: histories and past positives."""
     ends = np.cumsum(counts)
     for each in list_histories(config):
         values = prepared.items([history_target(config, each).column]).column(0)

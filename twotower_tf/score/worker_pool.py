@@ -209,7 +209,7 @@ class WorkerPool:
 
 
 def environment(threads: int) -> dict[str, str]:
-    """Environment variables that limit the libraries of a process to this number of threads."""
+    """Returns environment variables that limit a process's libraries to this number of threads."""
     numbers = {name: str(threads) for name in _THREADS}
     level = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")
     return {**numbers, "TF_NUM_INTEROP_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": level, "CUDA_VISIBLE_DEVICES": "-1"}

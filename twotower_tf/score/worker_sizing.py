@@ -1,4 +1,4 @@
-"""How many workers a scoring has, and how many rows each takes at a time."""
+"""Chooses the number of workers of a scoring, and the rows that each processes at a time."""
 
 from __future__ import annotations
 

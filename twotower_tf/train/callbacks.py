@@ -71,7 +71,7 @@ class Clock(keras.callbacks.Callback):
             logs.update(self.figures())
 
     def figures(self) -> dict[str, float]:
-        """`examples_per_second`, `step_ms` (median), `input_bound_fraction`: the share of step time spent waiting."""
+        """Returns `examples_per_second`, `step_ms` (median), `input_bound_fraction` (share of time spent waiting)."""
         if not self._durations:
             return dict.fromkeys(self.FIGURES, 0.0)
         total = sum(self._durations)

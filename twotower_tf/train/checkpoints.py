@@ -107,7 +107,7 @@ class Checkpoints:
             variable.assign_add(now[name])
 
     def best_weights(self) -> Path:
-        """The file with the best epoch's weights, as `variables.read` takes it.
+        """Returns the file with the best epoch's weights, for `weights_io.read`.
 
         Raises:
             ArtifactError: where there is none, or it is of another configuration.
@@ -143,7 +143,7 @@ class Checkpoints:
 
 
 def _weights(model: TwoTower) -> dict[str, tf.Variable]:
-    """What the layers hold; the model itself has a clock besides."""
+    """Returns the weights of the layers; the model itself has a clock, too."""
     return weights_io.names(weight for layer in model.layers for weight in layer.weights)
 
 

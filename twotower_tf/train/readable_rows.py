@@ -1,4 +1,4 @@
-"""The rows of the embedding tables that a training can read: they begin with random content, all others stay zero."""
+"""Finds the rows of the embedding tables that a training can read: they begin random, all others stay zero."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class View:
     masked_share: float | None
 
     def figures(self) -> dict[str, dict[str, float | int | None]]:
-        """For every kind: draws, missing and cold share, quartiles of popularity, mean and quartiles of the cosine."""
+        """Returns per kind: draws, missing and cold share, quartiles of popularity, mean and quartiles of cosines."""
         return {name: _figures(kind, self.counts) for name, kind in self.kinds.items()}
 
 

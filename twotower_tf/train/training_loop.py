@@ -148,7 +148,7 @@ def share_cores() -> None:
 
 
 def compile_model(config: ExperimentConfig, steps_per_epoch: int) -> TwoTower:
-    """The model with its loss, metrics and optimizer.
+    """Compiles the model with its loss, metrics and optimizer.
 
     Args:
         config: the experiment.

@@ -133,7 +133,7 @@ def require(needed: MemoryPlan, available: int) -> None:
 def _widths(
     config: ExperimentConfig, side: SideName, placed: Mapping[embeddings.Key, embeddings.Placement]
 ) -> list[int]:
-    """The tower's layers: features, hidden ones, the vector."""
+    """Returns the widths of the tower's layers: features, hidden layers, vector."""
     layout = Layout(config, side)
     embedded = sum(place.dim for (owner, _), place in placed.items() if owner == side)
     numbers = sum(each.embedding_dim or 1 for each in layout.numeric)

@@ -109,7 +109,7 @@ def _stored(variable: tf.Variable) -> np.dtype[Any]:
 
 
 def _parts(shape: tuple[int, ...]) -> list[tuple[int, int]]:
-    """First row and end of each part."""
+    """Yields the first row and the end of each part."""
     if not shape:
         return [(0, 1)]
     rows = max(1, _AT_ONCE // max(1, int(np.prod(shape[1:], dtype=np.int64))))

@@ -86,7 +86,7 @@ def tune(
 
 
 def stated(scores: Floats, truth: Floats, k: int) -> dict[str, Any]:
-    """What is said of a level's recall.
+    """Returns what the manifest states of a level's recall.
 
     Args:
         scores: [num_queries, fetch] float32, found.

@@ -1,4 +1,4 @@
-"""The trade-off of a tuned index as a picture: recall against queries per second."""
+"""Plots the trade-off of a tuned index: recall against queries per second."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST_LINES = 8
 
 
 def draw(recall: Mapping[str, Any], parameters: Mapping[str, Any]) -> str:
-    """SVG: a line for each number of re-scored candidates, along it the partitions searched; a ring for the choice.
+    """Draws SVG: a line per number of re-scored candidates over the partitions searched; a ring marks the choice.
 
     Args:
         recall: of the tuning: k, target, curve.

@@ -1,4 +1,4 @@
-"""ScaNN itself: imported late, built from a shape."""
+"""Builds, loads and queries ScaNN's own searcher; the package is imported late."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Shape:
 
 
 def library() -> ModuleType:
-    """ScaNN, imported late: it brings TensorFlow's library with it.
+    """Imports ScaNN late: it loads TensorFlow's library.
 
     Raises:
         ImportError: where it is not installed, or does not fit the installed TensorFlow.
@@ -63,7 +63,7 @@ def library() -> ModuleType:
 
 
 def assets(directory: Path) -> dict[str, str]:
-    """The files of a serialized index by kind: names in `directory`.
+    """Returns the files of a serialized index by kind: names in `directory`.
 
     Raises:
         ArtifactError: where the list cannot be read, or names a file that is not a plain name in the directory.
@@ -81,7 +81,7 @@ def assets(directory: Path) -> dict[str, str]:
 
 
 def load(directory: Path) -> Any:
-    """ScaNN's searcher from what it serialized; it ends the process where that is damaged.
+    """Loads ScaNN's serialized searcher; damaged files end the process.
 
     Raises:
         ImportError: as `library` says.
@@ -92,7 +92,7 @@ def load(directory: Path) -> Any:
 
 
 def build(vectors: Floats, k: int, shape: Shape, threads: int) -> Any:
-    """ScaNN's searcher over vectors [num_items, vector_dim] float32 that were checked."""
+    """Builds ScaNN's searcher over vectors [num_items, vector_dim] float32 that were checked."""
     builder = library().builder(vectors, k, "dot_product").set_n_training_threads(threads)
     sample = min(len(vectors), _CENTRE_SAMPLE)
     builder = builder.tree(
@@ -137,7 +137,7 @@ def _quiet() -> Iterator[None]:
 def ask(
     searcher: Any, queries: Floats, k: int, leaves_to_search: int, reorder: int, threads: int
 ) -> tuple[npt.NDArray[np.int32], Floats]:
-    """ScaNN's rows and scores [num_queries, k], best first, ties by row; at the end score -inf where one is missing."""
+    """Returns ScaNN's rows and scores [num_queries, k], best first, ties by row; missing ones last, score -inf."""
     if not len(queries):
         return np.empty((0, k), np.int32), np.empty((0, k), np.float32)
     if len(queries) > _PARALLEL_BATCH and threads > 1:
@@ -150,7 +150,7 @@ def ask(
 
 
 def _ordered(rows: npt.NDArray[Any], scores: Floats) -> tuple[npt.NDArray[np.int32], Floats]:
-    """ScaNN's answers without NaN, equal scores by row."""
+    """Returns ScaNN's answers without NaN, equal scores by row."""
     rows, scores = rows.astype(np.int32), np.where(np.isnan(scores), np.float32(-np.inf), scores)
     # ScaNN sorts by score; only where two are equal, rows may be out of order.
     above, below = scores[:, :-1], scores[:, 1:]

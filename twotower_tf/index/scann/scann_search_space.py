@@ -1,4 +1,4 @@
-"""Finds what a ScaNN index is to be trained with, by trying on a sample of the items."""
+"""Chooses a ScaNN index's training parameters by trials on a sample of the items."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class _Trial:
         self._truth = ExactSearcher(sample, threads).search(queries, k).scores
 
     def better(self, candidate: Shape, best: Shape) -> Shape:
-        """The candidate where it is clearly cheaper, else the best so far."""
+        """Returns the candidate if it is clearly cheaper, else the best so far."""
         return candidate if self.cost(candidate) < _CLEARLY * self.cost(best) else best
 
     def cost(self, shape: Shape) -> float:

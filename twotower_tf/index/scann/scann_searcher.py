@@ -77,7 +77,7 @@ class ScannParameters:
         return cls(**{**document, "wider": tuple(Level(**each) for each in document.get("wider", ()))})
 
     def description(self) -> dict[str, Any]:
-        """The parameters as JSON."""
+        """Returns the parameters as JSON."""
         return {**asdict(self), "wider": [asdict(level) for level in self.wider]}
 
     @property
@@ -86,7 +86,7 @@ class ScannParameters:
         return (Level(self.k, self.leaves_to_search, self.reorder), *self.wider)
 
     def widened(self, factor: float, size: int) -> ScannParameters:
-        """All levels searched wider by a factor, over `size` items; those that fetch every item are left out."""
+        """Returns all levels searched wider by a factor, over `size` items, without those that fetch every item."""
 
         def widen(level: Level) -> Level:
             leaves = min(self.leaves, math.ceil(level.leaves_to_search * factor))
@@ -254,7 +254,7 @@ class ScannSearcher:
         self.recall["levels"] = self.measured_levels(tuning.sample(queries, fetch_levels.QUERIES))
 
     def measured_levels(self, queries: Floats) -> list[dict[str, Any]]:
-        """The recall of each level, as `fetch_levels.stated` says; queries [num_queries, vector_dim] float32."""
+        """Measures each level's recall, see `fetch_levels.stated`; queries [num_queries, vector_dim] float32."""
         found = [self.search(queries, level.fetch).scores for level in self.parameters.levels]
         truth = self._exact.best_scores(queries, found[-1].shape[1], found[-1][:, -1])
         return [fetch_levels.stated(each, truth[:, : each.shape[1]], self.parameters.k) for each in found]
@@ -285,7 +285,7 @@ class ScannSearcher:
         return [level.fetch for level in levels if level.fetch < len(self.items) and self._effort(level) < passing]
 
     def _effort(self, level: Level) -> float:
-        """What a search costs, in items scored exactly: fitted to a million vectors of 64 dimensions."""
+        """Estimates a search's cost, in items scored exactly: fitted to a million vectors of 64 dimensions."""
         scanned = len(self.items) * level.leaves_to_search / self.parameters.leaves
         return _QUANTIZED * scanned + _REORDERED * level.reorder + _CENTRE * self.parameters.leaves
 

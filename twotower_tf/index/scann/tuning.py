@@ -41,7 +41,7 @@ class Tuned:
 
 
 def recall_of(scores: Floats, truth: Floats, excluded: int = 0) -> Floats:
-    """The recall of each query, counting an answer as right where it scores as high as the k-th true one.
+    """Computes the recall of each query; an answer is right if it scores as high as the k-th true one.
 
     Comparing scores, not ids, does not punish an answer that is exactly as near as the one expected.
 
@@ -62,7 +62,7 @@ def recall_of(scores: Floats, truth: Floats, excluded: int = 0) -> Floats:
 
 
 def sample(users: Floats, count: int) -> Floats:
-    """At most `count` of the users [num_users, vector_dim], evenly spaced: the same count gives the same sample."""
+    """Samples at most `count` of the users [num_users, vector_dim], evenly spaced: a count gives one sample."""
     return users[np.linspace(0, len(users) - 1, min(count, len(users))).astype(np.int64)]
 
 
@@ -111,7 +111,7 @@ def cheapest(
 
 
 def _fewest_leaves(curve: _Curve, reorder: int, leaves: int, at_least: int) -> int | None:
-    """The fewest leaves that reach the target, within a sixteenth; None where it is out of reach."""
+    """Finds the fewest leaves that reach the target, within a sixteenth; None if it is out of reach."""
     low, high, before = at_least - 1, at_least, 0.0
     while not curve.reaches(high, reorder):
         recall = curve.points[high, reorder]["surely"]
@@ -136,7 +136,7 @@ class _Curve:
         self._excluded = excluded
 
     def tuned(self, point: dict[str, Any]) -> Tuned:
-        """The choice of one of the settings."""
+        """Chooses one of the settings."""
         ordered = sorted(self.points.values(), key=lambda point: (point["reorder"], point["leaves_to_search"]))
         shown = [{name: value for name, value in each.items() if name != "surely"} for each in ordered]
         return Tuned(point["leaves_to_search"], point["reorder"], point["recall"], point["microseconds"], shown)

@@ -4,20 +4,28 @@ Each configuration class of a loss has one layer, registered under it:
 
     @register_loss
     @config_class
-    class SquaredCosine(LossConfig):
-        target: float = 1.0
-        type: Literal["SquaredCosine"] = "SquaredCosine"
+    class SquaredHinge(LossConfig):
+        margin: float = 0.5
+        type: Literal["SquaredHinge"] = "SquaredHinge"
 
-    @registers(SquaredCosine)
-    class SquaredCosineLoss(CandidateLoss):
-        def __init__(self, target: float, **kwargs: Any) -> None:
+        shares_candidates: ClassVar[bool] = False  # a row's own negatives only
+
+    @registers(SquaredHinge)
+    class SquaredHingeLoss(CandidateLoss):
+        def __init__(self, margin: float, **kwargs: Any) -> None:
             super().__init__(**kwargs)
-            self.target = target
+            self.margin = margin
 
         def compare(self, candidates: Candidates) -> tuple[tf.Tensor, tf.Tensor]:
-            cost = tf.square(candidates.positive - self.target)
-            ranks = tf.zeros(tf.shape(cost), tf.int32)
-            return tf.reduce_sum(candidates.weights * cost), ranks
+            own, negatives = candidates.logits(1.0, correct=False)
+            costs = tf.square(tf.nn.relu(self.margin - own[:, tf.newaxis] + negatives))
+            mean = tf.math.divide_no_nan(
+                tf.reduce_sum(candidates.negatives_weight * costs, axis=1), candidates.counts
+            )
+            return tf.reduce_sum(candidates.weights * mean), higher(negatives, own)
+
+`mean_above` in `twotower_tf.model.losses.pairwise` and `SoftmaxLoss` in `twotower_tf.model.losses.softmax` show how
+candidates that the batch shares (`Candidates.grid`) take part.
 """
 
 from __future__ import annotations
