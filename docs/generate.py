@@ -190,7 +190,7 @@ def _type(hint: Any) -> str:
 
 
 def _value(value: Any) -> str:
-    """Writes a default as it stands in a configuration file: of a class only what differs from its own defaults."""
+    """Formats a default as in a configuration file: of a class only the fields that differ from its own defaults."""
     if not dataclasses.is_dataclass(value):
         if isinstance(value, tuple) and any(map(dataclasses.is_dataclass, value)):
             return f"({', '.join(map(_value, value))},)"

@@ -141,6 +141,30 @@ def test_nothing_is_left_unfinished() -> None:
     assert found == []
 
 
+DIALECT = {  # words that a reader of the field has to translate, and what to write instead
+    r"\btold\b|\btells?\b": "log, report, format, state",
+    r"\bcame\b": "got",
+    r"(?<!there )\b(?:is|are|was) no (?!longer\b)[a-z]+\b": "is not a ..., invalid ..., means no ...",
+    r'\bof ours\b|(?<!")\bours\b': "this package's, twotower's",
+    r"\banew\b": "again",
+    r"\bbeside\b": "next to, compared with, in addition to",
+    r"\b(?:crew|judge[ds]?|unneeded|buried|stillborn|succession)\b": "worker pool, validate, ...",
+    r"\b[Ww]hoever\b|\bnobody's\b": "plain word order",
+}
+
+
+def test_texts_are_in_the_terms_of_the_field() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {word[0]!r}; write e.g. {instead}"
+        for path in tracked(".py", ".md", ".jinja", ".yml")
+        if path != Path(__file__)
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        for pattern, instead in DIALECT.items()
+        if (word := re.search(pattern, line))
+    ]
+    assert found == []
+
+
 def test_no_tracked_file_is_large() -> None:
     paths = tracked(".py", ".md", ".txt", ".npz", ".tsv", ".parquet", ".bin", ".csv", "")
     assert [path for path in paths if path.stat().st_size > 1_000_000] == []

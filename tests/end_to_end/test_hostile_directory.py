@@ -23,7 +23,7 @@ NAMES = (
 
 @pytest.fixture
 def hostile(tmp_path, monkeypatch):
-    """A working directory; whoever imports anything there leaves a file `executed`."""
+    """Makes a working directory in which every import leaves a file `executed`."""
     place = tmp_path / "data"
     place.mkdir()
     for name in NAMES:

@@ -171,7 +171,7 @@ def test_user_vectors_that_cannot_be_used(bundle, server, client, tmp_path):
     users_file(path, width=4)
     refused(f"--users: {path}: column 'vector': invalid vectors (expected 8 numbers per row)")
     users_file(path, ids=("u1", "u1"))
-    refused("holds 1 vectors of 2; an id stands twice, or writes were lost")
+    refused("holds 1 vectors of 2; an id is there twice, or writes were lost")
     pq.write_table(pa.table({"user_id": ["a"], "vectors": [[1.0]]}), path)
     refused(f"--users: unknown column in {path} 'vector'; did you mean 'vectors'?")
     pq.write_table(pa.table({"user_id": ["a"], "vector": [[2.0] * 8]}), path)

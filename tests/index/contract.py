@@ -181,7 +181,7 @@ class SearcherContract:
     @pytest.mark.parametrize(
         ("ids", "message"),
         [
-            (["a", "b", "a"], r"1 item\(s\) stand twice: 'a'; one vector per item"),
+            (["a", "b", "a"], r"1 item\(s\) are there twice: 'a'; expected one vector per item"),
             (["a", "b\tc", "d"], r"1 item\(s\) hold a tab, line break or NUL: 'b\\tc'"),
             (["a\n", "b", "d"], r"1 item\(s\) hold a tab, line break or NUL: 'a\\n'"),
             (["a", "", "d"], r"1 item\(s\) are empty: ''; every item needs an id"),

@@ -115,7 +115,7 @@ def test_markers_within_lists(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text('{"a": ["x", "None", "y"]}\n')
     pq.write_table(pa.table({"a": [["x", "None", "y"]]}), tmp_path / "log.parquet")
     assert content(tmp_path, "log.jsonl", MARKED) == [{"a": "x|y"}]
-    assert content(tmp_path, "log.parquet", MARKED) == [{"a": ["x", None, "y"]}]  # null elements are no values
+    assert content(tmp_path, "log.parquet", MARKED) == [{"a": ["x", None, "y"]}]  # null elements are dropped
 
 
 def test_names_of_shards(tmp_path: Path) -> None:

@@ -96,8 +96,8 @@ def write(staging: Path, content: Mapping[str, Any], known: Mapping[str, str] | 
     Args:
         staging: the bundle's directory; its other files are finished.
         content: all but the files.
-        known: SHA-256 of files that were just compared with it. The index's own are taken over from index.json; whoever
-            tries the version afterwards compares them all.
+        known: SHA-256 of files that were just compared with it. Those of the index are copied from index.json.
+            `verify` compares all of them before the version is published.
     """
     index = {
         f"{bundle.INDEX}/{name}": digest

@@ -47,7 +47,7 @@ class Listing:
         items: one row per item in the order of ids: item_id, the features' columns, and what else the table has.
         read: rows of the files.
         quarantine: what was set aside, an object each.
-        unfit: by column, values that do not have the type it has in the bundle's catalogue, and are none now.
+        unfit: by column, the number of values that do not fit the type in the bundle's catalogue, now null.
     """
 
     items: pa.Table

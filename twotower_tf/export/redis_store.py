@@ -117,7 +117,7 @@ def publish(
         progress: called with the number of vectors written.
 
     Raises:
-        ConfigError: where redis-py is not installed, or the URL is none.
+        ConfigError: if redis-py is not installed, or for an invalid URL.
         DataError: for user vectors that cannot be used.
         ArtifactError: where Redis cannot be reached, refuses, or holds something else than was written; it says which
             version is current then.
@@ -287,7 +287,7 @@ def _write(client: Any, names: dict[str, str], kind: str, blocks: Vectors, total
     if not held:
         raise DataError("--users: invalid table (expected at least one row)")
     if held != done:
-        raise _Lost(f"redis: {key} holds {held} vectors of {done}; an id stands twice, or writes were lost")
+        raise _Lost(f"redis: {key} holds {held} vectors of {done}; an id is there twice, or writes were lost")
     return int(held)
 
 

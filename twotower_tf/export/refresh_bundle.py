@@ -260,7 +260,7 @@ def describe_refresh(done: Refreshed) -> Collection[str]:
         where = done.path / QUARANTINE if done.published else "nowhere: nothing was published"
         lines.append(f"{len(done.listing.quarantine):,} of {done.listing.read:,} rows set aside: {where}")
     for name, count in (done.listing.unfit if done.listing else {}).items():
-        lines.append(f"column {name!r}: {count:,} values do not have its type and are none now")
+        lines.append(f"column {name!r}: {count:,} values do not have its type and are null now")
     if changes.unknown:
         lines.append(f"{changes.unknown:,} ids to delete were not in the catalogue")
     lines.append(f"index: {done.index}" if done.published else "nothing has changed; no version was published")

@@ -32,9 +32,9 @@ Doubles = npt.NDArray[np.float64]
 class ExactSearcher:
     """Scores every item, in blocks of queries.
 
-    The scores are dot products in double precision rounded once to float32. The rounding hides in which order they were
-    summed. So an answer depends neither on the batch its query came in nor on threads or the processor, and two equal
-    vectors have equal scores; but for one score in some ten million, which lies on the edge between two numbers.
+    The scores are dot products in double precision rounded once to float32. The rounding hides the order of
+    summation. So an answer depends neither on the query's batch nor on threads or the processor, and equal vectors have
+    equal scores, except for one score in some ten million, which lies on the edge between two numbers.
     """
 
     kind = "exact"

@@ -127,7 +127,7 @@ def _check_ids(ids: Ids) -> None:
     if len(set(ids)) < len(ids):
         seen: set[str] = set()
         twice = [item_id for item_id in ids if item_id in seen or seen.add(item_id)]  # type: ignore[func-returns-value]
-        _refuse(twice, "stand twice", "one vector per item")
+        _refuse(twice, "are there twice", "expected one vector per item")
 
 
 def _encodable(text: str) -> bool:

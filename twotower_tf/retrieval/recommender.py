@@ -118,7 +118,7 @@ class Recommender:
             k: items requested, from 1 to `max_k`.
             exclude: per user, ids of items not to answer; ids outside the catalogue are passed over. Of one user, its
                 ids.
-            filter: a boolean SQL expression over the columns of `bundle.items` that every answer satisfies; "" is none.
+            filter: a boolean SQL expression over the columns of `bundle.items` that every answer satisfies; "" for all.
             names: adds "item_names" to every answer, "" for an item without a name.
             probability: adds "probabilities" of a label 1, for models that were trained on labels to give them.
 
@@ -169,7 +169,7 @@ class Recommender:
             `score`, the cosine similarity; `model_version`.
 
         Raises:
-            DataError: as `recommend` says; where no column is a feature; where there is no column `exclude`.
+            DataError: as `recommend` says; if no column is a feature; if the column `exclude` does not exist.
             ConfigError: as `recommend` says.
         """
         import pandas as pd

@@ -39,7 +39,7 @@ class Users:
     """Rows of a user table.
 
     Attributes:
-        ids: `[n]` text; null where there is none.
+        ids: `[n]` text; null for a missing one.
         columns: by name, `[n]`: texts (of tags, joined ones), float64 numbers, int64 epoch seconds, or lists of texts;
             null means no value.
         good: `[n]` whether the row is to be answered.

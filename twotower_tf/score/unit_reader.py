@@ -54,7 +54,7 @@ class Rows:
     Attributes:
         known: names of the file's columns.
         batches: the wanted columns that it has; each table has the rows asked for, the last one excepted.
-        entries: gives the quarantine's objects for these rows and for the records that are none, in the file's order.
+        entries: returns the quarantine's objects of these rows and of malformed records, in the file's order.
     """
 
     known: list[str]

@@ -3,7 +3,7 @@
 A table is one file, a glob, or a directory (every file below it with a known suffix). Files are read in the order of
 their paths, so that a row's place in the log is always the same. Directories named `KEY=VALUE` give their files the
 column KEY where the files have no column of that name; Hive's escapes (`a%2Fb`) are decoded, and its default partition
-is no value.
+means no value.
 
 The suffix names the format. A shard is named as its file (`log.csv-00000-of-00010`). A file that is named itself, or a
 shard, may be without a known suffix: its first bytes decide.

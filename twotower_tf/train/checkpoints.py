@@ -110,7 +110,7 @@ class Checkpoints:
         """Returns the file with the best epoch's weights, for `weights_io.read`.
 
         Raises:
-            ArtifactError: where there is none, or it is of another configuration.
+            ArtifactError: if it does not exist, or is of another configuration.
         """
         if not self._all():
             raise ArtifactError(f"{self._root}: no trained model; run `twotower train` first")

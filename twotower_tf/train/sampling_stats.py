@@ -107,7 +107,7 @@ def look(
     Args:
         batches: of the training.
         encoded: the data.
-        model: of `two_tower.build`, which gives the cosines; without one there are none.
+        model: of `two_tower.build`, which computes the cosines; None for no cosines.
         epoch: counted from 0.
         rows: looked at, whole steps; of a step with more events the first ones.
         seed: of which candidates of the whole batch are looked at.

@@ -113,9 +113,9 @@ def build(vectors: Floats, k: int, shape: Shape, threads: int) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Does for ScaNN what TF_CPP_MIN_LOG_LEVEL=2 asks for, and ScaNN does not heed: no lines on how training goes.
+    """Hides ScaNN's lines about training where TF_CPP_MIN_LOG_LEVEL is 2 or more, which ScaNN itself ignores.
 
-    They are written by C++, so the file behind stderr is changed; whatever else comes is passed on.
+    They are written by C++, so the file behind stderr is changed; all other lines are passed on.
     """
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") < "2":
         yield

@@ -45,9 +45,9 @@ class Candidates:
         positive_log_q: `[batch]` float32.
         negatives: `[batch, n]` float32, cosines of the rows' own negatives.
         negatives_log_q: `[batch, n]` float32.
-        negatives_weight: `[batch, n]` float32, what such a negative counts, 0 where there is none.
+        negatives_weight: `[batch, n]` float32, weight of such a negative, 0 if it is absent.
         columns: `[columns, dim]` float32.
-        columns_log_q: `[columns]` float32, +inf where there is none.
+        columns_log_q: `[columns]` float32, +inf for an absent one.
         hits: `[hits, 2]` int32 (row, column).
         counts: `[batch]` float32, negatives that the row meets: columns, and the weights of its own ones.
         weights: `[batch]` float32, of the rows, 1 in all (or 0, where no row weighs anything).
@@ -81,7 +81,7 @@ class Candidates:
         return own, tf.where(self.negatives_weight > 0.0, negatives, IMPOSSIBLE)
 
     def log_weights(self) -> tf.Tensor:
-        """Returns ln of what each own negative counts, `[batch, n]`; 0 where there is none."""
+        """Returns ln of each own negative's weight, `[batch, n]`; 0 for an absent one."""
         return tf.math.log(tf.where(self.negatives_weight > 0.0, self.negatives_weight, 1.0))
 
     def grid(self, scale: tf.Tensor | float, correct: bool, own: tf.Tensor, weights: tf.Tensor) -> LogitBlocks:
