@@ -30,7 +30,7 @@ GROUPS = {
     "Experiment": ["ExperimentConfig"],
     "Data": ["DataConfig", "TextFormat"],
     "Splits": ["TimeSplit", "DateSplit", "LeaveLastOut", "GivenSplit", "RandomSplit"],
-    "Features": ["Hash", "Cross", "Numeric", "Bucketized", "Tags", "Hour", "Weekday", "History"],
+    "Features": [cls.__name__ for cls in list_feature_types()],
     "History encoders": ["Attention", "SelfAttention", "GRU"],
     "Model": ["ModelConfig"],
     "Sampling": ["SamplingConfig", "Downsample"],

@@ -134,7 +134,7 @@ def test_why_items_share_vectors():
         "though no two ids share a hash bucket: the item tower hardly reads them; train longer"
     )
     (without,) = found(shared, config=dataclasses.replace(CONFIG, item_features=CONFIG.item_features[:1]))
-    assert without["text"].endswith("no item feature tells them apart; add Hash('sku', buckets=...) to item_features")
+    assert without["text"].endswith("no item feature distinguishes them; add Hash('sku', buckets=...) to item_features")
     collapsed = found({**shared, "collapse/item_effective_rank": 1.0})
     assert [each["name"] for each in collapsed] == ["collinear_items"]
 

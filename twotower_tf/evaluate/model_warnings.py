@@ -138,7 +138,7 @@ def _shared_vectors(facts: Facts) -> str:
     ]
     if not hashes:
         return (
-            f"{said}: no item feature tells them apart; add Hash({facts.config.data.item_id!r}, buckets=...) to "
+            f"{said}: no item feature distinguishes them; add Hash({facts.config.data.item_id!r}, buckets=...) to "
             "item_features"
         )
     place, feature = max(hashes, key=lambda each: each[1].buckets)

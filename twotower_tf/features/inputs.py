@@ -59,9 +59,9 @@ def rows_to_arrays(
 
     Args:
         inputs: of the tower.
-        rows: one mapping per example; an absent name, None, "", NaN, NA, NaT and `null_values` are no value. 3, 3.0 and
-            "3" are one text. A list of values may be any iterable in order, or one text: of tags with their separator,
-            of a history with `|`.
+        rows: one mapping per example; an absent name, None, "", NaN, NA, NaT and `null_values` mean no value. 3, 3.0
+            and "3" are one text. A list of values may be any iterable in order, or one text: of tags with their
+            separator, of a history with `|`.
         times: how times are read; by default as the signature has them, in epoch seconds, or as ISO 8601.
 
     Returns:

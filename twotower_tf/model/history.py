@@ -5,9 +5,13 @@ A new encoder is a Keras layer under `@registers("name")`, chosen by `History(en
     @registers("max")
     class MaxHistory(keras.layers.Layer):
         def call(self, embedded, present):
-            return tf.reduce_max(tf.where(present[..., tf.newaxis], embedded, 0.0), axis=1)
+            largest = tf.reduce_max(tf.where(present[..., tf.newaxis], embedded, embedded.dtype.min), axis=1)
+            return tf.where(tf.reduce_any(present, axis=1, keepdims=True), largest, 0.0)
 
-One with options has a configuration class under `twotower_tf.config.history_encoder("name")` as well.
+Its result must not depend on padding, whose length differs from batch to batch: export compares the exported tower's
+vectors with those of training. An encoder of this package also has its name in
+`twotower_tf.config.history_encoders`, so that configurations with it are read without TensorFlow; one with
+options has a configuration class there, under `history_encoder("name")`.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def find_unmatched(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> Ite
         )
         if total == matched:
             continue
-        ours, theirs = (
+        logged_ids, table_ids = (
             [str(row[0]) for row in connection.execute(query).fetchall()]
             for query in (
                 f"SELECT k.id FROM {logged} AS k ANTI JOIN {side}_latest AS l ON l.id = k.id "
@@ -104,7 +104,7 @@ def find_unmatched(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> Ite
                 f"ORDER BY l.id LIMIT {_COMPARED}",
             )
         )
-        why, example, other = _explain(ours, theirs)
+        why, example, other = _explain(logged_ids, table_ids)
         if matched >= _FEW * total and not why:
             continue
         share = "none" if not matched else f"{matched:,} ({matched / total:.1%})"
@@ -116,14 +116,14 @@ def find_unmatched(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> Ite
         )
 
 
-def _explain(ours: Sequence[str], theirs: Sequence[str]) -> tuple[str, str, str]:
+def _explain(logged_ids: Sequence[str], table_ids: Sequence[str]) -> tuple[str, str, str]:
     """Returns in which form ids of the two sides would be equal, or "", and an example of each side, or ""."""
     for why, form in _FORMS.items():
-        known = {form(text): text for text in theirs}
-        equal = [text for text in ours if form(text) in known]
-        if len(equal) >= max(1, _EXPLAINED * len(ours)):
+        known = {form(text): text for text in table_ids}
+        equal = [text for text in logged_ids if form(text) in known]
+        if len(equal) >= max(1, _EXPLAINED * len(logged_ids)):
             return why, equal[0], known[form(equal[0])]
-    return "", ours[0], theirs[0] if theirs else ""
+    return "", logged_ids[0], table_ids[0] if table_ids else ""
 
 
 def find_marked(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs) -> Iterator[str]:

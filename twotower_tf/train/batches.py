@@ -104,7 +104,7 @@ class Batches:
         """Chooses the rows.
 
         Raises:
-            DataError: where there is no training positive, or a user's positives leave nothing to draw, or training
+            DataError: without any training positive, or where a user's positives leave nothing to draw, or training
                 rows are sequences and no event has a history.
             ConfigError: where the batch is larger than the data, or draws are asked for that the catalogue cannot give.
         """
@@ -122,7 +122,7 @@ class Batches:
         if size > rows:
             kind = "windows of users' sequences" if self._windows else "training rows"
             raise ConfigError(
-                f"train.batch_size: {size:,} is more than the {rows:,} {kind}; "
+                f"train.batch_size: invalid value {size} (expected at most {rows}, the {kind}); "
                 f"lower it, e.g. --set train.batch_size={max(1, rows // 4)}"
             )
         self.steps = rows // size
@@ -169,7 +169,7 @@ class Batches:
 
         The rows are shuffled as a whole. Where values of items change with time and a batch shares candidates, each
         batch has rows of about one time instead (windows whose newest rows are): a shared candidate has the value of
-        its own row's time, which would otherwise tell a row's own item from the others.
+        its own row's time, which would otherwise distinguish a row's own item from the others.
         """
         rng = np.random.default_rng([self._config.seed, _SHUFFLE, epoch])
         order: Ints = self.samplers.selection.epoch(rng)
