@@ -288,7 +288,8 @@ UNUSABLE: dict[str, tuple[Spoil, str, str]] = {
     "few positives": (
         lambda root: write(root / "log" / "a.csv", HEADER, *rows(30)),
         "",
-        "train.batch_size: 16 is more than the 12 training rows; lower it, e.g. --set train.batch_size=3",
+        "train.batch_size: invalid value 16 (expected at most 12, the training rows); lower it, "
+        "e.g. --set train.batch_size=3",
     ),
     "objects over several lines, one broken": (
         lambda root: [

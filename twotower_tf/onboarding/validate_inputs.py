@@ -238,6 +238,6 @@ def _check_whole(
     size = config.train.batch_size
     if size > rows:
         report.problems.append(
-            f"train.batch_size: {size:,} is more than the {rows:,} training rows; "
+            f"train.batch_size: invalid value {size} (expected at most {rows}, the training rows); "
             f"lower it, e.g. --set train.batch_size={max(1, rows // 4)}"
         )
