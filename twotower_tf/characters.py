@@ -23,7 +23,7 @@ def escape_line(text: str) -> str:
 
 
 def split_ids(content: bytes) -> list[str]:
-    """Splits a file of ids, one a line in UTF-8; empty lines, and the byte order mark of some editors, are no ids.
+    """Splits a file of ids, one a line in UTF-8; skips empty lines and a byte order mark.
 
     Raises:
         UnicodeDecodeError: where it is not UTF-8.

@@ -59,8 +59,8 @@ def test_a_tower_that_answers_as_another_version_is_refused(staged):
     saved_model_edits.write(staged / "item_tower", model)
     restate(staged, "item_tower/saved_model.pb")
     assert refusal(staged) == (
-        f"verification failed: {staged}: the item tower answers as version 6 (expected 7); export again; "
-        "nothing was published"
+        f"verification failed: {staged}: the item tower answers as version 6 (expected 7, that of "
+        "the manifest); export again; nothing was published"
     )
 
 

@@ -61,7 +61,7 @@ def feature_text(proposal: Proposal) -> str:
     return " ".join(line.code for side in proposal.lines.values() for line in side)
 
 
-# Columns; expected user, item and time; fields that are set, and some that are offered; columns that are no features.
+# Columns; expected user, item and time; fields that are set, and some that are offered; columns that are not features.
 Log = tuple[dict[str, Any], tuple[str, str, str], list[tuple[str, str]], list[tuple[str, str]], list[str]]
 LOGS: dict[str, Log] = {
     "views, carts and transactions": (
@@ -211,7 +211,7 @@ def test_roles_of_known_logs(case: str, tmp_path: Path) -> None:
 
 
 def test_circumstances_and_attributes_stay_features(tmp_path: Path) -> None:
-    """0 and 1 that describe the moment, the user or the item are no outcomes."""
+    """0 and 1 that describe the moment, the user or the item are not outcomes."""
     rng = np.random.default_rng(1)
     who, what = rng.integers(0, 90, ROWS), rng.integers(0, 60, ROWS)
     proposal = propose(

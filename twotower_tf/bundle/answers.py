@@ -114,8 +114,8 @@ def check_version(bundle: Bundle, side: SideName, answer: Mapping[str, Any]) -> 
     versions = sorted(set(answer[MODEL_VERSION].tolist()))
     if versions != [bundle.version]:
         raise ArtifactError(
-            f"{bundle.path}: the {side} tower answers as version {', '.join(map(str, versions))}, "
-            f"the manifest is of {bundle.version}; export again"
+            f"{bundle.path}: the {side} tower answers as version {', '.join(map(str, versions))} (expected "
+            f"{bundle.version}, that of the manifest); export again"
         )
 
 

@@ -29,7 +29,7 @@ def check_sampling(
         got = ", ".join(each.type for each in negatives)
         raise ConfigError(f"{_WHERE}: invalid kinds {got} (expected each kind once); combine them into one")
     if not kinds:
-        raise ConfigError(f"{_WHERE}: empty; a positive alone teaches nothing, name a kind such as Uniform()")
+        raise ConfigError(f"{_WHERE}: invalid value () (expected at least one kind); use e.g. (Uniform(),), or None")
     _check_loss(loss, kinds)
     for each in kinds.values():
         _check_data(each, data, item_features)

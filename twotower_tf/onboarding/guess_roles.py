@@ -258,7 +258,7 @@ def _guessed_user(
 
 
 def _guessed_item(events: TableProfile, taken: Collection[str]) -> Role:
-    """Finds the column with the most distinct values, among those whose values repeat and that are no context."""
+    """Finds the column with the most distinct values, among those whose values repeat and that are not context."""
     fit = [column for column in _list_repeated(events, taken) if not usual_names.CONTEXT & set(column.tokens)]
     if not fit and (named := _named(events, "item", usual_names.AMBIGUOUS_ITEMS, taken)).column:
         return named

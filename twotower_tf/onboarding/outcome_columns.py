@@ -1,4 +1,4 @@
-"""Finds the columns that say what came of an event: labels, actions, ratings, counts, and a given split.
+"""Finds the columns with the outcome of an event: labels, actions, ratings, counts, and a given split.
 
 They are known only after the event, so none is a feature. Each becomes a choice of `data.label`, `data.positive` or
 `data.weight`: written where the data leave no doubt, and as a commented line to uncomment elsewhere.
@@ -112,7 +112,7 @@ def find_outcomes(
     for column in others:
         choices = _describe(column)
         if choices and not _is_decided(connection, events, column, ids):
-            found.left_out[column.name] = "it says what came of the event; see the lines above for its use"
+            found.left_out[column.name] = "it is an outcome of the event; see the lines above for its use"
             for choice, sure in choices:
                 (found.chosen if sure else found.offered).append(choice)
     return found

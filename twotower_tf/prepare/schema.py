@@ -84,7 +84,7 @@ class Inputs:
         item_from_table: item columns that only the item table has.
         item_as_of: those of both whose values change with time; the others are read from the catalogue.
         keys: optional key columns of the examples.
-        item_others: types of the item table's columns that are no features, by name.
+        item_others: types of the item table's columns that are not features, by name.
         continued: whether this run continues a previous one, which has values of its users.
     """
 

@@ -281,7 +281,7 @@ class Recommender:
             raise DataError(f"exclude: invalid number of lists {len(exclude)} (expected {len(rows)}, one per user)")
         for ids in exclude:
             if isinstance(ids, str | bytes) or not isinstance(ids, Sequence | set | frozenset):
-                raise DataError(f"exclude: a list of item ids per user is expected; got {ids!r}")
+                raise DataError(f"exclude: invalid value {ids!r} (expected a list of item ids per user)")
         return Ineligible.of([[self._item_text(item) for item in ids] for ids in exclude], self._searcher.items)
 
     def _item_text(self, item: Any) -> str:

@@ -25,7 +25,7 @@ FORMATS = (*(day + clock for day, clock in itertools.product(_DAYS, _CLOCKS)), *
 
 
 def propose_formats(connection: duckdb.DuckDBPyConnection, relation: str, text: str) -> list[str]:
-    """Returns the formats that read every value of the first rows; several where day and month cannot be told apart.
+    """Returns the formats that read every value of the first rows; several where day and month are ambiguous.
 
     Args:
         connection: where `relation` lives.
