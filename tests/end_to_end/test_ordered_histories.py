@@ -1,4 +1,4 @@
-"""A log in which the order of the past determines the next item: found by a transformer, from training to the answers."""
+"""A log in which the order of the past determines the next item: found by a transformer, from training to answers."""
 
 import numpy as np
 import pyarrow as pa
