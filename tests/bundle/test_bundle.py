@@ -192,9 +192,7 @@ def test_what_is_no_export_directory_is_said(tmp_path):
     with pytest.raises(ArtifactError, match=f"/9: is a version itself; give the export directory {tmp_path}"):
         Bundle.open(path)
     path.rename(tmp_path / "12")
-    with pytest.raises(
-        ArtifactError, match="/12: invalid directory name .expected 9, the manifest's version.; versions are not"
-    ):
+    with pytest.raises(ArtifactError, match="/12: invalid directory name .expected 9, the manifest's version"):
         Bundle.open(tmp_path)
 
 

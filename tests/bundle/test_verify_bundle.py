@@ -104,7 +104,7 @@ def test_item_tower_that_does_not_give_the_index_vectors(copy):
     table = table.set_column(price, "price", pa.array(np.r_[[1e6], table["price"].to_numpy()[1:]]))
     pq.write_table(table, copy / "items.parquet")
     restate(copy)
-    assert f"{copy}/item_tower: its vector for item 'i00000' is" in refusal(copy)
+    assert f"{copy}/item_tower: invalid vector for item 'i00000' is" in refusal(copy)
 
 
 def test_tower_of_another_training_step(copy, export_dir):
@@ -165,8 +165,8 @@ def test_towers_and_an_index_that_are_one_training_step_apart(copy, one_step_lat
         )
     item_tsv.write_tsv(copy / "item_embeddings.tsv", items.ids, items.vectors)
     restate(copy, vectors_fingerprint=items.fingerprint)
-    assert f"{copy}/item_tower: its vector for item 'i0" in refusal(copy)
-    with pytest.raises(ArtifactError, match="verification failed: .*item_tower: its vector for item 'i0"):
+    assert f"{copy}/item_tower: invalid vector for item 'i0" in refusal(copy)
+    with pytest.raises(ArtifactError, match="verification failed: .*item_tower: invalid vector for item 'i0"):
         verify_staging(copy)
 
 

@@ -125,7 +125,7 @@ def test_a_batch_larger_than_the_data_is_refused(trained):
         batches(trained, (InBatch(),), InBatchSoftmax(), batch_size=1_000_000)
     message = str(error.value)
     assert message.startswith("train.batch_size: invalid value 1000000 (expected at most ")
-    assert "training rows; lower it, e.g. --set train.batch_size=" in message
+    assert "the training rows); lower it, e.g. --set train.batch_size=" in message
 
 
 def everything(trained, loss, kinds, batch_size=128):
