@@ -149,7 +149,7 @@ DIALECT = {  # words that a reader of the field has to translate, and what to wr
     r"\banew\b": "again",
     r"\bbeside\b": "next to, compared with, in addition to",
     r"\b(?:crew|judge[ds]?|unneeded|buried|stillborn|succession)\b": "worker pool, validate, ...",
-    r"\b(?:w|W)hoever\b|\bnobody's\b": "plain word order",
+    r"\b(?:whoever|Whoever)\b|\bnobody's\b": "plain word order",
 }
 
 
