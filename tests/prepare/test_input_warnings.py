@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from twotower_tf.config import DataConfig, ExperimentConfig, Hash, TrainConfig
+from twotower_tf.errors import DataError
 from twotower_tf.onboarding.validate_inputs import validate_tables
 from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.tables.duckdb_engine import open_engine
@@ -152,3 +153,24 @@ def test_times_of_another_unit_are_set_aside(tmp_path: Path) -> None:
     assert warnings(tmp_path) == [
         "data.events: 7 of 20 rows set aside; the first, log/a.csv:2: time '1700000000' is not epoch milliseconds"
     ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        ([f"i{n};caf\xe9 {n}" for n in range(ITEMS)], "not UTF-8; set data.item_format=TextFormat(encoding='latin-1')"),
+        (
+            [f'i{n};"Weird" Al {n}' for n in range(ITEMS)],
+            "a quote that is not closed or stands inside a field; set data.item_format=TextFormat(quote='')",
+        ),
+    ],
+)
+def test_settings_that_would_read_the_rows_are_named(tmp_path: Path, rows: list[str], why: str) -> None:
+    write(tmp_path, lambda n: f"i{n}", lambda n: f"i{n}")
+    text = "\n".join(["item_id;title", *rows[1:], "i0;plain"]) + "\n"
+    (tmp_path / "items.csv").write_bytes(text.encode("latin-1"))
+    assert warnings(tmp_path)[0] == f"data.items: 19 of 20 rows set aside; the first, items.csv:2: {why}"
+    (tmp_path / "items.csv").write_bytes("\n".join(["item_id;title", *rows]).encode("latin-1"))
+    with pytest.raises(DataError) as error:
+        warnings(tmp_path)
+    assert str(error.value) == f"data.items: none of 20 records can be read; the first, items.csv:2: {why}"

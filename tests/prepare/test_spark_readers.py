@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.prepare.engines import assert_engines_agree
-from twotower_tf.config import DataConfig, DateSplit, ExperimentConfig, Hash, RandomSplit
+from twotower_tf.config import DataConfig, DateSplit, ExperimentConfig, Hash, RandomSplit, TextFormat
 from twotower_tf.prepare.spark.spark_session import SparkOptions
 
 pytestmark = pytest.mark.spark
@@ -59,3 +59,31 @@ def test_broken_records_without_a_header(tmp_path: Path, spark: SparkOptions, mo
     )
     found = assert_engines_agree(config, tmp_path, spark)
     assert found["manifest"]["rows"] == {"read": 301, "used": 298, "excluded": {}, "quarantined": 3}
+
+
+def test_forms_of_text_and_warnings(tmp_path: Path, spark: SparkOptions) -> None:
+    """Other encodings, escapes and arrays are read in the tasks; the driver has the same warnings."""
+    (tmp_path / "log").mkdir()
+    rows = [f'"u{n % 3}";"é{n % 4}";"{n}";"say \\"{n}\\""' for n in range(20)]
+    text = "\r".join(["user;item;time;note", *rows, '"u1";"";"9";"x"', '"\\N";"é1";"9";"x"'])
+    (tmp_path / "log" / "a.csv").write_bytes(text.encode("latin-1"))
+    (tmp_path / "log" / "b.csv").write_bytes(b"user;item;time;note\r")
+    (tmp_path / "items.json").write_text('[{"item": "É0", "colour": "red"}, {"item": "É1", "colour": "\\\\N"}, 7]')
+    config = experiment(
+        tmp_path,
+        items="items.json",
+        escape="\\",
+        encoding="latin-1",
+        item_format=TextFormat(),
+        null_values=("\\N",),
+        split=RandomSplit(0.1, 0.1),
+    )
+    manifest = assert_engines_agree(config, tmp_path, spark)["manifest"]
+    assert manifest["rows"] == {"read": 22, "used": 20, "excluded": {}, "quarantined": 2}
+    assert manifest["warnings"] == [
+        "data.events: log/b.csv: no rows",
+        "data.events: 2 of 22 rows set aside; the first, log/a.csv:22: no item id: column 'item' is empty",
+        "data.items: 1 of 3 rows set aside; the first, items.json record 3: not a JSON object",
+        "data.items: none of the 4 item ids of the log is in items.json: 'é0' is not, which has 'É0'; the ids differ "
+        "in upper and lower case: write them alike",
+    ]

@@ -87,6 +87,20 @@ def test_json_values_are_text_of_their_own_type(tmp_path: Path) -> None:
     ]
 
 
+def test_numbers_in_json_keep_their_digits(tmp_path: Path) -> None:
+    numbers = {
+        "18446744073709551617": "18446744073709551617",
+        "-340282366920938463463374607431768211457": "-340282366920938463463374607431768211457",
+        "12345678901234567890.5": "12345678901234567890.5",
+        "9007199254740993.000": "9007199254740993",
+        "0.100000000000000000000": "0.1",
+        "0.00001": "1e-05",  # as a client's json.loads has it
+        "1.7976931348623157": "1.7976931348623157",
+    }
+    (tmp_path / "e.jsonl").write_text("".join(f'{{"a": {number}}}\n' for number in numbers))
+    assert [row["a"] for row in content(tmp_path, "e.jsonl")] == list(numbers.values())
+
+
 def test_types_for_predicates_hold_for_every_value(tmp_path: Path) -> None:
     (tmp_path / "e.csv").write_text("whole,real,zip,mixed,empty\n1,1.5,007,1,\n-20,2,8,x,\n,1e3,9,2,\n")
     connection, table = load(tmp_path, "e.csv")

@@ -254,3 +254,9 @@ def test_lists_are_recognised(tmp_path: Path) -> None:
     assert (found.lists, found.header, found.first) == (True, False, ("1", "7", "9"))
     assert not detect(tmp_path, "pairs.txt", "1 7\n1 9\n2 7\n").lists
     assert not detect(tmp_path, "titles.txt", "item title\n1 The Big Sleep\n2 Heat\n3 Up & Down\n").lists
+
+
+def test_an_encoding_that_shows_late(tmp_path: Path) -> None:
+    lines = [f"{number};plain" for number in range(5_000)]
+    found = detect(tmp_path, "log.csv", numbered([*lines, "5001;caf\xe9"], "id;name").encode("latin-1"))
+    assert found.options.text.encoding == "latin-1"

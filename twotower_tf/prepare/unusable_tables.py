@@ -13,7 +13,11 @@ from twotower_tf.tables import csv_records, quarantine
 from twotower_tf.tables.detect_format import detect_format
 from twotower_tf.tables.input_table import Table
 
-_SOME = 0.02  # of the rows, from which on broken quotes are not a slip
+# by reason of a malformed record: the settings that may be at fault, and the share of such rows that is not a slip
+_FAULTS: dict[str, tuple[tuple[str, ...], float]] = {
+    csv_records.BROKEN_QUOTE: (("quote", "escape"), 0.02),
+    csv_records.NOT_UTF8: (("encoding",), 0.002),
+}
 
 
 def find_empty(data: DataConfig, name: str, table: Table | None) -> Iterator[str]:
@@ -44,16 +48,19 @@ def find_unusable(
 
 
 def suggest_format(name: str, table: Table) -> str:
-    """Returns the settings with which a delimited file with broken quotes could be read; "" where there are none."""
-    at_fault = [each.source for each in table.malformed if each.reason == csv_records.BROKEN_QUOTE]
-    if len(at_fault) < _SOME * (table.rows + len(table.malformed)) or not at_fault:
+    """Returns the settings with which a delimited file could be read whose quotes or bytes break many rows; or ""."""
+    at_fault = [each for each in table.malformed if each.reason in _FAULTS]
+    if not at_fault:
         return ""
-    broken = at_fault[0]
-    broken = dataclasses.replace(broken, path=broken.original or broken.path)
+    settings, share = _FAULTS[at_fault[0].reason]
+    if len(at_fault) < share * (table.rows + len(table.malformed)):
+        return ""
+    broken = dataclasses.replace(at_fault[0].source, path=at_fault[0].source.original or at_fault[0].source.path)
+    detected = detect_format(broken).options.text
     found = {
-        mark: value
-        for mark in ("quote", "escape")
-        if (value := getattr(detect_format(broken).options.text, mark)) != getattr(broken.options.text, mark)
+        mark: getattr(detected, mark)
+        for mark in settings
+        if getattr(detected, mark) != getattr(broken.options.text, mark)
     }
     if not found:
         return ""

@@ -23,6 +23,7 @@ import duckdb
 from twotower_tf.errors import DataError
 from twotower_tf.tables import delimited_header, input_files, text_encoding
 from twotower_tf.tables.input_files import InputFile
+from twotower_tf.tables.text_marks import Marks, find_closing_quote, skip_mark
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,9 @@ class MalformedRecord:
 
 
 BROKEN_QUOTE = "a quote that is not closed or stands inside a field"
+NOT_UTF8 = "not UTF-8"
 _REASONS = {
-    "INVALID ENCODING": "not UTF-8",
+    "INVALID ENCODING": NOT_UTF8,
     "UNQUOTED VALUE": BROKEN_QUOTE,
     "LINE SIZE OVER MAXIMUM": "longer than a record may be",
 }
@@ -105,20 +107,6 @@ def find_non_json(
     return [MalformedRecord(sources[source], int(number), reason, line) for source, number, reason, line in rows]
 
 
-@dataclass(frozen=True)
-class Marks:
-    """The bytes that divide delimited text: `quote` is empty without quoting, `escape` is the quote if doubled."""
-
-    delimiter: bytes
-    quote: bytes
-    escape: bytes
-
-    @classmethod
-    def of(cls, source: InputFile, delimiter: str) -> Marks:
-        """Returns the marks of a file with a delimiter that may have been detected."""
-        return cls(delimiter.encode(), source.options.quote.encode(), source.options.escape.encode())
-
-
 def read_records(source: InputFile) -> Iterator[tuple[int, int, bytes]]:
     """Yields every record of a text file, header and blank lines included: number, first physical line, bytes.
 
@@ -130,7 +118,7 @@ def read_records(source: InputFile) -> Iterator[tuple[int, int, bytes]]:
         DataError: where the file cannot be read to its end.
     """
     header = delimited_header.read_header(source) if source.suffix in input_files.DELIMITERS else None
-    marks = Marks.of(source, header.delimiter) if header else Marks(b"", b"", b"")
+    marks = Marks.of(source.options, header.delimiter) if header else Marks(b"", b"", b"")
     number, line = 0, 0
     try:
         with text_encoding.open_text(source) as file:
@@ -138,7 +126,7 @@ def read_records(source: InputFile) -> Iterator[tuple[int, int, bytes]]:
                 line += 1
                 first = line
                 if marks.quote and marks.quote in text:
-                    ends = _ends(text, marks, _start(text), False)
+                    ends = _ends(text, marks, skip_mark(text), False)
                     while ends == _OPEN and (more := file.readline()):
                         text += more
                         line += 1
@@ -220,7 +208,7 @@ def repair_file(source: InputFile, directory: Path) -> tuple[InputFile, list[Mal
     """
     header = delimited_header.read_header(source)
     assert header is not None
-    marks = Marks.of(source, header.delimiter)
+    marks = Marks.of(source.options, header.delimiter)
     directory.mkdir(parents=True, exist_ok=True)
     source = delimited_header.pin_delimiter(source)
     path = directory / f"{uuid.uuid4().hex}{source.suffix}"
@@ -258,7 +246,7 @@ def _copy(source: InputFile, file: IO[bytes], out: IO[bytes], marks: Marks) -> l
 def _record(text: bytes, line: Callable[[], bytes], marks: Marks) -> tuple[list[bytes], str]:
     """Reads the lines of the record that `text` begins; returns them and the state at their end."""
     record, size = [text], len(text)
-    ends = _ends(text, marks, _start(text), False)
+    ends = _ends(text, marks, skip_mark(text), False)
     while ends == _OPEN and size <= LONGEST:
         more = line()
         if not more:
@@ -269,11 +257,6 @@ def _record(text: bytes, line: Callable[[], bytes], marks: Marks) -> tuple[list[
     return record, ends
 
 
-def _start(text: bytes) -> int:
-    """Returns the position after a byte order mark."""
-    return 3 if text.startswith(b"\xef\xbb\xbf") else 0
-
-
 def _ends(text: bytes, marks: Marks, position: int, inside: bool) -> str:
     """Returns the state at the end of a line that begins `inside` a quoted field or not."""
     end = len(text.rstrip(b"\r\n"))
@@ -282,7 +265,7 @@ def _ends(text: bytes, marks: Marks, position: int, inside: bool) -> str:
             inside = True
             position += 1
         if inside:
-            close = _closing_quote(text, marks, position)
+            close = find_closing_quote(text, marks, position)
             if close < 0:
                 return _OPEN
             inside, position = False, close + 1
@@ -297,38 +280,4 @@ def _ends(text: bytes, marks: Marks, position: int, inside: bool) -> str:
             return _RETURN
         if found < 0:
             return _CLOSED
-        position = found + len(marks.delimiter)
-
-
-def _closing_quote(text: bytes, marks: Marks, position: int) -> int:
-    """Returns the position of the quote that closes a field; -1 where it stays open."""
-    while True:
-        close = text.find(marks.quote, position)
-        if marks.escape == marks.quote:
-            if close < 0 or text[close + 1 : close + 2] != marks.quote:
-                return close
-            position = close + 2
-            continue
-        escaped = text.find(marks.escape, position, len(text) if close < 0 else close)
-        if escaped < 0:
-            return close
-        position = escaped + 2
-
-
-def divide_record(text: bytes, marks: Marks) -> int:
-    """Counts the fields of a line that is a whole record by itself; 0 for any other line."""
-    if not marks.quote or marks.quote not in text:
-        return text.count(marks.delimiter) + 1
-    position, end, fields = _start(text), len(text.rstrip(b"\r\n")), 0
-    while True:
-        fields += 1
-        if text.startswith(marks.quote, position):
-            position = _closing_quote(text, marks, position + 1) + 1
-            if not position or (position < end and not text.startswith(marks.delimiter, position)):
-                return 0
-            found = position if position < end else -1
-        else:
-            found = text.find(marks.delimiter, position, end)
-        if found < 0:
-            return fields
         position = found + len(marks.delimiter)

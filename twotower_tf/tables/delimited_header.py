@@ -12,6 +12,7 @@ from twotower_tf.errors import DataError
 from twotower_tf.tables import input_files, text_encoding
 from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.read_options import ReadOptions
+from twotower_tf.tables.text_marks import Marks, divide_record
 
 CANDIDATES = ("::", "\t", ";", "|", ",", "\x01", " ")  # \x01 is Hive's
 _LONGEST = 1 << 20  # bytes of a line
@@ -145,18 +146,15 @@ def find_delimiter(source: InputFile, lines: Sequence[bytes]) -> str:
 
 
 def count_fields(line: bytes, delimiter: str, options: ReadOptions) -> int:
-    """Counts the fields of a line; 0 for a line that ends inside a quoted field or cannot be divided."""
-    try:
-        return len(split_line(line.decode("utf-8", "replace"), delimiter, options, strict=True))
-    except csv.Error:
-        return 0
+    """Counts the fields of a line; 0 for a line with broken quotes, or one that ends inside a quoted field."""
+    return divide_record(line, Marks.of(options, delimiter))
 
 
-def split_line(line: str, delimiter: str, options: ReadOptions, *, strict: bool = False) -> list[str]:
+def split_line(line: str, delimiter: str, options: ReadOptions) -> list[str]:
     """Divides a line into its fields.
 
     Raises:
-        csv.Error: where `strict`, for broken quotes; for a field that is too long.
+        csv.Error: for a field that is too long.
     """
     quote, escape = options.quote, options.escape
     if not quote or quote not in line:
@@ -170,6 +168,5 @@ def split_line(line: str, delimiter: str, options: ReadOptions, *, strict: bool 
         quotechar=quote,
         doublequote=doubled,
         escapechar=None if doubled else escape,
-        strict=strict,
     )
     return next(reader)

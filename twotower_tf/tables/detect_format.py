@@ -5,15 +5,17 @@ The first lines decide. A proposal of a configuration uses it; the readers thems
 
 from __future__ import annotations
 
+import codecs
 import csv
 import itertools
 import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from twotower_tf.config import TextFormat
-from twotower_tf.tables import delimited_header, input_files
+from twotower_tf.tables import delimited_header, input_files, text_encoding
 from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.read_options import ReadOptions
 
@@ -34,6 +36,7 @@ NULL_MARKERS = (
     "(null)",
 )
 _LINES = 2_000  # that are looked at
+_DECODED = 1 << 24  # bytes that show the encoding
 _FREQUENT = 0.01  # of a column's values, from which on a marker is proposed
 _ID = re.compile(rb"[A-Za-z0-9_.:-]+")
 _COMMA = re.compile(r"[+-]?\d{1,15},\d{1,15}")
@@ -105,11 +108,14 @@ def detect_format(source: InputFile) -> DetectedFormat:
 
 
 def _encoding(source: InputFile) -> Literal["utf-8", "latin-1"]:
-    """Returns utf-8 where the first lines are, else latin-1, in which every byte is a character."""
-    _, lines = delimited_header.read_first_lines(source, _LINES)
+    """Returns utf-8 where the beginning of the file is, else latin-1, in which every byte is a character."""
     try:
-        for line in lines:
-            line.decode("utf-8")
+        with text_encoding.open_text(source) as file:
+            start = file.read(_DECODED)
+    except (OSError, EOFError, zlib.error):
+        return "utf-8"  # reported where the file is read
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(start)
     except UnicodeDecodeError:
         return "latin-1"
     return "utf-8"

@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from twotower_tf.errors import DataError
-from twotower_tf.tables import csv_records, delimited_header, input_files, json_layout, text_encoding, tfrecords
+from twotower_tf.tables import delimited_header, input_files, json_layout, text_encoding, tfrecords
 from twotower_tf.tables.input_files import InputFile
+from twotower_tf.tables.text_marks import Marks, divide_record
 
 WHOLE_BYTES = 1 << 25  # of a table's files: smaller tables are validated as a whole
 _HEAD, _BLOCK, _TAIL = 2_000, 500, 1_000
@@ -50,7 +51,7 @@ def sample_file(source: InputFile, directory: Path) -> InputFile:
 
 def _lines(source: InputFile, small: InputFile) -> InputFile:
     header = delimited_header.read_header(source) if source.suffix in input_files.DELIMITERS else None
-    marks = csv_records.Marks.of(source, header.delimiter) if header else None
+    marks = Marks.of(source.options, header.delimiter) if header else None
     chosen: list[tuple[int, bytes]] = []
     tail: deque[tuple[int, bytes]] = deque(maxlen=_TAIL)
     middles = iter(_MIDDLES)
@@ -87,14 +88,14 @@ def _runs(pairs: Sequence[tuple[int, bytes]]) -> list[list[tuple[int, bytes]]]:
 
 
 def _whole(
-    block: list[tuple[int, bytes]], marks: csv_records.Marks, fields: int, *, begins: bool, ends: bool
+    block: list[tuple[int, bytes]], marks: Marks, fields: int, *, begins: bool, ends: bool
 ) -> list[tuple[int, bytes]]:
     """Trims a block to the lines from the first to the last that is a whole record by itself.
 
     A quoted field may span lines: the line before the block may have opened one, and its last line another. Where the
     block `begins` or `ends` the file, that end is kept.
     """
-    sure = [at for at, (_, line) in enumerate(block) if csv_records.divide_record(line, marks) == fields]
+    sure = [at for at, (_, line) in enumerate(block) if divide_record(line, marks) == fields]
     if not sure:
         return block if begins else []
     return block[0 if begins else sure[0] : len(block) if ends else sure[-1] + 1]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import re
 from collections.abc import Collection, Sequence
 
 import duckdb
@@ -14,6 +16,8 @@ from twotower_tf.tables.input_table import Table, Wanted
 from twotower_tf.tables.readers import scans
 from twotower_tf.tables.values import text_sql
 
+_LONG = 19  # characters of a decimal that a double, of 17 digits, may not hold
+_DECIMAL = r"\s*:\s*(-?[0-9]+[.][0-9]+)"
 # DuckDB accepts NaN and Infinity as numbers, which JSON does not have; inside texts the words are allowed
 _NOT_A_NUMBER = (
     "(regexp_matches(line, '(?i)nan|inf') AND "
@@ -98,7 +102,8 @@ def _json_text(column: str, null_values: Collection[str]) -> str:
     elements = f"json_extract(json_extract(line, {path}), '$[*]')"
     joined = f"array_to_string(list_transform({elements}, lambda element: {_present(element, null_values)}), '|')"
     kind = f"json_type(line, {path})"
-    scalar = _scalar_text(kind, f"json_extract_string(line, {path})")
+    value = f"json_extract_string(line, {path})"
+    scalar = f"coalesce({_long_decimal(column, kind, value)}, {_scalar_text(kind, value)})"
     return f"CASE WHEN {kind} = 'ARRAY' THEN nullif({joined}, '') ELSE {_present(scalar, null_values)} END"
 
 
@@ -114,3 +119,17 @@ def _scalar_text(kind: str, value: str) -> str:
     number = text_sql(f"TRY_CAST({value} AS DOUBLE)", "DOUBLE")
     whole = f"regexp_full_match({value}, '-?[0-9]+')"
     return f"CASE WHEN {kind} = 'DOUBLE' AND NOT {whole} THEN {number} ELSE nullif({value}, '') END"
+
+
+def _long_decimal(column: str, kind: str, value: str) -> str:
+    """Returns SQL for a member that is a decimal of more digits than a double has, with all of them; else NULL.
+
+    DuckDB's functions round it: the digits are taken from the line, after the member's name.
+    """
+    name = re.escape(json.dumps(column, ensure_ascii=False))
+    found = f"regexp_extract(line, {quote_literal(name + _DECIMAL)}, 1)"
+    same = f"TRY_CAST({found} AS DOUBLE) = TRY_CAST({value} AS DOUBLE)"
+    return (
+        f"CASE WHEN {kind} = 'DOUBLE' AND regexp_matches(line, '[0-9.]{{{_LONG}}}') AND {same} "
+        f"THEN rtrim(rtrim({found}, '0'), '.') END"
+    )
