@@ -101,12 +101,12 @@ class PreparedPaths:
 
     @property
     def items(self) -> Path:
-        """The catalogue, one row per item: item_id, raw values, train_count, last_event (epoch seconds)."""
+        """The catalogue, one row per item: item_id, raw values, train_count, last_event in seconds and microsecond."""
         return self.root / "items.parquet"
 
     @property
     def users(self) -> Path:
-        """The users of the log, one row each: user_id, train_count, last_event (epoch seconds), latest values."""
+        """The users, one row each: user_id, train_count, last_event in seconds and microsecond, latest values."""
         return self.root / "users.parquet"
 
     @property

@@ -162,3 +162,36 @@ def test_the_latest_values_of_a_user_are_those_of_the_last_microsecond(tmp_path:
     assert min(prepared.num_rows(split) for split in ("train", "valid", "test")) > 0
     users_from_events.build(tmp_path / "users", prepared, config, None, "500MB", 1)
     assert pq.read_table(tmp_path / "users")["seen"].to_pylist() == [0.0]
+
+
+def test_a_later_run_displaces_values_by_the_microsecond(tmp_path: Path) -> None:
+    """Of one second, an event that arrives late does not; of one microsecond, the new event does."""
+
+    def prepare(number: int, micros: dict[str, int], since: Path | None = None) -> Prepared:
+        rows = [
+            {"user": name, "item": name, "time": FORMS["iso"][1](at), "seen": number, "price": number}
+            for name, at in micros.items()
+        ]
+        write_csv(tmp_path / f"events/{number}.csv", rows)
+        base = experiment(tmp_path, events="events", split=RandomSplit(0.0, 0.0))
+        config = ExperimentConfig(
+            name="test",
+            data=base.data,
+            item_features=(Hash("item", buckets=9), Numeric("price")),
+            user_features=(Hash("user", buckets=9), Numeric("seen")),
+        )
+        prepare_log(config, tmp_path / f"run{number}", since=since)
+        return Prepared.open(tmp_path / f"run{number}")
+
+    prepare(1, {"before": 500_000, "same": 500_000, "after": 500_000, "absent": 500_000})
+    prepare(2, {"before": 499_999, "same": 500_000, "after": 500_001}, tmp_path / "run1")
+    prepared = prepare(3, {"absent": 1, "after": 500_000, "same": 0}, tmp_path / "run2")
+    users = pq.read_table(prepared.paths.users).to_pylist()
+    assert {row["user_id"]: row["user.seen"] for row in users} == {"before": 1, "same": 2, "after": 2, "absent": 1}
+    items = pq.read_table(prepared.paths.items).to_pylist()
+    assert {row["item_id"]: row["price"] for row in items} == {"before": 1, "same": 2, "after": 2, "absent": 1}
+    last = {"before": 500_000, "same": 500_000, "after": 500_001, "absent": 500_000}
+    assert {row["item_id"]: row["last_event_microsecond"] for row in items} == last
+    assert {row["user_id"]: row["last_event_microsecond"] for row in users} == last
+    assert {row["last_event"] for row in (*users, *items)} == {START}
+    assert "last_event_microsecond" not in prepared.items().column_names

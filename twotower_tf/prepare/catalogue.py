@@ -20,7 +20,7 @@ import duckdb
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.errors import DataError
 from twotower_tf.prepare import ordered_rows, row_rules, typed_values
-from twotower_tf.prepare.schema import FeatureColumn, Inputs, Side, list_feature_columns
+from twotower_tf.prepare.schema import LAST_MICROSECOND, FeatureColumn, Inputs, Side, list_feature_columns
 from twotower_tf.sql import quote_identifier, quote_literal
 from twotower_tf.tables import timestamps
 from twotower_tf.tables.duckdb_engine import drop_table, fetch_row
@@ -182,8 +182,7 @@ def create_items_query(
             silent += ["l.id IS NULL"] if table is not None else []
             values[name] = f"CASE WHEN {' AND '.join(silent)} THEN coalesce({before}, {now}) ELSE {now} END"
     values["train_count"] = "coalesce(c.train_count, 0)"
-    last = timestamps.seconds_sql("last.ts")
-    values["last_event"] = last if previous is None else f"greatest({last}, g.last_event)"
+    values |= _last_event(inputs.continued)
     joins = f"LEFT JOIN item_events AS last ON last.item_row = i.item_row {_OF_LAST_EVENT} "
     joins += "LEFT JOIN item_counts AS c ON c.item_row = i.item_row "
     if table is not None:
@@ -204,32 +203,38 @@ def create_users_query(connection: duckdb.DuckDBPyConnection, inputs: Inputs) ->
     values: dict[str, str] = {}
     for feature in inputs.user_from_events:
         values[feature.name] = feature.value(inputs.events.columns[feature.name], "e")
-    last = timestamps.seconds_sql("last.ts")
     joins = f"LEFT JOIN user_events AS last ON last.user_row = u.user_row {_OF_LAST_EVENT} "
     if inputs.users is not None:
         for feature in inputs.user_from_table:
             values[feature.name] = feature.value(inputs.users.columns[feature.name], "t")
         joins += "LEFT JOIN user_latest AS l ON l.id = u.user_id LEFT JOIN user_table_values AS t ON t.place = l.place "
     if inputs.continued:
-        last = f"greatest({last}, g.last_event)"
         joins += "LEFT JOIN previous_users AS g ON g.user_row = u.user_row "
         for features, silent in ((inputs.user_from_events, _NO_NEWER_EVENT), (inputs.user_from_table, "l.id IS NULL")):
             for feature in features:
                 before = f"g.{quote_identifier(f'user.{feature.name}')}"
                 values[feature.name] = f"CASE WHEN {silent} THEN {before} ELSE {values[feature.name]} END"
     selected = "".join(f", {value} AS {quote_identifier(f'user.{name}')}" for name, value in values.items())
-    return (
-        f"SELECT u.user_id, u.train_count, {last} AS last_event{selected} "
-        f"FROM user_counts AS u {joins}ORDER BY u.user_row"
-    )
+    last = ", ".join(f"{value} AS {name}" for name, value in _last_event(inputs.continued).items())
+    return f"SELECT u.user_id, u.train_count, {last}{selected} FROM user_counts AS u {joins}ORDER BY u.user_row"
 
 
 _OF_LAST_EVENT = "LEFT JOIN events_values AS e ON e.place = last.place"
-# the previous run's latest event is later than this one's; within the same second the new one counts
+_PREVIOUS_EVENT = f"(g.last_event * {timestamps.MICROSECONDS} + g.{LAST_MICROSECOND})"
+# the previous run's latest event is later than this one's; of equal times the new one counts
 _NO_NEWER_EVENT = (
-    f"(last.place IS NULL OR coalesce({timestamps.seconds_sql('last.ts')}, {_BEFORE_ALL}) < "
-    f"coalesce(g.last_event, {_BEFORE_ALL}))"
+    f"(last.place IS NULL OR coalesce(last.ts, {_BEFORE_ALL}) < coalesce({_PREVIOUS_EVENT}, {_BEFORE_ALL}))"
 )
+
+
+def _last_event(continued: bool) -> dict[str, str]:
+    """Returns SQL of the time of the latest event, of this run or a previous one, by column."""
+    last = f"greatest(last.ts, {_PREVIOUS_EVENT})" if continued else "last.ts"
+    seconds = timestamps.seconds_sql(last)
+    return {
+        "last_event": seconds,
+        LAST_MICROSECOND: f"CAST({last} - {timestamps.MICROSECONDS} * {seconds} AS INTEGER)",
+    }
 
 
 def _latest_events(connection: duckdb.DuckDBPyConnection, side: Side) -> None:

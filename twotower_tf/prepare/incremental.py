@@ -8,7 +8,7 @@ The rule of the split is applied to the new rows alone. So a run over days 1 to 
 day 6 the same histories and values as one run over days 1 to 6 with days 1 to 5 as training.
 
 The tables of items and users are read whole. Latest values and histories go by the events' times, whatever the order
-of arrival; of equal times, and in a log without times, new events are the later ones.
+of arrival; of equal microseconds, and in a log without times, new events are the later ones.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ from twotower_tf.tables.cluster import Cluster
 from twotower_tf.tables.duckdb_engine import drop_table, fetch_row, open_engine, parse_size
 from twotower_tf.tables.input_table import Column
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 _STEPS = 8
 
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from twotower_tf import artifacts
 from twotower_tf.artifacts import PreparedPaths, RunPaths
 from twotower_tf.errors import ArtifactError
-from twotower_tf.prepare import preparation, statistics
+from twotower_tf.prepare import preparation, schema, statistics
 
 KEYS = {
     "user_row": np.int32,
@@ -70,8 +70,10 @@ class Prepared:
         return int(self.manifest["users"])
 
     def items(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """The catalogue, by default all of its columns; row i is the item with `item_row` i."""
-        return pq.read_table(self.paths.items, columns=None if columns is None else list(columns))
+        """The catalogue, by default all that a bundle's has; row i is the item with `item_row` i."""
+        if columns is None:
+            columns = [name for name in pq.read_schema(self.paths.items).names if name != schema.LAST_MICROSECOND]
+        return pq.read_table(self.paths.items, columns=list(columns))
 
     def item_ids(self) -> npt.NDArray[np.object_]:
         """Reads the items' ids by row, [num_items] str."""

@@ -29,7 +29,9 @@ from twotower_tf.tables.values import number_sql, text_sql
 Side = Literal["user", "item"]
 SIDES: tuple[Side, ...] = ("user", "item")
 TABLES: tuple[TableName, ...] = ("events", "items", "users")
-RESERVED = ("item_id", "item_name", "train_count", "last_event")
+# of the second in `last_event`, for a run that continues this one; the catalogue of a bundle does not have it
+LAST_MICROSECOND = "last_event_microsecond"
+RESERVED = ("item_id", "item_name", "train_count", "last_event", LAST_MICROSECOND)
 
 
 @dataclass(frozen=True)
