@@ -110,7 +110,7 @@ def test_roles_are_guessed_and_explained(proposed: tuple[ExperimentConfig, str],
 def test_features_have_types_sides_and_buckets(proposed: tuple[ExperimentConfig, str]) -> None:
     config, text = proposed
     assert config.item_features == (
-        Hash("sku", buckets=280),  # 30 values: 1 / (1 - 0.9^(1/29)) = 275.7
+        Hash("sku", buckets=280, hashes=2),  # 30 values: 1 / (1 - 0.9^(1/29)) = 275.7
         Tags("topics", buckets=29, separator="|"),  # 4 values: 29.0
         Numeric("price"),
         Hash("shelf", buckets=58),  # 7 values: 57.5
@@ -272,7 +272,7 @@ def test_movielens_as_converted(tmp_path: Path, published: Callable[[str], Path]
     assert (data.user_id, data.item_id, data.label, data.item_name) == ("user_id", "movie_id", "", "title")
     assert data.timestamp == "position" and data.split == LeaveLastOut()
     assert config.item_features == (
-        Hash("movie_id", buckets=36_000),
+        Hash("movie_id", buckets=36_000, hashes=2),
         Bucketized("year", buckets=20),
         Tags("genres", buckets=170, separator="|"),
     )

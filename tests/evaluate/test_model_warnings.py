@@ -91,7 +91,7 @@ BAD = {
     "items_share_vectors": (
         {"collapse/items_with_shared_vector": 2},
         "2 of 1,000 items have the same vector as another item, and stand in each other's lists: their ids share a "
-        "hash bucket; raise item_features.1.buckets from 500 to 50000",
+        "hash bucket; set item_features.1.hashes to 2, or raise item_features.1.buckets from 500 to 50000",
     ),
 }
 

@@ -162,6 +162,7 @@ def _check_sharing(
         raise ConfigError(f"{where}: {feature.shared_with!r} has no embedding table that could be shared")
     for field, mine, theirs in (
         ("buckets", feature.table_rows(), target.table_rows()),
+        ("hashes", getattr(feature, "hashes", 1), getattr(target, "hashes", 1)),
         ("embedding_dim", feature.embedding_dim, target.embedding_dim),
     ):
         if mine != theirs:

@@ -25,7 +25,7 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 from pydantic import Field
 from typing_extensions import dataclass_transform
 
-from twotower_tf.config.base import Buckets, Name, Positive, config_class
+from twotower_tf.config.base import MAX_BUCKETS, Buckets, Name, Positive, config_class
 from twotower_tf.config.history_encoders import Encoder, HistoryEncoder
 from twotower_tf.config.open_union import OpenUnion
 
@@ -124,6 +124,10 @@ class BaseFeature:
         """Returns the number of its bucket ids, which are 0 and up; 0 where it has no table of its own."""
         return 0
 
+    def id_range(self) -> int:
+        """Returns the number of ids that it is encoded as: its rows, unless rows are computed from the ids."""
+        return self.table_rows()
+
     def sequence_encoder(self) -> str | HistoryEncoder:
         """Returns the encoder that makes one vector of several values: a name, or a configuration class."""
         return "mean"
@@ -193,7 +197,22 @@ class BucketedFeature(ColumnFeature):
 
 @feature_type
 class Hash(BucketedFeature):
-    """A categorical column; its text is hashed into `buckets` (TensorFlow's `categorical_column_with_hash_bucket`)."""
+    """A categorical column; its text is hashed into `buckets` (TensorFlow's `categorical_column_with_hash_bucket`).
+
+    With one hash, values that share a bucket are one value to the model: an item then stands in the lists of another.
+    With two, a value has two rows of the table, whose embeddings are added (Svenstrup et al., "Hash Embeddings for
+    Efficient Word Representations", 2017), and next to none shares both. The text is hashed once, into the 2^31 - 1 ids
+    of a TensorFlow column, and both rows follow from that id.
+
+    Attributes:
+        hashes: rows of a value. Use 2 for ids.
+    """
+
+    hashes: Literal[1, 2] = 1
+
+    def id_range(self) -> int:
+        """Returns `buckets`, or with two hashes the ids from which both rows follow."""
+        return self.buckets if self.hashes == 1 else MAX_BUCKETS
 
 
 @feature_type

@@ -147,7 +147,8 @@ def _shared_vectors(facts: Facts) -> str:
         return f"{said}, though no two ids share a hash bucket: the item tower hardly reads them; train longer"
     buckets = max(2 * feature.buckets, audited.get("suggested_buckets", 0))
     raised = f"item_features.{place}.buckets from {feature.buckets} to {buckets}"
-    return f"{said}: their ids share a hash bucket; raise {raised}"
+    second = f"set item_features.{place}.hashes to 2, or " if feature.hashes == 1 else ""
+    return f"{said}: their ids share a hash bucket; {second}raise {raised}"
 
 
 RULES: dict[str, Callable[[Facts], str]] = {

@@ -15,8 +15,11 @@ TARGET = 0.1  # of the values may share a bucket
 FEWEST = 10
 
 
-def expected_sharing(values: int, buckets: int) -> float:
-    """Returns the expected share of `values` distinct values that share their bucket with another one."""
+def expected_sharing(values: int, buckets: int, hashes: int = 1) -> float:
+    """Returns the expected share of distinct values that share their bucket, or with two hashes both, with another."""
+    if hashes == 2:  # the same id, or the same two rows in either order, which have one sum
+        pairs = 2.0 / buckets**2 - 1.0 / buckets**3
+        return -math.expm1((values - 1) * (math.log1p(-1.0 / MAX_BUCKETS) + math.log1p(-pairs))) if values > 1 else 0.0
     return -math.expm1((values - 1) * math.log1p(-1.0 / buckets)) if values > 1 else 0.0
 
 

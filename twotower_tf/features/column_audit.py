@@ -2,7 +2,8 @@
 
 Values are counted on the training rows; a column of the catalogue has each of its items' values, weighted by the item's
 training rows. Counting happens in DuckDB, which spills; the distinct values then stream through the very columns that
-training uses, so that the buckets are TensorFlow's own. Memory is one byte per bucket and a batch of values.
+training uses, so that the buckets are TensorFlow's own. Memory is one byte per bucket and a batch of values; of a
+feature with two hashes, 24 bytes per distinct value.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from twotower_tf.config import ExperimentConfig, feature_columns, feature_name
 from twotower_tf.config.features import BaseFeature, Input, SideName
 from twotower_tf.features import bucket_counts
 from twotower_tf.features.inputs import KINDS, side_features
+from twotower_tf.features.row_pairs import pair_rows
 from twotower_tf.features.types import build_encoder
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.progress import Progress, silent
@@ -278,6 +280,8 @@ def _batches(path: Path, buckets: BucketFunction) -> Iterator[tuple[npt.NDArray[
 def _count_sharing(buckets: BucketFunction, path: Path, distinct: int, top: pa.Table) -> dict[str, Any]:
     """Computes expected and measured sharing of a hashed feature."""
     size = buckets.feature.table_rows()
+    if getattr(buckets.feature, "hashes", 1) == 2:
+        return _count_sharing_pairs(buckets, path, distinct, top)
     occupied = np.zeros(size, np.uint8)  # 0, 1, or 2 and more
     for ids, _ in _batches(path, buckets):
         found, times = np.unique(ids, return_counts=True)
@@ -302,6 +306,41 @@ def _count_sharing(buckets: BucketFunction, path: Path, distinct: int, top: pa.T
             "measured": _share(int(np.count_nonzero(occupied[of_top] > 1)), top.num_rows),
             "expected_among_themselves": bucket_counts.expected_sharing(top.num_rows, size),
             "measured_among_themselves": _share(top.num_rows - alone_among, top.num_rows),
+        },
+    }
+
+
+def _count_sharing_pairs(buckets: BucketFunction, path: Path, distinct: int, top: pa.Table) -> dict[str, Any]:
+    """Computes expected and measured sharing of a feature with two hashes: of values that have both rows in common."""
+    size = buckets.feature.table_rows()
+
+    def find_pairs(ids: npt.NDArray[np.int32]) -> Counts:
+        first, second = pair_rows(ids.astype(np.int64), size)
+        pairs: Counts = np.minimum(first, second) * size + np.maximum(first, second)  # either order has one sum
+        return pairs
+
+    pairs = [find_pairs(ids) for ids, _ in _batches(path, buckets)]
+    found, times = np.unique(np.concatenate(pairs) if pairs else np.empty(0, np.int64), return_counts=True)
+    rows = np.zeros(size, bool)
+    rows[found // size] = rows[found % size] = True
+    of_top = find_pairs(buckets(top.columns)) if top.num_rows else np.empty(0, np.int64)
+    among = np.unique(of_top, return_counts=True)[1]
+    return {
+        "type": buckets.feature.type,
+        "hashes": 2,
+        "buckets": size,
+        "buckets_used": int(np.count_nonzero(rows)),
+        "suggested_buckets": bucket_counts.suggested(distinct),
+        "sharing": {
+            "expected": bucket_counts.expected_sharing(distinct, size, hashes=2),
+            "measured": _share(int(times[times > 1].sum()), distinct),
+        },
+        "most_frequent_sharing": {
+            "values": top.num_rows,
+            "expected": bucket_counts.expected_sharing(distinct, size, hashes=2) if top.num_rows else 0.0,
+            "measured": _share(int(np.count_nonzero(times[np.searchsorted(found, of_top)] > 1)), top.num_rows),
+            "expected_among_themselves": bucket_counts.expected_sharing(top.num_rows, size, hashes=2),
+            "measured_among_themselves": _share(int(among[among > 1].sum()), top.num_rows),
         },
     }
 

@@ -75,7 +75,7 @@ class FeatureEncoder(Generic[F]):
             raw: inputs by name, `[batch]`, or `[batch, length]` of kind "texts".
 
         Returns:
-            int32 `[batch, 1]` (`[batch, length]`) bucket ids below `table_rows`, -1 where a value is missing; of a
+            int32 `[batch, 1]` (`[batch, length]`) bucket ids below `id_range`, -1 where a value is missing; of a
             numeric feature float32 `[batch, 1]`, 0 where it is missing.
         """
         raise NotImplementedError(f"{type(self).__name__}.encode")
@@ -142,8 +142,8 @@ class HashEncoder(FeatureEncoder[Hash | Tags]):
     """Hashes each text."""
 
     def build_column(self) -> Any:
-        """Returns the column of hash buckets."""
-        return tf.feature_column.categorical_column_with_hash_bucket(self.feature.column, self.feature.buckets)
+        """Returns the column of hash buckets, or of the ids that two rows follow from."""
+        return tf.feature_column.categorical_column_with_hash_bucket(self.feature.column, self.feature.id_range())
 
     def encode(self, raw: Raw) -> tf.Tensor:
         """Encodes a batch; see `FeatureEncoder.encode`."""
@@ -157,7 +157,7 @@ class HistoryEncoder(FeatureEncoder[History]):
 
     def build_column(self) -> Any:
         """Returns the column of the item feature's hash buckets."""
-        buckets = history_target(self.config, self.feature).buckets
+        buckets = history_target(self.config, self.feature).id_range()
         return tf.feature_column.categorical_column_with_hash_bucket(self.feature.name, buckets)
 
     def encode(self, raw: Raw) -> tf.Tensor:

@@ -15,6 +15,7 @@ import tf_keras as keras
 from twotower_tf.config import ExperimentConfig, History, feature_name
 from twotower_tf.config.features import BaseFeature, SideName
 from twotower_tf.features.inputs import side_features
+from twotower_tf.features.row_pairs import pair_rows
 
 _DRAWN_AT_ONCE = 1 << 20  # random numbers, 4 MB: they stay in a core's cache until they are written
 _LEVELS = 1 << 16  # different values an initial number can take: four of them cost one 64-bit random number
@@ -31,12 +32,24 @@ class Placement:
         offset: its first row there.
         buckets: its number of rows.
         dim: of an embedding.
+        hashes: rows of an id, whose embeddings are added.
     """
 
     table: str
     offset: int
     buckets: int
     dim: int
+    hashes: int = 1
+
+    @property
+    def paired(self) -> int:
+        """`buckets` where an id has two rows, 0 where it is its row."""
+        return self.buckets if self.hashes > 1 else 0
+
+    def list_rows(self, ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+        """Lists the rows of the table that ids `[n]` are looked up at, `[n]` or `[2 n]`."""
+        rows = ids.astype(np.int64)
+        return self.offset + (np.concatenate(pair_rows(rows, self.buckets)) if self.paired else rows)
 
 
 def plan_tables(config: ExperimentConfig) -> dict[Key, Placement]:
@@ -63,7 +76,7 @@ def plan_tables(config: ExperimentConfig) -> dict[Key, Placement]:
         dim = each.embedding_dim or config.model.embedding_dim
         table = f"{'shared' if len(users) > 1 else root[0]}_embedding_{dim}"
         buckets = each.table_rows()
-        placed[root] = Placement(table, filled.get(table, 0), buckets, dim)
+        placed[root] = Placement(table, filled.get(table, 0), buckets, dim, getattr(each, "hashes", 1))
         filled[table] = filled.get(table, 0) + buckets
     return {key: placed[root] for key, root in roots.items()}
 
@@ -167,23 +180,41 @@ class EmbeddingTable(keras.layers.Layer):
     def _initial(self, start: int, stop: int, seed: int) -> npt.NDArray[np.float32]:
         return initial_rows(start, stop, self.dim, [seed, zlib.crc32(self.name.encode())])
 
-    def call(self, ids: tf.Tensor, offsets: Sequence[int], mean: bool = False) -> tf.Tensor:
+    def call(
+        self, ids: tf.Tensor, offsets: Sequence[int], mean: bool = False, paired: Sequence[int] = (0,)
+    ) -> tf.Tensor:
         """Looks embeddings up.
 
         Args:
             ids: int32 `[batch, columns]`, -1 for no value.
             offsets: one per column, or one for all.
-            mean: averages over the columns, counting only values that are there.
+            mean: averages over the columns, counting only values that are there. All columns are of one feature then.
+            paired: one per column, or one for all: the buckets of a feature whose ids have two rows (`Hash.hashes`),
+                whose embeddings are added; 0 for one whose ids are its rows.
 
         Returns:
             float32 `[batch, columns, dim]`, zero for a missing value; with `mean`, `[batch, dim]`, zero if all values
             are missing.
         """
         number = tf.int32 if self.rows <= tf.int32.max else tf.int64  # small ones are faster to look up
-        rows = tf.cast(ids, number) + tf.constant(list(offsets), number)
         present = ids >= 0
+        if not any(paired):
+            rows = tf.cast(ids, number) + tf.constant(list(offsets), number)
+            return self._mean(rows, present) if mean else self._look_up(rows, present)
+        # The second rows are further columns; those of features with one row are no value.
+        buckets = tf.constant([max(1, size) for size in paired], tf.int64)
+        first, second = pair_rows(tf.maximum(tf.cast(ids, tf.int64), 0), buckets)
+        double = tf.constant([size > 0 for size in paired])
+        rows = tf.where(double, first, tf.cast(ids, tf.int64)), second
+        rows = tf.concat([tf.cast(part, number) + tf.constant(list(offsets), number) for part in rows], axis=1)
+        present = tf.concat([present, present & double], axis=1)
         if mean:
-            return self._mean(rows, present)
+            return 2.0 * self._mean(rows, present)
+        one, other = tf.split(self._look_up(rows, present), 2, axis=1)
+        return one + other
+
+    def _look_up(self, rows: tf.Tensor, present: tf.Tensor) -> tf.Tensor:
+        """Reads rows, zero where there is no value."""
         embeddings = tf.cast(tf.gather(self.table, tf.where(present, rows, 0)), tf.float32)
         return embeddings * tf.cast(present, tf.float32)[..., tf.newaxis]
 

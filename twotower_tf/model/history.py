@@ -27,7 +27,7 @@ import tf_keras as keras
 from twotower_tf.config import ExperimentConfig, feature_name
 from twotower_tf.config.features import BaseFeature, SideName
 from twotower_tf.config.history_encoders import add_history_encoder, encoder_name, is_causal
-from twotower_tf.model.embeddings import EmbeddingTable, plan_tables
+from twotower_tf.model.embeddings import EmbeddingTable, Placement, plan_tables
 from twotower_tf.model.layers import Dense, Dropout
 from twotower_tf.model.transformer import BLOCKS, causal_mask
 
@@ -67,7 +67,7 @@ def encode(
     feature: BaseFeature,
     table: EmbeddingTable,
     ids: tf.Tensor,
-    offset: int,
+    place: Placement,
     name: str,
     config: ExperimentConfig,
     context: Sequence[tf.Tensor] = (),
@@ -79,7 +79,7 @@ def encode(
         feature: the configured feature.
         table: the embedding table of the items' feature.
         ids: Keras tensor int32 `[batch, length]`, oldest first, -1 for no value.
-        offset: the feature's first row in the table.
+        place: of the feature's embeddings in the table.
         name: of the encoder's layer.
         config: the experiment.
         context: Keras tensors `[batch, width]` of the user's other features.
@@ -93,7 +93,7 @@ def encode(
     """
     encoder = feature.sequence_encoder()
     if encoder == MEAN:
-        return table(ids, offsets=[offset], mean=True)
+        return table(ids, offsets=[place.offset], mean=True, paired=[place.paired])
     cls, options = _ENCODERS[encoder_name(encoder)], {}
     if not isinstance(encoder, str):
         seed = config.seed + zlib.crc32(name.encode())
@@ -104,10 +104,10 @@ def encode(
     if is_causal(encoder):
         # A place beyond the configured length, which signatures have, is padding.
         ids = ids[:, : options["length"]]
-        sequence = layer(table(ids, offsets=[offset]), ids >= 0)
+        sequence = layer(table(ids, offsets=[place.offset], paired=[place.paired]), ids >= 0)
         return TakePlaces(name=f"{name}_places")(sequence, count_values(ids) if places is None else places)
     given = {"context": tf.concat(list(context), axis=1)} if getattr(layer, "reads_context", False) else {}
-    return layer(table(ids, offsets=[offset]), ids >= 0, **given)
+    return layer(table(ids, offsets=[place.offset], paired=[place.paired]), ids >= 0, **given)
 
 
 def count_values(ids: tf.Tensor) -> tf.Tensor:

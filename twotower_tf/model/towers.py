@@ -91,7 +91,10 @@ def _embedded(
         groups.setdefault(place.table, []).append(column)
     for table, columns in groups.items():
         ids = encoded[IDS] if len(columns) == len(places) else tf.gather(encoded[IDS], columns, axis=1)
-        embedded = tables[table](ids, offsets=[places[column].offset for column in columns])
+        chosen = [places[column] for column in columns]
+        embedded = tables[table](
+            ids, offsets=[place.offset for place in chosen], paired=[place.paired for place in chosen]
+        )
         parts.append(keras.layers.Reshape((len(columns) * tables[table].dim,), name=f"{side}_{table}")(embedded))
     numbers = []
     for column, each in enumerate(layout.numeric):
@@ -107,7 +110,7 @@ def _embedded(
         name = feature_name(each)
         place, key = placed[side, name], layout.values[name]
         label, rows = f"{side}_history_{number}", encoded.get(key + PLACES)
-        return history.encode(each, tables[place.table], encoded[key], place.offset, label, config, context, rows)
+        return history.encode(each, tables[place.table], encoded[key], place, label, config, context, rows)
 
     past = [number for number, each in enumerate(layout.multivalued) if isinstance(each, History)]
     lists = {number: encode_list(number, ()) for number in range(len(layout.multivalued)) if number not in past}

@@ -67,7 +67,7 @@ def propose_features(
         left_out: columns of the log in other roles, with the reasons.
     """
     found = FeatureLines({"item": [], "user": []}, {})
-    found.lines["item"].append(hash_line(events.columns[roles.item.column], "the item itself"))
+    found.lines["item"].append(hash_line(events.columns[roles.item.column], "the item itself", hashes=2))
     ids = {roles.item.column, roles.user.column}
     for side, table, key in (("item", items, roles.item_key), ("user", users, roles.user_key)):
         for name, column in table.columns.items() if table else ():
@@ -162,16 +162,18 @@ def _line(column: Profile, why: str = "") -> Line:
     return Line(f"Numeric({name}" + (', transform="log1p")' if skewed else ")"), spread)
 
 
-def hash_line(column: Profile, why: str = "") -> Line:
-    """Proposes a hashed column, with buckets for its number of values."""
+def hash_line(column: Profile, why: str = "", hashes: int = 1) -> Line:
+    """Proposes a hashed column, with buckets for its number of values; an id has two hashes."""
     size = _buckets(column.distinct)
-    share = bucket_counts.expected_sharing(column.distinct, int(size.replace("_", "")))
+    share = bucket_counts.expected_sharing(column.distinct, int(size.replace("_", "")), hashes)
     about = "" if column.exact else "about "
     shared = f", {format_percent(share)} share a bucket" if share > 2 * bucket_counts.TARGET else ""
     comment = f"{about}{column.distinct:,} values{_missing(column)}{shared}"
     if column.top and column.top[0][1] >= 0.01 and "alone" not in why:
         comment += f"; {column.top[0][0]!r} has {format_percent(column.top[0][1])}"
-    return Line(f"Hash({python_literal(column.name)}, buckets={size})", f"{comment}; {why}" if why else comment)
+    more = f", hashes={hashes}" if hashes > 1 else ""
+    code = f"Hash({python_literal(column.name)}, buckets={size}{more})"
+    return Line(code, f"{comment}; {why}" if why else comment)
 
 
 def _buckets(distinct: int) -> str:

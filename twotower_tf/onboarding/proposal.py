@@ -189,7 +189,7 @@ def _add_choices(
         proposal.left_out[user.name] = against
     else:
         why = f"the user{guess_roles.format_dominant(user)}"
-        lines["user"].insert(0, feature_lines.hash_line(user, why))
+        lines["user"].insert(0, feature_lines.hash_line(user, why, hashes=2))
     moment = events.moments.get(roles.time.column)
     if moment is not None and not moment.places:
         for kind, different in (("Hour", moment.hours), ("Weekday", moment.weekdays)):
@@ -205,7 +205,7 @@ def _add_choices(
     else:
         proposal.notes.append("Most users have a single positive: there is little to learn about each, and no history.")
     if not lines["user"]:
-        lines["user"].append(feature_lines.hash_line(user, "nothing else describes a user"))
+        lines["user"].append(feature_lines.hash_line(user, "nothing else describes a user", hashes=2))
         proposal.left_out.pop(user.name, None)
     if roles.grouped:
         proposal.notes.append(

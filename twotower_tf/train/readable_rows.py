@@ -81,4 +81,4 @@ class _Marks:
 
     def _mark(self, side: SideName, name: str, ids: np.ndarray) -> None:
         place = self._placed[side, name]
-        self.tables[place.table][place.offset : place.offset + place.buckets][ids[ids >= 0]] = True
+        self.tables[place.table][place.list_rows(ids[ids >= 0])] = True
