@@ -201,7 +201,7 @@ class EmbeddingTable(keras.layers.Layer):
         if not any(paired):
             rows = tf.cast(ids, number) + tf.constant(list(offsets), number)
             return self._mean(rows, present) if mean else self._look_up(rows, present)
-        # The second rows are further columns; those of features with one row are no value.
+        # The second rows are further columns; a feature with one row has none there.
         buckets = tf.constant([max(1, size) for size in paired], tf.int64)
         first, second = pair_rows(tf.maximum(tf.cast(ids, tf.int64), 0), buckets)
         double = tf.constant([size > 0 for size in paired])
