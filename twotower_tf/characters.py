@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-LINE_BREAKING = "[\t\n\r\x00]"  # regular expression: characters that an id in tab-separated values cannot have
+LINE_BREAKS = "\t\n\r\x00"  # characters that an id in tab-separated values cannot have
+LINE_BREAKING = f"[{LINE_BREAKS}]"  # regular expression of one of them
 
 # C0 and C1 controls (ESC among them) except tab and line feed, DEL, line and paragraph separators, characters that
 # change the direction of text, and halves of surrogate pairs, which no encoding can write.

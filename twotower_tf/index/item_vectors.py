@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from twotower_tf.characters import LINE_BREAKS
 from twotower_tf.errors import DataError
 
 NORM_TOLERANCE = 1e-3
@@ -118,7 +119,7 @@ def _check_ids(ids: Ids) -> None:
     _refuse([item_id for item_id in ids if not item_id], "are empty", "every item needs an id")
     text = "\n".join(ids)
     if text.count("\n") >= len(ids) or "\t" in text or "\r" in text or "\0" in text:
-        odd = [item_id for item_id in ids if any(mark in item_id for mark in "\t\n\r\0")]
+        odd = [item_id for item_id in ids if any(mark in item_id for mark in LINE_BREAKS)]
         _refuse(odd, "hold a tab, line break or NUL", "item_embeddings.tsv has one item a line; rename them")
     try:
         text.encode()

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from twotower_tf import ragged, sql
-from twotower_tf.characters import LINE_BREAKING
+from twotower_tf.characters import LINE_BREAKING, LINE_BREAKS
 from twotower_tf.errors import DataError
 from twotower_tf.prepare import text_forms
 from twotower_tf.score.unit_reader import Bad
@@ -26,7 +26,7 @@ from twotower_tf.tables.readers import scans
 from twotower_tf.tables.time_parser import TimeParser
 from twotower_tf.tables.values import number_sql, text_sql
 
-_CONTROLS = np.frombuffer(b"\t\n\r\0", np.uint8)
+_CONTROLS = np.frombuffer(LINE_BREAKS.encode(), np.uint8)
 _VALUE = "v"  # what DuckDB sees a column as
 _TRAINED_ON = {"number": "numbers", "time": "times: expected {}"}
 
