@@ -73,7 +73,7 @@ def mutate_lines(rng: random.Random, lines: list[bytes], first: int) -> tuple[by
     for _ in range(rng.randint(1, 2)):
         place = rng.randrange(first, len(lines))
         line = found[place]
-        at = rng.randrange(len(line))
+        at = rng.randrange(max(1, len(line)))
         kind = rng.randrange(7)
         touched.add(place)
         if kind == 0:
@@ -167,8 +167,8 @@ def records(rng: random.Random, path: Path) -> tuple[Path, set[int] | None]:
             else:
                 payload = payload[:at]
         length = struct.pack("<Q", len(payload))
-        total = masked_crc32c([payload if honest else sound])[0]
-        framed.append(length + struct.pack("<I", masked_crc32c([length])[0]) + payload + struct.pack("<I", total))
+        total = masked_crc32c(payload if honest else sound)
+        framed.append(length + struct.pack("<I", masked_crc32c(length)) + payload + struct.pack("<I", total))
     whole = b"".join(framed)
     if rng.random() < 0.2:  # anywhere, lengths included
         at = rng.randrange(len(whole))
