@@ -55,16 +55,13 @@ class Pipeline:
         progress: Progress | None = None,
         log: Callable[[str], None] | None = None,
     ) -> None:
-        """Reads the configuration; nothing is written before the first stage.
-
-        Within a CPU quota, the environment's thread counts are set for libraries that are not in use yet, as by the
-        command line (see `resources.limit_library_threads`).
+        """Reads the configuration, and limits libraries' threads to the CPU quota; nothing is written yet.
 
         Args:
             config: the experiment, or the path of a configuration file (.py, or a config.json).
             run_dir: holds configuration, prepared data, checkpoints and metrics; made by `prepare`.
             export_dir: holds one directory per published version; only `export` and `run` need it.
-            overwrite: lets `prepare`, `train` and `run` replace a model that `run_dir` holds of another configuration.
+            overwrite: whether `prepare`, `train` and `run` may replace a model of another configuration in `run_dir`.
             progress: receives a stage's name, the units done and their total. None: progress bars in a notebook or
                 IPython, nothing elsewhere.
             log: receives lines for people, e.g. `print`. None: `logging.getLogger("twotower_tf").info`.
@@ -143,17 +140,16 @@ class Pipeline:
         from twotower_tf.prepare import preparation
         from twotower_tf.prepare.prepared import Prepared
 
-        since = str(since)
         with self.working(create=True), self._showing() as progress:
             self.adopt_config()
             stages = Stages(self.run_dir)
-            key = self._key("prepare", **run_stages.preparation_inputs(self.config, since))
+            key = self._key("prepare", **run_stages.preparation_inputs(self.config, str(since)))
             if not force and stages.is_done("prepare", key) and self._prepared.encoded_items.exists():
                 self._log("prepare: up to date")
                 return PrepareResult.read(self.run_dir, Prepared.open(self.run_dir).manifest, skipped=True)
             stages.begin("prepare", key)
             run_stages.remove_figures(RunPaths(self.run_dir))
-            with run_lock.read_run(since, own=self.run_dir):
+            with run_lock.read_run(str(since), own=self.run_dir):
                 manifest: dict[str, Any] = preparation.prepare_log(
                     self.config,
                     self.run_dir,

@@ -34,6 +34,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -70,6 +71,11 @@ def seal(document: dict[str, Any]) -> dict[str, Any]:
     """Adds to a manifest the fingerprint of its own content, so that damage to it is noticed."""
     content = {key: value for key, value in document.items() if key != SEAL}
     return {**content, SEAL: artifacts.fingerprint(content)}
+
+
+def format_now() -> str:
+    """Returns the time, UTC, in the manifests' format."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def versions(export_dir: str | Path) -> list[int]:

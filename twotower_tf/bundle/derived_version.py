@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from twotower_tf.bundle import manifest, saved_model_edits
-from twotower_tf.bundle.bundle import MANIFEST, Bundle
+from twotower_tf.bundle.bundle import MANIFEST, Bundle, format_now
 from twotower_tf.errors import ArtifactError
 
 _ANEW = (MANIFEST, saved_model_edits.FILE, f"item_tower/{saved_model_edits.FILE}")
@@ -70,7 +70,7 @@ def document(bundle: Bundle, version: int, origin: dict[str, Any], **changes: An
     content = {
         **bundle.manifest,
         "version": version,
-        "created": manifest.now(),
+        "created": format_now(),
         "origin": {**origin, "version": bundle.version},
         "libraries": manifest.libraries(),
         **changes,

@@ -6,7 +6,6 @@ import hashlib
 import importlib.metadata
 import platform
 from collections.abc import Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,7 @@ def document(
         "schema_version": bundle.SCHEMA_VERSION,
         "format": bundle.FORMAT,
         "version": version,
-        "created": now(),
+        "created": bundle.format_now(),
         "origin": {"kind": "export"},
         "name": config.name,
         "config_fingerprint": configuration.fingerprint(config),
@@ -78,11 +77,6 @@ def of_index(searcher: Searcher) -> dict[str, Any]:
         "items": len(searcher.items),
         "index": {key: description[key] for key in ("kind", "parameters", "recall")},
     }
-
-
-def now() -> str:
-    """Returns the time, UTC, in the manifests' format."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def tower_paths(path: Path) -> dict[SideName, Path]:

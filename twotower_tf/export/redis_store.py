@@ -30,8 +30,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from twotower_tf.bundle.bundle import Bundle
-from twotower_tf.bundle.manifest import now
+from twotower_tf.bundle.bundle import Bundle, format_now
 from twotower_tf.errors import ArtifactError, ConfigError, DataError, TwoTowerError, unknown_name
 from twotower_tf.progress import Progress, silent
 
@@ -203,7 +202,7 @@ def _publish(
         "dtype": "<f4",
         ITEMS: written[ITEMS],
         USERS: written.get(USERS, 0),
-        "published": now(),
+        "published": format_now(),
         "publication": publication,
     }
     _compare(client, names[ITEMS], items.ids, items.vectors)
