@@ -1,34 +1,23 @@
-"""The configuration: every refusal in its own words, typed overrides, and a JSON round trip that loses nothing."""
+"""The configuration: every refusal in its own words."""
 
 import dataclasses
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from twotower_tf import config as configuration
 from twotower_tf.config import (
-    Adam,
     BilateralSoftmax,
-    Bucketized,
     CosineContrastive,
-    CosineLogitBCE,
     Cross,
     DataConfig,
     DateSplit,
-    EvaluationConfig,
     ExperimentConfig,
-    GivenSplit,
     Hash,
     History,
     Hour,
     InBatch,
     InBatchSoftmax,
-    IndexConfig,
     Labelled,
     LeaveLastOut,
     Mined,
@@ -49,9 +38,8 @@ from twotower_tf.config import (
     TrainConfig,
     TripletHinge,
     Uniform,
-    Weekday,
 )
-from twotower_tf.errors import ArtifactError, ConfigError
+from twotower_tf.errors import ConfigError
 
 
 def experiment(**changes: Any) -> ExperimentConfig:
@@ -380,310 +368,6 @@ def test_refuses(case: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-BAD_OVERRIDES = {
-    "train.epochs=x": "train.epochs: invalid value 'x' (expected a valid integer)",
-    "train.epochs=1.5": "train.epochs: invalid value '1.5' (expected a valid integer)",
-    "train.epochs=0": "train.epochs: invalid value '0' (expected a number greater than 0)",
-    "train.epoch=3": "unknown field of TrainConfig 'epoch'; did you mean 'epochs'?",
-    "modl.residual=true": "unknown field of ExperimentConfig 'modl'; did you mean 'model'?",
-    "train.epochs": "write it as field=value, e.g. --set train.epochs=3",
-    "loss=InBatchSoftmx()": "unknown configuration class 'InBatchSoftmx'; did you mean 'InBatchSoftmax'?",
-    "item_features.5.buckets=3": "item_features.5.buckets: invalid index '5' (expected 0 to 1)",
-    "item_features.0.bucket=3": "unknown field of Hash 'bucket'; did you mean 'buckets'?",
-    "data.split=LeaveLastOut(x=1)": "LeaveLastOut: unknown field of LeaveLastOut 'x'; known: type",
-    "data.split.type=GivenSplit": "unknown field of TimeSplit 'type'; known: test_fraction, valid_fraction",
-    "data.label.x=3": "data.label.x: the value has no field 'x'; remove .x",
-    "model.residual=maybe": "model.residual: invalid value 'maybe' (expected a valid boolean)",
-    "evaluation.ks=10": "evaluation.ks: invalid value '10' (expected a valid tuple)",
-    "data=DataConfig(label=foo)": "invalid value 'foo' (expected a number, a string, a list or a configuration class)",
-    "loss=SampledSoftmax(negatives=3)": "SampledSoftmax: unknown field of SampledSoftmax 'negatives'; "
-    "known: correct, learn_temperature, temperature, type",
-    "loss.default_negatives=3": "unknown field of CosineLogitBCE 'default_negatives'; known: none",
-}
-
-
-@pytest.mark.parametrize("text", BAD_OVERRIDES)
-def test_refuses_an_override(text: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        configuration.override(experiment(), [text])
-    assert str(caught.value) == f"--set {text}: {BAD_OVERRIDES[text]}"
-
-
-OVERRIDES = {
-    "train.epochs=3": lambda config: config.train.epochs == 3,
-    "train.initial_lr=1": lambda config: config.train.initial_lr == 1.0 and isinstance(config.train.initial_lr, float),
-    "train.initial_lr=1e-2": lambda config: config.train.initial_lr == 0.01,
-    "train.monitor=": lambda config: config.train.monitor == "",
-    "model.item_hidden=(8, 4)": lambda config: config.model.item_hidden == (8, 4),
-    "model.item_hidden=()": lambda config: config.model.item_hidden == (),
-    "evaluation.ks=[5, 20]": lambda config: config.evaluation.ks == (5, 20),
-    "model.residual=true": lambda config: config.model.residual is True,
-    "item_features.0.buckets=7": lambda config: config.item_features[0].buckets == 7,
-    "item_features.0.embedding_dim=None": lambda config: config.item_features[0].embedding_dim is None,
-    "data.root=None": lambda config: config.data.root == "None",
-    "data.split=LeaveLastOut()": lambda config: config.data.split == LeaveLastOut(),
-    "data.split=DateSplit(train_days=3)": lambda config: config.data.split == DateSplit(3, 1, 1),
-    "data.columns=('user_id', 'item_id')": lambda config: config.data.columns == ("user_id", "item_id"),
-    "data.delimiter=;": lambda config: config.data.delimiter == ";",
-    "data.split.valid_fraction=0.25": lambda config: config.data.split == TimeSplit(valid_fraction=0.25),
-    "data.positive=(dwell > 5) and click = 1": lambda config: config.data.positive == "(dwell > 5) and click = 1",
-    "data.positive=(dwell > 5)": lambda config: config.data.positive == "(dwell > 5)",
-    "data.exclude=is_bot(agent)": lambda config: config.data.exclude == "is_bot(agent)",
-    "loss=CosineLogitBCE()": lambda config: config.loss == CosineLogitBCE(),
-    "train.optimizer=Adam(beta_1=0.5)": lambda config: config.train.optimizer == Adam(beta_1=0.5),
-    "item_features=(Hash('item_id', buckets=3),)": lambda config: config.item_features == (Hash("item_id", buckets=3),),
-}
-
-
-@pytest.mark.parametrize("text", OVERRIDES)
-def test_override_is_typed_by_the_field(text: str) -> None:
-    assert OVERRIDES[text](configuration.override(experiment(), [text]))
-
-
-def test_overrides_may_be_possible_only_together() -> None:
-    changed = configuration.override(
-        experiment(), ["loss=InBatchSoftmax()", "sampling.negatives=(InBatch(), Uniform())"]
-    )
-    assert changed.loss == InBatchSoftmax() and changed.sampling.negatives == (InBatch(), Uniform())
-
-
-def test_later_overrides_win() -> None:
-    assert configuration.override(experiment(), ["train.epochs=3", "train.epochs=4"]).train.epochs == 4
-
-
 def test_a_configuration_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         experiment().seed = 3  # type: ignore[misc]
-
-
-# --- files --------------------------------------------------------------------------------------------------------
-
-GOOD = """
-from twotower_tf.config import DataConfig, ExperimentConfig, Hash
-def get_config():
-    return ExperimentConfig(
-        name="file", data=DataConfig(), item_features=(Hash("item_id", buckets=10),),
-        user_features=(Hash("user_id", buckets=10),))
-"""
-BAD_FILES = {
-    "def get_confg(): pass": "defines no get_config()",
-    "def get_config(): return 3": "get_config() must return an ExperimentConfig; got int",
-    "def get_config(): return 1 / 0": "ZeroDivisionError: division by zero",
-    "import no_such_module": "ModuleNotFoundError: No module named 'no_such_module'",
-    "def get_config(:": "SyntaxError: invalid syntax",
-    GOOD.replace("buckets=10", "bucket=10", 1): "Hash: unknown field of Hash 'bucket'; did you mean 'buckets'?",
-}
-
-
-def test_loads_a_file_and_applies_overrides(tmp_path: Path) -> None:
-    path = tmp_path / "mine.py"
-    path.write_text(GOOD)
-    config = configuration.load(path, ["train.epochs=2"])
-    assert (config.name, config.train.epochs) == ("file", 2)
-
-
-IMPOSSIBLE = GOOD.replace("DataConfig()", "DataConfig(timestamp='')")  # its TimeSplit needs times
-
-
-def test_overrides_repair_a_file_that_is_impossible_as_it_stands(tmp_path: Path) -> None:
-    path = tmp_path / "mine.py"
-    path.write_text(IMPOSSIBLE)
-    assert configuration.load(path, ["data.split=RandomSplit()"]).data.split == RandomSplit()
-    resolved = json.loads(configuration.to_json(configuration.load(path, ["data.timestamp=timestamp"])))
-    resolved["data"]["timestamp"] = ""
-    path.with_suffix(".json").write_text(json.dumps(resolved))
-    for file in (path, path.with_suffix(".json")):
-        with pytest.raises(ConfigError) as alone:
-            configuration.load(file)
-        with pytest.raises(ConfigError) as unrepaired:
-            configuration.load(file, ["train.epochs=2"])
-        assert str(alone.value) == str(unrepaired.value)
-        assert str(alone.value).startswith(f"{file}: data.timestamp: TimeSplit needs event times")
-        assert configuration.load(file, ["data.timestamp=when"]).data == DataConfig(timestamp="when")
-        with pytest.raises(ConfigError, match=r"^--set data.split=RandomSplit\(\) evaluation.ks=\(5,\): train.monitor"):
-            configuration.load(file, ["data.split=RandomSplit()", "evaluation.ks=(5,)"])
-
-
-@pytest.mark.parametrize("text", BAD_FILES)
-def test_refuses_a_file(text: str, tmp_path: Path) -> None:
-    path = tmp_path / "mine.py"
-    path.write_text(text)
-    with pytest.raises(ConfigError) as caught:
-        configuration.load(path)
-    assert str(caught.value).startswith(f"{path}: {BAD_FILES[text]}")
-    assert "\n" not in str(caught.value)
-
-
-def test_refuses_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="^--config: no such file: .*/none.py$"):
-        configuration.load(tmp_path / "none.py")
-
-
-def test_loads_a_resolved_configuration_too(tmp_path: Path) -> None:
-    path = tmp_path / "config.json"
-    path.write_text(configuration.to_json(experiment(seed=4)))
-    assert configuration.load(path, ["train.epochs=2"]) == experiment(seed=4, train=TrainConfig(epochs=2))
-
-
-def test_a_run_directory_is_read_back(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(configuration.to_json(experiment()))
-    assert configuration.load_run(tmp_path) == experiment()
-
-
-def test_refuses_a_directory_that_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError) as caught:
-        configuration.load_run(tmp_path)
-    assert str(caught.value) == (
-        f"{tmp_path}/config.json: no such file; {tmp_path} is not a twotower run directory, or its command did not "
-        "finish"
-    )
-
-
-def document(**changes: Any) -> str:
-    return json.dumps(json.loads(configuration.to_json(experiment())) | changes)
-
-
-def test_refuses_another_version() -> None:
-    with pytest.raises(ArtifactError) as caught:
-        configuration.from_json(document(schema_version=3), "runs/a/config.json")
-    assert str(caught.value) == (
-        "runs/a/config.json: invalid schema_version 3 (expected 2, which this version of twotower_tf reads); "
-        "write it again with this version"
-    )
-
-
-BAD_DOCUMENTS = {
-    "{": "here: not JSON: Expecting property name enclosed in double quotes",
-    '{"schema_version": 2}': "here: ExperimentConfig: missing field 'name'",
-    document(train={"epoch": 3}): "here: ExperimentConfig.train: unknown field of TrainConfig 'epoch'; "
-    "did you mean 'epochs'?",
-    document(item_features=[{"type": "Hash", "column": "a", "buckets": -1}]): (
-        "here: ExperimentConfig.item_features.0.Hash.buckets: invalid value -1 (expected a number greater than 1)"
-    ),
-    document(user_features=[{"type": "History", "of": "x"}]): (
-        "user_features[0]: unknown item feature in of= 'x'; known: item_id, price"
-    ),
-}
-
-
-@pytest.mark.parametrize("text", BAD_DOCUMENTS)
-def test_refuses_a_document(text: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        configuration.from_json(text, "here")
-    assert str(caught.value).startswith(BAD_DOCUMENTS[text])
-
-
-def test_where_the_files_lie_is_not_part_of_the_fingerprint() -> None:
-    moved = configuration.override(experiment(), ["data.root=/elsewhere"])
-    changed = configuration.override(experiment(), ["seed=18"])
-    assert configuration.fingerprint(moved) == configuration.fingerprint(experiment())
-    assert configuration.fingerprint(changed) != configuration.fingerprint(experiment())
-
-
-def test_a_fingerprint_of_some_fields_sees_only_these() -> None:
-    longer = configuration.override(experiment(), ["train.epochs=99"])
-    wider = configuration.override(experiment(), ["model.vector_dim=64"])
-    same = [configuration.fingerprint(config, configuration.PREPARED) for config in (experiment(), longer, wider)]
-    assert len(set(same)) == 1
-    trained = [configuration.fingerprint(config, configuration.TRAINED) for config in (experiment(), longer, wider)]
-    assert trained[0] == trained[1] != trained[2]
-
-
-# --- names --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("feature", "name", "columns"),
-    [
-        (Hash("a", buckets=3), "a", ("a",)),
-        (Hash("a", buckets=3, name="b"), "b", ("a",)),
-        (Cross(("a", "b"), buckets=3), "a_x_b", ("a", "b")),
-        (Hour("t"), "t_hour", ("t",)),
-        (Weekday("t"), "t_weekday", ("t",)),
-        (History(of="a"), "history", ()),
-    ],
-)
-def test_names_and_columns(feature: Any, name: str, columns: tuple[str, ...]) -> None:
-    assert configuration.feature_name(feature) == name
-    assert configuration.feature_columns(feature) == columns
-
-
-# --- any configuration survives JSON ------------------------------------------------------------------------------
-
-names = st.text("abcdefghijklmnop_Äß ", min_size=1, max_size=8)
-dims = st.none() | st.integers(1, 64)
-buckets = st.integers(2, 2**31 - 1)
-
-
-def side(*more: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Features with names of their own and columns that no other feature has."""
-    features = st.one_of(
-        st.builds(Hash, names, buckets, dims),
-        st.builds(Numeric, names, st.sampled_from(["standard", "log1p", "none"]), dims),
-        st.builds(Bucketized, names, buckets, dims),
-        st.builds(Tags, names, buckets, st.sampled_from(["|", ",", " "]), st.integers(1, 50), dims),
-        *more,
-    )
-    return st.lists(features, min_size=1, max_size=4, unique_by=lambda feature: feature.column).map(tuple)
-
-
-splits = st.one_of(
-    st.builds(TimeSplit, st.floats(0, 0.4), st.floats(0, 0.4)),
-    st.builds(LeaveLastOut),
-    st.builds(DateSplit, st.integers(1, 99), st.integers(0, 9), st.integers(0, 9), st.sampled_from(["", "20260131"])),
-    st.builds(GivenSplit, names),
-    st.builds(RandomSplit, st.floats(0, 0.4), st.floats(0, 0.4)),
-)
-losses = st.one_of(
-    st.just((CosineLogitBCE(), (Uniform(2), Labelled()))),
-    st.builds(
-        lambda temperature, learn: (InBatchSoftmax(temperature, learn), (InBatch(),)),
-        st.floats(1e-6, 10),
-        st.booleans(),
-    ),
-    st.sampled_from(
-        [
-            (SampledSoftmax(), (Uniform(2), Popularity(shared=True))),
-            (BilateralSoftmax(temperature_positive=0.2), (InBatch(), Uniform(2), Queue(size=7))),
-            (CosineContrastive(margin=-0.5, negative_weight=3.0), (InBatch(), Queue(size=7))),
-            (PairwiseLogistic(temperature=0.3, learn_temperature=True), (Uniform(shared=True),)),
-            (TripletHinge(margin=1.5), (Mined(ranks=(5, 9)), InBatch())),
-        ]
-    ),
-)
-experiments = st.builds(
-    lambda data_split, items, users, loss, hidden, lr, ks, residual: ExperimentConfig(
-        name="any",
-        data=DataConfig(label="Klick – 点击", split=data_split),
-        item_features=items,
-        user_features=users,
-        loss=loss[0],
-        sampling=SamplingConfig(negatives=loss[1]),
-        model=ModelConfig(item_hidden=tuple(hidden), residual=residual),
-        train=TrainConfig(initial_lr=lr, monitor=f"ndcg@{ks[0]}"),
-        evaluation=EvaluationConfig(ks=tuple(ks)),
-        index=IndexConfig(target_recall=0.5),
-    ),
-    splits,
-    side(),
-    side(st.just(Hour("timestamp"))),
-    losses,
-    st.lists(st.integers(1, 1000), max_size=3),
-    st.floats(1e-12, 1e3),
-    st.lists(st.integers(1, 1000), min_size=1, max_size=4),
-    st.booleans(),
-)
-
-
-@given(experiments)
-def test_json_round_trip(config: ExperimentConfig) -> None:
-    text = configuration.to_json(config)
-    again = configuration.from_json(text, "here")
-    assert again == config
-    assert configuration.to_json(again) == text
-    assert configuration.fingerprint(again) == configuration.fingerprint(config)
-
-
-def test_a_configuration_nested_without_end_is_one_line():
-    with pytest.raises(ConfigError, match="^config.json: JSON nested too deeply for a configuration$"):
-        configuration.from_json("[" * 200_000 + "]" * 200_000, "config.json")

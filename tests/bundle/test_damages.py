@@ -203,7 +203,7 @@ def snapshot(place):
     return found
 
 
-def try_damage(number, pristine, trained, place, capfd, asked):
+def check_damage(number, pristine, trained, place, capfd, asked):
     chance = random.Random(number)
     damage = DAMAGES[number % len(DAMAGES)]
     place.mkdir()
@@ -233,11 +233,11 @@ def try_damage(number, pristine, trained, place, capfd, asked):
 def test_no_damaged_bundle_opens(pristine, trained, tmp_path, capfd):
     """Two of each kind, each met by one command."""
     for number in range(2 * len(DAMAGES)):
-        try_damage(number, pristine, trained, tmp_path / str(number), capfd, ())
+        check_damage(number, pristine, trained, tmp_path / str(number), capfd, ())
 
 
 @pytest.mark.quality
 def test_none_of_400_damaged_bundles_opens(pristine, trained, tmp_path, capfd):
     """Each met by every command."""
     for number in range(1000, 1400):
-        try_damage(number, pristine, trained, tmp_path / str(number), capfd, list(commands(tmp_path, "", tmp_path)))
+        check_damage(number, pristine, trained, tmp_path / str(number), capfd, list(commands(tmp_path, "", tmp_path)))

@@ -1,4 +1,4 @@
-"""Small logs to draw from, and the judgement of what was drawn."""
+"""Small logs to draw from, and tests of what was drawn."""
 
 import numpy as np
 
