@@ -1,4 +1,7 @@
-"""Verification of a finished version before it is published, in a process of its own."""
+"""Verification of a finished version before it is published, in a process of its own.
+
+Two tests start that process; the others verify in this one, where TensorFlow is loaded already.
+"""
 
 import json
 import shutil
@@ -15,7 +18,7 @@ from twotower_tf.bundle.verify_staging import run_verify
 from twotower_tf.errors import ArtifactError
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def own_process(verification_in_this_process, monkeypatch):
     """The real process, which other tests replace."""
     monkeypatch.setattr(verify_staging, "run_verify", run_verify)
@@ -42,7 +45,7 @@ def refusal(path):
     return str(raised.value)
 
 
-def test_a_good_version_passes_and_a_changed_byte_is_refused(staged):
+def test_a_good_version_passes_and_a_changed_byte_is_refused(staged, own_process):
     verify_staging.verify_staging(staged)
     tsv = staged / "item_embeddings.tsv"
     content = bytearray(tsv.read_bytes())
@@ -70,7 +73,7 @@ def test_variables_that_tensorflow_cannot_read_are_refused(staged):
     assert f"verification failed: {staged}/variables/variables.*: damaged: " in refusal(staged)
 
 
-def test_a_process_that_is_killed_or_cannot_start_is_an_error(staged, monkeypatch):
+def test_a_process_that_is_killed_or_cannot_start_is_an_error(staged, own_process, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(interpreter.sys, "executable", "/bin/false")
         message = refusal(staged)

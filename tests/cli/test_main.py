@@ -168,7 +168,7 @@ def test_answers_in_under_half_a_second(arguments: list[str]) -> None:
         process(*arguments)
         return time.perf_counter() - started
 
-    assert min(seconds() for _ in range(5)) < 0.5  # the best of five: other programs may be running
+    assert any(seconds() < 0.5 for _ in range(5))  # one of five: other programs may be running
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["train", "--rundir=x"], ["prepare"]])
@@ -321,13 +321,14 @@ def test_too_little_memory_is_one_line(
 
 
 _SIGNALLED = """
-import os, sys, threading, time
+import os, signal, sys, threading, time
 from pathlib import Path
 from twotower_tf import artifacts, sql
 from twotower_tf.cli import main, synth
 from twotower_tf.errors import DataError
 
 number, where, directory = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
 
 def run(values):

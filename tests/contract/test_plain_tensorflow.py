@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,15 +99,25 @@ def test_recommend_ranks_as_the_dot_products_with_the_tsv(client):
         np.testing.assert_allclose(scores, cosines[row][best], atol=1e-6)
 
 
-def saved_model_cli(*arguments):
-    command = [str(Path(sys.executable).parent / "saved_model_cli"), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=QUIET)
+COMMANDS = """
+import json, sys
+from tensorflow.python.tools import saved_model_cli
+
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["saved_model_cli", *arguments]
+    try:
+        saved_model_cli.main()
+    except SystemExit as end:
+        assert not end.code, end.code
+"""
 
 
-def finished(process):
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err[-2000:]
-    return out
+def saved_model_cli(*commands):
+    """What the tool prints for several commands, in one process: TensorFlow takes longer to start than they run."""
+    command = [sys.executable, "-I", "-c", COMMANDS, json.dumps(commands)]
+    done = subprocess.run(command, capture_output=True, text=True, env=QUIET, cwd="/", timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
 
 
 def test_saved_model_cli_shows_and_runs_both_towers(export_dir, tmp_path):
@@ -127,18 +136,17 @@ def test_saved_model_cli_shows_and_runs_both_towers(export_dir, tmp_path):
         'device_type=["tablet"];timestamp=[1736531435];history=[["i00114","i00140"]]'
     )
     common = ("--tag_set=serve", "--overwrite")
-    running = [
-        saved_model_cli("show", f"--dir={bundle}", "--all"),
-        saved_model_cli(
+    shown = saved_model_cli(
+        ["show", f"--dir={bundle}", "--all"],
+        [
             "run", f"--dir={bundle}/item_tower", "--signature_def=serving_default", f"--inputs={inputs}",
             f"--outdir={tmp_path}/item", *common,
-        ),
-        saved_model_cli(
+        ],
+        [
             "run", f"--dir={bundle}", "--signature_def=recommend", f"--input_exprs={user}",
             f"--outdir={tmp_path}/user", *common,
-        ),
-    ]  # fmt: skip
-    shown, *_ = [finished(process) for process in running]
+        ],
+    )  # fmt: skip
     for signature in ("serving_default", "from_examples", "recommend"):
         assert f"signature_def['{signature}']" in shown
     assert re.search(r"outputs\['user_vector'\] tensor_info:\s+dtype: DT_FLOAT\s+shape: \(-1, 8\)", shown)

@@ -1,6 +1,7 @@
 """Every bad input is one line and status 2, and leaves nothing half-written."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,15 +39,37 @@ def items() -> list[str]:
     return ["item_id,category,title", *(f"i{item},c{item % 2},Item {item}" for item in range(40))]
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """A directory with a good log, a good item table and their configuration."""
-    directory = tmp_path / "data"
+def make_data(directory: Path) -> Path:
+    """Writes a good log, a good item table and their configuration."""
     directory.mkdir()
     write(directory / "events.csv", events())
     write(directory / "items.csv", items())
     (directory / "tiny.py").write_text(CONFIG.format(root=str(directory)))
     return directory
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return make_data(tmp_path / "data")
+
+
+@pytest.fixture(scope="module")
+def finished_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A directory with data, run and export of one finished run, and a copy of it."""
+    root, kept = tmp_path_factory.mktemp("finished"), tmp_path_factory.mktemp("kept") / "root"
+    done = run(make_data(root / "data"))
+    assert done.status == 0, done.err
+    shutil.copytree(root, kept)
+    return root, kept
+
+
+@pytest.fixture
+def finished(finished_once: tuple[Path, Path]) -> Path:
+    """`data` after a finished run; every test finds it as the run left it."""
+    root, kept = finished_once
+    shutil.rmtree(root)
+    shutil.copytree(kept, root)
+    return root / "data"
 
 
 def write(path: Path, lines: list[str]) -> None:
@@ -173,7 +196,7 @@ def test_a_malformed_row_is_set_aside_and_the_rest_is_used(data: Path) -> None:
     lines[50] = "u1,i1"  # the 51st line of the file
     lines[60] = lines[60].rsplit(",", 2)[0] + ",2,20"
     write(data / "events.csv", lines)
-    done = run(data)
+    done = command("prepare", f"--config={data}/tiny.py", f"--run_dir={data.parent}/run")
     assert done.status == 0, done.err
     manifest = json.loads((data.parent / "run" / "prepared" / "manifest.json").read_text())
     assert (manifest["rows"]["read"], manifest["rows"]["used"], manifest["rows"]["quarantined"]) == (400, 398, 2)
@@ -185,13 +208,11 @@ def test_a_malformed_row_is_set_aside_and_the_rest_is_used(data: Path) -> None:
     assert "2 quarantined (prepared/quarantine.jsonl)" in done.out
 
 
-def test_a_version_that_exists_is_refused_before_anything_is_done(data: Path) -> None:
-    assert run(data, "--version=5").status == 0
-    done = run(data, "--version=5")
+def test_a_version_that_exists_is_refused_before_anything_is_done(finished: Path) -> None:
+    (version,) = (finished.parent / "export").glob("[0-9]*")
+    done = run(finished, f"--version={version.name}")
     assert done.status == 2
-    assert done.err == (
-        f"twotower run: {data.parent}/export/5: exists already and is never overwritten; choose another\n"
-    )
+    assert done.err == f"twotower run: {version}: exists already and is never overwritten; choose another\n"
 
 
 def test_a_log_with_nothing_held_out_is_exported_without_figures(data: Path) -> None:
@@ -239,47 +260,45 @@ def test_an_interrupted_run_goes_on_where_it_was(data: Path, monkeypatch: pytest
     assert [entry["epoch"] for entry in report["history"]] == [1, 2, 3, 4]
 
 
-def test_a_finished_run_is_only_redone_where_something_changed(data: Path) -> None:
-    assert run(data).status == 0
+def test_a_finished_run_is_only_redone_where_something_changed(finished: Path) -> None:
     redone = {
         (): set(),
         ("--set=index.k=5",): {"export"},
         ("--set=index.k=5", "--set=evaluation.ks=(10, 20)"): {"evaluate", "export"},
     }
     for more, stages in redone.items():
-        done = run(data, *more)
+        done = run(finished, *more)
         assert done.status == 0, done.err
         skipped = {stage for stage in ("prepare", "train", "evaluate", "export") if f"{stage}: up to date" in done.out}
         assert skipped == {"prepare", "train", "evaluate", "export"} - stages, more
-    assert len(list((data.parent / "export").glob("[0-9]*"))) == 3
+    assert len(list((finished.parent / "export").glob("[0-9]*"))) == 3
 
 
-def test_a_changed_input_file_is_noticed(data: Path) -> None:
-    assert run(data).status == 0
-    write(data / "events.csv", events(440))
-    done = run(data)
+def test_a_changed_input_file_is_noticed(finished: Path) -> None:
+    write(finished / "events.csv", events(440))
+    done = run(finished)
     assert done.status == 0 and "up to date" not in done.out
-    assert json.loads((data.parent / "run" / "prepared" / "manifest.json").read_text())["rows"]["read"] == 440
+    assert json.loads((finished.parent / "run" / "prepared" / "manifest.json").read_text())["rows"]["read"] == 440
 
 
-def test_another_model_is_not_trained_over_a_finished_one(data: Path) -> None:
-    assert run(data).status == 0
-    before = (data.parent / "run" / "train.json").read_bytes()
-    done = run(data, "--set=model.vector_dim=8")
+def test_another_model_is_not_trained_over_a_finished_one(finished: Path) -> None:
+    run_dir = finished.parent / "run"
+    before = (run_dir / "train.json").read_bytes()
+    done = run(finished, "--set=model.vector_dim=8")
     assert done.status == 2
     assert done.err == (
-        f"twotower run: {data.parent}/run holds a model trained with another configuration "
+        f"twotower run: {run_dir} holds a model trained with another configuration "
         "(model.vector_dim was 4, now 8); choose another --run_dir, or --overwrite to replace it\n"
     )
-    assert (data.parent / "run" / "train.json").read_bytes() == before
-    assert run(data, "--set=model.vector_dim=8", "--overwrite").status == 0
+    assert (run_dir / "train.json").read_bytes() == before
+    assert command("train", f"--run_dir={run_dir}", "--set=model.vector_dim=8", "--overwrite").status == 0
+    assert json.loads((run_dir / "config.json").read_text())["model"]["vector_dim"] == 8
 
 
-def test_the_stages_one_by_one_are_the_same_as_run(data: Path) -> None:
-    root = data.parent
-    assert run(data).status == 0
+def test_the_stages_one_by_one_are_the_same_as_run(finished: Path) -> None:
+    root = finished.parent
     where = f"--run_dir={root}/steps"
-    assert command("prepare", f"--config={data}/tiny.py", where).status == 0
+    assert command("prepare", f"--config={finished}/tiny.py", where).status == 0
     assert command("train", where).status == 0
     assert command("evaluate", where).status == 0
     done = command("export", where, f"--export_dir={root}/other", "--version=7")

@@ -14,6 +14,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -36,6 +37,10 @@ MOMENTS = {  # name: (where, attribute, which call, whether it is still done)
 
 
 def arm(moment):
+    if (
+        moment != "verifying"
+    ):  # the version that is to be killed need not be verified, which starts TensorFlow once more
+        verify_staging.run_verify = lambda directory: subprocess.CompletedProcess([], 0, "", "")
     where, name, which, done = MOMENTS[moment]
     real, calls = getattr(where, name), [0]
 

@@ -216,15 +216,15 @@ def test_a_full_disk_that_a_worker_meets_is_one_line(tmp_path, export_dir, users
 
 
 def test_the_parent_killed(tmp_path, export_dir, users, whole):
-    _killed_at_random(tmp_path, export_dir, users, whole, moments=2)
+    _check_killed_at_random(tmp_path, export_dir, users, whole, moments=2)
 
 
 @pytest.mark.quality
 def test_the_parent_and_its_workers_killed_at_twenty_moments(tmp_path, export_dir, users, whole):
-    _killed_at_random(tmp_path, export_dir, users, whole, moments=20)
+    _check_killed_at_random(tmp_path, export_dir, users, whole, moments=20)
 
 
-def _killed_at_random(tmp_path, export_dir, users, whole, moments):
+def _check_killed_at_random(tmp_path, export_dir, users, whole, moments):
     """The parent falls at random moments; some of its workers a little before."""
     rng = random.Random(moments)
     tokens = tmp_path / "tokens"

@@ -8,13 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
+from tests.score.in_process import scored
 from tests.score.people import delimited, json_lines, parquet, people
 from twotower_tf.bundle.bundle import Bundle
 from twotower_tf.errors import ArtifactError, ConfigError
 from twotower_tf.features.inputs import rows_to_arrays, side_inputs
 from twotower_tf.score.score_options import Options
-from twotower_tf.score.score_plan import Planner
-from twotower_tf.score.scorer import Scorer
 
 AT = 1736500000
 
@@ -41,22 +40,6 @@ def vectors(trained, export_dir, crowd):
     model = tf.saved_model.load(str(export_dir / "7"))
     arguments = {name: tf.constant(array) for name, array in rows_to_arrays(inputs, rows).items()}
     return model.signatures["serving_default"](**arguments)["user_vector"].numpy()
-
-
-def scored(options, rows=4096):
-    """The output of a scoring in this process, and what its notes would hold."""
-    planner = Planner(options)
-    with planner.journal.lock():
-        job, units = planner.make_plan()
-        scorer = Scorer(job, planner.bundle)
-        tables, stats, entries = [], scorer.stats(), []
-        for unit in units:
-            bad = []
-            with job.open(job.sources[unit.file], unit, rows) as opened:
-                tables += [scorer.layout.plain(table) for table in scorer.tables(opened, stats, bad)]
-                entries += opened.entries(bad)
-        planner.journal.remove_work_files()
-    return pa.concat_tables(tables), stats, entries
 
 
 def expected(vectors, tsv, k, gone=lambda row: set(), allowed=lambda item: True):

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.score.in_process import scored
 from twotower_tf import artifacts
 from twotower_tf.bundle.bundle import Bundle, seal
 from twotower_tf.cli.main import main
@@ -23,6 +24,7 @@ from twotower_tf.config.features import Input
 from twotower_tf.errors import DataError
 from twotower_tf.features.inputs import rows_to_arrays
 from twotower_tf.retrieval.recommender import Recommender
+from twotower_tf.score.score_options import Options
 from twotower_tf.score.type_columns import ColumnTyper
 from twotower_tf.score.user_columns import Column
 from twotower_tf.tables import input_files, readers
@@ -327,14 +329,12 @@ def test_a_bundle_says_how_its_log_writes_times(export_dir, of_milliseconds, tmp
     (tmp_path / "users.csv").write_text(
         f"user_id,timestamp\nu1,{NINE * 1000}\nu2,{NINE}\nu3,{NINE * 1000}\nu4,2025-01-10T09:00Z\n"
     )
-    absent = "--absent=country,age,interests,device_type,history"
-    assert main(["score", f"--export_dir={of_milliseconds}", f"--users={tmp_path / 'users.csv'}", absent, "--k=3",
-                 f"--output={tmp_path / 'out'}", "--workers=1", "--vectors_only"]) == 0  # fmt: skip
-    table = pq.read_table(tmp_path / "out")
+    absent = ("country", "age", "interests", "device_type", "history")
+    options = {"export_dir": of_milliseconds, "users": str(tmp_path / "users.csv"), "output": tmp_path / "out"}
+    table, _, (quarantine,) = scored(Options(**options, absent=absent, vectors_only=True))
     assert table["user_id"].to_pylist() == ["u1", "u3", "u4"]
     rows = [{"user_id": user, "timestamp": MOMENT} for user in ("u1", "u3", "u4")]
     np.testing.assert_allclose(np.array(table["vector"].to_pylist()), recommender.vectors(rows), atol=1e-6)
-    quarantine = json.loads((tmp_path / "out" / "_quarantine.jsonl").read_text())
     assert quarantine["line"] == 3 and "column 'timestamp': invalid time '1736499600'" in quarantine["reason"]
     capsys.readouterr()
     user = json.dumps({"timestamp": NINE})
@@ -384,11 +384,9 @@ def test_typed_values_are_written_as_the_log_of_texts_has_them(export_dir, tmp_p
     }
     for name, table in tables.items():
         pq.write_table(table, tmp_path / name)
-        absent = "--absent=age,interests,device_type"
+        options = {"export_dir": tmp_path / "root", "users": str(tmp_path / name), "output": tmp_path / f"{name}.out"}
         # a time that the table lacks is that of the scoring: 0 is none
-        assert main(["score", f"--export_dir={tmp_path / 'root'}", f"--users={tmp_path / name}", absent, "--at=0",
-                     f"--output={tmp_path / name}.out", "--workers=1", "--vectors_only"]) == 0  # fmt: skip
-        found = pq.read_table(f"{tmp_path / name}.out")
+        found, _, _ = scored(Options(**options, absent=("age", "interests", "device_type"), at=0, vectors_only=True))
         assert found["user_id"].to_pylist() == [str(table["user_id"][0].as_py())]
         np.testing.assert_allclose(found["vector"].to_pylist(), [expected], atol=1e-6)
 
