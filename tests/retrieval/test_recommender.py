@@ -174,6 +174,15 @@ def test_filters_against_brute_force(recommender, tsv, people, export_dir):
     assert set(frame["item_id"]) == set(items.index[items["category"] == category])
 
 
+def test_a_filter_reads_its_own_columns_once(export_dir, people, monkeypatch):
+    read, columns = [], Bundle.columns
+    monkeypatch.setattr(Bundle, "columns", lambda bundle, names=None: read.append(names) or columns(bundle, names))
+    recommender = Recommender(Bundle.open(export_dir))
+    for predicate in ("price > 1", "price < 1 or category = 'sports'", "category = 'cars'", "true"):
+        recommender.recommend(people[:1], 3, filter=predicate)
+    assert read == [["price"], ["category"]]
+
+
 def test_a_filter_with_an_unknown_column_is_told(recommender):
     with pytest.raises(DataError, match="filter: unknown column 'categry'; did you mean 'category'?"):
         recommender.recommend([{}], 3, filter="categry = 'x'")

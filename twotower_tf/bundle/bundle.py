@@ -31,8 +31,9 @@ Files:
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
@@ -103,6 +104,19 @@ def _is_version(child: Path) -> bool:
     except ArtifactError:
         return True
     return document.get("format") == FORMAT or SEAL in document
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Reports a Parquet file that cannot be read.
+
+    Raises:
+        ArtifactError: naming the file.
+    """
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise ArtifactError(f"{path}: damaged: {str(error).splitlines()[0]}; export again") from None
 
 
 @dataclass(frozen=True)
@@ -197,16 +211,24 @@ class Bundle:
         """
         return self.columns()
 
+    @cached_property
+    def item_schema(self) -> pa.Schema:
+        """Names and types of the columns of `items`.
+
+        Raises:
+            ArtifactError: where the catalogue is missing or damaged.
+        """
+        with _reading(self.path / ITEMS):
+            return pq.read_schema(self.path / ITEMS)
+
     def columns(self, names: Sequence[str] | None = None) -> pa.Table:
         """Returns the named columns of `items`; all by default.
 
         Raises:
             ArtifactError: as `items` says.
         """
-        try:
+        with _reading(self.path / ITEMS):
             table = pq.read_table(self.path / ITEMS, columns=None if names is None else list(names))
-        except (pa.ArrowException, OSError) as error:
-            raise ArtifactError(f"{self.path / ITEMS}: damaged: {str(error).splitlines()[0]}; export again") from None
         if table.num_rows != self.manifest["items"]:
             raise ArtifactError(
                 f"{self.path / ITEMS}: {table.num_rows} rows, the manifest states {self.manifest['items']} items"

@@ -10,8 +10,9 @@ import contextlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from typing import Protocol
 
 import duckdb
 import numpy as np
@@ -32,6 +33,21 @@ _BATCH_SECONDS = 0.05  # of a batch: within one, DuckDB may hear neither the dea
 _INTERRUPT_SECONDS = 0.02  # between interrupts: one that arrives before a statement has begun is lost
 
 
+class Catalogue(Protocol):
+    """A table of items, such as `pa.Table`, whose columns may be read when they are wanted."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Names and types of the columns."""
+
+    @property
+    def num_rows(self) -> int:
+        """The number of items."""
+
+    def select(self, names: Sequence[str]) -> pa.Table:
+        """Returns columns, in the order of `names`."""
+
+
 class Filters:
     """Evaluates filters over a catalogue, and remembers the latest ones. May be used from several threads.
 
@@ -40,9 +56,9 @@ class Filters:
         seconds: a filter's deadline.
     """
 
-    def __init__(self, catalogue: pa.Table, seconds: float = FILTER_SECONDS) -> None:
+    def __init__(self, catalogue: Catalogue, seconds: float = FILTER_SECONDS) -> None:
         """Keeps the catalogue, in row order."""
-        self.columns = tuple(catalogue.column_names)
+        self.columns = tuple(catalogue.schema.names)
         self.seconds = seconds
         self._catalogue = catalogue
         self._known: OrderedDict[str, Future[Mask]] = OrderedDict()  # also those that are being evaluated
@@ -83,11 +99,12 @@ class Filters:
         return mask
 
     def _evaluate(self, cursor: duckdb.DuckDBPyConnection, predicate: str) -> Mask:
-        end, size = time.monotonic() + self.seconds, self._catalogue.num_rows
+        size = self._catalogue.num_rows
         mask = np.empty(size, np.bool_)
         start, count = 0, _FIRST_BATCH
         try:
             query, table = self._query(predicate, filter_bounds.check(predicate, self.columns))
+            end = time.monotonic() + self.seconds  # after its columns were read, for which only the first filter waits
             while start < size:
                 begin = time.monotonic()
                 if begin >= end:

@@ -8,12 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from twotower_tf.index.eligible import Eligible
 from twotower_tf.index.item_vectors import ItemVectors
 from twotower_tf.retrieval.blocklist import Blocklist
-from twotower_tf.retrieval.filters import Filters, Mask
+from twotower_tf.retrieval.filters import Catalogue, Filters, Mask
 from twotower_tf.retrieval.limits import FILTER_SECONDS
 
 _CACHED = 16  # filters whose items' vectors may be kept at the same time
@@ -29,7 +28,7 @@ class ItemFilter:
 
     def __init__(
         self,
-        catalogue: Callable[[], pa.Table],
+        catalogue: Callable[[], Catalogue],
         items: ItemVectors,
         blocklist: Path,
         form: str = "",
@@ -38,7 +37,7 @@ class ItemFilter:
         """Reads the blocklist.
 
         Args:
-            catalogue: gives the bundle's items, in row order; called at the first filter, for it may be large.
+            catalogue: gives the bundle's items, in row order; called at the first filter.
             items: the same, with vectors.
             blocklist: a file of item ids, which need not exist.
             form: how the items' ids write whole numbers and booleans, see `prepare.text_forms`.

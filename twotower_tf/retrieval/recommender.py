@@ -16,6 +16,7 @@ import numpy.typing as npt
 from twotower_tf import resources
 from twotower_tf.bundle.answers import check_version
 from twotower_tf.bundle.bundle import Bundle
+from twotower_tf.bundle.item_columns import ItemColumns
 from twotower_tf.bundle.loaded_tower import Tower
 from twotower_tf.bundle.signature_names import SERVING_DEFAULT
 from twotower_tf.errors import ConfigError, DataError, unknown_name
@@ -85,7 +86,7 @@ class Recommender:
         if blocklist is not None and not Path(blocklist).is_file():
             raise DataError(f"blocklist {blocklist}: no such file")
         listed = Path(blocklist) if blocklist is not None else bundle.path.parent / BLOCKLIST
-        self._item_filter = ItemFilter(lambda: bundle.items, self._searcher.items, listed, self._item_form)
+        self._item_filter = ItemFilter(lambda: ItemColumns(bundle), self._searcher.items, listed, self._item_form)
         self._names = ItemNames(bundle)
 
     @overload

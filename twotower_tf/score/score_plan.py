@@ -16,6 +16,7 @@ import numpy as np
 from twotower_tf import artifacts
 from twotower_tf.bundle import bundle as bundles
 from twotower_tf.bundle.bundle import Bundle
+from twotower_tf.bundle.item_columns import ItemColumns
 from twotower_tf.index.index_files import ITEM_IDS
 from twotower_tf.index.item_vectors import ItemVectors, read_ids
 from twotower_tf.prepare.prepared import Prepared
@@ -86,7 +87,7 @@ class Planner:
         items = ItemVectors.trusted(self._ids, np.empty((len(self._ids), 0), np.float32))
         blocklist = self.options.blocklist or Path(self.options.export_dir) / BLOCKLIST
         form = self.bundle.text_forms("item").get(self._config.data.item_id, "")
-        gate = ItemFilter(lambda: self.bundle.items, items, Path(blocklist), form, JOB_FILTER_SECONDS)
+        gate = ItemFilter(lambda: ItemColumns(self.bundle), items, Path(blocklist), form, JOB_FILTER_SECONDS)
         allowed = gate.allowed(self.options.filter)
         return None if allowed is None else allowed.mask
 
