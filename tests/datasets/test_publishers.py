@@ -3,6 +3,7 @@
 import gzip
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.datasets.publisher_files import LISTS, ML_1M, ML_100K, MOVIES, USERS, files, rows

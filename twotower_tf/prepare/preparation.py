@@ -120,8 +120,7 @@ def _prepare(
     sources: dict[str, list[input_files.InputFile]],
     now: int,
 ) -> dict[str, Any]:
-    paths = PreparedPaths(root)
-    steps = iter(range(_STEPS + 1))
+    paths, steps = PreparedPaths(root), iter(range(_STEPS + 1))
 
     def step() -> None:
         progress("prepare", next(steps), _STEPS)
@@ -162,8 +161,7 @@ def _prepare(
     else:
         numbers = statistics.compute_statistics(connection, config, _training_rows(inputs, paths))
         artifacts.write_json(paths.statistics, numbers)
-    manifest = _manifest(connection, config, inputs, rows, tables, paths)
-    manifest |= {
+    manifest = _manifest(connection, config, inputs, rows, tables, paths) | {
         "time_form": time_form,
         **_text_forms(connection, config, inputs, previous),
         "warnings": warnings,
