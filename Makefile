@@ -37,7 +37,7 @@ quickstart: $(STAMP)  ## runs all stages on a synthetic log, in under two minute
 	$(BIN)/twotower quickstart
 
 test: $(SPARK_STAMP)  ## runs all tests except those of `make quality`
-	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 test-fast: $(STAMP)  ## runs the tests that need neither TensorFlow nor Spark
 	$(BIN)/python -m pytest -m "not tensorflow and not spark and not quality"
