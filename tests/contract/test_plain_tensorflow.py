@@ -101,9 +101,12 @@ def test_recommend_ranks_as_the_dot_products_with_the_tsv(client):
 
 COMMANDS = """
 import json, sys
+from absl import flags
 from tensorflow.python.tools import saved_model_cli
 
 for arguments in json.loads(sys.argv[1]):
+    for name in flags.FLAGS:  # the command before has set them
+        flags.FLAGS[name].unparse()
     sys.argv = ["saved_model_cli", *arguments]
     try:
         saved_model_cli.main()
