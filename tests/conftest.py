@@ -25,7 +25,7 @@ _DIRECTORIES = {
     "tensorflow": {"bundle", "golden", "contract", "end_to_end", "export", "features", "model", "score", "train"},
 }
 _FIXTURES = {"tensorflow": {"trained", "export_dir"}, "spark": {"spark", "spark_installed"}}
-# Those whose files take longest. Several workers get files in this order: one that got a long file last would end alone.
+# Directories whose files take longest. Workers get files in this order: one that got a long file last would end alone.
 _LONGEST_FIRST = ("end_to_end", "export", "score", "golden", "contract", "bundle", "train", "prepare", "cli")
 
 

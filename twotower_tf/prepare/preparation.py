@@ -156,11 +156,7 @@ def _prepare(
     parquet_parts.write_table(connection, catalogue.create_items_query(connection, config, inputs, known), paths.items)
     parquet_parts.write_table(connection, catalogue.create_users_query(connection, inputs), paths.users)
     step()
-    if previous:
-        previous.reuse_statistics(paths)
-    else:
-        numbers = statistics.compute_statistics(connection, config, _training_rows(inputs, paths))
-        artifacts.write_json(paths.statistics, numbers)
+    _write_statistics(connection, config, inputs, paths, previous)
     manifest = _manifest(connection, config, inputs, rows, tables, paths) | {
         "time_form": time_form,
         **_text_forms(connection, config, inputs, previous),
@@ -268,6 +264,21 @@ def _text_forms(
         key: {name: form for name, form in forms.items() if before[key].get(name) == form}
         for key, forms in found.items()
     }
+
+
+def _write_statistics(
+    connection: duckdb.DuckDBPyConnection,
+    config: ExperimentConfig,
+    inputs: Inputs,
+    paths: PreparedPaths,
+    previous: PreviousRun | None,
+) -> None:
+    """Writes the statistics of the training rows, or those of the previous run, which its model was trained with."""
+    if previous:
+        previous.reuse_statistics(paths)
+    else:
+        numbers = statistics.compute_statistics(connection, config, _training_rows(inputs, paths))
+        artifacts.write_json(paths.statistics, numbers)
 
 
 def _training_rows(inputs: Inputs, paths: PreparedPaths) -> Any:
