@@ -345,6 +345,31 @@ FAULTS = (
         "keys |= np.int64(2**31 - 1) - columns",
         ("test_topk.py",),
     ),
+    # --- evaluation ---------------------------------------------------------------------------------------------------
+    Fault(
+        "confidence intervals take the queries of a user as independent",
+        "sums = np.bincount(user, own - center)",
+        "sums = own - center",
+        ("test_intervals.py",),
+    ),
+    Fault(
+        "an item is its own neighbour",
+        "AND a.i < b.i",
+        "AND a.i <= b.i",
+        ("test_item_knn.py",),
+    ),
+    Fault(
+        "a model as good as a baseline is warned about",
+        "if own >= other:",
+        "if own > other:",
+        ("test_model_warnings.py",),
+    ),
+    Fault(
+        "AUC counts ties for the negative",
+        "(np.cumsum(counts) - (counts - 1) / 2)[place]",
+        "(np.cumsum(counts) - counts / 2)[place]",
+        ("test_click_quality.py",),
+    ),
     # --- data ---------------------------------------------------------------------------------------------------------
     Fault(
         "rows at one time are parted by the split",
