@@ -34,7 +34,10 @@ def test_a_collapsed_model():
     assert found["item_cosine"] == {"mean": 1, "p5": 1, "p25": 1, "p50": 1, "p75": 1, "p95": 1}
     assert found["item_effective_rank"] == pytest.approx(1.0)
     assert (found["distinct_items@10"], found["coverage@10"]) == (10, 10 / 300)
-    assert found["items_with_shared_vector"] == 300
+    assert found["items_with_shared_vector"] == 0  # none of them is trained
+    trained = np.arange(300) % 3
+    found = check(items, items[:200], shown, trained)
+    assert (found["trained_items"], found["items_with_shared_vector"]) == (200, 200)
 
 
 def test_items_that_share_a_vector():

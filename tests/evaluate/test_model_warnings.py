@@ -28,6 +28,7 @@ GOOD = {
         "user_cosine": {"mean": 0.05},
         "item_effective_rank": 20.0,
         "vector_dim": 32,
+        "trained_items": 1000,
         "items_with_shared_vector": 0,
         "distinct_items@10": 700,
     },
@@ -90,7 +91,7 @@ BAD = {
     ),
     "items_share_vectors": (
         {"collapse/items_with_shared_vector": 2},
-        "2 of 1,000 items have the same vector as another item, and stand in each other's lists: their ids share a "
+        "2 of 1,000 trained items have the vector of another one, and stand in each other's lists: their ids share a "
         "hash bucket; set item_features.1.hashes to 2, or raise item_features.1.buckets from 500 to 50000",
     ),
 }
@@ -121,7 +122,7 @@ def test_what_is_just_good_enough():
     assert [each["name"] for each in by_chance] == ["below_popularity"]
     assert found({"collapse/item_cosine": None, "collapse/user_cosine": None}) == []
     assert found({"collapse/vector_dim": 2, "collapse/item_effective_rank": 1.5}) == []
-    assert found({"collapse/items_with_shared_vector": 2, "protocol/candidates": 10_000}) == []
+    assert found({"collapse/items_with_shared_vector": 2, "collapse/trained_items": 10_000}) == []
 
 
 def test_why_items_share_vectors():

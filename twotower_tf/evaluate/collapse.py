@@ -33,8 +33,8 @@ def measure_collapse(items: Vectors, users: Vectors, shown: Counts, train_count:
         seed: random seed of the pairs.
 
     Returns:
-        Strict JSON: cosines of random pairs, effective rank, items that have the vector of another item, coverage, and
-        share of the most popular items.
+        Strict JSON: cosines of random pairs, effective rank, trained items that have the vector of another one,
+        coverage, and share of the most popular items.
     """
     rng = np.random.default_rng(seed)
     cosines = {"item": pair_cosines(items, rng), "user": pair_cosines(users, rng)}
@@ -46,7 +46,9 @@ def measure_collapse(items: Vectors, users: Vectors, shown: Counts, train_count:
         "user_cosine": _summary(cosines["user"]),
         "item_effective_rank": effective_rank(items),
         "vector_dim": int(items.shape[1]),
-        "items_with_shared_vector": count_shared(items),
+        # Items without a training positive have no vector of their own id: equal features give equal vectors.
+        "trained_items": int((train_count > 0).sum()),
+        "items_with_shared_vector": count_shared(items[train_count > 0]),
         f"distinct_items@{TOP}": distinct,
         f"coverage@{TOP}": distinct / len(items),
         f"popular_share@{TOP}": float(shown[popular].sum() / slots),

@@ -126,11 +126,11 @@ def _few_users(facts: Facts) -> str:
 
 
 def _shared_vectors(facts: Facts) -> str:
-    shared, size = facts.document["collapse"]["items_with_shared_vector"], facts.document["protocol"]["candidates"]
+    shared, size = (facts.document["collapse"][name] for name in ("items_with_shared_vector", "trained_items"))
     collapsed = _collapsed_tower("item")(facts) or _collinear_items(facts)
     if shared < max(1, SHARED_VECTORS * size) or collapsed:
         return ""
-    said = f"{shared:,} of {size:,} items have the same vector as another item, and stand in each other's lists"
+    said = f"{shared:,} of {size:,} trained items have the vector of another one, and stand in each other's lists"
     hashes = [
         (place, each)
         for place, each in enumerate(facts.config.item_features)
