@@ -208,7 +208,7 @@ class Hash(BucketedFeature):
         hashes: rows of a value. Use 2 for ids.
     """
 
-    hashes: Literal[1, 2] = 1
+    hashes: Literal[1, 2] = dataclasses.field(default=1, kw_only=True)  # positions of the other fields stay
 
     def id_range(self) -> int:
         """Returns `buckets`, or with two hashes the ids from which both rows follow."""
