@@ -30,7 +30,7 @@ from twotower_tf.index.exact import ExactSearcher
 from twotower_tf.index.item_vectors import ItemVectors
 from twotower_tf.index.scann import scann_build
 from twotower_tf.index.scann.scann_searcher import ScannSearcher
-from twotower_tf.index.scann.tuning import recall_of
+from twotower_tf.index.scann.tuning import compute_recall
 
 Search = Callable[[np.ndarray], np.ndarray]  # queries to scores [queries, k]
 TOPICS = 1_000
@@ -88,7 +88,7 @@ def fastest(task: Task, settings: Iterator[tuple[str, Search]], build: float) ->
     for name, search in settings:
         search(task.sample[:64])  # what the first call of a setting does is not its speed
         started = time.perf_counter()
-        found = recall_of(search(task.sample), task.truth)
+        found = compute_recall(search(task.sample), task.truth)
         seconds = time.perf_counter() - started
         if found.mean() - found.std() / np.sqrt(len(found)) >= task.target:
             tried.append((seconds, name, search))
@@ -217,7 +217,7 @@ def main() -> None:
     for _ in range(options.runs):
         for engine in engines.values():
             engine.rates.append(rate(engine, queries))
-    recalls = {name: float(recall_of(engine.search(queries), truth).mean()) for name, engine in engines.items()}
+    recalls = {name: float(compute_recall(engine.search(queries), truth).mean()) for name, engine in engines.items()}
     mine = engines.pop("twotower_tf")
     where = f"{options.items} vectors of {options.dim} dimensions, {threads} threads, recall@{options.k}"
     for name, peer in engines.items():

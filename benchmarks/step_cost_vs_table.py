@@ -55,7 +55,7 @@ def batches(rows: int) -> Any:
     """Makes batches of random ids, other ones at every step, in the model's form."""
     import tensorflow as tf
 
-    from twotower_tf.train.batches import untuned
+    from twotower_tf.train.batches import disable_autotuning
 
     def batch(step: Any) -> Any:
         def ids(stream: int, columns: int, below: int) -> Any:
@@ -73,7 +73,7 @@ def batches(rows: int) -> Any:
         }  # fmt: skip
         return inputs, ones, ones
 
-    return untuned(tf.data.Dataset.range(2**40).map(batch).prefetch(4))
+    return disable_autotuning(tf.data.Dataset.range(2**40).map(batch).prefetch(4))
 
 
 def serve(connection: Connection, rows: int, table_dtype: str) -> None:

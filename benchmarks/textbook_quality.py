@@ -29,7 +29,7 @@ from twotower_tf.features.encode_rows import encode
 from twotower_tf.model import two_tower
 from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
-from twotower_tf.train.batches import Batches, untuned
+from twotower_tf.train.batches import Batches, disable_autotuning
 from twotower_tf.train.training_loop import compile_model
 
 USER, ITEM = {"user_id": 50_000, "country": 100, "device_type": 10}, {"item_id": 10_000, "category": 200}
@@ -98,7 +98,7 @@ def textbook(run_dir: Path, epochs: int) -> Curve:
     x, y = textbook_rows(run_dir, "train", USER, ITEM)
     dataset = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(y), seed=17).batch(BATCH, drop_remainder=True)
     valid = textbook_rows(run_dir, "valid", USER, ITEM)
-    return curve(model, lambda epoch: model.fit(untuned(dataset.prefetch(2)), verbose=0), valid, epochs)
+    return curve(model, lambda epoch: model.fit(disable_autotuning(dataset.prefetch(2)), verbose=0), valid, epochs)
 
 
 def main() -> None:

@@ -157,12 +157,12 @@ def textbook(run_dir: Path, scale: int, batch_size: int) -> Fit:
     """The textbook model from strings in memory."""
     import tensorflow as tf
 
-    from twotower_tf.train.batches import untuned
+    from twotower_tf.train.batches import disable_autotuning
 
     users, items = ({name: size * scale for name, size in side.items()} for side in (USER, ITEM))
     model = textbook_model(users, items)
     dataset = tf.data.Dataset.from_tensor_slices(textbook_rows(run_dir, "train", users, items))
-    dataset = untuned(dataset.batch(batch_size, drop_remainder=True).cache().repeat().prefetch(2))
+    dataset = disable_autotuning(dataset.batch(batch_size, drop_remainder=True).cache().repeat().prefetch(2))
     return lambda steps: model.fit(dataset, steps_per_epoch=steps, verbose=0)
 
 
@@ -174,7 +174,7 @@ def recommenders(root: Path, batch_size: int) -> Fit:
     import tensorflow_recommenders as tfrs
     import tf_keras as keras
 
-    from twotower_tf.train.batches import untuned
+    from twotower_tf.train.batches import disable_autotuning
 
     class Retrieval(tfrs.Model):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -191,7 +191,7 @@ def recommenders(root: Path, batch_size: int) -> Fit:
         for name in ("user", "item")
     }
     dataset = tf.data.Dataset.from_tensor_slices(pairs).batch(batch_size, drop_remainder=True)
-    dataset = untuned(dataset.cache().repeat().prefetch(2))
+    dataset = disable_autotuning(dataset.cache().repeat().prefetch(2))
     model = Retrieval()
     model.compile(optimizer=keras.optimizers.Adagrad(0.1))
     return lambda steps: model.fit(dataset, steps_per_epoch=steps, verbose=0)

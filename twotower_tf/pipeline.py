@@ -393,7 +393,7 @@ def find_model(path: Path) -> Path:
     """
     from twotower_tf.bundle import bundle
 
-    found = bundle.versions(path)
+    found = bundle.list_versions(path)
     path = path / str(found[-1]) if found else path
     if (path / bundle.MANIFEST).is_file():
         bundle.Bundle.read(path, check="light").check_files("variables", f"{bundle.ITEM_TOWER}/variables")

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from twotower_tf import artifacts, config
-from twotower_tf.bundle.bundle import Bundle, seal, versions
+from twotower_tf.bundle.bundle import Bundle, list_versions, seal
 from twotower_tf.config import DataConfig, ExperimentConfig, Hash, IndexConfig
 from twotower_tf.errors import ArtifactError
 from twotower_tf.index.backends import build_index
@@ -71,8 +71,8 @@ def test_versions_are_our_integer_directories_in_order(tmp_path):
     (tmp_path / "14").mkdir()
     (tmp_path / "14/manifest.json").write_text('{"name": "a browser extension"}')
     (tmp_path / "15").write_text("a file")
-    assert versions(tmp_path) == [9, 10, 20260101000000]
-    assert versions(tmp_path / "nowhere") == []
+    assert list_versions(tmp_path) == [9, 10, 20260101000000]
+    assert list_versions(tmp_path / "nowhere") == []
 
 
 def test_opens_the_newest_or_the_one_asked_for(tmp_path):

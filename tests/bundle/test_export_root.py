@@ -17,7 +17,7 @@ def fake_version(root, version):
 
 
 def refused(root):
-    with pytest.raises(ArtifactError) as raised, export_root.exclusive(root):
+    with pytest.raises(ArtifactError) as raised, export_root.lock_root(root):
         pass
     return str(raised.value)
 
@@ -50,7 +50,7 @@ def test_missing_empty_and_own_directories_are_taken(tmp_path):
     (own / "serving").mkdir()
     (tmp_path / "empty").mkdir()
     for root in (own, tmp_path / "empty", tmp_path / "new" / "deeper"):
-        with export_root.exclusive(root):
+        with export_root.lock_root(root):
             assert root.is_dir()
 
 
@@ -76,18 +76,18 @@ def test_a_file_is_no_directory(tmp_path):
 
 
 def test_one_writer_at_a_time(tmp_path):
-    with export_root.exclusive(tmp_path):
+    with export_root.lock_root(tmp_path):
         message = refused(tmp_path)
     assert message.startswith(f"{tmp_path}: in use by process {os.getpid()} (")
     assert message.endswith("); wait until it has ended, or choose another directory")
-    with export_root.exclusive(tmp_path):
+    with export_root.lock_root(tmp_path):
         pass
 
 
 def test_leftovers_of_a_killed_export_are_cleared(tmp_path):
     (tmp_path / ".tmp-7-abc" / "variables").mkdir(parents=True)
     (tmp_path / ".tmp-7-abc" / "saved_model.pb").write_text("half")
-    with export_root.exclusive(tmp_path):
+    with export_root.lock_root(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == [".lock"]
     assert list(tmp_path.iterdir()) == []
 
@@ -100,7 +100,7 @@ def test_old_versions_are_removed(tmp_path, keep, published, left):
     for version in (1, 2, 3, 4):
         fake_version(tmp_path, version)
     removed = export_root.remove_old(tmp_path, keep, published)
-    assert bundle.versions(tmp_path) == left
+    assert bundle.list_versions(tmp_path) == left
     assert sorted([*removed, *left]) == [1, 2, 3, 4]
     assert sorted(path.name for path in tmp_path.iterdir()) == [str(version) for version in left]
 

@@ -51,7 +51,7 @@ def test_version_and_catalogue_change_and_the_original_does_not(model, tmp_path)
     items = ItemVectors(["ß", "y", "z"], np.float32([[0, 1], [1, 0], [0.6, 0.8]]))
     saved_model_edits.copy_variables(model, tmp_path / "new", items)
     assert ask(tmp_path / "new") == ([["ß".encode()]], pytest.approx(3 * 3.4), [2**62])
-    outputs = saved_model_edits.definitions(saved_model_edits.read(tmp_path / "new"))["recommend"].outputs
+    outputs = saved_model_edits.list_signatures(saved_model_edits.read(tmp_path / "new"))["recommend"].outputs
     assert [dim.size for dim in outputs["scores"].tensor_shape.dim] == [-1, 3]
     assert ask(model) == ([[b"a"]], 6.0, [5])
     files = sorted(path.name for path in (tmp_path / "new" / "variables").iterdir())

@@ -10,7 +10,7 @@ import pytest
 
 from tests.score.people import parquet, people
 from twotower_tf import interpreter
-from twotower_tf.bundle.bundle import versions
+from twotower_tf.bundle.bundle import list_versions
 from twotower_tf.cli.main import main
 from twotower_tf.export.export_bundle import export
 
@@ -48,14 +48,14 @@ def test_the_directory_is_hostile(hostile):
 def test_processes_of_export_refresh_and_rollback(hostile, trained, export_dir, capfd):
     run_dir, config = trained
     export(config, run_dir, hostile / "new", version=1)
-    assert versions(hostile / "new") == [1]
+    assert list_versions(hostile / "new") == [1]
     shutil.copytree(export_dir, hostile / "tiny")
     assert main(["rollback", f"--export_dir={hostile / 'tiny'}", "--to=7"]) == 2  # the newest already: no process
     lines = (Path(config.data.root) / "items.csv").read_text().splitlines()
     (hostile / "items.csv").write_text("\n".join([lines[0], lines[1].replace("i00000", "brandnew")]) + "\n")
     assert main(["refresh", f"--export_dir={hostile / 'tiny'}", f"--items={hostile / 'items.csv'}"]) == 0
     assert main(["rollback", f"--export_dir={hostile / 'tiny'}", "--to=7"]) == 0
-    assert len(versions(hostile / "tiny")) == 3
+    assert len(list_versions(hostile / "tiny")) == 3
 
 
 def test_workers_of_score(hostile, export_dir):

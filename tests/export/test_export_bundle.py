@@ -223,7 +223,7 @@ def test_active_days_and_keep(trained, tmp_path):
     metrics = {"split": "test", "users": 3, "metrics": {"recall@20": 0.5}, "slices": {"cold": 1}}
     artifacts.write_json(copy / "metrics.json", metrics)
     root = tmp_path / "e"
-    with export_root.exclusive(root):
+    with export_root.lock_root(root):
         shutil.copytree(bundle_of(config, run_dir, tmp_path), root / "3")
     days = 1
     path = export(config, copy, root, active_days=days, keep=1)
@@ -319,10 +319,10 @@ def test_a_killed_export_leaves_no_version(trained, tmp_path):
         (leftover,) = root.glob(".tmp-*")
         assert leftover.name.startswith(".tmp-8-")
         assert {path.name for path in leftover.iterdir()} >= set(moments[moment])
-        assert bundle.versions(root) == []
+        assert bundle.list_versions(root) == []
         with pytest.raises(ArtifactError, match="at least one bundle version"):
             bundle.Bundle.open(root)
-        with export_root.exclusive(root):
+        with export_root.lock_root(root):
             assert [path.name for path in root.iterdir()] == [".lock"]
         assert list(root.iterdir()) == []
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from twotower_tf.bundle.bundle import Bundle, versions
+from twotower_tf.bundle.bundle import Bundle, list_versions
 from twotower_tf.bundle.loaded_tower import Tower
 from twotower_tf.bundle.rollback_version import rollback
 from twotower_tf.bundle.verify_bundle import verify
@@ -77,7 +77,7 @@ def done(export_dir, rows, tmp_path_factory):
 
 def test_only_new_and_changed_items_are_embedded(done):
     root, result, embedded = done
-    assert result.path == root / "12" and result.published and versions(root) == [7, 12]
+    assert result.path == root / "12" and result.published and list_versions(root) == [7, 12]
     assert embedded["ad_vector"] == 2
     changes = result.changes
     counts = (changes.added, changes.changed, changes.restated, changes.removed, changes.unknown)
@@ -153,7 +153,7 @@ def test_the_manifest_says_where_the_version_comes_from_and_verify_passes(done):
 def test_an_earlier_version_comes_back_under_a_new_number(done):
     root, _, _ = done
     path = rollback(root, 7)
-    assert versions(root) == [7, 12, int(path.name)]
+    assert list_versions(root) == [7, 12, int(path.name)]
     assert tsv(path).keys() == tsv(root / "7").keys()
     manifest = json.loads((path / "manifest.json").read_text())
     assert manifest["origin"] == {"kind": "rollback", "version": 7}
@@ -170,7 +170,7 @@ def test_an_earlier_version_comes_back_under_a_new_number(done):
 
 def test_the_same_items_again_publish_nothing(root, rows, tmp_path):
     result = refresh(root, table(tmp_path / "items.csv", rows), mode="replace")
-    assert not result.published and result.path == root / "7" and versions(root) == [7]
+    assert not result.published and result.path == root / "7" and list_versions(root) == [7]
     assert describe_refresh(result)[-1] == "nothing has changed; no version was published"
     assert [path.name for path in root.iterdir()] == ["7"]
 
@@ -178,7 +178,7 @@ def test_the_same_items_again_publish_nothing(root, rows, tmp_path):
 def test_other_columns_only_keep_vectors_and_index(root, rows, tmp_path):
     listed = [rows[0] | {"title": "Another"}, rows[1] | {"item_id": "", "title": "?"}]
     result = refresh(root, table(tmp_path / "items.csv", listed), keep=1)
-    assert result.index == "kept" and versions(root) == [int(result.path.name)]
+    assert result.index == "kept" and list_versions(root) == [int(result.path.name)]
     assert describe_refresh(result)[1] == f"1 of 2 rows set aside: {result.path}/refresh_quarantine.jsonl"
     (entry,) = map(json.loads, (result.path / "refresh_quarantine.jsonl").read_text().splitlines())
     assert entry["line"] == 3 and entry["reason"] == "no item id: column 'item_id' is empty"
@@ -280,14 +280,14 @@ def test_an_index_of_scann_is_changed_or_built_anew_and_tried_as_it_is_published
 
 
 def test_nothing_is_published_that_verify_refuses(root, rows, tmp_path, monkeypatch):
-    real = refreshing.answers.canaries
+    real = refreshing.answers.make_canaries
 
     def wrong(*args):
         found = real(*args)
         found[0]["item_ids"].reverse()
         return found
 
-    monkeypatch.setattr(refreshing.answers, "canaries", wrong)
+    monkeypatch.setattr(refreshing.answers, "make_canaries", wrong)
     with pytest.raises(ArtifactError) as raised:
         refresh(root, table(tmp_path / "items.csv", [rows[0] | {"price": "1"}]), version=9)
     message = str(raised.value)

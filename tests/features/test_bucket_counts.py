@@ -43,12 +43,12 @@ def test_expected_sharing_is_what_chance_gives() -> None:
     ],
 )
 def test_suggested(values: int, size: int) -> None:
-    assert bucket_counts.suggested(values) == size
+    assert bucket_counts.suggest_buckets(values) == size
 
 
 @pytest.mark.parametrize("values", [3, 17, 999, 12_345, 10_000_001])
 @pytest.mark.parametrize("target", [0.01, 0.1, 0.3])
 def test_the_suggestion_keeps_the_target_and_is_no_larger_than_it_must(values: int, target: float) -> None:
-    size = bucket_counts.suggested(values, target)
+    size = bucket_counts.suggest_buckets(values, target)
     assert bucket_counts.expected_sharing(values, size) <= target
     assert size <= 10 or bucket_counts.expected_sharing(values, int(size / 1.1) - 1) > target

@@ -23,7 +23,7 @@ from twotower_tf.config import (
     Tags,
     TimeSplit,
 )
-from twotower_tf.features.column_audit import audit, covering
+from twotower_tf.features.column_audit import audit, count_covering
 from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
 
@@ -213,4 +213,4 @@ def test_covering_against_slow_counting(seed: int) -> None:
     levels = sorted(Counter(counts).items(), reverse=True)
     for share in (0.01, 0.5, 0.9, 0.99, 1.0):
         slow = next(k for k in range(1, len(counts) + 1) if sum(counts[:k]) >= share * sum(counts))
-        assert covering(np.array([n for n, _ in levels]), np.array([k for _, k in levels]), share) == slow
+        assert count_covering(np.array([n for n, _ in levels]), np.array([k for _, k in levels]), share) == slow

@@ -21,7 +21,7 @@ from twotower_tf.config import (
 )
 from twotower_tf.features.array_writer import ArrayWriter
 from twotower_tf.features.arrays import EncodedData
-from twotower_tf.features.column_encoder import combinations
+from twotower_tf.features.column_encoder import find_combinations
 from twotower_tf.features.encode_rows import encode
 from twotower_tf.features.inputs import rows_to_arrays
 from twotower_tf.features.tower_encoder import TowerEncoder
@@ -125,7 +125,7 @@ def test_the_catalogue_is_encoded_as_the_tower_encodes_it(run):
 
 def test_combinations_are_those_that_occur():
     first, second, third = (np.array(codes) for codes in ([5, 0, 5, 2], [1, 1, 1, 0], [7, 7, 7, 9]))
-    codes, chosen = combinations([first, second, third], [2**31, 2**31, 2**31])
+    codes, chosen = find_combinations([first, second, third], [2**31, 2**31, 2**31])
     assert len(chosen[0]) == 3
     assert [each[codes].tolist() for each in chosen] == [first.tolist(), second.tolist(), third.tolist()]
 

@@ -214,7 +214,7 @@ def test_scann_is_not_told_of_files_elsewhere(tmp_path):
     (tmp_path / "centers").write_bytes(b"")
     assets = tmp_path / "scann_assets.pbtxt"
     assets.write_text(entry.format("AH_CENTERS", "centers"))
-    assert scann_build.assets(tmp_path) == {"AH_CENTERS": "centers"}
+    assert scann_build.list_assets(tmp_path) == {"AH_CENTERS": "centers"}
     for text in (
         entry.format("AH_CENTERS", "/etc/passwd"),
         entry.format("AH_CENTERS", "../centers"),

@@ -55,10 +55,10 @@ def test_arrange_by_hand():
     values = np.float32([[-0.0, 0.5, 0.0, -np.inf, 9.0, -2.0, -1e-40, 0.5]])
     there = np.array([[True, True, True, True, False, True, True, True]])
     columns = np.int32([[3, 4, 5, 6, 7, 8, 9, 10]])
-    found, ordered = topk.arrange(columns, values, 7, there)
+    found, ordered = topk.sort_candidates(columns, values, 7, there)
     assert found.tolist() == [[4, 10, 3, 5, 9, 8, 6]]
     assert ordered.tolist() == [[0.5, 0.5, 0.0, 0.0, float(np.float32(-1e-40)), -2.0, -np.inf]]
-    found, ordered = topk.arrange(np.arange(8, dtype=np.int32), values, 2)
+    found, ordered = topk.sort_candidates(np.arange(8, dtype=np.int32), values, 2)
     assert found.tolist() == [[4, 1]] and ordered.tolist() == [[9.0, 0.5]]
 
 

@@ -131,7 +131,7 @@ def test_a_users_table_as_the_log_has_it_is_judged_alike(scored):
     config, built, _ = scored
     from twotower_tf.score import user_columns
 
-    present = [each for each in user_columns.features(config) if each.role != "time"]
+    present = [each for each in user_columns.list_feature_columns(config) if each.role != "time"]
     users, bad = ColumnTyper("user_id", present, {}).type_rows(built, 0)
     assert bad == [] and users.good.all()
     assert np.isfinite(users.columns["age"].drop_null().to_numpy()).all()

@@ -42,7 +42,9 @@ class Tower(Protocol):
         """Answers raw inputs `[batch, ...]` by name with the outputs by name."""
 
 
-def canaries(searcher: Searcher, people: Sequence[dict[str, Any]], vectors: Floats, k: int) -> list[dict[str, Any]]:
+def make_canaries(
+    searcher: Searcher, people: Sequence[dict[str, Any]], vectors: Floats, k: int
+) -> list[dict[str, Any]]:
     """Returns what the manifest expects for real users: their features, and the k best items of the index.
 
     Args:

@@ -143,7 +143,7 @@ class Bundle:
 
         Args:
             export_dir: the export root.
-            version: one of `versions(export_dir)`.
+            version: one of `list_versions(export_dir)`.
             check: "full" compares the SHA-256 of every file of the manifest; "light" that of the configuration, the
                 catalogue and the index's description and ids. `searcher()`, `tower()`, `statistics` and `sample_users`
                 then compare what they read, `check_files` anything else.
@@ -349,7 +349,7 @@ def _check_manifest(path: Path, manifest: dict[str, Any]) -> None:
 
 
 def _choose(root: Path, version: int | None) -> int:
-    known = versions(root)
+    known = list_versions(root)
     if known and version is not None and version not in known:
         raise ArtifactError(f"{root}: invalid version {version} (expected one of: {', '.join(map(str, known))})")
     if not known:

@@ -65,14 +65,14 @@ def _link(source: Path, target: Path) -> None:
         raise ArtifactError(f"{target}: exists already, and is never overwritten; remove it") from None
 
 
-def document(bundle: Bundle, version: int, origin: dict[str, Any], **changes: Any) -> dict[str, Any]:
+def derive_document(bundle: Bundle, version: int, origin: dict[str, Any], **changes: Any) -> dict[str, Any]:
     """Returns the manifest's content: that of the other version with number, time and other changes."""
     content = {
         **bundle.manifest,
         "version": version,
         "created": format_now(),
         "origin": {**origin, "version": bundle.version},
-        "libraries": manifest.libraries(),
+        "libraries": manifest.list_libraries(),
         **changes,
     }
     del content["files"]

@@ -18,7 +18,7 @@ _LARGEST = 2**63 - 1  # a server reads a version as int64
 
 
 @contextlib.contextmanager
-def exclusive(export_dir: Path) -> Iterator[None]:
+def lock_root(export_dir: Path) -> Iterator[None]:
     """Makes the caller the only writer of an export root, and clears what a killed one left there.
 
     Raises:
@@ -40,7 +40,7 @@ def check_root(export_dir: Path) -> None:
         return
     if not export_dir.is_dir():
         raise ArtifactError(f"{export_dir}: invalid export directory (expected a directory, got a file)")
-    versions = {str(version) for version in bundle.versions(export_dir)}
+    versions = {str(version) for version in bundle.list_versions(export_dir)}
     for name in sorted(os.listdir(export_dir)):
         if name not in versions and name not in _OURS and not name.startswith("."):
             raise ArtifactError(
@@ -56,7 +56,7 @@ def choose_version(export_dir: Path, version: int | None) -> int:
         ConfigError: for a number that no server reads as a version.
         ArtifactError: if the version exists.
     """
-    known = bundle.versions(export_dir)
+    known = bundle.list_versions(export_dir)
     if version is None:
         now = int(datetime.now(timezone.utc).strftime("%Y%m%d%H%M%S"))
         return max([now, *(each + 1 for each in known)])
@@ -75,7 +75,7 @@ def choose_newest(export_dir: Path, version: int | None) -> int:
         ArtifactError: if the version exists.
     """
     chosen = choose_version(export_dir, version)
-    newest = max(bundle.versions(export_dir), default=0)
+    newest = max(bundle.list_versions(export_dir), default=0)
     if chosen < newest:
         raise ConfigError(
             f"--version: invalid version {chosen} (expected more than {newest}, the newest version, which "
@@ -90,7 +90,7 @@ def remove_old(export_dir: Path, keep: int, published: int) -> list[int]:
     A version disappears by one rename before its files are deleted: no reader sees half of one. Where it is a symbolic
     link, only the link is removed.
     """
-    known = bundle.versions(export_dir)
+    known = bundle.list_versions(export_dir)
     removed = [version for version in known[:-keep] if version != published] if keep else []
     for version in removed:
         retired = export_dir / f"{artifacts.UNFINISHED}{version}-retired"

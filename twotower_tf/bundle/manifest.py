@@ -27,7 +27,7 @@ _LIBRARIES = ("tensorflow", "tf-keras", "numpy", "pyarrow", "duckdb", "twotower-
 _WEIGHTS, _VALUE = "weights/", "/.ATTRIBUTES/VARIABLE_VALUE"  # of a signature module's checkpoint
 
 
-def document(
+def make_document(
     staging: Path,
     config: ExperimentConfig,
     run_dir: Path,
@@ -45,7 +45,7 @@ def document(
         searcher: the bundle's index.
         extra: more entries.
     """
-    weights = {side: tower_weights(path) for side, path in tower_paths(staging).items()}
+    weights = {side: hash_weights(path) for side, path in tower_paths(staging).items()}
     return {
         "schema_version": bundle.SCHEMA_VERSION,
         "format": bundle.FORMAT,
@@ -57,18 +57,18 @@ def document(
         "weights_fingerprint": {side: digest for side, (digest, _) in weights.items()},
         "tables": {side: tables for side, (_, tables) in weights.items()},
         "signatures": {
-            side: list(saved_model_edits.definitions(saved_model_edits.read(path)))
+            side: list(saved_model_edits.list_signatures(saved_model_edits.read(path)))
             for side, path in tower_paths(staging).items()
         },
-        **of_index(searcher),
+        **describe_index(searcher),
         "similarity": "cosine",
-        "evaluation": evaluation(run_dir),
-        "libraries": libraries(),
+        "evaluation": read_evaluation(run_dir),
+        "libraries": list_libraries(),
         **extra,
     }
 
 
-def of_index(searcher: Searcher) -> dict[str, Any]:
+def describe_index(searcher: Searcher) -> dict[str, Any]:
     """Returns the manifest's description of an index."""
     description = searcher.description()
     return {
@@ -97,22 +97,22 @@ def write(staging: Path, content: Mapping[str, Any], known: Mapping[str, str] | 
         f"{bundle.INDEX}/{name}": digest
         for name, digest in index_files.open_index(staging / bundle.INDEX)["files"].items()
     }
-    document = {**content, "files": checksums(staging, {**(known or {}), **index})}
+    document = {**content, "files": hash_files(staging, {**(known or {}), **index})}
     artifacts.write_json(staging / bundle.MANIFEST, bundle.seal(document))
 
 
-def checksums(directory: Path, known: Mapping[str, str] | None = None) -> dict[str, str]:
+def hash_files(directory: Path, known: Mapping[str, str] | None = None) -> dict[str, str]:
     """Computes the SHA-256 of every file but the manifest, by relative path, except the `known` ones."""
-    return index_files.checksums(directory, listing(directory), known)
+    return index_files.hash_files(directory, list_files(directory), known)
 
 
-def listing(directory: Path) -> list[str]:
+def list_files(directory: Path) -> list[str]:
     """Lists every file but the manifest, relative to the bundle, sorted."""
     names = (path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
     return sorted(name for name in names if name != bundle.MANIFEST)
 
 
-def tower_weights(path: Path) -> tuple[str, dict[str, dict[str, Any]]]:
+def hash_weights(path: Path) -> tuple[str, dict[str, dict[str, Any]]]:
     """Computes the SHA-256 of a tower's weights (names, shapes, values, in order of names) and their sizes.
 
     Not of files: two exports of the same weights differ in `saved_model.pb`.
@@ -140,7 +140,7 @@ def tower_weights(path: Path) -> tuple[str, dict[str, dict[str, Any]]]:
     return digest.hexdigest(), sizes
 
 
-def evaluation(run_dir: Path) -> dict[str, Any] | None:
+def read_evaluation(run_dir: Path) -> dict[str, Any] | None:
     """Returns the summary of a run's metrics.json, or None if it was not evaluated."""
     path = RunPaths(run_dir).metrics
     if not path.is_file():
@@ -150,7 +150,7 @@ def evaluation(run_dir: Path) -> dict[str, Any] | None:
     return {key: document[key] for key in keys if key in document}
 
 
-def libraries() -> dict[str, str]:
+def list_libraries() -> dict[str, str]:
     """Versions of Python and of the packages that made the bundle, as far as they are installed."""
     found = {"python": platform.python_version()}
     for name in (*_LIBRARIES, *backend_libraries()):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from twotower_tf import artifacts
 from twotower_tf.bundle import derived_version, export_root, manifest
-from twotower_tf.bundle.bundle import Bundle, versions
+from twotower_tf.bundle.bundle import Bundle, list_versions
 from twotower_tf.bundle.verify_staging import verify_staging
 from twotower_tf.errors import ArtifactError
 
@@ -32,15 +32,15 @@ def rollback(export_dir: Path, to: int, *, version: int | None = None, keep: int
         ConfigError: for an unusable `version`.
     """
     export_dir = Path(export_dir)
-    with export_root.exclusive(export_dir):
+    with export_root.lock_root(export_dir):
         bundle = Bundle.open(export_dir, to)
-        if to == versions(export_dir)[-1]:
+        if to == list_versions(export_dir)[-1]:
             raise ArtifactError(f"{bundle.path}: is the newest version already; nothing to roll back")
         number = export_root.choose_newest(export_dir, version)
         path = export_dir / str(number)
         with artifacts.atomic_directory(path) as staging:
             same = derived_version.inherit(bundle, staging, number)
-            manifest.write(staging, derived_version.document(bundle, number, {"kind": "rollback"}), same)
+            manifest.write(staging, derived_version.derive_document(bundle, number, {"kind": "rollback"}), same)
             verify_staging(staging)
         export_root.remove_old(export_dir, keep, number)
     return path

@@ -48,7 +48,7 @@ def write(path: Path, model: Any) -> None:
     (path / _FINGERPRINT).unlink(missing_ok=True)
 
 
-def definitions(model: Any) -> dict[str, Any]:
+def list_signatures(model: Any) -> dict[str, Any]:
     """Returns the signatures by name."""
     found = model.meta_graphs[0].signature_def
     return {name: found[name] for name in sorted(found) if not name.startswith("__")}

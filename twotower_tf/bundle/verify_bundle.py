@@ -16,7 +16,7 @@ from twotower_tf.errors import ArtifactError
 from twotower_tf.features.inputs import side_inputs
 from twotower_tf.index.exact import ExactSearcher
 from twotower_tf.index.item_vectors import NORM_TOLERANCE
-from twotower_tf.index.scann.tuning import recall_of, sample
+from twotower_tf.index.scann.tuning import compute_recall, sample
 from twotower_tf.index.searcher import Searcher
 
 _RECALL_SLACK = 0.005  # another processor rounds other candidates into the last places
@@ -63,7 +63,7 @@ def _run_checks(bundle: Bundle) -> list[str]:
 
 def _weights(bundle: Bundle) -> Iterator[str]:
     for side, path in manifest.tower_paths(bundle.path).items():
-        (actual, _), stated = manifest.tower_weights(path), bundle.manifest["weights_fingerprint"][side]
+        (actual, _), stated = manifest.hash_weights(path), bundle.manifest["weights_fingerprint"][side]
         if actual != stated:
             raise ArtifactError(
                 f"{path / 'variables'}: weights of fingerprint {actual[:12]}..., the manifest states {stated[:12]}..."
@@ -112,7 +112,7 @@ def _recall(bundle: Bundle, searcher: Searcher) -> Iterator[str]:
         yield "index: recall not measured, the bundle has no users"
         return
     truth = ExactSearcher(searcher.items).search(users, k).scores
-    actual = float(recall_of(searcher.search(users, k).scores, truth).mean(dtype=np.float64))
+    actual = float(compute_recall(searcher.search(users, k).scores, truth).mean(dtype=np.float64))
     if actual < stated["measured"] - _RECALL_SLACK:
         raise ArtifactError(
             f"{bundle.path / 'index'}: recall@{k} of {len(users)} users is {actual:.4f}, the manifest states "
@@ -129,7 +129,7 @@ def _recall_above(bundle: Bundle, searcher: Searcher, levels: list[dict[str, Any
     truth = ExactSearcher(searcher.items).search(users, levels[-1]["k"]).scores
     for level in levels:
         k, excluded = level["k"], level["excluded"]
-        found = recall_of(searcher.search(users, k).scores, truth[:, :k], excluded)
+        found = compute_recall(searcher.search(users, k).scores, truth[:, :k], excluded)
         actual = float(found.mean(dtype=np.float64))
         what = f"recall of ranks {excluded + 1} to {k} of {len(users)} users"
         if actual < level["recall_excluded"] - _RECALL_SLACK:
@@ -142,7 +142,7 @@ def _recall_above(bundle: Bundle, searcher: Searcher, levels: list[dict[str, Any
 def _signatures(bundle: Bundle) -> Iterator[str]:
     for side, path in manifest.tower_paths(bundle.path).items():
         file = path / saved_model_edits.FILE
-        found = saved_model_edits.definitions(saved_model_edits.read(path))
+        found = saved_model_edits.list_signatures(saved_model_edits.read(path))
         stated = bundle.manifest["signatures"][side]
         missing = sorted(set(stated) - set(found))
         if missing:

@@ -22,10 +22,10 @@ def define(values: FlagValues) -> None:
 
 def run(values: FlagValues) -> None:
     """Prints a table on a terminal, a JSON object per version otherwise, and the versions' warnings."""
-    from twotower_tf.bundle.bundle import Bundle, versions
+    from twotower_tf.bundle.bundle import Bundle, list_versions
     from twotower_tf.cli import result_texts
 
-    known = versions(values.export_dir)
+    known = list_versions(values.export_dir)
     if not known:
         raise ArtifactError(f"{values.export_dir}: no twotower bundle found; run twotower export to publish one")
     summaries = [_summary(Bundle.open(values.export_dir, version, check="light").manifest) for version in known]

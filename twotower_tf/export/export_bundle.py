@@ -87,7 +87,7 @@ def export(
         ConfigError: for `active_days` of a log without time, or an unusable `version`.
     """
     run_dir, export_dir = Path(run_dir), Path(export_dir)
-    with export_root.exclusive(export_dir):
+    with export_root.lock_root(export_dir):
         number = export_root.choose_version(export_dir, version)
         run = _Run.open(config, run_dir, active_days)
         path = export_dir / str(number)
@@ -188,7 +188,7 @@ def _write(
     forms["item_text_forms"] = known.get("item_text_forms", {})  # earlier preparations lack it
     clicks = {"click_probability": run.model.get_layer("loss").probability_parameters()}
     extra = {**forms, **clicks, "canaries": canaries, "canary_k": CANARY_K, "formats": written}
-    manifest.write(staging, manifest.document(staging, run.config, run.run_dir, version, searcher, extra))
+    manifest.write(staging, manifest.make_document(staging, run.config, run.run_dir, version, searcher, extra))
     verify_staging(staging)
 
 
@@ -260,4 +260,4 @@ def _try_users(
     for signature, request in warmup.read(staging / warmup.WARMUP):
         tower(signature, request)
     people = signature_inputs.to_rows(inputs, {name: array[:CANARIES] for name, array in arrays.items()})
-    return answers.canaries(searcher, people, found[:CANARIES], CANARY_K)
+    return answers.make_canaries(searcher, people, found[:CANARIES], CANARY_K)

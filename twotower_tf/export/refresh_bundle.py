@@ -109,7 +109,7 @@ def refresh(
     if items is None and mode == "replace":
         raise ConfigError("--mode=replace needs --items: the whole catalogue")
     export_dir = Path(export_dir)
-    with export_root.exclusive(export_dir):
+    with export_root.lock_root(export_dir):
         bundle = Bundle.open(export_dir, check="light")
         number = export_root.choose_newest(export_dir, version)
         path = export_dir / str(number)
@@ -244,8 +244,10 @@ def _content(
         "removed": changes.removed,
         "index": how,
     }
-    canaries = answers.canaries(searcher, people, found, bundle.manifest["canary_k"])
-    return derived_version.document(bundle, version, origin, canaries=canaries, **manifest.of_index(searcher))
+    canaries = answers.make_canaries(searcher, people, found, bundle.manifest["canary_k"])
+    return derived_version.derive_document(
+        bundle, version, origin, canaries=canaries, **manifest.describe_index(searcher)
+    )
 
 
 def describe_refresh(done: Refreshed) -> Collection[str]:

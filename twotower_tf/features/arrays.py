@@ -14,7 +14,7 @@ from twotower_tf.config import ExperimentConfig, History
 from twotower_tf.errors import ArtifactError
 from twotower_tf.features.array_writer import SCHEMA_VERSION
 from twotower_tf.features.catalogue_versions import Batch, Versions, load
-from twotower_tf.features.covered_places import covered
+from twotower_tf.features.covered_places import merge_ranges
 from twotower_tf.features.inputs import history_target, list_histories
 from twotower_tf.features.layout import IDS, NO_VALUE, Layout
 from twotower_tf.prepare.prepared import Prepared
@@ -164,7 +164,7 @@ class EncodedData:
         for history in self._histories:
             first = np.maximum(start, end - history.length) if self._ordered else start
             items = np.zeros(self.num_items, bool)
-            items[sequence[covered(first, end, len(sequence))]] = True
+            items[sequence[merge_ranges(first, end, len(sequence))]] = True
             reach[history.key] = self._items[IDS][:, history.column][items]
         return reach
 

@@ -23,7 +23,7 @@ def expected_sharing(values: int, buckets: int, hashes: int = 1) -> float:
     return -math.expm1((values - 1) * math.log1p(-1.0 / buckets)) if values > 1 else 0.0
 
 
-def suggested(values: int, target: float = TARGET) -> int:
+def suggest_buckets(values: int, target: float = TARGET) -> int:
     """Buckets with an expected sharing of at most `target`, rounded up to two digits; at most what a table can have."""
     if values < 2:
         return FEWEST

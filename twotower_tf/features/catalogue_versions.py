@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from twotower_tf.artifacts import PreparedPaths
-from twotower_tf.features.covered_places import covered
+from twotower_tf.features.covered_places import merge_ranges
 
 Batch = dict[str, np.ndarray]
 
@@ -48,7 +48,7 @@ class Versions:
             last: epoch microseconds.
         """
         rows = np.flatnonzero(items)
-        return covered(self.find(rows, first), self.find(rows, last) + 1, len(self._since))
+        return merge_ranges(self.find(rows, first), self.find(rows, last) + 1, len(self._since))
 
     def rows(self, chosen: np.ndarray) -> Batch:
         """Returns encoded tensors of versions, by their numbers `[n]`."""

@@ -175,7 +175,7 @@ def _count(connection: duckdb.DuckDBPyConnection, source: AuditedColumn, path: P
             {"value": value[0] if len(value) == 1 else list(value), "share": _share(n, with_value)}
             for *value, n in listed
         ],
-        "values_covering": {str(share): covering(per_value, how_many, share) for share in COVERED},
+        "values_covering": {str(share): count_covering(per_value, how_many, share) for share in COVERED},
     }
     return found, _most_frequent(connection, counted, names, per_value, how_many)
 
@@ -206,7 +206,7 @@ def _share(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
 
-def covering(per_value: Counts, how_many: Counts, share: float) -> int:
+def count_covering(per_value: Counts, how_many: Counts, share: float) -> int:
     """Returns the smallest number of values that cover `share` of the rows.
 
     Args:
@@ -295,7 +295,7 @@ def _count_sharing(buckets: BucketFunction, path: Path, distinct: int, top: pa.T
         "type": buckets.feature.type,
         "buckets": size,
         "buckets_used": int(np.count_nonzero(occupied)),
-        "suggested_buckets": bucket_counts.suggested(distinct),
+        "suggested_buckets": bucket_counts.suggest_buckets(distinct),
         "sharing": {
             "expected": bucket_counts.expected_sharing(distinct, size),
             "measured": _share(distinct - alone, distinct),
@@ -359,5 +359,5 @@ def _count_rows(buckets: BucketFunction, path: Path) -> dict[str, Any]:
         "buckets": buckets.feature.table_rows(),
         "buckets_used": len(levels),
         "row_shares": [_share(int(count), total) for count in rows],
-        "buckets_covering": {str(share): covering(levels, np.ones_like(levels), share) for share in COVERED},
+        "buckets_covering": {str(share): count_covering(levels, np.ones_like(levels), share) for share in COVERED},
     }

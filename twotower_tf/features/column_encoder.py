@@ -82,7 +82,7 @@ class ColumnEncoder:
         if len(inputs) == 1 and inputs[0].kind == "number":  # most values differ
             return self._run(feature, {names[0]: arrow_to_array(inputs[0], columns[names[0]])})
         coded = [code(columns[name]) for name in names]
-        codes, chosen = combinations([each[0] for each in coded], [len(each[1]) for each in coded])
+        codes, chosen = find_combinations([each[0] for each in coded], [len(each[1]) for each in coded])
         raw = {
             spec.name: arrow_to_array(spec, values.take(pa.array(rows)))
             for spec, (_, values), rows in zip(inputs, coded, chosen, strict=True)
@@ -109,7 +109,7 @@ def code(column: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
     return pc.fill_null(column.indices, len(values) - 1).to_numpy(zero_copy_only=False), values
 
 
-def combinations(codes: Sequence[np.ndarray], sizes: Sequence[int]) -> tuple[np.ndarray, list[np.ndarray]]:
+def find_combinations(codes: Sequence[np.ndarray], sizes: Sequence[int]) -> tuple[np.ndarray, list[np.ndarray]]:
     """Finds the combinations that occur in columns of codes.
 
     Args:

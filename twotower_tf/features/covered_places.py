@@ -8,7 +8,7 @@ import numpy.typing as npt
 Ints = npt.NDArray[np.integer]
 
 
-def covered(starts: Ints, ends: Ints, size: int) -> npt.NDArray[np.bool_]:
+def merge_ranges(starts: Ints, ends: Ints, size: int) -> npt.NDArray[np.bool_]:
     """Finds the places that lie in any range, in time linear in the ranges and the places.
 
     Args:

@@ -90,14 +90,14 @@ def pad(texts: Sequence[Sequence[bytes]], spec: Input) -> np.ndarray:
     """Pads texts to an object array of bytes `[batch, longest]`, at least one column, cut to `max_length`."""
     cut = [list(row[-spec.max_length :] if spec.keep_last else row[: spec.max_length]) for row in texts]
     width = max([1, *map(len, cut)])
-    return objects([row + [b""] * (width - len(row)) for row in cut]).reshape(len(cut), width)
+    return make_object_array([row + [b""] * (width - len(row)) for row in cut]).reshape(len(cut), width)
 
 
-def objects(values: list[Any]) -> np.ndarray:
+def make_object_array(values: list[Any]) -> np.ndarray:
     """Makes an object array, which keeps bytes as they are (NumPy's own bytes type drops trailing NULs)."""
     if values and isinstance(values[0], list):
         flat = [value for row in values for value in row]
-        return objects(flat).reshape(len(values), -1)
+        return make_object_array(flat).reshape(len(values), -1)
     array = np.empty(len(values), object)
     array[:] = values
     return array
@@ -225,7 +225,7 @@ KINDS: dict[Kind, InputKind] = {
         "string",
         1,
         pa.string(),
-        from_values=lambda spec, values, times: objects([_text(spec, value) for value in values]),
+        from_values=lambda spec, values, times: make_object_array([_text(spec, value) for value in values]),
         from_arrow=lambda spec, column: _filled(column, pa.binary(), b""),
         to_arrow=lambda spec, array: pa.array([text.decode() for text in array], pa.string()),
         to_value=lambda value: value.decode() or None,

@@ -83,7 +83,7 @@ class ExactSearcher:
             rough = np.matmul(table, part.T, out=space[:, : len(part)])
             places = np.flatnonzero(rough >= bounds)
             found.append(places + places // len(part) * (len(vectors) - len(part)) + start)
-        columns, there = topk.marked(np.sort(np.concatenate(found)), len(table), len(vectors))
+        columns, there = topk.list_marked(np.sort(np.concatenate(found)), len(table), len(vectors))
         if columns.shape[1] < k or not there[:, k - 1].all():  # so many do not reach it
             return self.search(table, k).scores
         scores = np.where(there, _rescored(table, vectors, columns), -np.inf)
@@ -154,7 +154,7 @@ class ExactSearcher:
         scores = _rescored(queries, vectors, columns)
         if excluded is not None:
             scores[np.isneginf(np.take_along_axis(rough, columns, axis=1))] = -np.inf
-        return topk.arrange(columns, scores, k, there)
+        return topk.sort_candidates(columns, scores, k, there)
 
     def description(self) -> dict[str, Any]:
         """See `Searcher.description`."""
@@ -209,7 +209,7 @@ def _best_of_few(
     scores = np.matmul(queries.astype(np.float64), table, out=space).astype(np.float32)
     if excluded is not None:
         scores[excluded.queries, excluded.rows] = -np.inf
-    return topk.arrange(np.arange(table.shape[1], dtype=np.int32), scores, k)
+    return topk.sort_candidates(np.arange(table.shape[1], dtype=np.int32), scores, k)
 
 
 def _rescored(queries: Floats, vectors: Floats, columns: npt.NDArray[np.int32]) -> Floats:

@@ -80,11 +80,11 @@ def finish(directory: Path, items: ItemVectors, description: dict[str, Any]) -> 
     """Writes `item_ids`, then `index.json` with the checksums of all files."""
     write_ids(directory / ITEM_IDS, items.ids)
     paths = (path for path in sorted(directory.rglob("*")) if path.is_file() and path.name != INDEX)
-    digests = checksums(directory, [path.relative_to(directory).as_posix() for path in paths])
+    digests = hash_files(directory, [path.relative_to(directory).as_posix() for path in paths])
     artifacts.write_json(directory / INDEX, {"schema_version": SCHEMA_VERSION, **description, "files": digests})
 
 
-def checksums(root: Path, names: Collection[str], known: Mapping[str, str] | None = None) -> dict[str, str]:
+def hash_files(root: Path, names: Collection[str], known: Mapping[str, str] | None = None) -> dict[str, str]:
     """Computes the SHA-256 of files below `root` by name, in the order of the names, except the `known` ones.
 
     They are computed side by side, the largest first.
@@ -144,7 +144,7 @@ def check_files(root: Path, stated: dict[str, str], stated_in: str) -> None:
     for name in stated:
         if not (root / name).is_file():
             raise ArtifactError(f"{root / name}: missing; {stated_in} lists it; export again or restore the file")
-    for name, actual in checksums(root, stated).items():
+    for name, actual in hash_files(root, stated).items():
         check_digest(root / name, actual, stated[name], stated_in)
 
 

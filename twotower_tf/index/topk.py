@@ -45,7 +45,7 @@ def top_k(scores: Floats, k: int) -> tuple[Columns, Floats]:
     if len(crowded):
         mask[crowded] = _without_surplus(scores[crowded], k)
         columns, there = _columns(mask)
-    return arrange(columns, np.take_along_axis(scores, columns, axis=1), k, there)
+    return sort_candidates(columns, np.take_along_axis(scores, columns, axis=1), k, there)
 
 
 def candidates(scores: Floats, k: int, slack: float) -> tuple[Columns, Mask]:
@@ -62,7 +62,7 @@ def candidates(scores: Floats, k: int, slack: float) -> tuple[Columns, Mask]:
     return _columns(scores >= (_bounds(scores, k) - np.float32(slack))[:, None])
 
 
-def arrange(columns: Columns, values: Floats, k: int, there: Mask | None = None) -> tuple[Columns, Floats]:
+def sort_candidates(columns: Columns, values: Floats, k: int, there: Mask | None = None) -> tuple[Columns, Floats]:
     """Sorts candidates into k answers a row: highest value first, among equal values the lower column.
 
     Args:
@@ -131,10 +131,10 @@ def _without_surplus(scores: Floats, k: int) -> Mask:
 
 def _columns(mask: Mask) -> tuple[Columns, Mask]:
     """Returns the marked columns [num_rows, width] of a mask, ascending, and which of them are present."""
-    return marked(np.flatnonzero(mask), *mask.shape)
+    return list_marked(np.flatnonzero(mask), *mask.shape)
 
 
-def marked(flat: npt.NDArray[np.intp], num_rows: int, num_columns: int) -> tuple[Columns, Mask]:
+def list_marked(flat: npt.NDArray[np.intp], num_rows: int, num_columns: int) -> tuple[Columns, Mask]:
     """Returns the columns [num_rows, width] of places in a table, ascending, and which of them are present.
 
     Args:

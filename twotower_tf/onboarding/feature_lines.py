@@ -177,7 +177,7 @@ def hash_line(column: Profile, why: str = "", hashes: int = 1) -> Line:
 
 
 def _buckets(distinct: int) -> str:
-    return f"{min(_MOST_BUCKETS, bucket_counts.suggested(distinct)):_}"
+    return f"{min(_MOST_BUCKETS, bucket_counts.suggest_buckets(distinct)):_}"
 
 
 def _missing(column: Profile) -> str:

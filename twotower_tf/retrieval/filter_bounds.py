@@ -61,7 +61,7 @@ def _check_patterns(node: dict[str, Any]) -> None:
         raise DataError(f"filter: the pattern of {name} is not a constant; write it as text between quotes")
     if name in _REGULAR and arguments:
         pattern = str(arguments[0]["literal"].get("text", ""))
-        size = regex_size.expanded(pattern)
+        size = regex_size.measure_expanded(pattern)
         if len(pattern) > _LONGEST_PATTERN or size > _LARGEST_PATTERN:
             raise DataError(
                 f"filter: regular expression {sql.shorten(pattern)}: invalid size (expected at most {_LONGEST_PATTERN} "

@@ -24,7 +24,7 @@ _TOKEN = re.compile(
 _CLASS = 4  # letters' worth of a character class: RE2 writes it out as ranges of bytes
 
 
-def expanded(pattern: str) -> int:
+def measure_expanded(pattern: str) -> int:
     """Returns the number of letters of a pattern, a repeated part counted as often as it may be repeated.
 
     An odd pattern is counted as well as can be: whether it is valid is for RE2 to say.

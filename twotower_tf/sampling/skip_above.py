@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from twotower_tf.features.covered_places import covered
+from twotower_tf.features.covered_places import merge_ranges
 from twotower_tf.sampling.pairs import Ints, Items, Mask, Pairs
 from twotower_tf.sampling.row_sampler import PositivesBatch
 
@@ -65,7 +65,7 @@ class SkipAboveSampler:
 
     def drawable(self, rows: PositivesBatch) -> Mask:
         """See `RowSampler`: what stood above a positive."""
-        above = covered(self._starts[rows.index], self._ends[rows.index], len(self._items))
+        above = merge_ranges(self._starts[rows.index], self._ends[rows.index], len(self._items))
         passed = np.zeros(self._num_items, bool)
         passed[self._items[above]] = True
         return passed

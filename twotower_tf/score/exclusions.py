@@ -136,7 +136,7 @@ class Exclusions:
 
 
 def of_lists(lists: pa.Array) -> Ineligible:
-    """Returns index rows `[n]` as lists of int32, null for none."""
+    """Reads ineligible items from lists of index rows `[n]`, null for none."""
     lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
     rows = lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
     return Ineligible(ragged.to_rows(lengths), rows, len(lists))

@@ -65,14 +65,14 @@ def inspect_table(options: Options, config: ExperimentConfig, manifest: Mapping[
         raise DataError(f"--users: {options.users}: no rows")
     snapshot, identity = input_files.FileSnapshot(sources), journal.fingerprint_files(sources)
     user_id = config.data.user_id
-    wanted = [user_id, *(each.name for each in user_columns.features(config))]
+    wanted = [user_id, *(each.name for each in user_columns.list_feature_columns(config))]
     with (
         tempfile.TemporaryDirectory(prefix="twotower-") as work,
         _beginning(sources[0], Path(work)) as (source, unit),
         unit_reader.open_unit(source, unit, wanted, _SAMPLE, Path(work), "1GB") as rows,
     ):
         known = [(sources[0], rows.known), *_heads(sources[1:])]
-        present = user_columns.present(config, known, options.absent, manifest.get("text_forms", {}))
+        present = user_columns.find_columns(config, known, options.absent, manifest.get("text_forms", {}))
         if sources[0].suffix in input_files.PARQUET:
             schemas = [pq.read_schema(source.path) for source in sources]
             user_columns.check_types(present, user_id, sources, schemas)

@@ -109,7 +109,7 @@ class Planner:
             self._restrict()
         self.journal.save_plan(settings, cut)
         present = {each.name for each in table.columns}
-        timed = [each.name for each in user_columns.features(self._config) if each.role == "time"]
+        timed = [each.name for each in user_columns.list_feature_columns(self._config) if each.role == "time"]
         job = Job(
             export_dir=str(Path(options.export_dir).absolute()),  # executors work in other directories
             version=self.bundle.version,
@@ -172,7 +172,7 @@ class Planner:
             rows = self._index_rows() if self.options.exclude_seen else None
             users_from_events.build(directory, self._log, self._config, rows, self._half(), self.size.threads)
         sources = tuple(input_files.find_files(directory, ".", "--users_from_events"))
-        found = user_columns.features(self._config)
+        found = user_columns.list_feature_columns(self._config)
         present = tuple(each for each in found if each.role != "time")
         return Input(sources, present, self._log_identity(), input_files.FileSnapshot(sources))
 

@@ -43,7 +43,9 @@ class Column:
     form: str = ""
 
 
-def features(config: ExperimentConfig, forms: Mapping[str, str] = MappingProxyType({})) -> tuple[Column, ...]:
+def list_feature_columns(
+    config: ExperimentConfig, forms: Mapping[str, str] = MappingProxyType({})
+) -> tuple[Column, ...]:
     """Returns the source columns of the user features, with histories."""
     found = []
     for each in client_inputs(config, forms):
@@ -55,7 +57,7 @@ def features(config: ExperimentConfig, forms: Mapping[str, str] = MappingProxyTy
     return tuple(found)
 
 
-def present(
+def find_columns(
     config: ExperimentConfig,
     known: Sequence[tuple[InputFile, Collection[str]]],
     absent: Collection[str],
@@ -74,7 +76,7 @@ def present(
         ConfigError: for a name in `absent` that no feature reads.
         DataError: for a column that a file lacks, naming both, with the nearest name.
     """
-    wanted = features(config, forms)
+    wanted = list_feature_columns(config, forms)
     read = [column.name for column in wanted]
     for name in absent:
         if name not in read:

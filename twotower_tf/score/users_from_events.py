@@ -88,7 +88,7 @@ def build(
 
 def _load(connection: duckdb.DuckDBPyConnection, prepared: Prepared, config: ExperimentConfig) -> None:
     """Creates `latest`, one row per user, and `positives`, user by user in time order."""
-    names = [each.name for each in user_columns.features(config) if each.role not in ("time", "history")]
+    names = [each.name for each in user_columns.list_feature_columns(config) if each.role not in ("time", "history")]
     known = config.data.user_id
     latest = "".join(
         f", {quote_identifier(f'user.{name}')} AS {quote_identifier(name)}" for name in names if name != known

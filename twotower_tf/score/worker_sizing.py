@@ -54,7 +54,7 @@ def choose_workers(options: Options, manifest: Mapping[str, Any]) -> Size:
 
 def choose_rows(options: Options, manifest: Mapping[str, Any], config: ExperimentConfig) -> int:
     """Returns the rows at a time, so that a table has about 64 MB."""
-    width = manifest["vector_dim"] * 4 + len(user_columns.features(config)) * 40
+    width = manifest["vector_dim"] * 4 + len(user_columns.list_feature_columns(config)) * 40
     width += 0 if options.vectors_only else options.k * 16
     found = 1 << ((_TABLE_BYTES // width).bit_length() - 1)
     return max(SMALLEST, min(LARGEST, int(found)))

@@ -162,7 +162,7 @@ class Batches:
             shaped = [tf.ensure_shape(part, spec.shape) for part, spec in zip(parts, specs, strict=True)]
             return tf.nest.pack_sequence_as(signature, shaped)
 
-        return untuned(tf.data.Dataset.counter().map(batch).prefetch(4))
+        return disable_autotuning(tf.data.Dataset.counter().map(batch).prefetch(4))
 
     def _order(self, epoch: int) -> Epoch:
         """Returns the epoch's rows in the order of training.
@@ -293,7 +293,7 @@ def _distinct(rows: Items, times: Ints | None) -> tuple[Items, Ints | None, np.n
     return pairs[0].astype(np.int32), pairs[1], places.reshape(-1).astype(np.int32)
 
 
-def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
+def disable_autotuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """The dataset without TensorFlow's tuner, for which nothing is left to choose here.
 
     The end of an iterator may wait for the tuner to wake, which sleeps twice as long each time, up to a minute.

@@ -115,10 +115,10 @@ def test_a_search_that_misses_the_target_is_widened_or_the_index_rebuilt(built, 
     items, origin = changed(items_of(old))
     before = old.document["parameters"]
     asked = []
-    real = tuning.recall_of
+    real = tuning.compute_recall
     monkeypatch.setattr(
         tuning,
-        "recall_of",
+        "compute_recall",
         lambda *args: asked.append(1) or real(*args) * (1.0 if len(asked) > 1 else 0.5),
     )
     wider = changed_index(old, items, origin, tmp_path / "wider", SCANN, users)

@@ -66,7 +66,7 @@ class TestScannSearcher(SearcherContract):
         built = ScannSearcher(built.items, built._native, parameters, built.recall)
         queries = clustered(rng, 20, 8)
         for k in (100, 500):
-            raw_rows, raw_scores = scann_build.ask(built._native, queries, k, 1, 500, threads=1)
+            raw_rows, raw_scores = scann_build.search_batch(built._native, queries, k, 1, 500, threads=1)
             padded = np.isneginf(raw_scores)
             assert padded.any(axis=1).all() and (raw_rows[padded] == 0).all()  # so each answer is completed
             found, best = built.search(queries, k), np.argsort(-(queries @ vectors.T), axis=1, kind="stable")[:, :k]

@@ -10,8 +10,8 @@ from twotower_tf.config import IndexConfig
 from twotower_tf.index.backends import build_index, load_index
 from twotower_tf.index.eligible import Eligible, Ineligible
 from twotower_tf.index.scann import scann_searcher
-from twotower_tf.index.scann.fetch_levels import Level, stated
-from twotower_tf.index.scann.tuning import cheapest, recall_of
+from twotower_tf.index.scann.fetch_levels import Level, describe_level
+from twotower_tf.index.scann.tuning import choose_cheapest, compute_recall
 from twotower_tf.retrieval import filtered_search
 
 pytest.importorskip("scann", reason="ScaNN is not installed here")
@@ -180,9 +180,9 @@ def test_recall_after_exclusions_by_hand():
             [0.9, 0.8, 0.5, -np.inf],  # none
         ]
     )
-    assert recall_of(found, truth, excluded=2).tolist() == [1.0, 1.0, 0.5, 0.0]
-    assert recall_of(found, truth).tolist() == [1.0, 0.5, 0.75, 0.5]
-    assert stated(found, truth, k=2) == {
+    assert compute_recall(found, truth, excluded=2).tolist() == [1.0, 1.0, 0.5, 0.0]
+    assert compute_recall(found, truth).tolist() == [1.0, 0.5, 0.75, 0.5]
+    assert describe_level(found, truth, k=2) == {
         "k": 4, "recall": 0.6875, "excluded": 2, "recall_excluded": 0.625, "queries": 4
     }  # fmt: skip
 
@@ -197,12 +197,14 @@ def test_a_level_is_tuned_for_its_last_ranks():
             scores[:, 90:] = -1
         return scores
 
-    assert cheapest(search, truth, 1_000, 100, 0.89).leaves_to_search == 1
-    found = cheapest(search, truth, 1_000, 100, 0.89, excluded=90)
+    assert choose_cheapest(search, truth, 1_000, 100, 0.89).leaves_to_search == 1
+    found = choose_cheapest(search, truth, 1_000, 100, 0.89, excluded=90)
     reached = [point["leaves_to_search"] for point in found.curve if point["recall"] == 1.0]
     assert found.recall == 1.0 and found.leaves_to_search in reached and 40 <= min(reached) <= 42
-    assert min(point["leaves_to_search"] for point in cheapest(search, truth, 1_000, 100, 0.89, 90, 30).curve) == 30
-    assert cheapest(lambda leaves, reorder: truth - 1, truth, 1_000, 100, 0.9) is None
+    assert (
+        min(point["leaves_to_search"] for point in choose_cheapest(search, truth, 1_000, 100, 0.89, 90, 30).curve) == 30
+    )
+    assert choose_cheapest(lambda leaves, reorder: truth - 1, truth, 1_000, 100, 0.9) is None
 
 
 def test_levels_that_cost_more_than_scoring_all_items_are_not_made(monkeypatch):

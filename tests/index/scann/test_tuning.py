@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from twotower_tf.index.scann.tuning import recall_of, sample, tune
+from twotower_tf.index.scann.tuning import compute_recall, sample, tune
 
 
 def test_recall_counts_answers_as_near_as_the_kth_true_one():
     truth = np.float32([[0.9, 0.8], [0.7, 0.7], [0.5, 0.4]])
     found = np.float32([[0.9, 0.7], [0.7, 0.7], [-np.inf, -np.inf]])
-    assert recall_of(found, truth).tolist() == [0.5, 1.0, 0.0]
+    assert compute_recall(found, truth).tolist() == [0.5, 1.0, 0.0]
 
 
 def test_a_sample_is_even_and_the_same_every_time():

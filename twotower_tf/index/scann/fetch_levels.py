@@ -68,7 +68,7 @@ def tune(
     truth = exact.search(queries, fetches[-1]).scores
     tuned, before = [], first
     for fetch in fetches:
-        found = tuning.cheapest(
+        found = tuning.choose_cheapest(
             lambda leaves_to_search, reorder, fetch=fetch: ask(queries, fetch, leaves_to_search, reorder),  # type: ignore[misc]
             truth[:, :fetch],
             len(exact.items),
@@ -85,7 +85,7 @@ def tune(
     return tuned
 
 
-def stated(scores: Floats, truth: Floats, k: int) -> dict[str, Any]:
+def describe_level(scores: Floats, truth: Floats, k: int) -> dict[str, Any]:
     """Returns what the manifest states of a level's recall.
 
     Args:
@@ -100,9 +100,9 @@ def stated(scores: Floats, truth: Floats, k: int) -> dict[str, Any]:
     excluded = truth.shape[1] - k
     return {
         "k": truth.shape[1],
-        "recall": _mean(tuning.recall_of(scores, truth)),
+        "recall": _mean(tuning.compute_recall(scores, truth)),
         "excluded": excluded,
-        "recall_excluded": _mean(tuning.recall_of(scores, truth, excluded)),
+        "recall_excluded": _mean(tuning.compute_recall(scores, truth, excluded)),
         "queries": len(truth),
     }
 

@@ -50,7 +50,7 @@ class Shape:
     dimensions_per_block: int
 
 
-def library() -> ModuleType:
+def import_scann() -> ModuleType:
     """Imports ScaNN late: it loads TensorFlow's library.
 
     Raises:
@@ -62,7 +62,7 @@ def library() -> ModuleType:
     return module
 
 
-def assets(directory: Path) -> dict[str, str]:
+def list_assets(directory: Path) -> dict[str, str]:
     """Returns the files of a serialized index by kind: names in `directory`.
 
     Raises:
@@ -87,13 +87,13 @@ def load(directory: Path) -> Any:
         ImportError: as `library` says.
         ArtifactError: as `assets` says: ScaNN opens whatever file is named.
     """
-    assets(directory)
-    return library().load_searcher(str(directory), assets_backcompat_shim=False)
+    list_assets(directory)
+    return import_scann().load_searcher(str(directory), assets_backcompat_shim=False)
 
 
 def build(vectors: Floats, k: int, shape: Shape, threads: int) -> Any:
     """Builds ScaNN's searcher over vectors [num_items, vector_dim] float32 that were checked."""
-    builder = library().builder(vectors, k, "dot_product").set_n_training_threads(threads)
+    builder = import_scann().builder(vectors, k, "dot_product").set_n_training_threads(threads)
     sample = min(len(vectors), _CENTRE_SAMPLE)
     builder = builder.tree(
         shape.leaves,
@@ -134,7 +134,7 @@ def _quiet() -> Iterator[None]:
             os.write(2, b"".join(passed))
 
 
-def ask(
+def search_batch(
     searcher: Any, queries: Floats, k: int, leaves_to_search: int, reorder: int, threads: int
 ) -> tuple[npt.NDArray[np.int32], Floats]:
     """Returns ScaNN's rows and scores [num_queries, k], best first, ties by row; missing ones last, score -inf."""

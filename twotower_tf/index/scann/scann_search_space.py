@@ -77,9 +77,9 @@ class _Trial:
         if shape not in self.tried:
             built = scann_build.build(self._vectors, self._k, shape, self._threads)
             found = tuning.tune(
-                lambda leaves, reorder: scann_build.ask(built, self._queries, self._k, leaves, reorder, self._threads)[
-                    1
-                ],
+                lambda leaves, reorder: scann_build.search_batch(
+                    built, self._queries, self._k, leaves, reorder, self._threads
+                )[1],
                 self._truth,
                 len(self._vectors),
                 shape.leaves,

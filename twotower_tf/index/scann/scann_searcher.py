@@ -159,7 +159,7 @@ class ScannSearcher:
                 f"{len(items)}; use kind='exact' or 'auto'"
             )
         try:
-            scann_build.library()
+            scann_build.import_scann()
         except ImportError as error:
             raise ConfigError(
                 f"index.kind: scann cannot be imported ({error}); pip install scann (Linux), or use kind='exact'"
@@ -171,7 +171,7 @@ class ScannSearcher:
         built = scann_build.build(items.vectors, k, shape, threads)
         truth = ExactSearcher(items, threads).search(queries, k).scores
         found = tuning.tune(
-            lambda leaves, reorder: scann_build.ask(built, queries, k, leaves, reorder, threads)[1],
+            lambda leaves, reorder: scann_build.search_batch(built, queries, k, leaves, reorder, threads)[1],
             truth,
             len(items),
             shape.leaves,
@@ -189,7 +189,7 @@ class ScannSearcher:
         recall = {"k": k, "target": target_recall, "queries": len(queries), "curve": found.curve, "shapes": tried}
         searcher = cls(items, built, parameters, recall, threads)
         # Of the answers as they are given, short ones completed: with few leaves that is more than ScaNN's own.
-        answered = tuning.recall_of(searcher.search(queries, k).scores, truth)
+        answered = tuning.compute_recall(searcher.search(queries, k).scores, truth)
         recall["measured"] = round(float(answered.mean(dtype=np.float64)), 6)
         searcher._tune_levels(queries, target_recall)
         return searcher
@@ -218,7 +218,7 @@ class ScannSearcher:
             scores = searcher.search(queries, k).scores
             if truth is None:
                 truth = searcher._exact.best_scores(queries, k, scores[:, -1])
-            found = tuning.recall_of(scores, truth).astype(np.float64)
+            found = tuning.compute_recall(scores, truth).astype(np.float64)
             recall["measured"] = round(float(found.mean()), 6)
             if recall["measured"] + float(found.std()) / math.sqrt(len(found)) >= wanted:  # within the sample's error
                 searcher.keep_levels(queries, wanted)
@@ -240,7 +240,7 @@ class ScannSearcher:
     def _tune_levels(self, queries: Floats, target: float) -> None:
         """Tunes and states what is searched for more answers than k, as far as that is less than scoring all items."""
         wider = fetch_levels.tune(
-            lambda asked, fetch, leaves, reorder: scann_build.ask(
+            lambda asked, fetch, leaves, reorder: scann_build.search_batch(
                 self._native, asked, fetch, leaves, reorder, self._exact.threads
             )[1],
             self._exact,
@@ -254,10 +254,10 @@ class ScannSearcher:
         self.recall["levels"] = self.measured_levels(tuning.sample(queries, fetch_levels.QUERIES))
 
     def measured_levels(self, queries: Floats) -> list[dict[str, Any]]:
-        """Measures each level's recall, see `fetch_levels.stated`; queries [num_queries, vector_dim] float32."""
+        """Measures each level's recall, see `fetch_levels`; queries [num_queries, vector_dim] float32."""
         found = [self.search(queries, level.fetch).scores for level in self.parameters.levels]
         truth = self._exact.best_scores(queries, found[-1].shape[1], found[-1][:, -1])
-        return [fetch_levels.stated(each, truth[:, : each.shape[1]], self.parameters.k) for each in found]
+        return [fetch_levels.describe_level(each, truth[:, : each.shape[1]], self.parameters.k) for each in found]
 
     def search(self, queries: npt.ArrayLike, k: int) -> Neighbours:
         """See `Searcher.search`."""
@@ -267,7 +267,9 @@ class ScannSearcher:
         if level is None:
             return self._exact.search(table, k)
         reorder = min(len(self.items), level.reorder)
-        rows, scores = scann_build.ask(self._native, table, k, level.leaves_to_search, reorder, self._exact.threads)
+        rows, scores = scann_build.search_batch(
+            self._native, table, k, level.leaves_to_search, reorder, self._exact.threads
+        )
         short = np.flatnonzero(np.isneginf(scores[:, -1])) if len(table) else np.empty(0, np.int64)
         if len(short):
             exact = self._exact.search(table[short], k)

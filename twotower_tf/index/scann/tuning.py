@@ -40,7 +40,7 @@ class Tuned:
     curve: list[dict[str, Any]]
 
 
-def recall_of(scores: Floats, truth: Floats, excluded: int = 0) -> Floats:
+def compute_recall(scores: Floats, truth: Floats, excluded: int = 0) -> Floats:
     """Computes the recall of each query; an answer is right if it scores as high as the k-th true one.
 
     Comparing scores, not ids, does not punish an answer that is exactly as near as the one expected.
@@ -67,15 +67,15 @@ def sample(users: Floats, count: int) -> Floats:
 
 
 def tune(search: Search, truth: Floats, size: int, leaves: int, target: float) -> Tuned:
-    """Chooses as `cheapest` does; where nothing less reaches the target, everything is searched and re-scored."""
-    found = cheapest(search, truth, size, leaves, target)
+    """Chooses as `choose_cheapest` does; where nothing less reaches the target, everything is searched and re-scored."""
+    found = choose_cheapest(search, truth, size, leaves, target)
     if found is None:
         curve = _Curve(search, truth, target, 0)
         found = curve.tuned(curve.measure(leaves, size))
     return found
 
 
-def cheapest(
+def choose_cheapest(
     search: Search, truth: Floats, size: int, leaves: int, target: float, excluded: int = 0, at_least: int = 1
 ) -> Tuned | None:
     """Chooses the cheapest setting whose recall reaches the target beyond the luck of the sample.
@@ -89,7 +89,7 @@ def cheapest(
         size: number of items.
         leaves: number of partitions.
         target: recall@k to reach, in (0, 1].
-        excluded: of the nearest items, as `recall_of` says.
+        excluded: of the nearest items, as `compute_recall` says.
         at_least: leaves that are searched.
 
     Returns:
@@ -148,7 +148,7 @@ class _Curve:
         key = (leaves_to_search, reorder)
         if key not in self.points:
             scores, seconds = self._timed(leaves_to_search, reorder)
-            recalls = recall_of(scores, self._truth, self._excluded).astype(np.float64)
+            recalls = compute_recall(scores, self._truth, self._excluded).astype(np.float64)
             mean, error = recalls.mean(), recalls.std() / np.sqrt(len(recalls))
             if mean - error >= self.target:  # a setting that may be chosen is timed with care
                 seconds = min(seconds, *(self._timed(leaves_to_search, reorder)[1] for _ in range(_REPEATS)))
