@@ -67,7 +67,7 @@ def sample(users: Floats, count: int) -> Floats:
 
 
 def tune(search: Search, truth: Floats, size: int, leaves: int, target: float) -> Tuned:
-    """Chooses as `choose_cheapest` does; where nothing less reaches the target, everything is searched and re-scored."""
+    """Chooses as `choose_cheapest`; where nothing less reaches the target, everything is searched and re-scored."""
     found = choose_cheapest(search, truth, size, leaves, target)
     if found is None:
         curve = _Curve(search, truth, target, 0)
