@@ -298,7 +298,7 @@ FAULTS = (
     ),
     Fault(
         "a history reads only what an epoch's own items are",
-        "items[sequence[covered(first, end, len(sequence))]] = True",
+        "items[sequence[merge_ranges(first, end, len(sequence))]] = True",
         "items[self.keys('train')['item_row'][rows]] = True",
         ("test_readable_rows.py",),
     ),

@@ -330,7 +330,7 @@ def _count_sharing_pairs(buckets: BucketFunction, path: Path, distinct: int, top
         "hashes": 2,
         "buckets": size,
         "buckets_used": int(np.count_nonzero(rows)),
-        "suggested_buckets": bucket_counts.suggested(distinct),
+        "suggested_buckets": bucket_counts.suggest_buckets(distinct),
         "sharing": {
             "expected": bucket_counts.expected_sharing(distinct, size, hashes=2),
             "measured": _share(int(times[times > 1].sum()), distinct),
