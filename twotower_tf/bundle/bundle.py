@@ -79,7 +79,7 @@ def format_now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def versions(export_dir: str | Path) -> list[int]:
+def list_versions(export_dir: str | Path) -> list[int]:
     """Returns the versions of an export root, ascending.
 
     A version is a child directory named by an integer with a bundle's manifest, or with a damaged one: that is listed,
