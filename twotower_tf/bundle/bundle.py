@@ -236,7 +236,7 @@ class Bundle:
         return table
 
     def text_forms(self, side: Literal["user", "item"]) -> dict[str, str]:
-        """How the log writes booleans and whole numbers, by column or history (see `prepare.text_forms`).
+        """Returns the log's forms of booleans and whole numbers, by column or history (see `prepare.text_forms`).
 
         Empty in bundles that were exported before forms were kept.
         """

@@ -93,7 +93,7 @@ def _replace(node: Any, hint: Any, path: Sequence[str], text: str, whole: str) -
 
 
 def _holds_classes(hint: Any) -> bool:
-    """Whether a field that now holds text may hold a configuration class instead."""
+    """Returns whether a field that now holds text may hold a configuration class instead."""
     return HistoryEncoder in typing.get_args(typing.get_args(hint)[0]) if typing.get_args(hint) else False
 
 

@@ -110,7 +110,7 @@ class EncodedData:
     def user_batch(
         self, split: str, rows: np.ndarray, rng: np.random.Generator | None = None, without: Collection[str] = ()
     ) -> Batch:
-        """Encoded user tensors of a split's rows `[n]`.
+        """Returns encoded user tensors of a split's rows `[n]`.
 
         Args:
             split: "train", "valid" or "test".
@@ -127,7 +127,7 @@ class EncodedData:
         return batch
 
     def sequence_values(self, key: str, first: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Encoded values of parts of the users' training sequences.
+        """Returns encoded values of parts of the users' training sequences.
 
         Args:
             key: of a history's tensor.
@@ -145,7 +145,7 @@ class EncodedData:
         return _values_first(ids, items), before
 
     def _history_ids(self, history: _History, items: np.ndarray) -> np.ndarray:
-        """Bucket ids of catalogue rows of any shape, -1 for none."""
+        """Returns bucket ids of catalogue rows of any shape, -1 for none."""
         ids: np.ndarray = self._items[IDS][:, history.column][items]
         return np.where(items >= 0, ids, np.int32(NO_VALUE))
 

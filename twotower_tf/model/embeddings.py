@@ -82,7 +82,7 @@ def plan_tables(config: ExperimentConfig) -> dict[Key, Placement]:
 
 
 def _root(key: Key, feature: BaseFeature, features: Mapping[Key, BaseFeature]) -> Key:
-    """The feature whose table this one uses: itself, or the one it shares with."""
+    """Returns the feature whose table this one uses: itself, or the one it shares with."""
     if isinstance(feature, History):
         return _root(("item", feature.of), features["item", feature.of], features)
     if not feature.shared_with:
@@ -92,7 +92,7 @@ def _root(key: Key, feature: BaseFeature, features: Mapping[Key, BaseFeature]) -
 
 
 def tables(config: ExperimentConfig) -> dict[str, EmbeddingTable]:
-    """One layer per physical table of the plan."""
+    """Creates one layer per physical table of the plan."""
     rows: dict[str, int] = {}
     dims: dict[str, int] = {}
     for placement in plan_tables(config).values():
@@ -229,7 +229,7 @@ class EmbeddingTable(keras.layers.Layer):
         return tf.sparse.segment_mean(embeddings, places, segments, num_segments=tf.shape(rows)[0])
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Returns the constructor's arguments."""
         own = {name: getattr(self, name) for name in ("rows", "dim", "table_dtype")}
         return {**super().get_config(), **own}
 

@@ -121,7 +121,7 @@ class TakePlaces(keras.layers.Layer):
     """Takes rows of sequences, `[rows, 2]` of (sequence, values seen); without a value, zeros."""
 
     def call(self, sequence: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
-        """`[batch, length, dim]` and `[rows, 2]` to `[rows, dim]`."""
+        """Maps `[batch, length, dim]` and `[rows, 2]` to `[rows, dim]`."""
         return tf.gather_nd(tf.pad(sequence, [[0, 0], [1, 0], [0, 0]]), places)
 
 
@@ -141,7 +141,7 @@ class RecencyHistory(keras.layers.Layer):
     """Weighted mean Σ_i 0.9^age_i e_i / Σ_i 0.9^age_i; the age is the number of values after it, 0 for the newest."""
 
     def call(self, embedded: tf.Tensor, present: tf.Tensor) -> tf.Tensor:
-        """`[batch, length, dim]` and `[batch, length]` to `[batch, dim]`."""
+        """Maps `[batch, length, dim]` and `[batch, length]` to `[batch, dim]`."""
         weights = tf.where(present, tf.pow(RECENCY_DECAY, _ages(present)), 0.0)
         total = tf.reduce_sum(embedded * weights[..., tf.newaxis], axis=1)
         return tf.math.divide_no_nan(total, tf.reduce_sum(weights, axis=1, keepdims=True))
@@ -152,7 +152,7 @@ class LastHistory(keras.layers.Layer):
     """The embedding of the newest value."""
 
     def call(self, embedded: tf.Tensor, present: tf.Tensor) -> tf.Tensor:
-        """`[batch, length, dim]` and `[batch, length]` to `[batch, dim]`."""
+        """Maps `[batch, length, dim]` and `[batch, length]` to `[batch, dim]`."""
         newest = tf.logical_and(present, tf.equal(_ages(present), 0.0))
         return tf.reduce_sum(embedded * tf.cast(newest, tf.float32)[..., tf.newaxis], axis=1)
 
@@ -176,7 +176,7 @@ class OptionsLayer(keras.layers.Layer):
             setattr(self, key, value)
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Returns the constructor's arguments."""
         return {"name": self.name, **self.arguments}
 
 
@@ -215,7 +215,7 @@ class AttentionHistory(OptionsLayer):
         context: tf.Tensor | None = None,
         training: bool | None = None,
     ) -> tf.Tensor:
-        """`[batch, length, dim]`, `[batch, length]` and the other features `[batch, width]` to `[batch, dim]`."""
+        """Maps `[batch, length, dim]`, `[batch, length]` and the other features `[batch, width]` to `[batch, dim]`."""
         shape, dim = tf.shape(embedded), embedded.shape[-1]
         parts = embedded
         if context is not None:
@@ -265,7 +265,7 @@ class SelfAttentionHistory(OptionsLayer):
         super().build(input_shape)
 
     def call(self, embedded: tf.Tensor, present: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """`[batch, length, dim]` and `[batch, length]` to `[batch, length, dim]`."""
+        """Maps `[batch, length, dim]` and `[batch, length]` to `[batch, length, dim]`."""
         x = embedded
         if self.positions:
             x += self.places[: tf.shape(embedded)[1]]
@@ -307,7 +307,7 @@ class GruHistory(OptionsLayer):
         super().build(input_shape)
 
     def call(self, embedded: tf.Tensor, present: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """`[batch, length, dim]` and `[batch, length]` to `[batch, length, dim]`."""
+        """Maps `[batch, length, dim]` and `[batch, length]` to `[batch, length, dim]`."""
         # One more step, without a value: there has to be one.
         x, mask = tf.pad(embedded, [[0, 0], [0, 1], [0, 0]]), tf.pad(present, [[0, 0], [0, 1]])
         if self.dropout:

@@ -17,7 +17,7 @@ class UnitLength(keras.layers.Layer):
     """Divides each row by its length; a row of (almost) no length becomes the diagonal, so that every one is unit."""
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
-        """`[batch, dim]` to unit rows `[batch, dim]`."""
+        """Maps `[batch, dim]` to unit rows `[batch, dim]`."""
         x = tf.cast(x, tf.float32)
         square = tf.reduce_sum(tf.square(x), axis=-1, keepdims=True)
         too_short = square <= _SMALLEST_NORM**2  # false for NaN, which must not pass for a direction
@@ -38,7 +38,7 @@ class Dense(keras.layers.Dense):
         self.mixed = mixed
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """`[batch, n]` to `[batch, units]`."""
+        """Maps `[batch, n]` to `[batch, units]`."""
         if not (self.mixed and training):
             return super().call(inputs)
         narrow = tf.matmul(tf.cast(inputs, tf.bfloat16), tf.cast(self.kernel, tf.bfloat16))
@@ -48,7 +48,7 @@ class Dense(keras.layers.Dense):
         return outputs if self.activation is None else self.activation(outputs)
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Returns the constructor's arguments."""
         return {**super().get_config(), "mixed": self.mixed}
 
 
@@ -71,7 +71,7 @@ class InputKernel(keras.initializers.Initializer):
         return self._glorot(shape, dtype, **kwargs) * scale
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Returns the constructor's arguments."""
         return {"numbers": self.numbers}
 
 
@@ -92,7 +92,7 @@ class Dropout(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """`[batch, dim]` to the same, where in training a share `rate` is zero and the rest larger for it."""
+        """Maps `[batch, dim]` to the same, where in training a share `rate` is zero and the rest larger for it."""
         if not training:
             return x
         dropped = tf.nn.experimental.stateless_dropout(x, self.rate, seed=tf.stack([self.steps, self.seed]))
@@ -100,5 +100,5 @@ class Dropout(keras.layers.Layer):
         return dropped
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Returns the constructor's arguments."""
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}

@@ -23,7 +23,7 @@ PLACES = "_places"
 
 
 def input_name(side: SideName, key: str) -> str:
-    """The name of the Keras input of an encoded tensor."""
+    """Returns the name of the Keras input of an encoded tensor."""
     return f"{side}_{key}"
 
 
@@ -130,7 +130,7 @@ def _dense(config: ExperimentConfig, units: int, name: str, numbers: Sequence[in
 
 
 def _block(config: ExperimentConfig, x: Any, units: int, name: str, numbers: Sequence[int]) -> Any:
-    """A hidden layer; with `residual`, its input is added, through a projection where the widths differ."""
+    """Applies a hidden layer; with `residual`, its input is added, through a projection where the widths differ."""
     y = _dense(config, units, name, numbers, activation=config.model.activation)(x)
     if config.model.residual:
         fits = x.shape[-1] == units

@@ -48,7 +48,7 @@ class CausalAttention(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, queries: tf.Tensor, values: tf.Tensor, mask: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """`[batch, length, dim]` queries, values and `causal_mask` to `[batch, length, dim]`."""
+        """Maps `[batch, length, dim]` queries, values and `causal_mask` to `[batch, length, dim]`."""
         sources = {"query": queries, "key": values, "value": values}
         query, key, value = (
             self._split(self.projections[name](_flat(source), training=training), queries)
@@ -62,7 +62,7 @@ class CausalAttention(keras.layers.Layer):
         )
 
     def _split(self, projected: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-        """`[batch * length, dim]` to `[batch, heads, length, dim / heads]`."""
+        """Maps `[batch * length, dim]` to `[batch, heads, length, dim / heads]`."""
         shape = tf.shape(like)
         if self.heads == 1:
             return tf.reshape(projected, [shape[0], 1, shape[1], self.dim])
@@ -70,7 +70,7 @@ class CausalAttention(keras.layers.Layer):
         return tf.transpose(parts, [0, 2, 1, 3])
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Returns the constructor's arguments."""
         return {**super().get_config(), "heads": self.heads, "mixed": self.mixed}
 
 
@@ -107,7 +107,7 @@ class _Block(keras.layers.Layer):
         return self.drops[number](x, training=training) if self.dropout else x
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Returns the constructor's arguments."""
         own = {name: getattr(self, name) for name in ("heads", "hidden", "dropout", "seed", "mixed")}
         return {**super().get_config(), **own}
 
@@ -127,7 +127,7 @@ class SasrecBlock(_Block):
         super().build(input_shape)
 
     def call(self, x: tf.Tensor, mask: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """`[batch, length, dim]` and `causal_mask` to `[batch, length, dim]`."""
+        """Maps `[batch, length, dim]` and `causal_mask` to `[batch, length, dim]`."""
         query = self.norms[0](x)
         attended = self.attention(query, x, mask, training=training)
         z = self.norms[1](query + self._dropped(0, attended, training))
@@ -153,7 +153,7 @@ class LigrBlock(_Block):
         super().build(input_shape)
 
     def call(self, x: tf.Tensor, mask: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """`[batch, length, dim]` and `causal_mask` to `[batch, length, dim]`."""
+        """Maps `[batch, length, dim]` and `causal_mask` to `[batch, length, dim]`."""
         normed = self.norms[0](x)
         attended = self.attention(normed, normed, mask, training=training)
         y = x + self._gate(0, x, training) * self._dropped(0, attended, training)
@@ -170,11 +170,11 @@ BLOCKS: dict[str, type[_Block]] = {"sasrec": SasrecBlock, "ligr": LigrBlock}
 
 
 def _flat(x: tf.Tensor) -> tf.Tensor:
-    """`[batch, length, dim]` to `[batch * length, dim]`: one matrix product instead of one per row of the batch."""
+    """Maps `[batch, length, dim]` to `[batch * length, dim]`: one matrix product instead of one per row."""
     return tf.reshape(x, [-1, x.shape[-1]])
 
 
 def _shape(x: tf.Tensor) -> tf.Tensor:
-    """The shape to reshape to, with the dimension known when the graph is built."""
+    """Returns the shape to reshape to, with the dimension known when the graph is built."""
     shape = tf.shape(x)
     return tf.stack([shape[0], shape[1], x.shape[-1]])

@@ -30,7 +30,7 @@ class TwoTower(keras.Model):
         self.step_end = tf.Variable(0.0, trainable=False, dtype=tf.float64, name="step_end")
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """Keras's own step, with a clock: what passes between a step's end and the next batch is waiting."""
+        """Runs Keras's own step with a clock; the time between a step's end and the next batch is waiting."""
         with tf.control_dependencies(tf.nest.flatten(data)):
             waited = self.input_wait.assign_add(tf.maximum(tf.timestamp() - self.step_end, 0.0))
         with tf.control_dependencies([waited]):
@@ -71,7 +71,7 @@ def build(config: ExperimentConfig) -> TwoTower:
 
 
 def tower(model: keras.Model, side: SideName) -> keras.Model:
-    """The sub-model of one tower, sliced out by the name of its vector layer.
+    """Returns the sub-model of one tower, sliced out by the name of its vector layer.
 
     Args:
         model: of `build`.
@@ -97,5 +97,5 @@ def tower(model: keras.Model, side: SideName) -> keras.Model:
 
 
 def batch_names(config: ExperimentConfig, side: SideName) -> dict[str, str]:
-    """Key of the encoded tensor to name of the model's input."""
+    """Returns the name of the model's input by key of the encoded tensor."""
     return {key: towers.input_name(side, key) for key in Layout(config, side).keys()}

@@ -70,7 +70,7 @@ class Prepared:
         return int(self.manifest["users"])
 
     def items(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """The catalogue, by default all that a bundle's has; row i is the item with `item_row` i."""
+        """Returns the catalogue, by default with all columns of a bundle's; row i is the item with `item_row` i."""
         if columns is None:
             columns = [name for name in pq.read_schema(self.paths.items).names if name != schema.LAST_MICROSECOND]
         return pq.read_table(self.paths.items, columns=list(columns))

@@ -172,7 +172,7 @@ def _interrupted(cursor: duckdb.DuckDBPyConnection, end: float) -> Iterator[None
 
 
 def _column(field: pa.Field) -> str:
-    """SQL of a column."""
+    """Returns SQL of a column."""
     name = quote_identifier(field.name)
     text = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
     return f"nullif({name}, '') AS {name}" if text else name

@@ -286,7 +286,7 @@ class Recommender:
         return Ineligible.of([[self._item_text(item) for item in ids] for ids in exclude], self._searcher.items)
 
     def _item_text(self, item: Any) -> str:
-        """An item's id as the catalogue has it."""
+        """Returns an item's id as in the catalogue."""
         return apply_form(as_text(item), self._item_form)
 
 

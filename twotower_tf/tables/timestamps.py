@@ -75,22 +75,22 @@ class TimeFormat:
 
     @property
     def seconds(self) -> str:
-        """SQL for whole epoch seconds (BIGINT)."""
+        """Returns SQL for whole epoch seconds (BIGINT)."""
         return seconds_sql(self.micros)
 
 
 def seconds_sql(micros: str) -> str:
-    """SQL: whole seconds, rounded down, of epoch microseconds (BIGINT)."""
+    """Returns SQL of whole seconds, rounded down, of epoch microseconds (BIGINT)."""
     return _floor_divide(micros, MICROSECONDS)
 
 
 def _floor_divide(number: str, by: int) -> str:
-    """SQL: the quotient of a BIGINT, rounded down; DuckDB's and Spark's own is rounded toward zero."""
+    """Returns SQL of the quotient of a BIGINT, rounded down; DuckDB's and Spark's own is rounded toward zero."""
     return f"(({number}) // {by} - CAST(({number}) % {by} < 0 AS BIGINT))"
 
 
 def _within_years(micros: str) -> str:
-    """SQL: microseconds, NULL outside the years 1 to 9999."""
+    """Returns SQL of microseconds, NULL outside the years 1 to 9999."""
     first, last = EARLIEST * MICROSECONDS, (LATEST + 1) * MICROSECONDS - 1
     return f"CASE WHEN {micros} BETWEEN {first} AND {last} THEN {micros} END"
 
@@ -109,7 +109,7 @@ class _Form:
 
 
 def typed_micros(expression: str, kind: str) -> str:
-    """SQL for the microseconds of a column with a time type; "" where `kind`, DuckDB's type, is none."""
+    """Returns SQL for the microseconds of a column with a time type; "" where `kind`, DuckDB's type, is none."""
     if not (kind.startswith("TIMESTAMP") or kind == "DATE"):
         return ""
     if kind.startswith(("TIMESTAMP_NS", "TIMESTAMPTZ_NS")):
@@ -118,18 +118,18 @@ def typed_micros(expression: str, kind: str) -> str:
 
 
 def strptime_micros(text: str, form: str) -> str:
-    """SQL for the microseconds of texts in a strptime format."""
+    """Returns SQL for the microseconds of texts in a strptime format."""
     return _within_years(f"epoch_us(try_strptime({text}, {quote_literal(form)}))")
 
 
 def iso_micros(text: str) -> str:
-    """SQL for the microseconds of ISO 8601 texts."""
+    """Returns SQL for the microseconds of ISO 8601 texts."""
     micros = _within_years(f"epoch_us(TRY_CAST({text} AS TIMESTAMPTZ))")
     return f"CASE WHEN regexp_full_match({text}, '{_ISO}') THEN {micros} END"
 
 
 def compact_micros(text: str, name: str) -> str:
-    """SQL for the microseconds of texts in one of the forms made of digits only."""
+    """Returns SQL for the microseconds of texts in one of the forms made of digits only."""
     digits, form, century = COMPACT[name]
     pattern = rf"\d{{{digits}}}" if century else rf"(19|20)\d{{{digits}}}"
     micros = f"epoch_us(try_strptime('{century}' || {text}, '{form}'))"
@@ -137,7 +137,7 @@ def compact_micros(text: str, name: str) -> str:
 
 
 def epoch_micros(number: str, name: str, first: int = EARLIEST, last: int = LATEST) -> str:
-    """SQL for the microseconds of numbers, or texts of numbers, in one of `UNITS`.
+    """Returns SQL for the microseconds of numbers, or texts of numbers, in one of `UNITS`.
 
     Args:
         number: SQL of the numbers.
@@ -160,7 +160,7 @@ def epoch_micros(number: str, name: str, first: int = EARLIEST, last: int = LATE
 
 
 def _text_forms(text: str) -> dict[str, _Form]:
-    """The forms of texts in order of preference, numbers excepted."""
+    """Returns the forms of texts in order of preference, numbers excepted."""
     forms = {}
     for name, (digits, _, century) in COMPACT.items():
         length = f"length({text}) = {digits if century else digits + 2}"
@@ -174,7 +174,7 @@ def _number_forms(number: str) -> dict[str, _Form]:
 
 
 def _of_unit(number: str, name: str) -> str:
-    """SQL for the microseconds of numbers in a unit; NULL where a number is so small that it is of a coarser unit."""
+    """Returns SQL for the microseconds of numbers in a unit; NULL for one so small that it is of a coarser unit."""
     micros = epoch_micros(number, name)
     per_second = UNITS[name]
     if per_second == 1:
@@ -251,7 +251,7 @@ class _Look:
     read: dict[str, int]
 
     def chosen(self) -> str | None:
-        """The first form that reads more than half of the values; of none, any form does."""
+        """Returns the first form that reads more than half of the values; of none, any form does."""
         return next((name for name, count in self.read.items() if count * 2 > self.values or not self.values), None)
 
 
@@ -268,7 +268,7 @@ def _look(connection: duckdb.DuckDBPyConnection, rows: str, text: str, forms: Ma
 def _is_first(
     connection: duckdb.DuckDBPyConnection, relation: str, text: str, forms: Mapping[str, _Form], name: str
 ) -> bool:
-    """Whether `_look` at every row would choose the form `name`; False is also said where it only may not."""
+    """Returns whether `_look` at every row chooses the form `name`; False where it only may not."""
     earlier = [forms[other] for other in list(forms)[: list(forms).index(name)] if other not in UNITS]
     possible = "".join(f", count(*) FILTER ({form.possible})" for form in earlier)
     large = f", {_large(text)}" if name in UNITS else ""
@@ -285,7 +285,7 @@ def _values(text: str) -> str:
 
 
 def _large(text: str) -> str:
-    """SQL: how many numbers are large enough for each unit finer than seconds."""
+    """Returns SQL of the counts of numbers that are large enough for each unit finer than seconds."""
     size = f"abs(TRY_CAST({text} AS DOUBLE))"
     return ", ".join(
         f"count(*) FILTER ({size} >= {LARGE * per_second // 1000})" for per_second in [*UNITS.values()][1:]
@@ -293,6 +293,6 @@ def _large(text: str) -> str:
 
 
 def _unit(values: int, large: Sequence[int]) -> str:
-    """The finest unit that more than half of the values are large enough for."""
+    """Returns the finest unit that more than half of the values are large enough for."""
     fitting = [name for name, count in zip([*UNITS][1:], large, strict=True) if count * 2 > values]
     return fitting[-1] if fitting else SECONDS

@@ -129,19 +129,19 @@ class Batches:
         self.events = size * self.examples / rows
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Example]:
-        """The batches of an epoch (counted from 0), from `first_step` on; the last rows that fill no batch are left."""
+        """Yields the batches of an epoch (counted from 0) from `first_step` on, without a last partial batch."""
         order = self._order(epoch)
         return (self._made(order, epoch, step) for step in range(first_step, self.steps))
 
     def drawn(self, epoch: int, first_step: int = 0) -> Iterator[tuple[int, Drawn]]:
-        """Step by step what the batches of `epoch` hold, before it is looked up; see `epoch`."""
+        """Yields the draws of the batches of `epoch`, before their values are looked up; see `epoch`."""
         order = self._order(epoch)
         return ((step, self._drawn(order, epoch, step)) for step in range(first_step, self.steps))
 
     def dataset(self, first_epoch: int, first_step: int = 0) -> tf.data.Dataset:
-        """All batches from a step of an epoch on, without end; the next ones are made while a step runs.
+        """Returns all batches from a step of an epoch on, without end; they are made ahead while a step runs.
 
-        Mined negatives are of the ranking that there is when a batch is made: see `train.mining`.
+        Mined negatives are of the latest ranking when a batch is made: see `train.mining`.
         """
         signature = self._signature()
         specs = tf.nest.flatten(signature)
@@ -294,7 +294,7 @@ def _distinct(rows: Items, times: Ints | None) -> tuple[Items, Ints | None, np.n
 
 
 def disable_autotuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """The dataset without TensorFlow's tuner, for which nothing is left to choose here.
+    """Disables tf.data's tuner of a dataset, which has nothing to choose here.
 
     The end of an iterator may wait for the tuner to wake, which sleeps twice as long each time, up to a minute.
     """

@@ -85,7 +85,7 @@ class Candidates:
         return tf.math.log(tf.where(self.negatives_weight > 0.0, self.negatives_weight, 1.0))
 
     def grid(self, scale: tf.Tensor | float, correct: bool, own: tf.Tensor, weights: tf.Tensor) -> LogitBlocks:
-        """The rows and the columns, whose logits are scale · cosine - log q, or without log q.
+        """Returns rows and columns with the logits scale · cosine - log q, or without log q.
 
         Args:
             scale: 1 / temperature.
@@ -223,7 +223,7 @@ class CandidateLoss(keras.layers.Layer):
         )
 
     def _standing_for_queue(self, own: tf.Tensor, columns_log_q: tf.Tensor) -> tf.Tensor:
-        """The batch's own items as columns, which take the gradient of the queue's slots as well."""
+        """Returns the batch's own items as columns, which take the gradient of the queue's slots as well."""
         if not self.queue:
             return own
         batch = tf.cast(tf.shape(own)[0], tf.float32)
@@ -244,6 +244,6 @@ class CandidateLoss(keras.layers.Layer):
         return tf.math.divide_no_nan(hits - itself, batch * there - itself)
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Returns the constructor's arguments."""
         own = {name: getattr(self, name) for name in ("in_batch", "queue", "products")}
         return {**super().get_config(), **own}

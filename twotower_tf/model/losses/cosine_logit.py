@@ -26,7 +26,7 @@ def cosine_logit(cosine: tf.Tensor) -> tf.Tensor:
 
 
 def final_sigmoid() -> keras.layers.Layer:
-    """The one sigmoid unit over the cosine logit.
+    """Creates the sigmoid unit over the cosine logit.
 
     Its weight starts at one and stays positive: with a negative weight, nearer vectors would mean less likely clicks,
     and every ranking by dot product would be upside down.

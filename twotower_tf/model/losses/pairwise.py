@@ -37,7 +37,7 @@ class CosineContrastiveLoss(CandidateLoss):
         return attraction + self.negative_weight * mean, ranks
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Returns the constructor's arguments."""
         return {**super().get_config(), "margin": self.margin, "negative_weight": self.negative_weight}
 
 
@@ -66,7 +66,7 @@ class PairwiseLogisticLoss(CandidateLoss):
         return mean_above(candidates, "logistic", scale, candidates.positive * scale)
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Returns the constructor's arguments."""
         own = {name: getattr(self, name) for name in ("temperature", "learn_temperature")}
         return {**super().get_config(), **own}
 
@@ -90,14 +90,14 @@ class TripletHingeLoss(CandidateLoss):
         return mean_above(candidates, "hinge", 1.0, candidates.positive - self.margin)
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Returns the constructor's arguments."""
         return {**super().get_config(), "margin": self.margin}
 
 
 def mean_above(
     candidates: Candidates, step: Step, scale: tf.Tensor | float, threshold: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Σ_b w_b / |N_b| · Σ_j v_j f(scale · cosine_j - threshold_b), and the ranks of the own items.
+    """Computes Σ_b w_b / |N_b| · Σ_j v_j f(scale · cosine_j - threshold_b), and the ranks of the own items.
 
     Args:
         candidates: of the batch; w_b are its weights, N_b row b's negatives, in columns and of its own, v_j what each

@@ -16,7 +16,7 @@ from twotower_tf.model.losses.registry import registers
 
 
 def add_log_temperature(layer: keras.layers.Layer, temperature: float, learn: bool) -> tf.Variable:
-    """A weight of the layer: the temperature's logarithm, which keeps it positive."""
+    """Adds a weight to the layer: the temperature's logarithm, which keeps it positive."""
     return layer.add_weight(
         name="log_temperature",
         shape=(),
@@ -63,7 +63,7 @@ class SoftmaxLoss(CandidateLoss):
         return loss, among_both(ranks, higher(negatives, own))
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Returns the constructor's arguments."""
         own = {name: getattr(self, name) for name in ("temperature", "learn_temperature", "correct")}
         return {**super().get_config(), **own}
 
@@ -103,16 +103,16 @@ class BilateralSoftmaxLoss(CandidateLoss):
         return loss, among_both(ranks, higher(negatives, own))
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Returns the constructor's arguments."""
         own = {name: getattr(self, name) for name in ("temperature_positive", "temperature_negative", "correct")}
         return {**super().get_config(), **own}
 
 
 def higher(negatives: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
-    """How many of `[batch, n]` are higher than `[batch]`, int32 `[batch]`."""
+    """Counts how many of `[batch, n]` are higher than `[batch]`, int32 `[batch]`."""
     return tf.math.count_nonzero(negatives > own[:, tf.newaxis], axis=1, dtype=tf.int32)
 
 
 def among_both(by_columns: tf.Tensor, by_negatives: tf.Tensor) -> tf.Tensor:
-    """Ranks int32 `[batch]` among columns and own negatives together; -1 stays -1, not ranked."""
+    """Adds up ranks int32 `[batch]` among columns and among own negatives; -1 stays -1, not ranked."""
     return tf.where(by_columns < 0, by_columns, by_columns + by_negatives)
