@@ -22,10 +22,11 @@ from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.tables.duckdb_engine import fetch_row, open_engine
 
 MOST_PAIRS = 2_000_000_000  # of items that one user had: about a minute on two cores
-MOST_NEIGHBOURS = 1 << 26  # pairs of items that share a user: 0.8 GB
+MOST_NEIGHBOURS = 1 << 26  # pairs of items that share a user: 0.5 GB
 _DENSE_ITEMS = 8192  # catalogues up to this size are multiplied as a matrix of at most 256 MB
 _PAIR_PRODUCTS = 2400  # multiplications of a matrix product that take as long as counting one pair, measured
 _BLOCK_BYTES = 32 << 20  # of a block of users
+_ROWS_PER_READ = 1 << 20
 _MEMORY = "2GB"  # of DuckDB
 # Scores are rounded to multiples of this share of the number of a user's items: the error of a float32 sum of as many
 # terms, each at most 1, is smaller, so that items with equal scores stay tied.
@@ -54,17 +55,6 @@ class Neighbours:
     def of_matrix(cls, matrix: Floats) -> Neighbours:
         """Takes a whole matrix."""
         return cls(matrix, np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.float32))
-
-    @classmethod
-    def of_pairs(
-        cls, first: npt.NDArray[np.int32], second: npt.NDArray[np.int32], cosines: Floats, size: int
-    ) -> Neighbours:
-        """Takes pairs in both directions, sorted by the first item."""
-        if size > _DENSE_ITEMS:
-            return cls(None, np.searchsorted(first, np.arange(size + 1)).astype(np.int64), second, cosines)
-        matrix = np.zeros((size, size), np.float32)
-        matrix[first, second] = cosines
-        return cls.of_matrix(matrix)
 
     def scores(self, queries: Ints, items: npt.NDArray[np.integer], num_queries: int) -> Floats:
         """Sums the similarities of each query's items.
@@ -176,17 +166,26 @@ def _read_neighbours(connection: duckdb.DuckDBPyConnection, num_items: int) -> N
         GROUP BY ALL
         """
     )
-    if 2 * fetch_row(connection, "SELECT count(*) FROM neighbours")[0] > MOST_NEIGHBOURS:
+    total = 2 * fetch_row(connection, "SELECT count(*) FROM neighbours")[0]
+    if total > MOST_NEIGHBOURS:
         return None
-    columns = connection.execute(
-        """
+    query = """
         WITH sizes AS (SELECT i, count(*) AS n FROM pairs GROUP BY i), directed AS (
             SELECT first, second, n FROM neighbours UNION ALL SELECT second, first, n FROM neighbours
         )
         SELECT first, second, CAST(directed.n / sqrt(a.n * b.n) AS FLOAT) AS cosine
         FROM directed JOIN sizes AS a ON a.i = first JOIN sizes AS b ON b.i = second
-        ORDER BY first, second
+        ORDER BY first
         """
-    ).fetchnumpy()
-    first, second, cosines = (np.asarray(columns[name]) for name in ("first", "second", "cosine"))
-    return Neighbours.of_pairs(first, second, cosines, num_items)
+    matrix = np.zeros((num_items, num_items), np.float32) if num_items <= _DENSE_ITEMS else None
+    items, cosines = (np.empty(0 if matrix is not None else total, kind) for kind in (np.int32, np.float32))
+    counts, done = np.zeros(num_items, np.int64), 0
+    for batch in connection.sql(query).to_arrow_reader(_ROWS_PER_READ):
+        first, second, values = (column.to_numpy() for column in batch.columns)
+        if matrix is not None:
+            matrix[first, second] = values
+            continue
+        part = slice(done, done + len(first))
+        items[part], cosines[part], done = second, values, part.stop
+        counts += np.bincount(first, minlength=num_items)
+    return Neighbours(matrix, np.concatenate([[0], np.cumsum(counts)]), items, cosines)
