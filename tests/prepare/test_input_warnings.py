@@ -54,39 +54,39 @@ FORMS: dict[str, tuple[Callable[[int], str], Callable[[int], str], str]] = {
     "floats": (
         lambda n: f"{100 + n}.0",
         lambda n: f"{100 + n}",
-        "'100.0' is not, which has '100'; the ids differ in a final .0",
+        "the log has '100.0', the table '100', which differ in a final .0",
     ),
     "zeros": (
         lambda n: f"{n:05d}",
         lambda n: f"{n}",
-        "'00000' is not, which has '0'; the ids differ in leading zeros",
+        "the log has '00000', the table '0', which differ in leading zeros",
     ),
     "no zeros": (
         lambda n: f"{n + 1}",
         lambda n: f"{n + 1:03d}",
-        "'1' is not, which has '001'; the ids differ in leading zeros",
+        "the log has '1', the table '001', which differ in leading zeros",
     ),
     "composed": (
         lambda n: unicodedata.normalize("NFD", f"éi{n}"),
         lambda n: f"éi{n}",
-        "is not, which has 'éi0'; the ids differ in the Unicode form (NFC, NFD)",
+        "the log has 'e\\u0301i0', the table '\\xe9i0', which differ in the Unicode form (NFC, NFD)",
     ),
     "blanks": (
         lambda n: f"i{n}",
         lambda n: f"i{n} ",
-        "'i0' is not, which has 'i0 '; the ids differ in blanks around them",
+        "the log has 'i0', the table 'i0 ', which differ in blanks around them",
     ),
     "case": (
         lambda n: f"SKU{n}",
         lambda n: f"sku{n}",
-        "'SKU0' is not, which has 'sku0'; the ids differ in upper and lower case",
+        "the log has 'SKU0', the table 'sku0', which differ in upper and lower case",
     ),
     "a prefix": (
         lambda n: f"i{n}",
         lambda n: f"{n}",
-        "'i0' is not, which has '0'; the ids differ in a prefix of letters",
+        "the log has 'i0', the table '0', which differ in a prefix of letters",
     ),
-    "other ids": (lambda n: f"i{n}", lambda n: f"{n + 500}", "'i0' is not, which has '500'"),
+    "other ids": (lambda n: f"i{n}", lambda n: f"{n + 500}", "the log has 'i0', the table '500'"),
 }
 
 
@@ -95,19 +95,19 @@ def test_an_item_table_that_matches_no_item(tmp_path: Path, form: str) -> None:
     logged, listed, end = FORMS[form]
     write(tmp_path, logged, listed)
     (line,) = warnings(tmp_path)
-    assert line.startswith("data.items: none of the 20 item ids of the log is in items.csv: ")
-    assert line.endswith(end if form == "other ids" else f"{end}: write them alike")
+    assert line.startswith("data.items: none of the 20 item ids of the log is in items.csv; ")
+    assert line.endswith(end if form == "other ids" else f"{end}: write the ids alike")
 
 
 def test_a_table_that_matches_some(tmp_path: Path) -> None:
     """Few: a line. Most, and the rest are other items: none. Most, and the rest are written otherwise: a line."""
     write(tmp_path, lambda n: f"i{n}", lambda n: f"i{n}" if n < 9 else f"x{n}")
-    assert warnings(tmp_path) == ["data.items: 9 (45.0%) of the 20 item ids of the log are in items.csv: 'i10' is not, which has 'x10'; the ids differ in a prefix of letters: write them alike"]  # fmt: skip # noqa: E501
+    assert warnings(tmp_path) == ["data.items: 9 (45.0%) of the 20 item ids of the log are in items.csv; the log has 'i10', the table 'x10', which differ in a prefix of letters: write the ids alike"]  # fmt: skip # noqa: E501
     write(tmp_path, lambda n: f"i{n}", lambda n: f"i{n}" if n < 12 else f"{n}x")
     assert warnings(tmp_path) == []
     write(tmp_path, lambda n: f"i{n}", lambda n: f"i{n}" if n < 12 else f"I{n}")
     (line,) = warnings(tmp_path)
-    assert line.startswith("data.items: 12 (60.0%) of the 20 item ids of the log are in items.csv: 'i12' is not, which")
+    assert line.startswith("data.items: 12 (60.0%) of the 20 item ids of the log are in items.csv; the log has 'i12',")
 
 
 def test_a_user_table_that_matches_nobody(tmp_path: Path) -> None:
@@ -115,8 +115,8 @@ def test_a_user_table_that_matches_nobody(tmp_path: Path) -> None:
     (tmp_path / "users.csv").write_text("user_id,age\n0,20\n1,30\n2,40\n")
     (line,) = warnings(tmp_path, users="users.csv")
     assert line == (
-        "data.users: none of the 3 user ids of the log is in users.csv: 'u0' is not, which has '0'; "
-        "the ids differ in a prefix of letters: write them alike"
+        "data.users: none of the 3 user ids of the log is in users.csv; the log has 'u0', the table '0', which differ "
+        "in a prefix of letters: write the ids alike"
     )
 
 

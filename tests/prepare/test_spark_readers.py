@@ -84,6 +84,6 @@ def test_forms_of_text_and_warnings(tmp_path: Path, spark: SparkOptions) -> None
         "data.events: log/b.csv: no rows",
         "data.events: 2 of 22 rows set aside; the first, log/a.csv:22: no item id: column 'item' is empty",
         "data.items: 1 of 3 rows set aside; the first, items.json record 3: not a JSON object",
-        "data.items: none of the 4 item ids of the log is in items.json: 'é0' is not, which has 'É0'; the ids differ "
-        "in upper and lower case: write them alike",
+        "data.items: none of the 4 item ids of the log is in items.json; the log has 'é0', the table 'É0', which "
+        "differ in upper and lower case: write the ids alike",
     ]

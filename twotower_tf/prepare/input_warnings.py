@@ -108,11 +108,12 @@ def find_unmatched(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> Ite
         if matched >= _FEW * total and not why:
             continue
         share = "none" if not matched else f"{matched:,} ({matched / total:.1%})"
-        there = f", which has {other!r}" if other else ""
+        alike = unicodedata.normalize("NFC", example) == unicodedata.normalize("NFC", other)  # on a screen
+        show = ascii if alike else repr
+        shown = f"the log has {show(example)}" + (f", the table {show(other)}" if other else "")
         yield (
             f"data.{side}s: {share} of the {total:,} {side} ids of the log {'are' if matched else 'is'} in "
-            f"{table.sources[0].name}: {example!r} is not{there}"
-            f"{f'; the ids differ in {why}: write them alike' if why else ''}"
+            f"{table.sources[0].name}; {shown}{f', which differ in {why}: write the ids alike' if why else ''}"
         )
 
 
@@ -129,20 +130,23 @@ def _explain(logged_ids: Sequence[str], table_ids: Sequence[str]) -> tuple[str, 
 def find_marked(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs) -> Iterator[str]:
     """Yields a line for texts such as NULL that are frequent in ids and features and usually mean a missing value."""
     data = config.data
-    sides: Sequence[tuple[str, Table | None, Sequence[FeatureColumn], Sequence[str]]] = (
-        ("events", inputs.events, [*inputs.user_from_events, *inputs.item_from_events], (data.user_id, data.item_id)),
-        ("items", inputs.items, inputs.item_from_table, (data.item_id,)),
-        ("users", inputs.users, inputs.user_from_table, (data.user_id,)),
+    sides: Sequence[tuple[Table | None, Sequence[FeatureColumn], Sequence[str]]] = (
+        (inputs.events, [*inputs.user_from_events, *inputs.item_from_events], (data.user_id, data.item_id)),
+        (inputs.items, inputs.item_from_table, (data.item_id,)),
+        (inputs.users, inputs.user_from_table, (data.user_id,)),
     )
-    for _, table, features, ids in sides:
-        if table is None:
-            continue
-        names = dict.fromkeys([*ids, *(column.name for column in features)])
-        for name, marker, share in find_markers(connection, table, [*names]):
-            yield (
-                f"{table.sources[0].name}: column {name!r}: {share:.1%} of the values are {marker!r}; if it means no "
-                f"value, set data.null_values={tuple(dict.fromkeys([*data.null_values, marker]))!r}"
-            )
+    found = [
+        (table.sources[0].name, *marked)
+        for table, features, ids in sides
+        if table is not None
+        for marked in find_markers(connection, table, list(dict.fromkeys([*ids, *(each.name for each in features)])))
+    ]
+    every = tuple(dict.fromkeys([*data.null_values, *(marker for _, _, marker, _ in found)]))
+    for file, name, marker, share in found:
+        yield (
+            f"{file}: column {name!r}: {share:.1%} of the values are {marker!r}; if it means no value, set "
+            f"data.null_values={every!r}"
+        )
 
 
 def find_markers(
