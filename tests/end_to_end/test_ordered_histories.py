@@ -32,8 +32,9 @@ from twotower_tf.model import two_tower
 from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.retrieval.recommender import Recommender
+from twotower_tf.score import user_tower
 from twotower_tf.score.user_tower import UserTower
-from twotower_tf.train import training_loop, warm_start_weights
+from twotower_tf.train import tower_vectors, training_loop, warm_start_weights
 from twotower_tf.train.checkpoints import load_model
 from twotower_tf.train.tower_vectors import user_vectors
 
@@ -85,17 +86,23 @@ def test_the_next_item_of_the_direction_is_found(run):
     assert [answer["item_ids"] for answer in answers[:2]] == [["i7"], ["i2"]]
 
 
-def test_the_bundle_has_the_vectors_that_training_has(run):
+def test_the_bundle_has_the_vectors_that_training_has(run, monkeypatch):
     config, run_dir, export_root, _, _ = run
     prepared = Prepared.open(run_dir)
     encoded = EncodedData(config, prepared)
     rows = np.arange(USERS - 40, USERS)  # those with the longest histories are the last
-    offline = user_vectors(load_model(config, run_dir), encoded, "test", rows)
+    model = load_model(config, run_dir)
+    offline = user_vectors(model, encoded, "test", rows)
+    monkeypatch.setattr(tower_vectors, "_NUMBERS_PER_BATCH", 1)  # one history at a time
+    np.testing.assert_allclose(user_vectors(model, encoded, "test", rows[:3]), offline[:3], atol=1e-6)
     names = prepared.item_ids()
     lists = [[names[item] for item in row if item >= 0] for row in encoded.history_items("test", rows, 50)]
     assert max(map(len, lists)) > LENGTH  # longer than what the tower keeps
-    scored = UserTower(Bundle.open(export_root)).vectors({"history": pa.array(lists)}, len(rows))
-    np.testing.assert_allclose(scored, offline, atol=1e-5)
+    tower = UserTower(Bundle.open(export_root))
+    for places in (user_tower.SEQUENCE_PLACES, 3 * LENGTH):  # all users in one call, and three in each
+        monkeypatch.setattr(user_tower, "SEQUENCE_PLACES", places)
+        scored = tower.vectors({"history": pa.array(lists)}, len(rows))
+        np.testing.assert_allclose(scored, offline, atol=1e-5)
 
 
 def test_a_training_begins_with_the_weights_of_a_bundle(run):

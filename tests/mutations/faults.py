@@ -172,6 +172,37 @@ FAULTS = (
         "per_item = np.minimum(times[liked], 1)",
         ("test_pairs.py", "test_options.py"),
     ),
+    # --- sequences ----------------------------------------------------------------------------------------------------
+    Fault(
+        "a place of a sequence sees the one after it",
+        "tf.linalg.band_part(tf.ones([length, length], tf.bool), -1, 0)",
+        "tf.linalg.band_part(tf.ones([length, length], tf.bool), -1, 1)",
+        ("test_learned_encoders.py",),
+    ),
+    Fault(
+        "an event sees itself in its sequence",
+        "seen = np.where(end > start, end - begin, 0)",
+        "seen = np.where(end > start, np.minimum(end - begin + 1, self._length), 0)",
+        ("test_sequences.py",),
+    ),
+    Fault(
+        "items without a value are counted as seen",
+        "seen = before[windows.window, windows.seen]",
+        "seen = windows.seen",
+        ("test_sequences.py",),
+    ),
+    Fault(
+        "the padding's position is taken as the newest",
+        "last = tf.reduce_max(tf.where(ids >= 0, tf.range(1, shape[1] + 1), 0), axis=1)",
+        "last = tf.fill([shape[0]], shape[1])",
+        ("test_learned_encoders.py",),
+    ),
+    Fault(
+        "only own items are masked, whatever sampling.masked says",
+        'if self._masked == "row":',
+        "if True:",
+        ("test_sequences.py",),
+    ),
     # --- batches and losses -------------------------------------------------------------------------------------------
     Fault(
         "a labelled negative is given negatives",

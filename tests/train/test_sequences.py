@@ -36,7 +36,8 @@ from twotower_tf.features.encode_rows import encode
 from twotower_tf.model import two_tower
 from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
-from twotower_tf.train import training_loop
+from twotower_tf.sampling.samplers import estimate_events
+from twotower_tf.train import sampling_stats, training_loop
 from twotower_tf.train.batches import Batches
 from twotower_tf.train.checkpoints import Checkpoints
 from twotower_tf.train.sequences import Windows
@@ -234,6 +235,38 @@ def test_an_interrupted_epoch_goes_on_with_the_same_batches_and_the_queue_has_th
     from_dataset = next(iter(made.dataset(0).as_numpy_iterator()))[0]
     for name, value in whole[0][0].items():
         np.testing.assert_array_equal(value, from_dataset[name])
+
+
+def test_what_a_user_takes_later_is_a_negative_where_only_own_items_are_masked(world):
+    root, _ = world
+    own, liked = (
+        batches(root, sampling=SamplingConfig((Uniform(per_positive=25, shared=True),), masked=masked))[0]
+        for masked in ("row", "user")
+    )
+    keys = own._keys
+    for (_, drawn), (x, *_), (other, *_) in zip(own.drawn(0), own.epoch(0), liked.epoch(0), strict=True):
+        same, taken = set(), set()
+        for row, (user, item) in enumerate(zip(drawn.rows.users, drawn.rows.own, strict=True)):
+            positives = keys["item_row"][(keys["user_row"] == user) & (keys["label"] == 1)]
+            same |= {(row, int(column)) for column in np.flatnonzero(drawn.shared == item)}
+            taken |= {(row, int(column)) for column in np.flatnonzero(np.isin(drawn.shared, positives))}
+        assert {tuple(pair) for pair in x["hits"].tolist()} == same < taken
+        assert {tuple(pair) for pair in other["hits"].tolist()} == taken
+
+
+def test_statistics_look_at_the_first_events_of_a_step(world):
+    made, encoded, _ = batches(world[0], sampling=SamplingConfig((Uniform(per_positive=7, shared=True),)))
+    view = sampling_stats.look(made, encoded, rows=5)
+    _, drawn = next(made.drawn(0))
+    np.testing.assert_array_equal(view.own, drawn.rows.own[:5])
+    assert len(drawn.rows) > 5 and set(view.kinds["Uniform"].places) <= set(range(5))
+
+
+def test_the_events_of_a_batch_are_those_that_users_have_on_average(world):
+    config = experiment(world[0])
+    users = np.repeat([1, 2, 3], [2, 3, 4])
+    assert estimate_events(config, users) == 4 * 3 and estimate_events(config, np.repeat([1, 2], 40)) == 4 * LENGTH
+    assert estimate_events(configuration.override(config, ["train.rows=event"]), users) == 4
 
 
 def test_labelled_negatives_are_rows_at_their_own_places(world):

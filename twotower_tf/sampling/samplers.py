@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from twotower_tf.config import ExperimentConfig, Labelled, Mined, Popularity, Rejections, SameAttribute, SkipAbove
+from twotower_tf.config.checks import list_causal_histories
 from twotower_tf.errors import ConfigError, DataError, unknown_name
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.sampling import accidental_hits, negatives_plan
@@ -63,7 +64,7 @@ class Samplers:
         if not positive.any():
             raise DataError("prepared/examples/train: no positive row to train on; check data.label and data.positive")
         num_items = prepared.num_items
-        plan, batch = negatives_plan.plan_negatives(config), config.train.batch_size
+        plan, batch = negatives_plan.plan_negatives(config), estimate_events(config, users)
         negatives_plan.require_items(config, num_items)
         self._masked = config.sampling.masked
         self.positives = _positives(prepared)
@@ -129,6 +130,15 @@ class Samplers:
             self.mined = MinedSampler(self.positives, catalogue, kind.ranks)
             return self.mined
         return catalogue
+
+
+def estimate_events(config: ExperimentConfig, users: npt.NDArray[Any]) -> int:
+    """Estimates the events of a batch: of sequences, what users have on average, within the windows' length."""
+    batch = config.train.batch_size
+    if not config.train.sequences:
+        return batch
+    length = list_causal_histories(config.user_features)[0].length
+    return batch * max(1, min(length, round(len(users) / len(np.unique(users)))))
 
 
 def _positives(prepared: Prepared) -> Pairs:

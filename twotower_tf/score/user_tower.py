@@ -17,13 +17,16 @@ from twotower_tf.bundle.bundle import Bundle
 from twotower_tf.bundle.loaded_tower import Tower
 from twotower_tf.bundle.signature_names import SERVING_DEFAULT, TOLERANCE
 from twotower_tf.config import History
+from twotower_tf.config.checks import list_causal_histories
 from twotower_tf.errors import ArtifactError
 from twotower_tf.features.column_encoder import ColumnEncoder, code
 from twotower_tf.features.inputs import KINDS, list_histories, rows_to_arrays, side_inputs
 from twotower_tf.features.layout import NO_VALUE, VECTOR_LAYERS
 from twotower_tf.features.tower_encoder import FROM_ENCODED, TowerEncoder
 
-STEP = 4096  # rows of one call; where a unit's calls begin never changes, so neither does the last bit of a vector
+# Rows of one call; where a unit's calls begin never changes, so neither does the last bit of a vector.
+STEP = 4096
+SEQUENCE_PLACES = 1 << 14  # of one call whose histories are read place by place: tensors stay in a core's cache
 
 Floats = npt.NDArray[np.float32]
 
@@ -65,8 +68,10 @@ class UserTower:
         """
         encoded = self._encode(columns, rows)
         vectors = np.empty((rows, self._dim), np.float32)
-        for start in range(0, rows, STEP):
-            part = slice(start, start + STEP)
+        longest = max((each.length for each in list_causal_histories(self._histories)), default=1)
+        step = max(1, min(STEP, SEQUENCE_PLACES // longest))
+        for start in range(0, rows, step):
+            part = slice(start, start + step)
             arguments = {key: tf.constant(array[part]) for key, array in encoded.items()}
             vectors[part] = self._tower(**arguments)[VECTOR_LAYERS["user"]].numpy()
         return vectors
