@@ -105,7 +105,9 @@ def explain_omitted_user_id(shape: LogShape, roles: Roles) -> str:
     """Explains why the user's id is not a feature; "" where it is one."""
     if roles.grouped:
         return "an id of one basket or visit, which never comes again"
-    if shape.repeated and shape.median < _MANY_POSITIVES:
+    if not shape.repeated:
+        return "most users have a single positive: an embedding of the id learns nothing that the next one needs"
+    if shape.median < _MANY_POSITIVES:
         return (
             f"the median user has {shape.median:.0f} positives: the history says more than an embedding of the id; "
             "add Hash(...) of it to compare"
