@@ -181,10 +181,25 @@ def records(rng: random.Random, path: Path) -> tuple[Path, set[int] | None]:
 KINDS: list[Callable[[random.Random, Path], tuple[Path, set[int] | None]]] = [delimited, json_objects, parquet, records]
 
 
-def config_of(path: Path) -> ExperimentConfig:
+def item_table(rng: random.Random, path: Path) -> tuple[str, set[str]]:
+    """A damaged item table; returns its name, and the items whose rows are as they were."""
+    names = [f"i {number}" for number in range(12)]
+    lines = [b"item_id;colour\n", *(f'"{name}";"of ""{name}"""\n'.encode() for name in names)]
+    text, touched = mutate_lines(rng, lines, 1)
+    path.write_bytes(text)
+    return path.name, {name for place, name in enumerate(names) if place + 1 not in touched}
+
+
+def colours(root: Path) -> dict[str, str | None]:
+    return {row["item_id"]: row["colour"] for row in Prepared.open(root).items(["item_id", "colour"]).to_pylist()}
+
+
+def config_of(path: Path, items: str) -> ExperimentConfig:
     return ExperimentConfig(
         name="test",
-        data=DataConfig(root=str(path.parent), events=path.name, label="label", split=RandomSplit(0.0, 0.0)),
+        data=DataConfig(
+            root=str(path.parent), events=path.name, items=items, label="label", split=RandomSplit(0.0, 0.0)
+        ),
         item_features=(Hash("item_id", buckets=10),),
         user_features=(Hash("user_id", buckets=10), Numeric("age"), Hash("note", buckets=10)),
         train=TrainConfig(batch_size=1),
@@ -224,7 +239,8 @@ def run_mutation(number: int, root: Path) -> None:
     """
     rng = random.Random(number)
     path, touched = KINDS[number % len(KINDS)](rng, root / "log")
-    config = config_of(path)
+    items, kept_items = item_table(rng, root / "items.csv") if rng.random() < 0.3 else ("", set())
+    config = config_of(path, items)
     with open_engine(root / "work", "1GB", 1, directories=[root]) as connection:
         (root / "work" / "samples").mkdir()
         report = validate_tables(connection, config, root / "work" / "samples")
@@ -241,6 +257,9 @@ def run_mutation(number: int, root: Path) -> None:
         kept = Counter(row for place, row in enumerate(rows()) if place not in touched)
         lost = kept - used(root / "run")
         assert not lost, lost
+    if items and not refused:
+        found = colours(root / "run")
+        assert {name: found.get(name) for name in kept_items} == {name: f'of "{name}"' for name in kept_items}
 
 
 def run_range(first: int, last: int) -> list[str]:
