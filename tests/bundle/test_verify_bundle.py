@@ -37,7 +37,7 @@ def refusal(path):
 def restate(path, **changes):
     """Makes the checksums right again, as one who exchanges a file would."""
     document = json.loads((path / "manifest.json").read_text())
-    document |= {"files": manifests.checksums(path), **changes}
+    document |= {"files": manifests.hash_files(path), **changes}
     artifacts.write_json(path / "manifest.json", seal(document))
 
 
@@ -118,7 +118,7 @@ def test_tower_of_another_training_step(copy, export_dir):
     assert f"{path}/variables: weights of fingerprint" in refusal(copy)
     restate(
         copy,
-        weights_fingerprint={"user": manifests.tower_weights(copy)[0], "item": manifests.tower_weights(path)[0]},
+        weights_fingerprint={"user": manifests.hash_weights(copy)[0], "item": manifests.hash_weights(path)[0]},
     )
     assert f"{path}: its vector for item" in refusal(copy)
 

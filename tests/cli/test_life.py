@@ -65,7 +65,7 @@ def test_warnings_of_a_model_go_with_its_versions(
 def test_a_version_keeps_the_warnings_of_its_run(tmp_path: Path) -> None:
     warning = {"name": "few_users", "text": "only 3 users"}
     artifacts.write_json(tmp_path / "metrics.json", {"metrics": {"recall@20": 0.25}, "warnings": [warning]})
-    assert bundle_manifest.evaluation(tmp_path) == {"metrics": {"recall@20": 0.25}, "warnings": [warning]}
+    assert bundle_manifest.read_evaluation(tmp_path) == {"metrics": {"recall@20": 0.25}, "warnings": [warning]}
 
 
 @pytest.mark.parametrize(
