@@ -1,5 +1,8 @@
 """Filters against Python over the same rows; other than plain expressions over the catalogue are refused."""
 
+import time
+import types
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -158,6 +161,33 @@ def test_a_filter_is_evaluated_once(filters):
     assert filters.mask("country = 'DE'") is first
     with pytest.raises(ValueError, match="read-only"):
         first[0] = True
+
+
+def test_a_filter_whose_planning_takes_long_is_answered():
+    """Each statement takes longer than a batch should, whatever it has to do, as on a busy machine."""
+    price = np.random.default_rng(1).integers(0, 9, 20_000)
+    filters = Filters(pa.table({"price": price}), seconds=3)
+    real = filters._connection
+
+    class Slow:
+        def __init__(self):
+            self.cursor = real.cursor()
+
+        def execute(self, query):
+            time.sleep(0.06)
+            return self.cursor.execute(query)
+
+        def __getattr__(self, name):
+            return getattr(self.cursor, name)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            self.cursor.close()
+
+    filters._connection = types.SimpleNamespace(cursor=Slow)
+    np.testing.assert_array_equal(filters.mask("price > 3"), price > 3)
 
 
 def test_nothing_but_the_catalogue_is_within_reach(filters, tmp_path):

@@ -105,16 +105,15 @@ class Filters:
         try:
             query, table = self._query(predicate, filter_bounds.check(predicate, self.columns))
             end = time.monotonic() + self.seconds  # after its columns were read, for which only the first filter waits
+            _, planning = _run(cursor, query, table.slice(0, 0), end)
             while start < size:
-                begin = time.monotonic()
-                if begin >= end:
+                if time.monotonic() >= end:
                     raise self._too_slow(predicate)
                 stop = min(size, start + count)
-                cursor.register("given", table.slice(start, stop - start))
-                with _interrupted(cursor, end):
-                    found = cursor.execute(query).fetchnumpy()["passes"]
-                mask[start:stop] = np.ma.getdata(found)
-                affordable = _BATCH_SECONDS / max(time.monotonic() - begin, 1e-6) * (stop - start)
+                mask[start:stop], seconds = _run(cursor, query, table.slice(start, stop - start), end)
+                planning = min(planning, seconds)
+                # planning a long filter may take longer than a batch should: the items' own share decides
+                affordable = max(_BATCH_SECONDS, planning) / max(seconds - planning, 1e-6) * (stop - start)
                 start, count = stop, max(1, min(_GROWTH * count, int(affordable)))
         except duckdb.InterruptException:
             raise self._too_slow(predicate) from None
@@ -141,6 +140,15 @@ class Filters:
             f"filter: {sql.shorten(predicate)} is too slow: not evaluated over {self._catalogue.num_rows:,} items "
             f"within {self.seconds:g} s; simplify it"
         )
+
+
+def _run(cursor: duckdb.DuckDBPyConnection, query: str, items: pa.Table, end: float) -> tuple[Mask, float]:
+    """Evaluates a filter over some items, until a moment of the monotonic clock; returns the mask and the seconds."""
+    begin = time.monotonic()
+    cursor.register("given", items)
+    with _interrupted(cursor, end):
+        passes = cursor.execute(query).fetchnumpy()["passes"]
+    return np.asarray(np.ma.getdata(passes), np.bool_), time.monotonic() - begin
 
 
 @contextlib.contextmanager
