@@ -70,5 +70,5 @@ def test_items_excluded_from_a_data_frame(recommender):
             assert found.loc[found["user"] == label, "item_id"].tolist() == left[:5]
     with pytest.raises(DataError, match="^exclude: unknown column of users 'bougth'; did you mean 'bought'"):
         recommender.recommend_frame(users, 5, exclude="bougth")
-    with pytest.raises(DataError, match="exclude: one list per user is expected; got 1 for 3 users"):
+    with pytest.raises(DataError, match="exclude: invalid number of lists 1 .expected 3, one per user"):
         recommender.recommend_frame(users, 5, exclude=[["i00001"]])

@@ -124,6 +124,7 @@ CASES = {
         (Drawn(uniform, 3), Drawn(popularity(0.75, 1), 1)),
     ),
     "in-batch": Case(IN, SOFT, softmax(0.2, True)),
+    "in-batch, own item masked": Case(IN, SOFT, softmax(0.2, True), sampling={"masked": "row"}),
     "in-batch, temperature": Case(IN, InBatchSoftmax(temperature=0.7), softmax(0.7, True)),
     "in-batch, uncorrected": Case(IN, InBatchSoftmax(temperature=0.2, correct=False), softmax(0.2, False)),
     "in-batch, learned": Case(IN, InBatchSoftmax(temperature=0.2, learn_temperature=True), softmax(0.2, 1), learned=1),

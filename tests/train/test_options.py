@@ -223,7 +223,8 @@ def what_a_row_meets(case, batch, queue, user, item, draws):
     else:
         own_log_q = math.log(own_q(item)) if easy else 0.0
     columns = [*(batch.own if case.in_batch else []), *batch.shared, *queue]
-    met = [(cosine(user, j), math.log(column_q(j)), 1.0) for j in columns if j not in TAKEN[user]]
+    masked = {item} if case.sampling.get("masked") == "row" else TAKEN[user]
+    met = [(cosine(user, j), math.log(column_q(j)), 1.0) for j in columns if j not in masked]
     for kind, drawn in zip(case.own, draws, strict=True):
         # A hard negative is not a sample of the catalogue: its logit has no correction of its own.
         met += [(cosine(user, j), own_log_q if kind.hard else math.log(own_q(j)), kind.weight) for j in drawn]
