@@ -77,7 +77,8 @@ def twotower(config: ExperimentConfig, run_dir: Path, epochs: int) -> Curve:
     model = compile_model(config, batches.steps)
     labels = encoded.keys("valid")["label"]
     rows = np.arange(len(labels))
-    sides = {"user": encoded.user_batch("valid", rows), "item": encoded.event_item_batch("valid", rows)}
+    items = encoded.item_batch(encoded.keys("valid")["item_row"][rows], encoded.times("valid", rows))
+    sides = {"user": encoded.user_batch("valid", rows), "item": items}
     x = {
         name: np.asarray(sides[side][key])
         for side in ("user", "item")

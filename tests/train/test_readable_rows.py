@@ -131,7 +131,8 @@ def test_histories_of_some_rows_reach_what_their_batches_hold(run):
     rows = rng.choice(len(encoded.keys("train")["item_row"]), 30, replace=False)
     ((key, reach),) = encoded.history_reach(rows).items()
     held = {bucket for _ in range(300) for bucket in encoded.user_batch("train", rows, rng)[key].flat} - {-1}
-    own = set(encoded.event_item_batch("train", rows)["ids"][:, 0])
+    items = encoded.keys("train")["item_row"][rows]
+    own = set(encoded.item_batch(items, encoded.times("train", rows))["ids"][:, 0])
     assert len(held - own) > 20
     assert held <= set(reach) and set(reach) - held <= (set() if config.data.timestamp else own)
 
