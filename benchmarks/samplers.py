@@ -81,7 +81,7 @@ def synthetic(root: Path, events: int) -> ExperimentConfig:
 
 
 def movielens(root: Path) -> ExperimentConfig:
-    """MovieLens 1M as in configs/movielens_1m.py."""
+    """MovieLens 1M with some features and the mean of 50 movies."""
     return ExperimentConfig(
         name="movielens-1m",
         data=DataConfig(

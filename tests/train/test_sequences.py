@@ -296,7 +296,7 @@ def keys(start, end, user):
     return {"user_row": np.array(user), "history_start": np.array(start), "history_end": np.array(end)}
 
 
-def test_windows_are_few_reach_back_and_are_cut_anew():
+def test_windows_are_few_reach_back_and_are_cut_at_other_places():
     # Of user 0 three new events, whose histories have 40 positives and more of earlier runs; user 1 has 14 events.
     columns = keys([0, 0, 0, *[50] * 14], [40, 41, 43, *range(50, 64)], [0] * 3 + [1] * 14)
     windows = Windows(columns, np.arange(17), length=6)

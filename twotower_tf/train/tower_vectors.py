@@ -17,7 +17,7 @@ from twotower_tf.model import history, two_tower
 from twotower_tf.model.two_tower import TwoTower
 
 _ROWS_PER_BATCH = 8192
-_NUMBERS_PER_BATCH = 1 << 26  # of embedded histories and what their encoders make of them
+_NUMBERS_PER_BATCH = 1 << 25  # of embedded histories and what their encoders make of them
 # Towers with their traced functions, kept because they are called after every epoch.
 _traced: WeakKeyDictionary[TwoTower, dict[str, tuple[Any, Any]]] = WeakKeyDictionary()
 
