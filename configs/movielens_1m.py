@@ -10,7 +10,7 @@ Every rating is a positive, whatever its stars: the task is what a user watches 
 `ratings.dat` the order comes from its times; with a `ratings.csv` that has places instead of times, from these.
 
 The model is eSASRec's (SASRec with gated blocks and a sampled softmax) on ids alone, as two towers: a user is the last
-200 movies. Nothing was searched: these settings were trained once, and the last of 40 epochs was the best on validation.
+200 movies. Nothing was searched: these settings were trained once, and the last epoch was the best on validation.
 """
 
 from twotower_tf.config import (
