@@ -65,7 +65,7 @@ def test_forms_of_text_and_warnings(tmp_path: Path, spark: SparkOptions) -> None
     """Other encodings, escapes and arrays are read in the tasks; the driver has the same warnings."""
     (tmp_path / "log").mkdir()
     rows = [f'"u{n % 3}";"é{n % 4}";"{n}";"say \\"{n}\\""' for n in range(20)]
-    text = "\r".join(["user;item;time;note", *rows, '"u1";"";"9";"x"', '"\\N";"é1";"9";"x"'])
+    text = "\r".join(["user;item;time;note", *rows, '"u1";"";"9";"x"', '\\N;"é1";"9";"x"'])
     (tmp_path / "log" / "a.csv").write_bytes(text.encode("latin-1"))
     (tmp_path / "log" / "b.csv").write_bytes(b"user;item;time;note\r")
     (tmp_path / "items.json").write_text('[{"item": "É0", "colour": "red"}, {"item": "É1", "colour": "\\\\N"}, 7]')
