@@ -381,7 +381,7 @@ def test_a_batch_of_more_windows_than_there_are_is_refused(world):
         batches(world[0], train=TrainConfig(batch_size=5000, monitor=""))
     single, _, _ = batches(world[0], train=TrainConfig(batch_size=1, monitor=""))
     assert str(error.value) == (
-        f"train.batch_size: 5,000 is more than the {single.steps} windows of users' sequences; "
+        f"train.batch_size: invalid value 5000 (expected at most {single.steps}, the windows of users' sequences); "
         f"lower it, e.g. --set train.batch_size={single.steps // 4}"
     )
 
