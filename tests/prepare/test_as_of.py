@@ -11,11 +11,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tests.prepare.engines import assert_engines_agree
 from tests.prepare.test_preparation import rows_of, write_csv
 from twotower_tf.config import DataConfig, ExperimentConfig, Hash, Numeric, TimeSplit
 from twotower_tf.errors import ConfigError, DataError
 from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
+from twotower_tf.prepare.spark.spark_session import SparkOptions
 
 Row = dict[str, Any]
 
@@ -195,3 +197,21 @@ def test_the_time_columns_are_checked(tmp_path: Path) -> None:
         ExperimentConfig(
             name="t", data=DataConfig(users_time="x"), item_features=(Hash("a", 9),), user_features=(Hash("b", 9),)
         )
+
+
+@pytest.mark.quality
+def test_spark_has_the_same_values_as_of_events(tmp_path: Path, spark: SparkOptions) -> None:
+    """Of the item table and of the log, in an item's versions and in every row of every split."""
+    events, items, users = world(5)
+    for place, row in enumerate(events):
+        row["stock"] = (place * 7) % 11
+    for name, rows in (("events", events), ("items", items), ("users", users)):
+        write_csv(tmp_path / f"{name}.csv", rows)
+    config = experiment(tmp_path, events="events.csv")
+    config = dataclasses.replace(config, item_features=(*config.item_features, Numeric("stock")))
+    found = assert_engines_agree(config, tmp_path, spark)
+    assert sorted(found["manifest"]["item_columns_as_of"]) == ["price", "stock"]
+    assert len(found["item versions"]) > 100
+    for split in ("train", "valid", "test"):
+        for column in ("item.price", "item.stock"):
+            assert len(set(found[f"examples {split}"][column].to_pylist())) > 2
