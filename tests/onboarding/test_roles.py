@@ -351,7 +351,7 @@ def test_the_kind_of_log_decides(per_user: int, user_id: bool, batch: int, tmp_p
     }
     proposal = propose(tmp_path, {"events": columns})
     text = feature_text(proposal)
-    assert ('Hash("user_id"' in text) == user_id and 'History(of="item_id", length=50)' in text
+    assert ('Hash("user_id"' in text) == user_id and 'History(of="item_id", length=50, encoder="recency")' in text
     assert "item_hidden=(), user_hidden=()" in proposal.sections["model"].code
     assert proposal.sections["train"].code == f"TrainConfig(batch_size={batch}, epochs=20, patience=3)"
     assert proposal.sections["loss"].code == "InBatchSoftmax(temperature=0.1)"

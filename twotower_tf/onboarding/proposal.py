@@ -199,7 +199,7 @@ def _add_choices(
         not outcomes.split
         and column_profile.is_in_order(connection, events.table, user, events.columns[roles.item.column])
     )
-    history = training_choices.choose_history(shape, roles.item.column, ordered)
+    history = training_choices.choose_history(shape, roles.item.column, ordered, features)
     if history is not None:
         lines["user"].append(history)
     else:

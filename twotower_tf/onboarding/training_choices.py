@@ -115,13 +115,17 @@ def explain_omitted_user_id(shape: LogShape, roles: Roles) -> str:
     return ""
 
 
-def choose_history(shape: LogShape, item: str, ordered: bool) -> Line | None:
-    """Chooses the history of the user tower; None where users have no past."""
+def choose_history(shape: LogShape, item: str, ordered: bool, features: int) -> Line | None:
+    """Chooses the history of the user tower; None where users have no past.
+
+    Of ordered ids alone, recent items say most of the next one; next to features, the history says what a user likes.
+    """
     if not shape.repeated:
         return None
     length = 50 if ordered else max(50, min(200, 10 * round(shape.long / 10)))
     what = "the user's positives before the event" if ordered else "the user's other positives: the log has no order"
-    return Line(f"History(of={python_literal(item)}, length={length})", what)
+    encoder = ', encoder="recency"' if ordered and features < _RICH else ""
+    return Line(f"History(of={python_literal(item)}, length={length}{encoder})", what)
 
 
 def choose_training(shape: LogShape, features: int, outcomes: Outcomes) -> dict[str, Line]:
