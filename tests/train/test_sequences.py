@@ -422,3 +422,20 @@ def test_rows_are_chosen_by_the_encoder_unless_they_are_given():
     assert again.train.rows == "sequence" and again.user_features[2].encoder == SelfAttention(blocks=1)
     assert configuration.from_json(configuration.to_json(again), "here") == again
     assert configuration.override(plain, ["train.rows=event", "user_features.2.encoder=gru"]).train.rows == "event"
+
+
+def test_batches_and_masks_follow_the_kind_of_rows_unless_they_are_given():
+    config = dataclasses.replace(experiment("data"), train=TrainConfig(), sampling=SamplingConfig((InBatch(),)))
+
+    def chosen(*texts):
+        found = configuration.override(config, texts)
+        return found.train.rows, found.train.batch_size, found.sampling.masked
+
+    plain = ["user_features.2.encoder=last", "user_features.3.encoder=mean"]
+    assert chosen() == ("sequence", 64, "row")
+    assert chosen(*plain) == ("event", 4096, "user")
+    assert chosen("train.rows=event") == ("event", 4096, "user")
+    assert chosen(*plain, "train.batch_size=64", "sampling.masked=row") == ("event", 64, "row")
+    assert chosen("train.batch_size=4096", "sampling.masked=user") == ("sequence", 4096, "user")
+    assert chosen(*plain, "train=TrainConfig(batch_size=64)") == ("event", 64, "user")
+    assert config.batch_size == 64

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from twotower_tf.config import checks, negatives
+from twotower_tf.config import checks, negatives, row_defaults
 from twotower_tf.config.base import NonNegative, config_class
 from twotower_tf.config.data import DataConfig
 from twotower_tf.config.features import Feature, ItemFeature
@@ -62,15 +62,20 @@ class ExperimentConfig:
     index: IndexConfig = IndexConfig()
 
     def __post_init__(self) -> None:
-        """Fills in the loss's default negatives and the kind of training rows, and checks the fields together."""
-        if self.sampling.negatives is None:
-            sampling = dataclasses.replace(self.sampling, negatives=self.loss.default_negatives)
-            object.__setattr__(self, "sampling", sampling)
-        if self.train.rows is None:
-            train = dataclasses.replace(self.train, rows=checks.choose_rows(self.user_features))
-            object.__setattr__(self, "train", train)
+        """Fills in what other fields decide (negatives, kind of training rows), and checks the fields together."""
+        sampling, train = row_defaults.fill_in(self.sampling, self.train, self.user_features)
+        if sampling.negatives is None:
+            sampling = dataclasses.replace(sampling, negatives=self.loss.default_negatives)
+        object.__setattr__(self, "sampling", sampling)
+        object.__setattr__(self, "train", train)
         if not _unchecked.get():
             self.check()
+
+    @property
+    def batch_size(self) -> int:
+        """Training rows per step: events, or windows of sequences."""
+        assert self.train.batch_size is not None  # filled in
+        return self.train.batch_size
 
     def check(self) -> None:
         """Checks the fields together.

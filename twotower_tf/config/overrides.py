@@ -10,7 +10,7 @@ from typing import Any
 
 import pydantic
 
-from twotower_tf.config import checks
+from twotower_tf.config import row_defaults
 from twotower_tf.config.base import CLASSES, explain
 from twotower_tf.config.experiment import ExperimentConfig
 from twotower_tf.config.history_encoders import HistoryEncoder
@@ -21,8 +21,9 @@ def override(config: ExperimentConfig, overrides: Iterable[str]) -> ExperimentCo
     """Applies `a.b=value` texts. Values are typed by the field: numbers, text, `(1, 2)`, or `Class(field=value)`.
 
     What was filled in by default is filled in again: a new loss brings its own negatives, where `sampling.negatives`
-    are still the defaults of the loss before, and a new history encoder its own `train.rows`. Fields are checked
-    together after all of them are applied: they may repair a configuration built with `unchecked`.
+    are still the defaults of the loss before, and a new history encoder its own `train.rows`, `train.batch_size` and
+    `sampling.masked`, where these are still the defaults. Fields are checked together after all of them are applied:
+    they may repair a configuration built with `unchecked`.
 
     Raises:
         ConfigError: for an unknown field (naming the closest one), or an invalid value; without `--set` where the fault
@@ -31,7 +32,7 @@ def override(config: ExperimentConfig, overrides: Iterable[str]) -> ExperimentCo
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     hints = typing.get_type_hints(ExperimentConfig, include_extras=True)
     texts = list(overrides)
-    default_rows = config.train.rows == checks.choose_rows(config.user_features)
+    given: set[str] = set()
     for text in texts:
         path, equals, value = text.partition("=")
         if not equals:
@@ -44,11 +45,12 @@ def override(config: ExperimentConfig, overrides: Iterable[str]) -> ExperimentCo
             fields[head] = _replace(before, hints[head], rest, value, path)
             if head == "loss" and fields["sampling"].negatives == before.default_negatives:
                 fields["sampling"] = dataclasses.replace(fields["sampling"], negatives=fields["loss"].default_negatives)
-            default_rows &= path.strip() not in ("train", "train.rows")
+            given.add(path.strip())
         except ConfigError as error:
             raise ConfigError(f"--set {text}: {error}") from None
-    if default_rows:
-        fields["train"] = dataclasses.replace(fields["train"], rows=None)
+    fields["sampling"], fields["train"] = row_defaults.clear(
+        fields["sampling"], fields["train"], str(config.train.rows), config.user_features, given
+    )
     try:
         return ExperimentConfig(**fields)  # once, at the end: two overrides may be valid only together
     except ConfigError as error:

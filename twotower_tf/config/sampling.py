@@ -170,6 +170,7 @@ class SamplingConfig:
             positives of its user, also those taken later, for models of what a user likes at all. "row": its own item
             alone, so that what the user took before and takes later are negatives like any other, for models of what
             comes next; published next-item models are trained so. Draws for single rows never are the user's positives.
+            None: "row" where `train.rows` is "sequence", otherwise "user"; the resolved configuration shows it.
         downsample: thins out the positives of hot items.
         per_user: training positives of one user per epoch at most, drawn again for each; 0 takes all.
         recency_half_life: days after which a positive weighs half as much as the newest; a row without a time has the
@@ -177,7 +178,7 @@ class SamplingConfig:
     """
 
     negatives: tuple[Negatives, ...] | None = None
-    masked: Literal["user", "row"] = "user"
+    masked: Literal["user", "row"] | None = None
     downsample: Downsample | None = None
     per_user: NonNegative = 0
     recency_half_life: NonNegativeFloat = 0.0

@@ -131,7 +131,8 @@ class TrainConfig:
     """The training loop.
 
     Attributes:
-        batch_size: training rows per step.
+        batch_size: training rows per step. None: 4,096 events, or 64 windows of sequences; the resolved configuration
+            shows it.
         epochs: maximum number of epochs.
         rows: "event": a training row is one event with the user's history before it. "sequence": a training row is a
             user's whole sequence, cut into windows of `History.length`; one pass through a causal encoder gives the
@@ -155,7 +156,7 @@ class TrainConfig:
             bfloat16 instructions (see `twotower doctor`) and slower on others.
     """
 
-    batch_size: Positive = 4096
+    batch_size: Positive | None = None
     epochs: Positive = 10
     rows: Literal["event", "sequence"] | None = None
     optimizer: TowerOptimizer = Adam()

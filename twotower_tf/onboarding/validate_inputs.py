@@ -235,7 +235,7 @@ def _check_whole(
     labelled = any(each.type == "Labelled" for each in config.sampling.negatives or ())
     chosen = "" if labelled else " AND label = 1"
     (rows,) = fetch_row(connection, f"SELECT count(*) FROM split_events WHERE split = 0{chosen}")
-    size = config.train.batch_size
+    size = config.batch_size
     if size > rows:
         report.problems.append(
             f"train.batch_size: invalid value {size} (expected at most {rows}, the training rows); "

@@ -134,7 +134,7 @@ class Samplers:
 
 def estimate_events(config: ExperimentConfig, users: npt.NDArray[Any]) -> int:
     """Estimates the events of a batch: of sequences, what users have on average, within the windows' length."""
-    batch = config.train.batch_size
+    batch = config.batch_size
     if not config.train.sequences:
         return batch
     length = list_causal_histories(config.user_features)[0].length

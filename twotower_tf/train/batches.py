@@ -117,7 +117,7 @@ class Batches:
         histories = list_causal_histories(config.user_features) if config.train.sequences else []
         self._sequences = towers.sequence_keys(config, "user")
         self._windows = Windows(self._keys, self.samplers.selection.rows, histories[0].length) if histories else None
-        self.batch_size = size = config.train.batch_size
+        self.batch_size = size = config.batch_size
         rows = self._windows.count if self._windows else self.examples
         if size > rows:
             kind = "windows of users' sequences" if self._windows else "training rows"

@@ -33,7 +33,7 @@ class Checkpoints:
         self._root = RunPaths(run_dir).checkpoints
         self._fingerprint = configuration.fingerprint(config, configuration.TRAINED)
         self._rule = config.train.table_optimizer.type
-        self._batch_size = config.train.batch_size
+        self._batch_size = config.batch_size
         self._rows = config.train.rows
 
     def save(self, model: TwoTower, state: dict[str, Any]) -> None:

@@ -147,7 +147,7 @@ def _weights(widths: list[int]) -> int:
 
 def _activations(config: ExperimentConfig, placed: Mapping[embeddings.Key, embeddings.Placement]) -> int:
     """Numbers that one step's batch makes: each side's layers, and one block of the rows' scores."""
-    drawn, rows = negatives_plan.plan_negatives(config), config.train.batch_size
+    drawn, rows = negatives_plan.plan_negatives(config), config.batch_size
     sequences = list_causal_histories(config.user_features) if config.train.sequences else []
     batch = rows * max([1, *(each.length for each in sequences)])  # of sequences at most so many events
     lists = [each for each in Layout(config, "user").multivalued if each not in sequences]
