@@ -10,7 +10,7 @@ from twotower_tf.config import TextFormat
 from twotower_tf.errors import DataError
 from twotower_tf.number_texts import format_percent
 from twotower_tf.prepare.schema import TABLES
-from twotower_tf.tables import delimited_header, detect_format, input_files
+from twotower_tf.tables import detect_format, input_files
 from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.read_options import ReadOptions, TableName
 from twotower_tf.tables.values import python_literal
@@ -22,7 +22,6 @@ _EXAMPLES = {
     "items": ("item_id", "title", "category"),
     "users": ("user_id", "gender", "age"),
 }
-_LINES = 50  # that show whether a file has lists
 _SHOWN = 60  # characters of a file's first line in a message
 
 
@@ -60,7 +59,7 @@ def find_inputs(root: str, paths: Mapping[str, str], given: Mapping[str, str]) -
         options = ReadOptions(columns, TextFormat(delimiter=given.get("delimiter", "")))
         sources = input_files.find_files(Path(root), paths[name], f"--{name}", options)
         found = detect_format.detect_format(sources[0])
-        if not columns and _has_lists(sources[0]):
+        if found.lists:
             raise DataError(
                 f"--{name}: {sources[0].name}: lists of several items in a line (expected one row per event or id); "
                 f"convert them with `twotower dataset lists --source={sources[0].path} --output=...`"
@@ -114,12 +113,3 @@ def _explain_columns(name: TableName, source: InputFile, found: detect_format.De
         f"--{name}: {source.name}: no header line ({found.reason}); name its {count} columns in order, e.g. "
         f"--{flag}={','.join(names)} for {line[:_SHOWN]!r}"
     )
-
-
-def _has_lists(source: InputFile) -> bool:
-    """Tests whether the lines are lists of whole numbers, of many lengths."""
-    if source.suffix not in input_files.DELIMITERS:
-        return False
-    _, lines = delimited_header.read_first_lines(source, _LINES)
-    lengths = {len(line.split()) for line in lines}
-    return len(lengths) > 3 and all(line.replace(b" ", b"").replace(b"\t", b"").isdigit() for line in lines)

@@ -1,6 +1,6 @@
 """Chooses the split, the towers, the loss and the training loop by the kind of log.
 
-The choices were made on validation data: docs/benchmarks.md has the figures. In short: ids alone want linear towers,
+docs/benchmarks.md has what was measured of these choices on validation data. In short: ids alone want linear towers,
 features want hidden layers; a history says more of a user with few positives than the hash of an id; training stops
 when validation no longer improves; a batch is a share of the positives.
 """
