@@ -62,7 +62,7 @@ def experiment(**changes):
 @pytest.mark.parametrize("loss", DEFAULTS, ids=lambda loss: type(loss).__name__)
 def test_a_loss_brings_its_negatives_and_the_resolved_configuration_shows_them(loss):
     config = experiment(loss=loss, sampling=SamplingConfig(per_user=3))
-    assert config.sampling == SamplingConfig(negatives=DEFAULTS[loss], per_user=3)
+    assert config.sampling == SamplingConfig(negatives=DEFAULTS[loss], masked="user", per_user=3)
     name = type(loss).__name__
     assert configuration.override(experiment(), [f"loss={name}()"]).sampling.negatives == DEFAULTS[loss]
     resolved = json.loads(configuration.to_json(config))

@@ -1,5 +1,6 @@
 """History encoders with weights against NumPy, one history and one value at a time; order, padding, SavedModels."""
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -249,9 +250,10 @@ def test_an_encoder_with_options_from_outside_is_chosen_by_name_and_class(monkey
 def test_a_memory_plan_counts_what_a_transformer_makes():
     # By place: the embedding, and of a block 8 vectors, 3 feed-forward layers and 2 rows of scores per head.
     per_place = 6 + 2 * (8 * 6 + 3 * 6 + 2 * 3 * 5)
+    config = experiment(SelfAttention(heads=3), "event")
     event, sequence = (
-        training_memory.estimate_memory(experiment(SelfAttention(heads=3), rows), 0).activations // (6 * 4 * 4096)
-        for rows in ("event", "sequence")
+        training_memory.estimate_memory(replace(config, train=train), 0).activations // (6 * 4 * 4096)
+        for train in (TrainConfig(rows="event"), TrainConfig(rows="sequence", batch_size=4096))
     )
     mean = training_memory.estimate_memory(experiment("mean"), 0).activations // (6 * 4 * 4096)
     assert event - mean == LENGTH * per_place

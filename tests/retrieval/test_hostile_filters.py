@@ -327,6 +327,7 @@ from tests.retrieval.test_hostile_filters import catalogue
 from twotower_tf.retrieval.filters import Filters
 
 filters = Filters(catalogue(20_000), seconds=60)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 begin = time.monotonic()
 threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -356,7 +357,7 @@ def test_the_command_with_real_workers(tmp_path, export_dir, capsys, monkeypatch
     assert summary["users"] == 300 and summary["answers"] == 900 and summary["restarts"] == []
     assert 2e8 < summary["peak_worker_bytes"] < 2e9
     assert out.startswith(f"300 users in {tmp_path}/out, 0 rows quarantined, ")
-    assert "score: 300 of 300 (100%)" in err and "GB per worker" in err
+    assert "score: 300 of 300 (100%)" in err and re.search(r"\d [MG]B per worker", err)
 
 
 @pytest.mark.quality

@@ -347,7 +347,7 @@ def test_a_training_is_resumed_with_the_same_kind_of_rows(world, tmp_path):
     model.optimizer.build(model.trainable_variables)
     state = {"epochs": 1, "step": 0, "best_epoch": 1, "best": None, "history": [], "stopped": False}
     Checkpoints(config, tmp_path).save(model, state)
-    events = configuration.override(config, ["train.rows=event"])
+    events = configuration.override(config, ["train.rows=event", "sampling.masked=row"])
     other = training_loop.compile_model(events, steps_per_epoch=9)
     with pytest.raises(ArtifactError) as error:
         Checkpoints(events, tmp_path).resume(other)

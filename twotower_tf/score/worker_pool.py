@@ -66,8 +66,9 @@ class _Worker:
     def __init__(self, threads: int) -> None:
         """Starts the process, which imports TensorFlow at once."""
         before = set(multiprocessing.active_children())
-        self._executor = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), worker.initialize)
-        with interpreter.spawn_with(environment(threads)):  # a pool starts its process with the first call
+        # The pool's semaphores start multiprocessing's resource tracker, and its first call starts the worker.
+        with interpreter.spawn_with(environment(threads)):
+            self._executor = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), worker.initialize)
             self._executor.submit(worker.warm_up)
         started = set(multiprocessing.active_children()) - before
         self._process: BaseProcess | None = next(iter(started), None)
