@@ -235,6 +235,19 @@ def check_rows(train: TrainConfig, user_features: Sequence[BaseFeature]) -> None
         )
 
 
+def check_batch_size(size: int, rows: int, kind: str = "training rows") -> None:
+    """Checks that an epoch has a batch.
+
+    Raises:
+        ConfigError: for a batch larger than the `rows` of an epoch, which are of `kind`.
+    """
+    if size > rows:
+        raise ConfigError(
+            f"train.batch_size: invalid value {size} (expected at most {rows}, the {kind}); "
+            f"lower it, e.g. --set train.batch_size={max(1, rows // 4)}"
+        )
+
+
 def check_training(train: TrainConfig, evaluation: EvaluationConfig) -> None:
     """Checks that the monitored metric is measured.
 

@@ -16,7 +16,8 @@ import duckdb
 import pyarrow.parquet as pq
 
 from twotower_tf.config import ExperimentConfig
-from twotower_tf.errors import DataError
+from twotower_tf.config.checks import check_batch_size
+from twotower_tf.errors import ConfigError, DataError
 from twotower_tf.prepare import catalogue, input_warnings, row_rules, schema, splits, unusable_tables
 from twotower_tf.prepare.schema import Inputs
 from twotower_tf.progress import Progress, silent
@@ -235,9 +236,7 @@ def _check_whole(
     labelled = any(each.type == "Labelled" for each in config.sampling.negatives or ())
     chosen = "" if labelled else " AND label = 1"
     (rows,) = fetch_row(connection, f"SELECT count(*) FROM split_events WHERE split = 0{chosen}")
-    size = config.batch_size
-    if size > rows:
-        report.problems.append(
-            f"train.batch_size: invalid value {size} (expected at most {rows}, the training rows); "
-            f"lower it, e.g. --set train.batch_size={max(1, rows // 4)}"
-        )
+    try:
+        check_batch_size(config.batch_size, rows)
+    except ConfigError as error:
+        report.problems.append(str(error))

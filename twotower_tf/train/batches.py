@@ -14,8 +14,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from twotower_tf.config import ExperimentConfig
-from twotower_tf.config.checks import list_causal_histories
-from twotower_tf.errors import ConfigError
+from twotower_tf.config.checks import check_batch_size, list_causal_histories
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.features.layout import IDS, NUMERIC
 from twotower_tf.model import towers, two_tower
@@ -119,12 +118,7 @@ class Batches:
         self._windows = Windows(self._keys, self.samplers.selection.rows, histories[0].length) if histories else None
         self.batch_size = size = config.batch_size
         rows = self._windows.count if self._windows else self.examples
-        if size > rows:
-            kind = "windows of users' sequences" if self._windows else "training rows"
-            raise ConfigError(
-                f"train.batch_size: invalid value {size} (expected at most {rows}, the {kind}); "
-                f"lower it, e.g. --set train.batch_size={max(1, rows // 4)}"
-            )
+        check_batch_size(size, rows, "windows of users' sequences" if self._windows else "training rows")
         self.steps = rows // size
         self.events = size * self.examples / rows
 
