@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from twotower_tf import config as configuration
-from twotower_tf import pipeline, run_stages
+from twotower_tf import final_fit, run_stages
 from twotower_tf.artifacts import RunPaths
 from twotower_tf.config import DataConfig, ExperimentConfig, Hash
 from twotower_tf.errors import ArtifactError, ConfigError
@@ -186,12 +186,12 @@ def test_a_damaged_version_warms_no_training(export_dir: Path, tmp_path: Path) -
     """Raised before anything is trained; a run directory, and a version by itself, are taken as they are."""
     shutil.copytree(export_dir, tmp_path / "root")
     version = tmp_path / "root" / "7"
-    assert pipeline.find_model(tmp_path / "root") == pipeline.find_model(version) == version
-    assert pipeline.find_model(tmp_path) == tmp_path
+    assert final_fit.find_model(tmp_path / "root") == final_fit.find_model(version) == version
+    assert final_fit.find_model(tmp_path) == tmp_path
     weights = version / "item_tower" / "variables" / "variables.data-00000-of-00001"
     content = weights.read_bytes()
     weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     for path in (tmp_path / "root", version):
         with pytest.raises(ArtifactError) as caught:
-            pipeline.find_model(path)
+            final_fit.find_model(path)
         assert str(caught.value).startswith(f"{weights}: damaged: its sha256 is ")

@@ -25,7 +25,7 @@ from twotower_tf.errors import ArtifactError
 
 SPLITS = ("train", "valid", "test")  # in the order of their codes 0, 1, 2
 UNFINISHED = ".tmp-"
-METRICS_SCHEMA = 2  # of metrics.json
+METRICS_SCHEMA = 3  # of metrics.json
 _UNIQUE = 12  # hexadecimal digits at the end of a temporary name
 _LONGEST = 200  # bytes of a name that a temporary one repeats; file systems take 255
 WRITE_AGAIN = "write it again with this version"
@@ -66,6 +66,11 @@ class RunPaths:
     def train(self) -> Path:
         """Training's figures: speed, epochs, best epoch, table rows, planned and peak memory in bytes."""
         return self.root / "train.json"
+
+    @property
+    def final(self) -> Path:
+        """The final fit (`train --final`): a run directory whose training part includes the validation part."""
+        return self.root / "final"
 
     @property
     def metrics(self) -> Path:

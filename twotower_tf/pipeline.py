@@ -12,18 +12,15 @@ the stage before it have changed. Nothing is printed; lines of progress go to `l
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from twotower_tf import artifacts, progress_bar, resources, run_lock, run_stages
+from twotower_tf import artifacts, final_fit, run_lock, run_stages
 from twotower_tf import config as configuration
-from twotower_tf.artifacts import METRICS_SCHEMA, PreparedPaths, RunPaths
+from twotower_tf.artifacts import METRICS_SCHEMA, RunPaths
 from twotower_tf.config import ExperimentConfig
-from twotower_tf.errors import ConfigError
-from twotower_tf.progress import Progress, silent
+from twotower_tf.run_session import RunSession
 from twotower_tf.run_stages import Stages
 from twotower_tf.stage_results import EvaluateResult, ExportResult, PrepareResult, Result, RunResult, TrainResult
 
@@ -33,7 +30,7 @@ if TYPE_CHECKING:
 Split = Literal["valid", "test"]
 
 
-class Pipeline:
+class Pipeline(RunSession):
     """The stages of one experiment, from event log to published bundle.
 
     Every method may be called again: it does nothing where its result is up to date (`skipped` in the result), unless
@@ -44,73 +41,6 @@ class Pipeline:
         run_dir: the run directory.
         export_dir: the export directory, or None.
     """
-
-    def __init__(
-        self,
-        config: ExperimentConfig | str | Path,
-        run_dir: str | Path,
-        export_dir: str | Path | None = None,
-        *,
-        overwrite: bool = False,
-        progress: Progress | None = None,
-        log: Callable[[str], None] | None = None,
-    ) -> None:
-        """Reads the configuration, and limits libraries' threads to the CPU quota; nothing is written yet.
-
-        Args:
-            config: the experiment, or the path of a configuration file (.py, or a config.json).
-            run_dir: holds configuration, prepared data, checkpoints and metrics; made by `prepare`.
-            export_dir: holds one directory per published version; only `export` and `run` need it.
-            overwrite: whether `prepare`, `train` and `run` may replace a model of another configuration in `run_dir`.
-            progress: receives a stage's name, the units done and their total. None: progress bars in a notebook or
-                IPython, nothing elsewhere.
-            log: receives lines for people, e.g. `print`. None: `logging.getLogger("twotower_tf").info`.
-
-        Raises:
-            ConfigError: where a configuration file cannot be read or is invalid.
-        """
-        resources.limit_library_threads()
-        self.config = config if isinstance(config, ExperimentConfig) else configuration.load(config)
-        self.run_dir = Path(run_dir)
-        self.export_dir = None if export_dir is None else Path(export_dir)
-        self._overwrite = overwrite
-        self._progress: Progress | None = progress
-        self._log = log or logging.getLogger("twotower_tf").info
-        self._held = False
-
-    @classmethod
-    def open(cls, run_dir: str | Path, export_dir: str | Path | None = None, **options: Any) -> Pipeline:
-        """Continues a run directory with the configuration that it records.
-
-        Args:
-            run_dir: a run directory that `prepare` has made.
-            export_dir: as of `Pipeline`.
-            **options: `overwrite`, `progress` and `log` of `Pipeline`.
-
-        Raises:
-            ArtifactError: where `run_dir` is not a run directory, or of another schema version.
-        """
-        return cls(configuration.load_run(run_dir), run_dir, export_dir, **options)
-
-    @contextlib.contextmanager
-    def working(self, *, create: bool = False) -> Iterator[None]:
-        """Keeps other processes out of the run directory during a block of several stages.
-
-        Args:
-            create: makes the directory where it does not exist.
-
-        Raises:
-            ArtifactError: where another process works there; with `create`, where the directory holds something else.
-        """
-        if self._held:
-            yield
-            return
-        with run_lock.hold_run(self.run_dir, create=create):
-            self._held = True
-            try:
-                yield
-            finally:
-                self._held = False
 
     def prepare(
         self,
@@ -129,7 +59,7 @@ class Pipeline:
                 each task.
             threads: threads that DuckDB may use; 0: all cores.
             spark: where Spark runs, instead of DuckDB on this machine.
-            since: an earlier run directory that this one continues.
+            since: an earlier run directory that this one continues; where it has a final fit, that one.
 
         Raises:
             ConfigError: where `run_dir` holds a model of another configuration and `overwrite` was not given.
@@ -143,20 +73,21 @@ class Pipeline:
         with self.working(create=True), self._showing() as progress:
             self.adopt_config()
             stages = Stages(self.run_dir)
-            key = self._key("prepare", **run_stages.preparation_inputs(self.config, str(since)))
+            continued = str(final_fit.find_run(Path(since)).resolve()) if since else ""
+            key = self._key("prepare", **run_stages.preparation_inputs(self.config, continued))
             if not force and stages.is_done("prepare", key) and self._prepared.encoded_items.exists():
                 self._log("prepare: up to date")
                 return PrepareResult.read(self.run_dir, Prepared.open(self.run_dir).manifest, skipped=True)
-            stages.begin("prepare", key)
-            run_stages.remove_figures(RunPaths(self.run_dir))
+            limits: dict[str, Any] = {"memory_limit": memory_limit, "threads": threads}
+            stages.begin("prepare", key, engine="spark" if spark else "duckdb", since=continued, **limits)
+            run_stages.remove_results(RunPaths(self.run_dir))
             with run_lock.read_run(str(since), own=self.run_dir):
                 manifest: dict[str, Any] = preparation.prepare_log(
                     self.config,
                     self.run_dir,
-                    memory_limit=memory_limit,
-                    threads=threads,
+                    **limits,
                     spark=spark,
-                    since=Path(since) if since else None,
+                    since=Path(continued) if since else None,
                     progress=progress,
                 )
             prepared = Prepared.open(self.run_dir)
@@ -173,7 +104,8 @@ class Pipeline:
         Args:
             force: trains from the beginning where the model is up to date or interrupted, too.
             resume: continues after the last checkpoint, also with another schedule (`train.*`); with `force`, too.
-            warm_start: a run directory, an export directory or one of its versions: starts with that model's weights.
+            warm_start: a run directory, an export directory or one of its versions: starts with that model's weights
+                (those of a final fit where there is one).
             share_cores: on two cores, gives TensorFlow one thread per operation, which is faster. It has an effect
                 only before this process has computed anything with TensorFlow.
 
@@ -200,15 +132,17 @@ class Pipeline:
                 training_loop.share_cores()
             resume = resume or (not force and stages.is_interrupted("train", key))
             prepared = Prepared.open(self.run_dir)
-            validate = make_validator(self.config, prepared, EncodedData(self.config, prepared))
-            stages.begin("train", key)
-            run_stages.remove_figures(paths)
+            merged = self.config.data.train_on_valid  # nothing is left to validate on
+            validate = None if merged else make_validator(self.config, prepared, EncodedData(self.config, prepared))
+            source = str(final_fit.find_model(Path(warm_start)).resolve()) if warm_start else ""
+            stages.begin("train", key, warm_start=source or (stages.fact("train", "warm_start") if resume else ""))
+            run_stages.remove_results(paths)
             with run_lock.read_run(warm_start, own=self.run_dir):
                 figures: dict[str, Any] = training_loop.train(
                     self.config,
                     self.run_dir,
                     resume=resume,
-                    warm_start=find_model(Path(warm_start)) if warm_start else None,
+                    warm_start=Path(source) if source else None,
                     validate=validate,
                     progress=progress,
                     log=self._log,
@@ -216,8 +150,54 @@ class Pipeline:
             stages.finish("train")
         return TrainResult.read(self.run_dir, figures, skipped=False)
 
+    def final_fit(
+        self,
+        *,
+        prepare: dict[str, Any] | None = None,
+        force: bool = False,
+        resume: bool = False,
+        share_cores: bool = False,
+    ) -> TrainResult:
+        """Trains on the training and the validation part together, for the number of epochs that `train` chose.
+
+        The final fit is in `run_dir/final`, a run directory prepared from the same files, with the same test part.
+        `evaluate("test")` and `export` use its model from then on; `evaluate("valid")` that of `train`. An interrupted
+        one continues after its last checkpoint.
+
+        Args:
+            prepare: arguments of `prepare`; None: those that the run was prepared with.
+            force: trains from the beginning where the final fit is up to date or interrupted, too.
+            resume: continues after the last checkpoint; with `force`, too.
+            share_cores: as of `train`.
+
+        Raises:
+            ConfigError: where the run has no validation rows, holds a model of another configuration, or was prepared
+                with Spark and `prepare` was not given.
+            DataError: where the input files have changed since the run was prepared.
+            ArtifactError: where the run has no finished training, or another process works in `run_dir`.
+        """
+        with self.working():
+            self._adopt()
+            config = final_fit.plan_final_fit(self.config, self.run_dir)
+            arguments = prepare or final_fit.preparation_arguments(self.config, self.run_dir)
+            arguments = {**arguments, "since": final_fit.find_continued(self.config, self.run_dir)}
+            stages, paths = Stages(self.run_dir), RunPaths(self.run_dir)
+            key = self._key("final", epochs=config.train.epochs)
+            if force or not stages.is_done("final", key):
+                stages.begin("final", key)
+                run_stages.remove_figures(paths)
+            self._log(f"final fit: {config.train.epochs} epochs on the training and the validation part")
+            final = Pipeline(config, paths.final, overwrite=True, progress=self._progress, log=self._log)
+            final.prepare(**arguments)
+            start = stages.fact("train", "warm_start") or ""
+            result = final.train(force=force, resume=resume, warm_start=start, share_cores=share_cores)
+            stages.finish("final")
+        return result
+
     def evaluate(self, split: Split = "test", *, force: bool = False) -> EvaluateResult:
         """Ranks the whole catalogue for the held-out positives of a split; compares with baselines, and finds warnings.
+
+        On "test" the model is that of the final fit where there is one.
 
         Args:
             split: "valid" or "test".
@@ -231,7 +211,8 @@ class Pipeline:
         paths = RunPaths(self.run_dir)
         with self.working(), self._showing() as progress:
             self._adopt()
-            stages, key = Stages(self.run_dir), self._key("evaluate", split=split)
+            config, model, which = self._find_model(split)
+            stages, key = Stages(self.run_dir), self._key("evaluate", split=split, **which)
             if not force and stages.is_done("evaluate", key) and paths.metrics.exists() and paths.report.exists():
                 figures: dict[str, Any] = artifacts.read_json(paths.metrics, "run directory")
                 if figures["schema_version"] == METRICS_SCHEMA:  # else of an earlier version of twotower_tf
@@ -241,7 +222,7 @@ class Pipeline:
             from twotower_tf.report import report_page
 
             stages.begin("evaluate", key)
-            figures = evaluate_run.evaluate_run(self.config, self.run_dir, split, progress)
+            figures = evaluate_run.evaluate_run(config, model, split, progress, results=self.run_dir)
             report_page.write_report(self.run_dir, self.config, figures)
             stages.finish("evaluate")
         return EvaluateResult.read(self.run_dir, figures, skipped=False)
@@ -255,7 +236,7 @@ class Pipeline:
         active_days: int = 0,
         formats: Sequence[str] = (),
     ) -> ExportResult:
-        """Publishes a new version of the bundle in `export_dir`.
+        """Publishes a new version of the bundle in `export_dir`: the final fit where there is one.
 
         Args:
             force: publishes where this model is published already, too.
@@ -273,9 +254,10 @@ class Pipeline:
         with self.working(), self._showing() as progress:
             self._adopt()
             stages = Stages(self.run_dir)
+            config, model, which = self._find_model()
             written = sorted({"tsv", *formats})
             place = {"export_dir": str(root.resolve()), "active_days": active_days, "formats": written}
-            key = self._key("export", **place)
+            key = self._key("export", **place, **which)
             published = root / str(stages.fact("export", "version"))
             if not force and version is None and stages.is_done("export", key) and published.is_dir():
                 self._log(f"export: up to date, {published}")
@@ -284,9 +266,10 @@ class Pipeline:
 
             stages.begin("export", key)
             path: Path = export_bundle.export(
-                self.config,
-                self.run_dir,
+                config,
+                model,
                 root,
+                results=self.run_dir,
                 version=version,
                 keep=keep,
                 active_days=active_days,
@@ -300,6 +283,7 @@ class Pipeline:
     def run(
         self,
         *,
+        final: bool = False,
         prepare: dict[str, Any] | None = None,
         export: dict[str, Any] | None = None,
         after_stage: Callable[[Result], None] = lambda result: None,
@@ -309,6 +293,7 @@ class Pipeline:
         Evaluates the test split, or the validation split where no test positive is held out.
 
         Args:
+            final: makes the final fit, too, whose model is evaluated and exported.
             prepare: arguments of `prepare`.
             export: arguments of `export`.
             after_stage: receives each stage's result.
@@ -323,6 +308,9 @@ class Pipeline:
             after_stage(prepared)
             trained = self.train()
             after_stage(trained)
+            fitted = self.final_fit(prepare=prepare) if final else None
+            if fitted is not None:
+                after_stage(fitted)
             held_out: list[Split] = [split for split in ("test", "valid") if prepared.positives.get(split)]
             evaluated = self.evaluate(held_out[0]) if held_out else None
             if evaluated is None:
@@ -331,7 +319,7 @@ class Pipeline:
                 after_stage(evaluated)
             exported = self.export(**(export or {}))
             after_stage(exported)
-        return RunResult(prepared, trained, evaluated, exported)
+        return RunResult(prepared, trained, evaluated, exported, fitted)
 
     def adopt_config(self) -> None:
         """Writes the configuration to the run directory, as the first stage does.
@@ -358,43 +346,18 @@ class Pipeline:
         export_root.check_root(root)
         export_root.choose_version(root, version)
 
-    @property
-    def _prepared(self) -> PreparedPaths:
-        return PreparedPaths(RunPaths(self.run_dir).prepared)
+    def _find_model(self, split: Split = "test") -> tuple[ExperimentConfig, Path, dict[str, Any]]:
+        """Returns configuration and directory of the model of a split's figures, and a part of stages' keys.
 
-    def _key(self, stage: str, **more: Any) -> str:
-        return run_stages.stage_key(self.config, self.run_dir, stage, **more)
-
-    def _adopt(self, *, overwrite: bool = False, resume: bool = False) -> None:
-        """Writes the configuration, where it fits the prepared data and the model."""
-        run_stages.require_same_data(self.run_dir, self.config)
-        run_stages.adopt_config(self.run_dir, self.config, overwrite=overwrite, resume=resume)
-
-    @contextlib.contextmanager
-    def _showing(self) -> Iterator[Progress]:
-        """Yields what shows the progress of one stage."""
-        if self._progress is not None:
-            yield self._progress
-            return
-        with progress_bar.shown_in_notebook() as display:
-            yield display or silent
-
-    def _require_export_dir(self) -> Path:
-        if self.export_dir is None:
-            raise ConfigError("export_dir: invalid value None (expected a directory); give it to Pipeline")
-        return self.export_dir
-
-
-def find_model(path: Path) -> Path:
-    """Returns the newest version where `path` is an export directory, else `path`.
-
-    Raises:
-        ArtifactError: where it is a version whose towers have changed since they were published.
-    """
-    from twotower_tf.bundle import bundle
-
-    found = bundle.list_versions(path)
-    path = path / str(found[-1]) if found else path
-    if (path / bundle.MANIFEST).is_file():
-        bundle.Bundle.read(path, check="light").check_files("variables", f"{bundle.ITEM_TOWER}/variables")
-    return path
+        Raises:
+            ArtifactError: where the final fit is unfinished.
+        """
+        path = self.run_dir if split == "valid" else final_fit.find_run(self.run_dir)
+        if path == self.run_dir:
+            return self.config, path, {}
+        epochs = configuration.load_run(path).train.epochs
+        return (
+            final_fit.with_validation(self.config, epochs),
+            path,
+            {"final": Stages(self.run_dir).fact("final", "key")},
+        )

@@ -21,11 +21,14 @@ from twotower_tf.prepare import schema
 from twotower_tf.run_lock import check_new_run
 
 SCHEMA_VERSION = 1
-STAGES = ("prepare", "train", "evaluate", "export")
+STAGES = ("prepare", "train", "final", "evaluate", "export")
+# The stage whose result each stage depends on. A final fit is a part of the keys of later stages where there is one.
+_AFTER = {"train": "prepare", "final": "train", "evaluate": "train", "export": "evaluate"}
 # The parts of the configuration that each stage reads, in addition to those of the stages before it.
 _PARTS = {
     "prepare": configuration.PREPARED,
     "train": ("model", "sampling", "loss", "train", "evaluation"),
+    "final": (),
     "evaluate": ("evaluation",),
     "export": ("name", "index"),
 }
@@ -58,14 +61,14 @@ class Stages:
         return bool(entry and not entry["finished"] and entry["key"] == key)
 
     def fact(self, stage: str, name: str) -> Any:
-        """Returns what `finish` recorded for `stage` under `name`, or None."""
+        """Returns what `begin` or `finish` recorded for `stage` under `name`, or None."""
         return self._entries.get(stage, {}).get(name)
 
-    def begin(self, stage: str, key: str) -> None:
+    def begin(self, stage: str, key: str, **facts: Any) -> None:
         """Records that `stage` has begun, and removes the entries of all later stages."""
         kept = STAGES[: STAGES.index(stage)]
         self._entries = {name: entry for name, entry in self._entries.items() if name in kept}
-        self._entries[stage] = {"key": key, "finished": False}
+        self._entries[stage] = {"key": key, "finished": False, **facts}
         self._write()
 
     def finish(self, stage: str, **facts: Any) -> None:
@@ -117,11 +120,17 @@ def remove_model(paths: RunPaths) -> None:
     for directory in (paths.checkpoints, paths.logs):
         shutil.rmtree(directory, ignore_errors=True)
     paths.train.unlink(missing_ok=True)
+    remove_results(paths)
+
+
+def remove_results(paths: RunPaths) -> None:
+    """Removes what a new preparation or training makes stale: the final fit and the evaluation's results."""
+    shutil.rmtree(paths.final, ignore_errors=True)
     remove_figures(paths)
 
 
 def remove_figures(paths: RunPaths) -> None:
-    """Removes the evaluation's results: a new preparation or training makes them stale."""
+    """Removes the evaluation's results, which are of another model from now on."""
     for file in (paths.metrics, paths.report):
         file.unlink(missing_ok=True)
 
@@ -203,8 +212,8 @@ def _document(config: ExperimentConfig, stages: Sequence[str]) -> dict[str, Any]
 def stage_key(config: ExperimentConfig, run_dir: Path, stage: str, **more: Any) -> str:
     """Returns the digest of what `stage` depends on: configuration, the result of the stage before it, and `more`."""
     document = {"config": _document(config, (stage,)), **more}
-    if stage != STAGES[0]:
-        document["after"] = Stages(run_dir).fact(STAGES[STAGES.index(stage) - 1], "key")
+    if stage in _AFTER:
+        document["after"] = Stages(run_dir).fact(_AFTER[stage], "key")
     return artifacts.fingerprint(document)
 
 

@@ -155,9 +155,10 @@ Result = PrepareResult | TrainResult | EvaluateResult | ExportResult
 
 @dataclasses.dataclass(frozen=True)
 class RunResult:
-    """Results of `Pipeline.run`; `evaluate` is None where no positive is held out."""
+    """Results of `Pipeline.run`; `evaluate` is None where no positive is held out, `final` without a final fit."""
 
     prepare: PrepareResult
     train: TrainResult
     evaluate: EvaluateResult | None
     export: ExportResult
+    final: TrainResult | None = None

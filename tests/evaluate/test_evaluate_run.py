@@ -99,10 +99,12 @@ def test_writes_what_the_oracle_finds(planted, tmp_path, split):
     assert json.loads((tmp_path / "metrics.json").read_text()) == document
     assert list(document) == [
         "schema_version", "split", "protocol", "users", "metrics", "intervals", "baselines", "slices", "collapse",
-        "warnings", "examples",
+        "trained_on", "warnings", "examples",
     ]  # fmt: skip
     asked = query_oracle(world, split, "user", True)
-    assert (document["schema_version"], document["split"], document["users"]) == (2, split, len(asked))
+    assert (document["schema_version"], document["split"], document["users"]) == (3, split, len(asked))
+    trained = sum(label for _, _, label in world.splits["train"])
+    assert document["trained_on"] == {"splits": ["train"], "positives": trained, "epochs": None}
     assert document["protocol"] == {
         "query": "user",
         "exclude_seen": True,

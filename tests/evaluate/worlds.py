@@ -31,6 +31,9 @@ class FakePrepared:
     def num_rows(self, split):
         return len(self.splits[split])
 
+    def num_positives(self, split):
+        return sum(label for _, _, label in self.splits[split])
+
     def columns(self, split, names):
         rows = np.array(self.splits[split], np.int64).reshape(-1, 3)
         kinds = {"user_row": (0, np.int32), "item_row": (1, np.int32), "label": (2, np.int8)}

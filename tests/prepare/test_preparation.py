@@ -104,10 +104,24 @@ def expected_splits(rule: str, rows: list[Row]) -> list[str]:
 @pytest.mark.parametrize("rule", SPLIT_RULES)
 @pytest.mark.parametrize("seed", range(4))
 def test_prepare_agrees_with_plain_python(tmp_path: Path, rule: str, seed: int) -> None:
+    check_preparation(tmp_path, rule, seed)
+
+
+@pytest.mark.parametrize("rule", ["leave_last_out", "time", "given"])
+def test_the_validation_part_may_be_a_part_of_training(tmp_path: Path, rule: str) -> None:
+    """Rows, histories, counts, sequences and statistics are of both parts together; the test part is the same."""
+    check_preparation(tmp_path, rule, 5, train_on_valid=True)
+
+
+def check_preparation(tmp_path: Path, rule: str, seed: int, *, train_on_valid: bool = False) -> None:
     log = random_log(seed)
     write_csv(tmp_path / "events.csv", log)
     config = experiment(
-        tmp_path, split=SPLIT_RULES[rule], positive="coalesce(dwell, 1) >= 0", exclude="site = 'b' AND \"time\" < 4"
+        tmp_path,
+        split=SPLIT_RULES[rule],
+        positive="coalesce(dwell, 1) >= 0",
+        exclude="site = 'b' AND \"time\" < 4",
+        train_on_valid=train_on_valid,
     )
     rows = oracle.used_rows(
         log,
@@ -115,6 +129,9 @@ def test_prepare_agrees_with_plain_python(tmp_path: Path, rule: str, seed: int) 
         exclude=lambda row: row["site"] == "b" and row["time"] < 4,
     )
     splits = expected_splits(rule, rows)
+    if train_on_valid:
+        assert len(set(splits)) == 3
+        splits = ["test" if split == "test" else "train" for split in splits]
     manifest = prepare_log(config, tmp_path / "run")
     prepared = Prepared.open(tmp_path / "run")
 

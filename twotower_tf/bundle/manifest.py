@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ _WEIGHTS, _VALUE = "weights/", "/.ATTRIBUTES/VARIABLE_VALUE"  # of a signature m
 def make_document(
     staging: Path,
     config: ExperimentConfig,
-    run_dir: Path,
+    results: Path,
     version: int,
     searcher: Searcher,
     extra: Mapping[str, Any],
@@ -40,7 +40,7 @@ def make_document(
     Args:
         staging: the bundle's directory; its towers are finished.
         config: the experiment.
-        run_dir: may hold metrics.json, whose summary is taken over.
+        results: run directory; its metrics.json, where it is of this model, is summarized.
         version: of the bundle.
         searcher: the bundle's index.
         extra: more entries.
@@ -62,7 +62,7 @@ def make_document(
         },
         **describe_index(searcher),
         "similarity": "cosine",
-        "evaluation": read_evaluation(run_dir),
+        "evaluation": read_evaluation(results, config.data.trained_splits),
         "libraries": list_libraries(),
         **extra,
     }
@@ -140,13 +140,16 @@ def hash_weights(path: Path) -> tuple[str, dict[str, dict[str, Any]]]:
     return digest.hexdigest(), sizes
 
 
-def read_evaluation(run_dir: Path) -> dict[str, Any] | None:
-    """Returns the summary of a run's metrics.json, or None if it was not evaluated."""
+def read_evaluation(run_dir: Path, trained_splits: Sequence[str] = ("train",)) -> dict[str, Any] | None:
+    """Returns the summary of a run's metrics.json, or None if the model trained on these splits was not evaluated."""
     path = RunPaths(run_dir).metrics
     if not path.is_file():
         return None
     document = artifacts.read_json(path, "run directory")
-    keys = ("split", "protocol", "users", "metrics", "intervals", "baselines", "warnings")
+    trained_on = document.get("trained_on", {"splits": ["train"]})
+    if trained_on["splits"] != list(trained_splits):
+        return None
+    keys = ("split", "protocol", "trained_on", "users", "metrics", "intervals", "baselines", "warnings")
     return {key: document[key] for key in keys if key in document}
 
 

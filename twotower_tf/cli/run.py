@@ -6,6 +6,7 @@ training after its last finished epoch.
 
 from __future__ import annotations
 
+from absl import flags
 from absl.flags import FlagValues
 
 from twotower_tf.cli import options
@@ -20,6 +21,13 @@ def define(values: FlagValues) -> None:
     options.export_dir(values)
     options.preparation(values)
     options.publication(values)
+    flags.DEFINE_bool(
+        "final",
+        False,
+        "after the training, train on training and validation rows together for as many epochs (see train --final); "
+        "this model is evaluated on the test part and exported",
+        flag_values=values,
+    )
     options.overwrite(values)
 
 
@@ -36,6 +44,7 @@ def run(values: FlagValues) -> None:
             config, values.run_dir, values.export_dir, overwrite=values.overwrite, progress=show, log=print
         )
         result = pipeline.run(
+            final=values.final,
             prepare=options.preparation_arguments(values, spark),
             export=options.publication_arguments(values),
             after_stage=lambda done: print(format_result(done)),

@@ -12,6 +12,7 @@ from absl import flags
 from absl.flags import FlagValues
 
 from twotower_tf.cli import options
+from twotower_tf.errors import ConfigError
 
 REQUIRED = ("run_dir",)
 
@@ -29,6 +30,13 @@ def define(values: FlagValues) -> None:
         "run directory, export directory or version of a bundle whose model weights initialize the new model",
         flag_values=values,
     )
+    flags.DEFINE_bool(
+        "final",
+        False,
+        "train on training and validation rows together, for the epochs that the finished training of --run_dir chose; "
+        "evaluate (on test) and export use this model, in RUN_DIR/final",
+        flag_values=values,
+    )
     options.overwrite(values)
 
 
@@ -38,8 +46,14 @@ def run(values: FlagValues) -> None:
     from twotower_tf.cli.result_texts import format_training
     from twotower_tf.pipeline import Pipeline
 
+    if values.final and (values.warm_start or values.overwrite):
+        flag = "warm_start" if values.warm_start else "overwrite"
+        raise ConfigError(f"--{flag}: invalid with --final, which repeats the training of --run_dir; leave it out")
     _, config = run_stages.read_configs(Path(values.run_dir), values.config, values.set)
     with progress_bar.shown() as show:
         pipeline = Pipeline(config, values.run_dir, overwrite=values.overwrite, progress=show, log=print)
-        result = pipeline.train(force=True, resume=values.resume, warm_start=values.warm_start, share_cores=True)
+        if values.final:
+            result = pipeline.final_fit(force=True, resume=values.resume, share_cores=True)
+        else:
+            result = pipeline.train(force=True, resume=values.resume, warm_start=values.warm_start, share_cores=True)
     print(format_training(result))

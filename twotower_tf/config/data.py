@@ -150,6 +150,8 @@ class DataConfig:
         position: column of the item's position in that list, a number that grows downwards, or "".
         item_name: column of the item table (or the events) with a display name.
         split: how events are split into training, validation and test.
+        train_on_valid: adds the validation part to the training part, whatever the split; the test part stays as it is.
+            `twotower train --final` sets it, with the number of epochs that validation has chosen.
     """
 
     root: str = "."
@@ -184,8 +186,14 @@ class DataConfig:
     position: str = ""
     item_name: str = ""
     split: Split = TimeSplit()
+    train_on_valid: bool = False
 
     @property
     def ordered(self) -> bool:
         """Whether events have an order: by time, or for `LeaveLastOut` without times by their place in the log."""
         return bool(self.timestamp) or isinstance(self.split, LeaveLastOut)
+
+    @property
+    def trained_splits(self) -> tuple[str, ...]:
+        """The parts of the split whose rows train."""
+        return ("train", "valid") if self.train_on_valid else ("train",)

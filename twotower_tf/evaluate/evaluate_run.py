@@ -27,18 +27,23 @@ from twotower_tf.train.checkpoints import load_model
 _DIGITS = 6
 
 
-def evaluate_run(config: ExperimentConfig, run_dir: Path, split: str, progress: Progress = silent) -> dict[str, Any]:
+def evaluate_run(
+    config: ExperimentConfig, run_dir: Path, split: str, progress: Progress = silent, *, results: Path | None = None
+) -> dict[str, Any]:
     """Evaluates the best model of a run on a held-out split.
 
     Args:
         config: the run's configuration.
-        run_dir: run directory with prepared/ and checkpoints/; metrics.json is written to it.
+        run_dir: run directory with prepared/ and checkpoints/.
         split: "valid" or "test".
         progress: receives the number of queries ranked.
+        results: run directory to which metrics.json is written, with the train.json of the validation run; None:
+            `run_dir`.
 
     Returns:
-        The content of metrics.json: schema_version, split, protocol, users, metrics, intervals (95 %, clustered by
-        user), baselines, slices, collapse, clicks (of a loss with a probability on labelled rows), warnings, examples.
+        The content of metrics.json: schema_version, split, protocol, trained_on, users, metrics, intervals (95 %,
+        clustered by user), baselines, slices, collapse, clicks (of a loss with a probability on labelled rows),
+        warnings, examples.
 
     Raises:
         ArtifactError: if the run is not prepared or not trained.
@@ -64,7 +69,13 @@ def evaluate_run(config: ExperimentConfig, run_dir: Path, split: str, progress: 
     )  # fmt: skip
     if clicks := measure_clicks(config, model, prepared, encoded, split, items):
         document["clicks"] = _rounded(clicks)
-    paths = RunPaths(Path(run_dir))
+    paths = RunPaths(Path(results or run_dir))
+    trained_on = {
+        "splits": list(config.data.trained_splits),
+        "positives": prepared.num_positives("train"),
+        "epochs": _read(RunPaths(Path(run_dir)).train).get("best_epoch"),
+    }
+    document["trained_on"] = trained_on
     facts = Facts(config, document, _read(paths.train), _read(prepared.paths.columns))
     document["warnings"] = find_warnings(facts)
     document["examples"] = shown_users.collect_users(prepared, queries, split, items, users)

@@ -57,6 +57,7 @@ def export(
     run_dir: Path,
     export_dir: Path,
     *,
+    results: Path | None = None,
     version: int | None = None,
     keep: int = 0,
     active_days: int = 0,
@@ -70,6 +71,7 @@ def export(
         config: of the run.
         run_dir: prepared and trained.
         export_dir: the export root; new, empty, or written by earlier exports.
+        results: run directory with the metrics.json of this model, which the manifest repeats; None: `run_dir`.
         version: by default the UTC time, larger than the newest there.
         keep: versions kept, the new one among them; 0 keeps all.
         active_days: only items with an event in the log's last so many days are exported; 0 exports all.
@@ -89,7 +91,7 @@ def export(
     run_dir, export_dir = Path(run_dir), Path(export_dir)
     with export_root.lock_root(export_dir):
         number = export_root.choose_version(export_dir, version)
-        run = _Run.open(config, run_dir, active_days)
+        run = _Run.open(config, run_dir, results or run_dir, active_days)
         path = export_dir / str(number)
         with artifacts.atomic_directory(path) as staging:
             _write(run, staging, number, formats, progress, log)
@@ -105,6 +107,7 @@ class _Run:
     Attributes:
         rows: the catalogue's rows that enter the bundle, ascending.
         catalogue: these rows.
+        results: run directory with metrics.json, where the model was evaluated.
     """
 
     config: ExperimentConfig
@@ -114,9 +117,10 @@ class _Run:
     model: TwoTower
     rows: Rows
     catalogue: pa.Table
+    results: Path
 
     @classmethod
-    def open(cls, config: ExperimentConfig, run_dir: Path, active_days: int) -> _Run:
+    def open(cls, config: ExperimentConfig, run_dir: Path, results: Path, active_days: int) -> _Run:
         prepared = Prepared.open(run_dir)
         rows = _exported_rows(config, prepared, active_days)
         encoded = EncodedData(config, prepared)
@@ -124,7 +128,7 @@ class _Run:
         catalogue = prepared.items()
         if len(rows) < catalogue.num_rows:
             catalogue = catalogue.take(pa.array(rows))
-        return cls(config, run_dir, prepared, encoded, model, rows, catalogue)
+        return cls(config, run_dir, prepared, encoded, model, rows, catalogue, results)
 
     def side(self, side: SideName) -> TowerEncoder:
         return TowerEncoder(self.config, self.prepared.statistics, side)
@@ -188,7 +192,7 @@ def _write(
     forms["item_text_forms"] = known.get("item_text_forms", {})  # earlier preparations lack it
     clicks = {"click_probability": run.model.get_layer("loss").probability_parameters()}
     extra = {**forms, **clicks, "canaries": canaries, "canary_k": CANARY_K, "formats": written}
-    manifest.write(staging, manifest.make_document(staging, run.config, run.run_dir, version, searcher, extra))
+    manifest.write(staging, manifest.make_document(staging, run.config, run.results, version, searcher, extra))
     verify_staging(staging)
 
 

@@ -32,7 +32,7 @@ from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.input_table import Column
 
 # the places of the files, and the split of the events, may differ between the runs
-_FREE = ("root", "events", "items", "users", "split")
+_FREE = ("root", "events", "items", "users", "split", "train_on_valid")
 
 
 def config_digests(config: ExperimentConfig) -> dict[str, str]:

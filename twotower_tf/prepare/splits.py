@@ -11,6 +11,8 @@ moments: those before the user's validation positive train, those from it to the
 test; the negatives of other users train.
 
 `RandomSplit`: by the MD5 of the experiment's seed and the row's place in the log, so it depends on nothing else.
+
+With `data.train_on_valid` the validation rows of any of these train.
 """
 
 from __future__ import annotations
@@ -41,6 +43,8 @@ def assign_splits(connection: duckdb.DuckDBPyConnection, config: ExperimentConfi
         expression = "CASE k.given WHEN 'train' THEN 0 WHEN 'valid' THEN 1 ELSE 2 END"
     else:
         expression = _random(split, config.seed)
+    if config.data.train_on_valid:
+        expression = f"CASE WHEN ({expression}) = 2 THEN 2 ELSE 0 END"
     connection.execute(
         "CREATE TABLE split_events AS SELECT k.place, k.user_row, k.item_row, k.ts, k.label, "
         f"CAST({expression} AS TINYINT) AS split{carried} FROM {source}"
