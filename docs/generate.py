@@ -39,6 +39,7 @@ GROUPS = {
         "Popularity",
         "InBatch",
         "Queue",
+        "Catalogue",
         "SameAttribute",
         "Rejections",
         "SkipAbove",

@@ -12,10 +12,12 @@ import tf_keras as keras
 from twotower_tf import config as configuration
 from twotower_tf.config import (
     BilateralSoftmax,
+    Catalogue,
     CosineContrastive,
     CosineLogitBCE,
     DataConfig,
     ExperimentConfig,
+    FullSoftmax,
     Hash,
     InBatch,
     InBatchSoftmax,
@@ -41,6 +43,7 @@ DEFAULTS = {
     CosineLogitBCE(): (Uniform(per_positive=4),),
     InBatchSoftmax(): (InBatch(),),
     SampledSoftmax(): (Uniform(per_positive=800, shared=True),),
+    FullSoftmax(): (Catalogue(),),
     BilateralSoftmax(): (Uniform(per_positive=800, shared=True),),
     CosineContrastive(): (Uniform(per_positive=800, shared=True),),
     PairwiseLogistic(): (Uniform(per_positive=4),),
@@ -199,3 +202,20 @@ def test_what_a_class_declares_is_kept():
         registry.registers(TripletHinge)(SquaredLoss)
     with pytest.raises(ConfigError, match=r"^sampling.negatives: invalid kind Queue\(\)"):
         experiment(sampling=SamplingConfig((Uniform(), Queue(size=3))))
+
+
+@pytest.mark.parametrize(
+    ("loss", "negatives", "message"),
+    [
+        (
+            FullSoftmax(),
+            (Catalogue(), Uniform()),
+            r"invalid kinds \['Catalogue', .*\] \(expected Catalogue\(\) alone",
+        ),
+        (FullSoftmax(), (Uniform(),), r"invalid kinds \['Uniform'\] \(expected Catalogue\(\), which FullSoftmax needs"),
+        (CosineLogitBCE(), (Catalogue(),), r"invalid kind Catalogue\(\) for CosineLogitBCE"),
+    ],
+)
+def test_the_whole_catalogue_goes_alone_with_losses_that_share_candidates(loss, negatives, message):
+    with pytest.raises(ConfigError, match=r"^sampling.negatives: " + message):
+        experiment(loss=loss, sampling=SamplingConfig(negatives))

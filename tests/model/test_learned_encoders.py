@@ -118,7 +118,7 @@ def attend(queries, values, w, name, heads):
 
 
 def sasrec(e, w, other, heads=2):
-    x = [a + b for a, b in zip(e, w["places"], strict=False)]
+    x = [a * len(a) ** 0.5 + b for a, b in zip(e, w["places"], strict=False)]
     for block in ("block_1", "block_2"):
         q = [norm(a, w, f"{block}/norm_1") for a in x]
         y = [a + b for a, b in zip(q, attend(q, x, w, f"{block}/attention", heads), strict=True)]
@@ -128,7 +128,7 @@ def sasrec(e, w, other, heads=2):
 
 
 def ligr(e, w, other):
-    x = [a + b for a, b in zip(e, w["places"], strict=False)]
+    x = [a * len(a) ** 0.5 + b for a, b in zip(e, w["places"], strict=False)]
     n = [norm(a, w, "block_1/norm_1") for a in x]
     attended = attend(n, n, w, "block_1/attention", 1)
     y = [a + sigmoid(dense(a, w, "block_1/gate_1")) * b for a, b in zip(x, attended, strict=True)]

@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tests.model.filled import fill_tables
-from twotower_tf.config import DataConfig, ExperimentConfig, Hash, ModelConfig, Numeric
+from twotower_tf.config import DataConfig, ExperimentConfig, Hash, History, ModelConfig, Numeric
 from twotower_tf.model import two_tower
 from twotower_tf.model.layers import Dense, Dropout
 
@@ -104,3 +104,19 @@ def test_a_tower_of_numbers_alone_tells_them_apart_from_the_start(dim):
     cosines = np.tril(vectors.numpy() @ vectors.numpy().T, -1)
     assert cosines.max() < 0.99
     assert all(np.abs(gradient).max() > 0 for gradient in tape.gradient(loss, tower.trainable_weights))
+
+
+def test_linear_towers_of_one_shared_table_begin_in_one_space():
+    keras.utils.set_random_seed(3)
+    past = History(of="item", length=4, encoder="last")
+    config = ExperimentConfig(
+        name="t",
+        data=DataConfig(),
+        item_features=(Hash("item", buckets=50),),
+        user_features=(past,),
+        model=ModelConfig(embedding_dim=8, vector_dim=8, item_hidden=(), user_hidden=()),
+    )
+    model = fill_tables(two_tower.build(config))
+    users = two_tower.tower(model, "user")({"user_values0": np.array([[7, 3], [5, -1]], np.int32)})
+    items = two_tower.tower(model, "item")({"item_ids": np.array([[3], [5]], np.int32)})
+    np.testing.assert_allclose(np.sum(users * items, axis=1), 1.0, rtol=1e-5)

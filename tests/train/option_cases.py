@@ -29,9 +29,11 @@ from tests.train.option_oracle import (
 )
 from twotower_tf.config import (
     BilateralSoftmax,
+    Catalogue,
     CosineContrastive,
     CosineLogitBCE,
     Downsample,
+    FullSoftmax,
     InBatch,
     InBatchSoftmax,
     Labelled,
@@ -200,6 +202,18 @@ CASES = {
         softmax(0.05, 1),
         shared=((EVEN, 4),),
         learned=1,
+    ),
+    "full softmax": Case((Catalogue(),), FullSoftmax(temperature=0.3), softmax(0.3, False), shared=((EVEN, ITEMS),)),
+    "full softmax, learned, own item masked": Case(
+        (Catalogue(),),
+        FullSoftmax(learn_temperature=True),
+        softmax(0.1, False),
+        shared=((EVEN, ITEMS),),
+        sampling={"masked": "row"},
+        learned=1,
+    ),
+    "bilateral, catalogue": Case(
+        (Catalogue(),), BilateralSoftmax(0.3, 0.2), bilateral(0.3, 0.2, False), shared=((EVEN, ITEMS),)
     ),
     "bilateral": Case((Uniform(3),), BilateralSoftmax(0.3, 0.2), bilateral(0.3, 0.2, False), (Drawn(uniform, 3),)),
     "bilateral, corrected": Case(

@@ -30,7 +30,7 @@ from tests.train.option_oracle import (
     cosine,
     shape,
 )
-from twotower_tf.config import DataConfig, ExperimentConfig, GivenSplit, Hash, SamplingConfig, TrainConfig
+from twotower_tf.config import Catalogue, DataConfig, ExperimentConfig, GivenSplit, Hash, SamplingConfig, TrainConfig
 from twotower_tf.config.losses import LOSSES
 from twotower_tf.config.sampling import Negatives
 from twotower_tf.features.arrays import EncodedData
@@ -44,6 +44,7 @@ BUILT_IN = (
     "CosineLogitBCE",
     "InBatchSoftmax",
     "SampledSoftmax",
+    "FullSoftmax",
     "BilateralSoftmax",
     "CosineContrastive",
     "PairwiseLogistic",
@@ -125,7 +126,11 @@ def test_an_option_gives_the_batches_and_the_loss_that_it_means(name, prepared):
     counts = np.zeros((2, len(case.own) + len(case.shared), ITEMS))  # drawn, and expected
     for epoch in range(EPOCHS):
         for step, (x, y, _) in enumerate(made.epoch(epoch)):
-            users, items = user_of(x["user_ids"][:, 0]).tolist(), item_of(x["item_ids"][:, 0]).tolist()
+            users, items = user_of(x["user_ids"][:, 0]).tolist(), item_of(x["item_ids"][:, 0])
+            if Catalogue() in case.negatives:  # each item is encoded once
+                assert sorted(items) == list(range(ITEMS))
+                items = items[x["places_of_items"]]
+            items = items.tolist()
             batch = taken_apart(case, users, items, y, counts)
             if epoch or step >= 3:
                 continue
@@ -152,6 +157,8 @@ def taken_apart(case, users, items, y, counts):
     """Reads a batch by the agreed order, checks that it is one, and counts the draws."""
     width = sum(each.draws for each in case.own)
     batch = Batch(users, items[:BATCH], [], [], items[BATCH * (1 + width) :])
+    if Catalogue() in case.negatives:
+        assert sorted(batch.shared) == list(range(ITEMS))
     assert len(users) == BATCH and len(batch.shared) == sum(draws for _, draws in case.shared)
     negatives = iter(items[BATCH : BATCH * (1 + width)])
     for place, (user, item) in enumerate(zip(users, batch.own, strict=True)):

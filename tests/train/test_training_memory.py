@@ -14,6 +14,7 @@ from twotower_tf.config import (
     DataConfig,
     Downsample,
     ExperimentConfig,
+    FullSoftmax,
     Hash,
     InBatch,
     InBatchSoftmax,
@@ -72,6 +73,20 @@ def test_what_a_batch_compares_is_planned():
     large = dataclasses.replace(config, sampling=SamplingConfig((InBatch(), Queue(2_000_000))))
     # One row's scores at a time: a block can not be smaller.
     assert training_memory.estimate_memory(large, 1).activations == 6 * 4 * (100 * 18 + 100 * 25 + 7 * 2_000_100)
+
+
+def test_a_catalogue_that_all_rows_are_compared_with_is_planned_and_refused_by_name():
+    config = dataclasses.replace(CONFIG, loss=FullSoftmax(), sampling=SamplingConfig())
+    # 100 users of 18 numbers; 3,000 items of 9 + 10 + 6 and once more 6 as columns; a block holds all scores.
+    activations = 100 * 18 + 3_000 * 25 + 3_000 * 6 + 100 * 3_000
+    plan = training_memory.estimate_memory(config, 1_000, items=3_000)
+    assert plan.activations == 6 * 4 * activations
+    large = training_memory.estimate_memory(config, 1_000, items=50_000_000)  # one row of scores at a time
+    with pytest.raises(ConfigError) as error:
+        training_memory.require(large, 8 << 30)
+    assert str(error.value).startswith("training needs about ") and str(error.value).count("\n") == 0
+    assert "Catalogue() compares with all items of the catalogue, which takes 38.4 GB: use loss=" in str(error.value)
+    training_memory.require(plan, 8 << 30)
 
 
 def test_samplers_count():

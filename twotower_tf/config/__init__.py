@@ -46,6 +46,7 @@ from twotower_tf.config.losses import (
     BilateralSoftmax,
     CosineContrastive,
     CosineLogitBCE,
+    FullSoftmax,
     InBatchSoftmax,
     Loss,
     LossConfig,
@@ -56,6 +57,7 @@ from twotower_tf.config.losses import (
 )
 from twotower_tf.config.overrides import override
 from twotower_tf.config.sampling import (
+    Catalogue,
     Downsample,
     InBatch,
     Labelled,
@@ -88,6 +90,7 @@ __all__ = [
     "Attention",
     "BilateralSoftmax",
     "Bucketized",
+    "Catalogue",
     "CosineContrastive",
     "CosineLogitBCE",
     "config_class",
@@ -102,6 +105,7 @@ __all__ = [
     "feature_name",
     "fingerprint",
     "from_json",
+    "FullSoftmax",
     "GivenSplit",
     "GRU",
     "Hash",

@@ -4,6 +4,7 @@
 | --- | --- |
 | positives only (clicks, purchases, plays) | `InBatchSoftmax` |
 | a large catalogue, whose rare items should be found | `SampledSoftmax` |
+| a small catalogue, up to some ten thousand items | `FullSoftmax` |
 | positives that are often wrong (misclicks, autoplay) | `BilateralSoftmax` |
 | a click probability is needed | `CosineLogitBCE` |
 
@@ -22,7 +23,7 @@ from pydantic import Field
 
 from twotower_tf.config.base import NonNegativeFloat, PositiveFloat, config_class
 from twotower_tf.config.open_union import OpenUnion
-from twotower_tf.config.sampling import InBatch, Uniform
+from twotower_tf.config.sampling import Catalogue, InBatch, Uniform
 
 Margin = Annotated[float, Field(ge=-1.0, le=1.0)]
 
@@ -131,6 +132,29 @@ class SampledSoftmax(LossConfig):
     type: Literal["SampledSoftmax"] = "SampledSoftmax"
 
     default_negatives: ClassVar[tuple[Any, ...]] = (Uniform(per_positive=800, shared=True),)
+
+
+@register_loss
+@config_class
+class FullSoftmax(LossConfig):
+    """Softmax cross-entropy over the whole catalogue: which of all items is the row's own?
+
+    In plain terms: as `SampledSoftmax`, but nothing is drawn: every step compares with every item, exactly. Also known
+    as full cross-entropy, multinomial likelihood. Use it where the catalogue is small: a step's time and memory grow
+    with it. It goes with `Catalogue()` alone. `sampling.masked="user"` leaves the user's other positives out of the
+    sum.
+
+    Attributes:
+        temperature: divides the cosine. A lower one looks at the hardest negatives alone; try 0.03 to 0.2.
+        learn_temperature: trains it, starting from `temperature`.
+    """
+
+    temperature: PositiveFloat = 0.1
+    learn_temperature: bool = False
+    type: Literal["FullSoftmax"] = "FullSoftmax"
+
+    default_negatives: ClassVar[tuple[Any, ...]] = (Catalogue(),)
+    needs: ClassVar[tuple[str, ...]] = ("Catalogue",)
 
 
 @register_loss

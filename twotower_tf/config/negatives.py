@@ -12,6 +12,7 @@ from twotower_tf.config.sampling import SamplingConfig
 from twotower_tf.errors import ConfigError, unknown_name
 
 _WHERE = "sampling.negatives"
+SHARED_KINDS = ("InBatch", "Queue", "Catalogue")  # candidates that the batch shares, whatever their fields
 _OF_THE_CATALOGUE = ("item_id", "item_name", "train_count", "last_event")  # columns that every catalogue has
 
 
@@ -41,7 +42,7 @@ def _check_loss(loss: LossConfig, kinds: dict[str, Any]) -> None:
     """Compares the kinds with the requirements that the loss's class declares."""
     name = type(loss).__name__
     for kind, each in kinds.items():
-        if not loss.shares_candidates and (kind in ("InBatch", "Queue") or getattr(each, "shared", False)):
+        if not loss.shares_candidates and (kind in SHARED_KINDS or getattr(each, "shared", False)):
             got = f"{kind}(shared=True)" if hasattr(each, "shared") else f"{kind}()"
             raise ConfigError(
                 f"{_WHERE}: invalid kind {got} for {name} (expected a row's own negatives or Labelled() rows, not "
@@ -55,6 +56,11 @@ def _check_loss(loss: LossConfig, kinds: dict[str, Any]) -> None:
     for kind in loss.needs:
         if kind not in kinds:
             raise ConfigError(f"{_WHERE}: invalid kinds {list(kinds)} (expected {kind}(), which {name} needs); add it")
+    if "Catalogue" in kinds and len(kinds) > 1:
+        raise ConfigError(
+            f"{_WHERE}: invalid kinds {list(kinds)} (expected Catalogue() alone, which has every item); remove the "
+            "others"
+        )
     if "Queue" in kinds and "InBatch" not in kinds:
         raise ConfigError(
             f"{_WHERE}: invalid kinds {list(kinds)} (expected InBatch() together with Queue(), whose items have no "

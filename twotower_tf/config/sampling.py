@@ -109,6 +109,17 @@ class InBatch:
 
 
 @config_class
+class Catalogue:
+    """Every item of the catalogue, for the whole batch; nothing is drawn. No other kind goes with it.
+
+    An item's vector is computed once per step. For catalogues of some thousand items: a step's time and memory grow
+    with the catalogue.
+    """
+
+    type: Literal["Catalogue"] = "Catalogue"
+
+
+@config_class
 class Queue:
     """Item vectors of the batches before, first in, first out; empty at the start of every epoch.
 
@@ -140,7 +151,7 @@ class Mined:
 
 
 Negatives = Annotated[
-    Uniform | Popularity | SameAttribute | Rejections | SkipAbove | Labelled | InBatch | Queue | Mined,
+    Uniform | Popularity | SameAttribute | Rejections | SkipAbove | Labelled | InBatch | Queue | Mined | Catalogue,
     Field(discriminator="type"),
 ]
 

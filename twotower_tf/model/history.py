@@ -237,7 +237,12 @@ class AttentionHistory(OptionsLayer):
 
 @registers("self_attention")
 class SelfAttentionHistory(OptionsLayer):
-    """A causal transformer: norm(block_n(... block_1(dropout(e + p)))), with learned embeddings p of the places."""
+    """A causal transformer: norm(block_n(... block_1(dropout(√d · e + p)))), with learned embeddings p of the places.
+
+    e has d numbers. The factor is that of Vaswani et al., "Attention Is All You Need" (2017), section 3.4, and of the
+    code of SASRec's authors. Without it the items are lost among what the first block adds, and a model stays at
+    popularity's level for thousands of steps.
+    """
 
     block: str
     blocks: int
@@ -266,7 +271,7 @@ class SelfAttentionHistory(OptionsLayer):
 
     def call(self, embedded: tf.Tensor, present: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Maps `[batch, length, dim]` and `[batch, length]` to `[batch, length, dim]`."""
-        x = embedded
+        x = embedded * embedded.shape[-1] ** 0.5
         if self.positions:
             x += self.places[: tf.shape(embedded)[1]]
         if self.dropout:

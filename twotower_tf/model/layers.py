@@ -52,6 +52,18 @@ class Dense(keras.layers.Dense):
         return {**super().get_config(), "mixed": self.mixed}
 
 
+class ProjectionKernel(keras.initializers.Initializer):
+    """The identity, where what is projected has the width of the result already.
+
+    Where both towers read one table and have no hidden layers, their vectors are in one space from the start: a user
+    begins near the items of its history. From random weights, the towers first have to find such a space.
+    """
+
+    def __call__(self, shape: Any, dtype: Any = None, **kwargs: Any) -> tf.Tensor:
+        """Returns weights `[width, width]`."""
+        return tf.eye(*shape, dtype=dtype or tf.float32)
+
+
 class InputKernel(keras.initializers.Initializer):
     """Glorot uniform weights (Glorot and Bengio, 2010), a tenth of that for inputs that are numbers.
 

@@ -16,7 +16,7 @@ from twotower_tf.features.layout import IDS, NUMERIC, VECTOR_LAYERS, Layout
 from twotower_tf.features.tower_encoder import tensor_specs
 from twotower_tf.model import history
 from twotower_tf.model.embeddings import EmbeddingTable, Key, Placement
-from twotower_tf.model.layers import Dense, Dropout, InputKernel, UnitLength
+from twotower_tf.model.layers import Dense, Dropout, InputKernel, ProjectionKernel, UnitLength
 
 # Ends the keys of int32 [rows, 2]: by training row the place of its sequence, and how many of its values it has seen.
 PLACES = "_places"
@@ -67,7 +67,9 @@ def tower(
     for depth, units in enumerate(hidden, 1):
         x = _block(config, x, units, f"{side}_hidden_{depth}", numbers)
         numbers = []
-    x = _dense(config, config.model.vector_dim, f"{side}_projection", numbers)(x)
+    width = config.model.vector_dim
+    kernel = {} if hidden or numbers or x.shape[-1] != width else {"kernel_initializer": ProjectionKernel()}
+    x = _dense(config, width, f"{side}_projection", numbers, **kernel)(x)
     return UnitLength(name=VECTOR_LAYERS[side])(x)
 
 
@@ -126,7 +128,8 @@ def _embedded(
 
 
 def _dense(config: ExperimentConfig, units: int, name: str, numbers: Sequence[int], **options: Any) -> Dense:
-    return Dense(units, mixed=config.train.mixed, kernel_initializer=InputKernel(numbers), name=name, **options)
+    options = {"kernel_initializer": InputKernel(numbers), **options}
+    return Dense(units, mixed=config.train.mixed, name=name, **options)
 
 
 def _block(config: ExperimentConfig, x: Any, units: int, name: str, numbers: Sequence[int]) -> Any:

@@ -12,6 +12,7 @@ from twotower_tf.config.features import SideName
 from twotower_tf.features.layout import VECTOR_LAYERS, Layout
 from twotower_tf.model import embeddings, history, towers
 from twotower_tf.model.losses import candidates, registry
+from twotower_tf.sampling import negatives_plan
 
 ITEM_PLACES = "places_of_items"  # an input of the model, see `build`
 
@@ -50,9 +51,10 @@ def build(config: ExperimentConfig) -> TwoTower:
     those of one row together, then what all rows share. `registry.inputs` names those of the loss, which is a layer
     that adds itself. The output is the loss layer's, see `CandidateLoss.compare`.
 
-    With rows that are sequences each item of a batch is there once, and `ITEM_PLACES`, int32 `[items of all rows]`,
-    says where in the batch the row's items are. A causal history is `[sequences, length]`; `towers.PLACES` ends the
-    name of the input that says what each row has seen of it. All else has one row per event, as with rows of events.
+    Where `negatives_plan.reads_items_once`, each item of a batch is there once, and `ITEM_PLACES`, int32 `[items of all
+    rows]`, says where in the batch the rows' items are. With rows that are sequences a causal history is `[sequences,
+    length]`; `towers.PLACES` ends the name of the input that says what each row has seen of it. All else has one row
+    per event, as with rows of events.
     """
     placed, tables = embeddings.plan_tables(config), embeddings.tables(config)
     inputs: dict[str, Any] = {}
@@ -61,7 +63,7 @@ def build(config: ExperimentConfig) -> TwoTower:
         encoded = towers.inputs(config, side)
         inputs.update({towers.input_name(side, key): tensor for key, tensor in encoded.items()})
         vectors[side] = towers.tower(config, side, encoded, tables, placed)
-    if config.train.sequences:
+    if negatives_plan.reads_items_once(config):
         inputs[ITEM_PLACES] = keras.Input((), dtype=tf.int32, name=ITEM_PLACES)
         vectors["item"] = tf.gather(vectors["item"], inputs[ITEM_PLACES])
     compared = {name: keras.Input(type_spec=candidates.SPECS[name], name=name) for name in registry.inputs(config)}

@@ -111,6 +111,14 @@ class UniformSampler(CatalogueSampler):
         return rng.integers(0, self._positives.num_items, draws, dtype=np.int32)
 
 
+class WholeCatalogue(UniformSampler):
+    """Gives every item once, as candidates that all rows share."""
+
+    def propose(self, rng: np.random.Generator, draws: int) -> Ints:
+        """Returns all catalogue rows; `draws` is their number."""
+        return np.arange(draws, dtype=np.int32)
+
+
 class PopularitySampler(CatalogueSampler):
     """Draws item j with weight w_j = max(count_j, floor)^alpha (Mikolov et al., 2013, section 2.2, plus a floor)."""
 

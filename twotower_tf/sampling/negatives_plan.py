@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from twotower_tf.config import ExperimentConfig, InBatch, Popularity, Queue, Uniform
+from twotower_tf.config import Catalogue, ExperimentConfig, InBatch, Popularity, Queue, Uniform
 from twotower_tf.errors import ConfigError
 
 CANDIDATES_PER_WEIGHT = 128  # shared candidates for which the default weight of a hard negative grows by 1
@@ -20,12 +20,19 @@ class NegativesPlan:
         shared: (kind, draws for the whole batch).
         in_batch: whether the rows meet each other's positives.
         queue: slots of the queue.
+        whole: whether every row meets the whole catalogue.
     """
 
     own: tuple[tuple[Any, int], ...]
     shared: tuple[tuple[Uniform | Popularity, int], ...]
     in_batch: bool
     queue: int
+    whole: bool = False
+
+    @property
+    def shares(self) -> bool:
+        """Whether the rows of a batch have candidates in common."""
+        return self.in_batch or self.whole or bool(self.for_all or self.queue)
 
     @property
     def per_row(self) -> int:
@@ -37,9 +44,9 @@ class NegativesPlan:
         """Catalogue negatives that every row meets."""
         return sum(count for _, count in self.shared)
 
-    def columns(self, batch: int) -> int:
-        """Candidates that every row of a batch meets."""
-        return batch * self.in_batch + self.for_all + self.queue
+    def columns(self, batch: int, items: int = 0) -> int:
+        """Candidates that every row of a batch meets, of a catalogue of so many items."""
+        return batch * self.in_batch + items * self.whole + self.for_all + self.queue
 
 
 def plan_negatives(config: ExperimentConfig) -> NegativesPlan:
@@ -51,7 +58,16 @@ def plan_negatives(config: ExperimentConfig) -> NegativesPlan:
         shared=tuple((each, n) for each, n in drawn if isinstance(each, Uniform | Popularity) and each.shared),
         in_batch=any(isinstance(each, InBatch) for each in kinds),
         queue=sum(each.size for each in kinds if isinstance(each, Queue)),
+        whole=any(isinstance(each, Catalogue) for each in kinds),
     )
+
+
+def reads_items_once(config: ExperimentConfig) -> bool:
+    """Returns whether a batch has each item once, and places in the batch for its rows' items.
+
+    Otherwise each row brings its own item, and few of them are the same.
+    """
+    return config.train.sequences or plan_negatives(config).whole
 
 
 def weight(kind: Any, drawn: NegativesPlan, batch: int) -> float:

@@ -20,7 +20,7 @@ from twotower_tf.config.checks import list_causal_histories
 from twotower_tf.errors import ConfigError, DataError, unknown_name
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.sampling import accidental_hits, negatives_plan
-from twotower_tf.sampling.catalogue_samplers import CatalogueSampler, PopularitySampler, UniformSampler
+from twotower_tf.sampling.catalogue_samplers import CatalogueSampler, PopularitySampler, UniformSampler, WholeCatalogue
 from twotower_tf.sampling.epoch_selection import EpochSelection, describe_untimed, row_weights
 from twotower_tf.sampling.mined import MinedSampler
 from twotower_tf.sampling.mixture import Part, RowMixture, SharedCandidates, SharedPart
@@ -82,6 +82,8 @@ class Samplers:
             ]
         )
         shared = [SharedPart(each.type, self._catalogue(each), count) for each, count in plan.shared]
+        if plan.whole:
+            shared.append(SharedPart("Catalogue", WholeCatalogue(self.positives), num_items))
         self.columns = SharedCandidates(self.selection.share, plan.in_batch, shared, plan.queue)
 
     def drawable(self, keys: Keys) -> Mask:

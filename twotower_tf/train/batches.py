@@ -20,6 +20,7 @@ from twotower_tf.features.layout import IDS, NUMERIC
 from twotower_tf.model import towers, two_tower
 from twotower_tf.model.losses import candidates
 from twotower_tf.prepare.prepared import Prepared
+from twotower_tf.sampling import negatives_plan
 from twotower_tf.sampling.pairs import Ints, Items, Mask
 from twotower_tf.sampling.row_sampler import PositivesBatch
 from twotower_tf.sampling.samplers import Samplers
@@ -114,6 +115,7 @@ class Batches:
         self.samplers = Samplers(config, prepared, self._keys)
         self.examples = self.samplers.selection.size
         histories = list_causal_histories(config.user_features) if config.train.sequences else []
+        self._items_once = negatives_plan.reads_items_once(config)
         self._sequences = towers.sequence_keys(config, "user")
         self._windows = Windows(self._keys, self.samplers.selection.rows, histories[0].length) if histories else None
         self.batch_size = size = config.batch_size
@@ -208,8 +210,9 @@ class Batches:
         rows = np.concatenate([drawn.rows.own, drawn.negatives.reshape(-1), drawn.shared])
         times = self._times(drawn, rng) if encoded.varies else None
         x: dict[str, np.ndarray] = {}
-        if drawn.windows is not None:
+        if self._items_once:
             rows, times, x[two_tower.ITEM_PLACES] = _distinct(rows, times)
+        if drawn.windows is not None:
             users |= self._window_values(drawn.windows)
         items = encoded.item_batch(rows, times)
         x |= {towers.input_name("user", key): np.ascontiguousarray(value) for key, value in users.items()}

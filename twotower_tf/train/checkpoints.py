@@ -17,7 +17,7 @@ from twotower_tf.model import two_tower
 from twotower_tf.model.two_tower import TwoTower
 from twotower_tf.train import weights_io
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 
 WEIGHTS, OPTIMIZER, METRICS = "weights.npz", "optimizer.npz", "metrics.npz"
 

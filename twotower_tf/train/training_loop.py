@@ -71,7 +71,8 @@ def train(
     encoded = EncodedData(config, prepared)
     batches = Batches(config, prepared, encoded)
     past = len(prepared.sequence("train")) - prepared.num_positives("train")
-    needed = training_memory.estimate_memory(config, prepared.num_rows("train"), prepared.num_users, past)
+    counts = prepared.num_rows("train"), prepared.num_users, past, prepared.num_items
+    needed = training_memory.estimate_memory(config, *counts)
     for line in [*batches.samplers.notes, *needed.lines()]:
         log(line)
     training_memory.require(needed, resources.available_memory())

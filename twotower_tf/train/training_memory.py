@@ -44,6 +44,7 @@ class MemoryPlan:
         dense: the towers' weights and their gradients.
         activations: of one step, at most.
         data: the training rows' keys, and what samplers keep of them and of earlier runs.
+        catalogue: the part of `activations` that is there because every row is compared with the whole catalogue.
         runtime: of an empty process.
     """
 
@@ -53,6 +54,7 @@ class MemoryPlan:
     dense: int
     activations: int
     data: int
+    catalogue: int = 0
     runtime: int = RUNTIME_BYTES
 
     @property
@@ -68,7 +70,9 @@ class MemoryPlan:
         return [f"memory: {name:<28} {format_bytes(size):>9}" for name, size in parts.items()]
 
 
-def estimate_memory(config: ExperimentConfig, train_rows: int, users: int = 0, past: int = 0) -> MemoryPlan:
+def estimate_memory(
+    config: ExperimentConfig, train_rows: int, users: int = 0, past: int = 0, items: int = 0
+) -> MemoryPlan:
     """Estimates the memory of a training from its configuration.
 
     Args:
@@ -76,6 +80,7 @@ def estimate_memory(config: ExperimentConfig, train_rows: int, users: int = 0, p
         train_rows: rows of the training split.
         users: of the log, for whom negatives may be mined.
         past: positives of earlier runs that the preparation continues, which are never a negative.
+        items: of the catalogue, which `Catalogue` compares with.
     """
     placed = embeddings.plan_tables(config)
     rows: dict[str, int] = {}
@@ -94,7 +99,8 @@ def estimate_memory(config: ExperimentConfig, train_rows: int, users: int = 0, p
         table_optimizer=states,
         optimizer=sum(states.values()) + MOMENTS * weights * FLOAT,
         dense=2 * weights * FLOAT,
-        activations=COPIES * FLOAT * _activations(config, placed),
+        activations=COPIES * FLOAT * _activations(config, placed, items),
+        catalogue=COPIES * FLOAT * (_activations(config, placed, items) - _activations(config, placed, 0)),
         data=_row_bytes(config) * train_rows
         + sum(_pool_bytes(each) for each in config.sampling.negatives or ()) * users
         + POSITIVE_BYTES * past,
@@ -117,14 +123,20 @@ def require(needed: MemoryPlan, available: int) -> None:
     """Checks that a training fits into memory.
 
     Raises:
-        ConfigError: with the estimated and the available memory, and the largest table.
+        ConfigError: with the estimated and the available memory, and the catalogue or the largest table.
     """
     if needed.total <= available:
         return
+    lacks = f"training needs about {format_bytes(needed.total)} of memory and {format_bytes(available)} is available; "
+    if needed.total - needed.catalogue <= available:
+        raise ConfigError(
+            f"{lacks}sampling.negatives: Catalogue() compares with all items of the catalogue, which takes "
+            f"{format_bytes(needed.catalogue)}: use loss=SampledSoftmax() with its own negatives, or lower the widths "
+            "of the item tower"
+        )
     largest = max(needed.tables, key=lambda name: needed.tables[name])
     raise ConfigError(
-        f"training needs about {format_bytes(needed.total)} of memory and {format_bytes(available)} is available; "
-        f"the largest table, {largest}, takes {format_bytes(needed.tables[largest])} and its optimizer state "
+        f"{lacks}the largest table, {largest}, takes {format_bytes(needed.tables[largest])} and its optimizer state "
         f"{format_bytes(needed.table_optimizer[largest])}: lower buckets= or embedding_dim= of its features, or "
         "train.batch_size, or --set model.table_dtype=bfloat16"
     )
@@ -145,7 +157,9 @@ def _weights(widths: list[int]) -> int:
     return sum((before + 1) * after for before, after in zip(widths, widths[1:], strict=False))
 
 
-def _activations(config: ExperimentConfig, placed: Mapping[embeddings.Key, embeddings.Placement]) -> int:
+def _activations(
+    config: ExperimentConfig, placed: Mapping[embeddings.Key, embeddings.Placement], catalogue: int
+) -> int:
     """Numbers that one step's batch makes: each side's layers, and one block of the rows' scores."""
     drawn, rows = negatives_plan.plan_negatives(config), config.batch_size
     sequences = list_causal_histories(config.user_features) if config.train.sequences else []
@@ -153,6 +167,7 @@ def _activations(config: ExperimentConfig, placed: Mapping[embeddings.Key, embed
     lists = [each for each in Layout(config, "user").multivalued if each not in sequences]
     users = batch * (sum(_widths(config, "user", placed)) + sum(history.count_numbers(config, each) for each in lists))
     users += rows * sum(history.count_numbers(config, each) for each in sequences)
-    items = (batch * (1 + drawn.per_row) + drawn.for_all) * sum(_widths(config, "item", placed))
-    columns = drawn.columns(batch)
+    read = catalogue if drawn.whole else batch * (1 + drawn.per_row) + drawn.for_all
+    items = read * sum(_widths(config, "item", placed))
+    columns = drawn.columns(batch, catalogue)
     return users + items + columns * config.model.vector_dim + min(batch * columns, max(columns, BLOCK_ELEMENTS))

@@ -100,6 +100,6 @@ def inputs(config: ExperimentConfig) -> tuple[str, ...]:
     names = [candidates.SAMPLE_WEIGHT, candidates.LABEL if config.loss.labelled else candidates.POSITIVE_LOG_Q]
     if plan.per_row:
         names += [candidates.NEGATIVE_WEIGHT, *([] if config.loss.labelled else [candidates.NEGATIVE_LOG_Q])]
-    if plan.columns(config.batch_size):
+    if plan.shares:
         names += [candidates.COLUMN_LOG_Q, candidates.HITS]
     return tuple(names)

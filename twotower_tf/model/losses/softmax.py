@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from twotower_tf.config import BilateralSoftmax, InBatchSoftmax, SampledSoftmax
+from twotower_tf.config import BilateralSoftmax, FullSoftmax, InBatchSoftmax, SampledSoftmax
 from twotower_tf.model.losses import blockwise_logits
 from twotower_tf.model.losses.blockwise_logits import IMPOSSIBLE
 from twotower_tf.model.losses.candidates import CandidateLoss, Candidates
@@ -27,6 +27,7 @@ def add_log_temperature(layer: keras.layers.Layer, temperature: float, learn: bo
 
 @registers(InBatchSoftmax)
 @registers(SampledSoftmax)
+@registers(FullSoftmax)
 class SoftmaxLoss(CandidateLoss):
     """Softmax cross-entropy of each row's own item among its candidates.
 
@@ -37,11 +38,12 @@ class SoftmaxLoss(CandidateLoss):
     Language Model" (2008), and of Jean et al., "On Using Very Large Target Vocabulary for Neural Machine Translation"
     (2015), section 3; with the batch's own items as candidates, Yi et al., "Sampling-Bias-Corrected Neural Modeling for
     Large Corpus Item Recommendations" (RecSys 2019), equation 3. What is drawn more often is met more often as a
-    negative, and each time pushed away less. A row without a negative has no loss.
+    negative, and each time pushed away less. With the whole catalogue as columns there is nothing to correct, and L is
+    the cross-entropy over all items. A row without a negative has no loss.
     """
 
-    def __init__(self, temperature: float, learn_temperature: bool, correct: bool, **kwargs: Any) -> None:
-        """Takes the fields of the configuration's `InBatchSoftmax` and `SampledSoftmax`; see `CandidateLoss`."""
+    def __init__(self, temperature: float, learn_temperature: bool, correct: bool = False, **kwargs: Any) -> None:
+        """Takes the fields of the configuration's class; see `CandidateLoss`."""
         super().__init__(**kwargs)
         self.temperature = temperature
         self.learn_temperature = learn_temperature
