@@ -11,6 +11,7 @@ import tf_keras as keras
 
 from twotower_tf import config as configuration
 from twotower_tf.config import (
+    GBCE,
     BilateralSoftmax,
     Catalogue,
     CosineContrastive,
@@ -44,6 +45,7 @@ DEFAULTS = {
     InBatchSoftmax(): (InBatch(),),
     SampledSoftmax(): (Uniform(per_positive=800, shared=True),),
     FullSoftmax(): (Catalogue(),),
+    GBCE(): (Uniform(per_positive=256, shared=True),),
     BilateralSoftmax(): (Uniform(per_positive=800, shared=True),),
     CosineContrastive(): (Uniform(per_positive=800, shared=True),),
     PairwiseLogistic(): (Uniform(per_positive=4),),

@@ -222,6 +222,20 @@ def test_one_pass_gives_the_vector_of_each_shorter_history(encoder):
     assert np.abs(moved[1] - got[1]).max() > 1e-3
 
 
+@pytest.mark.parametrize("block", ["sasrec", "ligr"])
+@pytest.mark.parametrize("training", [False, True])  # where the last block computes some places, or all
+def test_a_place_whose_value_is_left_out_sees_nothing_later(block, training):
+    model, _ = filled_model(SelfAttention(block=block, dropout=0.0), "sequence")
+    inputs = {name: tensor for name, tensor in model.input.items() if name.startswith("user_")}
+    whole = keras.Model(inputs, model.get_layer("user_vector").output)
+    events = {"user_ids": np.array([[0], [1]], np.int32), "user_numeric": np.zeros((2, 1), np.float32)}
+    events["user_values0_places"] = np.array([[0, 1], [0, 3]], np.int32)
+    sequences = (np.array([[-1, *later]], np.int32) for later in ([7, 9], [4, 2]))
+    one, other = (whole({**events, "user_values0": each}, training=training).numpy() for each in sequences)
+    np.testing.assert_allclose(one[0], other[0], atol=1e-6)
+    assert np.abs(one[1] - other[1]).max() > 1e-3
+
+
 def test_an_encoder_with_options_from_outside_is_chosen_by_name_and_class(monkeypatch):
     for module in (history, history_encoders):
         monkeypatch.setattr(module, "_ENCODERS", dict(module._ENCODERS))

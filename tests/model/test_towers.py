@@ -120,3 +120,41 @@ def test_linear_towers_of_one_shared_table_begin_in_one_space():
     users = two_tower.tower(model, "user")({"user_values0": np.array([[7, 3], [5, -1]], np.int32)})
     items = two_tower.tower(model, "item")({"item_ids": np.array([[3], [5]], np.int32)})
     np.testing.assert_allclose(np.sum(users * items, axis=1), 1.0, rtol=1e-5)
+
+
+def test_values_are_left_out_in_training_alone_as_if_they_were_missing():
+    tower = item_tower(
+        Hash("item", buckets=9, dropout=0.3), Hash("kind", buckets=5), Numeric("price", dropout=0.4), item_hidden=()
+    )
+    ids, price = np.array([[3, 2]], np.int32), np.array([[1.5]], np.float32)
+    given = {"item_ids": np.repeat(ids, 4000, axis=0), "item_numeric": np.repeat(price, 4000, axis=0)}
+    wanted = {
+        "item_ids": np.array([[3, 2], [-1, 2], [3, 2], [-1, 2]], np.int32),
+        "item_numeric": np.array([[1.5], [1.5], [0.0], [0.0]], np.float32),
+    }
+    possible = tower(wanted).numpy()
+    np.testing.assert_allclose(tower(given), np.repeat(possible[:1], 4000, axis=0), atol=1e-6)
+    vectors = tower(given, training=True).numpy()
+    distances = np.abs(vectors[:, np.newaxis] - possible).max(axis=2)
+    assert distances.min(axis=1).max() < 1e-6
+    shares = np.bincount(distances.argmin(axis=1), minlength=4) / 4000
+    np.testing.assert_allclose(shares, [0.42, 0.18, 0.28, 0.12], atol=0.03)  # deviations of at most 0.008
+    assert not np.array_equal(tower(given, training=True), vectors)
+
+
+def test_each_item_of_a_history_is_left_out_by_itself():
+    keras.utils.set_random_seed(3)
+    config = ExperimentConfig(
+        name="t",
+        data=DataConfig(timestamp="ts"),
+        item_features=(Hash("item", buckets=50),),
+        user_features=(History(of="item", length=4, encoder="last", dropout=0.5),),
+        model=ModelConfig(embedding_dim=8, vector_dim=8, item_hidden=(), user_hidden=()),
+    )
+    tower = two_tower.tower(fill_tables(two_tower.build(config)), "user")
+    possible = tower({"user_values0": np.array([[3], [1], [4], [-1]], np.int32)}).numpy()
+    given = {"user_values0": np.repeat(np.array([[4, 1, 3]], np.int32), 4000, axis=0)}
+    distances = np.abs(tower(given, training=True).numpy()[:, np.newaxis] - possible).max(axis=2)
+    shares = np.bincount(distances.argmin(axis=1), minlength=4) / 4000
+    assert distances.min(axis=1).max() < 1e-6
+    np.testing.assert_allclose(shares, [0.5, 0.25, 0.125, 0.125], atol=0.03)

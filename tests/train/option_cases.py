@@ -15,6 +15,7 @@ from tests.train.option_oracle import (
     bilateral,
     colour,
     contrastive,
+    gbce,
     logistic,
     of_all,
     popularity,
@@ -28,6 +29,7 @@ from tests.train.option_oracle import (
     uniform,
 )
 from twotower_tf.config import (
+    GBCE,
     BilateralSoftmax,
     Catalogue,
     CosineContrastive,
@@ -222,6 +224,10 @@ CASES = {
         bilateral(0.3, 0.2, True),
         (hard(above, 1, 3.0),),
         shared=((ROOTS, 5),),
+    ),
+    "gbce": Case((Uniform(3),), GBCE(temperature=0.4), gbce(0.4, 0.75), (Drawn(uniform, 3),)),
+    "gbce, shared, learned": Case(
+        (Uniform(3, shared=True),), GBCE(0.4, True, 0.5), gbce(0.4, 0.5), shared=((EVEN, 3),), learned=1
     ),
     "contrastive": Case(
         (*IN, Rejections(2, weight=3.0)),

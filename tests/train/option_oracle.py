@@ -168,6 +168,18 @@ def bilateral(positives, negatives, correct):
     return loss
 
 
+def gbce(temperature, t):
+    def loss(positive, log_q, met):
+        if not met:
+            return 0.0
+        alpha = min(1.0, len(met) * math.exp(log_q))
+        beta = alpha * (t * (1 - 1 / alpha) + 1 / alpha)
+        terms = [math.log1p(math.exp(c / temperature)) for c, *_ in met]
+        return (beta * math.log1p(math.exp(-positive / temperature)) + sum(terms)) / (1 + len(met))
+
+    return loss
+
+
 def mean(function, met):
     return sum(w * function(c) for c, _, w in met) / sum(w for *_, w in met) if met else 0.0
 

@@ -46,6 +46,7 @@ BUILT_IN = (
     "SampledSoftmax",
     "FullSoftmax",
     "BilateralSoftmax",
+    "GBCE",
     "CosineContrastive",
     "PairwiseLogistic",
     "TripletHinge",

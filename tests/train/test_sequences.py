@@ -1,34 +1,23 @@
 """Training on users' sequences, against the log by hand: every event once, with its own history, profile and time."""
 
 import collections
-import csv
-import dataclasses
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.model.filled import fill_tables
+from tests.train.sequence_log import DAY, ITEMS, LENGTH, experiment, write_log
 from twotower_tf import config as configuration
 from twotower_tf.config import (
-    GRU,
     CosineLogitBCE,
-    DataConfig,
-    ExperimentConfig,
-    GivenSplit,
-    Hash,
-    History,
     InBatch,
     InBatchSoftmax,
     Labelled,
-    ModelConfig,
     Queue,
-    SampledSoftmax,
     SamplingConfig,
-    SelfAttention,
     TrainConfig,
     Uniform,
-    Weekday,
 )
 from twotower_tf.errors import ArtifactError, ConfigError, DataError
 from twotower_tf.features.arrays import EncodedData
@@ -40,71 +29,6 @@ from twotower_tf.sampling.samplers import estimate_events
 from twotower_tf.train import sampling_stats, training_loop
 from twotower_tf.train.batches import Batches
 from twotower_tf.train.checkpoints import Checkpoints
-from twotower_tf.train.sequences import Windows
-
-USERS, ITEMS, LENGTH, DAY = 24, 30, 6, 86_400
-SHARED = SamplingConfig((Uniform(per_positive=8, shared=True),), recency_half_life=3.0)
-
-
-def write_log(path, seed=4, longest=20):
-    """User u has between one and 20 events; times repeat; a fifth of the rows has label 0; the last is held out."""
-    rng = np.random.default_rng(seed)
-    log = []
-    for user in range(USERS):
-        count = 1 + user * (longest - 1) // (USERS - 1)
-        times = np.sort(rng.integers(0, 12, count)) * DAY + 5 * DAY
-        for place, time in enumerate(times):
-            split = "test" if place and place == count - 1 else "train"
-            label = int(split == "test" or place == 0 or rng.random() < 0.8)
-            item, mood = rng.integers(ITEMS), rng.integers(9)
-            log.append(
-                {
-                    "user": f"u{user}",
-                    "item": f"i{item}",
-                    "mood": f"m{mood}",
-                    "time": time,
-                    "click": label,
-                    "split": split,
-                }
-            )
-    with (path / "events.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(log[0]))
-        writer.writeheader()
-        writer.writerows(log)
-    with (path / "items.csv").open("w") as file:  # every third item has no shelf
-        file.write("item,shelf\n" + "".join(f"i{i},{f's{i % 4}' if i % 3 else ''}\n" for i in range(ITEMS)))
-    return log
-
-
-def experiment(root, encoder="self_attention", **changes):
-    fields = {
-        "loss": SampledSoftmax(temperature=0.2, correct=False),
-        "sampling": SHARED,
-        "train": TrainConfig(batch_size=4, monitor=""),
-    }
-    return ExperimentConfig(
-        name="t",
-        data=DataConfig(
-            root=str(root),
-            events="events.csv",
-            items="items.csv",
-            user_id="user",
-            item_id="item",
-            timestamp="time",
-            label="click",
-            split=GivenSplit("split"),
-        ),  # fmt: skip
-        item_features=(Hash("item", buckets=50_000), Hash("shelf", buckets=1000)),  # a bucket for each value
-        user_features=(
-            Hash("mood", buckets=100),
-            Weekday("time"),
-            History(of="item", length=LENGTH, encoder=encoder),
-            History(of="shelf", length=LENGTH, encoder=GRU(), name="shelves"),
-            History(of="item", length=3, encoder="mean", name="recent"),
-        ),
-        model=ModelConfig(embedding_dim=8, vector_dim=12, item_hidden=(), user_hidden=(16,)),
-        **(fields | changes),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -292,55 +216,6 @@ def test_labelled_negatives_are_rows_at_their_own_places(world):
     assert found
 
 
-def keys(start, end, user):
-    return {"user_row": np.array(user), "history_start": np.array(start), "history_end": np.array(end)}
-
-
-def test_windows_are_few_reach_back_and_are_cut_at_other_places():
-    # Of user 0 three new events, whose histories have 40 positives and more of earlier runs; user 1 has 14 events.
-    columns = keys([0, 0, 0, *[50] * 14], [40, 41, 43, *range(50, 64)], [0] * 3 + [1] * 14)
-    windows = Windows(columns, np.arange(17), length=6)
-    assert windows.count == 1 + 3
-    cuts = set()
-    for seed in range(12):
-        epoch = windows.epoch(np.arange(17), np.random.default_rng(seed), size=1)
-        assert sorted(epoch.rows) == list(range(17)) and len(epoch.first) == 4
-        covered = []
-        for number, (first, stop) in enumerate(zip(epoch.first, epoch.stop, strict=True)):
-            rows = slice(epoch.bounds[number], epoch.bounds[number + 1])
-            np.testing.assert_array_equal(
-                epoch.seen[rows], np.maximum(columns["history_end"][epoch.rows[rows]] - first, 0)
-            )
-            assert stop - first <= 6 and stop - first == epoch.seen[rows].max()
-            if 0 in epoch.rows[rows]:
-                assert (first, stop) == (37, 43)  # the last event sees six, the first the three before it
-            else:
-                covered += range(first, stop)
-                cuts.add(first)
-        assert sorted(covered) == list(range(50, 63))
-    assert len(cuts) > 3
-    thinned = windows.epoch(np.array([2, 16]), np.random.default_rng(0), size=1)
-    assert sorted(thinned.rows) == [2, 16] and len(thinned.first) == 4  # the others are empty
-    assert (thinned.stop - thinned.first).tolist().count(0) == 2
-
-
-def test_batches_have_windows_of_about_one_length():
-    counts = np.random.default_rng(1).integers(1, 40, 200)
-    user = np.repeat(np.arange(200), counts)
-    start = np.repeat(np.cumsum(counts) - counts, counts)
-    columns = keys(start, start + np.concatenate([np.arange(count) for count in counts]), user)
-    epoch = Windows(columns, np.arange(len(user)), 40).epoch(np.arange(len(user)), np.random.default_rng(0), size=20)
-    lengths = (epoch.stop - epoch.first).reshape(10, 20)
-    padded = (lengths.max(axis=1) * 20).sum()
-    assert padded < 1.25 * (counts - 1).sum() < 0.8 * 200 * 39
-    assert np.abs(np.diff(lengths.mean(axis=1))).max() > 5  # in random order
-    by_time = Windows(columns, np.arange(len(user)), 40).epoch(
-        np.arange(len(user)), np.random.default_rng(0), 20, times=np.repeat(np.arange(200), counts)
-    )
-    users = user[by_time.rows[by_time.bounds[:-1]]].reshape(10, 20)
-    assert (users.max(axis=1) - users.min(axis=1)).max() < 60
-
-
 def test_a_training_is_resumed_with_the_same_kind_of_rows(world, tmp_path):
     config = experiment(world[0])
     model = fill_tables(training_loop.compile_model(config, steps_per_epoch=9))
@@ -384,58 +259,3 @@ def test_a_batch_of_more_windows_than_there_are_is_refused(world):
         f"train.batch_size: invalid value 5000 (expected at most {single.steps}, the windows of users' sequences); "
         f"lower it, e.g. --set train.batch_size={single.steps // 4}"
     )
-
-
-REFUSED = {
-    "data.timestamp=": "user_features[2].encoder: self_attention reads the order of events, and the log has no times; "
-    "name their column in data.timestamp, or use encoder='mean'",
-    "user_features.2.length=7": "train.rows: 'sequence' cuts all histories with a causal encoder into the same "
-    "windows; 'history' has 7, 'shelves' has 6; give them one length, or set train.rows to 'event'",
-    "user_features.2.length=0": "user_features.2.length: invalid value '0' (expected a number greater than 0)",
-    "user_features.2.encoder.heads=3": "user_features[2].encoder.heads: invalid value 3 (expected a divisor of 8, the "
-    "embedding_dim of 'item')",
-    "user_features=(History(of='item',encoder='mean'),)": "train.rows: invalid value 'sequence' without a causal "
-    "history encoder (expected a History with encoder='self_attention' or 'gru'); use one, or set train.rows to "
-    "'event'",
-    "user_features=(History(of='item',encoder=Attention(query='user')),)": "user_features[0].encoder.query: invalid "
-    "value 'user' for a user tower without a feature other than histories; add one, or use query='learned'",
-}
-
-
-@pytest.mark.parametrize("text", REFUSED)
-def test_a_configuration_that_no_sequence_can_be_trained_with_is_refused(text):
-    config = experiment("data")
-    more = {"data.timestamp=": ["user_features.1=Hash('day',buckets=9)", "sampling.recency_half_life=0"]}
-    texts = [*more.get(text, []), *(["train.rows=sequence"] if "encoder='mean'" in text else []), text]
-    with pytest.raises(ConfigError) as error:
-        configuration.override(config, texts)
-    assert str(error.value).endswith(REFUSED[text])
-
-
-def test_rows_are_chosen_by_the_encoder_unless_they_are_given():
-    config = experiment("data")
-    assert config.train.rows == "sequence"
-    assert dataclasses.replace(config, train=TrainConfig(rows="event")).train.rows == "event"
-    plain = configuration.override(config, ["user_features.2.encoder=last", "user_features.3.encoder=mean"])
-    assert plain.train.rows == "event"
-    again = configuration.override(plain, ["user_features.2.encoder=SelfAttention(blocks=1)"])
-    assert again.train.rows == "sequence" and again.user_features[2].encoder == SelfAttention(blocks=1)
-    assert configuration.from_json(configuration.to_json(again), "here") == again
-    assert configuration.override(plain, ["train.rows=event", "user_features.2.encoder=gru"]).train.rows == "event"
-
-
-def test_batches_and_masks_follow_the_kind_of_rows_unless_they_are_given():
-    config = dataclasses.replace(experiment("data"), train=TrainConfig(), sampling=SamplingConfig((InBatch(),)))
-
-    def chosen(*texts):
-        found = configuration.override(config, texts)
-        return found.train.rows, found.train.batch_size, found.sampling.masked
-
-    plain = ["user_features.2.encoder=last", "user_features.3.encoder=mean"]
-    assert chosen() == ("sequence", 64, "row")
-    assert chosen(*plain) == ("event", 4096, "user")
-    assert chosen("train.rows=event") == ("event", 4096, "user")
-    assert chosen(*plain, "train.batch_size=64", "sampling.masked=row") == ("event", 64, "row")
-    assert chosen("train.batch_size=4096", "sampling.masked=user") == ("sequence", 4096, "user")
-    assert chosen(*plain, "train=TrainConfig(batch_size=64)") == ("event", 64, "user")
-    assert config.batch_size == 64

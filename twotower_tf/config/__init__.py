@@ -43,6 +43,7 @@ from twotower_tf.config.loading import (
     to_json,
 )
 from twotower_tf.config.losses import (
+    GBCE,
     BilateralSoftmax,
     CosineContrastive,
     CosineLogitBCE,
@@ -106,6 +107,7 @@ __all__ = [
     "fingerprint",
     "from_json",
     "FullSoftmax",
+    "GBCE",
     "GivenSplit",
     "GRU",
     "Hash",

@@ -25,7 +25,7 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 from pydantic import Field
 from typing_extensions import dataclass_transform
 
-from twotower_tf.config.base import MAX_BUCKETS, Buckets, Name, Positive, config_class
+from twotower_tf.config.base import MAX_BUCKETS, Buckets, Name, Positive, Share, config_class
 from twotower_tf.config.history_encoders import Encoder, HistoryEncoder
 from twotower_tf.config.open_union import OpenUnion
 
@@ -85,6 +85,8 @@ class BaseFeature:
         embedding_dim: width of the feature's embeddings; None takes `model.embedding_dim`.
         shared_with: name of the feature whose embedding table this one uses too.
         name: of the feature, distinct within its tower; by default that of its source columns.
+        dropout: chance that a value is left out in a step of training, as if it were missing; of a history or of tags
+            each value by itself. On an item's id it makes the other features carry items that were never seen.
         kind: of its inputs, see `Input.kind`. Time is the event's own, `data.timestamp`.
         sides: the towers that may have it.
         numeric: whether it is encoded as one float32 per row, instead of as bucket ids.
@@ -106,6 +108,7 @@ class BaseFeature:
     embedding_dim: Positive | None = None
     shared_with: str = ""
     name: str = ""
+    dropout: Share = 0.0
     type: str = ""  # the name of the class, set by `feature_type`
 
     def source_columns(self) -> tuple[str, ...]:

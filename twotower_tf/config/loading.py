@@ -140,4 +140,7 @@ def fingerprint(config: ExperimentConfig, fields: Sequence[str] = ()) -> str:
     """Computes a digest of the named fields, by default of all, except the paths of files."""
     document: dict[str, Any] = _ADAPTER.dump_python(config, mode="json")
     document["data"].pop("root")
+    for each in (*document["item_features"], *document["user_features"]):
+        if not each["dropout"] or tuple(fields) == PREPARED:  # nothing that is prepared depends on it
+            each.pop("dropout")
     return artifacts.fingerprint({name: document[name] for name in fields or document})

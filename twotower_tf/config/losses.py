@@ -8,7 +8,7 @@
 | positives that are often wrong (misclicks, autoplay) | `BilateralSoftmax` |
 | a click probability is needed | `CosineLogitBCE` |
 
-`CosineContrastive`, `PairwiseLogistic` and `TripletHinge` are the losses of much published work, to compare with.
+`GBCE`, `CosineContrastive`, `PairwiseLogistic` and `TripletHinge` are losses of published work, to compare with.
 
 A new loss is a configuration class under `@register_loss` here, and a layer under `@registers(ThatClass)` in
 `twotower_tf.model.losses`; nothing else has to know it. `twotower_tf.model.losses.registry` has an example.
@@ -180,6 +180,30 @@ class BilateralSoftmax(LossConfig):
     type: Literal["BilateralSoftmax"] = "BilateralSoftmax"
 
     default_negatives: ClassVar[tuple[Any, ...]] = (Uniform(per_positive=800, shared=True),)
+
+
+@register_loss
+@config_class
+class GBCE(LossConfig):
+    """Generalized binary cross-entropy: is this pair in the log or not, without overconfidence from few negatives.
+
+    In plain terms: the positive is trained towards 1 and sampled negatives towards 0, but the positive counts less, the
+    fewer of all possible negatives are drawn. Also known as gBCE, gSASRec's loss. Use it to compare with gSASRec, with
+    many negatives per row. It goes with `Uniform(per_positive=..., shared=True)` or `Uniform(...)`.
+
+    Attributes:
+        temperature: divides the cosine.
+        learn_temperature: trains it, starting from `temperature`.
+        calibration: t of gSASRec. 0 is binary cross-entropy; 1 makes the probability of a pair the true one.
+    """
+
+    temperature: PositiveFloat = 0.1
+    learn_temperature: bool = False
+    calibration: Annotated[float, Field(ge=0.0, le=1.0)] = 0.75
+    type: Literal["GBCE"] = "GBCE"
+
+    default_negatives: ClassVar[tuple[Any, ...]] = (Uniform(per_positive=256, shared=True),)
+    needs: ClassVar[tuple[str, ...]] = ("Uniform",)
 
 
 @register_loss

@@ -29,7 +29,7 @@ from twotower_tf.config.features import BaseFeature, SideName
 from twotower_tf.config.history_encoders import add_history_encoder, encoder_name, is_causal
 from twotower_tf.model.embeddings import EmbeddingTable, Placement, plan_tables
 from twotower_tf.model.layers import Dense, Dropout
-from twotower_tf.model.transformer import BLOCKS, causal_mask
+from twotower_tf.model.transformer import BLOCKS, causal_mask, mask_unseen
 
 MEAN = "mean"  # `EmbeddingTable` averages without the embeddings one by one
 RECENCY_DECAY = 0.9
@@ -46,8 +46,10 @@ def registers(name: str) -> Callable[[Encoder], Encoder]:
     `[batch, length, dim]`, oldest first and zero where there is no value, and bool `[batch, length]`, true where there
     is one. It returns float32 `[batch, dim]`; a causal one, `[batch, length, dim]`, where a row depends on the values
     up to its place alone. With an attribute `reads_context` that is true it also takes `context=`, float32
-    `[batch, width]`, the user's other features. Length differs from batch to batch and may be 0. The layer may have
-    weights; its operations are exported with the user tower, so they have to be TensorFlow's own.
+    `[batch, width]`, the user's other features. A causal one with an attribute `takes_places` that is true takes
+    `places=` and `newest=` as well, see `SelfAttentionHistory.call`, and returns these rows alone. Length differs from
+    batch to batch and may be 0. The layer may have weights; its operations are exported with the user tower, so they
+    have to be TensorFlow's own.
 
     Raises:
         ValueError: for a name that another class has.
@@ -104,8 +106,11 @@ def encode(
     if is_causal(encoder):
         # A place beyond the configured length, which signatures have, is padding.
         ids = ids[:, : options["length"]]
-        sequence = layer(table(ids, offsets=[place.offset], paired=[place.paired]), ids >= 0)
-        return TakePlaces(name=f"{name}_places")(sequence, count_values(ids) if places is None else places)
+        embedded, newest = table(ids, offsets=[place.offset], paired=[place.paired]), places is None
+        places = count_values(ids) if places is None else places
+        if getattr(layer, "takes_places", False):
+            return layer(embedded, ids >= 0, places=places, newest=newest)
+        return TakePlaces(name=f"{name}_places")(layer(embedded, ids >= 0), places)
     given = {"context": tf.concat(list(context), axis=1)} if getattr(layer, "reads_context", False) else {}
     return layer(table(ids, offsets=[place.offset], paired=[place.paired]), ids >= 0, **given)
 
@@ -122,7 +127,12 @@ class TakePlaces(keras.layers.Layer):
 
     def call(self, sequence: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
         """Maps `[batch, length, dim]` and `[rows, 2]` to `[rows, dim]`."""
-        return tf.gather_nd(tf.pad(sequence, [[0, 0], [1, 0], [0, 0]]), places)
+        return take_places(sequence, places)
+
+
+def take_places(sequence: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+    """See `TakePlaces`."""
+    return tf.gather_nd(tf.pad(sequence, [[0, 0], [1, 0], [0, 0]]), places)
 
 
 def count_numbers(config: ExperimentConfig, feature: BaseFeature) -> int:
@@ -250,6 +260,7 @@ class SelfAttentionHistory(OptionsLayer):
     hidden: int | None
     dropout: float
     positions: bool
+    takes_places = True
 
     def build(self, input_shape: Any) -> None:
         """Creates the places' embeddings and the blocks."""
@@ -269,17 +280,44 @@ class SelfAttentionHistory(OptionsLayer):
         self.norm = keras.layers.LayerNormalization(epsilon=1e-6, name="norm")
         super().build(input_shape)
 
-    def call(self, embedded: tf.Tensor, present: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Maps `[batch, length, dim]` and `[batch, length]` to `[batch, length, dim]`."""
+    def call(
+        self,
+        embedded: tf.Tensor,
+        present: tf.Tensor,
+        places: tf.Tensor,
+        newest: bool = False,
+        training: bool | None = None,
+    ) -> tf.Tensor:
+        """Encodes sequences, or what rows have seen of them.
+
+        The last block computes the rows alone where they are not many times as many as the sequences: outside training,
+        and with `newest`.
+
+        Args:
+            embedded: `[batch, length, dim]`.
+            present: `[batch, length]`.
+            places: int32 `[rows, 2]`, see `TakePlaces`.
+            newest: whether `places` are those of `count_values`, one for each sequence.
+            training: whether this is a training step.
+
+        Returns:
+            `[rows, dim]`.
+        """
         x = embedded * embedded.shape[-1] ** 0.5
         if self.positions:
             x += self.places[: tf.shape(embedded)[1]]
         if self.dropout:
             x = self.drop(x, training=training)
         mask = causal_mask(present)
-        for block in self.stack:
+        for block in self.stack[:-1]:
             x = block(x, mask, training=training)
-        return self.norm(x)
+        if training and not newest:
+            return take_places(self.norm(self.stack[-1](x, mask, training=training)), places)
+        sequence, seen = places[:, 0], places[:, 1]
+        mask = mask_unseen(tf.gather(present, sequence), seen)
+        own = take_places(x, places)[:, tf.newaxis]
+        vector = self.norm(self.stack[-1](tf.gather(x, sequence), mask, training=training, at=own))[:, 0]
+        return tf.where(seen[:, tf.newaxis] > 0, vector, 0.0)
 
     @staticmethod
     def count_numbers(options: Any, length: int, dim: int) -> int:

@@ -114,3 +114,19 @@ class Dropout(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}
+
+
+class ValueDropout(Dropout):
+    """Leaves encoded values out in training: ids become -1 and numbers 0, as missing ones are. Nothing is rescaled."""
+
+    def __init__(self, rate: Sequence[float], seed: int, **kwargs: Any) -> None:
+        """Takes the chances of each column, or one for all columns."""
+        super().__init__(list(rate), seed, **kwargs)  # type: ignore[arg-type]
+
+    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Maps ids int32 or numbers float32 `[batch, columns]` to the same."""
+        if not training:
+            return x
+        chances = tf.random.stateless_uniform(tf.shape(x), seed=tf.stack([self.steps, self.seed]))
+        self.steps.assign_add(1)
+        return tf.where(chances < tf.constant(self.rate), tf.constant(-1 if x.dtype.is_integer else 0, x.dtype), x)

@@ -16,7 +16,7 @@ from twotower_tf.features.layout import IDS, NUMERIC, VECTOR_LAYERS, Layout
 from twotower_tf.features.tower_encoder import tensor_specs
 from twotower_tf.model import history
 from twotower_tf.model.embeddings import EmbeddingTable, Key, Placement
-from twotower_tf.model.layers import Dense, Dropout, InputKernel, ProjectionKernel, UnitLength
+from twotower_tf.model.layers import Dense, Dropout, InputKernel, ProjectionKernel, UnitLength, ValueDropout
 
 # Ends the keys of int32 [rows, 2]: by training row the place of its sequence, and how many of its values it has seen.
 PLACES = "_places"
@@ -86,6 +86,7 @@ def _embedded(
         Keras tensors `[batch, width]`, and which columns of their concatenation are numbers.
     """
     layout = Layout(config, side)
+    encoded = _leave_out(config, side, encoded, layout)
     parts = []
     groups: dict[str, list[int]] = {}
     places = [placed[side, feature_name(each)] for each in layout.single]
@@ -125,6 +126,18 @@ def _embedded(
             columns.append(sum(part.shape[-1] for part in joined))
         joined.append(value)
     return joined, columns
+
+
+def _leave_out(config: ExperimentConfig, side: SideName, encoded: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
+    """Drops values in training, by the features' `dropout`."""
+    rates = {IDS: [each.dropout for each in layout.single], NUMERIC: [each.dropout for each in layout.numeric]}
+    rates |= {layout.values[feature_name(each)]: [each.dropout] for each in layout.multivalued}
+    found = dict(encoded)
+    for key, chances in rates.items():
+        if any(chances):
+            name = f"{side}_{key}_dropout"
+            found[key] = ValueDropout(chances, config.seed + zlib.crc32(name.encode()), name=name)(found[key])
+    return found
 
 
 def _dense(config: ExperimentConfig, units: int, name: str, numbers: Sequence[int], **options: Any) -> Dense:

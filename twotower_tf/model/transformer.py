@@ -1,7 +1,8 @@
 """Causal transformer blocks over sequences: SASRec's, and the gated block of LiGR.
 
 Blocks take float32 `[batch, length, dim]` and a mask of `causal_mask`, and return the same shape: the row at a place
-depends on the values up to there alone.
+depends on the values up to there alone. With `at`, rows of some places, they return the results of these alone: the
+last block need not compute more where only the newest value's vector is wanted.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ _EPSILON = 1e-6  # of layer norms
 
 
 def causal_mask(present: tf.Tensor) -> tf.Tensor:
-    """Returns what is added to attention scores: 0 for a value at or before the query's place, otherwise -1e9.
+    """Returns what is added to attention scores: 0 for a value before the query's place and for that place itself.
+
+    Others have -1e9. The own place counts also where its value was left out: a query that has nothing else to look at
+    would look at all places alike, the later ones too.
 
     Args:
         present: bool `[batch, length]`, true where there is a value.
@@ -29,7 +33,23 @@ def causal_mask(present: tf.Tensor) -> tf.Tensor:
     length = tf.shape(present)[1]
     earlier = tf.linalg.band_part(tf.ones([length, length], tf.bool), -1, 0)
     seen = tf.logical_and(earlier, present[:, tf.newaxis, tf.newaxis, :])
+    seen = tf.logical_or(seen, tf.eye(length, dtype=tf.bool))
     return tf.where(seen, 0.0, _MASKED)
+
+
+def mask_unseen(present: tf.Tensor, seen: tf.Tensor) -> tf.Tensor:
+    """Returns what is added to the scores of one query per sequence, which has seen so many of its places.
+
+    Args:
+        present: bool `[batch, length]`, true where there is a value.
+        seen: int32 `[batch]`.
+
+    Returns:
+        float32 `[batch, 1, 1, length]`: 0 for a value that was seen and for the newest place, otherwise -1e9.
+    """
+    places = tf.range(1, tf.shape(present)[1] + 1)
+    earlier, newest = places <= seen[:, tf.newaxis], tf.equal(places, seen[:, tf.newaxis])
+    return tf.where((present & earlier) | newest, 0.0, _MASKED)[:, tf.newaxis, tf.newaxis]
 
 
 class CausalAttention(keras.layers.Layer):
@@ -48,10 +68,10 @@ class CausalAttention(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, queries: tf.Tensor, values: tf.Tensor, mask: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Maps `[batch, length, dim]` queries, values and `causal_mask` to `[batch, length, dim]`."""
+        """Maps queries `[batch, n, dim]`, values `[batch, length, dim]` and a mask to `[batch, n, dim]`."""
         sources = {"query": queries, "key": values, "value": values}
         query, key, value = (
-            self._split(self.projections[name](_flat(source), training=training), queries)
+            self._split(self.projections[name](_flat(source), training=training), source)
             for name, source in sources.items()
         )
         scores = tf.matmul(query * (self.dim // self.heads) ** -0.5, key, transpose_b=True)
@@ -126,13 +146,15 @@ class SasrecBlock(_Block):
         self.outer = self._dense(dim, "outer")
         super().build(input_shape)
 
-    def call(self, x: tf.Tensor, mask: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Maps `[batch, length, dim]` and `causal_mask` to `[batch, length, dim]`."""
-        query = self.norms[0](x)
+    def call(
+        self, x: tf.Tensor, mask: tf.Tensor, training: bool | None = None, at: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Maps `[batch, length, dim]` and a mask to the same shape, or to that of `at` `[batch, n, dim]`."""
+        query = self.norms[0](x if at is None else at)
         attended = self.attention(query, x, mask, training=training)
         z = self.norms[1](query + self._dropped(0, attended, training))
         added = self.outer(self.inner(_flat(z), training=training), training=training)
-        return z + self._dropped(1, tf.reshape(added, _shape(x)), training)
+        return z + self._dropped(1, tf.reshape(added, _shape(z)), training)
 
 
 class LigrBlock(_Block):
@@ -152,14 +174,17 @@ class LigrBlock(_Block):
         self.outer = self._dense(dim, "outer", use_bias=False)
         super().build(input_shape)
 
-    def call(self, x: tf.Tensor, mask: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Maps `[batch, length, dim]` and `causal_mask` to `[batch, length, dim]`."""
-        normed = self.norms[0](x)
-        attended = self.attention(normed, normed, mask, training=training)
-        y = x + self._gate(0, x, training) * self._dropped(0, attended, training)
+    def call(
+        self, x: tf.Tensor, mask: tf.Tensor, training: bool | None = None, at: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Maps `[batch, length, dim]` and a mask to the same shape, or to that of `at` `[batch, n, dim]`."""
+        values = self.norms[0](x)
+        queries, own = (values, x) if at is None else (self.norms[0](at), at)
+        attended = self.attention(queries, values, mask, training=training)
+        y = own + self._gate(0, own, training) * self._dropped(0, attended, training)
         z = _flat(self.norms[1](y))
         product = self.inner(z, training=training) * self.linear(z, training=training)
-        added = tf.reshape(self.outer(product, training=training), _shape(x))
+        added = tf.reshape(self.outer(product, training=training), _shape(y))
         return y + self._gate(1, y, training) * self._dropped(1, added, training)
 
     def _gate(self, number: int, x: tf.Tensor, training: bool | None) -> tf.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -64,9 +65,9 @@ def _tower(model: TwoTower, side: SideName) -> dict[str, tf.Variable]:
 
 def _require_same(config: ExperimentConfig, other: ExperimentConfig, source: Path) -> None:
     for part in ("item_features", "user_features"):
-        before, now = getattr(other, part), getattr(config, part)
+        before, now = ([dataclasses.replace(each, dropout=0.0) for each in getattr(of, part)] for of in (other, config))
         if before != now:
-            pairs = zip((*before, *[None] * len(now)), (*now, *[None] * len(before)), strict=False)
+            pairs = itertools.zip_longest(before, now)
             was, got = next(pair for pair in pairs if pair[0] != pair[1])
             raise ConfigError(f"--warm_start: {source} has other {part}: {was} there, {got} here; train without it")
     for field in dataclasses.fields(config.model):

@@ -119,6 +119,16 @@ def bilateral(w, b, positive, negative, correct):
     return -(w.users[b] @ w.own[b]) / positive + log_sum(list(cosines / negative - correct * log_q + np.log(weights)))
 
 
+def gbce(w, b, temperature, t):
+    cosines, _, weights = w.met(b)
+    if not len(cosines):
+        return 0.0
+    alpha = min(1.0, weights.sum() * np.exp(w.positive_log_q[b]))
+    beta = alpha * (t * (1 - 1 / alpha) + 1 / alpha)
+    own = beta * np.log1p(np.exp(-(w.users[b] @ w.own[b]) / temperature))
+    return (own + np.sum(weights * np.log1p(np.exp(cosines / temperature)))) / (1 + weights.sum())
+
+
 def contrastive(w, b, margin, negative_weight):
     cosines, _, weights = w.met(b)
     return 1.0 - w.users[b] @ w.own[b] + negative_weight * mean(np.maximum(0.0, cosines - margin), weights)

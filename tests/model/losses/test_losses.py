@@ -10,6 +10,7 @@ import tensorflow as tf
 from tests.model.losses import oracle
 from tests.model.losses.oracle import world
 from twotower_tf.model.losses import blockwise_logits
+from twotower_tf.model.losses.generalized_bce import GBCELoss
 from twotower_tf.model.losses.pairwise import CosineContrastiveLoss, PairwiseLogisticLoss, TripletHingeLoss
 from twotower_tf.model.losses.softmax import BilateralSoftmaxLoss, SoftmaxLoss
 
@@ -20,6 +21,7 @@ LOSSES = {
     "softmax_uncorrected": (SoftmaxLoss, (0.5, False, False), oracle.softmax, (0.5, 0), (0.5, False)),
     "bilateral": (BilateralSoftmaxLoss, (0.3, 0.2, False), oracle.bilateral, (0.3, 0.2, 0), (0.2, False)),
     "bilateral_corrected": (BilateralSoftmaxLoss, (0.1, 0.4, True), oracle.bilateral, (0.1, 0.4, 1), (0.4, True)),
+    "gbce": (GBCELoss, (0.3, False, 0.75), oracle.gbce, (0.3, 0.75), (1.0, False)),
     "contrastive": (CosineContrastiveLoss, (0.3, 5.0), oracle.contrastive, (0.3, 5.0), (1.0, False)),
     "logistic": (PairwiseLogisticLoss, (0.2, False), oracle.logistic, (0.2,), (1.0, False)),
     "triplet": (TripletHingeLoss, (0.4,), oracle.triplet, (0.4,), (1.0, False)),
