@@ -19,6 +19,8 @@ import duckdb
 
 from twotower_tf.errors import DataError, unknown_name
 
+Connection = duckdb.DuckDBPyConnection
+
 _LONGEST = 10_000  # characters
 _DEEPEST = 50  # expressions or brackets inside each other
 _MOST_SIGNS = 10  # in a row, such as - - - 1
@@ -47,9 +49,7 @@ _SETTINGS: Mapping[str, Any] = {
 }
 
 
-def connect(
-    database: str | Path = ":memory:", directories: Iterable[Path] = (), **settings: Any
-) -> duckdb.DuckDBPyConnection:
+def connect(database: str | Path = ":memory:", directories: Iterable[Path] = (), **settings: Any) -> Connection:
     """Opens a DuckDB that has access to files below given directories only, and loads no extension.
 
     Times are in UTC. The settings are final: no statement changes them.
@@ -146,7 +146,7 @@ def _column(node: dict[str, Any], table: str) -> str:
 
 
 @functools.cache
-def _parser() -> duckdb.DuckDBPyConnection:
+def _parser() -> Connection:
     return connect(threads=1, max_expression_depth=_DEEPEST + 10)
 
 

@@ -6,10 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import duckdb
-
 from twotower_tf.errors import DataError
-from twotower_tf.sql import quote_literal
+from twotower_tf.sql import Connection, quote_literal
 from twotower_tf.tables import timestamps
 from twotower_tf.tables.duckdb_engine import fetch_row
 from twotower_tf.tables.input_table import Table
@@ -138,14 +136,14 @@ def split_words(name: str) -> tuple[str, ...]:
     return tuple(part.lower() for part in parts)
 
 
-def profile_table(connection: duckdb.DuckDBPyConnection, table: Table) -> TableProfile:
+def profile_table(connection: Connection, table: Table) -> TableProfile:
     """Measures the statistics of every column of a table."""
     found = {name: _column(connection, table, name) for name in table.columns}
     moments = {name: moment for name in found if (moment := _moment(connection, table, found[name]))}
     return TableProfile(table, found, moments)
 
 
-def _column(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> Profile:
+def _column(connection: Connection, table: Table, name: str) -> Profile:
     text = table.text(name)
     number = f"TRY_CAST({text} AS DOUBLE)"
     finite = f"CASE WHEN isfinite({number}) THEN {number} END"
@@ -205,7 +203,7 @@ def _column(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> P
 _EARLIEST = 631_152_000  # 1990: an earlier number is not the time of an event
 
 
-def _moment(connection: duckdb.DuckDBPyConnection, table: Table, profile: Profile) -> Moment | None:
+def _moment(connection: Connection, table: Table, profile: Profile) -> Moment | None:
     """Reads a column as time; None where that fails."""
     column = table.columns[profile.name]
     if not profile.present or column.kind.endswith("[]") or column.kind == "BOOLEAN":
@@ -227,7 +225,7 @@ def _moment(connection: duckdb.DuckDBPyConnection, table: Table, profile: Profil
     return Moment(clock.form, int(first), int(last), places, int(hours), int(weekdays))
 
 
-def measure_association(connection: duckdb.DuckDBPyConnection, table: Table, cause: str, effect: str) -> float:
+def measure_association(connection: Connection, table: Table, cause: str, effect: str) -> float:
     """Measures how well one column predicts another, 0 to 1.
 
     Goodman and Kruskal's lambda (1954): the share of the errors of always guessing the most frequent value that knowing
@@ -255,9 +253,7 @@ def measure_association(connection: duckdb.DuckDBPyConnection, table: Table, cau
     return float(right - guess) / float(rows - guess) if rows > guess else 0.0
 
 
-def measure_overlap(
-    connection: duckdb.DuckDBPyConnection, events: Table, column: str, table: Table, key: str
-) -> tuple[float, float]:
+def measure_overlap(connection: Connection, events: Table, column: str, table: Table, key: str) -> tuple[float, float]:
     """Measures how many distinct values two columns share.
 
     Returns:
@@ -275,7 +271,7 @@ def measure_overlap(
     return shared / total if total else 0.0, shared / known if known else 0.0
 
 
-def count_pairs(connection: duckdb.DuckDBPyConnection, table: Table, one_column: str, other: str) -> float:
+def count_pairs(connection: Connection, table: Table, one_column: str, other: str) -> float:
     """Counts the distinct pairs of two columns, as a share of the rows that have both."""
     first, second = table.text(one_column), table.text(other)
     pairs, rows = fetch_row(
@@ -286,7 +282,7 @@ def count_pairs(connection: duckdb.DuckDBPyConnection, table: Table, one_column:
     return pairs / rows if rows else 0.0
 
 
-def is_in_order(connection: duckdb.DuckDBPyConnection, table: Table, user: Profile, item: Profile) -> bool:
+def is_in_order(connection: Connection, table: Table, user: Profile, item: Profile) -> bool:
     """Tests whether the rows of a log without times seem to be each user's events in their order.
 
     The users follow each other, and a user's items are not sorted by their ids.

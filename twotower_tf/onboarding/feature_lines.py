@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import duckdb
-
 from twotower_tf.features import bucket_counts
 from twotower_tf.number_texts import format_number, format_percent
 from twotower_tf.onboarding import column_profile, guess_roles, usual_names
 from twotower_tf.onboarding.column_profile import Profile, TableProfile
 from twotower_tf.onboarding.guess_roles import Roles
 from twotower_tf.prepare.schema import RESERVED
+from twotower_tf.sql import Connection
 from twotower_tf.tables.values import python_literal
 
 _MOST_BUCKETS = 10_000_000
@@ -47,7 +46,7 @@ class FeatureLines:
 
 
 def propose_features(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     roles: Roles,
     label: str,
     events: TableProfile,
@@ -116,7 +115,7 @@ def _unfit(column: Profile, table: TableProfile | None, roles: Roles) -> str:
     return ""
 
 
-def _leaks(connection: duckdb.DuckDBPyConnection, events: TableProfile, column: Profile, label: str) -> str:
+def _leaks(connection: Connection, events: TableProfile, column: Profile, label: str) -> str:
     """Returns why a column is known only after the event (a leak) or names a group of events; "" otherwise."""
     words = set(column.tokens)
     if usual_names.AFTER_WORDS & words and not usual_names.describes_past(column):

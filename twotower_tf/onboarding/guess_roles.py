@@ -7,12 +7,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-import duckdb
-
 from twotower_tf.errors import DataError, unknown_name
 from twotower_tf.number_texts import format_percent
 from twotower_tf.onboarding import column_profile, usual_names
 from twotower_tf.onboarding.column_profile import Profile, TableProfile
+from twotower_tf.sql import Connection
 
 _A = {"user": "a user's", "item": "an item's"}
 _JOINED = 0.5  # least share of the events' ids that a side table has
@@ -53,7 +52,7 @@ class Roles:
 
 
 def guess_column_roles(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     events: TableProfile,
     items: TableProfile | None,
     users: TableProfile | None,
@@ -113,9 +112,7 @@ def _time_columns(events: TableProfile) -> list[str]:
     return named + [name for name in calendar if name not in named and not _counts(events.columns[name])]
 
 
-def _time(
-    connection: duckdb.DuckDBPyConnection, events: TableProfile, given: str, user: str, taken: Collection[str]
-) -> Role:
+def _time(connection: Connection, events: TableProfile, given: str, user: str, taken: Collection[str]) -> Role:
     for name in [given] if given else _time_columns(events):
         moment = events.moments.get(name)
         if moment is None or name in taken or moment.first == moment.last:
@@ -128,7 +125,7 @@ def _time(
     return Role("", "no column can be read as times")
 
 
-def _orders(connection: duckdb.DuckDBPyConnection, events: TableProfile, name: str, user: str) -> bool:
+def _orders(connection: Connection, events: TableProfile, name: str, user: str) -> bool:
     """Tests whether whole numbers order a user's events; hours of the day and places in a shown list do not."""
     column = events.columns[name]
     if column.plain == "hour" and column.high < 24:
@@ -150,7 +147,7 @@ def _day(seconds: int) -> str:
 
 
 def _joined(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     events: TableProfile,
     table: TableProfile | None,
     kind: str,
@@ -202,9 +199,7 @@ def _means_the_same(column: Profile, key: Profile, back: float, named: bool) -> 
     return named and back > _BY_CHANCE
 
 
-def _find_key(
-    connection: duckdb.DuckDBPyConnection, events: TableProfile, table: TableProfile | None, column: str
-) -> str:
+def _find_key(connection: Connection, events: TableProfile, table: TableProfile | None, column: str) -> str:
     """Finds the column of a side table that has the events' ids: that of the same name, or the one that shares most."""
     if table is None:
         return ""
@@ -237,9 +232,7 @@ def _group(events: TableProfile, taken: Collection[str]) -> Role:
     return Role("", "")
 
 
-def _guessed_user(
-    connection: duckdb.DuckDBPyConnection, events: TableProfile, taken: Collection[str], item: str
-) -> Role:
+def _guessed_user(connection: Connection, events: TableProfile, taken: Collection[str], item: str) -> Role:
     """Finds the column with the most distinct values, among those whose values repeat and that are not of the item."""
     fit = [
         column

@@ -10,13 +10,11 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-import duckdb
-
 from twotower_tf.number_texts import format_number, format_percent
 from twotower_tf.onboarding import column_profile, usual_names
 from twotower_tf.onboarding.column_profile import Profile, TableProfile
 from twotower_tf.onboarding.guess_roles import DECIDED
-from twotower_tf.sql import quote_identifier, quote_literal
+from twotower_tf.sql import Connection, quote_identifier, quote_literal
 from twotower_tf.tables.values import python_literal
 
 _FEW = 20  # values of an action, at most
@@ -80,11 +78,7 @@ class Outcomes:
 
 
 def find_outcomes(
-    connection: duckdb.DuckDBPyConnection,
-    events: TableProfile,
-    ids: Sequence[str],
-    taken: Collection[str],
-    label: str = "",
+    connection: Connection, events: TableProfile, ids: Sequence[str], taken: Collection[str], label: str = ""
 ) -> Outcomes:
     """Finds the outcomes of the events.
 
@@ -140,9 +134,7 @@ def _add_split(found: Outcomes, column: Profile) -> None:
     )
 
 
-def _is_decided(
-    connection: duckdb.DuckDBPyConnection, events: TableProfile, column: Profile, ids: Sequence[str]
-) -> bool:
+def _is_decided(connection: Connection, events: TableProfile, column: Profile, ids: Sequence[str]) -> bool:
     """Tests whether the user or the item decides a column's value, which then describes them."""
     return any(
         column_profile.measure_association(connection, events.table, each, column.name) > DECIDED for each in ids
@@ -156,9 +148,7 @@ def _is_label_name(column: Profile) -> bool:
     )
 
 
-def _is_outcome(
-    connection: duckdb.DuckDBPyConnection, events: TableProfile, column: Profile, ids: Sequence[str]
-) -> bool:
+def _is_outcome(connection: Connection, events: TableProfile, column: Profile, ids: Sequence[str]) -> bool:
     """Tests whether a column of 0 and 1 is an outcome, and not a circumstance or a property of the user or the item."""
     if column.plain in usual_names.LABELS:
         return True

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import duckdb
-
 from twotower_tf.errors import DataError
 from twotower_tf.onboarding import (
     column_profile,
@@ -23,6 +21,7 @@ from twotower_tf.onboarding.column_profile import TableProfile
 from twotower_tf.onboarding.feature_lines import Line
 from twotower_tf.onboarding.guess_roles import Roles
 from twotower_tf.onboarding.outcome_columns import Outcomes
+from twotower_tf.sql import Connection
 from twotower_tf.tables import readers
 from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.values import python_literal
@@ -60,9 +59,7 @@ class Proposal:
     sections: dict[str, Line] = field(default_factory=dict)
 
 
-def propose_config(
-    connection: duckdb.DuckDBPyConnection, paths: Mapping[str, str], given: Mapping[str, str]
-) -> Proposal:
+def propose_config(connection: Connection, paths: Mapping[str, str], given: Mapping[str, str]) -> Proposal:
     """Profiles the tables and proposes a configuration.
 
     Args:
@@ -141,7 +138,7 @@ def _some(sources: Sequence[InputFile]) -> list[InputFile]:
 
 
 def _tables_in_time(
-    connection: duckdb.DuckDBPyConnection, proposal: Proposal, items: TableProfile | None, users: TableProfile | None
+    connection: Connection, proposal: Proposal, items: TableProfile | None, users: TableProfile | None
 ) -> None:
     """Proposes the time columns of tables that have several rows per id, each at another time."""
     roles = proposal.roles
@@ -157,7 +154,7 @@ def _tables_in_time(
             proposal.more[f"{name}_time"] = Line(python_literal(times[0]), why)
 
 
-def _find_lists(connection: duckdb.DuckDBPyConnection, roles: Roles, events: TableProfile) -> dict[str, Line]:
+def _find_lists(connection: Connection, roles: Roles, events: TableProfile) -> dict[str, Line]:
     """Finds a column of lists and one of positions in them, where positions hardly repeat within a list."""
     taken = {roles.user.column, roles.item.column, roles.time.column}
     lists = [name for name in column_profile.match_names(usual_names.LISTS, events.columns) if name not in taken]
@@ -177,7 +174,7 @@ def _find_lists(connection: duckdb.DuckDBPyConnection, roles: Roles, events: Tab
 
 
 def _add_choices(
-    connection: duckdb.DuckDBPyConnection, proposal: Proposal, events: TableProfile, sources: Sequence[InputFile]
+    connection: Connection, proposal: Proposal, events: TableProfile, sources: Sequence[InputFile]
 ) -> None:
     """Adds the user's id and history, the split, the towers, the loss and the training."""
     roles, outcomes, lines = proposal.roles, proposal.outcomes, proposal.lines

@@ -11,13 +11,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-import duckdb
-
 from twotower_tf.onboarding.column_profile import TableProfile
 from twotower_tf.onboarding.feature_lines import Line
 from twotower_tf.onboarding.guess_roles import Roles
 from twotower_tf.onboarding.outcome_columns import Outcomes
 from twotower_tf.prepare import date_split
+from twotower_tf.sql import Connection
 from twotower_tf.tables.duckdb_engine import fetch_row
 from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.values import python_literal
@@ -54,9 +53,7 @@ class LogShape:
         return self.positives > 1.5 * self.users
 
 
-def measure_shape(
-    connection: duckdb.DuckDBPyConnection, events: TableProfile, user: str, outcomes: Outcomes
-) -> LogShape:
+def measure_shape(connection: Connection, events: TableProfile, user: str, outcomes: Outcomes) -> LogShape:
     """Counts the positives of each user; a predicate is taken into account by its share of the events."""
     table, holds, share = events.table, "true", outcomes.positive_share
     if outcomes.label:

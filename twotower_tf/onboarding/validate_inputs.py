@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import duckdb
 import pyarrow.parquet as pq
 
 from twotower_tf.config import ExperimentConfig
@@ -21,6 +20,7 @@ from twotower_tf.errors import ConfigError, DataError
 from twotower_tf.prepare import catalogue, input_warnings, row_rules, schema, splits, unusable_tables
 from twotower_tf.prepare.schema import Inputs
 from twotower_tf.progress import Progress, silent
+from twotower_tf.sql import Connection
 from twotower_tf.tables import delimited_header, input_files, input_table, quarantine, readers, row_sample
 from twotower_tf.tables.duckdb_engine import fetch_row
 from twotower_tf.tables.input_files import InputFile
@@ -50,7 +50,7 @@ class Report:
 
 
 def validate_tables(
-    connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, directory: Path, progress: Progress = silent
+    connection: Connection, config: ExperimentConfig, directory: Path, progress: Progress = silent
 ) -> Report:
     """Checks every file of the configuration.
 
@@ -118,10 +118,7 @@ def _shapes(config: ExperimentConfig, name: str, sources: list[InputFile], repor
 
 
 def _rows(
-    connection: duckdb.DuckDBPyConnection,
-    config: ExperimentConfig,
-    samples: dict[str, list[InputFile]],
-    report: Report,
+    connection: Connection, config: ExperimentConfig, samples: dict[str, list[InputFile]], report: Report
 ) -> None:
     read: dict[TableName, input_table.Table | None] = {}
     sides: tuple[Literal["items", "users"], ...] = ("items", "users")
@@ -168,7 +165,7 @@ def _rows(
 
 
 def _check_side_tables(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     config: ExperimentConfig,
     inputs: Inputs,
     rejected: dict[str, list[tuple[int, str]]],
@@ -193,7 +190,7 @@ def _check_side_tables(
 
 
 def _note_rejected(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     read: Mapping[TableName, input_table.Table | None],
     rejected: Mapping[str, list[tuple[int, str]]],
     report: Report,
@@ -213,9 +210,7 @@ def _note_rejected(
             report.notes.append(f"{file}: {len(lines) - _REPORTED} more rows like the last")
 
 
-def _check_whole(
-    connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs, report: Report
-) -> None:
+def _check_whole(connection: Connection, config: ExperimentConfig, inputs: Inputs, report: Report) -> None:
     """Notes what is odd about the tables; of a log that was read as a whole, checks split and batch size."""
     for name, table in zip(schema.TABLES, (inputs.events, inputs.items, inputs.users), strict=True):
         if table is not None:

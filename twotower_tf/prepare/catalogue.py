@@ -15,13 +15,11 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import duckdb
-
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.errors import DataError
 from twotower_tf.prepare import ordered_rows, row_rules, typed_values
 from twotower_tf.prepare.schema import LAST_MICROSECOND, FeatureColumn, Inputs, Side, list_feature_columns
-from twotower_tf.sql import quote_identifier, quote_literal
+from twotower_tf.sql import Connection, quote_identifier, quote_literal
 from twotower_tf.tables import timestamps
 from twotower_tf.tables.duckdb_engine import drop_table, fetch_row
 from twotower_tf.tables.input_table import Column, Table
@@ -45,7 +43,7 @@ class TableCounts:
 
 
 def create_latest_rows(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     table: Table,
     id_column: str,
     event_time: str,
@@ -111,7 +109,7 @@ def create_latest_rows(
     return TableCounts(table.rows + malformed, used, table.rows - used - bad, bad + malformed), rejected
 
 
-def number_ids(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> None:
+def number_ids(connection: Connection, inputs: Inputs) -> None:
     """Creates `users` and `items` (id, row) and `used_events`: the used events by row numbers.
 
     Where a previous run is continued, its users and items keep their numbers, and new ones follow.
@@ -130,7 +128,7 @@ def number_ids(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> None:
     )
 
 
-def _number(connection: duckdb.DuckDBPyConnection, side: str, ids: str, continued: bool) -> None:
+def _number(connection: Connection, side: str, ids: str, continued: bool) -> None:
     first, previous, fresh = 0, "", ids
     if continued:
         (first,) = fetch_row(connection, f"SELECT count(*) FROM previous_{side}s")
@@ -144,10 +142,7 @@ def _number(connection: duckdb.DuckDBPyConnection, side: str, ids: str, continue
 
 
 def create_items_query(
-    connection: duckdb.DuckDBPyConnection,
-    config: ExperimentConfig,
-    inputs: Inputs,
-    previous: Mapping[str, Column] | None = None,
+    connection: Connection, config: ExperimentConfig, inputs: Inputs, previous: Mapping[str, Column] | None = None
 ) -> str:
     """Creates `item_events` (each item's latest used event) and returns the SQL of `items.parquet`.
 
@@ -193,7 +188,7 @@ def create_items_query(
     return f"SELECT {selected} FROM items AS i {joins} ORDER BY i.item_row"
 
 
-def create_users_query(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> str:
+def create_users_query(connection: Connection, inputs: Inputs) -> str:
     """Creates `user_events` (each user's latest used event) and returns the SQL of `users.parquet`.
 
     A source column NAME of the user features is `user.NAME` there, as in the examples. Where a previous run is
@@ -237,7 +232,7 @@ def _last_event(continued: bool) -> dict[str, str]:
     }
 
 
-def _latest_events(connection: duckdb.DuckDBPyConnection, side: Side) -> None:
+def _latest_events(connection: Connection, side: Side) -> None:
     """Creates `{side}_events`: place and time of each user's or item's latest used event."""
     connection.execute(
         f"""

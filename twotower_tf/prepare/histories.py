@@ -19,19 +19,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import duckdb
 import numpy as np
 
 from twotower_tf.artifacts import PreparedPaths
 from twotower_tf.prepare import ordered_rows
 from twotower_tf.prepare.ordered_rows import AsOfJoin
+from twotower_tf.sql import Connection
 from twotower_tf.tables import parquet_parts
 from twotower_tf.tables.duckdb_engine import fetch_row
 
 _MEMBERS = {"train": "split = 0", "seen": "split <= 1"}
 
 
-def count_positives(connection: duckdb.DuckDBPyConnection, past: str = "") -> None:
+def count_positives(connection: Connection, past: str = "") -> None:
     """Creates `positives` and `user_counts`.
 
     `positives` has user_row, item_row, ts (epoch microseconds), place and split of events that can be in a history.
@@ -62,7 +62,7 @@ def count_positives(connection: duckdb.DuckDBPyConnection, past: str = "") -> No
     )
 
 
-def write_sequences(connection: duckdb.DuckDBPyConnection, root: Path, past: str = "") -> None:
+def write_sequences(connection: Connection, root: Path, past: str = "") -> None:
     """Writes the arrays, the start of each user's part, and all positives for a run that continues this one."""
     paths = PreparedPaths(root)
     continued = f" UNION ALL SELECT user_row, item_row, ts, place FROM {past}" if past else ""
@@ -94,7 +94,7 @@ def write_sequences(connection: duckdb.DuckDBPyConnection, root: Path, past: str
 
 
 def create_rows_with_history(
-    connection: duckdb.DuckDBPyConnection, timed: bool, versions: Mapping[str, bool], keys: Sequence[str]
+    connection: Connection, timed: bool, versions: Mapping[str, bool], keys: Sequence[str]
 ) -> None:
     """Creates `rows_with_history` from `split_events`, in the order of split, time and place.
 
@@ -137,7 +137,7 @@ def create_rows_with_history(
     )
 
 
-def _count_before(connection: duckdb.DuckDBPyConnection) -> None:
+def _count_before(connection: Connection) -> None:
     """Creates `positives_before`: the number of a user's positives before each time, until the user's next row.
 
     A positive counts from the microsecond after its own time: strictly before, whatever the ties.
@@ -156,7 +156,7 @@ def _count_before(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-def create_user_versions(connection: duckdb.DuckDBPyConnection, *, timed: bool) -> None:
+def create_user_versions(connection: Connection, *, timed: bool) -> None:
     """Creates `user_versions`: row number, place in the table, and time where `timed`, of each version."""
     table = "user_rows" if timed else "user_latest"
     connection.execute(
@@ -168,7 +168,7 @@ def create_user_versions(connection: duckdb.DuckDBPyConnection, *, timed: bool) 
     )
 
 
-def create_carried_users(connection: duckdb.DuckDBPyConnection) -> None:
+def create_carried_users(connection: Connection) -> None:
     """Creates `carried_users`: those of `previous_users`, with their latest values, who have no `user_versions`."""
     connection.execute(
         """

@@ -20,13 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
 from twotower_tf import artifacts, sql
 from twotower_tf.artifacts import PreparedPaths, RunPaths
 from twotower_tf.config import ExperimentConfig, to_json
 from twotower_tf.errors import ArtifactError, ConfigError, DataError
-from twotower_tf.sql import file_pattern, quote_identifier
+from twotower_tf.sql import Connection, file_pattern, quote_identifier
 from twotower_tf.tables import input_files
 from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.input_table import Column
@@ -82,7 +80,7 @@ class PreviousRun:
             raise DataError(f"data.events: no new file to prepare: {self.run_dir} has read all of {len(sources)} files")
         return found
 
-    def load(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def load(self, connection: Connection) -> None:
         """Creates `previous_users` and `previous_items`, with their latest values, and `previous_positives`."""
         paths = self.paths
         past = file_pattern(paths.positives, "*.parquet")

@@ -10,12 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
 from twotower_tf.config import DataConfig, ExperimentConfig
 from twotower_tf.prepare.schema import TABLES, FeatureColumn, Inputs
 from twotower_tf.prepare.unusable_tables import suggest_format
-from twotower_tf.sql import quote_literal
+from twotower_tf.sql import Connection, quote_literal
 from twotower_tf.tables import input_files, quarantine
 from twotower_tf.tables.detect_format import NULL_MARKERS
 from twotower_tf.tables.duckdb_engine import fetch_row
@@ -78,7 +76,7 @@ def describe_rejected(name: str, table: Table, entries: Sequence[Mapping[str, An
         )
 
 
-def find_unmatched(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> Iterator[str]:
+def find_unmatched(connection: Connection, inputs: Inputs) -> Iterator[str]:
     """Yields a line for a side table that has few of the log's ids, or whose ids are written in another form.
 
     Args:
@@ -127,7 +125,7 @@ def _explain(logged_ids: Sequence[str], table_ids: Sequence[str]) -> tuple[str, 
     return "", logged_ids[0], table_ids[0] if table_ids else ""
 
 
-def find_marked(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs) -> Iterator[str]:
+def find_marked(connection: Connection, config: ExperimentConfig, inputs: Inputs) -> Iterator[str]:
     """Yields a line for texts such as NULL that are frequent in ids and features and usually mean a missing value."""
     data = config.data
     sides: Sequence[tuple[Table | None, Sequence[FeatureColumn], Sequence[str]]] = (
@@ -149,9 +147,7 @@ def find_marked(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig,
         )
 
 
-def find_markers(
-    connection: duckdb.DuckDBPyConnection, table: Table, names: Sequence[str]
-) -> Iterator[tuple[str, str, float]]:
+def find_markers(connection: Connection, table: Table, names: Sequence[str]) -> Iterator[tuple[str, str, float]]:
     """Yields column, marker and share of the rows of frequent markers of missing values in columns of text."""
     texts = [name for name in names if name in table.columns and table.columns[name].kind == "VARCHAR"]
     if not texts or not table.rows:
@@ -173,7 +169,7 @@ def find_markers(
 
 
 def find_warnings(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     config: ExperimentConfig,
     inputs: Inputs,
     rejected: Mapping[str, Sequence[Mapping[str, Any]]],

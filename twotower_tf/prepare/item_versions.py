@@ -18,12 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import duckdb
-
 from twotower_tf.prepare import ordered_rows
 from twotower_tf.prepare.ordered_rows import AsOfJoin
 from twotower_tf.prepare.schema import FeatureColumn, Inputs
-from twotower_tf.sql import quote_identifier
+from twotower_tf.sql import Connection, quote_identifier
 from twotower_tf.tables.duckdb_engine import drop_table, fetch_row
 from twotower_tf.tables.input_table import Column
 
@@ -31,7 +29,7 @@ START = -(1 << 62)  # time from which an item's first version is valid
 
 
 def create_item_versions(
-    connection: duckdb.DuckDBPyConnection, inputs: Inputs, previous: Mapping[str, Column] | None, *, timed: bool
+    connection: Connection, inputs: Inputs, previous: Mapping[str, Column] | None, *, timed: bool
 ) -> None:
     """Creates `item_versions`: item row (`version_of`), `since`, number in that order (`place`), values `v0`, `v1`, ...
 
@@ -105,7 +103,7 @@ def _in_table(inputs: Inputs) -> bool:
     return any(column.name in columns for column in inputs.item_as_of)
 
 
-def _create_reports(connection: duckdb.DuckDBPyConnection, inputs: Inputs, known: int) -> None:
+def _create_reports(connection: Connection, inputs: Inputs, known: int) -> None:
     """Creates `item_reports`: an item's values in the log, valid from the microsecond after the event.
 
     The first report of an item is valid from the beginning, unless a previous run knows the item (the first `known`
@@ -156,7 +154,7 @@ def _value(column: FeatureColumn, inputs: Inputs, previous: Mapping[str, Column]
     return f"CASE WHEN p.reported_at IS NULL THEN {value} ELSE {reported} END" if value else reported
 
 
-def _create_changes(connection: duckdb.DuckDBPyConnection, values: int) -> None:
+def _create_changes(connection: Connection, values: int) -> None:
     """Creates `item_versions` from `item_values`, without versions equal to the one before."""
     columns = [f"v{number}" for number in range(values)]
     before = {"version_before": "item_row"} | {f"before_{name}": name for name in columns}

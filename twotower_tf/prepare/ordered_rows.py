@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import duckdb
-
+from twotower_tf.sql import Connection
 from twotower_tf.tables.cluster import Cluster, RangeQuery
 
 
@@ -37,9 +36,7 @@ class AsOfJoin:
     columns: Mapping[str, str]
 
 
-def add_running_sums(
-    connection: duckdb.DuckDBPyConnection, rows: str, sums: Mapping[str, str], order: str, key: str = ""
-) -> str:
+def add_running_sums(connection: Connection, rows: str, sums: Mapping[str, str], order: str, key: str = "") -> str:
     """Returns SQL of a relation: the rows of a query with running sums, which include the row itself.
 
     Args:
@@ -76,7 +73,7 @@ def plan_running_sums(rows: str, sums: Mapping[str, str], order: str, key: str =
     )
 
 
-def join_as_of(connection: duckdb.DuckDBPyConnection, rows: str, joins: Sequence[AsOfJoin]) -> str:
+def join_as_of(connection: Connection, rows: str, joins: Sequence[AsOfJoin]) -> str:
     """Returns SQL of a relation: the rows of a query with the columns of as-of joins.
 
     Args:

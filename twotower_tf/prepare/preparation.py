@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow.parquet as pq
 
 from twotower_tf import artifacts
@@ -41,7 +40,7 @@ from twotower_tf.prepare.incremental import PreviousRun, config_digests, open_pr
 from twotower_tf.prepare.schema import FeatureColumn, Inputs, Side
 from twotower_tf.prepare.spark.spark_session import SparkOptions, open_spark
 from twotower_tf.progress import Progress, silent
-from twotower_tf.sql import file_pattern, quote_identifier
+from twotower_tf.sql import Connection, file_pattern, quote_identifier
 from twotower_tf.tables import input_files, parquet_parts, quarantine, timestamps
 from twotower_tf.tables.cluster import Cluster
 from twotower_tf.tables.duckdb_engine import drop_table, fetch_row, open_engine, parse_size
@@ -111,7 +110,7 @@ def prepare_log(
 
 
 def _prepare(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     config: ExperimentConfig,
     root: Path,
     threads: int,
@@ -169,9 +168,7 @@ def _prepare(
     return manifest
 
 
-def _write_rows(
-    connection: duckdb.DuckDBPyConnection, inputs: Inputs, paths: PreparedPaths, threads: int, progress: Progress
-) -> None:
+def _write_rows(connection: Connection, inputs: Inputs, paths: PreparedPaths, threads: int, progress: Progress) -> None:
     """Writes the training rows and the item versions, and drops their tables."""
 
     def report(done: int, total: int) -> None:
@@ -193,7 +190,7 @@ def _sources(config: ExperimentConfig, previous: PreviousRun | None) -> dict[str
 
 
 def _side_tables(
-    connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs, now: int
+    connection: Connection, config: ExperimentConfig, inputs: Inputs, now: int
 ) -> tuple[dict[str, Any], dict[str, list[tuple[int, str]]]]:
     """Reduces item and user tables to the latest row per id; returns counts, and rows without a usable id.
 
@@ -218,7 +215,7 @@ def _side_tables(
 
 
 def _quarantine(
-    connection: duckdb.DuckDBPyConnection, inputs: Inputs, rejected: dict[str, list[tuple[int, str]]], path: Path
+    connection: Connection, inputs: Inputs, rejected: dict[str, list[tuple[int, str]]], path: Path
 ) -> dict[str, list[dict[str, Any]]]:
     """Writes the quarantine and returns its entries by table."""
     bad = connection.execute(
@@ -233,10 +230,7 @@ def _quarantine(
 
 
 def _versions(
-    connection: duckdb.DuckDBPyConnection,
-    config: ExperimentConfig,
-    inputs: Inputs,
-    previous: Mapping[str, Column] | None,
+    connection: Connection, config: ExperimentConfig, inputs: Inputs, previous: Mapping[str, Column] | None
 ) -> dict[str, bool]:
     """Creates the versions of each side that the examples join; returns whether they have times, by side."""
     found = {}
@@ -252,7 +246,7 @@ def _versions(
 
 
 def _text_forms(
-    connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs, previous: PreviousRun | None
+    connection: Connection, config: ExperimentConfig, inputs: Inputs, previous: PreviousRun | None
 ) -> dict[str, dict[str, str]]:
     """Finds the text forms of booleans and whole numbers that the logs of this and all previous runs share."""
     sides: dict[str, Side] = {"text_forms": "user", "item_text_forms": "item"}
@@ -267,11 +261,7 @@ def _text_forms(
 
 
 def _write_statistics(
-    connection: duckdb.DuckDBPyConnection,
-    config: ExperimentConfig,
-    inputs: Inputs,
-    paths: PreparedPaths,
-    previous: PreviousRun | None,
+    connection: Connection, config: ExperimentConfig, inputs: Inputs, paths: PreparedPaths, previous: PreviousRun | None
 ) -> None:
     """Writes the statistics of the training rows, or those of the previous run, which its model was trained with."""
     if previous:
@@ -298,7 +288,7 @@ def _training_rows(inputs: Inputs, paths: PreparedPaths) -> Any:
 
 
 def _manifest(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     config: ExperimentConfig,
     inputs: Inputs,
     rows: dict[str, Any],

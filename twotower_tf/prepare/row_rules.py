@@ -11,15 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import duckdb
-
 from twotower_tf.characters import LINE_BREAKING
 from twotower_tf.config import DateSplit, ExperimentConfig, GivenSplit, LeaveLastOut, TimeSplit
 from twotower_tf.errors import DataError
 from twotower_tf.prepare import date_split
 from twotower_tf.prepare.schema import Inputs
 from twotower_tf.prepare.user_sql import UserExpressions
-from twotower_tf.sql import quote_literal
+from twotower_tf.sql import Connection, quote_literal
 from twotower_tf.tables import quarantine, timestamps
 from twotower_tf.tables.duckdb_engine import fetch_row
 from twotower_tf.tables.input_table import Table
@@ -35,7 +33,7 @@ def id_faults_sql(kind: str, column: str, text: str) -> str:
     )
 
 
-def validate_events(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs) -> str:
+def validate_events(connection: Connection, config: ExperimentConfig, inputs: Inputs) -> str:
     """Creates `validated_events`, one row per record of the log.
 
     Its columns: place, user_id, item_id, ts (epoch microseconds; the place as seconds where it is the order), label,
@@ -97,9 +95,7 @@ def validate_events(connection: duckdb.DuckDBPyConnection, config: ExperimentCon
     return clock.form if clock else ""
 
 
-def account_rows(
-    connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs, quarantined: int
-) -> dict[str, Any]:
+def account_rows(connection: Connection, config: ExperimentConfig, inputs: Inputs, quarantined: int) -> dict[str, Any]:
     """Counts the rows of the log in `validated_events`: read = used + excluded + quarantined.
 
     Raises:
@@ -125,7 +121,7 @@ def account_rows(
     }
 
 
-def find_faults(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs) -> Iterator[str]:
+def find_faults(connection: Connection, config: ExperimentConfig, inputs: Inputs) -> Iterator[str]:
     """Yields every error that `validate_events` or `check_numbers` would raise, one line each."""
     data, table = config.data, inputs.events
     seconds = ""
@@ -156,7 +152,7 @@ def find_faults(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig,
     yield from UserExpressions.of(connection, data, table).faults(connection)
 
 
-def check_numbers(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> None:
+def check_numbers(connection: Connection, inputs: Inputs) -> None:
     """Checks that most values of number columns are numbers; a few others count as missing, and their rows are kept.
 
     Raises:
@@ -187,7 +183,7 @@ def check_numbers(connection: duckdb.DuckDBPyConnection, inputs: Inputs) -> None
                 )
 
 
-def _time(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, table: Table) -> tuple[TimeFormat, str]:
+def _time(connection: Connection, config: ExperimentConfig, table: Table) -> tuple[TimeFormat, str]:
     """Detects the log's time format; returns it and SQL branches of a CASE with the reasons of invalid times."""
     name = config.data.timestamp
     column = table.columns[name]
@@ -216,7 +212,7 @@ def _newest() -> int:
     return int(time.time()) + date_split.SECONDS
 
 
-def _days(connection: duckdb.DuckDBPyConnection, split: DateSplit, table: Table, seconds: str) -> tuple[str, str]:
+def _days(connection: Connection, split: DateSplit, table: Table, seconds: str) -> tuple[str, str]:
     """Returns SQL of a row's split by its day, and of invalid days; `seconds` is "" in a log without times."""
     if not seconds and date_split.PARTITION not in table.columns:
         raise DataError(
@@ -239,7 +235,7 @@ def _days(connection: duckdb.DuckDBPyConnection, split: DateSplit, table: Table,
     return window.sql(f"({day})"), wrong
 
 
-def _label(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> tuple[str, str]:
+def _label(connection: Connection, table: Table, name: str) -> tuple[str, str]:
     text = table.text(name)
     label = (
         f"CASE WHEN lower({text}) = 'true' THEN 1 WHEN lower({text}) = 'false' THEN 0 "
@@ -252,7 +248,7 @@ def _label(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> tu
     return label, f"WHEN ({label}) IS NULL THEN coalesce('label ''' || {text} || ''' is not 0 or 1', 'no label') "
 
 
-def _given(connection: duckdb.DuckDBPyConnection, table: Table, name: str) -> tuple[str, str]:
+def _given(connection: Connection, table: Table, name: str) -> tuple[str, str]:
     text = table.text(name)
     known = f"coalesce({text} IN ('train', 'valid', 'test'), false)"
     total, usable = fetch_row(connection, f"SELECT count(*), count(*) FILTER ({known}) FROM {table.name}")

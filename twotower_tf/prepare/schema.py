@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import duckdb
-
 from twotower_tf import sql
 from twotower_tf.config import (
     DataConfig,
@@ -20,6 +18,7 @@ from twotower_tf.config import (
 )
 from twotower_tf.errors import DataError, unknown_name
 from twotower_tf.prepare import date_split, unusable_tables
+from twotower_tf.sql import Connection
 from twotower_tf.tables import input_files, readers
 from twotower_tf.tables.detect_format import detect_format
 from twotower_tf.tables.input_table import Column, Table, Wanted
@@ -151,9 +150,7 @@ def find_table(data: DataConfig, table: TableName) -> list[input_files.InputFile
 
 
 def load_tables(
-    connection: duckdb.DuckDBPyConnection,
-    config: ExperimentConfig,
-    sources: Mapping[str, Sequence[input_files.InputFile]],
+    connection: Connection, config: ExperimentConfig, sources: Mapping[str, Sequence[input_files.InputFile]]
 ) -> Inputs:
     """Reads the tables and checks that every column the configuration names is there.
 
@@ -185,7 +182,7 @@ def load_tables(
 
 
 def read_side_table(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     config: ExperimentConfig,
     name: Literal["items", "users"],
     sources: Sequence[input_files.InputFile],
@@ -213,9 +210,7 @@ def rename_key(table: Table, key: str, name: str) -> None:
         table.rename(key, name)
 
 
-def find_unreadable(
-    connection: duckdb.DuckDBPyConnection, data: DataConfig, name: TableName, table: Table | None
-) -> Iterator[str]:
+def find_unreadable(connection: Connection, data: DataConfig, name: TableName, table: Table | None) -> Iterator[str]:
     """Yields the error of a table without rows, or of which no row can be read."""
     if table is not None:
         yield from unusable_tables.find_empty(data, name, table)

@@ -17,15 +17,14 @@ With `data.train_on_valid` the validation rows of any of these train.
 
 from __future__ import annotations
 
-import duckdb
-
 from twotower_tf.config import DateSplit, ExperimentConfig, GivenSplit, LeaveLastOut, RandomSplit, TimeSplit
 from twotower_tf.errors import DataError
 from twotower_tf.prepare import ordered_rows, schema
+from twotower_tf.sql import Connection
 from twotower_tf.tables.duckdb_engine import fetch_row
 
 
-def assign_splits(connection: duckdb.DuckDBPyConnection, config: ExperimentConfig) -> None:
+def assign_splits(connection: Connection, config: ExperimentConfig) -> None:
     """Creates `split_events` from `used_events`: the same rows with `split`, 0 train, 1 valid, 2 test.
 
     Raises:
@@ -57,7 +56,7 @@ def assign_splits(connection: duckdb.DuckDBPyConnection, config: ExperimentConfi
         )
 
 
-def _time(connection: duckdb.DuckDBPyConnection, split: TimeSplit) -> str:
+def _time(connection: Connection, split: TimeSplit) -> str:
     total, times = fetch_row(connection, "SELECT count(*), count(DISTINCT ts) FROM used_events")
     if times < 2 and split.valid_fraction + split.test_fraction > 0:
         raise DataError("data.split: TimeSplit cannot divide a log in which every row has the same time")
@@ -69,7 +68,7 @@ def _time(connection: duckdb.DuckDBPyConnection, split: TimeSplit) -> str:
     return f"CASE {' '.join(branches)} ELSE 0 END" if branches else "0"
 
 
-def _cut(connection: duckdb.DuckDBPyConnection, target: float, total: int, below: int | None) -> int | None:
+def _cut(connection: Connection, target: float, total: int, below: int | None) -> int | None:
     """Finds the time from which the number of rows is nearest to `target`: before `below`, and not the whole log."""
     times = "SELECT ts, count(*) AS n FROM used_events GROUP BY ts"
     cuts = ordered_rows.add_running_sums(connection, times, {"rows_from": "n"}, order="ts DESC")
@@ -82,7 +81,7 @@ def _cut(connection: duckdb.DuckDBPyConnection, target: float, total: int, below
     return int(found[0][0]) if found else below
 
 
-def _leave_last_out(connection: duckdb.DuckDBPyConnection) -> str:
+def _leave_last_out(connection: Connection) -> str:
     """Creates `held_out`, time and place of each user's two last positives (`c`); returns SQL of the split."""
     positives = "SELECT user_row, ts, place FROM used_events WHERE label = 1"
     ranked = ordered_rows.add_running_sums(

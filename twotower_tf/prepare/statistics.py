@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 
 from twotower_tf.config import ExperimentConfig, feature_columns, feature_name
 from twotower_tf.prepare.schema import SIDES
+from twotower_tf.sql import Connection
 from twotower_tf.tables import parquet_parts
 
 SCHEMA_VERSION = 1
@@ -25,7 +25,7 @@ Counts = Callable[[], Iterator[tuple[Array, Array]]]
 
 
 def compute_statistics(
-    connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, relation: Callable[[str, str], tuple[str, str]]
+    connection: Connection, config: ExperimentConfig, relation: Callable[[str, str], tuple[str, str]]
 ) -> dict[str, Any]:
     """Computes the content of `statistics.json`.
 

@@ -12,11 +12,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-import duckdb
-
 from twotower_tf.config import ExperimentConfig, History, feature_columns, feature_name
 from twotower_tf.prepare.schema import Inputs, Side
-from twotower_tf.sql import quote_literal
+from twotower_tf.sql import Connection, quote_literal
 from twotower_tf.tables.duckdb_engine import fetch_row
 from twotower_tf.tables.input_table import Column, Table
 from twotower_tf.tables.values import text_sql
@@ -53,7 +51,7 @@ def apply_form_sql(text: str, form: str, separator: str = "") -> str:
 
 
 def rewrite_columns(
-    connection: duckdb.DuckDBPyConnection, table: Table, forms: Mapping[str, str], separators: Mapping[str, str]
+    connection: Connection, table: Table, forms: Mapping[str, str], separators: Mapping[str, str]
 ) -> None:
     """Rewrites columns of a table as texts in the forms of a log.
 
@@ -72,9 +70,7 @@ def rewrite_columns(
             table.columns[name] = Column(column.identifier, "VARCHAR")
 
 
-def find_text_forms(
-    connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, inputs: Inputs, side: Side
-) -> dict[str, str]:
+def find_text_forms(connection: Connection, config: ExperimentConfig, inputs: Inputs, side: Side) -> dict[str, str]:
     """Finds the forms of a side's id, of its features that are hashed value by value, and of histories' items.
 
     Returns:
@@ -113,9 +109,7 @@ def _having(column: str, *tables: Table | None) -> list[Table]:
     return [table for table in tables if table is not None and column in table.columns]
 
 
-def _forms(
-    connection: duckdb.DuckDBPyConnection, table: Table, columns: Mapping[str, tuple[str, str]]
-) -> dict[str, str]:
+def _forms(connection: Connection, table: Table, columns: Mapping[str, tuple[str, str]]) -> dict[str, str]:
     """Finds the form that every value of a column has, by name; "" where there is none.
 
     `columns` has the column and the separator of its values, "" for one value.

@@ -11,14 +11,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
 from twotower_tf import resources
 from twotower_tf.artifacts import SPLITS, PreparedPaths
 from twotower_tf.prepare.schema import Inputs
-from twotower_tf.sql import quote_identifier
+from twotower_tf.sql import Connection, quote_identifier
 from twotower_tf.tables import parquet_parts, timestamps
 from twotower_tf.tables.cluster import Cluster
 
@@ -42,7 +41,7 @@ class _Part:
 
 
 def write_training_rows(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     inputs: Inputs,
     paths: PreparedPaths,
     threads: int = 0,
@@ -150,7 +149,7 @@ def _of_split(inputs: Inputs, code: int) -> str:
     return f"SELECT * EXCLUDE (order_ts, order_place) FROM ({rows}) ORDER BY order_ts NULLS LAST, order_place"
 
 
-def _parts(connection: duckdb.DuckDBPyConnection, rows: int) -> list[_Part]:
+def _parts(connection: Connection, rows: int) -> list[_Part]:
     found = connection.execute(
         f"""
         WITH starts AS (SELECT split, min(rowid) AS start FROM rows_with_history GROUP BY split)
@@ -161,7 +160,7 @@ def _parts(connection: duckdb.DuckDBPyConnection, rows: int) -> list[_Part]:
     return [_Part(*row) for row in found]
 
 
-def _read(connection: duckdb.DuckDBPyConnection, inputs: Inputs, part: _Part) -> pa.Table:
+def _read(connection: Connection, inputs: Inputs, part: _Part) -> pa.Table:
     """Reads the rows of one part."""
     carried, joined = value_columns(inputs)
     within = f"WHERE p.rowid BETWEEN {part.first} AND {part.last}"

@@ -9,19 +9,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 
-import duckdb
-
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.prepare import user_sql
 from twotower_tf.prepare.schema import RESERVED, FeatureColumn, Inputs, list_feature_columns
+from twotower_tf.sql import Connection
 from twotower_tf.tables.input_table import Column, Table
 
 
 def create_typed_values(
-    connection: duckdb.DuckDBPyConnection,
-    config: ExperimentConfig,
-    inputs: Inputs,
-    previous: Mapping[str, Column] | None = None,
+    connection: Connection, config: ExperimentConfig, inputs: Inputs, previous: Mapping[str, Column] | None = None
 ) -> Inputs:
     """Creates the views; returns the inputs with the types of the item table's other columns.
 
@@ -58,10 +54,7 @@ def other_value(column: Column, alias: str = "") -> str:
 
 
 def _create_view(
-    connection: duckdb.DuckDBPyConnection,
-    table: Table,
-    columns: Iterable[FeatureColumn],
-    others: Mapping[str, str] | None = None,
+    connection: Connection, table: Table, columns: Iterable[FeatureColumn], others: Mapping[str, str] | None = None
 ) -> None:
     values = {
         each.value(table.columns[each.name]): each.sql(table.columns[each.name])

@@ -6,9 +6,8 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import duckdb
-
 from twotower_tf.config import DataConfig
+from twotower_tf.sql import Connection
 from twotower_tf.tables import csv_records, quarantine
 from twotower_tf.tables.detect_format import detect_format
 from twotower_tf.tables.input_table import Table
@@ -27,7 +26,7 @@ def find_empty(data: DataConfig, name: str, table: Table | None) -> Iterator[str
 
 
 def find_unusable(
-    connection: duckdb.DuckDBPyConnection, name: str, table: Table, rejected: Sequence[tuple[int, str]] = ()
+    connection: Connection, name: str, table: Table, rejected: Sequence[tuple[int, str]] = ()
 ) -> Iterator[str]:
     """Yields the error of a table of which every row is set aside, with the first of them.
 

@@ -18,9 +18,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-import duckdb
-
 from twotower_tf.errors import DataError
+from twotower_tf.sql import Connection
 from twotower_tf.tables import delimited_header, input_files, text_encoding
 from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.text_marks import Marks, find_closing_quote, skip_mark
@@ -54,7 +53,7 @@ _REASONS = {
 }
 
 
-def take_rejected(connection: duckdb.DuckDBPyConnection, sources: Sequence[InputFile]) -> list[MalformedRecord]:
+def take_rejected(connection: Connection, sources: Sequence[InputFile]) -> list[MalformedRecord]:
     """Removes and returns the records that the latest scans of delimited text rejected, in input order."""
     by_path = {str(source.path): source for source in sources}
     order = {str(source.path): position for position, source in enumerate(sources)}
@@ -94,9 +93,7 @@ _NOT_OBJECT_REASON = (
 )
 
 
-def find_non_json(
-    connection: duckdb.DuckDBPyConnection, staged: str, sources: Sequence[InputFile]
-) -> list[MalformedRecord]:
+def find_non_json(connection: Connection, staged: str, sources: Sequence[InputFile]) -> list[MalformedRecord]:
     """Returns the lines of `staged` that are neither blank nor a JSON object."""
     rows = connection.execute(
         f"SELECT source, number, {_NOT_OBJECT_REASON}, line FROM (SELECT source, line, good, "

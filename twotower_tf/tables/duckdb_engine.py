@@ -13,12 +13,12 @@ import duckdb
 
 from twotower_tf import resources, sql
 from twotower_tf.errors import ConfigError
+from twotower_tf.sql import Connection
 from twotower_tf.tables.cluster import Cluster
 
 # DuckDB's share of the memory limit: buffers of file parts, Python and allocator slack need the rest
 _SHARE = 0.5
 
-Connection = duckdb.DuckDBPyConnection
 RESOURCE_ERRORS = (duckdb.OutOfMemoryException, duckdb.InterruptException)  # not caused by the input
 
 

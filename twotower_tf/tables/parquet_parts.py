@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from twotower_tf.sql import Connection
 from twotower_tf.tables.cluster import Cluster
 
 PART_ROWS = 1 << 20
@@ -23,7 +23,7 @@ _BATCH = 1 << 16
 _DICTIONARY_BYTES = 1 << 26
 
 
-def stream_tables(connection: duckdb.DuckDBPyConnection, query: str, rows: int = PART_ROWS) -> Iterator[pa.Table]:
+def stream_tables(connection: Connection, query: str, rows: int = PART_ROWS) -> Iterator[pa.Table]:
     """Yields the query's result in tables of exactly `rows` rows, except the last; none where it is empty."""
     reader = connection.sql(query).to_arrow_reader(_BATCH)
     return regroup_batches(reader, rows)
@@ -77,7 +77,7 @@ def write_part(table: pa.Table, directory: Path, number: int) -> None:
     )
 
 
-def write_parts(connection: duckdb.DuckDBPyConnection, query: str, directory: Path, rows: int = PART_ROWS) -> None:
+def write_parts(connection: Connection, query: str, directory: Path, rows: int = PART_ROWS) -> None:
     """Writes a query's rows in order as `part-NNNNN.parquet` files of `rows` rows, at least one."""
     if isinstance(connection, Cluster):
         connection.write_parts(query, directory)
@@ -90,7 +90,7 @@ def write_parts(connection: duckdb.DuckDBPyConnection, query: str, directory: Pa
         write_part(connection.sql(f"SELECT * FROM ({query}) LIMIT 0").to_arrow_table(), directory, 0)
 
 
-def write_table(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
+def write_table(connection: Connection, query: str, path: Path) -> None:
     """Writes one Parquet file."""
     found = stream_tables(connection, query)
     first = next(found, None)
@@ -103,9 +103,7 @@ def write_table(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -
             writer.write_table(table)
 
 
-def write_array(
-    connection: duckdb.DuckDBPyConnection, query: str, path: Path, dtype: npt.DTypeLike, length: int
-) -> None:
+def write_array(connection: Connection, query: str, path: Path, dtype: npt.DTypeLike, length: int) -> None:
     """Writes the single column of a query as a `.npy` file of `length` values."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not length:

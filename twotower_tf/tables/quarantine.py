@@ -7,18 +7,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
 from twotower_tf import artifacts
+from twotower_tf.sql import Connection
 from twotower_tf.tables import csv_records, input_files, json_layout
 from twotower_tf.tables.input_table import Table
 
 _BATCH = 10_000
 
 
-def build_entries(
-    connection: duckdb.DuckDBPyConnection, table: Table, rows: Sequence[tuple[int, str]]
-) -> list[dict[str, Any]]:
+def build_entries(connection: Connection, table: Table, rows: Sequence[tuple[int, str]]) -> list[dict[str, Any]]:
     """Builds one object per malformed record and per row of `rows`, in input order.
 
     Args:
@@ -69,7 +66,7 @@ def _place(record: csv_records.MalformedRecord, read: csv_records.RecordPlace | 
 
 
 def _record_entries(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     table: Table,
     index: int,
     reasons: Mapping[int, str],
@@ -88,12 +85,7 @@ def _record_entries(
 
 
 def _row_entries(
-    connection: duckdb.DuckDBPyConnection,
-    table: Table,
-    index: int,
-    reasons: Mapping[int, str],
-    key: str,
-    number: Callable[[int], int],
+    connection: Connection, table: Table, index: int, reasons: Mapping[int, str], key: str, number: Callable[[int], int]
 ) -> list[dict[str, Any]]:
     """Builds the entries of rows that have a number, under `key`, and no line; their text is JSON of the values."""
     source, start = table.sources[index], table.starts[index]
@@ -116,14 +108,14 @@ def _row_entries(
     return found
 
 
-def format_row_place(connection: duckdb.DuckDBPyConnection, table: Table, place: int) -> str:
+def format_row_place(connection: Connection, table: Table, place: int) -> str:
     """Formats the place of a row: `FILE:LINE`, `FILE row N` of Parquet, `FILE record N` of TFRecords."""
     return format_place(
         next(entry for entry in build_entries(connection, table, [(place, "")]) if entry["reason"] == "")
     )
 
 
-def format_example(connection: duckdb.DuckDBPyConnection, table: Table, column: str, condition: str) -> str:
+def format_example(connection: Connection, table: Table, column: str, condition: str) -> str:
     """Formats the first row that meets a condition as ` e.g. 'VALUE' at FILE:LINE`; "" where there is none."""
     expression = table.columns[column].identifier
     found = connection.execute(

@@ -21,11 +21,10 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
-import duckdb
 import numpy as np
 
 from twotower_tf import sql
-from twotower_tf.sql import quote_literal
+from twotower_tf.sql import Connection, quote_literal
 from twotower_tf.tables import timestamps
 from twotower_tf.tables.values import as_text, is_missing, text_sql
 
@@ -138,13 +137,13 @@ class _Readers(threading.local):
     """A thread's DuckDB connections, one per format: planning the SQL takes ten times as long as running it."""
 
     def __init__(self) -> None:
-        self.known: dict[TimeParser, duckdb.DuckDBPyConnection] = {}
+        self.known: dict[TimeParser, Connection] = {}
 
 
 _READERS = _Readers()
 
 
-def _reader(form: TimeParser) -> duckdb.DuckDBPyConnection:
+def _reader(form: TimeParser) -> Connection:
     """Returns a connection with the prepared statement `reading`: the seconds of a list of texts."""
     if form not in _READERS.known:
         connection = sql.connect(threads=1)

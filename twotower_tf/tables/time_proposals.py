@@ -5,10 +5,8 @@ from __future__ import annotations
 import itertools
 from datetime import datetime
 
-import duckdb
-
 from twotower_tf import sql
-from twotower_tf.sql import quote_literal
+from twotower_tf.sql import Connection, quote_literal
 
 _ROWS = 10_000  # that are tried
 _DAYS = ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d", "%d/%m/%y", "%m/%d/%y",
@@ -24,7 +22,7 @@ _WHOLE = (
 FORMATS = (*(day + clock for day, clock in itertools.product(_DAYS, _CLOCKS)), *_WHOLE)
 
 
-def propose_formats(connection: duckdb.DuckDBPyConnection, relation: str, text: str) -> list[str]:
+def propose_formats(connection: Connection, relation: str, text: str) -> list[str]:
     """Returns the formats that read every value of the first rows; several where day and month are ambiguous.
 
     Args:

@@ -32,7 +32,7 @@ from dataclasses import dataclass
 import duckdb
 
 from twotower_tf.errors import DataError
-from twotower_tf.sql import quote_literal
+from twotower_tf.sql import Connection, quote_literal
 from twotower_tf.tables import time_proposals
 from twotower_tf.tables.duckdb_engine import RESOURCE_ERRORS, fetch_row, first_line
 from twotower_tf.tables.values import INTEGERS, text_sql
@@ -183,7 +183,7 @@ def _of_unit(number: str, name: str) -> str:
 
 
 def detect_format(
-    connection: duckdb.DuckDBPyConnection,
+    connection: Connection,
     relation: str,
     expression: str,
     kind: str,
@@ -255,7 +255,7 @@ class _Look:
         return next((name for name, count in self.read.items() if count * 2 > self.values or not self.values), None)
 
 
-def _look(connection: duckdb.DuckDBPyConnection, rows: str, text: str, forms: Mapping[str, _Form]) -> _Look:
+def _look(connection: Connection, rows: str, text: str, forms: Mapping[str, _Form]) -> _Look:
     """Tries every form on every row."""
     read = ", ".join(f"count({form.micros})" for form in forms.values())
     values, *counts = fetch_row(connection, f"SELECT {_values(text)}, {_large(text)}, {read} FROM {rows}")
@@ -265,9 +265,7 @@ def _look(connection: duckdb.DuckDBPyConnection, rows: str, text: str, forms: Ma
     return _Look(values, found)
 
 
-def _is_first(
-    connection: duckdb.DuckDBPyConnection, relation: str, text: str, forms: Mapping[str, _Form], name: str
-) -> bool:
+def _is_first(connection: Connection, relation: str, text: str, forms: Mapping[str, _Form], name: str) -> bool:
     """Returns whether `_look` at every row chooses the form `name`; False where it only may not."""
     earlier = [forms[other] for other in list(forms)[: list(forms).index(name)] if other not in UNITS]
     possible = "".join(f", count(*) FILTER ({form.possible})" for form in earlier)

@@ -28,8 +28,8 @@ from sqlglot.errors import SqlglotError
 from twotower_tf.prepare.spark import spark_reading, transpile
 from twotower_tf.prepare.spark.executors import Executors
 from twotower_tf.prepare.spark.spark_tasks import Part
-from twotower_tf.sql import quote_identifier, quote_literal
-from twotower_tf.tables import duckdb_engine, parquet_parts
+from twotower_tf.sql import Connection, quote_identifier, quote_literal
+from twotower_tf.tables import parquet_parts
 from twotower_tf.tables.cluster import Cluster, RangeQuery
 from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.input_table import Table, Wanted
@@ -73,7 +73,7 @@ class SparkConnection(Cluster):
         shadow: a DuckDB with the same tables, without rows.
     """
 
-    def __init__(self, session: SparkSession, executors: Executors, shadow: duckdb_engine.Connection) -> None:
+    def __init__(self, session: SparkSession, executors: Executors, shadow: Connection) -> None:
         self._session = session
         self._executors = executors
         self._work = executors.work

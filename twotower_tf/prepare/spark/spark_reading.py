@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 
 from twotower_tf.errors import DataError
 from twotower_tf.prepare.spark.spark_tasks import Local, Part, list_parts, new_directory
+from twotower_tf.sql import Connection
 from twotower_tf.tables import input_files, parquet_parts, readers
 from twotower_tf.tables.csv_records import MalformedRecord
-from twotower_tf.tables.duckdb_engine import Connection, open_engine
+from twotower_tf.tables.duckdb_engine import open_engine
 from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.input_table import Column, Table, Wanted
 from twotower_tf.tables.readers import parquet, scans

@@ -17,7 +17,7 @@ import duckdb
 import pyarrow.parquet as pq
 
 from twotower_tf.errors import DataError
-from twotower_tf.sql import quote_literal
+from twotower_tf.sql import Connection, quote_literal
 from twotower_tf.tables import parquet_parts
 from twotower_tf.tables.duckdb_engine import open_engine
 
@@ -76,7 +76,7 @@ def run_query(local: Local, table: str, part: Part, first: int, sql: str, output
 
 
 @functools.lru_cache(maxsize=1)
-def _engine(local: Local) -> tuple[contextlib.ExitStack, duckdb.DuckDBPyConnection]:
+def _engine(local: Local) -> tuple[contextlib.ExitStack, Connection]:
     """The DuckDB of this worker process and what keeps it open; to start one takes longer than a small part does."""
     stack = contextlib.ExitStack()
     return stack, stack.enter_context(
@@ -96,7 +96,7 @@ def new_directory(local: Local) -> Path:
     return Path(local.work) / f"task-{uuid.uuid4().hex}"
 
 
-def _write(connection: duckdb.DuckDBPyConnection, sql: str, output: Path) -> int:
+def _write(connection: Connection, sql: str, output: Path) -> int:
     """Writes by rename, so that a task that runs twice leaves one whole file."""
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.parent / f".{output.name}-{uuid.uuid4().hex}"

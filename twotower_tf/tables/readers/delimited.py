@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import duckdb
 
-from twotower_tf.sql import quote_literal
+from twotower_tf.sql import Connection, quote_literal
 from twotower_tf.tables import csv_records, delimited_header, duckdb_engine, input_files, text_encoding
 from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.input_table import Table, Wanted
@@ -15,9 +15,7 @@ from twotower_tf.tables.read_options import ReadOptions
 from twotower_tf.tables.readers import scans
 
 
-def read_delimited(
-    connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[InputFile], wanted: Wanted
-) -> Table:
+def read_delimited(connection: Connection, name: str, sources: Sequence[InputFile], wanted: Wanted) -> Table:
     """Reads the files; those in which a broken record swallowed others are repaired and read again."""
     for source in sources:
         input_files.check_archive(source)
@@ -37,9 +35,7 @@ def read_delimited(
     return found
 
 
-def _scan(
-    connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[InputFile], wanted: Wanted
-) -> Table | list[int]:
+def _scan(connection: Connection, name: str, sources: Sequence[InputFile], wanted: Wanted) -> Table | list[int]:
     """Returns the table, or the positions of files to repair first."""
     heads = [delimited_header.read_header(source) for source in sources]
     known: dict[str, None] = {}

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 
 import duckdb
 
-from twotower_tf.sql import quote_literal
+from twotower_tf.sql import Connection, quote_literal
 from twotower_tf.tables import csv_records, duckdb_engine, input_files, json_layout, text_encoding
 from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.input_table import Table, Wanted
@@ -28,7 +28,7 @@ _NOT_A_NUMBER = (
 _GOOD = f"coalesce(CASE WHEN json_valid(line) THEN json_type(line) = 'OBJECT' AND NOT {_NOT_A_NUMBER} END, false)"
 
 
-def read_json(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[InputFile], wanted: Wanted) -> Table:
+def read_json(connection: Connection, name: str, sources: Sequence[InputFile], wanted: Wanted) -> Table:
     """Reads the objects as text, then the members of those that are objects."""
     staged = f"{name}_lines"
     for source in sources:
@@ -62,9 +62,7 @@ def read_json(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequenc
     return Table(name, sources, columns, [*known, *partition], malformed)
 
 
-def _stage(
-    connection: duckdb.DuckDBPyConnection, staged: str, sources: list[InputFile], positions: list[int], layout: str
-) -> None:
+def _stage(connection: Connection, staged: str, sources: list[InputFile], positions: list[int], layout: str) -> None:
     """Inserts the objects of consecutive files of one layout, as text, into `staged`.
 
     A file with carriage returns inside its lines is replaced by a copy without them, in `sources`.

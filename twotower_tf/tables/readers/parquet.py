@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from twotower_tf.errors import DataError
-from twotower_tf.sql import quote_identifier
+from twotower_tf.sql import Connection, quote_identifier
 from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.input_table import Column, Table, Wanted
 from twotower_tf.tables.readers import scans
@@ -18,9 +18,7 @@ from twotower_tf.tables.readers import scans
 _DECIMAL_DIGITS = 38
 
 
-def read_parquet(
-    connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[InputFile], wanted: Wanted
-) -> Table:
+def read_parquet(connection: Connection, name: str, sources: Sequence[InputFile], wanted: Wanted) -> Table:
     """Reads the columns with their types in the files."""
     known: dict[str, None] = {}
     schemas = []
@@ -66,7 +64,7 @@ def read_parquet(
 
 
 def _without_markers(
-    connection: duckdb.DuckDBPyConnection, query: str, columns: Mapping[str, Column], null_values: Collection[str]
+    connection: Connection, query: str, columns: Mapping[str, Column], null_values: Collection[str]
 ) -> str:
     """Returns a query with NULL for the texts `null_values`, also in lists."""
     kinds = {row[0]: row[1] for row in connection.execute(f"DESCRIBE {query}").fetchall()}
@@ -84,7 +82,7 @@ def _without_markers(
 
 
 def _names(
-    connection: duckdb.DuckDBPyConnection, sources: Sequence[InputFile], schemas: Sequence[pa.Schema], scan: str
+    connection: Connection, sources: Sequence[InputFile], schemas: Sequence[pa.Schema], scan: str
 ) -> dict[str, str]:
     """Returns DuckDB's names of columns that differ in case only: it numbers the later ones.
 

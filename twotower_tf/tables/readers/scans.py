@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-import duckdb
-
 from twotower_tf.errors import DataError
-from twotower_tf.sql import file_pattern, quote_literal
+from twotower_tf.sql import Connection, file_pattern, quote_literal
 from twotower_tf.tables import duckdb_engine
 from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.input_table import Column, Wanted
@@ -88,7 +86,7 @@ def present_text(expression: str, null_values: Collection[str]) -> str:
     return f"CASE WHEN {expression} IN ({markers}) THEN NULL ELSE {expression} END"
 
 
-def create_table(connection: duckdb.DuckDBPyConnection, name: str, columns: dict[str, Column]) -> None:
+def create_table(connection: Connection, name: str, columns: dict[str, Column]) -> None:
     """Creates an empty table with `source` and the columns."""
     body = ", ".join(f"{column.identifier} {column.kind}" for column in columns.values())
     connection.execute(f"CREATE TABLE {name} (source INTEGER{', ' if body else ''}{body})")

@@ -10,8 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-import duckdb
-
+from twotower_tf.sql import Connection
 from twotower_tf.tables import input_files
 from twotower_tf.tables.cluster import Cluster
 from twotower_tf.tables.input_files import InputFile
@@ -19,7 +18,7 @@ from twotower_tf.tables.input_table import Table, Wanted
 from twotower_tf.tables.readers import delimited, json_tables, parquet, tfrecord_tables
 
 
-def read_table(connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[InputFile], wanted: Wanted) -> Table:
+def read_table(connection: Connection, name: str, sources: Sequence[InputFile], wanted: Wanted) -> Table:
     """Reads the columns that are `wanted` (by name) of the files into the table `name`.
 
     A column missing from a file is NULL there; the caller decides whether that is acceptable (`Table.known`).

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import duckdb
 import pyarrow as pa
 
+from twotower_tf.sql import Connection
 from twotower_tf.tables import csv_records, tfrecords
 from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.input_table import Column, Table, Wanted
 from twotower_tf.tables.readers import scans
 
 
-def read_tfrecords(
-    connection: duckdb.DuckDBPyConnection, name: str, sources: Sequence[InputFile], wanted: Wanted
-) -> Table:
+def read_tfrecords(connection: Connection, name: str, sources: Sequence[InputFile], wanted: Wanted) -> Table:
     """Reads the examples batch by batch; a column is created with the first example that has it."""
     known: dict[str, None] = {}
     columns: dict[str, Column] = {}
