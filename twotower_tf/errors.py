@@ -25,6 +25,12 @@ class ArtifactError(TwoTowerError):
     """Missing, damaged or incompatible run directory, bundle or file that twotower wrote."""
 
 
+def raise_first(lines: Iterable[str]) -> None:
+    """Raises a `DataError` of the first line, where there is one."""
+    for line in lines:
+        raise DataError(line)
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """Returns `unknown KIND 'NAME'` with the nearest known name, or the known ones where none is near."""
     names = sorted(set(known))

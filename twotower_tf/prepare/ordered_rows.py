@@ -83,8 +83,8 @@ def join_as_of(connection: Connection, rows: str, joins: Sequence[AsOfJoin]) -> 
     """
     if isinstance(connection, Cluster):
         for join in joins:
-            names = connection.sql(rows).to_arrow_table().schema.names
-            rows = f"SELECT * FROM {connection.compute_ranges(plan_as_of(rows, names, join))}"
+            plan = plan_as_of(rows, connection.list_columns(rows), join)
+            rows = f"SELECT * FROM {connection.compute_ranges(plan)}"
         return f"({rows})"
     selected, joined = "", ""
     for number, join in enumerate(joins):

@@ -1,4 +1,4 @@
-"""Declares what the steps of a preparation ask of a cluster, in addition to running SQL."""
+"""Declares what the steps of a preparation need of a cluster, in addition to running SQL."""
 
 from __future__ import annotations
 
@@ -34,7 +34,11 @@ class Cluster(abc.ABC):
 
     @abc.abstractmethod
     def sql(self, query: str) -> Any:
-        """Returns a lazy query with `to_arrow_reader(rows)`, and `to_arrow_table()` for its schema without rows."""
+        """Runs a query whose result may be large; returns DuckDB's relation of the result, in order."""
+
+    @abc.abstractmethod
+    def list_columns(self, query: str) -> list[str]:
+        """Lists the names of a query's columns, as SQL writes them, without running it."""
 
     @abc.abstractmethod
     def read_table(self, name: str, sources: Sequence[InputFile], wanted: Wanted) -> Table:
@@ -45,5 +49,5 @@ class Cluster(abc.ABC):
         """Computes a query range by range; returns the name of the table of the result."""
 
     @abc.abstractmethod
-    def write_parts(self, query: str, directory: Path) -> int:
-        """Writes a query's result as `part-NNNNN.parquet` files in order (at least one); returns the number of rows."""
+    def write_parts(self, query: str, directory: Path) -> None:
+        """Writes a query's result as `part-NNNNN.parquet` files in order, at least one."""

@@ -83,23 +83,19 @@ def write_parts(connection: Connection, query: str, directory: Path, rows: int =
         connection.write_parts(query, directory)
         return
     directory.mkdir(parents=True)
+    reader = connection.sql(query).to_arrow_reader(_BATCH)
     number = -1
-    for number, table in enumerate(stream_tables(connection, query, rows)):
+    for number, table in enumerate(regroup_batches(reader, rows)):
         write_part(table, directory, number)
     if number < 0:
-        write_part(connection.sql(f"SELECT * FROM ({query}) LIMIT 0").to_arrow_table(), directory, 0)
+        write_part(reader.schema.empty_table(), directory, 0)
 
 
 def write_table(connection: Connection, query: str, path: Path) -> None:
     """Writes one Parquet file."""
-    found = stream_tables(connection, query)
-    first = next(found, None)
-    if first is None:
-        pq.write_table(connection.sql(f"SELECT * FROM ({query}) LIMIT 0").to_arrow_table(), path)
-        return
-    with pq.ParquetWriter(path, first.schema) as writer:  # a subquery would rename columns that differ in case only
-        writer.write_table(first)
-        for table in found:
+    reader = connection.sql(query).to_arrow_reader(_BATCH)
+    with pq.ParquetWriter(path, reader.schema) as writer:
+        for table in regroup_batches(reader, PART_ROWS):
             writer.write_table(table)
 
 

@@ -7,13 +7,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import duckdb
 from pyspark.sql import DataFrame, SparkSession
 
+from twotower_tf.errors import DataError
 from twotower_tf.prepare.spark import spark_tasks
 from twotower_tf.prepare.spark.spark_tasks import Local, Part
 
 _ROWS_PER_TASK = 50_000
-_DRIVER_ROWS = 10_000
+_DRIVER_ROWS = 10_000  # a task would take longer to start
 
 
 class Executors:
@@ -29,13 +31,6 @@ class Executors:
         self.work = work.absolute()  # executors may run in another directory
         self.local = Local(str(self.work), memory_limit)
         self._numbers = itertools.count()
-
-    def __enter__(self) -> Executors:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Closes the DuckDB of the driver's own tasks."""
-        spark_tasks.close_engine(self.local)
 
     def new_name(self) -> str:
         """Returns an unused name of a table."""
@@ -59,31 +54,34 @@ class Executors:
             sql: of all parts, or of each by its number.
             directory: for the results; None takes a new one.
         """
-        directory = self.work / self.new_name() if directory is None else directory
-        starts = itertools.accumulate((part.rows for part in parts), initial=0)
-        queries = []
-        for index, (part, start) in enumerate(zip(parts, starts, strict=False)):
-            text = sql if isinstance(sql, str) else sql(index)
-            queries.append((name, part, start, text, str(directory / f"part-{index:05d}.parquet")))
-        local, rows = self.local, sum(part.rows for part in parts)
-        if rows <= _DRIVER_ROWS:  # a task would take longer to start
-            return _raised([spark_tasks.run_query(local, *query) for query in queries])
-        share = 1 + rows // _ROWS_PER_TASK  # small parts share a task
-        return self.spread(lambda query: spark_tasks.run_query(local, *query), queries, min(len(parts), share))
+        directory = directory or self.work / self.new_name()
+        starts = [*itertools.accumulate((part.rows for part in parts), initial=0)]
+        queries = [
+            (part, starts[index], sql if isinstance(sql, str) else sql(index), f"{directory}/part-{index:05d}.parquet")
+            for index, part in enumerate(parts)
+        ]
+        local, rows = self.local, starts[-1]
+        if rows <= _DRIVER_ROWS:
+            return [spark_tasks.run_query(local, name, *query) for query in queries]
+        tasks = min(len(parts), 1 + rows // _ROWS_PER_TASK)  # small parts share a task
+        return self.spread(lambda query: spark_tasks.run_query(local, name, *query), queries, tasks)
 
     def spread(self, task: Callable[[Any], Any], arguments: Sequence[Any], most: int = 0) -> list[Any]:
         """Runs a task per argument, or `most` for all, at the executors; results are small.
 
         Raises:
-            the first error that a task returned, in the order of the arguments.
+            the first error of a task, in the order of the arguments.
         """
+
+        def attempt(argument: Any) -> Any:
+            try:
+                return task(argument)
+            except (duckdb.Error, DataError) as error:  # as it is, without Spark's frames
+                return error
+
         context = self._session.sparkContext
-        return _raised(context.parallelize(arguments, most or max(1, len(arguments))).map(task).collect())
-
-
-def _raised(found: list[Any]) -> list[Any]:
-    """Returns the results of tasks; raises the first error."""
-    for each in found:
-        if isinstance(each, Exception):
-            raise each
-    return found
+        found: list[Any] = context.parallelize(arguments, most or max(1, len(arguments))).map(attempt).collect()
+        for error in found:
+            if isinstance(error, Exception):
+                raise error
+        return found

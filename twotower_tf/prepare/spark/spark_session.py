@@ -54,16 +54,12 @@ def check_installed() -> None:
     for module in ("pyspark", "sqlglot"):
         if importlib.util.find_spec(module) is None:
             raise ConfigError(f"--engine=spark: {module} is not installed; pip install 'twotower-tf[spark]'")
-    if not _java():
+    home = os.environ.get("JAVA_HOME")
+    if not shutil.which("java") and not (home and (Path(home) / "bin" / "java").is_file()):
         raise ConfigError(
             "--engine=spark: no Java found; Spark 4 needs Java 17 or later: apt-get install openjdk-17-jre-headless, "
             "or set JAVA_HOME"
         )
-
-
-def _java() -> bool:
-    home = os.environ.get("JAVA_HOME")
-    return bool(shutil.which("java") or (home and (Path(home) / "bin" / "java").is_file()))
 
 
 def start_session(options: SparkOptions) -> Any:
@@ -119,6 +115,7 @@ def open_spark(options: SparkOptions, work: Path, memory_limit: str, directories
         ConfigError: where Spark is not installed, or cannot be started with these options.
     """
     with open_session(options) as base:
+        from twotower_tf.prepare.spark import spark_tasks
         from twotower_tf.prepare.spark.executors import Executors
         from twotower_tf.prepare.spark.spark_connection import SparkConnection
         from twotower_tf.tables.duckdb_engine import open_engine
@@ -127,11 +124,10 @@ def open_spark(options: SparkOptions, work: Path, memory_limit: str, directories
         for name, value in _SETTINGS.items():
             session.conf.set(name, value)
         work.mkdir()
+        executors = Executors(session, work, memory_limit)
         try:
-            with (
-                open_engine(work / "driver", memory_limit, 0, directories=[work, *directories]) as shadow,
-                Executors(session, work, memory_limit) as executors,
-            ):
+            with open_engine(work / "driver", memory_limit, 0, directories=[work, *directories]) as shadow:
                 yield SparkConnection(session, executors, shadow)
         finally:
+            spark_tasks.close_worker_engine(executors.local)
             shutil.rmtree(work, ignore_errors=True)

@@ -12,11 +12,10 @@ import os
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-import duckdb
 import pyarrow.parquet as pq
 
-from twotower_tf.errors import DataError
 from twotower_tf.sql import Connection, quote_literal
 from twotower_tf.tables import parquet_parts
 from twotower_tf.tables.duckdb_engine import open_engine
@@ -37,58 +36,42 @@ class Part:
     select: str = ""
 
 
-@dataclass(frozen=True)
-class Local:
-    """Work directory and memory limit of an executor's DuckDB.
-
-    Attributes:
-        work: directory for spilling, on storage that every executor reaches.
-        memory_limit: of one task's DuckDB.
-    """
+class Local(NamedTuple):
+    """Work directory, on storage that every executor reaches, and memory limit of one task's DuckDB."""
 
     work: str
     memory_limit: str
 
 
-def run_query(local: Local, table: str, part: Part, first: int, sql: str, output: str) -> Part | Exception:
-    """Runs DuckDB's SQL on one part of a table; returns the result, or the error, which the driver raises again.
+def run_query(local: Local, table: str, part: Part, first: int, sql: str, output: str) -> Part:
+    """Runs DuckDB's SQL on one part of a table, which is named `table` there; writes the result to the file `output`.
 
-    Args:
-        local: the executor's DuckDB.
-        table: the table's name in `sql`.
-        part: the part.
-        first: place of the part's first row in the table, which makes its `rowid`.
-        sql: the query; where it mentions `rowid`, the table has that column.
-        output: Parquet file for the result.
+    Where `sql` mentions `rowid`, the table has that column; `first` is the value of the part's first row.
     """
-    _, connection = _engine(local)
+    connection = _open_worker_engine(local)[1]
+    rowid = f", {first} + file_row_number AS rowid" if "rowid" in sql.lower() else ""
+    scan = f"read_parquet({quote_literal(part.path)}, file_row_number=true)"
+    columns = part.select or "* EXCLUDE (file_row_number)"
+    connection.execute(f'CREATE VIEW "{table}" AS SELECT {columns}{rowid} FROM {scan}')
     try:
-        rowid = f", {first} + file_row_number AS rowid" if "rowid" in sql.lower() else ""
-        scan = f"read_parquet({quote_literal(part.path)}, file_row_number=true)"
-        columns = part.select or "* EXCLUDE (file_row_number)"
-        connection.execute(f'CREATE VIEW "{table}" AS SELECT {columns}{rowid} FROM {scan}')
-        try:
-            return Part(output, _write(connection, sql, Path(output)))
-        finally:
-            connection.execute(f'DROP VIEW "{table}"')
-    except (duckdb.Error, DataError) as error:
-        return error
+        return Part(output, _write_whole(connection, sql, Path(output)))
+    finally:
+        connection.execute(f'DROP VIEW "{table}"')
 
 
 @functools.lru_cache(maxsize=1)
-def _engine(local: Local) -> tuple[contextlib.ExitStack, Connection]:
-    """The DuckDB of this worker process and what keeps it open; to start one takes longer than a small part does."""
+def _open_worker_engine(local: Local) -> tuple[contextlib.ExitStack, Connection]:
+    """Opens the DuckDB of this process, which serves all of its tasks: to start one takes longer than a small part."""
     stack = contextlib.ExitStack()
-    return stack, stack.enter_context(
-        open_engine(new_directory(local), local.memory_limit, 1, directories=[Path(local.work)])
-    )
+    engine = open_engine(new_directory(local), local.memory_limit, 1, directories=[Path(local.work)])
+    return stack, stack.enter_context(engine)
 
 
-def close_engine(local: Local) -> None:
+def close_worker_engine(local: Local) -> None:
     """Closes the DuckDB of this process, where there is one."""
-    if _engine.cache_info().currsize:
-        _engine(local)[0].close()
-        _engine.cache_clear()
+    if _open_worker_engine.cache_info().currsize:
+        _open_worker_engine(local)[0].close()
+        _open_worker_engine.cache_clear()
 
 
 def new_directory(local: Local) -> Path:
@@ -96,8 +79,8 @@ def new_directory(local: Local) -> Path:
     return Path(local.work) / f"task-{uuid.uuid4().hex}"
 
 
-def _write(connection: Connection, sql: str, output: Path) -> int:
-    """Writes by rename, so that a task that runs twice leaves one whole file."""
+def _write_whole(connection: Connection, sql: str, output: Path) -> int:
+    """Writes a query's rows by rename, so that a task that runs twice leaves one whole file; returns their number."""
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.parent / f".{output.name}-{uuid.uuid4().hex}"
     try:

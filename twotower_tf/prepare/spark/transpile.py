@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any, cast
 
 import sqlglot
 from sqlglot import exp
-from sqlglot.dialects.dialect import Dialect
 
 _ACROSS_ROWS = (exp.AggFunc, exp.Window, exp.Group, exp.Distinct, exp.Join, exp.Unnest, exp.SetOperation, exp.With)
 _COMBINED: dict[type[exp.AggFunc], Callable[..., Any]] = {exp.Count: sum, exp.Sum: sum, exp.Min: min, exp.Max: max}
-
-
-def split_statements(sql: str) -> list[str]:
-    """Splits SQL at its semicolons."""
-    texts, start = [], 0
-    for token in Dialect.get_or_raise("duckdb").tokenize(sql):
-        if token.token_type.name == "SEMICOLON":
-            texts.append(sql[start : token.start])
-            start = token.end + 1
-    return [text for text in [*texts, sql[start:]] if text.strip()]
-
-
-def split_create(statement: str) -> tuple[str, str, str]:
-    """Splits `CREATE TABLE name AS query` (or VIEW) into kind, name and query; kind and name of other SQL are ""."""
-    found = re.match(r"(?is)\s*CREATE\s+(TABLE|VIEW)\s+(\w+)\s+AS\s+(.*)", statement)
-    return (found[1].upper(), found[2], found[3]) if found else ("", "", statement)
 
 
 def parse(sql: str) -> exp.Expression:
@@ -63,29 +45,18 @@ def find_combiners(tree: exp.Expression) -> tuple[str, list[Callable[..., Any]]]
     return ("" if tree.args.get("group") else find_base_table(rows)), found
 
 
-def clause(tree: exp.Expression, name: str) -> str:
-    """Returns a clause of a query ("order", "limit") as DuckDB's SQL; "" where there is none."""
+def write_clause(tree: exp.Expression, name: str) -> str:
+    """Writes a clause of a query ("order", "limit") as DuckDB's SQL; "" where there is none."""
     found = tree.args.get(name)
     return found.sql(dialect="duckdb") if found else ""
 
 
-def list_tables(tree: exp.Expression) -> set[str]:
-    """Lists the names of the tables in a query."""
-    return {table.name for table in tree.find_all(exp.Table)}
-
-
-def write_spark_sql(tree: exp.Expression, view: Callable[[str, bool], str]) -> str:
-    """Writes a query as Spark's SQL.
-
-    Args:
-        tree: the query.
-        view: returns the name of a view of the files of a pattern, and whether with `file_row_number`.
-    """
+def write_spark_sql(tree: exp.Expression, view_files: Callable[[str], str]) -> str:
+    """Writes a query as Spark's SQL; `view_files` returns the name of a view of the files of a pattern."""
 
     def name_files(node: exp.Expression) -> exp.Expression:
         if isinstance(node, exp.Table) and isinstance(node.this, exp.ReadParquet):
-            pattern, *options = node.this.expressions
-            node.set("this", exp.to_identifier(view(pattern.this, bool(options))))
+            node.set("this", exp.to_identifier(view_files(node.this.expressions[0].this)))
         return node
 
     return tree.transform(name_files).sql(dialect="spark")

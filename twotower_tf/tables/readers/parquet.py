@@ -9,7 +9,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from twotower_tf.errors import DataError
+from twotower_tf.errors import DataError, raise_first
 from twotower_tf.sql import Connection, quote_identifier
 from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.input_table import Column, Table, Wanted
@@ -28,7 +28,7 @@ def read_parquet(connection: Connection, name: str, sources: Sequence[InputFile]
         except Exception as error:
             raise DataError(f"{source.name}: cannot be read as Parquet: {' '.join(str(error).split())[:200]}") from None
         known.update(dict.fromkeys(filter(scans.is_usable_name, schemas[-1].names)))
-    check_types(sources, schemas, wanted)
+    raise_first(misfit for _, misfit in find_type_conflicts(sources, schemas, wanted))
     partition = scans.partition_keys(sources, known)
     columns = scans.select_columns(list(known), wanted, partition)
     paths = scans.file_list(sources)
@@ -100,16 +100,6 @@ def _names(
             )
     described = connection.execute(f"DESCRIBE SELECT * FROM {scan}").fetchall()
     return dict(zip(schemas[0].names, (str(name) for name, *_ in described), strict=False))
-
-
-def check_types(sources: Sequence[InputFile], schemas: Sequence[pa.Schema], wanted: Wanted) -> None:
-    """Checks that each column has compatible types in all files, e.g. not text in one and numbers in another.
-
-    Raises:
-        DataError: naming the file, the column and both types.
-    """
-    for _, misfit in find_type_conflicts(sources, schemas, wanted):
-        raise DataError(misfit)
 
 
 def find_type_conflicts(
