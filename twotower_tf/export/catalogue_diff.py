@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from twotower_tf import characters
 from twotower_tf.config import ExperimentConfig
-from twotower_tf.errors import DataError, unknown_name
+from twotower_tf.errors import DataError, raise_first, unknown_name
 from twotower_tf.index.index_files import NEW
 from twotower_tf.prepare import catalogue, row_rules, text_forms, user_sql
 from twotower_tf.prepare.schema import RESERVED, FeatureColumn, Inputs, list_feature_columns, read_side_table
@@ -132,17 +132,14 @@ def read_items(
         separators = {each.name: each.separator for feature in config.item_features for each in feature.inputs()}
         text_forms.rewrite_columns(connection, table, forms, separators)
         data = config.data
-        since = data.items_time if data.items_time in table.columns else ""
         moment = int(time.time() if now is None else now)
-        counts, rejected = catalogue.create_latest_rows(
-            connection, table, data.item_id, data.timestamp, "item", since, moment
-        )
+        counts, rejected = catalogue.create_latest_rows(connection, data, "items", table, moment)
         entries = quarantine.build_entries(connection, table, rejected)
         if not counts.used:
             first = f"; the first, {quarantine.format_place(entries[0])}: {entries[0]['reason']}" if entries else ""
             raise DataError(f"{_FIELD}: {path}: none of {counts.read} rows can be used{first}")
         from_table = tuple(column for column in features if column.name != config.data.item_id)
-        row_rules.check_numbers(connection, Inputs(table, table, None, (), (), (), from_table))
+        raise_first(row_rules.find_number_faults(connection, Inputs(table, table, None, (), (), (), from_table)))
         values = _values(connection, config, table, features)
         kinds = _kinds(connection, known)
         selected, unfit = _fitted(connection, values, kinds)
@@ -151,7 +148,8 @@ def read_items(
         ).to_arrow_table()
         if not items.num_rows:
             raise DataError(
-                f"{_FIELD}: {path}: none of {counts.used} rows is valid yet; by column {since!r} each begins later"
+                f"{_FIELD}: {path}: none of {counts.used} rows is valid yet; by column {data.items_time!r} each begins "
+                "later"
             )
         return Listing(items, counts.read, entries, unfit)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import pyarrow.parquet as pq
 
@@ -21,9 +20,10 @@ from twotower_tf.prepare import catalogue, input_warnings, row_rules, schema, sp
 from twotower_tf.prepare.schema import Inputs
 from twotower_tf.progress import Progress, silent
 from twotower_tf.sql import Connection
-from twotower_tf.tables import delimited_header, input_files, input_table, quarantine, readers, row_sample
+from twotower_tf.tables import delimited_header, input_files, quarantine, row_sample
 from twotower_tf.tables.duckdb_engine import fetch_row
 from twotower_tf.tables.input_files import InputFile
+from twotower_tf.tables.input_table import Table
 from twotower_tf.tables.read_options import TableName
 from twotower_tf.tables.readers import parquet
 
@@ -61,15 +61,15 @@ def validate_tables(
         progress: called for each file.
     """
     report = Report()
-    found: dict[str, list[InputFile]] = {}
-    for table in schema.TABLES:
+    found: dict[TableName, list[InputFile]] = {}
+    for name in schema.TABLES:
         try:
-            found[table] = schema.find_table(config.data, table)
+            found[name] = schema.find_table(config.data, name)
         except DataError as error:
             report.problems.append(str(error))
-            found[table] = []
+            found[name] = []
     total, done = sum(map(len, found.values())), 0
-    samples: dict[str, list[InputFile]] = {}
+    samples: dict[TableName, list[InputFile]] = {}
     for name, sources in found.items():
         samples[name] = []
         if sum(source.path.stat().st_size for source in sources) <= row_sample.WHOLE_BYTES:
@@ -83,15 +83,14 @@ def validate_tables(
             except DataError as error:
                 report.problems.append(str(error))
         report.files[name] = len(sources)
-        _shapes(config, name, samples[name], report)
+        _check_schemas(config, name, samples[name], report)
     progress("validate", total, total)
-    missing = [name for name in schema.TABLES if getattr(config.data, name) and not samples[name]]
-    if not missing:
-        _rows(connection, config, samples, report)
+    if all(samples[name] for name in schema.TABLES if getattr(config.data, name)):
+        _check_rows(connection, config, samples, report)
     return report
 
 
-def _shapes(config: ExperimentConfig, name: str, sources: list[InputFile], report: Report) -> None:
+def _check_schemas(config: ExperimentConfig, name: str, sources: list[InputFile], report: Report) -> None:
     """Checks schemas against each other; drops files that cannot be read with the others."""
     if not sources:
         return
@@ -117,49 +116,32 @@ def _shapes(config: ExperimentConfig, name: str, sources: list[InputFile], repor
             ]
 
 
-def _rows(
-    connection: Connection, config: ExperimentConfig, samples: dict[str, list[InputFile]], report: Report
+def _check_rows(
+    connection: Connection, config: ExperimentConfig, samples: dict[TableName, list[InputFile]], report: Report
 ) -> None:
-    read: dict[TableName, input_table.Table | None] = {}
-    sides: tuple[Literal["items", "users"], ...] = ("items", "users")
+    """Reads the rows by the steps of the preparation."""
     try:
-        wanted = schema.select_event_columns(config)
-        read["events"] = (
-            readers.read_table(connection, "events", samples["events"], wanted) if samples["events"] else None
-        )
-        for side in sides:
-            read[side] = schema.read_side_table(connection, config, side, samples[side]) if samples[side] else None
+        tables = schema.read_tables(connection, config, samples)
     except DataError as error:
         report.problems.append(str(error))
         return
-    events, items, users = (read[name] for name in schema.TABLES)
-    if events is None:
-        return
-    for name, each in read.items():
-        if each is not None:
-            report.rows[name] = each.rows
-            report.problems += schema.find_unreadable(connection, config.data, name, each)
-    if any(each is not None and not each.known for each in read.values()):
+    for name, table in tables.items():
+        report.rows[name] = table.rows
+        report.problems += unusable_tables.find_unreadable(connection, config.data, name, table)
+    if not all(table.known for table in tables.values()):
         return  # without a header nothing in it is known
-    misfits = list(schema.find_mismatches(config, events, items, users))
+    misfits = list(schema.find_mismatches(config, tables))
     report.problems += misfits
-    if misfits or not events.rows:
-        _note_rejected(connection, read, {}, report)
-        return
-    from_events, from_table = schema.divide_columns(config, "user", events, users)
-    item_from_events, item_from_table = schema.divide_columns(config, "item", events, items)
-    keys = schema.list_key_columns(config.data)
-    inputs = Inputs(events, items, users, from_events, from_table, item_from_events, item_from_table, keys=keys)
-    faults = list(row_rules.find_faults(connection, config, inputs))
-    report.problems += faults
-    rejected: dict[str, list[tuple[int, str]]] = {}
-    if not faults:
-        row_rules.validate_events(connection, config, inputs)
-        rejected["events"] = connection.execute(
-            "SELECT place, reason FROM validated_events WHERE reason IS NOT NULL ORDER BY place"
-        ).fetchall()
-    _check_side_tables(connection, config, inputs, rejected, report)
-    _note_rejected(connection, read, rejected, report)
+    rejected: dict[TableName, list[tuple[int, str]]] = {}
+    if not misfits and tables["events"].rows:
+        inputs = Inputs.of(config, tables)
+        rules = row_rules.RowRules(connection, config, inputs)
+        report.problems += rules.faults
+        if not rules.faults:
+            rules.create_validated_events(connection)
+            rejected["events"] = row_rules.fetch_rejected(connection)
+        _check_side_tables(connection, config, inputs, rejected, report)
+    _note_rejected(connection, tables, rejected, report)
     if not report.problems:
         _check_whole(connection, config, inputs, report)
 
@@ -168,20 +150,13 @@ def _check_side_tables(
     connection: Connection,
     config: ExperimentConfig,
     inputs: Inputs,
-    rejected: dict[str, list[tuple[int, str]]],
+    rejected: dict[TableName, list[tuple[int, str]]],
     report: Report,
 ) -> None:
     """Reduces item and user tables to their latest rows; adds rows that cannot be used to `rejected`."""
-    data = config.data
-    sides: tuple[tuple[TableName, input_table.Table | None, str, str, str], ...] = (
-        ("items", inputs.items, data.item_id, "item", data.items_time),
-        ("users", inputs.users, data.user_id, "user", data.users_time),
-    )
-    for name, table, column, side, since in sides:
-        if table is None:
-            continue
+    for name, table in inputs.side_tables.items():
         try:
-            _, rejected[name] = catalogue.create_latest_rows(connection, table, column, data.timestamp, side, since)
+            _, rejected[name] = catalogue.create_latest_rows(connection, config.data, name, table)
         except DataError as error:
             report.problems.append(str(error))
             continue
@@ -191,19 +166,18 @@ def _check_side_tables(
 
 def _note_rejected(
     connection: Connection,
-    read: Mapping[TableName, input_table.Table | None],
-    rejected: Mapping[str, list[tuple[int, str]]],
+    tables: Mapping[TableName, Table],
+    rejected: Mapping[TableName, list[tuple[int, str]]],
     report: Report,
 ) -> None:
     """Notes rows that the preparation would set aside, the first few of each file and reason."""
     found: dict[tuple[str, str], list[str]] = {}
-    for name, table in read.items():
-        entries = quarantine.build_entries(connection, table, rejected.get(name, [])) if table is not None else []
+    for name, table in tables.items():
+        entries = quarantine.build_entries(connection, table, rejected.get(name, []))
         for entry in entries:
             kind = entry["reason"].split("'")[0]
             found.setdefault((entry["file"], kind), []).append(f"{quarantine.format_place(entry)}: {entry['reason']}")
-        if table is not None and entries:
-            report.notes += input_warnings.describe_rejected(name, table, entries)
+        report.notes += input_warnings.describe_rejected(name, table, entries)
     for (file, _), lines in found.items():
         report.notes += lines[:_REPORTED]
         if len(lines) > _REPORTED:
@@ -212,10 +186,9 @@ def _note_rejected(
 
 def _check_whole(connection: Connection, config: ExperimentConfig, inputs: Inputs, report: Report) -> None:
     """Notes what is odd about the tables; of a log that was read as a whole, checks split and batch size."""
-    for name, table in zip(schema.TABLES, (inputs.events, inputs.items, inputs.users), strict=True):
-        if table is not None:
-            report.notes += input_warnings.find_file_warnings(config.data, name, table)
-    if {name for name, table in (("items", inputs.items), ("users", inputs.users)) if table} <= report.whole:
+    for name, table in inputs.tables.items():
+        report.notes += input_warnings.find_file_warnings(config.data, name, table)
+    if inputs.side_tables.keys() <= report.whole:
         report.notes += input_warnings.find_unmatched(connection, inputs)
     report.notes += input_warnings.find_marked(connection, config, inputs)
     if "events" not in report.whole:
@@ -225,13 +198,9 @@ def _check_whole(connection: Connection, config: ExperimentConfig, inputs: Input
         row_rules.account_rows(connection, config, inputs, invalid + len(inputs.events.malformed))
         catalogue.number_ids(connection, inputs)
         splits.assign_splits(connection, config)
-    except DataError as error:
-        report.problems.append(str(error))
-        return
-    labelled = any(each.type == "Labelled" for each in config.sampling.negatives or ())
-    chosen = "" if labelled else " AND label = 1"
-    (rows,) = fetch_row(connection, f"SELECT count(*) FROM split_events WHERE split = 0{chosen}")
-    try:
+        labelled = any(each.type == "Labelled" for each in config.sampling.negatives or ())
+        chosen = "" if labelled else " AND label = 1"
+        (rows,) = fetch_row(connection, f"SELECT count(*) FROM split_events WHERE split = 0{chosen}")
         check_batch_size(config.batch_size, rows)
-    except ConfigError as error:
+    except (ConfigError, DataError) as error:
         report.problems.append(str(error))

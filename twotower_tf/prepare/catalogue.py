@@ -15,7 +15,7 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from twotower_tf.config import ExperimentConfig
+from twotower_tf.config import DataConfig, ExperimentConfig
 from twotower_tf.errors import DataError
 from twotower_tf.prepare import ordered_rows, row_rules, typed_values
 from twotower_tf.prepare.schema import LAST_MICROSECOND, FeatureColumn, Inputs, Side, list_feature_columns
@@ -23,6 +23,7 @@ from twotower_tf.sql import Connection, quote_identifier, quote_literal
 from twotower_tf.tables import timestamps
 from twotower_tf.tables.duckdb_engine import drop_table, fetch_row
 from twotower_tf.tables.input_table import Column, Table
+from twotower_tf.tables.read_options import TableName
 from twotower_tf.tables.values import text_sql
 
 _BEFORE_ALL = -(1 << 62)  # the time of an event without one
@@ -43,68 +44,65 @@ class TableCounts:
 
 
 def create_latest_rows(
-    connection: Connection,
-    table: Table,
-    id_column: str,
-    event_time: str,
-    name: str,
-    since: str = "",
-    now: int | None = None,
+    connection: Connection, data: DataConfig, name: TableName, table: Table, now: int | None = None
 ) -> tuple[TableCounts, list[tuple[int, str]]]:
-    """Creates `{name}_latest`: id and place of each id's latest row of a table.
+    """Creates `item_latest` or `user_latest`: id and place of each id's latest row of a table.
+
+    Where the table has the column that the configuration names (`items_time`, `users_time`), `item_rows` or
+    `user_rows` is created too: id, place and ts (epoch microseconds) of every id's latest row at each time.
 
     Args:
         connection: where the table is.
-        table: of items or users.
-        id_column: its column of ids.
-        event_time: the log's time column, which orders the rows where the table has a usable one of that name.
-        name: "item" or "user".
-        since: the column with the time from which a row is valid, or "". With it `{name}_rows` is created too: id,
-            place and ts (epoch microseconds) of every id's latest row at each time.
-        now: epoch seconds; rows that become valid later are not in `{name}_latest`. None keeps all.
+        data: the configuration.
+        name: "items" or "users".
+        table: the table.
+        now: epoch seconds; rows that become valid later are not among the latest. None keeps all.
 
     Returns:
-        the counts, and (place, reason) of rows whose id, or time in `since`, cannot be used.
+        the counts, and (place, reason) of rows whose id, or time, cannot be used.
 
     Raises:
-        DataError: where most times in `since` cannot be read.
+        DataError: where most times cannot be read.
     """
+    side = name[:-1]
+    id_column, since = getattr(data, f"{side}_id"), getattr(data, f"{name}_time")
     text = table.text(id_column)
-    faults = row_rules.id_faults_sql(name, id_column, text)
+    faults = row_rules.id_faults_sql(side, id_column, text)
     ts = "CAST(NULL AS BIGINT)"
-    if since:
+    timed = since in table.columns
+    if timed:
         column = table.columns[since]
         clock = timestamps.detect_format(
-            connection, table.name, column.identifier, column.kind, column=since, field=f"data.{name}s_time"
+            connection, table.name, column.identifier, column.kind, column=since, field=f"data.{name}_time"
         )
         ts, time = clock.micros, table.text(since)
         faults += (
             f"WHEN {time} IS NULL THEN {quote_literal(f'no time: column {since!r} is empty')} "
             f"WHEN {ts} IS NULL THEN 'time ''' || {time} || ''' is not {clock.form}' "
         )
-    elif event_time in table.columns:
-        column = table.columns[event_time]
+    elif data.timestamp in table.columns:
+        column = table.columns[data.timestamp]
         with contextlib.suppress(DataError):  # a column of that name with another meaning: file order decides
             ts = timestamps.detect_format(
-                connection, table.name, column.identifier, column.kind, column=event_time
+                connection, table.name, column.identifier, column.kind, column=data.timestamp
             ).micros
     connection.execute(
         f"""
-        CREATE TABLE {name}_checked AS
+        CREATE TABLE {side}_checked AS
         SELECT {text} AS id, rowid AS place, {ts} AS ts, CASE {faults} END AS reason FROM {table.name};
-        CREATE TABLE {name}_rows AS
-        SELECT id, ts, max(place) AS place FROM {name}_checked WHERE reason IS NULL GROUP BY id, ts;
-        CREATE TABLE {name}_latest AS
-        SELECT id, arg_max(place, coalesce(ts, {_BEFORE_ALL})) AS place FROM {name}_rows
-        {f"WHERE ts <= {now * timestamps.MICROSECONDS}" if since and now is not None else ""} GROUP BY id
+        CREATE TABLE {side}_rows AS
+        SELECT id, ts, max(place) AS place FROM {side}_checked WHERE reason IS NULL GROUP BY id, ts;
+        CREATE TABLE {side}_latest AS
+        SELECT id, arg_max(place, coalesce(ts, {_BEFORE_ALL})) AS place FROM {side}_rows
+        {f"WHERE ts <= {now * timestamps.MICROSECONDS}" if timed and now is not None else ""} GROUP BY id
         """
     )
     rejected = connection.execute(
-        f"SELECT place, reason FROM {name}_checked WHERE reason IS NOT NULL ORDER BY place"
+        f"SELECT place, reason FROM {side}_checked WHERE reason IS NOT NULL ORDER BY place"
     ).fetchall()
-    drop_table(connection, f"{name}_checked")
+    drop_table(connection, f"{side}_checked")
     bad = len(rejected)
-    (used,) = fetch_row(connection, f"SELECT count(*) FROM {name}_{'rows' if since else 'latest'}")
+    (used,) = fetch_row(connection, f"SELECT count(*) FROM {side}_{'rows' if timed else 'latest'}")
     malformed = len(table.malformed)
     return TableCounts(table.rows + malformed, used, table.rows - used - bad, bad + malformed), rejected
 

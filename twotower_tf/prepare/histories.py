@@ -17,7 +17,6 @@ A user without any row has the latest values of the previous run (`prepare --sin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -31,7 +30,7 @@ from twotower_tf.tables.duckdb_engine import fetch_row
 _MEMBERS = {"train": "split = 0", "seen": "split <= 1"}
 
 
-def count_positives(connection: Connection, past: str = "") -> None:
+def count_positives(connection: Connection, past: str) -> None:
     """Creates `positives` and `user_counts`.
 
     `positives` has user_row, item_row, ts (epoch microseconds), place and split of events that can be in a history.
@@ -62,9 +61,8 @@ def count_positives(connection: Connection, past: str = "") -> None:
     )
 
 
-def write_sequences(connection: Connection, root: Path, past: str = "") -> None:
+def write_sequences(connection: Connection, paths: PreparedPaths, past: str) -> None:
     """Writes the arrays, the start of each user's part, and all positives for a run that continues this one."""
-    paths = PreparedPaths(root)
     continued = f" UNION ALL SELECT user_row, item_row, ts, place FROM {past}" if past else ""
     parquet_parts.write_parts(
         connection,

@@ -14,7 +14,6 @@ of arrival; of equal microseconds, and in a log without times, new events are th
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +62,7 @@ class PreviousRun:
         before = self.manifest["since"] or {"inputs": []}
         return [*before["inputs"], *self.manifest["inputs"]]
 
-    def unread(self, sources: Sequence[InputFile]) -> list[InputFile]:
+    def select_unread(self, sources: Sequence[InputFile]) -> list[InputFile]:
         """Selects the event files that this run has not read.
 
         Raises:
@@ -97,10 +96,6 @@ class PreviousRun:
             FROM read_parquet({past})
             """
         )
-
-    def reuse_statistics(self, paths: PreparedPaths) -> None:
-        """Copies the boundaries, means and deviations."""
-        shutil.copyfile(self.paths.statistics, paths.statistics)
 
     def catalogue_columns(self) -> dict[str, Column]:
         """Returns the columns of `previous_items`, by name."""

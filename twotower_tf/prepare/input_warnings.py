@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from twotower_tf.config import DataConfig, ExperimentConfig
-from twotower_tf.prepare.schema import TABLES, FeatureColumn, Inputs
+from twotower_tf.prepare.schema import FeatureColumn, Inputs
 from twotower_tf.prepare.unusable_tables import suggest_format
 from twotower_tf.sql import Connection, quote_literal
 from twotower_tf.tables import input_files, quarantine
 from twotower_tf.tables.detect_format import NULL_MARKERS
 from twotower_tf.tables.duckdb_engine import fetch_row
 from twotower_tf.tables.input_table import Table
+from twotower_tf.tables.read_options import TableName
 
 _NAMED = 3  # files in a line
 _FEW = 0.5  # of the log's ids: a side table with fewer is reported
@@ -83,9 +84,8 @@ def find_unmatched(connection: Connection, inputs: Inputs) -> Iterator[str]:
         connection: with `validated_events`, and `item_latest`, `user_latest` of the tables.
         inputs: the tables.
     """
-    for side, table in (("item", inputs.items), ("user", inputs.users)):
-        if table is None:
-            continue
+    for name, table in inputs.side_tables.items():
+        side = name[:-1]
         logged = f"(SELECT DISTINCT {side}_id AS id FROM validated_events WHERE reason IS NULL AND NOT excluded)"
         total, matched = fetch_row(
             connection,
@@ -110,7 +110,7 @@ def find_unmatched(connection: Connection, inputs: Inputs) -> Iterator[str]:
         show = ascii if alike else repr
         shown = f"the log has {show(example)}" + (f", the table {show(other)}" if other else "")
         yield (
-            f"data.{side}s: {share} of the {total:,} {side} ids of the log {'are' if matched else 'is'} in "
+            f"data.{name}: {share} of the {total:,} {side} ids of the log {'are' if matched else 'is'} in "
             f"{table.sources[0].name}; {shown}{f', which differ in {why}: write the ids alike' if why else ''}"
         )
 
@@ -172,7 +172,7 @@ def find_warnings(
     connection: Connection,
     config: ExperimentConfig,
     inputs: Inputs,
-    rejected: Mapping[str, Sequence[Mapping[str, Any]]],
+    rejected: Mapping[TableName, Sequence[Mapping[str, Any]]],
 ) -> list[str]:
     """Returns every warning of a preparation.
 
@@ -183,8 +183,7 @@ def find_warnings(
         rejected: the quarantine's entries, by table.
     """
     found: list[str] = []
-    for name, table in zip(TABLES, (inputs.events, inputs.items, inputs.users), strict=True):
-        if table is not None:
-            found += find_file_warnings(config.data, name, table)
-            found += describe_rejected(name, table, rejected.get(name, ()))
+    for name, table in inputs.tables.items():
+        found += find_file_warnings(config.data, name, table)
+        found += describe_rejected(name, table, rejected[name])
     return [*found, *find_unmatched(connection, inputs), *find_marked(connection, config, inputs)]

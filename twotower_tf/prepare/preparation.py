@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from twotower_tf import artifacts
 from twotower_tf import config as configuration
 from twotower_tf.artifacts import SPLITS, PreparedPaths, RunPaths
 from twotower_tf.config import ExperimentConfig
-from twotower_tf.errors import DataError
+from twotower_tf.errors import raise_first
 from twotower_tf.prepare import (
     catalogue,
     histories,
@@ -44,7 +45,8 @@ from twotower_tf.sql import Connection, file_pattern, quote_identifier
 from twotower_tf.tables import input_files, parquet_parts, quarantine, timestamps
 from twotower_tf.tables.cluster import Cluster
 from twotower_tf.tables.duckdb_engine import drop_table, fetch_row, open_engine, parse_size
-from twotower_tf.tables.input_table import Column
+from twotower_tf.tables.input_files import InputFile
+from twotower_tf.tables.read_options import TableName
 
 SCHEMA_VERSION = 6
 _STEPS = 8
@@ -86,251 +88,193 @@ def prepare_log(
     """
     parse_size(memory_limit)  # check the arguments before the files
     previous = open_previous_run(Path(since), config, Path(run_dir), SCHEMA_VERSION) if since else None
-    sources = _sources(config, previous)
+    sources = {name: schema.find_table(config.data, name) for name in schema.TABLES}
+    if previous:
+        sources["events"] = previous.select_unread(sources["events"])
     every = [source for table in sources.values() for source in table]
-    inputs = input_files.FileSnapshot(every)
+    snapshot = input_files.FileSnapshot(every)
     with artifacts.atomic_directory(RunPaths(Path(run_dir)).prepared, replace=True) as temporary:
         work, own = temporary / "work", [temporary, *([previous.paths.root] if previous else [])]
-        with (
-            (
-                open_spark(spark, work, memory_limit, own)
-                if spark
-                else open_engine(
-                    work,
-                    memory_limit,
-                    threads,
-                    input_files.estimate_text_bytes(sources["events"]),
-                    directories=[*own, *input_files.list_directories(every)],
-                )
-            ) as connection,
-            inputs.held(),
-        ):
+        if spark:
+            engine = open_spark(spark, work, memory_limit, own)
+        else:
+            text_bytes = input_files.estimate_text_bytes(sources["events"])
+            readable = [*own, *input_files.list_directories(every)]
+            engine = open_engine(work, memory_limit, threads, text_bytes, directories=readable)
+        with engine as connection, snapshot.held():
             moment = int(time.time() if now is None else now)
-            return _prepare(connection, config, temporary, threads, progress, previous, sources, moment)
+            preparation = _Preparation(connection, config, PreparedPaths(temporary), previous)
+            return preparation.run(sources, threads, moment, progress)
 
 
-def _prepare(
-    connection: Connection,
-    config: ExperimentConfig,
-    root: Path,
-    threads: int,
-    progress: Progress,
-    previous: PreviousRun | None,
-    sources: dict[str, list[input_files.InputFile]],
-    now: int,
-) -> dict[str, Any]:
-    paths, steps = PreparedPaths(root), iter(range(_STEPS + 1))
+class _Preparation:
+    """The steps of one preparation, on the tables of a connection."""
 
-    def step() -> None:
-        progress("prepare", next(steps), _STEPS)
+    def __init__(
+        self, connection: Connection, config: ExperimentConfig, paths: PreparedPaths, previous: PreviousRun | None
+    ) -> None:
+        self._connection, self._config, self._paths, self._previous = connection, config, paths, previous
+        self._known = previous.catalogue_columns() if previous else None
 
-    step()
-    past, known = "", None
-    if previous:
-        previous.load(connection)
-        past, known = "previous_positives", previous.catalogue_columns()
-    inputs = dataclasses.replace(schema.load_tables(connection, config, sources), continued=previous is not None)
-    step()
-    row_rules.check_numbers(connection, inputs)
-    time_form = row_rules.validate_events(connection, config, inputs)
-    inputs = typed_values.create_typed_values(connection, config, inputs, known)
-    tables, rejected = _side_tables(connection, config, inputs, now)
-    entries = _quarantine(connection, inputs, rejected, paths.quarantine)
-    rows = row_rules.account_rows(connection, config, inputs, len(entries["events"]))
-    warnings = input_warnings.find_warnings(connection, config, inputs, entries)
-    step()
-    catalogue.number_ids(connection, inputs)
-    drop_table(connection, "validated_events")
-    splits.assign_splits(connection, config)
-    drop_table(connection, "used_events")
-    step()
-    histories.count_positives(connection, past)
-    histories.write_sequences(connection, root, past)
-    step()
-    versions = _versions(connection, config, inputs, known)
-    histories.create_rows_with_history(connection, config.data.ordered, versions, inputs.keys)
-    step()
-    _write_rows(connection, inputs, paths, threads, progress)
-    step()
-    parquet_parts.write_table(connection, catalogue.create_items_query(connection, config, inputs, known), paths.items)
-    parquet_parts.write_table(connection, catalogue.create_users_query(connection, inputs), paths.users)
-    step()
-    _write_statistics(connection, config, inputs, paths, previous)
-    manifest = _manifest(connection, config, inputs, rows, tables, paths) | {
-        "time_form": time_form,
-        **_text_forms(connection, config, inputs, previous),
-        "warnings": warnings,
-        "basis": config_digests(config),
-        "since": {"inputs": previous.inputs} if previous else None,
-    }
-    artifacts.write_json(paths.manifest, manifest)
-    step()
-    return manifest
+    def run(
+        self, sources: Mapping[TableName, list[InputFile]], threads: int, now: int, progress: Progress
+    ) -> dict[str, Any]:
+        """Runs the steps and returns the manifest."""
+        connection, config, paths, previous = self._connection, self._config, self._paths, self._previous
+        steps = iter(range(_STEPS + 1))
 
+        def step() -> None:
+            progress("prepare", next(steps), _STEPS)
 
-def _write_rows(connection: Connection, inputs: Inputs, paths: PreparedPaths, threads: int, progress: Progress) -> None:
-    """Writes the training rows and the item versions, and drops their tables."""
+        step()
+        if previous:
+            previous.load(connection)
+        past = "previous_positives" if previous else ""
+        inputs = schema.load_tables(connection, config, sources, continued=previous is not None)
+        step()
+        rules = row_rules.RowRules(connection, config, inputs)
+        raise_first(rules.faults)
+        rules.create_validated_events(connection)
+        inputs = typed_values.create_typed_values(connection, config, inputs, self._known)
+        counts, entries = self._set_aside(inputs, now)
+        rows = row_rules.account_rows(connection, config, inputs, len(entries["events"]))
+        warnings = input_warnings.find_warnings(connection, config, inputs, entries)
+        step()
+        catalogue.number_ids(connection, inputs)
+        drop_table(connection, "validated_events")
+        splits.assign_splits(connection, config)
+        drop_table(connection, "used_events")
+        step()
+        histories.count_positives(connection, past)
+        histories.write_sequences(connection, paths, past)
+        step()
+        histories.create_rows_with_history(connection, config.data.ordered, self._create_versions(inputs), inputs.keys)
+        step()
+        training_rows.write_training_rows(connection, inputs, paths, threads, progress)
+        drop_table(connection, "rows_with_history")
+        if inputs.item_as_of:
+            parquet_parts.write_parts(connection, item_versions.versions_query(inputs), paths.item_versions)
+            drop_table(connection, "item_versions")
+        step()
+        items = catalogue.create_items_query(connection, config, inputs, self._known)
+        parquet_parts.write_table(connection, items, paths.items)
+        parquet_parts.write_table(connection, catalogue.create_users_query(connection, inputs), paths.users)
+        step()
+        self._write_statistics(inputs)
+        manifest = self._describe(inputs) | {
+            "rows": rows,
+            "tables": counts,
+            "time_form": rules.time_form,
+            **self._find_text_forms(inputs),
+            "warnings": warnings,
+            "basis": config_digests(config),
+            "since": {"inputs": previous.inputs} if previous else None,
+        }
+        artifacts.write_json(paths.manifest, manifest)
+        step()
+        return manifest
 
-    def report(done: int, total: int) -> None:
-        progress("examples", done, total)
+    def _set_aside(self, inputs: Inputs, now: int) -> tuple[dict[str, Any], dict[TableName, list[dict[str, Any]]]]:
+        """Reduces item and user tables to the latest row per id, and writes the quarantine.
 
-    training_rows.write_training_rows(connection, inputs, paths, threads, report)
-    drop_table(connection, "rows_with_history")
-    if inputs.item_as_of:
-        parquet_parts.write_parts(connection, item_versions.versions_query(inputs), paths.item_versions)
-        drop_table(connection, "item_versions")
+        Returns:
+            counts of the side tables' rows, and the quarantine's entries by table.
 
-
-def _sources(config: ExperimentConfig, previous: PreviousRun | None) -> dict[str, list[input_files.InputFile]]:
-    """Finds the files of every table; of the log those that `previous` has not read."""
-    found: dict[str, list[input_files.InputFile]] = {
-        name: schema.find_table(config.data, name) for name in schema.TABLES
-    }
-    return found | {"events": previous.unread(found["events"])} if previous else found
-
-
-def _side_tables(
-    connection: Connection, config: ExperimentConfig, inputs: Inputs, now: int
-) -> tuple[dict[str, Any], dict[str, list[tuple[int, str]]]]:
-    """Reduces item and user tables to the latest row per id; returns counts, and rows without a usable id.
-
-    Raises:
-        DataError: where a table has no usable row.
-    """
-    counts: dict[str, Any] = {}
-    rejected: dict[str, list[tuple[int, str]]] = {}
-    data = config.data
-    for name, table, column, since in (
-        ("items", inputs.items, data.item_id, data.items_time),
-        ("users", inputs.users, data.user_id, data.users_time),
-    ):
-        if table is not None:
-            found, rejected[name] = catalogue.create_latest_rows(
-                connection, table, column, data.timestamp, name[:-1], since, now
-            )
+        Raises:
+            DataError: where a table has no usable row.
+        """
+        counts: dict[str, Any] = {}
+        rejected = {"events": row_rules.fetch_rejected(self._connection)}
+        for name, table in inputs.side_tables.items():
+            found, rejected[name] = catalogue.create_latest_rows(self._connection, self._config.data, name, table, now)
             counts[name] = dataclasses.asdict(found)
-            for error in unusable_tables.find_unusable(connection, name, table, rejected[name]):
-                raise DataError(error)
-    return counts, rejected
+            raise_first(unusable_tables.find_unusable(self._connection, name, table, rejected[name]))
+        entries = {
+            name: quarantine.build_entries(self._connection, table, rejected[name])
+            for name, table in inputs.tables.items()
+        }
+        quarantine.write_entries(self._paths.quarantine, itertools.chain.from_iterable(entries.values()))
+        return counts, entries
 
-
-def _quarantine(
-    connection: Connection, inputs: Inputs, rejected: dict[str, list[tuple[int, str]]], path: Path
-) -> dict[str, list[dict[str, Any]]]:
-    """Writes the quarantine and returns its entries by table."""
-    bad = connection.execute(
-        "SELECT place, reason FROM validated_events WHERE reason IS NOT NULL ORDER BY place"
-    ).fetchall()
-    found = {"events": quarantine.build_entries(connection, inputs.events, bad)}
-    for name, table in (("items", inputs.items), ("users", inputs.users)):
-        if table is not None:
-            found[name] = quarantine.build_entries(connection, table, rejected[name])
-    quarantine.write_entries(path, itertools.chain.from_iterable(found.values()))
-    return found
-
-
-def _versions(
-    connection: Connection, config: ExperimentConfig, inputs: Inputs, previous: Mapping[str, Column] | None
-) -> dict[str, bool]:
-    """Creates the versions of each side that the examples join; returns whether they have times, by side."""
-    found = {}
-    if inputs.user_from_table:
-        found["user"] = bool(config.data.users_time)
-        histories.create_user_versions(connection, timed=found["user"])
-        if inputs.continued:
-            histories.create_carried_users(connection)
-    if inputs.item_as_of:
-        found["item"] = True
-        item_versions.create_item_versions(connection, inputs, previous, timed=bool(config.data.items_time))
-    return found
-
-
-def _text_forms(
-    connection: Connection, config: ExperimentConfig, inputs: Inputs, previous: PreviousRun | None
-) -> dict[str, dict[str, str]]:
-    """Finds the text forms of booleans and whole numbers that the logs of this and all previous runs share."""
-    sides: dict[str, Side] = {"text_forms": "user", "item_text_forms": "item"}
-    found = {key: text_forms.find_text_forms(connection, config, inputs, side) for key, side in sides.items()}
-    if previous is None:
+    def _create_versions(self, inputs: Inputs) -> dict[str, bool]:
+        """Creates the versions of each side that the examples join; returns whether they have times, by side."""
+        data, found = self._config.data, {}
+        if inputs.user_from_table:
+            found["user"] = bool(data.users_time)
+            histories.create_user_versions(self._connection, timed=found["user"])
+            if inputs.continued:
+                histories.create_carried_users(self._connection)
+        if inputs.item_as_of:
+            found["item"] = True
+            item_versions.create_item_versions(self._connection, inputs, self._known, timed=bool(data.items_time))
         return found
-    before = {key: previous.manifest.get(key, {}) for key in sides}  # earlier preparations lack the items' forms
-    return {
-        key: {name: form for name, form in forms.items() if before[key].get(name) == form}
-        for key, forms in found.items()
-    }
+
+    def _find_text_forms(self, inputs: Inputs) -> dict[str, dict[str, str]]:
+        """Finds the text forms of booleans and whole numbers that the logs of this and all previous runs share."""
+        sides: dict[str, Side] = {"text_forms": "user", "item_text_forms": "item"}
+        found = {}
+        for key, side in sides.items():
+            found[key] = text_forms.find_text_forms(self._connection, self._config, inputs, side)
+            if self._previous:
+                before = self._previous.manifest.get(key, {})  # earlier preparations lack the items' forms
+                found[key] = {name: form for name, form in found[key].items() if before.get(name) == form}
+        return found
+
+    def _write_statistics(self, inputs: Inputs) -> None:
+        """Writes the statistics of the training rows, or of the previous run, which its model was trained with."""
+        if self._previous:
+            shutil.copyfile(self._previous.paths.statistics, self._paths.statistics)
+            return
+        rows = file_pattern(self._paths.examples("train"), "*.parquet")
+        examples, varying = f"read_parquet({rows})", {column.name for column in inputs.item_as_of}
+        catalogued = f"read_parquet({file_pattern(self._paths.items)}, file_row_number=true)"
+        items = f"(SELECT *, file_row_number AS item_row FROM {catalogued})"
+
+        def locate(side: Side, column: str) -> tuple[str, str]:
+            if side == "user" or column in varying:
+                return examples, quote_identifier(f"{side}.{column}")
+            return f"{examples} AS e JOIN {items} AS i ON i.item_row = e.item_row", f"i.{quote_identifier(column)}"
+
+        artifacts.write_json(
+            self._paths.statistics, statistics.compute_statistics(self._connection, self._config, locate)
+        )
+
+    def _describe(self, inputs: Inputs) -> dict[str, Any]:
+        """Describes the splits, the catalogue, the columns and the input files, for the manifest."""
+        found = self._connection.execute(
+            "SELECT split, count(*), count(*) FILTER (label = 1), count(DISTINCT user_row), count(DISTINCT item_row), "
+            "min(ts), max(ts) FROM split_events GROUP BY split"
+        ).fetchall()
+        by_split = {SPLITS[code]: counts for code, *counts, _, _ in found}
+        first, last = (timestamps.seconds_sql(f"{end}(ts)") for end in ("min", "max"))
+        times = fetch_row(self._connection, f"SELECT {first}, {last} FROM split_events")
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "engine": "spark" if isinstance(self._connection, Cluster) else "duckdb",
+            "config_fingerprint": configuration.fingerprint(self._config),
+            "splits": {
+                split: dict(zip(("rows", "positives", "users", "items"), by_split.get(split, [0] * 4), strict=True))
+                for split in SPLITS
+            },
+            "items": pq.read_metadata(self._paths.items).num_rows,
+            "users": pq.read_metadata(self._paths.users).num_rows,
+            "time_range": list(times) if times[0] is not None else None,
+            "split_times": {SPLITS[code]: [first, last] for code, *_, first, last in found if first is not None},
+            "item_columns_as_of": [column.name for column in inputs.item_as_of],
+            "columns": {
+                "user": _describe_columns(inputs.user_from_events, inputs.user_from_table, "users"),
+                "item": _describe_columns(inputs.item_from_events, inputs.item_from_table, "items"),
+            },
+            "keys": [*training_rows.KEYS, *inputs.keys],
+            "inputs": [
+                input_files.describe_file(source) for table in inputs.tables.values() for source in table.sources
+            ],
+        }
 
 
-def _write_statistics(
-    connection: Connection, config: ExperimentConfig, inputs: Inputs, paths: PreparedPaths, previous: PreviousRun | None
-) -> None:
-    """Writes the statistics of the training rows, or those of the previous run, which its model was trained with."""
-    if previous:
-        previous.reuse_statistics(paths)
-    else:
-        numbers = statistics.compute_statistics(connection, config, _training_rows(inputs, paths))
-        artifacts.write_json(paths.statistics, numbers)
-
-
-def _training_rows(inputs: Inputs, paths: PreparedPaths) -> Any:
-    """Returns a function that gives the statistics SQL of the training rows and of a column's value there."""
-    examples = f"read_parquet({file_pattern(paths.examples('train'), '*.parquet')})"
-    items = (
-        f"(SELECT *, file_row_number AS item_row FROM read_parquet({file_pattern(paths.items)}, file_row_number=true))"
-    )
-    varying = {column.name for column in inputs.item_as_of}
-
-    def relation(side: str, column: str) -> tuple[str, str]:
-        if side == "user" or column in varying:
-            return examples, quote_identifier(f"{side}.{column}")
-        return f"{examples} AS e JOIN {items} AS i ON i.item_row = e.item_row", f"i.{quote_identifier(column)}"
-
-    return relation
-
-
-def _manifest(
-    connection: Connection,
-    config: ExperimentConfig,
-    inputs: Inputs,
-    rows: dict[str, Any],
-    tables: dict[str, Any],
-    paths: PreparedPaths,
-) -> dict[str, Any]:
-    found = connection.execute(
-        "SELECT split, count(*), count(*) FILTER (label = 1), count(DISTINCT user_row), count(DISTINCT item_row), "
-        "min(ts), max(ts) FROM split_events GROUP BY split"
-    ).fetchall()
-    by_split = {SPLITS[code]: counts for code, *counts, _, _ in found}
-    first, last = (timestamps.seconds_sql(f"{end}(ts)") for end in ("min", "max"))
-    times = fetch_row(connection, f"SELECT {first}, {last} FROM split_events")
-    sources = [source for table in (inputs.events, inputs.items, inputs.users) if table for source in table.sources]
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "engine": "spark" if isinstance(connection, Cluster) else "duckdb",
-        "config_fingerprint": configuration.fingerprint(config),
-        "rows": rows,
-        "tables": tables,
-        "splits": {
-            split: dict(zip(("rows", "positives", "users", "items"), by_split.get(split, [0] * 4), strict=True))
-            for split in SPLITS
-        },
-        "items": pq.read_metadata(paths.items).num_rows,
-        "users": pq.read_metadata(paths.users).num_rows,
-        "time_range": list(times) if times[0] is not None else None,
-        "split_times": {SPLITS[code]: [first, last] for code, *_, first, last in found if first is not None},
-        "item_columns_as_of": [column.name for column in inputs.item_as_of],
-        "columns": _columns(inputs),
-        "keys": [*training_rows.KEYS, *inputs.keys],
-        "inputs": [input_files.describe_file(source) for source in sources],
-    }
-
-
-def _columns(inputs: Inputs) -> dict[str, Any]:
-    """Describes the source columns of the features: their kind, and the table of their values."""
-
-    def described(columns: tuple[FeatureColumn, ...], table: str) -> dict[str, dict[str, str]]:
-        return {column.name: {"kind": column.kind, "from": table} for column in columns}
-
-    return {
-        "user": described(inputs.user_from_events, "events") | described(inputs.user_from_table, "users"),
-        "item": described(inputs.item_from_events, "events") | described(inputs.item_from_table, "items"),
-    }
+def _describe_columns(
+    from_events: Sequence[FeatureColumn], from_table: Sequence[FeatureColumn], table: str
+) -> dict[str, dict[str, str]]:
+    """Describes the source columns of a side's features: their kind, and the table of their values."""
+    places = [(column, "events") for column in from_events] + [(column, table) for column in from_table]
+    return {column.name: {"kind": column.kind, "from": place} for column, place in places}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from twotower_tf.characters import LINE_BREAKING
 from twotower_tf.config import DateSplit, ExperimentConfig, GivenSplit, LeaveLastOut, TimeSplit
@@ -23,6 +23,8 @@ from twotower_tf.tables.duckdb_engine import fetch_row
 from twotower_tf.tables.input_table import Table
 from twotower_tf.tables.timestamps import TimeFormat
 
+T = TypeVar("T")
+
 
 def id_faults_sql(kind: str, column: str, text: str) -> str:
     """Returns SQL branches of a CASE that give the reason why an id is invalid."""
@@ -33,66 +35,87 @@ def id_faults_sql(kind: str, column: str, text: str) -> str:
     )
 
 
-def validate_events(connection: Connection, config: ExperimentConfig, inputs: Inputs) -> str:
-    """Creates `validated_events`, one row per record of the log.
+class RowRules:
+    """Rules by which the rows of a log are validated, read off its columns.
 
-    Its columns: place, user_id, item_id, ts (epoch microseconds; the place as seconds where it is the order), label,
-    given (the split), reason (NULL: well-formed), excluded, and `inputs.keys`.
-
-    Returns:
-        the name of the log's time format; "" in a log without times.
-
-    Raises:
-        DataError: for a label column without usable labels, times that cannot be read, or an unusable expression.
+    Attributes:
+        faults: errors, one line each: columns without usable labels, times that cannot be read, unusable expressions.
+            Rows can be validated only where there are none.
+        time_form: name of the log's time format; "" in a log without times.
     """
-    data, table = config.data, inputs.events
-    user, item = table.text(data.user_id), table.text(data.item_id)
-    reasons = id_faults_sql("user", data.user_id, user) + id_faults_sql("item", data.item_id, item)
-    ts, clock = "CAST(NULL AS BIGINT)", None
-    if data.timestamp:
-        clock, wrong = _time(connection, config, table)
-        ts = clock.micros
-        reasons += wrong
-    elif data.ordered:
-        ts = f"CAST(rowid * {timestamps.MICROSECONDS} AS BIGINT)"
-    label = "CAST(1 AS TINYINT)"
-    if data.label:
-        label, wrong = _label(connection, table, data.label)
-        reasons += wrong
-    given = "CAST(NULL AS VARCHAR)"
-    outside = "false"
-    if isinstance(data.split, GivenSplit):
-        given, wrong = _given(connection, table, data.split.column)
-        reasons += wrong
-    elif isinstance(data.split, DateSplit):
-        given, wrong = _days(connection, data.split, table, clock.seconds if clock else "")
-        reasons += wrong
-        outside = "__given IS NULL"
-    expressions = UserExpressions.of(connection, data, table)
-    expressions.check(connection)
-    dropped = f"({outside} OR {expressions.holds('exclude')})"
-    reason = "__reason"
-    if data.weight:
-        reason = (
-            f"CASE WHEN __reason IS NOT NULL THEN __reason WHEN {dropped} THEN NULL "
-            f"WHEN ({expressions.weight}) IS NULL THEN {expressions.wrong_weight} END"
-        )
-    positive = f"(__label = 1 AND {expressions.holds('positive', 'true')})"
-    keys = expressions.key_columns(f"CAST({positive} AS INTEGER)")
-    connection.execute(
-        f"""
-        CREATE TABLE validated_events AS
-        SELECT __place AS place, __user AS user_id, __item AS item_id, __ts AS ts,
-               CAST(CASE WHEN {positive} THEN 1 ELSE 0 END AS TINYINT) AS label,
-               __given AS given, {reason} AS reason, __reason IS NULL AND {dropped} AS excluded{keys}
-        FROM (
-            SELECT rowid AS __place, {user} AS __user, {item} AS __item, {ts} AS __ts, {label} AS __label,
-                   {given} AS __given, CASE {reasons} END AS __reason{expressions.raw}{expressions.named}
-            FROM events
-        )
+
+    def __init__(self, connection: Connection, config: ExperimentConfig, inputs: Inputs) -> None:
+        data, table = config.data, inputs.events
+        self.faults = list(find_number_faults(connection, inputs))
+        self._user, self._item = table.text(data.user_id), table.text(data.item_id)
+        self._reasons = id_faults_sql("user", data.user_id, self._user)
+        self._reasons += id_faults_sql("item", data.item_id, self._item)
+        clock = self._read(lambda: _time(connection, config, table), None) if data.timestamp else None
+        self.time_form = clock.form if clock else ""
+        self._ts = "CAST(NULL AS BIGINT)"
+        if clock:
+            self._ts = clock.micros
+        elif data.ordered:
+            self._ts = f"CAST(rowid * {timestamps.MICROSECONDS} AS BIGINT)"
+        self._label, self._given, self._outside = "CAST(1 AS TINYINT)", "CAST(NULL AS VARCHAR)", "false"
+        if data.label:
+            self._label = self._read(lambda: _label(connection, table, data.label), "")
+        split = data.split
+        if isinstance(split, GivenSplit):
+            self._given = self._read(lambda: _given(connection, table, split.column), "")
+        elif isinstance(split, DateSplit) and (clock or not data.timestamp):
+            self._given = self._read(lambda: _days(connection, split, table, clock.seconds if clock else ""), "")
+            self._outside = "__given IS NULL"
+        self._expressions = UserExpressions.of(connection, data, table)
+        self.faults += self._expressions.faults(connection)
+
+    def _read(self, rule: Callable[[], tuple[T, str]], unusable: T) -> T:
+        """Reads one column's rule: its value, and the reasons of malformed rows, which are kept."""
+        try:
+            value, wrong = rule()
+        except DataError as error:
+            self.faults.append(str(error))
+            return unusable
+        self._reasons += wrong
+        return value
+
+    def create_validated_events(self, connection: Connection) -> None:
+        """Creates `validated_events`, one row per record of the log.
+
+        Its columns: place, user_id, item_id, ts (epoch microseconds; the place as seconds where it is the order),
+        label, given (the split), reason (NULL: well-formed), excluded, and `inputs.keys`.
         """
-    )
-    return clock.form if clock else ""
+        expressions = self._expressions
+        dropped = f"({self._outside} OR {expressions.holds('exclude')})"
+        reason = "__reason"
+        if expressions.data.weight:
+            reason = (
+                f"CASE WHEN __reason IS NOT NULL THEN __reason WHEN {dropped} THEN NULL "
+                f"WHEN ({expressions.weight}) IS NULL THEN {expressions.wrong_weight} END"
+            )
+        positive = f"(__label = 1 AND {expressions.holds('positive', 'true')})"
+        keys = expressions.key_columns(f"CAST({positive} AS INTEGER)")
+        connection.execute(
+            f"""
+            CREATE TABLE validated_events AS
+            SELECT __place AS place, __user AS user_id, __item AS item_id, __ts AS ts,
+                   CAST(CASE WHEN {positive} THEN 1 ELSE 0 END AS TINYINT) AS label,
+                   __given AS given, {reason} AS reason, __reason IS NULL AND {dropped} AS excluded{keys}
+            FROM (
+                SELECT rowid AS __place, {self._user} AS __user, {self._item} AS __item, {self._ts} AS __ts,
+                       {self._label} AS __label, {self._given} AS __given,
+                       CASE {self._reasons} END AS __reason{expressions.raw}{expressions.named}
+                FROM events
+            )
+            """
+        )
+
+
+def fetch_rejected(connection: Connection) -> list[tuple[int, str]]:
+    """Returns place and reason of the malformed rows in `validated_events`."""
+    query = "SELECT place, reason FROM validated_events WHERE reason IS NOT NULL ORDER BY place"
+    rejected: list[tuple[int, str]] = connection.execute(query).fetchall()
+    return rejected
 
 
 def account_rows(connection: Connection, config: ExperimentConfig, inputs: Inputs, quarantined: int) -> dict[str, Any]:
@@ -121,42 +144,10 @@ def account_rows(connection: Connection, config: ExperimentConfig, inputs: Input
     }
 
 
-def find_faults(connection: Connection, config: ExperimentConfig, inputs: Inputs) -> Iterator[str]:
-    """Yields every error that `validate_events` or `check_numbers` would raise, one line each."""
-    data, table = config.data, inputs.events
-    seconds = ""
+def find_number_faults(connection: Connection, inputs: Inputs) -> Iterator[str]:
+    """Yields an error of every number column of which most values are not numbers, with an example.
 
-    def read_time() -> None:
-        nonlocal seconds
-        seconds = _time(connection, config, table)[0].seconds
-
-    def read_days(split: DateSplit) -> None:
-        if seconds or not data.timestamp:
-            _days(connection, split, table, seconds)
-
-    checks: list[Callable[[], object]] = [lambda: check_numbers(connection, inputs)]
-    if data.timestamp:
-        checks.append(read_time)
-    if data.label:
-        checks.append(lambda: _label(connection, table, data.label))
-    split = data.split
-    if isinstance(split, GivenSplit):
-        checks.append(lambda: _given(connection, table, split.column))
-    elif isinstance(split, DateSplit):
-        checks.append(lambda: read_days(split))
-    for check in checks:
-        try:
-            check()
-        except DataError as error:
-            yield str(error)
-    yield from UserExpressions.of(connection, data, table).faults(connection)
-
-
-def check_numbers(connection: Connection, inputs: Inputs) -> None:
-    """Checks that most values of number columns are numbers; a few others count as missing, and their rows are kept.
-
-    Raises:
-        DataError: naming the column, with an example.
+    A few others count as missing, and their rows are kept.
     """
     groups = [
         ("user", inputs.events, inputs.user_from_events),
@@ -174,12 +165,11 @@ def check_numbers(connection: Connection, inputs: Inputs) -> None:
         )
         for column, (text, value), present, usable in zip(numbers, values, counts[::2], counts[1::2], strict=True):
             if usable * 2 < present:
-                example = quarantine.format_example(
-                    connection, table, column.name, f"{text} IS NOT NULL AND ({value}) IS NULL"
-                )
-                raise DataError(
+                wrong = f"{text} IS NOT NULL AND ({value}) IS NULL"
+                yield (
                     f"{side}_features: column {column.name!r}: {present - usable} of {present} values are not finite "
-                    f"numbers;{example}; use Hash for categories"
+                    f"numbers;{quarantine.format_example(connection, table, column.name, wrong)}; "
+                    "use Hash for categories"
                 )
 
 

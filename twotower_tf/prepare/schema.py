@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from twotower_tf import sql
@@ -16,7 +17,7 @@ from twotower_tf.config import (
     ExperimentConfig,
     GivenSplit,
 )
-from twotower_tf.errors import DataError, unknown_name
+from twotower_tf.errors import DataError, raise_first, unknown_name
 from twotower_tf.prepare import date_split, unusable_tables
 from twotower_tf.sql import Connection
 from twotower_tf.tables import input_files, readers
@@ -28,6 +29,7 @@ from twotower_tf.tables.values import number_sql, text_sql
 Side = Literal["user", "item"]
 SIDES: tuple[Side, ...] = ("user", "item")
 TABLES: tuple[TableName, ...] = ("events", "items", "users")
+SIDE_TABLES: Mapping[Side, TableName] = MappingProxyType({"item": "items", "user": "users"})
 # of the second in `last_event`, for a run that continues this one; the catalogue of a bundle does not have it
 LAST_MICROSECOND = "last_event_microsecond"
 RESERVED = ("item_id", "item_name", "train_count", "last_event", LAST_MICROSECOND)
@@ -101,6 +103,28 @@ class Inputs:
     continued: bool = False
     item_others: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
+    @classmethod
+    def of(cls, config: ExperimentConfig, tables: Mapping[TableName, Table], *, continued: bool = False) -> Inputs:
+        """Divides the features' columns over the tables that were read."""
+        events, items, users = (tables.get(name) for name in TABLES)
+        assert events is not None
+        of_user = _divide_columns(config, "user", events, users)
+        of_item = _divide_columns(config, "item", events, items)
+        as_of = (*of_item[0], *(of_item[1] if config.data.items_time else ())) if config.data.timestamp else ()
+        keys = list_key_columns(config.data)
+        return cls(events, items, users, *of_user, *of_item, as_of, keys, continued)
+
+    @property
+    def tables(self) -> dict[TableName, Table]:
+        """The tables that there are."""
+        found = zip(TABLES, (self.events, self.items, self.users), strict=True)
+        return {name: table for name, table in found if table is not None}
+
+    @property
+    def side_tables(self) -> dict[TableName, Table]:
+        """The item and the user table, where there are such."""
+        return {name: table for name, table in self.tables.items() if name != "events"}
+
 
 def list_expressions(data: DataConfig) -> dict[str, str]:
     """Lists the user-written SQL expressions over the log's columns, by field."""
@@ -150,71 +174,61 @@ def find_table(data: DataConfig, table: TableName) -> list[input_files.InputFile
 
 
 def load_tables(
-    connection: Connection, config: ExperimentConfig, sources: Mapping[str, Sequence[input_files.InputFile]]
+    connection: Connection,
+    config: ExperimentConfig,
+    sources: Mapping[TableName, Sequence[input_files.InputFile]],
+    *,
+    continued: bool,
 ) -> Inputs:
     """Reads the tables and checks that every column the configuration names is there.
 
-    Args:
-        connection: that they are read into.
-        config: the experiment.
-        sources: files by table; none where the configuration has no such table.
+    `continued` says whether the run continues a previous one.
 
     Raises:
         DataError: for a missing or unreadable file, an empty table, or a missing column.
     """
-    data = config.data
-    events = readers.read_table(connection, "events", sources["events"], select_event_columns(config))
-    for error in find_unreadable(connection, data, "events", events):
-        raise DataError(error)
-    items = read_side_table(connection, config, "items", sources["items"]) if data.items else None
-    users = read_side_table(connection, config, "users", sources["users"]) if data.users else None
-    sides: tuple[tuple[TableName, Table | None], ...] = (("items", items), ("users", users))
-    for name, table in sides:
-        for error in find_unreadable(connection, data, name, table):
-            raise DataError(error)
-    for misfit in find_mismatches(config, events, items, users):
-        raise DataError(misfit)
-    from_events, from_table = divide_columns(config, "user", events, users)
-    item_from_events, item_from_table = divide_columns(config, "item", events, items)
-    as_of = (*item_from_events, *(item_from_table if data.items_time else ())) if data.timestamp else ()
-    keys = list_key_columns(data)
-    return Inputs(events, items, users, from_events, from_table, item_from_events, item_from_table, as_of, keys)
+    tables = read_tables(connection, config, sources)
+    for name, table in tables.items():
+        raise_first(unusable_tables.find_unreadable(connection, config.data, name, table))
+    raise_first(find_mismatches(config, tables))
+    return Inputs.of(config, tables, continued=continued)
+
+
+def read_tables(
+    connection: Connection, config: ExperimentConfig, sources: Mapping[TableName, Sequence[input_files.InputFile]]
+) -> dict[TableName, Table]:
+    """Reads the tables of which there are files.
+
+    Raises:
+        DataError: for a file that cannot be read.
+    """
+    wanted = select_event_columns(config)
+    found: dict[TableName, Table] = {"events": readers.read_table(connection, "events", sources["events"], wanted)}
+    for name in SIDE_TABLES.values():
+        if sources[name]:
+            found[name] = read_side_table(connection, config, name, sources[name])
+    return found
 
 
 def read_side_table(
-    connection: Connection,
-    config: ExperimentConfig,
-    name: Literal["items", "users"],
-    sources: Sequence[input_files.InputFile],
+    connection: Connection, config: ExperimentConfig, name: TableName, sources: Sequence[input_files.InputFile]
 ) -> Table:
     """Reads the item or the user table; its column of ids gets the name that the events use.
 
     Raises:
         DataError: for a file that cannot be read.
     """
-    data = config.data
-    if name == "items":
-        table = readers.read_table(connection, "item_table", sources, lambda column: True)
-        rename_key(table, data.items_id, data.item_id)
-        return table
-    wanted = {data.user_id, data.users_id, data.users_time, data.timestamp}
-    wanted |= {column.name for column in list_feature_columns(config, "user")}
-    table = readers.read_table(connection, "user_table", sources, wanted.__contains__)
-    rename_key(table, data.users_id, data.user_id)
+    data, side = config.data, name[:-1]
+    of_users = {column.name for column in list_feature_columns(config, "user")}
+    of_users |= {data.user_id, data.users_id, data.users_time, data.timestamp}
+    # the catalogue has every column of the items
+    table = readers.read_table(
+        connection, f"{side}_table", sources, lambda column: name == "items" or column in of_users
+    )
+    key, shared = getattr(data, f"{name}_id"), getattr(data, f"{side}_id")
+    if key and key != shared and key in table.known:
+        table.rename(key, shared)
     return table
-
-
-def rename_key(table: Table, key: str, name: str) -> None:
-    """Gives the column of ids of a side table the name that the events use; a table without it is left as it is."""
-    if key and key != name and key in table.known:
-        table.rename(key, name)
-
-
-def find_unreadable(connection: Connection, data: DataConfig, name: TableName, table: Table | None) -> Iterator[str]:
-    """Yields the error of a table without rows, or of which no row can be read."""
-    if table is not None:
-        yield from unusable_tables.find_empty(data, name, table)
-        yield from unusable_tables.find_unusable(connection, name, table)
 
 
 def _named_columns(config: ExperimentConfig) -> set[str]:
@@ -229,60 +243,57 @@ def _named_columns(config: ExperimentConfig) -> set[str]:
     return names - {""}
 
 
-def find_mismatches(config: ExperimentConfig, events: Table, items: Table | None, users: Table | None) -> Iterator[str]:
+def find_mismatches(config: ExperimentConfig, tables: Mapping[TableName, Table]) -> Iterator[str]:
     """Yields the columns that the configuration names and the tables do not have, one line each."""
-    data = config.data
-    reported = {name for name in list_required_columns(config).values() if name not in events.known}
-    for field, name in list_required_columns(config).items():
+    data, events = config.data, tables["events"]
+    required = list_required_columns(config)
+    reported = {name for name in required.values() if name not in events.known}
+    for field, name in required.items():
         if name in reported:
             yield _missing(field, name, events)
         elif name in events.lacking:
             yield f"{field}: {events.lacking[name].name} has no column {name!r}, unlike other files of data.events"
-    for name, table in (("item", items), ("user", users)):
-        own, shared = getattr(data, f"{name}s_id"), getattr(data, f"{name}_id")
-        if table is not None and shared not in table.known:
-            yield _missing(f"data.{name}s_id" if own else f"data.{name}_id", own or shared, table)
-    for field, table in (("items_time", items), ("users_time", users)):
-        name = getattr(data, field)
-        if name and table is not None and name not in table.known:
-            yield _missing(f"data.{field}", name, table)
-    if data.item_name and data.item_name not in events.known and (items is None or data.item_name not in items.known):
-        yield _missing("data.item_name", data.item_name, items or events)
+    for side, table_name in SIDE_TABLES.items():
+        if table := tables.get(table_name):
+            own, shared = getattr(data, f"{table_name}_id"), getattr(data, f"{side}_id")
+            since = getattr(data, f"{table_name}_time")
+            if shared not in table.known:
+                yield _missing(f"data.{table_name}_id" if own else f"data.{side}_id", own or shared, table)
+            if since and since not in table.known:
+                yield _missing(f"data.{table_name}_time", since, table)
+    titled = [table for name, table in tables.items() if name != "users"]
+    if data.item_name and not any(data.item_name in table.known for table in titled):
+        yield _missing("data.item_name", data.item_name, titled[-1])
     for column in list_feature_columns(config, "item"):
         meaning = {"item_id": data.item_id, "item_name": data.item_name}.get(column.name)
         if column.name in RESERVED and column.name != meaning:
             yield f"item_features: column {column.name!r} has the name of a catalogue column; rename it"
-    for side, table in zip(SIDES, (users, items), strict=True):
+    for side in SIDES:
+        places = [events, *filter(None, [tables.get(SIDE_TABLES[side])])]
+        known = [name for table in places for name in table.known]
         for column in list_feature_columns(config, side):
-            if (side == "item" and column.name == data.item_id) or column.name in (*events.known, *reported):
-                continue
-            if table is None or column.name not in table.known:
-                both = events.known + (table.known if table else [])
-                where = events.sources[0].name + (f" and {table.sources[0].name}" if table else "")
-                yield f"{side}_features: {unknown_name(f'column in {where}', column.name, both)}"
-
-    yield from _nested(config, events, items, users)
-    yield from _unknown_attributes(config, items)
+            if column.name not in {*known, *reported} and (side, column.name) != ("item", data.item_id):
+                where = " and ".join(table.sources[0].name for table in places)
+                yield f"{side}_features: {unknown_name(f'column in {where}', column.name, known)}"
+    yield from _find_nested(config, tables)
+    yield from _find_unknown_attributes(config, tables.get("items"))
 
 
-def _nested(config: ExperimentConfig, events: Table, items: Table | None, users: Table | None) -> Iterator[str]:
+def _find_nested(config: ExperimentConfig, tables: Mapping[TableName, Table]) -> Iterator[str]:
     """Yields columns of features and ids whose values are neither scalars nor lists of scalars."""
-    data = config.data
-    for field, table, names in (
-        ("data.user_id", users or events, [data.user_id]),
-        ("data.item_id", items or events, [data.item_id]),
-        *((f"{side}_features", events, [each.name for each in list_feature_columns(config, side)]) for side in SIDES),
-        ("user_features", users, [each.name for each in list_feature_columns(config, "user")]),
-        ("item_features", items, [each.name for each in list_feature_columns(config, "item")]),
-    ):
-        for name in names if table is not None else ():
-            kind = table.columns[name].kind if table is not None and name in table.columns else ""
+    for side in SIDES:
+        tables_of_side = [tables["events"], *filter(None, [tables.get(SIDE_TABLES[side])])]
+        names = [column.name for column in list_feature_columns(config, side)]
+        checked = [(f"data.{side}_id", getattr(config.data, f"{side}_id"), tables_of_side[-1])]
+        checked += [(f"{side}_features", name, table) for table in tables_of_side for name in names]
+        for field, name, table in checked:
+            kind = table.columns[name].kind if name in table.columns else ""
             if kind.startswith(("STRUCT", "MAP", "UNION")) or "[]" in kind.removesuffix("[]") or kind.endswith(")[]"):
-                where = table.sources[0].name if table is not None else ""
+                where = table.sources[0].name
                 yield f"{field}: column {name!r} in {where}: invalid type {kind} (expected a value or a list of values)"
 
 
-def _unknown_attributes(config: ExperimentConfig, items: Table | None) -> Iterator[str]:
+def _find_unknown_attributes(config: ExperimentConfig, items: Table | None) -> Iterator[str]:
     """Yields columns of SameAttribute that the catalogue will not have; the configuration checks logs without items."""
     columns = {column.name for column in list_feature_columns(config, "item")} | set(items.known if items else ())
     for each in (config.sampling.negatives or ()) if items is not None else ():
@@ -321,7 +332,7 @@ def _hint(table: Table) -> str:
     return "; the header is a single column: set data.delimiter" if len(names) == 1 else ""
 
 
-def divide_columns(
+def _divide_columns(
     config: ExperimentConfig, side: Side, events: Table, table: Table | None
 ) -> tuple[tuple[FeatureColumn, ...], tuple[FeatureColumn, ...]]:
     """Divides a side's source columns into those of the events, and those that only the side's table has."""

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twotower_tf.config import ExperimentConfig, feature_columns, feature_name
-from twotower_tf.prepare.schema import SIDES
+from twotower_tf.prepare.schema import SIDES, Side
 from twotower_tf.sql import Connection
 from twotower_tf.tables import parquet_parts
 
@@ -25,7 +25,7 @@ Counts = Callable[[], Iterator[tuple[Array, Array]]]
 
 
 def compute_statistics(
-    connection: Connection, config: ExperimentConfig, relation: Callable[[str, str], tuple[str, str]]
+    connection: Connection, config: ExperimentConfig, relation: Callable[[Side, str], tuple[str, str]]
 ) -> dict[str, Any]:
     """Computes the content of `statistics.json`.
 

@@ -7,7 +7,6 @@ are written in parallel. A log in another order is joined and sorted as a whole,
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,9 +16,11 @@ import pyarrow as pa
 from twotower_tf import resources
 from twotower_tf.artifacts import SPLITS, PreparedPaths
 from twotower_tf.prepare.schema import Inputs
+from twotower_tf.progress import Progress
 from twotower_tf.sql import Connection, quote_identifier
 from twotower_tf.tables import parquet_parts, timestamps
 from twotower_tf.tables.cluster import Cluster
+from twotower_tf.tables.duckdb_engine import fetch_row
 
 KEYS = ("user_row", "item_row", "label", "timestamp", "history_start", "history_end")
 _MICROSECOND = "microsecond"  # of the second in `timestamp`, to order rows of several splits
@@ -44,8 +45,8 @@ def write_training_rows(
     connection: Connection,
     inputs: Inputs,
     paths: PreparedPaths,
-    threads: int = 0,
-    report: Callable[[int, int], None] = lambda done, total: None,
+    threads: int,
+    progress: Progress,
 ) -> None:
     """Writes `examples/{train,valid,test}/part-NNNNN.parquet`.
 
@@ -54,24 +55,18 @@ def write_training_rows(
         inputs: the tables' columns.
         paths: of the preparation.
         threads: parts written at once, at most two; 0 takes one per core.
-        report: receives the number of parts written, and of all parts.
+        progress: receives the number of parts written, and of all parts.
     """
-    if isinstance(connection, Cluster):
-        for code, split in enumerate(SPLITS):
-            connection.write_parts(_of_split(inputs, code), paths.examples(split))
-        return
     carried, joined = value_columns(inputs)
     rows = part_rows(len(_stored(inputs)) + len(carried) + len(joined))
+    parts = _find_parts(connection, rows)
+    if not parts:
+        for code, split in enumerate(SPLITS):
+            progress("examples", code, len(SPLITS))
+            parquet_parts.write_parts(connection, _of_split(inputs, code), paths.examples(split), rows)
+        return
     for split in SPLITS:
         paths.examples(split).mkdir(parents=True)
-    parts = _parts(connection, rows)
-    (total,) = connection.execute("SELECT count(*) FROM rows_with_history").fetchall()[0]
-    if sum(part.highest - part.lowest + 1 for part in parts) > _MOST_READ * total:
-        parts = []
-        for code, split in enumerate(SPLITS):
-            report(code, len(SPLITS))
-            for number, table in enumerate(parquet_parts.stream_tables(connection, _of_split(inputs, code), rows)):
-                parquet_parts.write_part(table, paths.examples(split), number)
     workers = min(_WRITERS, threads or resources.count_cpus())
     with ThreadPoolExecutor(workers) as pool:
 
@@ -81,7 +76,7 @@ def write_training_rows(
             parquet_parts.write_part(table, paths.examples(SPLITS[part.split]), part.number)
 
         for done, _ in enumerate(pool.map(write_part, parts)):
-            report(done + 1, len(parts))
+            progress("examples", done + 1, len(parts))
     for split in SPLITS:
         if not any(paths.examples(split).iterdir()):
             empty = connection.sql(f"{_of_split(inputs, 0)} LIMIT 0").to_arrow_table()
@@ -149,7 +144,10 @@ def _of_split(inputs: Inputs, code: int) -> str:
     return f"SELECT * EXCLUDE (order_ts, order_place) FROM ({rows}) ORDER BY order_ts NULLS LAST, order_place"
 
 
-def _parts(connection: Connection, rows: int) -> list[_Part]:
+def _find_parts(connection: Connection, rows: int) -> list[_Part]:
+    """Finds the ranges of the parts; none where the log is in another order, and on a cluster."""
+    if isinstance(connection, Cluster):
+        return []
     found = connection.execute(
         f"""
         WITH starts AS (SELECT split, min(rowid) AS start FROM rows_with_history GROUP BY split)
@@ -157,7 +155,10 @@ def _parts(connection: Connection, rows: int) -> list[_Part]:
         FROM rows_with_history AS p JOIN starts USING (split) GROUP BY ALL ORDER BY ALL
         """
     ).fetchall()
-    return [_Part(*row) for row in found]
+    parts = [_Part(*row) for row in found]
+    (total,) = fetch_row(connection, "SELECT count(*) FROM rows_with_history")
+    read = sum(part.highest - part.lowest + 1 for part in parts)
+    return parts if read <= _MOST_READ * total else []
 
 
 def _read(connection: Connection, inputs: Inputs, part: _Part) -> pa.Table:

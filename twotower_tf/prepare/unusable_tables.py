@@ -19,10 +19,11 @@ _FAULTS: dict[str, tuple[tuple[str, ...], float]] = {
 }
 
 
-def find_empty(data: DataConfig, name: str, table: Table | None) -> Iterator[str]:
-    """Yields the error of a table ("events", "items", "users") that has no rows."""
-    if table is not None and not table.rows and not table.malformed:
+def find_unreadable(connection: Connection, data: DataConfig, name: str, table: Table) -> Iterator[str]:
+    """Yields the error of a table ("events", "items", "users") without rows, or of which no row can be read."""
+    if not table.rows and not table.malformed:
         yield f"data.{name}: {Path(data.root) / getattr(data, name)}: no rows"
+    yield from find_unusable(connection, name, table)
 
 
 def find_unusable(

@@ -108,17 +108,11 @@ class UserExpressions:
             f", {number_sql(column.identifier, column.kind)} AS __position"
         )
 
-    def check(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Runs each expression by itself, so that an error names its field.
-
-        Raises:
-            DataError: for one that cannot be evaluated, and where most weights or positions are invalid.
-        """
-        for fault in self.faults(connection):
-            raise DataError(fault)
-
     def faults(self, connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
-        """Yields every error that `check` would raise, one line each."""
+        """Runs each expression by itself and yields errors that name its field.
+
+        An error is an expression that cannot be evaluated, or that most weights or positions are invalid.
+        """
         yield from self.refused
         if self.refused:
             return  # none is run
