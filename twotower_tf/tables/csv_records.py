@@ -11,18 +11,16 @@ and is closed correctly stays one record. Lines with mixed line ends are separat
 from __future__ import annotations
 
 import uuid
-import zlib
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from twotower_tf.errors import DataError
 from twotower_tf.sql import Connection
 from twotower_tf.tables import delimited_header, input_files, text_encoding
 from twotower_tf.tables.input_files import InputFile
-from twotower_tf.tables.text_marks import Marks, find_closing_quote, skip_mark
+from twotower_tf.tables.text_marks import CLOSED, OPEN, QUOTE, RETURN, Marks, scan_line, skip_mark
 
 
 @dataclass(frozen=True)
@@ -55,8 +53,7 @@ _REASONS = {
 
 def take_rejected(connection: Connection, sources: Sequence[InputFile]) -> list[MalformedRecord]:
     """Removes and returns the records that the latest scans of delimited text rejected, in input order."""
-    by_path = {str(source.path): source for source in sources}
-    order = {str(source.path): position for position, source in enumerate(sources)}
+    positions = {str(source.path): position for position, source in enumerate(sources)}
     # one record has one error per field that is missing: the first says how many there are
     rows = connection.execute(
         """
@@ -70,16 +67,16 @@ def take_rejected(connection: Connection, sources: Sequence[InputFile]) -> list[
     connection.execute("DELETE FROM reject_errors")
     connection.execute("DELETE FROM reject_scans")
     found = []
-    for path, line, error, first, last, text in sorted(rows, key=lambda row: (order.get(row[0], -1), row[1])):
-        if path in by_path:
-            source, text = by_path[path], (text or "").strip("\r\n")
-            reason = _REASONS.get(error) or _field_count(source, last if error == "TOO MANY COLUMNS" else first)
-            spans = error in _REASONS and ("\n" in text or "\r" in text)
-            found.append(MalformedRecord(source, int(line), reason, text, spans))
+    ordered = sorted((positions[path], int(line), *rest) for path, line, *rest in rows if path in positions)
+    for position, line, error, first, last, content in ordered:
+        source, text = sources[position], (content or "").strip("\r\n")
+        reason = _REASONS.get(error) or _describe_count(source, last if error == "TOO MANY COLUMNS" else first)
+        spans = error in _REASONS and ("\n" in text or "\r" in text)
+        found.append(MalformedRecord(source, line, reason, text, spans))
     return found
 
 
-def _field_count(source: InputFile, message: str) -> str:
+def _describe_count(source: InputFile, message: str) -> str:
     """Rewords DuckDB's `Expected Number of Columns: 4 Found: 3` like the other reasons."""
     expected, _, found = message.removeprefix("Expected Number of Columns: ").partition(" Found: ")
     owner = "the configuration names" if source.columns else "the header has"
@@ -117,21 +114,18 @@ def read_records(source: InputFile) -> Iterator[tuple[int, int, bytes]]:
     header = delimited_header.read_header(source) if source.suffix in input_files.DELIMITERS else None
     marks = Marks.of(source.options, header.delimiter) if header else Marks(b"", b"", b"")
     number, line = 0, 0
-    try:
-        with text_encoding.open_text(source) as file:
-            for text in file:
-                line += 1
-                first = line
-                if marks.quote and marks.quote in text:
-                    ends = _ends(text, marks, skip_mark(text), False)
-                    while ends == _OPEN and (more := file.readline()):
-                        text += more
-                        line += 1
-                        ends = _ends(more, marks, 0, True)
-                number += 1
-                yield number, first, text
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{source.name}: cannot be read: {error}") from None
+    with input_files.reading(source), text_encoding.open_text(source) as file:
+        for text in file:
+            line += 1
+            first = line
+            if marks.quote and marks.quote in text:
+                ends, _ = scan_line(text, marks, skip_mark(text))
+                while ends == OPEN and (more := file.readline()):
+                    text += more
+                    line += 1
+                    ends, _ = scan_line(more, marks, inside=True)
+            number += 1
+            yield number, first, text
 
 
 @dataclass(frozen=True)
@@ -185,11 +179,10 @@ def _place(line: int, text: bytes) -> RecordPlace:
 # --- repair -------------------------------------------------------------------------------------------------------
 
 LONGEST = 2_000_000  # bytes of a record; DuckDB's own limit
-_CLOSED, _OPEN, _QUOTE, _RETURN = "closed", "open", "quote", "return"
 _LINE_FAULTS = {
-    _OPEN: BROKEN_QUOTE,
-    _QUOTE: BROKEN_QUOTE,
-    _RETURN: "a carriage return inside the line",
+    OPEN: BROKEN_QUOTE,
+    QUOTE: BROKEN_QUOTE,
+    RETURN: "a carriage return inside the line",
 }
 
 
@@ -229,7 +222,7 @@ def _copy(source: InputFile, file: IO[bytes], out: IO[bytes], marks: Marks) -> l
             again.extendleft(reversed(record[1:]))
             out.write(text.rstrip(b"\r\n") + b"\n")
             continue
-        if ends == _CLOSED:
+        if ends == CLOSED:
             out.write(b"".join(record).rstrip(b"\r\n") + b"\n")
             continue
         again.extendleft(reversed(record[1:]))
@@ -243,38 +236,12 @@ def _copy(source: InputFile, file: IO[bytes], out: IO[bytes], marks: Marks) -> l
 def _record(text: bytes, line: Callable[[], bytes], marks: Marks) -> tuple[list[bytes], str]:
     """Reads the lines of the record that `text` begins; returns them and the state at their end."""
     record, size = [text], len(text)
-    ends = _ends(text, marks, skip_mark(text), False)
-    while ends == _OPEN and size <= LONGEST:
+    ends, _ = scan_line(text, marks, skip_mark(text))
+    while ends == OPEN and size <= LONGEST:
         more = line()
         if not more:
             break
         record.append(more)
         size += len(more)
-        ends = _ends(more, marks, 0, True)
+        ends, _ = scan_line(more, marks, inside=True)
     return record, ends
-
-
-def _ends(text: bytes, marks: Marks, position: int, inside: bool) -> str:
-    """Returns the state at the end of a line that begins `inside` a quoted field or not."""
-    end = len(text.rstrip(b"\r\n"))
-    while True:
-        if not inside and marks.quote and text.startswith(marks.quote, position):
-            inside = True
-            position += 1
-        if inside:
-            close = find_closing_quote(text, marks, position)
-            if close < 0:
-                return _OPEN
-            inside, position = False, close + 1
-            if position >= end:
-                return _CLOSED
-            if not text.startswith(marks.delimiter, position):
-                return _QUOTE
-            position += len(marks.delimiter)
-            continue
-        found = text.find(marks.delimiter, position, end)
-        if b"\r" in text[position : end if found < 0 else found]:
-            return _RETURN
-        if found < 0:
-            return _CLOSED
-        position = found + len(marks.delimiter)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import zlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from twotower_tf.errors import DataError
 from twotower_tf.tables import input_files, text_encoding
 from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.read_options import ReadOptions
-from twotower_tf.tables.text_marks import Marks, divide_record
+from twotower_tf.tables.text_marks import Marks, count_fields
 
 CANDIDATES = ("::", "\t", ";", "|", ",", "\x01", " ")  # \x01 is Hive's
 _LONGEST = 1 << 20  # bytes of a line
@@ -62,9 +62,12 @@ def read_header(source: InputFile) -> Header | None:
             )
         return Header(list(given), delimiter)
     named = [name for name in names if name]
+    hint = ""
+    if any(re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", name) for name in names):
+        hint = "; if the first line is not a header, name the columns in data.columns"
     twin = next((name for place, name in enumerate(named) if name in named[:place]), None)
     if twin is not None:
-        raise DataError(f"{source.name}:1: two columns are named {twin!r}{_header_hint(names)}")
+        raise DataError(f"{source.name}:1: two columns are named {twin!r}{hint}")
     if not named:
         raise DataError(f"{source.name}:1: no column has a name; the first line must name the columns")
     return Header(names, delimiter)
@@ -77,20 +80,6 @@ def pin_delimiter(source: InputFile) -> InputFile:
         return source
     text = replace(source.options.text, delimiter=header.delimiter)
     return replace(source, options=replace(source.options, text=text))
-
-
-def _header_hint(names: Sequence[str]) -> str:
-    return (
-        "; if the first line is not a header, name the columns in data.columns" if any(map(_is_number, names)) else ""
-    )
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def read_first_lines(source: InputFile, count: int) -> tuple[int, list[bytes]]:
@@ -113,7 +102,7 @@ def read_first_lines(source: InputFile, count: int) -> tuple[int, list[bytes]]:
                 found.append(line.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n"))
                 if len(found) == count:
                     break
-    except (OSError, EOFError, zlib.error) as error:
+    except input_files.READ_ERRORS as error:
         if not found:
             raise DataError(f"{source.name}: cannot be read: {error}") from None
     return first, found
@@ -135,19 +124,15 @@ def find_delimiter(source: InputFile, lines: Sequence[bytes]) -> str:
         return source.options.delimiter
     own = input_files.DELIMITERS[source.suffix]
     first, fields = lines[0].decode("utf-8", "replace"), len(source.columns)
-    if own and own in first and fields in (0, count_fields(lines[0], own, source.options)):
+    if own and own in first and fields in (0, count_fields(lines[0], Marks.of(source.options, own))):
         return own
     for mark in CANDIDATES:
-        counts = [count_fields(line, mark, source.options) for line in lines] if mark in first else [1]
+        marks = Marks.of(source.options, mark)
+        counts = [count_fields(line, marks) for line in lines] if mark in first else [1]
         expected = fields or counts[0]
         if expected > 1 and counts.count(expected) >= _CONSISTENT * len(counts):
             return mark
     return next((mark for mark in (own, *CANDIDATES[:-1]) if mark and mark in first), own or ",")
-
-
-def count_fields(line: bytes, delimiter: str, options: ReadOptions) -> int:
-    """Counts the fields of a line; 0 for a line with broken quotes, or one that ends inside a quoted field."""
-    return divide_record(line, Marks.of(options, delimiter))
 
 
 def split_line(line: str, delimiter: str, options: ReadOptions) -> list[str]:

@@ -9,7 +9,6 @@ import codecs
 import csv
 import itertools
 import re
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -18,23 +17,9 @@ from twotower_tf.config import TextFormat
 from twotower_tf.tables import delimited_header, input_files, text_encoding
 from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.read_options import ReadOptions
+from twotower_tf.tables.text_marks import Marks, count_fields
 
-NULL_MARKERS = (
-    "\\N",
-    "NULL",
-    "null",
-    "NaN",
-    "nan",
-    "None",
-    "none",
-    "N/A",
-    "n/a",
-    "#N/A",
-    "NA",
-    "<NA>",
-    "NaT",
-    "(null)",
-)
+NULL_MARKERS = tuple(r"\N NULL null NaN nan None none N/A n/a #N/A NA <NA> NaT (null)".split())
 _LINES = 2_000  # that are looked at
 _DECODED = 1 << 24  # bytes that show the encoding
 _FREQUENT = 0.01  # of a column's values, from which on a marker is proposed
@@ -112,7 +97,7 @@ def _encoding(source: InputFile) -> Literal["utf-8", "latin-1"]:
     try:
         with text_encoding.open_text(source) as file:
             start = file.read(_DECODED)
-    except (OSError, EOFError, zlib.error):
+    except input_files.READ_ERRORS:
         return "utf-8"  # reported where the file is read
     try:
         codecs.getincrementaldecoder("utf-8")().decode(start)
@@ -141,7 +126,8 @@ def _quoting(source: InputFile, lines: Sequence[bytes]) -> ReadOptions:
         if (quote == "'" and not opened) or (not quote and given.quote and wrapped * 2 > opened):
             continue
         options = replace(options, text=replace(text, delimiter=delimiter))
-        counts = [delimited_header.count_fields(line, delimiter, options) for line in lines]
+        marks = Marks.of(options, delimiter)
+        counts = [count_fields(line, marks) for line in lines]
         share = counts.count(len(source.columns) or max(counts[0], 1)) / len(counts)
         if share == 1.0:
             return options

@@ -37,6 +37,7 @@ PARQUET = frozenset({".parquet", ".pq"})
 JSON = frozenset({".jsonl", ".ndjson", ".json"})
 TFRECORDS = frozenset({".tfrecord", ".tfrecords"})
 KNOWN = (*DELIMITERS, *sorted(PARQUET), *sorted(JSON), *sorted(TFRECORDS))
+READ_ERRORS = (OSError, EOFError, zlib.error)  # of files that are missing, truncated or damaged
 _ALSO_OTHERS = frozenset({".txt", ".dat", ".data", ".json"})  # of a directory only where nothing else is in it
 _SHARD = re.compile(r"-\d{5,}-of-\d{5,}")
 _DEFAULT_PARTITION = "__HIVE_DEFAULT_PARTITION__"
@@ -90,12 +91,7 @@ class FileSnapshot:
         """Records the state of the files; to be called before they are read."""
         self._states = {source.path: (source.name, _state(source.path)) for source in sources}
 
-    def check(self) -> None:
-        """Checks that the files have not changed.
-
-        Raises:
-            DataError: naming the first that has changed.
-        """
+    def _check(self) -> None:
         for path, (name, state) in self._states.items():
             now = _state(path)
             if now != state:
@@ -107,14 +103,14 @@ class FileSnapshot:
         """Checks the files after the block, and where the block cannot use them: a change is the likelier reason.
 
         Raises:
-            DataError: see `check`.
+            DataError: naming the first file that has changed.
         """
         try:
             yield
         except (DataError, OSError):
-            self.check()
+            self._check()
             raise
-        self.check()
+        self._check()
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:
@@ -224,7 +220,7 @@ def sniff_format(path: Path) -> str:
     try:
         with open_bytes(path) as file:
             start = file.read(1 << 12)
-    except (OSError, EOFError, zlib.error):
+    except READ_ERRORS:
         return ""
     if start.startswith(b"PAR1"):
         return ".parquet"
@@ -281,14 +277,25 @@ def _source(root: Path, path: Path, field: str) -> InputFile:
     except ValueError:
         name = path.as_posix()
     pairs = [part.partition("=") for part in Path(name).parts[:-1]]
-    return InputFile(
-        path, name, kind, tuple((key, _partition_value(value)) for key, equals, value in pairs if key and equals)
+    decoded = (
+        (key, "" if value == _DEFAULT_PARTITION else urllib.parse.unquote(value))
+        for key, equals, value in pairs
+        if key and equals
     )
+    return InputFile(path, name, kind, tuple(decoded))
 
 
-def _partition_value(text: str) -> str:
-    """Decodes the value in a directory's name as Hive and Spark write it; "" for a missing value."""
-    return "" if text == _DEFAULT_PARTITION else urllib.parse.unquote(text)
+@contextlib.contextmanager
+def reading(source: InputFile) -> Iterator[None]:
+    """Names the file in the error of a block that reads it.
+
+    Raises:
+        DataError: where it cannot be read.
+    """
+    try:
+        yield
+    except READ_ERRORS as error:
+        raise DataError(f"{source.name}: cannot be read: {error}") from None
 
 
 def open_bytes(path: Path) -> IO[bytes]:
@@ -304,12 +311,9 @@ def check_archive(source: InputFile) -> None:
     """
     if not source.compressed:
         return
-    try:
-        with gzip.open(source.path, "rb") as file:
-            while file.read(_END):
-                pass
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{source.name}: cannot be read: {error}") from None
+    with reading(source), gzip.open(source.path, "rb") as file:
+        while file.read(_END):
+            pass
 
 
 def describe_file(source: InputFile) -> dict[str, str | int]:

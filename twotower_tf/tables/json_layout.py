@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import zlib
 
-from twotower_tf.errors import DataError
 from twotower_tf.tables import input_files, text_encoding
 from twotower_tf.tables.input_files import InputFile
 
@@ -21,11 +19,8 @@ def find_layout(source: InputFile) -> str:
     Raises:
         DataError: for a file that cannot be read.
     """
-    try:
-        with text_encoding.open_text(source) as file:
-            start = file.read(_START).removeprefix(b"\xef\xbb\xbf").lstrip()
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{source.name}: cannot be read: {error}") from None
+    with input_files.reading(source), text_encoding.open_text(source) as file:
+        start = file.read(_START).removeprefix(b"\xef\xbb\xbf").lstrip()
     if start.startswith(b"["):
         return ARRAY if _is_array(start) else LINES
     first = start.split(b"\n", 1)[0]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import struct
 import uuid
-import zlib
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +20,7 @@ import pyarrow.parquet as pq
 from twotower_tf.errors import DataError
 from twotower_tf.tables import delimited_header, input_files, json_layout, text_encoding, tfrecords
 from twotower_tf.tables.input_files import InputFile
-from twotower_tf.tables.text_marks import Marks, divide_record
+from twotower_tf.tables.text_marks import Marks, count_fields
 
 WHOLE_BYTES = 1 << 25  # of a table's files: smaller tables are validated as a whole
 _HEAD, _BLOCK, _TAIL = 2_000, 500, 1_000
@@ -39,17 +38,15 @@ def sample_file(source: InputFile, directory: Path) -> InputFile:
     """
     path = directory / f"{uuid.uuid4().hex}{source.suffix}"
     small = replace(source, path=path)
-    try:
+    with input_files.reading(source):
         if source.suffix in input_files.PARQUET:
-            return _parquet(source, small)
+            return _sample_parquet(source, small)
         if source.suffix in input_files.TFRECORDS:
-            return _tfrecords(source, small)
-        return source if json_layout.is_whole(source) else _lines(source, small)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{source.name}: cannot be read: {error}") from None
+            return _sample_tfrecords(source, small)
+        return source if json_layout.is_whole(source) else _sample_lines(source, small)
 
 
-def _lines(source: InputFile, small: InputFile) -> InputFile:
+def _sample_lines(source: InputFile, small: InputFile) -> InputFile:
     header = delimited_header.read_header(source) if source.suffix in input_files.DELIMITERS else None
     marks = Marks.of(source.options, header.delimiter) if header else None
     chosen: list[tuple[int, bytes]] = []
@@ -66,17 +63,17 @@ def _lines(source: InputFile, small: InputFile) -> InputFile:
             else:
                 tail.append((total, line))
     kept = []
-    for block in _runs(sorted([*chosen, *tail])):
+    for block in _group_runs(sorted([*chosen, *tail])):
         if marks is not None and header is not None:
             fields = len(header.names)
-            block = _whole(block, marks, fields, begins=block[0][0] == 1, ends=block[-1][0] == total)
+            block = _trim_block(block, marks, fields, begins=block[0][0] == 1, ends=block[-1][0] == total)
         kept += block
     small.path.write_bytes(b"".join(line if line.endswith(b"\n") else line + b"\n" for _, line in kept))
     options = text_encoding.utf8_options(source)
     return replace(small, numbers=tuple(place for place, _ in kept), options=options)
 
 
-def _runs(pairs: Sequence[tuple[int, bytes]]) -> list[list[tuple[int, bytes]]]:
+def _group_runs(pairs: Sequence[tuple[int, bytes]]) -> list[list[tuple[int, bytes]]]:
     """Groups pairs with consecutive numbers."""
     found: list[list[tuple[int, bytes]]] = []
     for pair in pairs:
@@ -87,7 +84,7 @@ def _runs(pairs: Sequence[tuple[int, bytes]]) -> list[list[tuple[int, bytes]]]:
     return found
 
 
-def _whole(
+def _trim_block(
     block: list[tuple[int, bytes]], marks: Marks, fields: int, *, begins: bool, ends: bool
 ) -> list[tuple[int, bytes]]:
     """Trims a block to the lines from the first to the last that is a whole record by itself.
@@ -95,13 +92,13 @@ def _whole(
     A quoted field may span lines: the line before the block may have opened one, and its last line another. Where the
     block `begins` or `ends` the file, that end is kept.
     """
-    sure = [at for at, (_, line) in enumerate(block) if divide_record(line, marks) == fields]
+    sure = [at for at, (_, line) in enumerate(block) if count_fields(line, marks) == fields]
     if not sure:
         return block if begins else []
     return block[0 if begins else sure[0] : len(block) if ends else sure[-1] + 1]
 
 
-def _parquet(source: InputFile, small: InputFile) -> InputFile:
+def _sample_parquet(source: InputFile, small: InputFile) -> InputFile:
     try:
         file = pq.ParquetFile(source.path)
     except Exception as error:
@@ -113,7 +110,7 @@ def _parquet(source: InputFile, small: InputFile) -> InputFile:
         numbers: list[int] = []
         try:
             for group in sorted({0, groups // 2, groups - 1} & set(range(groups))):
-                for first, table in _ends(file.read_row_group(group)):
+                for first, table in _take_ends(file.read_row_group(group)):
                     tables.append(table)
                     numbers += range(starts[group] + first + 1, starts[group] + first + 1 + table.num_rows)
         except (pa.ArrowException, OSError) as error:
@@ -122,7 +119,7 @@ def _parquet(source: InputFile, small: InputFile) -> InputFile:
     return replace(small, numbers=tuple(numbers))
 
 
-def _ends(table: pa.Table) -> list[tuple[int, pa.Table]]:
+def _take_ends(table: pa.Table) -> list[tuple[int, pa.Table]]:
     """Returns the first and last rows of a row group, each with the place of its first row."""
     if table.num_rows <= _HEAD + _TAIL:
         return [(0, table)]
@@ -130,7 +127,7 @@ def _ends(table: pa.Table) -> list[tuple[int, pa.Table]]:
     return [(0, table.slice(0, _HEAD)), (last, table.slice(last))]
 
 
-def _tfrecords(source: InputFile, small: InputFile) -> InputFile:
+def _sample_tfrecords(source: InputFile, small: InputFile) -> InputFile:
     with input_files.open_bytes(source.path) as file, small.path.open("wb") as out:
         for length, length_sum, payload, payload_sum in tfrecords.read_records(file, source, 0):
             out.write(length + struct.pack("<I", length_sum) + payload + struct.pack("<I", payload_sum))

@@ -10,7 +10,6 @@ import codecs
 import io
 import shutil
 import uuid
-import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -45,7 +44,7 @@ def find_conversion(source: InputFile) -> Conversion | None:
     try:
         with input_files.open_bytes(source.path) as file:
             start = file.read(_START)
-    except (OSError, EOFError, zlib.error):
+    except input_files.READ_ERRORS:
         return None  # reported where the file is read
     encoding = "utf-16" if start.startswith(_BYTE_ORDER_MARKS) else source.options.text.encoding
     text = start.decode(encoding, "replace") if encoding != "utf-8" else start.decode("latin-1")
@@ -73,11 +72,8 @@ def convert_file(source: InputFile, directory: Path) -> InputFile:
         return source
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{uuid.uuid4().hex}{source.suffix}"
-    try:
-        with open_text(source) as file, path.open("wb") as out:
-            shutil.copyfileobj(file, out)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{source.name}: cannot be read: {error}") from None
+    with input_files.reading(source), open_text(source) as file, path.open("wb") as out:
+        shutil.copyfileobj(file, out)
     return replace(source, path=path, options=utf8_options(source), original=source.original or source.path)
 
 

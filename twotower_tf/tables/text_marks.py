@@ -26,7 +26,39 @@ def skip_mark(text: bytes) -> int:
     return 3 if text.startswith(b"\xef\xbb\xbf") else 0
 
 
-def find_closing_quote(text: bytes, marks: Marks, position: int) -> int:
+CLOSED, OPEN = "closed", "open"  # states at the end of a line: outside, and inside of a quoted field
+QUOTE = "quote"  # a closed quote is followed by something else than a delimiter or the end
+RETURN = "return"  # a carriage return is inside the line
+
+
+def scan_line(text: bytes, marks: Marks, position: int = 0, *, inside: bool = False) -> tuple[str, int]:
+    """Returns the state at the end of a line that begins `inside` a quoted field or not, and the number of fields."""
+    end, state, fields = len(text.rstrip(b"\r\n")), CLOSED, 1
+    while True:
+        if not inside and marks.quote and text.startswith(marks.quote, position):
+            inside = True
+            position += 1
+        if inside:
+            close = _find_closing_quote(text, marks, position)
+            if close < 0:
+                return (OPEN if state == CLOSED else state), 0
+            inside, position = False, close + 1
+            if position >= end:
+                return state, fields
+            if not text.startswith(marks.delimiter, position):
+                return (QUOTE if state == CLOSED else state), 0
+        else:
+            found = text.find(marks.delimiter, position, end)
+            if b"\r" in text[position : end if found < 0 else found]:
+                state = RETURN
+            if found < 0:
+                return state, fields
+            position = found
+        position += len(marks.delimiter)
+        fields += 1
+
+
+def _find_closing_quote(text: bytes, marks: Marks, position: int) -> int:
     """Returns the position of the quote that closes a field; -1 where it stays open."""
     while True:
         close = text.find(marks.quote, position)
@@ -41,20 +73,8 @@ def find_closing_quote(text: bytes, marks: Marks, position: int) -> int:
         position = escaped + 2
 
 
-def divide_record(text: bytes, marks: Marks) -> int:
+def count_fields(text: bytes, marks: Marks) -> int:
     """Counts the fields of a line that is a whole record by itself; 0 for any other line."""
     if not marks.quote or marks.quote not in text:
         return text.count(marks.delimiter) + 1
-    position, end, fields = skip_mark(text), len(text.rstrip(b"\r\n")), 0
-    while True:
-        fields += 1
-        if text.startswith(marks.quote, position):
-            position = find_closing_quote(text, marks, position + 1) + 1
-            if not position or (position < end and not text.startswith(marks.delimiter, position)):
-                return 0
-            found = position if position < end else -1
-        else:
-            found = text.find(marks.delimiter, position, end)
-        if found < 0:
-            return fields
-        position = found + len(marks.delimiter)
+    return scan_line(text, marks, skip_mark(text))[1]

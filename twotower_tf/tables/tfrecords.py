@@ -8,7 +8,6 @@ aside by its number; after a damaged length no later record can be found, and th
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Callable, Collection, Iterator
 from typing import IO, Any
 
@@ -133,22 +132,19 @@ def _row(
 def _checked(source: InputFile) -> Iterator[tuple[list[bytes], list[bool]]]:
     """Yields batches of payloads, and whether the checksum of each matches."""
     done = 0
-    try:
-        with input_files.open_bytes(source.path) as file:
-            while batch := read_records(file, source, done):
-                for number, (length, length_sum, _, _) in enumerate(batch, done + 1):
-                    if masked_crc32c(length) != length_sum:
-                        raise DataError(
-                            f"{source.name} record {number}: the length is damaged, so that no later record can be "
-                            "found; write the file again"
-                        )
-                yield (
-                    [payload for *_, payload, _ in batch],
-                    [masked_crc32c(payload) == sum_ for *_, payload, sum_ in batch],
-                )
-                done += len(batch)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{source.name}: cannot be read: {error}") from None
+    with input_files.reading(source), input_files.open_bytes(source.path) as file:
+        while batch := read_records(file, source, done):
+            for number, (length, length_sum, _, _) in enumerate(batch, done + 1):
+                if masked_crc32c(length) != length_sum:
+                    raise DataError(
+                        f"{source.name} record {number}: the length is damaged, so that no later record can be found; "
+                        "write the file again"
+                    )
+            yield (
+                [payload for *_, payload, _ in batch],
+                [masked_crc32c(payload) == sum_ for *_, payload, sum_ in batch],
+            )
+            done += len(batch)
 
 
 def read_records(file: IO[bytes], source: InputFile, done: int) -> list[tuple[bytes, int, bytes, int]]:

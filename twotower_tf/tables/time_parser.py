@@ -77,11 +77,12 @@ class TimeParser:
     def _of_text(self, expression: str, kind: str) -> str:
         text = f"trim({text_sql(expression, kind)})"
         if self.name in timestamps.UNITS:
-            own = _unit(text, self.name, *self._range())
+            own = timestamps.epoch_micros(text, self.name, *self._range())
         elif self.name in timestamps.COMPACT:
             own = timestamps.compact_micros(text, self.name)
         elif self._accepts_any_unit():
-            own = f"coalesce({', '.join(_unit(text, name, _FIRST, _LAST) for name in timestamps.UNITS)})"
+            in_units = [timestamps.epoch_micros(text, name, _FIRST, _LAST) for name in timestamps.UNITS]
+            own = f"coalesce({', '.join(in_units)})"
         else:
             return timestamps.strptime_micros(text, self.name)
         return f"coalesce({own}, {timestamps.iso_micros(text)}, CASE WHEN TRY_CAST({text} AS DOUBLE) = 0 THEN 0 END)"
@@ -96,29 +97,21 @@ class TimeParser:
 
     def read(self, values: Sequence[Any]) -> list[int | None]:
         """Parses a client's values into epoch seconds, rounded down; 0 for a missing value, None for an invalid one."""
-        found = [_typed(value) for value in values]
+        found = [_convert_typed(value) for value in values]
         rest = [place for place, value in enumerate(values) if found[place] is None and not is_missing(value)]
-        texts = [as_text(values[place]) for place in rest]
-        for place, seconds in zip(rest, self._read_texts(texts), strict=True):
-            found[place] = seconds
+        if rest:
+            texts = (as_text(values[place]).replace("\0", "?") for place in rest)  # SQL text ends at a NUL
+            reading = f"EXECUTE reading([{', '.join(map(quote_literal, texts))}])"
+            for place, row in zip(rest, _open_reader(self).execute(reading).fetchall(), strict=True):
+                found[place] = row[0]
         read = set(rest)
         return [0 if each is None and place not in read else each for place, each in enumerate(found)]
-
-    def _read_texts(self, texts: list[str]) -> list[int | None]:
-        if not texts:
-            return []
-        written = ", ".join(quote_literal(text.replace("\0", "?")) for text in texts)  # SQL text ends at a NUL
-        return [row[0] for row in _reader(self).execute(f"EXECUTE reading([{written}])").fetchall()]
 
 
 SIGNATURE = TimeParser(timestamps.SECONDS, timestamps.EARLIEST, timestamps.LATEST)  # of the towers' inputs
 
 
-def _unit(text: str, name: str, first: int, last: int) -> str:
-    return timestamps.epoch_micros(text, name, first, last)
-
-
-def _typed(value: Any) -> int | None:
+def _convert_typed(value: Any) -> int | None:
     """Converts a value with a time type to epoch seconds; None for other types, and outside the years 1 to 9999."""
     if is_missing(value):
         return None
@@ -133,21 +126,17 @@ def _typed(value: Any) -> int | None:
     return int((moment - _EPOCH) // timedelta(seconds=1))
 
 
-class _Readers(threading.local):
-    """A thread's DuckDB connections, one per format: planning the SQL takes ten times as long as running it."""
-
-    def __init__(self) -> None:
-        self.known: dict[TimeParser, Connection] = {}
+_THREAD = threading.local()
 
 
-_READERS = _Readers()
+def _open_reader(parser: TimeParser) -> Connection:
+    """Returns this thread's connection with the prepared statement `reading`: the seconds of a list of texts.
 
-
-def _reader(form: TimeParser) -> Connection:
-    """Returns a connection with the prepared statement `reading`: the seconds of a list of texts."""
-    if form not in _READERS.known:
-        connection = sql.connect(threads=1)
+    Planning the SQL takes ten times as long as running it.
+    """
+    readers: dict[TimeParser, Connection] = _THREAD.__dict__.setdefault("readers", {})
+    if parser not in readers:
+        readers[parser] = sql.connect(threads=1)
         rows = f"SELECT unnest($1::VARCHAR[]) AS {_VALUE}"
-        connection.execute(f"PREPARE reading AS SELECT {form.seconds(_VALUE, 'VARCHAR')} FROM ({rows})")
-        _READERS.known[form] = connection
-    return _READERS.known[form]
+        readers[parser].execute(f"PREPARE reading AS SELECT {parser.seconds(_VALUE, 'VARCHAR')} FROM ({rows})")
+    return readers[parser]
