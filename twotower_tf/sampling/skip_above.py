@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from twotower_tf.features.covered_places import merge_ranges
-from twotower_tf.sampling.pairs import Ints, Items, Mask, Pairs
+from twotower_tf.sampling.pairs import Ints, Pairs
+from twotower_tf.sampling.pool_sampler import PoolSampler
 from twotower_tf.sampling.row_sampler import PositivesBatch
 
 
-class SkipAboveSampler:
+class SkipAboveSampler(PoolSampler):
     """Draws uniformly from the items that the user skipped above the positive.
 
     Joachims, "Optimizing Search Engines using Clickthrough Data" (KDD 2002), section 3. An item that occurs several
@@ -45,27 +45,10 @@ class SkipAboveSampler:
         passed = passed[highest]
         at = shown * places + place
         order = passed[np.argsort(at[passed], kind="stable")]
-        self._items = items[order].astype(np.int32)
-        self._num_items = positives.num_items
+        super().__init__(items[order], positives.num_items)
         self._starts = np.searchsorted(at[order], shown * places)
         self._ends = np.where(known, np.searchsorted(at[order], at), self._starts)
 
-    def _counts(self, rows: PositivesBatch) -> npt.NDArray[np.int64]:
-        return self._ends[rows.index] - self._starts[rows.index]
-
-    def available(self, rows: PositivesBatch) -> Mask:
-        """See `RowSampler`."""
-        return self._counts(rows) > 0
-
-    def draw(self, rng: np.random.Generator, rows: PositivesBatch, draws: int) -> Items:
-        """See `RowSampler`."""
-        places = rng.integers(0, self._counts(rows)[:, np.newaxis], (len(rows), draws))
-        drawn: Items = self._items[self._starts[rows.index][:, np.newaxis] + places]
-        return drawn
-
-    def drawable(self, rows: PositivesBatch) -> Mask:
-        """See `RowSampler`: what stood above a positive."""
-        above = merge_ranges(self._starts[rows.index], self._ends[rows.index], len(self._items))
-        passed = np.zeros(self._num_items, bool)
-        passed[self._items[above]] = True
-        return passed
+    def find_pools(self, rows: PositivesBatch) -> tuple[Ints, Ints]:
+        """See `PoolSampler`."""
+        return self._starts[rows.index], self._ends[rows.index]
