@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import parquet
 
 from twotower_tf.artifacts import SPLITS
@@ -44,7 +45,8 @@ def convert_m1(source: Path, output: Path, progress: Progress) -> dict[str, Any]
     valid = [name for name in ("valid.txt", "valid_recovered.txt") if (source / name).is_file()]
     if valid:
         files["valid"] = source / valid[0]
-    movielens = next((place for place in _movielens_places(source) if (place / "movies.dat").is_file()), None)
+    places = [source, *(parent / name for parent in (source, source.parent) for name in ("movielens-1m", "ml-1m"))]
+    movielens = next((place for place in places if (place / "movies.dat").is_file()), None)
     counts = _write_events(files, output, progress)
     if movielens is not None and (source / _ITEM_MAP).is_file():
         items = _joined(
@@ -63,25 +65,16 @@ def convert_m1(source: Path, output: Path, progress: Progress) -> dict[str, Any]
     return counts
 
 
-def _movielens_places(source: Path) -> list[Path]:
-    return [source, *(parent / name for parent in (source, source.parent) for name in ("movielens-1m", "ml-1m"))]
-
-
 def _mapping(path: Path, key: str, value: str, key_name: str, value_name: str) -> pa.Table:
     """Reads a csv file with two columns of ids, as text."""
-    rows = [fields for _, fields in split_lines(path, ",", 2, header=f"{key},{value}")]
-    return pa.table(
-        {
-            key_name: pa.array([row[0] for row in rows], pa.string()),
-            value_name: pa.array([row[1] for row in rows], pa.string()),
-        }
-    )
+    lines = split_lines(path, ",", 2, header=f"{key},{value}")
+    rows = [{key_name: own, value_name: published} for _, (own, published) in lines]
+    return pa.Table.from_pylist(rows, pa.schema([(key_name, pa.string()), (value_name, pa.string())]))
 
 
 def _joined(mapping: pa.Table, table: pa.Table, key: str) -> pa.Table:
     """Adds the columns of `table` to `mapping`, in the order of `mapping`."""
-    places = {value: place for place, value in enumerate(table[key].to_pylist())}
-    rows = pa.array([places.get(value) for value in mapping[key].to_pylist()], pa.int64())
+    rows = pc.index_in(mapping[key], table[key])
     for name in table.column_names:
         if name != key:
             mapping = mapping.append_column(name, table[name].take(rows))
