@@ -15,6 +15,7 @@ from twotower_tf.tables.input_table import Table
 SEPARATORS = ("|", ";", ",")
 LISTED = 24
 _BINARY = ("0", "1", "0.0", "1.0", "true", "false")
+ONE = ("1", "1.0", "true")
 _INTEGER = "-?[0-9]+"
 _EXACT_UP_TO = 5_000_000  # rows; beyond, distinct values are counted approximately
 _RUNS = 1.05  # runs of rows of a user, at most, where users follow each other
@@ -86,7 +87,12 @@ class Profile:
     @property
     def ones(self) -> float:
         """The share of the values that are 1 or true; of a binary column."""
-        return sum(share for value, share in self.top if value.lower() in ("1", "1.0", "true"))
+        return sum(share for value, share in self.top if value.lower() in ONE)
+
+    @property
+    def one(self) -> str:
+        """The text of 1 or true; of a binary column."""
+        return next((value for value, _ in self.top if value.lower() in ONE), "1")
 
     @property
     def plain(self) -> str:

@@ -32,19 +32,6 @@ class Line:
     comment: str
 
 
-@dataclass(frozen=True)
-class FeatureLines:
-    """The proposed features.
-
-    Attributes:
-        lines: by side, the id first.
-        left_out: reason by column that is not a feature.
-    """
-
-    lines: dict[str, list[Line]]
-    left_out: dict[str, str]
-
-
 def propose_features(
     connection: Connection,
     roles: Roles,
@@ -53,7 +40,7 @@ def propose_features(
     items: TableProfile | None,
     users: TableProfile | None,
     left_out: dict[str, str],
-) -> FeatureLines:
+) -> tuple[dict[str, list[Line]], dict[str, str]]:
     """Proposes the features that are columns of the tables, without the user's id and what is made of the time.
 
     Args:
@@ -64,36 +51,38 @@ def propose_features(
         items: the item table, or None.
         users: the user table, or None.
         left_out: columns of the log in other roles, with the reasons.
+
+    Returns:
+        the features by side, the item's id first, and by column the reason why it is not a feature.
     """
-    found = FeatureLines({"item": [], "user": []}, {})
-    found.lines["item"].append(hash_line(events.columns[roles.item.column], "the item itself", hashes=2))
+    item_id = hash_line(events.columns[roles.item.column], "the item itself", hashes=2)
+    lines: dict[str, list[Line]] = {"item": [item_id], "user": []}
+    unfit: dict[str, str] = {}
     ids = {roles.item.column, roles.user.column}
     for side, table, key in (("item", items, roles.item_key), ("user", users, roles.user_key)):
         for name, column in table.columns.items() if table else ():
             if name in (*ids, key) or name in events.columns:
                 continue
-            reason = _unfit(column, table, roles) if table else ""
-            if reason:
-                found.left_out[name] = reason
+            if reason := _explain_unfit(column, table, roles) if table else "":
+                unfit[name] = reason
             else:
-                found.lines[side].append(_line(column))
+                lines[side].append(_feature_line(column))
     for name, column in events.columns.items():
         if name in (*ids, roles.time.column, label) or name in left_out:
             continue
-        reason = _unfit(column, events, roles) or _leaks(connection, events, column, label)
-        if reason:
-            found.left_out[name] = reason
+        if reason := _explain_unfit(column, events, roles) or _explain_leak(connection, events, column, label):
+            unfit[name] = reason
             continue
         in_items = items is not None and name in items.columns
         predicted = column_profile.measure_association(connection, events.table, roles.item.column, name)
         about_item = (in_items or predicted > 0.8) and name not in RESERVED
         share = format_percent(predicted)
         why = f"; the item predicts it in {share} of the cases" if about_item and not in_items else ""
-        found.lines["item" if about_item else "user"].append(_line(column, why))
-    return found
+        lines["item" if about_item else "user"].append(_feature_line(column, why))
+    return lines, unfit | left_out
 
 
-def _unfit(column: Profile, table: TableProfile | None, roles: Roles) -> str:
+def _explain_unfit(column: Profile, table: TableProfile | None, roles: Roles) -> str:
     """Returns the reason why a column cannot be a feature; "" where it may be one."""
     moment = table.moments.get(column.name) if table else None
     if not column.present:
@@ -115,7 +104,7 @@ def _unfit(column: Profile, table: TableProfile | None, roles: Roles) -> str:
     return ""
 
 
-def _leaks(connection: Connection, events: TableProfile, column: Profile, label: str) -> str:
+def _explain_leak(connection: Connection, events: TableProfile, column: Profile, label: str) -> str:
     """Returns why a column is known only after the event (a leak) or names a group of events; "" otherwise."""
     words = set(column.tokens)
     if usual_names.AFTER_WORDS & words and not usual_names.describes_past(column):
@@ -143,7 +132,7 @@ def _is_number(column: Profile) -> bool:
     return _is_real(column) or (bool(_NUMBER_WORDS & set(column.tokens)) and "id" not in column.tokens)
 
 
-def _line(column: Profile, why: str = "") -> Line:
+def _feature_line(column: Profile, why: str = "") -> Line:
     name = python_literal(column.name)
     if column.separator:
         size = _buckets(column.elements)

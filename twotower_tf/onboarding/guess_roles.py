@@ -24,8 +24,11 @@ DECIDED = 0.95  # association from which a column is an attribute of an id
 class Role:
     """A column in a role, or "" for none, and the reason as a sentence for the user."""
 
-    column: str
-    why: str
+    column: str = ""
+    why: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.column)
 
 
 @dataclass(frozen=True)
@@ -77,55 +80,48 @@ def guess_column_roles(
     clock = given.get("timestamp", "")
     if clock and (clock not in events.moments or events.moments[clock].first == events.moments[clock].last):
         raise DataError(f"--timestamp: invalid column {clock!r} (expected times, and more than one)")
-    item, user = _settled(given.get("item_id", "")), _settled(given.get("user_id", ""))
-    times = {clock, *(name for name in _time_columns(events) if events.moments[name].first)}
+    item, user = (Role(given[role], "as you said") if given.get(role) else Role() for role in ("item_id", "user_id"))
+    times = {clock, *(name for name in _list_time_columns(events) if events.moments[name].first)}
     taken = {*times, given.get("label", ""), item.column, user.column}
-    item = item if item.column else _joined(connection, events, items, "item", usual_names.ITEMS, taken)
-    user = user if user.column else _joined(connection, events, users, "user", usual_names.USERS, taken | {item.column})
-    user = user if user.column else _named(events, "user", usual_names.USERS, taken | {item.column})
-    item = item if item.column else _named(events, "item", usual_names.ITEMS, taken | {user.column})
-    grouped = False
-    if not user.column:
-        user = _group(events, taken | {item.column})
-        grouped = bool(user.column)
-    user = user if user.column else _guessed_user(connection, events, taken | {item.column}, item.column)
-    item = item if item.column else _guessed_item(events, taken | {user.column})
+    item = item or _find_joined(connection, events, items, "item", usual_names.ITEMS, taken)
+    user = user or _find_joined(connection, events, users, "user", usual_names.USERS, taken | {item.column})
+    user = user or _find_named(events, "user", usual_names.USERS, taken | {item.column})
+    item = item or _find_named(events, "item", usual_names.ITEMS, taken | {user.column})
+    group = Role() if user else _find_group(events, taken | {item.column})
+    user = user or group or _guess_user(connection, events, taken | {item.column}, item.column)
+    item = item or _guess_item(events, taken | {user.column})
     return Roles(
         user,
         item,
-        _time(connection, events, clock, user.column, {user.column, item.column}),
-        _title(items or events, {user.column, item.column}),
+        _find_time(connection, events, clock, user.column, {user.column, item.column}),
+        _find_title(items or events, {user.column, item.column}),
         _find_key(connection, events, users, user.column),
         _find_key(connection, events, items, item.column),
-        grouped,
+        grouped=bool(group),
     )
 
 
-def _settled(column: str) -> Role:
-    return Role(column, "as you said" if column else "")
-
-
-def _time_columns(events: TableProfile) -> list[str]:
+def _list_time_columns(events: TableProfile) -> list[str]:
     """Lists the columns that may be the time, likeliest first."""
     named = [name for name in column_profile.match_names(usual_names.TIMES, events.columns) if name in events.moments]
     calendar = [name for name, moment in events.moments.items() if not moment.places]
-    return named + [name for name in calendar if name not in named and not _counts(events.columns[name])]
+    return named + [name for name in calendar if name not in named and not _is_count(events.columns[name])]
 
 
-def _time(connection: Connection, events: TableProfile, given: str, user: str, taken: Collection[str]) -> Role:
-    for name in [given] if given else _time_columns(events):
+def _find_time(connection: Connection, events: TableProfile, given: str, user: str, taken: Collection[str]) -> Role:
+    for name in [given] if given else _list_time_columns(events):
         moment = events.moments.get(name)
         if moment is None or name in taken or moment.first == moment.last:
             continue
         if not moment.places:
             return Role(name, f"read as {moment.form}: {_day(moment.first)} to {_day(moment.last)}, UTC")
-        if not given and not _orders(connection, events, name, user):
+        if not given and not _is_ordering(connection, events, name, user):
             continue
         return Role(name, f"whole numbers from {moment.first} to {moment.last}: positions in an order, not dates")
     return Role("", "no column can be read as times")
 
 
-def _orders(connection: Connection, events: TableProfile, name: str, user: str) -> bool:
+def _is_ordering(connection: Connection, events: TableProfile, name: str, user: str) -> bool:
     """Tests whether whole numbers order a user's events; hours of the day and places in a shown list do not."""
     column = events.columns[name]
     if column.plain == "hour" and column.high < 24:
@@ -135,7 +131,7 @@ def _orders(connection: Connection, events: TableProfile, name: str, user: str) 
     return column_profile.count_pairs(connection, events.table, user, name) > 0.99
 
 
-def _counts(column: Profile) -> bool:
+def _is_count(column: Profile) -> bool:
     """Tests whether a column of numbers that can be read as times is more likely an id or a quantity."""
     return column.numbers == column.present and not {"time", "date", "ts", "at", "day", "timestamp"} & set(
         column.tokens
@@ -146,7 +142,7 @@ def _day(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M")
 
 
-def _joined(
+def _find_joined(
     connection: Connection,
     events: TableProfile,
     table: TableProfile | None,
@@ -156,7 +152,7 @@ def _joined(
 ) -> Role:
     """Finds the column whose values are the ids of a side table, whatever the table calls them."""
     if table is None:
-        return Role("", "")
+        return Role()
     named = usual_names.match_ids(nouns, events.columns)
     found = []
     for name, column in events.columns.items():
@@ -170,7 +166,7 @@ def _joined(
             rank = named.index(name) if name in named else len(named)
             found.append((rank, not same, -column.distinct, name, share))
     if not found:
-        return Role("", "")
+        return Role()
     _, _, _, name, share = min(found)
     return Role(name, f"the key of the {kind} table, which has {format_percent(share)} of the events' ids")
 
@@ -213,26 +209,26 @@ def _find_key(connection: Connection, events: TableProfile, table: TableProfile 
     return max(shares)[-1] if shares else ""
 
 
-def _named(events: TableProfile, kind: str, nouns: Sequence[str], taken: Collection[str]) -> Role:
+def _find_named(events: TableProfile, kind: str, nouns: Sequence[str], taken: Collection[str]) -> Role:
     for name in usual_names.match_ids(nouns, events.columns):
         column = events.columns[name]
         if name not in taken and not column.unique and _may_be_id(column):
             return Role(
                 name, f"its name is a usual one for {_A[kind]} id; {format_distinct(column)}{format_dominant(column)}"
             )
-    return Role("", "")
+    return Role()
 
 
-def _group(events: TableProfile, taken: Collection[str]) -> Role:
+def _find_group(events: TableProfile, taken: Collection[str]) -> Role:
     """Finds a column whose rows belong together, such as a basket's, for a log without users."""
     for name in usual_names.match_ids(usual_names.GROUPS, events.columns):
         column = events.columns[name]
         if name not in taken and _may_be_id(column) and 1.5 * column.distinct <= column.present:
             return Role(name, f"no column names a user, so each stands for one; {format_distinct(column)}")
-    return Role("", "")
+    return Role()
 
 
-def _guessed_user(connection: Connection, events: TableProfile, taken: Collection[str], item: str) -> Role:
+def _guess_user(connection: Connection, events: TableProfile, taken: Collection[str], item: str) -> Role:
     """Finds the column with the most distinct values, among those whose values repeat and that are not of the item."""
     fit = [
         column
@@ -247,13 +243,13 @@ def _guessed_user(connection: Connection, events: TableProfile, taken: Collectio
             "name it with --user_id; in a log without users, name the column whose rows belong together (a session, a "
             "basket, a device), or add one"
         )
-    return _guess(max(fit, key=lambda column: column.distinct), "user")
+    return _describe_guess(max(fit, key=lambda column: column.distinct), "user")
 
 
-def _guessed_item(events: TableProfile, taken: Collection[str]) -> Role:
+def _guess_item(events: TableProfile, taken: Collection[str]) -> Role:
     """Finds the column with the most distinct values, among those whose values repeat and that are not context."""
     fit = [column for column in _list_repeated(events, taken) if not usual_names.CONTEXT & set(column.tokens)]
-    if not fit and (named := _named(events, "item", usual_names.AMBIGUOUS_ITEMS, taken)).column:
+    if not fit and (named := _find_named(events, "item", usual_names.AMBIGUOUS_ITEMS, taken)):
         return named
     if not fit:
         known = ", ".join(events.columns)
@@ -261,10 +257,10 @@ def _guessed_item(events: TableProfile, taken: Collection[str]) -> Role:
             f"--events: no column can be the item's id (its values must repeat); columns: {known}; "
             "name it with --item_id"
         )
-    return _guess(max(fit, key=lambda column: column.distinct), "item")
+    return _describe_guess(max(fit, key=lambda column: column.distinct), "item")
 
 
-def _guess(column: Profile, kind: str) -> Role:
+def _describe_guess(column: Profile, kind: str) -> Role:
     return Role(
         column.name,
         f"a guess: no column has a usual name for {_A[kind]} id; of the columns whose values repeat and that do not "
@@ -285,11 +281,11 @@ def _list_repeated(events: TableProfile, taken: Collection[str]) -> list[Profile
     ]
 
 
-def _title(table: TableProfile, taken: Collection[str]) -> Role:
+def _find_title(table: TableProfile, taken: Collection[str]) -> Role:
     for name in column_profile.match_names(usual_names.TITLES, table.columns):
         if name not in taken and table.columns[name].numbers < table.columns[name].present:
             return Role(name, "a name for display")
-    return Role("", "")
+    return Role()
 
 
 def format_distinct(column: Profile) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from twotower_tf.config import TextFormat
 from twotower_tf.errors import DataError
 from twotower_tf.number_texts import format_percent
+from twotower_tf.onboarding.feature_lines import Line
 from twotower_tf.prepare.schema import TABLES
 from twotower_tf.tables import detect_format, input_files
 from twotower_tf.tables.input_files import InputFile
@@ -31,11 +32,11 @@ class InputForms:
 
     Attributes:
         sources: files by table, with the options to read them.
-        fields: code and comment by field of `DataConfig`.
+        fields: lines of the configuration by field of `DataConfig`.
     """
 
     sources: dict[TableName, list[InputFile]] = field(default_factory=dict)
-    fields: dict[str, tuple[str, str]] = field(default_factory=dict)
+    fields: dict[str, Line] = field(default_factory=dict)
 
 
 def find_inputs(root: str, paths: Mapping[str, str], given: Mapping[str, str]) -> InputForms:
@@ -67,8 +68,8 @@ def find_inputs(root: str, paths: Mapping[str, str], given: Mapping[str, str]) -
         if not columns and not found.header:
             raise DataError(_explain_columns(name, sources[0], found))
         if columns:
-            why = "the file has no header line"
-            forms.fields[COLUMN_FLAGS[name]] = (f"({', '.join(map(python_literal, columns))},)", why)
+            code = f"({', '.join(map(python_literal, columns))},)"
+            forms.fields[COLUMN_FLAGS[name]] = Line(code, "the file has no header line")
         heads = columns or found.first
         for marker, place, share in found.markers:
             where = heads[place] if place < len(heads) else "a column"
@@ -76,7 +77,7 @@ def find_inputs(root: str, paths: Mapping[str, str], given: Mapping[str, str]) -
         forms.sources[name], detected[name] = sources, found.options
     if markers:
         code = f"({', '.join(map(python_literal, markers))},)"
-        forms.fields["null_values"] = (code, f"no value: {'; '.join(markers.values())}")
+        forms.fields["null_values"] = Line(code, f"no value: {'; '.join(markers.values())}")
     for name, options in detected.items():
         read = replace(options, null_values=tuple(markers))
         forms.sources[name] = [replace(source, options=read) for source in forms.sources[name]]
@@ -84,24 +85,24 @@ def find_inputs(root: str, paths: Mapping[str, str], given: Mapping[str, str]) -
     return forms
 
 
-def _list_formats(texts: Mapping[TableName, TextFormat]) -> dict[str, tuple[str, str]]:
+def _list_formats(texts: Mapping[TableName, TextFormat]) -> dict[str, Line]:
     """Lists the fields of the tables' text formats: the log's, and those of tables that differ."""
     found = {}
     shared = texts["events"]
-    for name, value in _differences(shared, TextFormat()).items():
-        found[name] = (python_literal(value), "of the event log's text")
+    for name, value in _list_differences(shared).items():
+        found[name] = Line(python_literal(value), "of the event log's text")
     for table, text in texts.items():
         if table != "events" and text != shared:
-            arguments = [f"{name}={python_literal(value)}" for name, value in _differences(text, TextFormat()).items()]
-            found[_FORMATS[table]] = (f"TextFormat({', '.join(arguments)})", "other than the log's")
+            arguments = [f"{name}={python_literal(value)}" for name, value in _list_differences(text).items()]
+            found[_FORMATS[table]] = Line(f"TextFormat({', '.join(arguments)})", "other than the log's")
     return found
 
 
-def _differences(text: TextFormat, other: TextFormat) -> dict[str, str]:
-    names = ("delimiter", "quote", "escape", "encoding", "decimal")
-    return {
-        name: getattr(text, name).replace("\t", "\\t") for name in names if getattr(text, name) != getattr(other, name)
-    }
+def _list_differences(text: TextFormat) -> dict[str, str]:
+    """Lists the marks of a format that are not the usual ones."""
+    usual, names = TextFormat(), ("delimiter", "quote", "escape", "encoding", "decimal")
+    found = {name: getattr(text, name) for name in names if getattr(text, name) != getattr(usual, name)}
+    return {name: value.replace("\t", "\\t") for name, value in found.items()}
 
 
 def _explain_columns(name: TableName, source: InputFile, found: detect_format.DetectedFormat) -> str:

@@ -104,7 +104,7 @@ def find_outcomes(
     binary = [column for column in binary if _is_outcome(connection, events, column, ids)]
     _add_labels(found, binary, label and free.get(label))
     for column in others:
-        choices = _describe(column)
+        choices = _list_uses(column)
         if choices and not _is_decided(connection, events, column, ids):
             found.left_out[column.name] = "it is an outcome of the event; see the lines above for its use"
             for choice, sure in choices:
@@ -179,9 +179,8 @@ def _add_labels(found: Outcomes, binary: Sequence[Profile], given: Profile | str
         found.offered.append(Choice("label", python_literal(column.name), why))
         found.left_out[column.name] = "0 or 1: likely an outcome of the event; see the lines above for its use"
     for column in rejections:
-        one = _value_sql(column, next((v for v, _ in column.top if v.lower() in ("1", "1.0", "true")), "1"))
         why = f"{format_percent(column.ones)} of the events are {column.name!r}: drops them"
-        found.offered.append(Choice("exclude", python_literal(f"{_name_sql(column)} = {one}"), why))
+        found.offered.append(Choice("exclude", _is_one(column), why))
         found.left_out[column.name] = "a rejection, known only after the event; see the lines above for its use"
 
 
@@ -195,10 +194,8 @@ def _label_rank(column: Profile) -> int:
 def _choose_label(found: Outcomes, column: Profile, alone: bool) -> None:
     share = column.ones * (1 - column.missing)
     if column.missing > 0 or column.distinct == 1:
-        one = next((value for value, _ in column.top if value.lower() in ("1", "1.0", "true")), "1")
-        code = python_literal(f"{_name_sql(column)} = {_value_sql(column, one)}")
         why = f"{column.name} is 1 in {format_percent(share)} of the rows and 0 or missing in the others"
-        found.chosen.append(Choice("positive", code, why, share))
+        found.chosen.append(Choice("positive", _is_one(column), why, share))
         found.label_why = f"{_NO_LABEL} that satisfies data.positive"
         found.left_out[column.name] = "the outcome of the event (data.positive)"
         return
@@ -220,7 +217,12 @@ def _value_sql(column: Profile, value: str) -> str:
     return value if column.numbers == column.present else quote_literal(value)
 
 
-def _describe(column: Profile) -> list[tuple[Choice, bool]]:
+def _is_one(column: Profile) -> str:
+    """Returns code of the predicate that a column of 0 and 1 is 1."""
+    return python_literal(f"{_name_sql(column)} = {_value_sql(column, column.one)}")
+
+
+def _list_uses(column: Profile) -> list[tuple[Choice, bool]]:
     """Lists the uses of a column of actions, ratings or counts, each with whether it is beyond doubt."""
     if usual_names.describes_past(column):
         return []
@@ -229,22 +231,19 @@ def _describe(column: Profile) -> list[tuple[Choice, bool]]:
         known = sum(value in usual_names.KNOWN_ACTIONS for value in values)
         textual = column.numbers < column.present
         if textual and (2 * known > len(values) or (known and usual_names.is_action_name(column))):
-            return _actions(column)
+            return _use_actions(column)
         if usual_names.is_action_name(column) and not {"status", "response"} & set(column.tokens):
             return [(_list_values(column), False)]
     words = set(column.tokens)
     if column.numbers < column.present or column.low < -1:
         return []
     if words & usual_names.RATING_WORDS and column.distinct <= _RATINGS and column.distinct > 1:
-        return _ratings(column)
-    if words & usual_names.COUNT_WORDS and column.low >= 0 and column.distinct > 1:
-        return _counts(column)
-    if words & usual_names.RATING_WORDS and column.distinct > 1:
-        return _counts(column)
-    return []
+        return _use_ratings(column)
+    counts = (words & usual_names.COUNT_WORDS and column.low >= 0) or words & usual_names.RATING_WORDS
+    return _use_counts(column) if counts and column.distinct > 1 else []
 
 
-def _actions(column: Profile) -> list[tuple[Choice, bool]]:
+def _use_actions(column: Profile) -> list[tuple[Choice, bool]]:
     name = _name_sql(column)
     kinds = {value: usual_names.plain_value(value) for value, _ in column.top}
     shares = dict(column.top)
@@ -252,7 +251,7 @@ def _actions(column: Profile) -> list[tuple[Choice, bool]]:
     def among(*groups: frozenset[str]) -> list[str]:
         return [value for value, plain in kinds.items() if any(plain in group for group in groups)]
 
-    listing = ", ".join(f"{value} {format_percent(share)}" for value, share in column.top)
+    listing = _format_shares(column)
     found: list[tuple[Choice, bool]] = []
     rejected, shown = among(usual_names.REJECTED), among(usual_names.SHOWN)
     unwished = [*rejected, *shown]
@@ -260,12 +259,12 @@ def _actions(column: Profile) -> list[tuple[Choice, bool]]:
     if unwished and len(unwished) < len(kinds):
         code = f"{name} NOT IN ({_list_sql(unwished)})"
         share = 1 - sum(shares[value] for value in unwished)
-        found.append((Choice("positive", python_literal(code), f"{column.name}: {listing}", share), True))
+        found.append((Choice("positive", python_literal(code), listing, share), True))
     for group in (taken, wanted):
         if group and len(group) < len(kinds) - len(unwished) and (group is taken or group != taken):
             code = f"{name} IN ({_list_sql(group)})"
             share = sum(shares[value] for value in group)
-            found.append((Choice("positive", python_literal(code), f"{column.name}: {listing}", share), False))
+            found.append((Choice("positive", python_literal(code), listing, share), False))
     if wanted and len(wanted) < len(kinds) - len(unwished):
         cases = [f"WHEN {name} IN ({_list_sql(taken)}) THEN 5"] if taken else []
         rest = [value for value in wanted if value not in taken]
@@ -277,29 +276,28 @@ def _actions(column: Profile) -> list[tuple[Choice, bool]]:
 
 def _list_values(column: Profile) -> Choice:
     """Offers the most frequent value of an action column as the positive one."""
-    listing = ", ".join(f"{value} {format_percent(share)}" for value, share in column.top)
-    code = f"{_name_sql(column)} IN ({', '.join(_value_sql(column, value) for value, _ in column.top[:1])})"
-    return Choice("positive", python_literal(code), f"{column.name}: {listing}; name those that count as wishes")
+    code = f"{_name_sql(column)} IN ({_value_sql(column, column.top[0][0])})"
+    why = f"{_format_shares(column)}; name those that count as wishes"
+    return Choice("positive", python_literal(code), why)
+
+
+def _format_shares(column: Profile) -> str:
+    """Formats the values of a column with their shares."""
+    return f"{column.name}: " + ", ".join(f"{value} {format_percent(share)}" for value, share in column.top)
 
 
 def _list_sql(values: Sequence[str]) -> str:
     return ", ".join(map(quote_literal, values))
 
 
-def _ratings(column: Profile) -> list[tuple[Choice, bool]]:
-    name = _name_sql(column)
-    spread = _spread(column)
-    good = Choice(
-        "positive",
-        python_literal(f"{name} >= {format_number(_GOOD * column.high, '')}"),
-        f"{spread}; good ratings alone",
-    )
-    return [(good, False)]
+def _use_ratings(column: Profile) -> list[tuple[Choice, bool]]:
+    code = f"{_name_sql(column)} >= {format_number(_GOOD * column.high, '')}"
+    return [(Choice("positive", python_literal(code), f"{_format_range(column)}; good ratings alone"), False)]
 
 
-def _counts(column: Profile) -> list[tuple[Choice, bool]]:
+def _use_counts(column: Profile) -> list[tuple[Choice, bool]]:
     name = _name_sql(column)
-    spread = _spread(column)
+    spread = _format_range(column)
     found = []
     if column.low >= 0:
         code = f"ln(1 + {name})"
@@ -309,7 +307,7 @@ def _counts(column: Profile) -> list[tuple[Choice, bool]]:
     return found
 
 
-def _spread(column: Profile) -> str:
+def _format_range(column: Profile) -> str:
     """Formats the range of a column of numbers."""
     low, high, median = (format_number(value) for value in (column.low, column.high, column.median))
     return f"{column.name}: {low} to {high}, half at most {median}"

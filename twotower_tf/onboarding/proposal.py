@@ -75,7 +75,7 @@ def propose_config(connection: Connection, paths: Mapping[str, str], given: Mapp
     notes = []
     forms = input_forms.find_inputs(root, relative, given)
     for name, sources in forms.sources.items():
-        some = _some(sources) if name == "events" else sources
+        some = _select_some(sources) if name == "events" else sources
         if len(some) < len(sources):
             notes.append(f"The statistics cover {len(some)} of the {len(sources)} files of the events.")
         table = readers.read_table(connection, f"init_{name}", some, lambda column: True)
@@ -85,7 +85,7 @@ def propose_config(connection: Connection, paths: Mapping[str, str], given: Mapp
     events, items, users = (profiles.get(name) for name in ("events", "items", "users"))
     assert events is not None
     roles = guess_roles.guess_column_roles(connection, events, items, users, given)
-    more = {name: Line(*written) for name, written in forms.fields.items()}
+    more = dict(forms.fields)
     for side, role, key in (("items", roles.item, roles.item_key), ("users", roles.user, roles.user_key)):
         if side in profiles and not key:
             notes.append(
@@ -103,13 +103,14 @@ def propose_config(connection: Connection, paths: Mapping[str, str], given: Mapp
         connection, events, (roles.user.column, roles.item.column), aside, given.get("label", "")
     )
     proposal = Proposal(root, relative, roles, outcomes, notes=notes, more=more)
-    _tables_in_time(connection, proposal, items, users)
+    _propose_table_times(connection, proposal, items, users)
     left_out = dict(outcomes.left_out)
     for each, what in (("list_id", "the list"), ("position", "the position in it")):
         if each in listing:
             left_out[listing[each].code[1:-1]] = f"{what} (data.{each})"
-    features = feature_lines.propose_features(connection, roles, outcomes.label, events, items, users, left_out)
-    proposal.lines, proposal.left_out = features.lines, {**features.left_out, **left_out}
+    proposal.lines, proposal.left_out = feature_lines.propose_features(
+        connection, roles, outcomes.label, events, items, users, left_out
+    )
     _add_choices(connection, proposal, events, forms.sources["events"])
     return proposal
 
@@ -130,14 +131,14 @@ def find_common_root(paths: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     return str(common), {name: str(Path(path).relative_to(common)) for name, path in given.items()}
 
 
-def _some(sources: Sequence[InputFile]) -> list[InputFile]:
+def _select_some(sources: Sequence[InputFile]) -> list[InputFile]:
     """Selects files evenly from the log, of about `_PROFILED_BYTES` in all."""
     total = sum(source.path.stat().st_size for source in sources)
     every = max(1, -(-total // _PROFILED_BYTES))
     return list(sources[::every])
 
 
-def _tables_in_time(
+def _propose_table_times(
     connection: Connection, proposal: Proposal, items: TableProfile | None, users: TableProfile | None
 ) -> None:
     """Proposes the time columns of tables that have several rows per id, each at another time."""

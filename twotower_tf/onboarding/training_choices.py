@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from twotower_tf.onboarding.column_profile import TableProfile
+from twotower_tf.onboarding.column_profile import ONE, TableProfile
 from twotower_tf.onboarding.feature_lines import Line
 from twotower_tf.onboarding.guess_roles import Roles
 from twotower_tf.onboarding.outcome_columns import Outcomes
@@ -57,7 +57,7 @@ def measure_shape(connection: Connection, events: TableProfile, user: str, outco
     """Counts the positives of each user; a predicate is taken into account by its share of the events."""
     table, holds, share = events.table, "true", outcomes.positive_share
     if outcomes.label:
-        holds = f"lower({table.text(outcomes.label)}) IN ('1', '1.0', 'true')"
+        holds = f"lower({table.text(outcomes.label)}) IN {ONE}"
         share /= max(1e-9, next(choice.share for choice in outcomes.chosen if choice.field == "label"))
     id_text = table.text(user)
     positives, users, median, long = fetch_row(
