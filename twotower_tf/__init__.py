@@ -40,21 +40,15 @@ __version__ = "0.1.0"
 # level of the user's own is kept.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-# Name -> module and name there; the configuration classes come from `twotower_tf.config`.
-_HOMES = {
-    "ArtifactError": ("twotower_tf.errors", "ArtifactError"),
-    "Bundle": ("twotower_tf.bundle.bundle", "Bundle"),
-    "ConfigError": ("twotower_tf.errors", "ConfigError"),
-    "DataError": ("twotower_tf.errors", "DataError"),
-    "EvaluateResult": ("twotower_tf.stage_results", "EvaluateResult"),
-    "ExportResult": ("twotower_tf.stage_results", "ExportResult"),
-    "load_config": ("twotower_tf.config", "load"),
-    "Pipeline": ("twotower_tf.pipeline", "Pipeline"),
-    "PrepareResult": ("twotower_tf.stage_results", "PrepareResult"),
-    "Recommender": ("twotower_tf.retrieval.recommender", "Recommender"),
-    "RunResult": ("twotower_tf.stage_results", "RunResult"),
-    "TrainResult": ("twotower_tf.stage_results", "TrainResult"),
+# Public names by module; the configuration classes come from `twotower_tf.config`.
+_NAMES = {
+    "twotower_tf.bundle.bundle": ("Bundle",),
+    "twotower_tf.errors": ("ArtifactError", "ConfigError", "DataError"),
+    "twotower_tf.pipeline": ("Pipeline",),
+    "twotower_tf.retrieval.recommender": ("Recommender",),
+    "twotower_tf.stage_results": ("EvaluateResult", "ExportResult", "PrepareResult", "RunResult", "TrainResult"),
 }
+_HOMES = {name: module for module, names in _NAMES.items() for name in names} | {"load_config": "twotower_tf.config"}
 
 
 def __getattr__(name: str) -> Any:
@@ -66,8 +60,7 @@ def __getattr__(name: str) -> Any:
     if name == "__all__":
         value: Any = _public_names()
     elif name in _HOMES:
-        module, original = _HOMES[name]
-        value = getattr(importlib.import_module(module), original)
+        value = getattr(importlib.import_module(_HOMES[name]), "load" if name == "load_config" else name)
     elif not name[0].isupper() or name not in _config_classes():  # `from twotower_tf import sql` asks here first
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     else:

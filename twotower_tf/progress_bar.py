@@ -29,10 +29,8 @@ def shown(stream: TextIO | None = None, note: Note = lambda: "") -> Iterator[Pro
     stream = stream or sys.stderr
     stream = getattr(stream, "unescaped", stream)
     display: Bars | Lines = Bars(stream, note) if stream.isatty() else Lines(stream, note)
-    try:
+    with contextlib.closing(display):
         yield display
-    finally:
-        display.close()
 
 
 @contextlib.contextmanager
@@ -44,11 +42,8 @@ def shown_in_notebook() -> Iterator[Progress | None]:
         return
     from tqdm.auto import tqdm as notebook_tqdm
 
-    display = Bars(None, bar_class=notebook_tqdm)
-    try:
+    with contextlib.closing(Bars(None, bar_class=notebook_tqdm)) as display:
         yield display
-    finally:
-        display.close()
 
 
 class Bars:
