@@ -108,10 +108,10 @@ def files_page() -> str:
 
 
 def _paths(cls: type, root: Path) -> Iterator[tuple[Path, Any]]:
-    """Yields the path and the property of every file; of a family of files, the path with a placeholder."""
+    """Yields the path and the member for every file; of a family of files, the path with a placeholder."""
     paths = cls(root)
     for name, member in vars(cls).items():
-        if isinstance(member, property):
+        if isinstance(member, artifacts.Entry):
             yield getattr(paths, name), member
         elif inspect.isfunction(member) and not name.startswith("_"):
             (_, argument) = inspect.signature(member).parameters

@@ -1,4 +1,4 @@
-"""Paths, atomic publication, JSON manifests and fingerprints of files on disk.
+"""Names, publishes and fingerprints files on disk, and reads and writes JSON manifests.
 
 Every artefact appears whole, by rename, or not at all. Names that start with `.tmp-` are unfinished: nothing reads
 them, their writer holds their lock, and the next run of the same stage removes those of a killed process.
@@ -31,66 +31,41 @@ _LONGEST = 200  # bytes of a name that a temporary one repeats; file systems tak
 WRITE_AGAIN = "write it again with this version"
 
 
+class Entry:
+    """A file or directory below the root of a class of paths, with the description that docs/files.md has."""
+
+    def __init__(self, path: str, description: str) -> None:
+        self._path, self.__doc__ = path, description
+
+    def __get__(self, paths: Any, owner: type) -> Path:
+        root: Path = paths.root
+        return root / self._path
+
+
 @dataclass(frozen=True)
 class RunPaths:
     """Files of a run directory."""
 
     root: Path
 
-    @property
-    def config(self) -> Path:
-        """The resolved configuration, which every stage reads."""
-        return self.root / "config.json"
-
-    @property
-    def stages(self) -> Path:
-        """Which stages are finished, and the digest of what each was made from."""
-        return self.root / "stages.json"
-
-    @property
-    def prepared(self) -> Path:
-        """The prepared data, see below."""
-        return self.root / "prepared"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Training state: weights, optimizer state and position in the epoch."""
-        return self.root / "checkpoints"
-
-    @property
-    def logs(self) -> Path:
-        """TensorBoard's event files: `tensorboard --logdir=RUN_DIR/logs`."""
-        return self.root / "logs"
-
-    @property
-    def train(self) -> Path:
-        """Training's figures: speed, epochs, best epoch, table rows, planned and peak memory in bytes."""
-        return self.root / "train.json"
-
-    @property
-    def final(self) -> Path:
-        """The final fit (`train --final`): a run directory whose training part includes the validation part."""
-        return self.root / "final"
-
-    @property
-    def metrics(self) -> Path:
-        """Evaluation's figures: metrics with intervals, baselines, slices, collapse check, warnings, some users."""
-        return self.root / "metrics.json"
-
-    @property
-    def report(self) -> Path:
-        """The same as a page for people."""
-        return self.root / "report.html"
-
-    @property
-    def samples(self) -> Path:
-        """What the samplers draw, written by `twotower samples`."""
-        return self.root / "samples.html"
-
-    @property
-    def lock(self) -> Path:
-        """Present while a command works in the directory; a second command is refused at once."""
-        return self.root / locks.NAME
+    config = Entry("config.json", "The resolved configuration, which every stage reads.")
+    stages = Entry("stages.json", "Which stages are finished, and the digest of what each was made from.")
+    prepared = Entry("prepared", "The prepared data, see below.")
+    checkpoints = Entry("checkpoints", "Training state: weights, optimizer state and position in the epoch.")
+    logs = Entry("logs", "TensorBoard's event files: `tensorboard --logdir=RUN_DIR/logs`.")
+    train = Entry(
+        "train.json", "Training's figures: speed, epochs, best epoch, table rows, planned and peak memory in bytes."
+    )
+    final = Entry(
+        "final", "The final fit (`train --final`): a run directory whose training part includes the validation part."
+    )
+    metrics = Entry(
+        "metrics.json",
+        "Evaluation's figures: metrics with intervals, baselines, slices, collapse check, warnings, some users.",
+    )
+    report = Entry("report.html", "The same as a page for people.")
+    samples = Entry("samples.html", "What the samplers draw, written by `twotower samples`.")
+    lock = Entry(locks.NAME, "Present while a command works in the directory; a second command is refused at once.")
 
 
 @dataclass(frozen=True)
@@ -99,35 +74,23 @@ class PreparedPaths:
 
     root: Path
 
-    @property
-    def manifest(self) -> Path:
-        """Rows read, used, excluded and quarantined; splits; input files and their fingerprints."""
-        return self.root / "manifest.json"
-
-    @property
-    def items(self) -> Path:
-        """The catalogue, one row per item: item_id, raw values, train_count, last_event in seconds and microsecond."""
-        return self.root / "items.parquet"
-
-    @property
-    def users(self) -> Path:
-        """The users, one row each: user_id, train_count, last_event in seconds and microsecond, latest values."""
-        return self.root / "users.parquet"
-
-    @property
-    def statistics(self) -> Path:
-        """Quantile boundaries, means and deviations of the training split."""
-        return self.root / "statistics.json"
-
-    @property
-    def columns(self) -> Path:
-        """Per feature column: distinct values, missing share, values that share a bucket, expected and measured."""
-        return self.root / "columns.json"
-
-    @property
-    def quarantine(self) -> Path:
-        """Rejected rows: file, line, reason, text."""
-        return self.root / "quarantine.jsonl"
+    manifest = Entry(
+        "manifest.json", "Rows read, used, excluded and quarantined; splits; input files and their fingerprints."
+    )
+    items = Entry(
+        "items.parquet",
+        "The catalogue, one row per item: item_id, raw values, train_count, last_event in seconds and microsecond.",
+    )
+    users = Entry(
+        "users.parquet",
+        "The users, one row each: user_id, train_count, last_event in seconds and microsecond, latest values.",
+    )
+    statistics = Entry("statistics.json", "Quantile boundaries, means and deviations of the training split.")
+    columns = Entry(
+        "columns.json",
+        "Per feature column: distinct values, missing share, values that share a bucket, expected and measured.",
+    )
+    quarantine = Entry("quarantine.jsonl", "Rejected rows: file, line, reason, text.")
 
     def examples(self, split: str) -> Path:
         """Directory of Parquet files with the split's rows, raw values."""
@@ -141,34 +104,23 @@ class PreparedPaths:
         """Start of each user's part of the sequence, by user row, and the sequence's length at the end."""
         return self.root / "sequences" / f"{which}_users.npy"
 
-    @property
-    def positives(self) -> Path:
-        """Parquet files with every positive, user by user in time order, for a later run with `--since`."""
-        return self.root / "positives"
-
-    @property
-    def item_versions(self) -> Path:
-        """Parquet files of item features that change with time: item_row, since (epoch seconds), raw values."""
-        return self.root / "item_versions"
+    positives = Entry(
+        "positives", "Parquet files with every positive, user by user in time order, for a later run with `--since`."
+    )
+    item_versions = Entry(
+        "item_versions",
+        "Parquet files of item features that change with time: item_row, since (epoch seconds), raw values.",
+    )
 
     def encoded(self, split: str) -> Path:
         """Directory of shards with the split's rows as arrays."""
         return self.root / "encoded" / split
 
-    @property
-    def encoded_items(self) -> Path:
-        """The catalogue as arrays, in row order."""
-        return self.root / "encoded" / "items"
-
-    @property
-    def encoded_versions(self) -> Path:
-        """The versions of `item_versions` as arrays, in their order."""
-        return self.root / "encoded" / "versions"
-
-    @property
-    def version_index(self) -> Path:
-        """Arrays with the start of each item's versions, and the time from which each is valid."""
-        return self.root / "encoded" / "version_index"
+    encoded_items = Entry("encoded/items", "The catalogue as arrays, in row order.")
+    encoded_versions = Entry("encoded/versions", "The versions of `item_versions` as arrays, in their order.")
+    version_index = Entry(
+        "encoded/version_index", "Arrays with the start of each item's versions, and the time from which each is valid."
+    )
 
 
 def sync_to_disk(path: Path) -> None:
