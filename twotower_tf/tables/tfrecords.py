@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import IO, Any
 
 import numpy as np
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from google.protobuf.message import DecodeError
 
 from twotower_tf.errors import DataError
@@ -53,41 +53,39 @@ def read_examples(
         yield rows, bad
 
 
-def _message() -> Any:
-    """Builds the class of `tf.Example` messages, with names of features as bytes: they need not be UTF-8.
+# https://github.com/tensorflow/tensorflow/blob/v2.20.0/tensorflow/core/example/feature.proto, where a map is a list of
+# entries; names of features are bytes, for they need not be UTF-8
+_PROTO = """
+name: "twotower/example.proto" package: "twotower" syntax: "proto3"
+message_type { name: "BytesList" field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_BYTES } }
+message_type { name: "FloatList" field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_FLOAT } }
+message_type { name: "Int64List" field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_INT64 } }
+message_type {
+  name: "Feature" oneof_decl { name: "kind" }
+  field { name: "bytes_list" number: 1 type_name: ".twotower.BytesList" oneof_index: 0 }
+  field { name: "float_list" number: 2 type_name: ".twotower.FloatList" oneof_index: 0 }
+  field { name: "int64_list" number: 3 type_name: ".twotower.Int64List" oneof_index: 0 }
+}
+message_type {
+  name: "Entry"
+  field { name: "key" number: 1 type: TYPE_BYTES }
+  field { name: "value" number: 2 type_name: ".twotower.Feature" }
+}
+message_type {
+  name: "Features" field { name: "feature" number: 1 label: LABEL_REPEATED type_name: ".twotower.Entry" }
+}
+message_type { name: "Example" field { name: "features" number: 1 type_name: ".twotower.Features" } }
+"""
 
-    https://github.com/tensorflow/tensorflow/blob/v2.20.0/tensorflow/core/example/feature.proto; a map is a list of
-    entries.
-    """
-    types = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="twotower/example.proto", package="twotower", syntax="proto3")
 
-    def message(name: str, *fields: tuple[str, int, str], repeated: bool = False, oneof: str = "") -> None:
-        found = file.message_type.add(name=name)
-        if oneof:
-            found.oneof_decl.add(name=oneof)
-        for number, (field, kind, type_name) in enumerate(fields, 1):
-            label = types.LABEL_REPEATED if repeated else types.LABEL_OPTIONAL
-            added = found.field.add(name=field, number=number, label=label, type=types.Type.ValueType(kind))
-            if type_name:
-                added.type_name = f".twotower.{type_name}"
-            if oneof:
-                added.oneof_index = 0
-
-    message("BytesList", ("value", types.TYPE_BYTES, ""), repeated=True)
-    message("FloatList", ("value", types.TYPE_FLOAT, ""), repeated=True)
-    message("Int64List", ("value", types.TYPE_INT64, ""), repeated=True)
-    lists = (("bytes_list", "BytesList"), ("float_list", "FloatList"), ("int64_list", "Int64List"))
-    message("Feature", *((field, types.TYPE_MESSAGE, name) for field, name in lists), oneof="kind")
-    message("Entry", ("key", types.TYPE_BYTES, ""), ("value", types.TYPE_MESSAGE, "Feature"))
-    message("Features", ("feature", types.TYPE_MESSAGE, "Entry"), repeated=True)
-    message("Example", ("features", types.TYPE_MESSAGE, "Features"))
+def _build_class() -> Any:
+    """Builds the class of `tf.Example` messages, without TensorFlow."""
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
+    pool.Add(text_format.Parse(_PROTO, descriptor_pb2.FileDescriptorProto()))
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("twotower.Example"))
 
 
-_EXAMPLE = _message()
+_EXAMPLE = _build_class()
 
 
 def _name(key: bytes) -> str | None:
