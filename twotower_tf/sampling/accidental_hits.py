@@ -1,4 +1,4 @@
-"""Accidental hits: candidates shared by the batch that are not negatives of a row."""
+"""Finds accidental hits: candidates shared by the batch that are not negatives of a row."""
 
 from __future__ import annotations
 

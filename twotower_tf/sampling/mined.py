@@ -1,4 +1,4 @@
-"""Hard negatives mined from the model's own ranking."""
+"""Draws hard negatives that are mined from the model's own ranking."""
 
 from __future__ import annotations
 

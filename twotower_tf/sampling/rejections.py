@@ -1,10 +1,9 @@
-"""Hard negatives from the log: items that a user was shown and did not take."""
+"""Draws hard negatives from the log: items that a user was shown and did not take."""
 
 from __future__ import annotations
 
 from twotower_tf.sampling.pairs import Ints, Pairs
-from twotower_tf.sampling.pool_sampler import PoolSampler
-from twotower_tf.sampling.row_sampler import PositivesBatch
+from twotower_tf.sampling.row_sampler import PoolSampler, PositivesBatch
 
 
 class RejectionSampler(PoolSampler):

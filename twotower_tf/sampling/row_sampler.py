@@ -1,7 +1,8 @@
-"""The protocol of samplers that draw negatives per row, and rejection sampling that excludes positives."""
+"""Declares the protocol of samplers that draw negatives per row, and draws from pools or by rejection."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,6 +10,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from twotower_tf.features.covered_places import merge_ranges
 from twotower_tf.sampling.pairs import Ints, Items, Mask, Pairs
 
 Floats = npt.NDArray[np.float64]
@@ -52,6 +54,36 @@ class RowSampler(Protocol):
     def drawable(self, rows: PositivesBatch) -> Mask:
         """Returns which items `draw` can return for any of these rows, now or after a ranking, `[num_items]` bool."""
         ...
+
+
+class PoolSampler(ABC):
+    """Draws uniformly from the pool of a row: a range of an array of items."""
+
+    def __init__(self, items: Ints, num_items: int) -> None:
+        """Stores the array `[pooled]` of catalogue rows, and the number of items of the catalogue."""
+        self._items, self._num_items = items.astype(np.int32), num_items
+
+    @abstractmethod
+    def find_pools(self, rows: PositivesBatch) -> tuple[Ints, Ints]:
+        """Returns the start and the end of each row's pool in the array, `[batch]` each."""
+
+    def available(self, rows: PositivesBatch) -> Mask:
+        """See `RowSampler`."""
+        starts, ends = self.find_pools(rows)
+        return ends > starts
+
+    def draw(self, rng: np.random.Generator, rows: PositivesBatch, draws: int) -> Items:
+        """See `RowSampler`."""
+        starts, ends = (each[:, np.newaxis] for each in self.find_pools(rows))
+        drawn: Items = self._items[starts + rng.integers(0, ends - starts, (len(rows), draws))]
+        return drawn
+
+    def drawable(self, rows: PositivesBatch) -> Mask:
+        """See `RowSampler`: the items of the rows' pools."""
+        pooled = merge_ranges(*self.find_pools(rows), len(self._items))
+        drawable = np.zeros(self._num_items, bool)
+        drawable[self._items[pooled]] = True
+        return drawable
 
 
 def draw_allowed(

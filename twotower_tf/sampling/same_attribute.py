@@ -1,4 +1,4 @@
-"""Hard negatives that share an attribute with the positive."""
+"""Draws hard negatives that share an attribute with the positive."""
 
 from __future__ import annotations
 

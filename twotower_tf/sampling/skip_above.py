@@ -1,4 +1,4 @@
-"""Hard negatives from the log: items shown above the positive in the same list and skipped."""
+"""Draws hard negatives from the log: items shown above the positive in the same list and skipped."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twotower_tf.sampling.pairs import Ints, Pairs
-from twotower_tf.sampling.pool_sampler import PoolSampler
-from twotower_tf.sampling.row_sampler import PositivesBatch
+from twotower_tf.sampling.row_sampler import PoolSampler, PositivesBatch
 
 
 class SkipAboveSampler(PoolSampler):
