@@ -1,4 +1,4 @@
-"""Work done in threads ahead of its consumer, with a bounded number of results in memory."""
+"""Works in threads ahead of a consumer, with a bounded number of results in memory."""
 
 from __future__ import annotations
 

@@ -239,21 +239,13 @@ def measure_association(connection: Connection, table: Table, cause: str, effect
     out.
     """
     known, predicted = (f"coalesce({table.text(name)}, '')" for name in (cause, effect))
-    (right, rows) = fetch_row(
+    right, rows, guess = fetch_row(
         connection,
         f"""
         WITH pairs AS (SELECT {known} AS cause, {predicted} AS effect, count(*) AS n FROM {table.name} GROUP BY ALL),
-        causes AS (SELECT cause, max(n) AS best, sum(n) AS n FROM pairs GROUP BY cause HAVING sum(n) > 1)
-        SELECT coalesce(sum(best), 0), coalesce(sum(n), 0) FROM causes
-        """,
-    )
-    (guess,) = fetch_row(
-        connection,
-        f"""
-        WITH pairs AS (SELECT {known} AS cause, {predicted} AS effect FROM {table.name}),
-        often AS (SELECT cause FROM pairs GROUP BY cause HAVING count(*) > 1),
-        effects AS (SELECT effect, count(*) AS n FROM pairs SEMI JOIN often USING (cause) GROUP BY effect)
-        SELECT coalesce(max(n), 0) FROM effects
+        causes AS (SELECT cause, max(n) AS best, sum(n) AS n FROM pairs GROUP BY cause HAVING sum(n) > 1),
+        effects AS (SELECT sum(n) AS n FROM pairs SEMI JOIN causes USING (cause) GROUP BY effect)
+        SELECT coalesce(sum(best), 0), coalesce(sum(n), 0), (SELECT coalesce(max(n), 0) FROM effects) FROM causes
         """,
     )
     return float(right - guess) / float(rows - guess) if rows > guess else 0.0

@@ -43,14 +43,7 @@ def propose_features(
 ) -> tuple[dict[str, list[Line]], dict[str, str]]:
     """Proposes the features that are columns of the tables, without the user's id and what is made of the time.
 
-    Args:
-        connection: where the tables are.
-        roles: of the events' columns.
-        label: the column of labels, or "".
-        events: the log.
-        items: the item table, or None.
-        users: the user table, or None.
-        left_out: columns of the log in other roles, with the reasons.
+    `label` is the column of labels, or ""; `left_out` has columns of the log in other roles, with the reasons.
 
     Returns:
         the features by side, the item's id first, and by column the reason why it is not a feature.

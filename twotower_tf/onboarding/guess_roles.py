@@ -63,12 +63,7 @@ def guess_column_roles(
 ) -> Roles:
     """Guesses the roles.
 
-    Args:
-        connection: where the tables live.
-        events: the event log.
-        items: the item table, or None.
-        users: the user table, or None.
-        given: columns that the user has named, by role (`user_id`, `item_id`, `timestamp`, `label`).
+    `given` has the columns that the user has named, by role (`user_id`, `item_id`, `timestamp`, `label`).
 
     Raises:
         DataError: where no column can be the user's or the item's id, or a given one does not exist.

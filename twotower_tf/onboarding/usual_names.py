@@ -1,4 +1,4 @@
-"""Usual names of columns and values in logs, by what they mean. All in lower case, letters and digits only."""
+"""Lists usual names of columns and values in logs, by what they mean, in lower case, letters and digits only."""
 
 from __future__ import annotations
 

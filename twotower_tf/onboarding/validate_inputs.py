@@ -52,14 +52,7 @@ class Report:
 def validate_tables(
     connection: Connection, config: ExperimentConfig, directory: Path, progress: Progress = silent
 ) -> Report:
-    """Checks every file of the configuration.
-
-    Args:
-        connection: that samples are read into.
-        config: the experiment.
-        directory: for small files; the caller removes it.
-        progress: called for each file.
-    """
+    """Checks every file of the configuration; samples go to small files in `directory`, which the caller removes."""
     report = Report()
     found: dict[TableName, list[InputFile]] = {}
     for name in schema.TABLES:

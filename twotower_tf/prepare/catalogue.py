@@ -49,14 +49,8 @@ def create_latest_rows(
     """Creates `item_latest` or `user_latest`: id and place of each id's latest row of a table.
 
     Where the table has the column that the configuration names (`items_time`, `users_time`), `item_rows` or
-    `user_rows` is created too: id, place and ts (epoch microseconds) of every id's latest row at each time.
-
-    Args:
-        connection: where the table is.
-        data: the configuration.
-        name: "items" or "users".
-        table: the table.
-        now: epoch seconds; rows that become valid later are not among the latest. None keeps all.
+    `user_rows` is created too: id, place and ts (epoch microseconds) of every id's latest row at each time. Rows that
+    become valid after `now`, epoch seconds, are not among the latest.
 
     Returns:
         the counts, and (place, reason) of rows whose id, or time, cannot be used.

@@ -84,13 +84,7 @@ def partition_day(source: InputFile) -> date | None:
 
 
 def find_window(split: DateSplit, sources: Sequence[InputFile], newest: int | None = None) -> Window | None:
-    """Finds the window of a log; None where it depends on the newest event, and `newest` is None.
-
-    Args:
-        split: of the configuration.
-        sources: the files of the log.
-        newest: time of the newest event, epoch seconds.
-    """
+    """Finds the window of a log; None where it depends on the time of the newest event, epoch seconds, and has none."""
     if split.until:
         last = parse_day(split.until)
         return Window(split, last) if last else None

@@ -34,11 +34,8 @@ def count_positives(connection: Connection, past: str) -> None:
     """Creates `positives` and `user_counts`.
 
     `positives` has user_row, item_row, ts (epoch microseconds), place and split of events that can be in a history.
-    `user_counts` has user_row, user_id, the user's positives and their first positions in both arrays.
-
-    Args:
-        connection: with `split_events` and `users`.
-        past: a table like `positives` of a previous run, whose rows are before all others, or "".
+    `user_counts` has user_row, user_id, the user's positives and their first positions in both arrays. `past` is a
+    table like `positives` of a previous run, whose rows are before all others, or "".
     """
     columns = "user_row, item_row, ts, place, split"
     connection.execute(

@@ -42,12 +42,7 @@ def config_digests(config: ExperimentConfig) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class PreviousRun:
-    """The run that is continued.
-
-    Attributes:
-        run_dir: its directory.
-        manifest: of its preparation.
-    """
+    """The run that is continued: its directory, and the manifest of its preparation."""
 
     run_dir: Path
     manifest: dict[str, Any]

@@ -38,13 +38,7 @@ _FORMS: Mapping[str, Callable[[str], str]] = {
 
 
 def find_file_warnings(data: DataConfig, name: str, table: Table) -> Iterator[str]:
-    """Yields a line for files that are not read, files without rows, and columns without a name.
-
-    Args:
-        data: the configuration.
-        name: of the table: "events", "items" or "users".
-        table: as it was read.
-    """
+    """Yields a line for files that are not read, files without rows, and columns without a name."""
     unread = input_files.find_unread_files(Path(data.root), getattr(data, name))
     if unread:
         yield f"data.{name}: {_list_files(unread)}: not read; the name has no suffix of the table's format"
@@ -80,9 +74,7 @@ def describe_rejected(name: str, table: Table, entries: Sequence[Mapping[str, An
 def find_unmatched(connection: Connection, inputs: Inputs) -> Iterator[str]:
     """Yields a line for a side table that has few of the log's ids, or whose ids are written in another form.
 
-    Args:
-        connection: with `validated_events`, and `item_latest`, `user_latest` of the tables.
-        inputs: the tables.
+    Reads `validated_events`, and `item_latest`, `user_latest` of the tables.
     """
     for name, table in inputs.side_tables.items():
         side = name[:-1]
@@ -174,14 +166,7 @@ def find_warnings(
     inputs: Inputs,
     rejected: Mapping[TableName, Sequence[Mapping[str, Any]]],
 ) -> list[str]:
-    """Returns every warning of a preparation.
-
-    Args:
-        connection: with the tables, `validated_events`, and `item_latest`, `user_latest` where there are such tables.
-        config: the experiment.
-        inputs: the tables.
-        rejected: the quarantine's entries, by table.
-    """
+    """Returns every warning of a preparation; `rejected` has the quarantine's entries by table."""
     found: list[str] = []
     for name, table in inputs.tables.items():
         found += find_file_warnings(config.data, name, table)

@@ -33,13 +33,9 @@ def create_item_versions(
 ) -> None:
     """Creates `item_versions`: item row (`version_of`), `since`, number in that order (`place`), values `v0`, `v1`, ...
 
-    `since` is in epoch microseconds.
-
-    Args:
-        connection: with `split_events`, `items`, the input tables, and where `previous` is given `previous_items`.
-        inputs: the tables' columns; those of `item_as_of` give the values.
-        previous: the columns of `previous_items`, whose values are valid until a newer one is known, or None.
-        timed: whether the rows of the item table have a time from which they are valid.
+    `since` is in epoch microseconds; the values are of `inputs.item_as_of`. Those of `previous_items`, whose columns
+    are `previous`, are valid until a newer one is known. `timed` says whether rows of the item table are valid from a
+    time.
     """
     table = inputs.items if inputs.items is not None and _in_table(inputs) else None
     known = fetch_row(connection, "SELECT count(*) FROM previous_items")[0] if previous is not None else 0

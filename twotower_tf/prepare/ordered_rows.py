@@ -40,7 +40,7 @@ def add_running_sums(connection: Connection, rows: str, sums: Mapping[str, str],
     """Returns SQL of a relation: the rows of a query with running sums, which include the row itself.
 
     Args:
-        connection: of DuckDB, or to a cluster, which computes the result here.
+        connection: a cluster computes the result here.
         rows: SQL of the query.
         sums: SQL of the whole numbers that are added, by the name of the sum; "1" numbers the rows from 1.
         order: SQL of the order, in which no two rows of a key are equal.
@@ -74,13 +74,7 @@ def plan_running_sums(rows: str, sums: Mapping[str, str], order: str, key: str =
 
 
 def join_as_of(connection: Connection, rows: str, joins: Sequence[AsOfJoin]) -> str:
-    """Returns SQL of a relation: the rows of a query with the columns of as-of joins.
-
-    Args:
-        connection: of DuckDB, or to a cluster, which computes the result here.
-        rows: SQL of the query.
-        joins: the joins; each reads columns of `rows`.
-    """
+    """Returns SQL of a relation: the rows of a query with the columns of as-of joins; a cluster computes it here."""
     if isinstance(connection, Cluster):
         for join in joins:
             plan = plan_as_of(rows, connection.list_columns(rows), join)

@@ -77,17 +77,11 @@ class Prepared:
 
     def item_ids(self) -> npt.NDArray[np.object_]:
         """Reads the items' ids by row, [num_items] str."""
-        ids: npt.NDArray[np.object_] = (
-            pq.read_table(self.paths.items, columns=["item_id"]).column(0).to_numpy(zero_copy_only=False)
-        )
-        return ids.astype(object)
+        return _read_texts(self.paths.items, "item_id")
 
     def user_ids(self) -> npt.NDArray[np.object_]:
         """Reads the users' ids by row, [num_users] str."""
-        ids: npt.NDArray[np.object_] = (
-            pq.read_table(self.paths.users, columns=["user_id"]).column(0).to_numpy(zero_copy_only=False)
-        )
-        return ids.astype(object)
+        return _read_texts(self.paths.users, "user_id")
 
     def train_count(self) -> npt.NDArray[np.int64]:
         """Reads the training positives of each item, including previous runs (`--since`), [num_items] int64."""
@@ -154,3 +148,8 @@ class Prepared:
         """Reads the start of each user's part of the sequence, [num_users + 1] int64."""
         array: npt.NDArray[np.int64] = np.load(self.paths.sequence_users(which))
         return array
+
+
+def _read_texts(path: Path, column: str) -> npt.NDArray[np.object_]:
+    texts = pq.read_table(path, columns=[column]).column(0)
+    return np.asarray(texts.to_numpy(zero_copy_only=False), dtype=object)

@@ -29,10 +29,7 @@ def compute_statistics(
 ) -> dict[str, Any]:
     """Computes the content of `statistics.json`.
 
-    Args:
-        connection: with the relations.
-        config: the experiment.
-        relation: returns, for a side and a source column, the SQL of the training rows and of the column's value there.
+    `relation` returns, for a side and a source column, SQL of the training rows and of the column's value there.
     """
     document: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "user": {}, "item": {}}
     for side in SIDES:

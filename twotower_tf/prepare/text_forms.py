@@ -53,13 +53,9 @@ def apply_form_sql(text: str, form: str, separator: str = "") -> str:
 def rewrite_columns(
     connection: Connection, table: Table, forms: Mapping[str, str], separators: Mapping[str, str]
 ) -> None:
-    """Rewrites columns of a table as texts in the forms of a log.
+    """Rewrites the columns that a table has as texts in the `forms` of a log; "" leaves a column unchanged.
 
-    Args:
-        connection: where the table is.
-        table: whose columns are rewritten, if it has them.
-        forms: by column; "" leaves a column unchanged.
-        separators: of the columns whose texts have several values.
+    `separators` are those of the columns whose texts have several values.
     """
     for name, form in forms.items():
         column = table.columns.get(name)

@@ -48,14 +48,9 @@ def write_training_rows(
     threads: int,
     progress: Progress,
 ) -> None:
-    """Writes `examples/{train,valid,test}/part-NNNNN.parquet`.
+    """Writes `examples/{train,valid,test}/part-NNNNN.parquet` from `rows_with_history`, typed values and item versions.
 
-    Args:
-        connection: with `rows_with_history`, the typed values and the item versions.
-        inputs: the tables' columns.
-        paths: of the preparation.
-        threads: parts written at once, at most two; 0 takes one per core.
-        progress: receives the number of parts written, and of all parts.
+    At most two parts are written at once, by as many `threads`; 0 takes one per core.
     """
     carried, joined = value_columns(inputs)
     rows = part_rows(len(_stored(inputs)) + len(carried) + len(joined))

@@ -21,11 +21,7 @@ def create_typed_values(
 ) -> Inputs:
     """Creates the views; returns the inputs with the types of the item table's other columns.
 
-    Args:
-        connection: with the input tables.
-        config: the experiment.
-        inputs: the tables' columns.
-        previous: the columns of `previous_items`; a column whose type there is incompatible becomes text.
+    One whose type in `previous`, the columns of `previous_items`, is incompatible becomes text.
     """
     user, item = list_feature_columns(config, "user"), list_feature_columns(config, "item")
     named = [FeatureColumn(config.data.item_name, "text")] if config.data.item_name else []

@@ -31,11 +31,7 @@ def find_unusable(
 ) -> Iterator[str]:
     """Yields the error of a table of which every row is set aside, with the first of them.
 
-    Args:
-        connection: with the table.
-        name: "events", "items" or "users".
-        table: as it was read.
-        rejected: places and reasons of rows that can be read but not used.
+    `rejected` has places and reasons of rows that can be read but not used.
     """
     rows = table.rows + len(table.malformed)
     if not rows or len(rejected) < table.rows:

@@ -141,13 +141,8 @@ def locate_records(
 ) -> tuple[dict[int, RecordPlace], dict[int, RecordPlace]]:
     """Locates records by reading a text file up to the last bad one.
 
-    Args:
-        source: the file.
-        wanted: positions among its good records, from 0.
-        malformed: its malformed records.
-
     Returns:
-        The places of `wanted`, and those of `malformed` by record number.
+        The places of `wanted` by position among the good records, from 0, and of `malformed` ones by record number.
     """
     delimited = source.suffix in input_files.DELIMITERS
     header = delimited_header.read_header(source) if delimited else None
@@ -187,11 +182,7 @@ _LINE_FAULTS = {
 
 
 def repair_file(source: InputFile, directory: Path) -> tuple[InputFile, list[MalformedRecord]]:
-    """Copies a delimited file into `directory`, line by line, with broken records as empty lines.
-
-    Args:
-        source: the file; it has a header or given columns, more than one.
-        directory: created where it is missing.
+    """Copies a delimited file of several columns into `directory`, with broken records as empty lines.
 
     Returns:
         The copy, which keeps the file's name, and the broken records.

@@ -22,12 +22,7 @@ _BLANK = b"\r\n\xef\xbb\xbf"  # line ends and the byte order mark
 
 
 class Header(NamedTuple):
-    """The columns of a delimited file.
-
-    Attributes:
-        names: of the columns; "" for a column without a name, which is read over.
-        delimiter: between the fields.
-    """
+    """The names of a delimited file's columns, "" for one that is read over, and the delimiter between its fields."""
 
     names: list[str]
     delimiter: str

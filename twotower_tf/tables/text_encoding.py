@@ -10,9 +10,9 @@ import codecs
 import io
 import shutil
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from twotower_tf.errors import DataError
 from twotower_tf.tables import input_files
@@ -24,14 +24,8 @@ _BLOCK = 1 << 16
 _BYTE_ORDER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
-@dataclass(frozen=True)
-class Conversion:
-    """What has to be changed in a file.
-
-    Attributes:
-        encoding: that it is in.
-        returns: whether its lines end in CR alone.
-    """
+class Conversion(NamedTuple):
+    """The encoding of a file that has to be changed, and whether its lines end in CR alone."""
 
     encoding: str
     returns: bool

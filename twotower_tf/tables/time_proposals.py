@@ -23,13 +23,7 @@ FORMATS = (*(day + clock for day, clock in itertools.product(_DAYS, _CLOCKS)), *
 
 
 def propose_formats(connection: Connection, relation: str, text: str) -> list[str]:
-    """Returns the formats that read every value of the first rows; several where day and month are ambiguous.
-
-    Args:
-        connection: where `relation` lives.
-        relation: the table that holds the column.
-        text: SQL of the column's text, "" or NULL for a missing value.
-    """
+    """Returns the formats that read every `text` in the first rows; several where day and month are ambiguous."""
     found = connection.execute(
         f"SELECT DISTINCT {text} FROM {relation} WHERE rowid < {_ROWS} AND {text} <> ''"
     ).fetchall()

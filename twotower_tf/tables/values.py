@@ -1,4 +1,4 @@
-"""Canonical text of ids and categories, in Python and in SQL.
+"""Writes ids and categories as canonical text, in Python and in SQL.
 
 A missing value (null, NaN, pandas' NA and NaT, "") is "" in Python and NULL in SQL. Integers are decimal text, integral
 floating point numbers are written as integers (`3.0` is "3"), booleans are "true" and "false", other floating point

@@ -1,1 +1,1 @@
-"""The Spark engine of `prepare`: the same SQL steps, run on a cluster."""
+"""Runs the SQL steps of `prepare` on Spark."""
