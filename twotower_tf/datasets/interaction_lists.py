@@ -1,10 +1,13 @@
-"""Converts lists `user item item ...`, one file per split: LightGCN's gowalla, the m1 split of MovieLens 1M, others.
+"""Converts lists `user item item ...`: one file per split, or one file in the order of the events.
 
-Sources: He et al., LightGCN, SIGIR 2020 (the format); reczoo/Movielens1M_m1 (the m1 split).
+Sources: He et al., LightGCN, SIGIR 2020 (lists per split, gowalla); reczoo/Movielens1M_m1 (a split of MovieLens 1M);
+Kang and McAuley, SASRec, ICDM 2018 (pairs in time order; lists in order are what many later papers publish).
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,9 @@ from twotower_tf.errors import DataError
 from twotower_tf.progress import Progress
 
 _BATCH = 500_000
+_SEPARATORS = ("\t", ",", ";")  # of ordered lists; else blanks
 _SCHEMA = pa.schema([("user_id", pa.string()), ("item_id", pa.string()), ("split", pa.string())])
+_Columns = Sequence[Sequence[Any]]  # users, items, and splits or positions
 _ITEM_MAP, _USER_MAP = "m1_to_ml1m_items.csv", "m1_to_ml1m_users.csv"
 
 
@@ -81,42 +86,81 @@ def _joined(mapping: pa.Table, table: pa.Table, key: str) -> pa.Table:
     return mapping
 
 
+def convert_ordered_lists(source: Path, output: Path, progress: Progress) -> dict[str, Any]:
+    """Converts one text file of lists, or of pairs `user item`, whose order is that of the events.
+
+    `position` is the place of an item among those of its user.
+
+    Raises:
+        DataError: for a directory, a line without an item, or a file without lines.
+    """
+    if not source.is_file():
+        raise DataError(f"--source: invalid file '{source}' (expected one file of lines 'user item item ...')")
+    places: Counter[str] = Counter()
+    schema = _SCHEMA.set(2, pa.field("position", pa.int64()))
+    with parquet.ParquetWriter(output / "events.parquet", schema) as writer:
+        events = _write_rows(writer, source, _place_items(source, places), progress)
+    return {"events": events, "users": len(places)}
+
+
+def _place_items(path: Path, places: Counter[str]) -> Iterator[_Columns]:
+    """Yields users, items and places of each line; `places` counts the items of each user."""
+    separator: str | None = None
+    for number, text in read_lines(path, "utf-8"):
+        line = text.removeprefix("\ufeff") if number == 1 else text
+        if not places:
+            separator = next((mark for mark in _SEPARATORS if mark in line), None)
+        user, *listed = (part for part in map(str.strip, line.split(separator)) if part)
+        if not listed:
+            raise DataError(f"{path}:{number}: invalid line {line[:200]!r} (expected 'user item item ...')")
+        first = places[user]
+        places[user] += len(listed)
+        yield [user] * len(listed), listed, range(first, places[user])
+
+
 def _write_events(files: dict[str, Path], output: Path, progress: Progress) -> dict[str, Any]:
-    """Writes events.parquet from one list file per split, in bounded memory."""
+    """Writes events.parquet from one list file per split."""
     counts: dict[str, int] = {}
     with parquet.ParquetWriter(output / "events.parquet", _SCHEMA) as writer:
         for split in SPLITS:
             if split in files:
-                counts[split] = _append(writer, files[split], split, sum(counts.values()), progress)
+                rows = _list_pairs(files[split], split)
+                counts[split] = _write_rows(writer, files[split], rows, progress, sum(counts.values()))
     return {"events": sum(counts.values()), "splits": counts}
 
 
-def _append(writer: parquet.ParquetWriter, path: Path, split: str, before: int, progress: Progress) -> int:
-    """Appends one file's pairs and returns their number."""
-    users: list[str] = []
-    items: list[str] = []
-    written = 0
-
-    def flush() -> int:
-        columns = [pa.array(users, pa.string()), pa.array(items, pa.string()), pa.array([split] * len(users))]
-        writer.write_table(pa.table(columns, schema=_SCHEMA))
-        count = len(users)
-        users.clear()
-        items.clear()
-        progress("lists", before + written + count, 0)
-        return count
-
+def _list_pairs(path: Path, split: str) -> Iterator[_Columns]:
+    """Yields users, items and splits of each line."""
     for number, line in read_lines(path, "utf-8"):
         user, *listed = line.split()
         if not "".join((user, *listed)).isdecimal():
             odd = next(text for text in (user, *listed) if not text.isdecimal())
             raise DataError(f"{path}:{number}: invalid id {odd!r} (expected 'user item item ...' in whole numbers)")
-        users.extend([user] * len(listed))
-        items.extend(listed)
-        if len(users) >= _BATCH:
-            written += flush()
-    if users:
-        written += flush()
+        yield [user] * len(listed), listed, [split] * len(listed)
+
+
+def _write_rows(
+    writer: parquet.ParquetWriter, path: Path, lines: Iterator[_Columns], progress: Progress, before: int = 0
+) -> int:
+    """Writes the lines of a file in bounded memory; returns the number of rows. `before` were written already."""
+    written = 0
+    for columns in _join_lines(lines):
+        writer.write_table(pa.table([pa.array(column) for column in columns], schema=writer.schema))
+        written += len(columns[0])
+        progress("lists", before + written, 0)
     if not written:
         raise DataError(f"{path}: no 'user item item ...' line with an item")
     return written
+
+
+def _join_lines(lines: Iterator[_Columns]) -> Iterator[_Columns]:
+    """Joins the columns of consecutive lines, at least `_BATCH` rows of them, and of the rest."""
+    joined: tuple[list[Any], ...] = ([], [], [])
+    for line in lines:
+        for column, values in zip(joined, line, strict=True):
+            column.extend(values)
+        if len(joined[0]) >= _BATCH:
+            yield joined
+            joined = ([], [], [])
+    if joined[0]:
+        yield joined

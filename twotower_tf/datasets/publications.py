@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from twotower_tf import artifacts
-from twotower_tf.datasets import avazu_log, interaction_lists, movielens, ordered_lists
+from twotower_tf.datasets import avazu_log, interaction_lists, movielens
 from twotower_tf.datasets.download import Archive, download_archive, extract_archive
 from twotower_tf.errors import ConfigError, DataError, unknown_name
 from twotower_tf.output_directory import check_replaceable
@@ -58,8 +58,8 @@ PUBLICATIONS: dict[str, Publication] = {
         interaction_lists.convert_lists,
         instead="it is any folder with train.txt and test.txt, lines 'user item item ...'",
     ),
-    "lists": Publication(ordered_lists.convert_ordered_lists, instead=_LISTS, source="FILE"),
-    "lists-in-order": Publication(ordered_lists.convert_ordered_lists, instead=_LISTS, source="FILE"),
+    "lists": Publication(interaction_lists.convert_ordered_lists, instead=_LISTS, source="FILE"),
+    "lists-in-order": Publication(interaction_lists.convert_ordered_lists, instead=_LISTS, source="FILE"),
     "avazu": Publication(
         avazu_log.convert_avazu, instead="log in to Kaggle and fetch train.gz of the competition avazu-ctr-prediction"
     ),
