@@ -186,7 +186,7 @@ def test_a_run_without_validation_rows_has_no_final_fit(tmp_path: Path) -> None:
     pipeline = tt.Pipeline(config, tmp_path / "run")
     pipeline.prepare()
     stages = run_stages.Stages(pipeline.run_dir)
-    stages.begin("train", run_stages.stage_key(config, pipeline.run_dir, "train"))
+    stages.begin("train", run_stages.compute_stage_key(config, pipeline.run_dir, "train"))
     stages.finish("train")
     artifacts.write_json(RunPaths(pipeline.run_dir).train, {"best_epoch": 1})
     with pytest.raises(tt.ConfigError, match="has no validation rows, so a final fit would train on the same rows"):

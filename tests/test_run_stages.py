@@ -169,7 +169,7 @@ def test_another_key_is_neither_done_nor_interrupted(tmp_path: Path) -> None:
 )
 def test_a_key_changes_with_what_its_stage_reads(override: str, stale: set[str], tmp_path: Path) -> None:
     def key(config: ExperimentConfig, stage: str) -> str:
-        return run_stages.stage_key(config, tmp_path, stage)
+        return run_stages.compute_stage_key(config, tmp_path, stage)
 
     new = changed(override)
     assert {stage for stage in run_stages.STAGES if key(CONFIG, stage) != key(new, stage)} == stale
@@ -177,9 +177,9 @@ def test_a_key_changes_with_what_its_stage_reads(override: str, stale: set[str],
 
 def test_a_key_follows_the_stage_before(tmp_path: Path) -> None:
     run_stages.Stages(tmp_path).begin("prepare", "one")
-    before = run_stages.stage_key(CONFIG, tmp_path, "train")
+    before = run_stages.compute_stage_key(CONFIG, tmp_path, "train")
     run_stages.Stages(tmp_path).begin("prepare", "two")
-    assert run_stages.stage_key(CONFIG, tmp_path, "train") != before
+    assert run_stages.compute_stage_key(CONFIG, tmp_path, "train") != before
 
 
 def test_a_damaged_version_warms_no_training(export_dir: Path, tmp_path: Path) -> None:

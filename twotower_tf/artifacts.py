@@ -165,7 +165,7 @@ def atomic_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
         if path.exists():
             if not replace:
                 raise ArtifactError(f"{path}: exists already and is never overwritten")
-            retired = _temporary(path)
+            retired = _name_temporary(path)
             os.rename(path, retired)
             os.rename(temporary, path)
             shutil.rmtree(retired, ignore_errors=True)
@@ -210,7 +210,7 @@ def _named_errors(path: Path) -> Iterator[None]:
 def _create(path: Path, *, directory: bool) -> tuple[Path, int]:
     """Creates a temporary file or directory for `path`; returns it and the descriptor that holds its lock."""
     while True:  # another process may remove it as a leftover before the lock is held
-        temporary = _temporary(path)
+        temporary = _name_temporary(path)
         if directory:
             temporary.mkdir()
         else:
@@ -222,11 +222,11 @@ def _create(path: Path, *, directory: bool) -> tuple[Path, int]:
             os.close(descriptor)
 
 
-def _temporary(path: Path) -> Path:
-    return path.parent / f"{UNFINISHED}{_stem(path.name)}-{uuid.uuid4().hex[:_UNIQUE]}"
+def _name_temporary(path: Path) -> Path:
+    return path.parent / f"{UNFINISHED}{_shorten(path.name)}-{uuid.uuid4().hex[:_UNIQUE]}"
 
 
-def _stem(name: str) -> str:
+def _shorten(name: str) -> str:
     """Shortens a name that would make the temporary name too long for a file system."""
     raw = os.fsencode(name)
     return name if len(raw) <= _LONGEST else f"long-{hashlib.sha256(raw).hexdigest()}"
@@ -240,7 +240,9 @@ def remove_unfinished(directory: Path, name: str = "") -> bool:
     """
     if not directory.is_dir():
         return False
-    wanted = re.compile(rf"{re.escape(UNFINISHED + _stem(name))}-[0-9a-f]{{{_UNIQUE}}}" if name else rf"{UNFINISHED}.*")
+    wanted = re.compile(
+        rf"{re.escape(UNFINISHED + _shorten(name))}-[0-9a-f]{{{_UNIQUE}}}" if name else rf"{UNFINISHED}.*"
+    )
     in_use = False
     for leftover in directory.iterdir():
         if not wanted.fullmatch(leftover.name):
@@ -267,15 +269,15 @@ def write_json(path: Path, document: Any) -> None:
 
 def format_json(document: Any, indent: int | None = None) -> str:
     """Formats a document as JSON, on one line by default. NaN and infinity, which JSON does not have, become null."""
-    return json.dumps(_finite(document), indent=indent, ensure_ascii=False, allow_nan=False)
+    return json.dumps(_replace_infinite(document), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
-def _finite(value: Any) -> Any:
+def _replace_infinite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
-    return [_finite(part) for part in value] if isinstance(value, list | tuple) else value
+        return {name: _replace_infinite(part) for name, part in value.items()}
+    return [_replace_infinite(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def read_text(path: Path, kind: str) -> str:

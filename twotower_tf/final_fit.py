@@ -30,7 +30,7 @@ def plan_final_fit(config: ExperimentConfig, run_dir: Path) -> ExperimentConfig:
         ConfigError: where it has no validation rows.
     """
     paths = RunPaths(run_dir)
-    trained = Stages(run_dir).is_done("train", run_stages.stage_key(config, run_dir, "train"))
+    trained = Stages(run_dir).is_done("train", run_stages.compute_stage_key(config, run_dir, "train"))
     if not trained or not paths.train.exists():
         raise ArtifactError(
             f"{run_dir}: no finished training from which a final fit could take its number of epochs; "
@@ -77,7 +77,7 @@ def find_continued(config: ExperimentConfig, run_dir: Path) -> str:
     """
     stages = Stages(run_dir)
     since = stages.fact("prepare", "since") or ""
-    key = run_stages.stage_key(config, run_dir, "prepare", **run_stages.preparation_inputs(config, since))
+    key = run_stages.compute_stage_key(config, run_dir, "prepare", **run_stages.list_preparation_inputs(config, since))
     if not stages.is_done("prepare", key):
         raise DataError(
             f"{run_dir}: its input files have changed since they were prepared, so the final fit would have another "

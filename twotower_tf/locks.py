@@ -57,7 +57,7 @@ def _take(path: Path, shared: bool) -> int | None:
         if not acquire(descriptor, shared=shared):
             try:
                 raise ArtifactError(
-                    f"{path.parent}: in use by {_holder(descriptor)}; "
+                    f"{path.parent}: in use by {_describe_holder(descriptor)}; "
                     "wait until it has ended, or choose another directory"
                 )
             finally:
@@ -129,7 +129,7 @@ def _sign(descriptor: int) -> None:
         os.pwrite(descriptor, json.dumps(document).encode(), 0)
 
 
-def _holder(descriptor: int) -> str:
+def _describe_holder(descriptor: int) -> str:
     """Describes the holder that the lock file names."""
     try:
         document: Any = json.loads(os.pread(descriptor, 1 << 16, 0))
@@ -139,10 +139,10 @@ def _holder(descriptor: int) -> str:
     shown = command if len(command) <= _SHOWN else f"{command[:_SHOWN]}..."
     if host != socket.gethostname():
         return f"process {pid} on {host} ({shown})"
-    return f"process {pid} ({shown})" if _runs(pid) else "another process"
+    return f"process {pid} ({shown})" if _is_running(pid) else "another process"
 
 
-def _runs(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -74,7 +74,7 @@ class Pipeline(RunSession):
             self.adopt_config()
             stages = Stages(self.run_dir)
             continued = str(final_fit.find_run(Path(since)).resolve()) if since else ""
-            key = self._key("prepare", **run_stages.preparation_inputs(self.config, continued))
+            key = self._key("prepare", **run_stages.list_preparation_inputs(self.config, continued))
             if not force and stages.is_done("prepare", key) and self._prepared.encoded_items.exists():
                 self._log("prepare: up to date")
                 return PrepareResult.read(self.run_dir, Prepared.open(self.run_dir).manifest, skipped=True)

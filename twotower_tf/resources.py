@@ -19,8 +19,8 @@ _ROOT = Path("/")
 def count_cpus(root: Path = _ROOT) -> int:
     """Counts the CPUs that the process may run on, at most the quota of its groups, rounded up."""
     found = len(os.sched_getaffinity(0))
-    for group in _groups(root, "cpu"):
-        quota, period = _quota(group)
+    for group in _list_groups(root, "cpu"):
+        quota, period = _read_quota(group)
         if quota > 0 and period > 0:
             found = min(found, math.ceil(quota / period))
     return max(1, found)
@@ -36,8 +36,8 @@ def format_bytes(size: int) -> str:
 
 def total_memory(root: Path = _ROOT) -> int:
     """Returns the bytes of memory that the process may use in all."""
-    limits = [limit for group in _groups(root, "memory") for limit in _limits(group)]
-    return min([_fields(root / "proc/meminfo")["MemTotal:"] << 10, *limits])
+    limits = [limit for group in _list_groups(root, "memory") for limit in _read_limits(group)]
+    return min([_read_fields(root / "proc/meminfo")["MemTotal:"] << 10, *limits])
 
 
 def available_memory(root: Path = _ROOT) -> int:
@@ -46,13 +46,13 @@ def available_memory(root: Path = _ROOT) -> int:
     A group's page cache can be reclaimed, and after a preparation it is most of the group's memory: it counts as free,
     as in MemAvailable.
     """
-    found = _fields(root / "proc/meminfo")["MemAvailable:"] << 10
-    for group in _groups(root, "memory"):
-        limits, used = list(_limits(group)), [number for name in _USED for number in _numbers(group / name)]
+    found = _read_fields(root / "proc/meminfo")["MemAvailable:"] << 10
+    for group in _list_groups(root, "memory"):
+        limits, used = list(_read_limits(group)), [number for name in _USED for number in _read_numbers(group / name)]
         if not limits or not used:
             continue
         try:
-            held = _fields(group / "memory.stat")
+            held = _read_fields(group / "memory.stat")
         except OSError:
             held = {}
         # v1 counts the groups below under names of their own; v2 has no other
@@ -73,7 +73,7 @@ def limit_library_threads(environment: MutableMapping[str, str] = os.environ, ro
             environment.setdefault(name, str(allowed))
 
 
-def _groups(root: Path, controller: str) -> Iterator[Path]:
+def _list_groups(root: Path, controller: str) -> Iterator[Path]:
     """Yields the directories of the process's control group and of those above it, innermost first."""
     mounts = root / "sys/fs/cgroup"
     try:
@@ -90,36 +90,36 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
         yield from (mount / each for each in (below, *below.parents) if (mount / each).is_dir())
 
 
-def _quota(group: Path) -> tuple[int, int]:
+def _read_quota(group: Path) -> tuple[int, int]:
     """Reads the microseconds of CPU time within a period, and the period; zeros for no limit."""
-    for text in _texts(group / "cpu.max"):
+    for text in _read_texts(group / "cpu.max"):
         quota, _, period = text.partition(" ")
         return (int(quota), int(period or 100_000)) if quota != "max" else (0, 0)
     names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
-    quota_us, period_us = ([*_numbers(group / name), 0][0] for name in names)
+    quota_us, period_us = ([*_read_numbers(group / name), 0][0] for name in names)
     return quota_us, period_us
 
 
-def _limits(group: Path) -> Iterator[int]:
+def _read_limits(group: Path) -> Iterator[int]:
     for name in _LIMITS:
-        yield from _numbers(group / name)
+        yield from _read_numbers(group / name)
 
 
-def _numbers(path: Path) -> Iterator[int]:
+def _read_numbers(path: Path) -> Iterator[int]:
     """Yields the number in a file; nothing if the file does not exist or contains `max`."""
-    for text in _texts(path):
+    for text in _read_texts(path):
         if text != "max":
             yield int(text)
 
 
-def _texts(path: Path) -> Iterator[str]:
+def _read_texts(path: Path) -> Iterator[str]:
     try:
         yield path.read_text(encoding="utf-8").strip()
     except OSError:
         return
 
 
-def _fields(path: Path) -> dict[str, int]:
+def _read_fields(path: Path) -> dict[str, int]:
     """Reads a kernel file that has a name and a number on each line."""
     lines = (line.split() for line in path.read_text(encoding="utf-8").splitlines())
     return {words[0]: int(words[1]) for words in lines if len(words) > 1}

@@ -99,7 +99,7 @@ class RunSession:
         return PreparedPaths(RunPaths(self.run_dir).prepared)
 
     def _key(self, stage: str, **more: Any) -> str:
-        return run_stages.stage_key(self.config, self.run_dir, stage, **more)
+        return run_stages.compute_stage_key(self.config, self.run_dir, stage, **more)
 
     def _adopt(self, *, overwrite: bool = False, resume: bool = False) -> None:
         """Writes the configuration, where it fits the prepared data and the model."""

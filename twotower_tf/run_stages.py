@@ -105,7 +105,7 @@ def adopt_config(run_dir: Path, config: ExperimentConfig, *, overwrite: bool, re
             changed = [difference for difference in changed if not difference.startswith("train.")]
         if changed and not overwrite:
             raise ConfigError(
-                f"{run_dir} holds a model trained with another configuration ({_first(changed)}); "
+                f"{run_dir} holds a model trained with another configuration ({_name_first(changed)}); "
                 "choose another --run_dir, or --overwrite to replace it"
             )
         if changed:
@@ -162,14 +162,14 @@ def require_same_data(run_dir: Path, config: ExperimentConfig) -> None:
     changed = list_differences(configuration.load_run(run_dir), config, "prepare")
     if changed:
         raise ConfigError(
-            f"{run_dir} was prepared with another configuration ({_first(changed)}); "
+            f"{run_dir} was prepared with another configuration ({_name_first(changed)}); "
             "run twotower prepare with this one first"
         )
 
 
 def list_differences(old: ExperimentConfig, new: ExperimentConfig, *stages: str) -> list[str]:
     """Returns `FIELD was OLD, now NEW` for every field that those stages read and that differs, except `data.root`."""
-    before, after = (_leaves("", _document(config, stages)) for config in (old, new))
+    before, after = (_flatten("", _select_parts(config, stages)) for config in (old, new))
     fields = [*before, *(field for field in after if field not in before)]
     return [
         f"{field} was {_show(before, field)}, now {_show(after, field)}"
@@ -178,7 +178,7 @@ def list_differences(old: ExperimentConfig, new: ExperimentConfig, *stages: str)
     ]
 
 
-def _first(changed: Sequence[str]) -> str:
+def _name_first(changed: Sequence[str]) -> str:
     return changed[0] + (f", and {len(changed) - 1} more" if len(changed) > 1 else "")
 
 
@@ -186,17 +186,17 @@ def _show(leaves: dict[str, Any], field: str) -> str:
     return json.dumps(leaves[field], ensure_ascii=False) if field in leaves else "absent"
 
 
-def _leaves(path: str, node: Any) -> dict[str, Any]:
+def _flatten(path: str, node: Any) -> dict[str, Any]:
     if isinstance(node, dict) and node:
         pairs = [(f"{path}.{name}" if path else name, value) for name, value in node.items()]
     elif isinstance(node, list) and node and isinstance(node[0], dict):
         pairs = [(f"{path}[{position}]", value) for position, value in enumerate(node)]
     else:
         return {path: node}
-    return {field: leaf for name, value in pairs for field, leaf in _leaves(name, value).items()}
+    return {field: leaf for name, value in pairs for field, leaf in _flatten(name, value).items()}
 
 
-def _document(config: ExperimentConfig, stages: Sequence[str]) -> dict[str, Any]:
+def _select_parts(config: ExperimentConfig, stages: Sequence[str]) -> dict[str, Any]:
     """Returns the parts of the configuration that `stages` read, as JSON values."""
     whole: dict[str, Any] = json.loads(configuration.to_json(config))
     del whole["data"]["root"]
@@ -209,15 +209,15 @@ def _document(config: ExperimentConfig, stages: Sequence[str]) -> dict[str, Any]
 # --- what a stage depends on --------------------------------------------------------------------------------------
 
 
-def stage_key(config: ExperimentConfig, run_dir: Path, stage: str, **more: Any) -> str:
+def compute_stage_key(config: ExperimentConfig, run_dir: Path, stage: str, **more: Any) -> str:
     """Returns the digest of what `stage` depends on: configuration, the result of the stage before it, and `more`."""
-    document = {"config": _document(config, (stage,)), **more}
+    document = {"config": _select_parts(config, (stage,)), **more}
     if stage in _AFTER:
         document["after"] = Stages(run_dir).fact(_AFTER[stage], "key")
     return artifacts.fingerprint(document)
 
 
-def preparation_inputs(config: ExperimentConfig, since: str) -> dict[str, Any]:
+def list_preparation_inputs(config: ExperimentConfig, since: str) -> dict[str, Any]:
     """Returns what `prepare` reads besides the configuration: every input file's name, size and time of change.
 
     With `since`, also the digest of the manifest of the run that it continues.

@@ -308,7 +308,7 @@ def test_too_little_memory_is_one_line(
             try:
                 connection.execute("CREATE TABLE t AS SELECT random()::VARCHAR FROM range(10000000)")
             except duckdb.Error as error:
-                raise scans.read_error([], error) from None
+                raise scans.build_read_error([], error) from None
 
     running(monkeypatch, group)
     assert main(["synth", "--output=x"]) == 2

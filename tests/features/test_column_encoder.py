@@ -74,7 +74,7 @@ def run(request, tmp_path_factory):
         ),
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training_rows, "part_rows", lambda columns: 256)
+        patch.setattr(training_rows, "count_part_rows", lambda columns: 256)
         prepare_log(config, root / "run")
     prepared = Prepared.open(root / "run")
     assert len(prepared.parts("train")) == 10

@@ -25,7 +25,7 @@ from twotower_tf.prepare import training_rows
 from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
 
-training_rows.part_rows = lambda columns: 1 << 12
+training_rows.count_part_rows = lambda columns: 1 << 12
 config, run_dir, last = configuration.load(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 reports = itertools.count()
 

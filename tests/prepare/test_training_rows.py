@@ -30,7 +30,7 @@ def test_parts_hold_the_same_rows_however_the_log_is_read(
     config = experiment(tmp_path, split=split)
     prepare_log(config, tmp_path / "one")
     expected = {name: rows_of(Prepared.open(tmp_path / "one"), name) for name in SPLITS}
-    monkeypatch.setattr(training_rows, "part_rows", lambda columns: 64)
+    monkeypatch.setattr(training_rows, "count_part_rows", lambda columns: 64)
     found = []
     for most_read in (10**9, 0):  # short ranges of the log, side by side; one sort of the whole
         monkeypatch.setattr(training_rows, "_MOST_READ", most_read)
@@ -66,6 +66,6 @@ def test_what_was_shown_and_not_taken_is_kept_for_use_as_negatives(tmp_path: Pat
 
 
 def test_wide_rows_make_short_parts() -> None:
-    assert [training_rows.part_rows(columns) for columns in (6, 16, 17, 100, 100_000)] == [
+    assert [training_rows.count_part_rows(columns) for columns in (6, 16, 17, 100, 100_000)] == [
         1 << 20, 1 << 20, 1 << 19, 1 << 17, 1 << 14,
     ]  # fmt: skip

@@ -5,7 +5,12 @@ import pytest
 
 from twotower_tf.config import Downsample, SamplingConfig
 from twotower_tf.errors import DataError
-from twotower_tf.sampling.epoch_selection import EpochSelection, describe_untimed, keep_probability, row_weights
+from twotower_tf.sampling.epoch_selection import (
+    EpochSelection,
+    compute_kept_share,
+    describe_untimed,
+    weigh_rows,
+)
 
 # A hundred positives of item 0, fifty of item 1, ten of item 2, and five rows with label 0.
 ITEMS = np.repeat([0, 1, 2, 0], [100, 50, 10, 5])
@@ -19,9 +24,9 @@ def selection(sampling, users=USERS, labelled=False):
 
 def test_the_rule_of_word2vec_by_hand():
     # Shares 0.9, 0.09, 0.01 and t = 0.1: (3 + 1) / 9, (sqrt(0.9) + 1) / 0.9 and (sqrt(0.1) + 1) / 0.1, at most 1.
-    kept = keep_probability(np.array([90.0, 9.0, 1.0, 0.0]), 0.1)
+    kept = compute_kept_share(np.array([90.0, 9.0, 1.0, 0.0]), 0.1)
     np.testing.assert_allclose(kept, [4 / 9, 1.0, 1.0, 1.0])
-    np.testing.assert_allclose(keep_probability(np.array([16.0, 84.0]), 0.04)[0], (2 + 1) / 4)
+    np.testing.assert_allclose(compute_kept_share(np.array([16.0, 84.0]), 0.04)[0], (2 + 1) / 4)
 
 
 def test_shares_are_exact_beyond_float32s_whole_numbers():
@@ -29,7 +34,7 @@ def test_shares_are_exact_beyond_float32s_whole_numbers():
     counts = np.array([2**24 + 1, 3 * 2**24 - 1])
     z = [16_777_217 / 67_108_864, 50_331_647 / 67_108_864]
     expected = [(4 * each**0.5 + 1) / (16 * each) for each in z]
-    np.testing.assert_allclose(keep_probability(counts, 1 / 16), expected, rtol=1e-12)
+    np.testing.assert_allclose(compute_kept_share(counts, 1 / 16), expected, rtol=1e-12)
     share = EpochSelection(SamplingConfig(), np.zeros(3, int), np.array([0, 1, 1]), np.ones(3), 2, labelled=False).share
     assert share.tolist() == [1 / 3, 2 / 3]  # as float64; float32's thirds are others
 
@@ -105,17 +110,17 @@ def test_an_epoch_is_a_function_of_its_seed():
 
 def test_weights_halve_with_age():
     keys = {"timestamp": np.array([1, 6, 11]) * 86_400, "weight": np.array([1.0, 2.0, 3.0], np.float32)}
-    assert row_weights({"timestamp": keys["timestamp"]}, 0.0) is None
-    np.testing.assert_allclose(row_weights(keys, 0.0), [1, 2, 3])
-    np.testing.assert_allclose(row_weights(keys, 5.0), [0.25, 1.0, 3.0])
-    np.testing.assert_allclose(row_weights({"timestamp": keys["timestamp"]}, 10.0), [0.5, 0.5**0.5, 1.0], rtol=1e-6)
+    assert weigh_rows({"timestamp": keys["timestamp"]}, 0.0) is None
+    np.testing.assert_allclose(weigh_rows(keys, 0.0), [1, 2, 3])
+    np.testing.assert_allclose(weigh_rows(keys, 5.0), [0.25, 1.0, 3.0])
+    np.testing.assert_allclose(weigh_rows({"timestamp": keys["timestamp"]}, 10.0), [0.5, 0.5**0.5, 1.0], rtol=1e-6)
 
 
 def test_rows_without_a_time_weigh_as_the_others_do_on_average():
     # Ages of 20, 10 and 0 days, two rows without a time. With a half-life of 10 days the others have 1/4, 1/2 and 1.
     keys = {"timestamp": np.array([1, 0, 11, 0, 21]) * 86_400, "weight": np.array([1, 1, 1, 3, 2], np.float32)}
     mean = (0.25 + 0.5 + 1) / 3
-    np.testing.assert_allclose(row_weights(keys, 10.0), [0.25, mean, 0.5, 3 * mean, 2.0], rtol=1e-6)
+    np.testing.assert_allclose(weigh_rows(keys, 10.0), [0.25, mean, 0.5, 3 * mean, 2.0], rtol=1e-6)
     assert describe_untimed(keys["timestamp"], 10.0) == (
         "sampling.recency_half_life: 2 of 5 training rows have no time; each gets the factor 0.583, "
         "the mean of the others"
@@ -125,7 +130,7 @@ def test_rows_without_a_time_weigh_as_the_others_do_on_average():
 
 def test_recency_without_any_time():
     with pytest.raises(DataError) as error:
-        row_weights({"timestamp": np.zeros(2, np.int64)}, 30.0)
+        weigh_rows({"timestamp": np.zeros(2, np.int64)}, 30.0)
     assert str(error.value) == (
         "sampling.recency_half_life: invalid value 30 for a log without times (no training row has one); name the "
         "column in data.timestamp, or set it to 0"
@@ -134,5 +139,5 @@ def test_recency_without_any_time():
 
 def test_weights_that_are_all_nothing():
     with pytest.raises(DataError) as error:
-        row_weights({"timestamp": np.zeros(2), "weight": np.zeros(2)}, 0.0)
+        weigh_rows({"timestamp": np.zeros(2), "weight": np.zeros(2)}, 0.0)
     assert str(error.value) == "data.weight: every training row has weight 0 (expected at least one positive weight)"

@@ -9,7 +9,7 @@ from twotower_tf.sampling.mined import MinedSampler
 from twotower_tf.sampling.pairs import Pairs
 from twotower_tf.sampling.rejections import RejectionSampler
 from twotower_tf.sampling.row_sampler import PositivesBatch
-from twotower_tf.sampling.same_attribute import SameAttributeSampler, groups_of
+from twotower_tf.sampling.same_attribute import SameAttributeSampler, number_groups
 from twotower_tf.sampling.skip_above import SkipAboveSampler
 
 KNOWN = positives()
@@ -42,9 +42,9 @@ def test_groups_are_of_equal_values_and_missing_ones_have_none():
             "tags": pa.array([["x"], ["y"], ["x"], [], ["x"], ["x"], ["y", "z"]]),
         }
     )
-    assert groups_of(table, ("city",)).tolist() == [0, 1, 0, -1, -1, 0, 1]
-    assert groups_of(table, ("city", "size")).tolist() == [0, 1, 0, -1, -1, -1, 1]
-    one, two, three, *_, last = groups_of(table, ("tags",)).tolist()
+    assert number_groups(table, ("city",)).tolist() == [0, 1, 0, -1, -1, 0, 1]
+    assert number_groups(table, ("city", "size")).tolist() == [0, 1, 0, -1, -1, -1, 1]
+    one, two, three, *_, last = number_groups(table, ("tags",)).tolist()
     assert one == three and two != one and last not in (one, two)
 
 

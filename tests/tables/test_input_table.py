@@ -104,7 +104,7 @@ def test_numbers_in_json_keep_their_digits(tmp_path: Path) -> None:
 def test_types_for_predicates_hold_for_every_value(tmp_path: Path) -> None:
     (tmp_path / "e.csv").write_text("whole,real,zip,mixed,empty\n1,1.5,007,1,\n-20,2,8,x,\n,1e3,9,2,\n")
     connection, table = load(tmp_path, "e.csv")
-    found = user_sql.typed_columns(connection, table, list(table.columns))
+    found = user_sql.cast_columns(connection, table, list(table.columns))
     query = f"SELECT {', '.join(f'typeof({expression})' for expression in found.values())} FROM t LIMIT 1"
     assert connection.execute(query).fetchall() == [("BIGINT", "DOUBLE", "VARCHAR", "VARCHAR", "VARCHAR")]
 

@@ -29,8 +29,8 @@ def convert_avazu(source: Path, output: Path, progress: Progress) -> dict[str, A
     """Converts train.csv (or .gz) or, where it is missing, every .csv file with the same header, in order of names."""
     rows = 0
     with parquet.ParquetWriter(output / "events.parquet", _SCHEMA, compression="zstd") as writer:
-        for path in _files(source):
-            for batch in _batches(path):
+        for path in _find_files(source):
+            for batch in _read_batches(path):
                 writer.write_batch(batch)
                 rows += batch.num_rows
                 progress("avazu", rows, 0)
@@ -39,22 +39,22 @@ def convert_avazu(source: Path, output: Path, progress: Progress) -> dict[str, A
     return {"events": rows}
 
 
-def _files(source: Path) -> list[Path]:
+def _find_files(source: Path) -> list[Path]:
     if source.is_file():
-        header = _first_line(source)
+        header = _read_first_line(source)
         if header != HEADER:
             raise DataError(f"{source}:1: invalid header {header[:200]!r} (expected {HEADER!r})")
         return [source]
     for name in PUBLISHED:
         if (source / name).is_file():
-            return _files(source / name)
-    files = sorted(path for path in source.glob("*.csv") if _first_line(path) == HEADER)
+            return _find_files(source / name)
+    files = sorted(path for path in source.glob("*.csv") if _read_first_line(path) == HEADER)
     if not files:
         raise DataError(f"--source: {source}: no train.csv, train.gz or other .csv file with the header {HEADER!r}")
     return files
 
 
-def _first_line(path: Path) -> str:
+def _read_first_line(path: Path) -> str:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             return file.readline(1 << 16).decode("utf-8", "replace").removeprefix("\ufeff").rstrip("\r\n")
@@ -62,7 +62,7 @@ def _first_line(path: Path) -> str:
         raise DataError(f"{path}: cannot be read: {error}") from None
 
 
-def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+def _read_batches(path: Path) -> Iterator[pa.RecordBatch]:
     """Yields the rows of one file, as text columns and `click` as 0 or 1."""
     bad: list[csv.InvalidRow] = []
 
@@ -82,7 +82,7 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
             ),
         )
         for batch in reader:
-            yield _checked(batch, path, before)
+            yield _check_clicks(batch, path, before)
             before += batch.num_rows
     except (pa.ArrowInvalid, OSError) as error:
         if bad:
@@ -93,7 +93,7 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
         raise DataError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
 
 
-def _checked(batch: pa.RecordBatch, path: Path, before: int) -> pa.RecordBatch:
+def _check_clicks(batch: pa.RecordBatch, path: Path, before: int) -> pa.RecordBatch:
     """Converts `click` of a batch to numbers; `before` is the number of earlier rows in the file."""
     click = batch["click"]
     good = pc.fill_null(pc.is_in(click, pa.array(["0", "1"])), False)

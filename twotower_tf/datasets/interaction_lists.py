@@ -54,13 +54,13 @@ def convert_m1(source: Path, output: Path, progress: Progress) -> dict[str, Any]
     movielens = next((place for place in places if (place / "movies.dat").is_file()), None)
     counts = _write_events(files, output, progress)
     if movielens is not None and (source / _ITEM_MAP).is_file():
-        items = _joined(
-            _mapping(require_file(source, _ITEM_MAP), "m1_item", "ml1m_movie_id", "item_id", "movie_id"),
+        items = _join_columns(
+            _read_mapping(require_file(source, _ITEM_MAP), "m1_item", "ml1m_movie_id", "item_id", "movie_id"),
             read_movies_1m(require_file(movielens, "movies.dat")),
             "movie_id",
         )
-        users = _joined(
-            _mapping(require_file(source, _USER_MAP), "m1_user", "ml1m_user_id", "user_id", "ml1m_user_id"),
+        users = _join_columns(
+            _read_mapping(require_file(source, _USER_MAP), "m1_user", "ml1m_user_id", "user_id", "ml1m_user_id"),
             read_users_1m(require_file(movielens, "users.dat")).rename_columns({"user_id": "ml1m_user_id"}),
             "ml1m_user_id",
         )
@@ -70,14 +70,14 @@ def convert_m1(source: Path, output: Path, progress: Progress) -> dict[str, Any]
     return counts
 
 
-def _mapping(path: Path, key: str, value: str, key_name: str, value_name: str) -> pa.Table:
+def _read_mapping(path: Path, key: str, value: str, key_name: str, value_name: str) -> pa.Table:
     """Reads a csv file with two columns of ids, as text."""
     lines = split_lines(path, ",", 2, header=f"{key},{value}")
     rows = [{key_name: own, value_name: published} for _, (own, published) in lines]
     return pa.Table.from_pylist(rows, pa.schema([(key_name, pa.string()), (value_name, pa.string())]))
 
 
-def _joined(mapping: pa.Table, table: pa.Table, key: str) -> pa.Table:
+def _join_columns(mapping: pa.Table, table: pa.Table, key: str) -> pa.Table:
     """Adds the columns of `table` to `mapping`, in the order of `mapping`."""
     rows = pc.index_in(mapping[key], table[key])
     for name in table.column_names:

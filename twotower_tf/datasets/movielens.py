@@ -25,7 +25,7 @@ _MOVIES = (("movie_id", _TEXT), ("title", _TEXT), ("year", _NUMBER), ("genres", 
 
 def convert_100k(source: Path, output: Path, progress: Progress) -> dict[str, Any]:
     """Converts MovieLens 100K: u.data, u.item, u.user and u.genre."""
-    source = _inner(source, "ml-100k")
+    source = _find_folder(source, "ml-100k")
     data, item, user = (require_file(source, name) for name in ("u.data", "u.item", "u.user"))
     genres = _read_genres(require_file(source, "u.genre"))
     users = [
@@ -35,33 +35,33 @@ def convert_100k(source: Path, output: Path, progress: Progress) -> dict[str, An
     tables = {
         "events": _read_ratings(data, "\t", progress),
         "items": _read_movies_100k(item, genres),
-        "users": _table(user, users, _USERS).select(["user_id", "age", "gender", "occupation", "zip_code"]),
+        "users": _build_table(user, users, _USERS).select(["user_id", "age", "gender", "occupation", "zip_code"]),
     }
-    return _write(tables, output)
+    return _write_tables(tables, output)
 
 
 def convert_1m(source: Path, output: Path, progress: Progress) -> dict[str, Any]:
     """Converts MovieLens 1M: users.dat, movies.dat, and ratings.dat (with times) or ratings.csv (with positions)."""
-    source = _inner(source, "ml-1m")
+    source = _find_folder(source, "ml-1m")
     movies, users = read_movies_1m(require_file(source, "movies.dat")), read_users_1m(require_file(source, "users.dat"))
     ratings = require_file(source, "ratings.dat", "ratings.csv")
-    return _write({"events": _read_ratings(ratings, "::", progress), "items": movies, "users": users}, output)
+    return _write_tables({"events": _read_ratings(ratings, "::", progress), "items": movies, "users": users}, output)
 
 
 def read_movies_1m(path: Path) -> pa.Table:
     """Reads movies.dat as movie_id, title, year, genres."""
     lines = split_lines(path, "::", 3, LATIN)
-    return _table(path, [(movie, title, _year(title), genres) for _, (movie, title, genres) in lines], _MOVIES)
+    return _build_table(path, [(movie, title, _year(title), genres) for _, (movie, title, genres) in lines], _MOVIES)
 
 
 def read_users_1m(path: Path) -> pa.Table:
     """Reads users.dat as user_id, gender, age, occupation, zip_code; age and occupation are the publisher's codes."""
     lines = split_lines(path, "::", 5, LATIN)
     rows = [(user, gender, parse_integer(age, path, line, "age"), *rest) for line, (user, gender, age, *rest) in lines]
-    return _table(path, rows, _USERS)
+    return _build_table(path, rows, _USERS)
 
 
-def _inner(source: Path, name: str) -> Path:
+def _find_folder(source: Path, name: str) -> Path:
     """Returns the folder inside the publisher's archive, where `source` is its parent."""
     return source / name if (source / name).is_dir() else source
 
@@ -86,7 +86,7 @@ def _read_movies_100k(path: Path, genres: list[str]) -> pa.Table:
             year = int(released[-4:])
         tags = "|".join(genre for genre, flag in zip(genres, flags, strict=True) if flag == "1")
         rows.append((movie, title.strip(), year, tags))
-    return _table(path, rows, _MOVIES)
+    return _build_table(path, rows, _MOVIES)
 
 
 def _read_ratings(path: Path, separator: str, progress: Progress) -> pa.Table:
@@ -106,7 +106,7 @@ def _read_ratings(path: Path, separator: str, progress: Progress) -> pa.Table:
             progress("ratings", number, 0)
     if not rows:
         raise DataError(f"{path}: no ratings")
-    table = _table(path, rows, (("user_id", _TEXT), ("movie_id", _TEXT), ("rating", _NUMBER), (last, _NUMBER)))
+    table = _build_table(path, rows, (("user_id", _TEXT), ("movie_id", _TEXT), ("rating", _NUMBER), (last, _NUMBER)))
     return table if placed else table.append_column("position", pa.array(_rank_by_time(table)))
 
 
@@ -126,7 +126,7 @@ def _year(title: str) -> int | None:
     return int(found[-1]) if found else None
 
 
-def _table(path: Path, rows: Sequence[Sequence[Any]], columns: Sequence[tuple[str, pa.DataType]]) -> pa.Table:
+def _build_table(path: Path, rows: Sequence[Sequence[Any]], columns: Sequence[tuple[str, pa.DataType]]) -> pa.Table:
     """Builds a table of the rows of a file; an empty text becomes null."""
     if not rows:
         raise DataError(f"{path}: empty file")
@@ -139,7 +139,7 @@ def _table(path: Path, rows: Sequence[Sequence[Any]], columns: Sequence[tuple[st
     )
 
 
-def _write(tables: dict[str, pa.Table], output: Path) -> dict[str, Any]:
+def _write_tables(tables: dict[str, pa.Table], output: Path) -> dict[str, Any]:
     for name, table in tables.items():
         parquet.write_table(table, output / f"{name}.parquet")
     return {name: table.num_rows for name, table in tables.items()}

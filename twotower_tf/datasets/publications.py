@@ -106,14 +106,14 @@ def convert_dataset(
     publication = PUBLICATIONS[name]
     output = output.resolve()
     check_replaceable(output, TABLES, "events.parquet", "a converted data set")
-    with _raw_files(name, publication, source, output, progress) as directory:
+    with _provide_raw_files(name, publication, source, output, progress) as directory:
         with artifacts.atomic_directory(output, replace=True) as temporary:
             counts = publication.converter(directory, temporary, progress)
     return {"name": name, "output": str(output), **counts}
 
 
 @contextlib.contextmanager
-def _raw_files(
+def _provide_raw_files(
     name: str, publication: Publication, source: Path | None, output: Path, progress: Progress
 ) -> Iterator[Path]:
     """Yields the directory (or single file) with the raw files, after download and extraction where needed."""

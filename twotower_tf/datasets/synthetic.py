@@ -97,14 +97,14 @@ def write_synthetic_log(
     clicks = written = files = 0
     with artifacts.atomic_directory(output, replace=True) as directory:
         for day in range(days):
-            _day_directory(directory, day).mkdir(parents=True)
-        for number, (first, last) in enumerate(_user_chunks(counts)):
+            _name_day_directory(directory, day).mkdir(parents=True)
+        for number, (first, last) in enumerate(_divide_users(counts)):
             rng = np.random.default_rng([seed, 4, number])
             chunk = _draw_events(rng, people, counts, first, last, days, sampler.click_limit)
             item = _draw_items(rng, chunk, people, sampler)
-            table = _event_table(rng, chunk, item, people, catalogue, written, events)
-            for day, part in _by_day(table, chunk):
-                _write(part, _day_directory(directory, day) / f"part-{number:05d}.{format}")
+            table = _build_events(rng, chunk, item, people, catalogue, written, events)
+            for day, part in _divide_days(table, chunk):
+                _write(part, _name_day_directory(directory, day) / f"part-{number:05d}.{format}")
                 files += 1
             written += len(item)
             clicks += int(chunk.click.sum())
@@ -137,7 +137,7 @@ def _check_sizes(sizes: dict[str, int], items: int, format: str) -> None:
 # --- impressions and clicks ---------------------------------------------------------------------------------------
 
 
-def _user_chunks(counts: Ints) -> Iterator[tuple[int, int]]:
+def _divide_users(counts: Ints) -> Iterator[tuple[int, int]]:
     """Yields ranges of users whose events fit in memory together."""
     ends = counts.cumsum()
     first = 0
@@ -166,11 +166,11 @@ def _draw_events(
     placement = rng.choice(len(PLACEMENTS), len(user), p=PLACEMENT_SHARES)
     appeal = np.array(PLACEMENT_APPEAL) / np.dot(PLACEMENT_APPEAL, PLACEMENT_SHARES)
     click = rng.random(len(user)) < CLICK_RATE * appeal[placement]
-    click &= _rank_of_click(user, click) < click_limit
+    click &= _count_earlier_clicks(user, click) < click_limit
     return _Chunk(user, day[order], second[order], click, placement)
 
 
-def _rank_of_click(user: Ints, click: npt.NDArray[np.bool_]) -> Ints:
+def _count_earlier_clicks(user: Ints, click: npt.NDArray[np.bool_]) -> Ints:
     """Counts the clicks of the same user before each event; `user` is sorted."""
     before: Ints = click.cumsum() - click
     return before - before[np.searchsorted(user, user)]
@@ -212,7 +212,7 @@ class _ClickSampler:
         item = np.empty(len(day), np.int64)
         pending = np.arange(len(day))
         while len(pending):
-            item[pending] = self._at(rng.random(len(pending)) * self._start[-1])
+            item[pending] = self._find_items(rng.random(len(pending)) * self._start[-1])
             pending = pending[self._created[item[pending]] > day[pending]]
         return item
 
@@ -232,9 +232,9 @@ class _ClickSampler:
         passes = 0
         while len(pending := np.flatnonzero(item < 0)):
             if passes < _REJECTION_PASSES:
-                self._reject(rng, vectors, user, day, item, pending)
+                self._draw_by_rejection(rng, vectors, user, day, item, pending)
             else:
-                self._dense(rng, vectors, user, day, item, pending)
+                self._draw_from_all(rng, vectors, user, day, item, pending)
             # Drawing the later of two equal clicks again is sampling without replacement.
             order = np.lexsort((item, user))
             again = (np.diff(user[order]) == 0) & (np.diff(item[order]) == 0)
@@ -242,13 +242,13 @@ class _ClickSampler:
             passes += 1
         return item
 
-    def _at(self, mass: npt.NDArray[np.float64]) -> Ints:
+    def _find_items(self, mass: npt.NDArray[np.float64]) -> Ints:
         """Returns the items at positions of the cumulated popularity."""
         place = np.searchsorted(self._start, mass, side="right") - 1
         item: Ints = self._order[place.clip(0, len(self._order) - 1)]
         return item
 
-    def _reject(
+    def _draw_by_rejection(
         self, rng: np.random.Generator, vectors: world.Floats, user: Ints, day: Ints, item: Ints, pending: Ints
     ) -> None:
         """Fills `item[pending]` by rejection sampling; -1 remains where no round accepted an item."""
@@ -265,7 +265,7 @@ class _ClickSampler:
             group = np.searchsorted(ladder, row + rng.random(len(pending)), side="right") - row * groups
             group = group.clip(0, groups - 1)
             low, high = self._group_start[group], self._group_start[group + 1]
-            found = self._at(low + rng.random(len(pending)) * (high - low))
+            found = self._find_items(low + rng.random(len(pending)) * (high - low))
             rest = self._vector[found] - self._centre[group]
             accept = np.exp(np.einsum("nd,nd->n", taste[row], rest) - slack[row, group])
             good = (rng.random(len(pending)) < accept) & (self._created[found] <= day[pending])
@@ -275,7 +275,7 @@ class _ClickSampler:
             if not len(pending):
                 return
 
-    def _dense(
+    def _draw_from_all(
         self, rng: np.random.Generator, vectors: world.Floats, user: Ints, day: Ints, item: Ints, pending: Ints
     ) -> None:
         """Fills `item[pending]` from the full softmax (Gumbel maximum), leaving earlier clicks out."""
@@ -294,7 +294,7 @@ class _ClickSampler:
 # --- writing ------------------------------------------------------------------------------------------------------
 
 
-def _event_table(
+def _build_events(
     rng: np.random.Generator,
     chunk: _Chunk,
     item: Ints,
@@ -320,7 +320,7 @@ def _event_table(
     return table.add_column(0, "event_id", pc.binary_join_element_wise("e", ids, ""))
 
 
-def _by_day(table: pa.Table, chunk: _Chunk) -> Iterator[tuple[int, pa.Table]]:
+def _divide_days(table: pa.Table, chunk: _Chunk) -> Iterator[tuple[int, pa.Table]]:
     """Yields the slices of a table in time order, one per day."""
     counts = np.bincount(chunk.day)
     starts = counts.cumsum() - counts
@@ -328,7 +328,7 @@ def _by_day(table: pa.Table, chunk: _Chunk) -> Iterator[tuple[int, pa.Table]]:
         yield int(day), table.slice(int(starts[day]), int(counts[day]))
 
 
-def _day_directory(directory: Path, day: int) -> Path:
+def _name_day_directory(directory: Path, day: int) -> Path:
     date = np.datetime64(world.START + world.DAY * day, "s").astype("datetime64[D]")
     return directory / "events" / f"dt={str(date).replace('-', '')}"
 

@@ -125,26 +125,26 @@ class Space:
 def make_space(rng: np.random.Generator) -> Space:
     """Draws the directions."""
     return Space(
-        category=_directions(rng, len(CATEGORIES)),
-        gender=_directions(rng, len(GENDERS)),
-        country=_directions(rng, len(COUNTRIES)),
-        age=_directions(rng, 2),
-        price=_directions(rng, 1),
+        category=_draw_directions(rng, len(CATEGORIES)),
+        gender=_draw_directions(rng, len(GENDERS)),
+        country=_draw_directions(rng, len(COUNTRIES)),
+        age=_draw_directions(rng, 2),
+        price=_draw_directions(rng, 1),
     )
 
 
 def make_items(rng: np.random.Generator, space: Space, count: int, days: int) -> Items:
     """Draws a catalogue of `count` items for a log of `days` days."""
     advertisers_each = min(max(count // (len(CATEGORIES) * 16), 2), 20)  # of a category
-    category = rng.choice(len(CATEGORIES), count, p=_uneven(len(CATEGORIES)))
+    category = rng.choice(len(CATEGORIES), count, p=_make_shares(len(CATEGORIES)))
     advertiser = category * advertisers_each + rng.integers(0, advertisers_each, count)
     log_price = rng.normal(0.0, 1.0, count).clip(-2, 2)
     price = np.exp(2.5 + 0.15 * category + 0.8 * log_price).round(2)
     parts = (
         CATEGORY_PART * space.category[category],
-        ADVERTISER_PART * _directions(rng, len(CATEGORIES) * advertisers_each)[advertiser],
+        ADVERTISER_PART * _draw_directions(rng, len(CATEGORIES) * advertisers_each)[advertiser],
         PRICE_PART * log_price[:, None] * space.price,
-        OWN_PART * _directions(rng, count),
+        OWN_PART * _draw_directions(rng, count),
     )
     popularity = (1.0 + rng.permutation(count)) ** -ZIPF_EXPONENT
     new = rng.permutation(count) < round(NEW_ITEMS * count) if days > 1 else np.zeros(count, bool)
@@ -153,9 +153,9 @@ def make_items(rng: np.random.Generator, space: Space, count: int, days: int) ->
     table = pa.table(
         {
             "item_id": ids,
-            "title": _titles(category),
+            "title": _make_titles(category),
             "category": insert_missing(rng, "category", take_names(list(CATEGORIES), category)),
-            "advertiser": insert_missing(rng, "advertiser", take_names(_brands(advertisers_each), advertiser)),
+            "advertiser": insert_missing(rng, "advertiser", take_names(_make_brands(advertisers_each), advertiser)),
             "price": insert_missing(rng, "price", pa.array(price)),
             "created": pa.array(START + DAY * created_day),
         }
@@ -172,15 +172,15 @@ def make_items(rng: np.random.Generator, space: Space, count: int, days: int) ->
 
 def make_users(rng: np.random.Generator, space: Space, count: int, days: int) -> Users:
     """Draws a population of `count` users for a log of `days` days."""
-    interested = _interests(rng, count)
+    interested = _draw_interests(rng, count)
     age = (18 + 62 * rng.beta(1.6, 2.6, count)).astype(np.int64)
     gender = rng.choice(len(GENDERS), count, p=GENDER_SHARES)
     country = rng.choice(len(COUNTRIES), count, p=COUNTRY_SHARES)
     turn = 2 * np.pi * (age - 18) / 80  # tastes move along a curve as people grow older
-    taste = _unit(interested @ space.category)
+    taste = _normalize(interested @ space.category)
     taste = taste + AGE_TASTE * (np.stack([np.cos(turn), np.sin(turn)], axis=1) @ space.age)
     taste = taste + GENDER_TASTE * space.gender[gender] + COUNTRY_TASTE * space.country[country]
-    taste = taste + OWN_TASTE * _directions(rng, count)
+    taste = taste + OWN_TASTE * _draw_directions(rng, count)
     late = rng.random(count) < LATE_USERS
     joined_day = np.where(late, rng.integers(0, days, count), 0)
     activity = rng.lognormal(0.0, 0.9, count) * (days - joined_day)
@@ -191,12 +191,12 @@ def make_users(rng: np.random.Generator, space: Space, count: int, days: int) ->
             "age": insert_missing(rng, "age", pa.array(age)),
             "gender": insert_missing(rng, "gender", take_names(GENDERS, gender)),
             "country": insert_missing(rng, "country", take_names(COUNTRIES, country)),
-            "interests": insert_missing(rng, "interests", _joined(list(CATEGORIES), interested)),
+            "interests": insert_missing(rng, "interests", _join_names(list(CATEGORIES), interested)),
         }
     )
     return Users(
         ids=ids,
-        vector=(USER_NORM * _unit(taste)).astype(np.float32),
+        vector=(USER_NORM * _normalize(taste)).astype(np.float32),
         joined_day=joined_day,
         activity=activity / activity.sum(),
         table=table,
@@ -221,34 +221,34 @@ def insert_missing(rng: np.random.Generator, column: str, values: pa.Array) -> p
     return pc.if_else(missing, pa.scalar(None, values.type), values)
 
 
-def _unit(vectors: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _normalize(vectors: npt.NDArray[Any]) -> npt.NDArray[Any]:
     unit: npt.NDArray[Any] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     return unit
 
 
-def _directions(rng: np.random.Generator, count: int) -> Floats:
-    return _unit(rng.normal(size=(count, DIMENSION))).astype(np.float32)
+def _draw_directions(rng: np.random.Generator, count: int) -> Floats:
+    return _normalize(rng.normal(size=(count, DIMENSION))).astype(np.float32)
 
 
-def _uneven(count: int) -> npt.NDArray[np.float64]:
+def _make_shares(count: int) -> npt.NDArray[np.float64]:
     weights = np.reciprocal(3.0 + np.arange(count, dtype=np.float64))
     return np.asarray(weights / weights.sum(), np.float64)
 
 
-def _interests(rng: np.random.Generator, count: int) -> npt.NDArray[np.bool_]:
+def _draw_interests(rng: np.random.Generator, count: int) -> npt.NDArray[np.bool_]:
     """Draws one to three categories for each user, [count, categories]."""
     order = np.argsort(rng.random((count, len(CATEGORIES))), axis=1)
     return order < rng.choice([1, 2, 3], count, p=[0.45, 0.4, 0.15])[:, None]
 
 
-def _joined(names: list[str], chosen: npt.NDArray[np.bool_]) -> pa.Array:
+def _join_names(names: list[str], chosen: npt.NDArray[np.bool_]) -> pa.Array:
     """Joins the names that each row chose by `|`."""
     offsets = np.concatenate([[0], chosen.sum(axis=1).cumsum()]).astype(np.int32)
     lists = pa.ListArray.from_arrays(pa.array(offsets), take_names(names, np.nonzero(chosen)[1]))
     return pc.binary_join(lists, "|")
 
 
-def _titles(category: Ints) -> pa.Array:
+def _make_titles(category: Ints) -> pa.Array:
     nouns = list(CATEGORIES.values())
     seen = [0] * len(nouns)
     titles = []
@@ -263,7 +263,7 @@ def _titles(category: Ints) -> pa.Array:
     return pa.array(titles, pa.string())
 
 
-def _brands(each: int) -> list[str]:
+def _make_brands(each: int) -> list[str]:
     """Returns a name for each advertiser of each category."""
     names = [start + end for end in BRAND_ENDS for start in BRAND_STARTS]
     return names[: each * len(CATEGORIES)]

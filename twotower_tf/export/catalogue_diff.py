@@ -181,7 +181,7 @@ def _values(
             value = feature.sql(table.columns[feature.name], "t")
         values.setdefault(feature.name, value)
     others = [name for name in table.columns if name not in values and name not in (data.item_id, *RESERVED)]
-    return values | user_sql.typed_columns(connection, table, others, "t")
+    return values | user_sql.cast_columns(connection, table, others, "t")
 
 
 def _kinds(connection: duckdb.DuckDBPyConnection, schema: pa.Schema) -> dict[str, str]:

@@ -144,12 +144,12 @@ def split_words(name: str) -> tuple[str, ...]:
 
 def profile_table(connection: Connection, table: Table) -> TableProfile:
     """Measures the statistics of every column of a table."""
-    found = {name: _column(connection, table, name) for name in table.columns}
-    moments = {name: moment for name in found if (moment := _moment(connection, table, found[name]))}
+    found = {name: _profile_column(connection, table, name) for name in table.columns}
+    moments = {name: moment for name in found if (moment := _read_as_time(connection, table, found[name]))}
     return TableProfile(table, found, moments)
 
 
-def _column(connection: Connection, table: Table, name: str) -> Profile:
+def _profile_column(connection: Connection, table: Table, name: str) -> Profile:
     text = table.text(name)
     number = f"TRY_CAST({text} AS DOUBLE)"
     finite = f"CASE WHEN isfinite({number}) THEN {number} END"
@@ -209,7 +209,7 @@ def _column(connection: Connection, table: Table, name: str) -> Profile:
 _EARLIEST = 631_152_000  # 1990: an earlier number is not the time of an event
 
 
-def _moment(connection: Connection, table: Table, profile: Profile) -> Moment | None:
+def _read_as_time(connection: Connection, table: Table, profile: Profile) -> Moment | None:
     """Reads a column as time; None where that fails."""
     column = table.columns[profile.name]
     if not profile.present or column.kind.endswith("[]") or column.kind == "BOOLEAN":

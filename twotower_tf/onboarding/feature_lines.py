@@ -59,7 +59,7 @@ def propose_features(
             if reason := _explain_unfit(column, table, roles) if table else "":
                 unfit[name] = reason
             else:
-                lines[side].append(_feature_line(column))
+                lines[side].append(_propose_feature(column))
     for name, column in events.columns.items():
         if name in (*ids, roles.time.column, label) or name in left_out:
             continue
@@ -71,7 +71,7 @@ def propose_features(
         about_item = (in_items or predicted > 0.8) and name not in RESERVED
         share = format_percent(predicted)
         why = f"; the item predicts it in {share} of the cases" if about_item and not in_items else ""
-        lines["item" if about_item else "user"].append(_feature_line(column, why))
+        lines["item" if about_item else "user"].append(_propose_feature(column, why))
     return lines, unfit | left_out
 
 
@@ -125,17 +125,17 @@ def _is_number(column: Profile) -> bool:
     return _is_real(column) or (bool(_NUMBER_WORDS & set(column.tokens)) and "id" not in column.tokens)
 
 
-def _feature_line(column: Profile, why: str = "") -> Line:
+def _propose_feature(column: Profile, why: str = "") -> Line:
     name = python_literal(column.name)
     if column.separator:
-        size = _buckets(column.elements)
+        size = _suggest_buckets(column.elements)
         code = f"Tags({name}, buckets={size}, separator={python_literal(column.separator)})"
-        return Line(code, f"{column.elements:,} values, several in one text{_missing(column)}{why}")
+        return Line(code, f"{column.elements:,} values, several in one text{_format_missing(column)}{why}")
     if not _is_number(column):
         return hash_line(column, why.removeprefix("; "))
     spread = (
         f"{format_number(column.low)} to {format_number(column.high)}, half below {format_number(column.median)}"
-        f"{_missing(column)}{why}"
+        f"{_format_missing(column)}{why}"
     )
     if not _is_real(column):
         return Line(f"Bucketized({name}, buckets=20)", spread)
@@ -145,11 +145,11 @@ def _feature_line(column: Profile, why: str = "") -> Line:
 
 def hash_line(column: Profile, why: str = "", hashes: int = 1) -> Line:
     """Proposes a hashed column, with buckets for its number of values; an id has two hashes."""
-    size = _buckets(column.distinct)
+    size = _suggest_buckets(column.distinct)
     share = bucket_counts.expected_sharing(column.distinct, int(size.replace("_", "")), hashes)
     about = "" if column.exact else "about "
     shared = f", {format_percent(share)} share a bucket" if share > 2 * bucket_counts.TARGET else ""
-    comment = f"{about}{column.distinct:,} values{_missing(column)}{shared}"
+    comment = f"{about}{column.distinct:,} values{_format_missing(column)}{shared}"
     if column.top and column.top[0][1] >= 0.01 and "alone" not in why:
         comment += f"; {column.top[0][0]!r} has {format_percent(column.top[0][1])}"
     more = f", hashes={hashes}" if hashes > 1 else ""
@@ -157,9 +157,9 @@ def hash_line(column: Profile, why: str = "", hashes: int = 1) -> Line:
     return Line(code, f"{comment}; {why}" if why else comment)
 
 
-def _buckets(distinct: int) -> str:
+def _suggest_buckets(distinct: int) -> str:
     return f"{min(_MOST_BUCKETS, bucket_counts.suggest_buckets(distinct)):_}"
 
 
-def _missing(column: Profile) -> str:
+def _format_missing(column: Profile) -> str:
     return f", {format_percent(column.missing)} missing" if column.missing else ""

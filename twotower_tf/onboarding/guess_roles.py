@@ -109,7 +109,7 @@ def _find_time(connection: Connection, events: TableProfile, given: str, user: s
         if moment is None or name in taken or moment.first == moment.last:
             continue
         if not moment.places:
-            return Role(name, f"read as {moment.form}: {_day(moment.first)} to {_day(moment.last)}, UTC")
+            return Role(name, f"read as {moment.form}: {_format_day(moment.first)} to {_format_day(moment.last)}, UTC")
         if not given and not _is_ordering(connection, events, name, user):
             continue
         return Role(name, f"whole numbers from {moment.first} to {moment.last}: positions in an order, not dates")
@@ -133,7 +133,7 @@ def _is_count(column: Profile) -> bool:
     )
 
 
-def _day(seconds: int) -> str:
+def _format_day(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M")
 
 

@@ -163,11 +163,11 @@ def _add_labels(found: Outcomes, binary: Sequence[Profile], given: Profile | str
     """Chooses the label among columns of 0 and 1: by its name, or because it is the only one."""
     rejections = [c for c in binary if set(c.tokens) & usual_names.REJECTION_WORDS]
     wishes = [c for c in binary if c not in rejections]
-    ranked = sorted(wishes, key=_label_rank)
+    ranked = sorted(wishes, key=_rank_label)
     if isinstance(given, Profile):
         found.label, found.label_why = given.name, "as you said"
         found.chosen.append(Choice("label", python_literal(given.name), "as you said", given.ones))
-    elif ranked and (_label_rank(ranked[0]) < len(usual_names.LABELS) + 1 or len(ranked) == 1):
+    elif ranked and (_rank_label(ranked[0]) < len(usual_names.LABELS) + 1 or len(ranked) == 1):
         _choose_label(found, ranked.pop(0), alone=len(ranked) == 0)
     elif ranked:
         names = ", ".join(repr(column.name) for column in ranked)
@@ -184,7 +184,7 @@ def _add_labels(found: Outcomes, binary: Sequence[Profile], given: Profile | str
         found.left_out[column.name] = "a rejection, known only after the event; see the lines above for its use"
 
 
-def _label_rank(column: Profile) -> int:
+def _rank_label(column: Profile) -> int:
     """Ranks columns of 0 and 1 by their names; those without a label's word come last."""
     if column.plain in usual_names.LABELS:
         return usual_names.LABELS.index(column.plain)
@@ -199,7 +199,7 @@ def _choose_label(found: Outcomes, column: Profile, alone: bool) -> None:
         found.label_why = f"{_NO_LABEL} that satisfies data.positive"
         found.left_out[column.name] = "the outcome of the event (data.positive)"
         return
-    usual = _label_rank(column) <= len(usual_names.LABELS)
+    usual = _rank_label(column) <= len(usual_names.LABELS)
     kind = "a usual name for a label" if usual else "the only such column of the event. Check it"
     found.label = column.name
     found.label_why = f"0 or 1 in every row, {format_percent(share)} of them 1; {kind}"

@@ -19,12 +19,12 @@ def render_proposal(proposal: Proposal, name: str, where: str) -> str:
     classes = {re.match(r"\w+", code).group() for code in codes}  # type: ignore[union-attr]
     classes |= {"DataConfig", "ExperimentConfig"}
     lines = [
-        f'"""Proposed by `twotower init` from {_plain(", ".join(proposal.paths.values()))}.',
+        f'"""Proposed by `twotower init` from {_escape(", ".join(proposal.paths.values()))}.',
         "",
         f"twotower validate --config={where}",
         f"twotower run --config={where} --run_dir=runs/{name} --export_dir=export/{name}",
         "",
-        *(_wrapped(_plain(note), "") for note in proposal.notes),
+        *(_wrap(_escape(note), "") for note in proposal.notes),
         "All values below are guesses from the data. Check them, and correct them where you know better.",
         '"""',
         "",
@@ -38,21 +38,21 @@ def render_proposal(proposal: Proposal, name: str, where: str) -> str:
         "    return ExperimentConfig(",
         f"        name={python_literal(name)},",
         "        data=DataConfig(",
-        *_data_lines(proposal),
+        *_render_data(proposal),
         "        ),",
     ]
     for side in ("item", "user"):
         lines += [f"        {side}_features=("]
-        lines += _commented((f"            {line.code},", line.comment) for line in proposal.lines[side])
+        lines += _add_comments((f"            {line.code},", line.comment) for line in proposal.lines[side])
         lines += ["        ),"]
     if proposal.left_out:
         lines += ["        # Columns that are not features:"]
-        lines += [_wrapped(f"{column}: {reason}", "        #   ") for column, reason in proposal.left_out.items()]
-    lines += _commented((f"        {field}={line.code},", line.comment) for field, line in sections.items())
+        lines += [_wrap(f"{column}: {reason}", "        #   ") for column, reason in proposal.left_out.items()]
+    lines += _add_comments((f"        {field}={line.code},", line.comment) for field, line in sections.items())
     return "\n".join([*lines, "    )", ""])
 
 
-def _data_lines(proposal: Proposal) -> list[str]:
+def _render_data(proposal: Proposal) -> list[str]:
     """Renders the fields of `DataConfig`; those that are offered become comments."""
     roles, outcomes = proposal.roles, proposal.outcomes
     data = [("root", python_literal(proposal.root), "relative to where you run twotower")]
@@ -66,19 +66,19 @@ def _data_lines(proposal: Proposal) -> list[str]:
         data += [("item_name", python_literal(roles.title.column), roles.title.why)]
     data += [(name, line.code, line.comment) for name, line in proposal.more.items()]
     data += [("split", proposal.split.code, proposal.split.comment)]
-    found = _commented((f"            {name}={value},", comment) for name, value, comment in data)
+    found = _add_comments((f"            {name}={value},", comment) for name, value, comment in data)
     if outcomes.offered:
         found.append("            # What else may count; uncomment a line, and join two of one field with AND:")
-        found += _commented((f"            # {each.field}={each.code},", each.comment) for each in outcomes.offered)
+        found += _add_comments((f"            # {each.field}={each.code},", each.comment) for each in outcomes.offered)
     return found
 
 
-def _plain(text: str) -> str:
+def _escape(text: str) -> str:
     """Replaces the parts of a text that would end a docstring."""
     return text.replace("\\", "/").replace('"""', "'''")
 
 
-def _commented(pairs: Iterable[tuple[str, str]]) -> list[str]:
+def _add_comments(pairs: Iterable[tuple[str, str]]) -> list[str]:
     """Formats lines with their comments at the end, or above where both are too long for one line."""
     found = []
     for code, comment in pairs:
@@ -89,9 +89,9 @@ def _commented(pairs: Iterable[tuple[str, str]]) -> list[str]:
             found.append(f"{code}  # {clean}")
         else:
             indent = code[: len(code) - len(code.lstrip())]
-            found += [_wrapped(clean, f"{indent}# "), code]
+            found += [_wrap(clean, f"{indent}# "), code]
     return found
 
 
-def _wrapped(text: str, prefix: str) -> str:
+def _wrap(text: str, prefix: str) -> str:
     return "\n".join(textwrap.wrap(" ".join(text.split()), 118, initial_indent=prefix, subsequent_indent=prefix))

@@ -108,8 +108,8 @@ def number_ids(connection: Connection, inputs: Inputs) -> None:
     """
     used = "FROM validated_events WHERE reason IS NULL AND NOT excluded"
     more = " UNION SELECT id AS item_id FROM item_latest" if inputs.items is not None else ""
-    _number(connection, "user", f"SELECT DISTINCT user_id {used}", inputs.continued)
-    _number(connection, "item", f"SELECT DISTINCT item_id {used}{more}", inputs.continued)
+    _number_side(connection, "user", f"SELECT DISTINCT user_id {used}", inputs.continued)
+    _number_side(connection, "item", f"SELECT DISTINCT item_id {used}{more}", inputs.continued)
     connection.execute(
         f"""
         CREATE TABLE used_events AS
@@ -120,7 +120,7 @@ def number_ids(connection: Connection, inputs: Inputs) -> None:
     )
 
 
-def _number(connection: Connection, side: str, ids: str, continued: bool) -> None:
+def _number_side(connection: Connection, side: str, ids: str, continued: bool) -> None:
     first, previous, fresh = 0, "", ids
     if continued:
         (first,) = fetch_row(connection, f"SELECT count(*) FROM previous_{side}s")
@@ -140,7 +140,7 @@ def create_items_query(
 
     `previous` has the columns of `previous_items` (`g`): its values are kept where neither table nor log has newer.
     """
-    _latest_events(connection, "item")
+    _create_latest_events(connection, "item")
     connection.execute(
         "CREATE TABLE item_counts AS "
         "SELECT item_row, count(*) AS train_count FROM positives WHERE split = 0 GROUP BY item_row"
@@ -159,17 +159,17 @@ def create_items_query(
     values = {"item_id": "i.item_id", "item_name": f"coalesce({name}, i.item_id)"}
     for feature in features.values():
         if feature.name not in values:
-            values[feature.name] = _feature(feature, data.item_id, table, events)
+            values[feature.name] = _select_feature(feature, data.item_id, table, events)
     values |= {name: typed_values.other_value(from_table[name], "t") for name in inputs.item_others}
     if previous is not None:
         for name in list(values)[1:]:
-            before, now = _before(previous.get(name), inputs.item_others.get(name, "")), values[name]
+            before, now = _select_previous(previous.get(name), inputs.item_others.get(name, "")), values[name]
             column = data.item_name if name == "item_name" else name
             silent = [] if column in from_table and column not in events.columns else [_NO_NEWER_EVENT]
             silent += ["l.id IS NULL"] if table is not None else []
             values[name] = f"CASE WHEN {' AND '.join(silent)} THEN coalesce({before}, {now}) ELSE {now} END"
     values["train_count"] = "coalesce(c.train_count, 0)"
-    values |= _last_event(inputs.continued)
+    values |= _select_last_event(inputs.continued)
     joins = f"LEFT JOIN item_events AS last ON last.item_row = i.item_row {_OF_LAST_EVENT} "
     joins += "LEFT JOIN item_counts AS c ON c.item_row = i.item_row "
     if table is not None:
@@ -186,7 +186,7 @@ def create_users_query(connection: Connection, inputs: Inputs) -> str:
     A source column NAME of the user features is `user.NAME` there, as in the examples. Where a previous run is
     continued, the values of `previous_users` (`g`) are kept where neither table nor log has newer.
     """
-    _latest_events(connection, "user")
+    _create_latest_events(connection, "user")
     values: dict[str, str] = {}
     for feature in inputs.user_from_events:
         values[feature.name] = feature.value(inputs.events.columns[feature.name], "e")
@@ -202,7 +202,7 @@ def create_users_query(connection: Connection, inputs: Inputs) -> str:
                 before = f"g.{quote_identifier(f'user.{feature.name}')}"
                 values[feature.name] = f"CASE WHEN {silent} THEN {before} ELSE {values[feature.name]} END"
     selected = "".join(f", {value} AS {quote_identifier(f'user.{name}')}" for name, value in values.items())
-    last = ", ".join(f"{value} AS {name}" for name, value in _last_event(inputs.continued).items())
+    last = ", ".join(f"{value} AS {name}" for name, value in _select_last_event(inputs.continued).items())
     return f"SELECT u.user_id, u.train_count, {last}{selected} FROM user_counts AS u {joins}ORDER BY u.user_row"
 
 
@@ -214,7 +214,7 @@ _NO_NEWER_EVENT = (
 )
 
 
-def _last_event(continued: bool) -> dict[str, str]:
+def _select_last_event(continued: bool) -> dict[str, str]:
     """Returns SQL of the time of the latest event, of this run or a previous one, by column."""
     last = f"greatest(last.ts, {_PREVIOUS_EVENT})" if continued else "last.ts"
     seconds = timestamps.seconds_sql(last)
@@ -224,7 +224,7 @@ def _last_event(continued: bool) -> dict[str, str]:
     }
 
 
-def _latest_events(connection: Connection, side: Side) -> None:
+def _create_latest_events(connection: Connection, side: Side) -> None:
     """Creates `{side}_events`: place and time of each user's or item's latest used event."""
     connection.execute(
         f"""
@@ -237,14 +237,14 @@ def _latest_events(connection: Connection, side: Side) -> None:
     )
 
 
-def _before(previous: Column | None, kind: str) -> str:
+def _select_previous(previous: Column | None, kind: str) -> str:
     """Returns SQL of a column's previous value, as text where `kind` is text."""
     if previous is None:
         return "NULL"
     return text_sql(f"g.{previous.identifier}", previous.kind) if kind == "VARCHAR" else f"g.{previous.identifier}"
 
 
-def _feature(feature: FeatureColumn, item_id: str, table: Table | None, events: Table) -> str:
+def _select_feature(feature: FeatureColumn, item_id: str, table: Table | None, events: Table) -> str:
     if feature.name == item_id:
         return "i.item_id" if feature.kind == "text" else "TRY_CAST(i.item_id AS DOUBLE)"
     if table is not None and feature.name in table.columns:

@@ -68,7 +68,7 @@ def partition_day_sql(text: str) -> str:
     return f"CAST(floor(epoch({parsed}) / {SECONDS}.0) AS BIGINT)"
 
 
-def partition_day(source: InputFile) -> date | None:
+def parse_partition_day(source: InputFile) -> date | None:
     """Returns the day of the `dt=` directory above a file; None where there is none.
 
     Raises:
@@ -88,7 +88,7 @@ def find_window(split: DateSplit, sources: Sequence[InputFile], newest: int | No
     if split.until:
         last = parse_day(split.until)
         return Window(split, last) if last else None
-    partitions = [day for day in map(partition_day, sources) if day is not None]
+    partitions = [day for day in map(parse_partition_day, sources) if day is not None]
     if partitions:
         return Window(split, max(partitions))
     return None if newest is None else Window(split, _EPOCH + timedelta(days=newest // SECONDS))
@@ -103,7 +103,7 @@ def select_files(split: DateSplit, sources: Sequence[InputFile]) -> list[InputFi
     bounds = find_window(split, sources)
     if bounds is None:
         return list(sources)
-    days = [partition_day(source) for source in sources]
+    days = [parse_partition_day(source) for source in sources]
     kept = [
         source for source, day in zip(sources, days, strict=True) if day is None or bounds.first <= day <= bounds.last
     ]

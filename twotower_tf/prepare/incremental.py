@@ -32,7 +32,7 @@ from twotower_tf.tables.input_table import Column
 _FREE = ("root", "events", "items", "users", "split", "train_on_valid")
 
 
-def config_digests(config: ExperimentConfig) -> dict[str, str]:
+def compute_digests(config: ExperimentConfig) -> dict[str, str]:
     """Computes digests of the parts of the configuration that must be equal in runs that continue each other."""
     document = json.loads(to_json(config))
     data = {name: value for name, value in document["data"].items() if name not in _FREE}
@@ -92,7 +92,7 @@ class PreviousRun:
             """
         )
 
-    def catalogue_columns(self) -> dict[str, Column]:
+    def list_catalogue_columns(self) -> dict[str, Column]:
         """Returns the columns of `previous_items`, by name."""
         with sql.connect(directories=[self.paths.root]) as connection:
             found = connection.execute(f"DESCRIBE SELECT * FROM read_parquet({file_pattern(self.paths.items)})")
@@ -117,7 +117,7 @@ def open_previous_run(run_dir: Path, config: ExperimentConfig, into: Path, schem
     if not path.is_file():
         raise ArtifactError(f"--since: {run_dir}: no finished preparation there; run `twotower prepare` first")
     manifest = artifacts.read_json(path, "prepared directory", schema_version)
-    differing = [part for part, digest in config_digests(config).items() if manifest["basis"][part] != digest]
+    differing = [part for part, digest in compute_digests(config).items() if manifest["basis"][part] != digest]
     if differing:
         raise ConfigError(
             f"--since: {run_dir} was prepared with another configuration ({', '.join(differing)}); only data.root, "

@@ -37,7 +37,7 @@ def create_item_versions(
     are `previous`, are valid until a newer one is known. `timed` says whether rows of the item table are valid from a
     time.
     """
-    table = inputs.items if inputs.items is not None and _in_table(inputs) else None
+    table = inputs.items if inputs.items is not None and _has_table_column(inputs) else None
     known = fetch_row(connection, "SELECT count(*) FROM previous_items")[0] if previous is not None else 0
     times = [f"SELECT item_row, CAST({START} AS BIGINT) AS since FROM items"]
     joins: list[AsOfJoin] = []
@@ -86,7 +86,7 @@ def create_item_versions(
         drop_table(connection, "item_reports")
 
 
-def versions_query(inputs: Inputs) -> str:
+def build_versions_query(inputs: Inputs) -> str:
     """Returns SQL of the files that `Prepared.version_parts` lists."""
     values = ", ".join(
         f"v{number} AS {quote_identifier(f'item.{column.name}')}" for number, column in enumerate(inputs.item_as_of)
@@ -94,7 +94,7 @@ def versions_query(inputs: Inputs) -> str:
     return f"SELECT version_of AS item_row, since, {values} FROM item_versions ORDER BY place"
 
 
-def _in_table(inputs: Inputs) -> bool:
+def _has_table_column(inputs: Inputs) -> bool:
     columns = inputs.items.columns if inputs.items is not None else {}
     return any(column.name in columns for column in inputs.item_as_of)
 

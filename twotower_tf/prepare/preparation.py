@@ -37,7 +37,7 @@ from twotower_tf.prepare import (
     typed_values,
     unusable_tables,
 )
-from twotower_tf.prepare.incremental import PreviousRun, config_digests, open_previous_run
+from twotower_tf.prepare.incremental import PreviousRun, compute_digests, open_previous_run
 from twotower_tf.prepare.schema import FeatureColumn, Inputs, Side
 from twotower_tf.prepare.spark.spark_session import SparkOptions, open_spark
 from twotower_tf.progress import Progress, silent
@@ -114,7 +114,7 @@ class _Preparation:
         self, connection: Connection, config: ExperimentConfig, paths: PreparedPaths, previous: PreviousRun | None
     ) -> None:
         self._connection, self._config, self._paths, self._previous = connection, config, paths, previous
-        self._known = previous.catalogue_columns() if previous else None
+        self._known = previous.list_catalogue_columns() if previous else None
 
     def run(
         self, sources: Mapping[TableName, list[InputFile]], threads: int, now: int, progress: Progress
@@ -153,7 +153,7 @@ class _Preparation:
         training_rows.write_training_rows(connection, inputs, paths, threads, progress)
         drop_table(connection, "rows_with_history")
         if inputs.item_as_of:
-            parquet_parts.write_parts(connection, item_versions.versions_query(inputs), paths.item_versions)
+            parquet_parts.write_parts(connection, item_versions.build_versions_query(inputs), paths.item_versions)
             drop_table(connection, "item_versions")
         step()
         items = catalogue.create_items_query(connection, config, inputs, self._known)
@@ -167,7 +167,7 @@ class _Preparation:
             "time_form": rules.time_form,
             **self._find_text_forms(inputs),
             "warnings": warnings,
-            "basis": config_digests(config),
+            "basis": compute_digests(config),
             "since": {"inputs": previous.inputs} if previous else None,
         }
         artifacts.write_json(paths.manifest, manifest)

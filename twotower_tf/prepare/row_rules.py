@@ -50,7 +50,7 @@ class RowRules:
         self._user, self._item = table.text(data.user_id), table.text(data.item_id)
         self._reasons = id_faults_sql("user", data.user_id, self._user)
         self._reasons += id_faults_sql("item", data.item_id, self._item)
-        clock = self._read(lambda: _time(connection, config, table), None) if data.timestamp else None
+        clock = self._add_rule(lambda: _read_times(connection, config, table), None) if data.timestamp else None
         self.time_form = clock.form if clock else ""
         self._ts = "CAST(NULL AS BIGINT)"
         if clock:
@@ -59,17 +59,19 @@ class RowRules:
             self._ts = f"CAST(rowid * {timestamps.MICROSECONDS} AS BIGINT)"
         self._label, self._given, self._outside = "CAST(1 AS TINYINT)", "CAST(NULL AS VARCHAR)", "false"
         if data.label:
-            self._label = self._read(lambda: _label(connection, table, data.label), "")
+            self._label = self._add_rule(lambda: _read_labels(connection, table, data.label), "")
         split = data.split
         if isinstance(split, GivenSplit):
-            self._given = self._read(lambda: _given(connection, table, split.column), "")
+            self._given = self._add_rule(lambda: _read_given_split(connection, table, split.column), "")
         elif isinstance(split, DateSplit) and (clock or not data.timestamp):
-            self._given = self._read(lambda: _days(connection, split, table, clock.seconds if clock else ""), "")
+            self._given = self._add_rule(
+                lambda: _read_days(connection, split, table, clock.seconds if clock else ""), ""
+            )
             self._outside = "__given IS NULL"
         self._expressions = UserExpressions.of(connection, data, table)
         self.faults += self._expressions.faults(connection)
 
-    def _read(self, rule: Callable[[], tuple[T, str]], unusable: T) -> T:
+    def _add_rule(self, rule: Callable[[], tuple[T, str]], unusable: T) -> T:
         """Reads one column's rule: its value, and the reasons of malformed rows, which are kept."""
         try:
             value, wrong = rule()
@@ -173,7 +175,7 @@ def find_number_faults(connection: Connection, inputs: Inputs) -> Iterator[str]:
                 )
 
 
-def _time(connection: Connection, config: ExperimentConfig, table: Table) -> tuple[TimeFormat, str]:
+def _read_times(connection: Connection, config: ExperimentConfig, table: Table) -> tuple[TimeFormat, str]:
     """Detects the log's time format; returns it and SQL branches of a CASE with the reasons of invalid times."""
     name = config.data.timestamp
     column = table.columns[name]
@@ -202,7 +204,7 @@ def _newest() -> int:
     return int(time.time()) + date_split.SECONDS
 
 
-def _days(connection: Connection, split: DateSplit, table: Table, seconds: str) -> tuple[str, str]:
+def _read_days(connection: Connection, split: DateSplit, table: Table, seconds: str) -> tuple[str, str]:
     """Returns SQL of a row's split by its day, and of invalid days; `seconds` is "" in a log without times."""
     if not seconds and date_split.PARTITION not in table.columns:
         raise DataError(
@@ -225,7 +227,7 @@ def _days(connection: Connection, split: DateSplit, table: Table, seconds: str) 
     return window.sql(f"({day})"), wrong
 
 
-def _label(connection: Connection, table: Table, name: str) -> tuple[str, str]:
+def _read_labels(connection: Connection, table: Table, name: str) -> tuple[str, str]:
     text = table.text(name)
     label = (
         f"CASE WHEN lower({text}) = 'true' THEN 1 WHEN lower({text}) = 'false' THEN 0 "
@@ -238,7 +240,7 @@ def _label(connection: Connection, table: Table, name: str) -> tuple[str, str]:
     return label, f"WHEN ({label}) IS NULL THEN coalesce('label ''' || {text} || ''' is not 0 or 1', 'no label') "
 
 
-def _given(connection: Connection, table: Table, name: str) -> tuple[str, str]:
+def _read_given_split(connection: Connection, table: Table, name: str) -> tuple[str, str]:
     text = table.text(name)
     known = f"coalesce({text} IN ('train', 'valid', 'test'), false)"
     total, usable = fetch_row(connection, f"SELECT count(*), count(*) FILTER ({known}) FROM {table.name}")

@@ -149,7 +149,7 @@ def list_key_columns(data: DataConfig) -> tuple[str, ...]:
 
 def select_event_columns(config: ExperimentConfig) -> Wanted:
     """Returns a predicate of the names of the columns that are read from the log."""
-    named = _named_columns(config)
+    named = _list_named_columns(config)
     written = {name.lower() for name in find_referenced_columns(config.data)}  # SQL ignores case
     return lambda name: name in named or name.lower() in written
 
@@ -231,7 +231,7 @@ def read_side_table(
     return table
 
 
-def _named_columns(config: ExperimentConfig) -> set[str]:
+def _list_named_columns(config: ExperimentConfig) -> set[str]:
     data = config.data
     names = {data.user_id, data.item_id, data.timestamp, data.label, data.item_name, data.list_id, data.position}
     if isinstance(data.split, GivenSplit):
@@ -250,7 +250,7 @@ def find_mismatches(config: ExperimentConfig, tables: Mapping[TableName, Table])
     reported = {name for name in required.values() if name not in events.known}
     for field, name in required.items():
         if name in reported:
-            yield _missing(field, name, events)
+            yield _describe_missing(field, name, events)
         elif name in events.lacking:
             yield f"{field}: {events.lacking[name].name} has no column {name!r}, unlike other files of data.events"
     for side, table_name in SIDE_TABLES.items():
@@ -258,12 +258,12 @@ def find_mismatches(config: ExperimentConfig, tables: Mapping[TableName, Table])
             own, shared = getattr(data, f"{table_name}_id"), getattr(data, f"{side}_id")
             since = getattr(data, f"{table_name}_time")
             if shared not in table.known:
-                yield _missing(f"data.{table_name}_id" if own else f"data.{side}_id", own or shared, table)
+                yield _describe_missing(f"data.{table_name}_id" if own else f"data.{side}_id", own or shared, table)
             if since and since not in table.known:
-                yield _missing(f"data.{table_name}_time", since, table)
+                yield _describe_missing(f"data.{table_name}_time", since, table)
     titled = [table for name, table in tables.items() if name != "users"]
     if data.item_name and not any(data.item_name in table.known for table in titled):
-        yield _missing("data.item_name", data.item_name, titled[-1])
+        yield _describe_missing("data.item_name", data.item_name, titled[-1])
     for column in list_feature_columns(config, "item"):
         meaning = {"item_id": data.item_id, "item_name": data.item_name}.get(column.name)
         if column.name in RESERVED and column.name != meaning:
@@ -314,11 +314,11 @@ def list_required_columns(config: ExperimentConfig) -> dict[str, str]:
     return {field: name for field, name in names.items() if name}
 
 
-def _missing(field: str, name: str, table: Table) -> str:
-    return f"{field}: {unknown_name(f'column in {table.sources[0].name}', name, table.known)}{_hint(table)}"
+def _describe_missing(field: str, name: str, table: Table) -> str:
+    return f"{field}: {unknown_name(f'column in {table.sources[0].name}', name, table.known)}{_suggest_header(table)}"
 
 
-def _hint(table: Table) -> str:
+def _suggest_header(table: Table) -> str:
     """Returns a hint for a header without any of the expected names."""
     source = table.sources[0]
     if source.suffix not in input_files.DELIMITERS or source.columns:

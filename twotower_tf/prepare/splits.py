@@ -34,14 +34,14 @@ def assign_splits(connection: Connection, config: ExperimentConfig) -> None:
     source = "used_events AS k"
     carried = "".join(f", k.{name}" for name in schema.list_key_columns(config.data))
     if isinstance(split, TimeSplit):
-        expression = _time(connection, split)
+        expression = _split_by_time(connection, split)
     elif isinstance(split, LeaveLastOut):
-        expression = _leave_last_out(connection)
+        expression = _hold_out_last(connection)
         source += " LEFT JOIN held_out AS c ON c.user_row = k.user_row"
     elif isinstance(split, GivenSplit | DateSplit):
         expression = "CASE k.given WHEN 'train' THEN 0 WHEN 'valid' THEN 1 ELSE 2 END"
     else:
-        expression = _random(split, config.seed)
+        expression = _split_at_random(split, config.seed)
     if config.data.train_on_valid:
         expression = f"CASE WHEN ({expression}) = 2 THEN 2 ELSE 0 END"
     connection.execute(
@@ -56,19 +56,19 @@ def assign_splits(connection: Connection, config: ExperimentConfig) -> None:
         )
 
 
-def _time(connection: Connection, split: TimeSplit) -> str:
+def _split_by_time(connection: Connection, split: TimeSplit) -> str:
     total, times = fetch_row(connection, "SELECT count(*), count(DISTINCT ts) FROM used_events")
     if times < 2 and split.valid_fraction + split.test_fraction > 0:
         raise DataError("data.split: TimeSplit cannot divide a log in which every row has the same time")
-    test = _cut(connection, split.test_fraction * total, total, None) if split.test_fraction else None
+    test = _find_cut(connection, split.test_fraction * total, total, None) if split.test_fraction else None
     valid = test
     if split.valid_fraction:
-        valid = _cut(connection, (split.valid_fraction + split.test_fraction) * total, total, test)
+        valid = _find_cut(connection, (split.valid_fraction + split.test_fraction) * total, total, test)
     branches = [f"WHEN k.ts >= {cut} THEN {code}" for cut, code in ((test, 2), (valid, 1)) if cut is not None]
     return f"CASE {' '.join(branches)} ELSE 0 END" if branches else "0"
 
 
-def _cut(connection: Connection, target: float, total: int, below: int | None) -> int | None:
+def _find_cut(connection: Connection, target: float, total: int, below: int | None) -> int | None:
     """Finds the time from which the number of rows is nearest to `target`: before `below`, and not the whole log."""
     times = "SELECT ts, count(*) AS n FROM used_events GROUP BY ts"
     cuts = ordered_rows.add_running_sums(connection, times, {"rows_from": "n"}, order="ts DESC")
@@ -81,7 +81,7 @@ def _cut(connection: Connection, target: float, total: int, below: int | None) -
     return int(found[0][0]) if found else below
 
 
-def _leave_last_out(connection: Connection) -> str:
+def _hold_out_last(connection: Connection) -> str:
     """Creates `held_out`, time and place of each user's two last positives (`c`); returns SQL of the split."""
     positives = "SELECT user_row, ts, place FROM used_events WHERE label = 1"
     ranked = ordered_rows.add_running_sums(
@@ -99,7 +99,7 @@ def _leave_last_out(connection: Connection) -> str:
     return f"CASE WHEN {later.format('last')} THEN 2 WHEN {later.format('second')} THEN 1 ELSE 0 END"
 
 
-def _random(split: RandomSplit, seed: int) -> str:
+def _split_at_random(split: RandomSplit, seed: int) -> str:
     digits = f"substr(md5('{seed}:' || CAST(k.place AS VARCHAR)), 1, 13)"
     share = f"(CAST('0x' || {digits} AS BIGINT) / 4503599627370496)"  # 16^13
     test = split.test_fraction

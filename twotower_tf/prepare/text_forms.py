@@ -78,16 +78,16 @@ def find_text_forms(connection: Connection, config: ExperimentConfig, inputs: In
         "user": (inputs.users, config.user_features, data.user_id),
         "item": (inputs.items, config.item_features, data.item_id),
     }[side]
-    wanted = {id_column: (id_column, "", _having(id_column, events, table))}
+    wanted = {id_column: (id_column, "", _find_tables(id_column, events, table))}
     for feature in features:
         if isinstance(feature, History):
             target = next(each for each in config.item_features if feature_name(each) == feature.of)
             column = feature_columns(target)[0]
-            wanted[feature.name] = (column, "", _having(column, events, inputs.items)[:1])
+            wanted[feature.name] = (column, "", _find_tables(column, events, inputs.items)[:1])
             continue
         for each in feature.inputs():
             if each.kind in ("text", "texts"):
-                places = _having(each.name, events, table)
+                places = _find_tables(each.name, events, table)
                 wanted.setdefault(each.name, (each.name, each.separator, places[:1] if side == "user" else places))
     found: dict[str, set[str]] = {name: set() for name in wanted}
     for place in (events, inputs.items, inputs.users):
@@ -96,16 +96,16 @@ def find_text_forms(connection: Connection, config: ExperimentConfig, inputs: In
                 name: (column, separator) for name, (column, separator, places) in wanted.items()
                 if any(each is place for each in places)
             }  # fmt: skip
-            for name, form in _forms(connection, place, here).items():
+            for name, form in _find_forms(connection, place, here).items():
                 found[name].add(form)
     return {name: form for name, forms in found.items() if len(forms) == 1 and (form := min(forms))}
 
 
-def _having(column: str, *tables: Table | None) -> list[Table]:
+def _find_tables(column: str, *tables: Table | None) -> list[Table]:
     return [table for table in tables if table is not None and column in table.columns]
 
 
-def _forms(connection: Connection, table: Table, columns: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+def _find_forms(connection: Connection, table: Table, columns: Mapping[str, tuple[str, str]]) -> dict[str, str]:
     """Finds the form that every value of a column has, by name; "" where there is none.
 
     `columns` has the column and the separator of its values, "" for one value.

@@ -52,13 +52,13 @@ def write_training_rows(
 
     At most two parts are written at once, by as many `threads`; 0 takes one per core.
     """
-    carried, joined = value_columns(inputs)
-    rows = part_rows(len(_stored(inputs)) + len(carried) + len(joined))
+    carried, joined = select_values(inputs)
+    rows = count_part_rows(len(_list_stored(inputs)) + len(carried) + len(joined))
     parts = _find_parts(connection, rows)
     if not parts:
         for code, split in enumerate(SPLITS):
             progress("examples", code, len(SPLITS))
-            parquet_parts.write_parts(connection, _of_split(inputs, code), paths.examples(split), rows)
+            parquet_parts.write_parts(connection, _select_split(inputs, code), paths.examples(split), rows)
         return
     for split in SPLITS:
         paths.examples(split).mkdir(parents=True)
@@ -67,23 +67,23 @@ def write_training_rows(
 
         def write_part(part: _Part) -> None:
             with connection.cursor() as cursor:
-                table = _read(cursor, inputs, part)
+                table = _read_part(cursor, inputs, part)
             parquet_parts.write_part(table, paths.examples(SPLITS[part.split]), part.number)
 
         for done, _ in enumerate(pool.map(write_part, parts)):
             progress("examples", done + 1, len(parts))
     for split in SPLITS:
         if not any(paths.examples(split).iterdir()):
-            empty = connection.sql(f"{_of_split(inputs, 0)} LIMIT 0").to_arrow_table()
+            empty = connection.sql(f"{_select_split(inputs, 0)} LIMIT 0").to_arrow_table()
             parquet_parts.write_part(empty, paths.examples(split), 0)
 
 
-def part_rows(columns: int) -> int:
+def count_part_rows(columns: int) -> int:
     """Returns the rows of a part: a power of two, fewer where rows are wide, so that a part's memory is bounded."""
     return 1 << (min(parquet_parts.PART_ROWS, max(1 << 14, _CELLS // columns)).bit_length() - 1)
 
 
-def value_columns(inputs: Inputs) -> tuple[dict[str, str], dict[str, str]]:
+def select_values(inputs: Inputs) -> tuple[dict[str, str], dict[str, str]]:
     """Returns SQL of the raw values by column of the examples: log (`e`), users (`t`, `g`), item versions (`i`)."""
     events = inputs.events.columns
     carried = {f"user.{column.name}": column.value(events[column.name], "e") for column in inputs.user_from_events}
@@ -97,45 +97,45 @@ def value_columns(inputs: Inputs) -> tuple[dict[str, str], dict[str, str]]:
     return carried, joined | {f"item.{column.name}": f"i.v{number}" for number, column in versions}
 
 
-def _stored(inputs: Inputs) -> tuple[str, ...]:
+def _list_stored(inputs: Inputs) -> tuple[str, ...]:
     """Returns the names of the columns before the raw values."""
     return (*KEYS, *inputs.keys, _MICROSECOND)
 
 
-def _keys(inputs: Inputs) -> str:
+def _select_keys(inputs: Inputs) -> str:
     seconds = timestamps.seconds_sql("p.ts")
     made = {
         "timestamp": f"{seconds} AS timestamp",
         _MICROSECOND: f"CAST(p.ts - {timestamps.MICROSECONDS} * {seconds} AS INTEGER) AS {_MICROSECOND}",
     }
-    return ", ".join(made.get(name, f"p.{name}") for name in _stored(inputs))
+    return ", ".join(made.get(name, f"p.{name}") for name in _list_stored(inputs))
 
 
-def _joins(inputs: Inputs) -> str:
+def _join(inputs: Inputs) -> str:
     joins = "LEFT JOIN user_table_values AS t ON t.place = p.user_at " if inputs.user_from_table else ""
     if inputs.user_from_table and inputs.continued:
         joins += "LEFT JOIN carried_users AS g ON g.user_row = p.user_row "
     return joins + ("LEFT JOIN item_versions AS i ON i.place = p.item_at " if inputs.item_as_of else "")
 
 
-def _selected(columns: dict[str, str]) -> str:
+def _select(columns: dict[str, str]) -> str:
     return ", ".join(f"{expression} AS {quote_identifier(name)}" for name, expression in columns.items())
 
 
-def _sorted(inputs: Inputs) -> str:
+def _select_rows(inputs: Inputs) -> str:
     """Returns SQL of the examples, with `order_ts` and `order_place` for their order."""
-    carried, joined = value_columns(inputs)
-    selected = "".join(f", {_selected(columns)}" for columns in (carried, joined) if columns)
+    carried, joined = select_values(inputs)
+    selected = "".join(f", {_select(columns)}" for columns in (carried, joined) if columns)
     events = "JOIN events_values AS e ON e.place = p.place " if carried else ""
     return (
-        f"SELECT p.ts AS order_ts, p.place AS order_place, {_keys(inputs)}{selected} "
-        f"FROM rows_with_history AS p {events}{_joins(inputs)}"
+        f"SELECT p.ts AS order_ts, p.place AS order_place, {_select_keys(inputs)}{selected} "
+        f"FROM rows_with_history AS p {events}{_join(inputs)}"
     )
 
 
-def _of_split(inputs: Inputs, code: int) -> str:
+def _select_split(inputs: Inputs, code: int) -> str:
     """Returns SQL of a split's examples in their order."""
-    rows = f"{_sorted(inputs)} WHERE p.split = {code}"
+    rows = f"{_select_rows(inputs)} WHERE p.split = {code}"
     return f"SELECT * EXCLUDE (order_ts, order_place) FROM ({rows}) ORDER BY order_ts NULLS LAST, order_place"
 
 
@@ -156,23 +156,23 @@ def _find_parts(connection: Connection, rows: int) -> list[_Part]:
     return parts if read <= _MOST_READ * total else []
 
 
-def _read(connection: Connection, inputs: Inputs, part: _Part) -> pa.Table:
+def _read_part(connection: Connection, inputs: Inputs, part: _Part) -> pa.Table:
     """Reads the rows of one part."""
-    carried, joined = value_columns(inputs)
+    carried, joined = select_values(inputs)
     within = f"WHERE p.rowid BETWEEN {part.first} AND {part.last}"
-    selected, order = (f", {_selected(joined)}", " ORDER BY p.rowid") if joined else ("", "")
+    selected, order = (f", {_select(joined)}", " ORDER BY p.rowid") if joined else ("", "")
     table = connection.sql(
-        f"SELECT p.place, {_keys(inputs)}{selected} FROM rows_with_history AS p {_joins(inputs)}{within}{order}"
+        f"SELECT p.place, {_select_keys(inputs)}{selected} FROM rows_with_history AS p {_join(inputs)}{within}{order}"
     ).to_arrow_table(part.last - part.first + 1)  # in one chunk: nothing is copied to make it one
     places = table.column("place").to_numpy() - part.lowest
     table = table.drop_columns(["place"])
     if not carried:
         return table
     log = connection.sql(
-        f"SELECT {_selected(carried)} FROM events_values AS e WHERE e.place BETWEEN {part.lowest} AND {part.highest}"
+        f"SELECT {_select(carried)} FROM events_values AS e WHERE e.place BETWEEN {part.lowest} AND {part.highest}"
     ).to_arrow_table(part.highest - part.lowest + 1)
     if log.num_rows != len(places) or not np.array_equal(places, np.arange(len(places))):
         log = log.take(places)
     for position, name in enumerate(log.schema.names):
         table = table.append_column(name, log.column(position))
-    return table.select([*table.schema.names[: len(_stored(inputs))], *carried, *joined])
+    return table.select([*table.schema.names[: len(_list_stored(inputs))], *carried, *joined])

@@ -33,7 +33,7 @@ def create_typed_values(
     taken = {config.data.item_id, *RESERVED, *(column.name for column in item)}
     kinds = user_sql.infer_types(connection, inputs.items, [name for name in inputs.items.columns if name not in taken])
     if previous is not None:
-        kinds |= {name: "VARCHAR" for name, kind in kinds.items() if _clashes(previous.get(name), kind)}
+        kinds |= {name: "VARCHAR" for name, kind in kinds.items() if _is_incompatible(previous.get(name), kind)}
     others = {
         other_value(column): user_sql.cast_column(inputs.items, name, kinds[name])
         for name, column in inputs.items.columns.items()
@@ -61,6 +61,6 @@ def _create_view(
     connection.execute(f"CREATE VIEW {table.name}_values AS SELECT rowid AS place{selected} FROM {table.name}")
 
 
-def _clashes(previous: Column | None, kind: str) -> bool:
+def _is_incompatible(previous: Column | None, kind: str) -> bool:
     """Tests whether the previous type of a column's values is incompatible with the present one."""
     return previous is not None and previous.kind != kind and {previous.kind, kind} != {"BIGINT", "DOUBLE"}

@@ -59,11 +59,11 @@ class UserExpressions:
     @classmethod
     def of(cls, connection: duckdb.DuckDBPyConnection, data: DataConfig, table: Table) -> UserExpressions:
         """Parses the expressions, and infers the types of the columns that they mention from the values."""
-        refused = tuple(_refused(data, table))
+        refused = tuple(_find_refused(data, table))
         if refused:
             return cls(data, table, "", refused)
-        names = [_spelled(name, table)[0] for name in schema.find_referenced_columns(data)]
-        columns = typed_columns(connection, table, sorted(set(names)))
+        names = [_find_spellings(name, table)[0] for name in schema.find_referenced_columns(data)]
+        columns = cast_columns(connection, table, sorted(set(names)))
         return cls(
             data, table, "".join(f", {expression} AS {quote_identifier(name)}" for name, expression in columns.items())
         )
@@ -120,16 +120,16 @@ class UserExpressions:
         for field in _PREDICATES:
             predicate = getattr(self.data, field)
             if predicate:
-                fault = self._fault(connection, field, f"CAST(({predicate}) AS BOOLEAN)")
+                fault = self._check_expression(connection, field, f"CAST(({predicate}) AS BOOLEAN)")
                 broken = broken or bool(fault)
                 yield from fault
         if self.data.weight:
-            fault = self._fault(connection, "weight", f"TRY_CAST(({self.data.weight}) AS DOUBLE)")
-            yield from fault or (() if broken else self._weights(connection))
+            fault = self._check_expression(connection, "weight", f"TRY_CAST(({self.data.weight}) AS DOUBLE)")
+            yield from fault or (() if broken else self._check_weights(connection))
         if self.data.position:
-            yield from self._positions(connection)
+            yield from self._check_positions(connection)
 
-    def _fault(self, connection: duckdb.DuckDBPyConnection, field: str, expression: str) -> list[str]:
+    def _check_expression(self, connection: duckdb.DuckDBPyConnection, field: str, expression: str) -> list[str]:
         relation = f"SELECT {self.named[2:]} FROM events" if self.named else "SELECT 1"
         try:
             connection.execute(f"SELECT count(*) FROM (SELECT {expression} AS held FROM ({relation})) WHERE held")
@@ -139,7 +139,7 @@ class UserExpressions:
             return [f"data.{field}: {getattr(self.data, field)!r} cannot be evaluated: {first_line(error)}"]
         return []
 
-    def _weights(self, connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
+    def _check_weights(self, connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
         rows = f"(SELECT rowid AS __place{self.named} FROM events) WHERE NOT {self.holds('exclude')}"
         total, usable = fetch_row(connection, f"SELECT count(*), count({self.weight}) FROM {rows}")
         if usable * 2 < total:
@@ -154,7 +154,7 @@ class UserExpressions:
                 f"least 0; e.g.{example}"
             )
 
-    def _positions(self, connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
+    def _check_positions(self, connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
         name = self.data.position
         text, column = self.table.text(name), self.table.columns[name]
         number = number_sql(column.identifier, column.kind)
@@ -166,7 +166,7 @@ class UserExpressions:
             yield f"data.position: column {name!r}: {present - usable} of {present} values are not numbers;{example}"
 
 
-def _refused(data: DataConfig, table: Table) -> Iterator[str]:
+def _find_refused(data: DataConfig, table: Table) -> Iterator[str]:
     """Yields the errors of expressions that are not valid over the log's columns, one line each."""
     found: dict[str, str] = {}
     for field, text in schema.list_expressions(data).items():
@@ -178,7 +178,7 @@ def _refused(data: DataConfig, table: Table) -> Iterator[str]:
             yield str(error)
             continue
         for name in sql.find_columns(text, where):
-            spelled = _spelled(name, table)
+            spelled = _find_spellings(name, table)
             if len(spelled) > 1 or found.setdefault(name.lower(), spelled[0]) != spelled[0]:
                 twins = sorted({*spelled, found.get(name.lower(), spelled[0])})
                 yield f"{where}: columns {', '.join(map(repr, twins))} differ in case only; SQL needs other names"
@@ -186,12 +186,12 @@ def _refused(data: DataConfig, table: Table) -> Iterator[str]:
                 yield f"{where}: column {name!r} has a name that twotower uses internally; rename it"
 
 
-def _spelled(name: str, table: Table) -> list[str]:
+def _find_spellings(name: str, table: Table) -> list[str]:
     """Returns the columns that a name in an expression may mean: the one of that spelling, or those in other cases."""
     return [name] if name in table.columns else [each for each in table.columns if each.lower() == name.lower()]
 
 
-def typed_columns(
+def cast_columns(
     connection: duckdb.DuckDBPyConnection, table: Table, names: Sequence[str], alias: str = ""
 ) -> dict[str, str]:
     """Returns SQL of columns with the type that all of their values have, for predicates over text tables."""

@@ -53,7 +53,7 @@ class EpochSelection:
         users, items = users[self._positives], items[self._positives]
         counts: Floats = np.bincount(items, minlength=num_items).astype(np.float64)
         if sampling.downsample is not None:
-            self._kept = keep_probability(counts, sampling.downsample.t)[items]
+            self._kept = compute_kept_share(counts, sampling.downsample.t)[items]
         if sampling.per_user:
             kept = np.ones(len(users)) if self._kept is None else self._kept
             per_user = np.bincount(users, kept)
@@ -75,7 +75,7 @@ class EpochSelection:
         return rng.permutation(np.concatenate([self._positives[order[touched]], self._others]))
 
 
-def keep_probability(counts: Floats, t: float) -> Floats:
+def compute_kept_share(counts: Floats, t: float) -> Floats:
     """Computes the probability of keeping an item's positives: min(1, (sqrt(z / t) + 1) · t / z), z being its share.
 
     This is the subsampling of frequent words in word2vec's code (Mikolov et al., 2013, give a variant in section 2.3).
@@ -91,7 +91,7 @@ def keep_probability(counts: Floats, t: float) -> Floats:
     return np.where(share > 0, np.minimum(kept, 1.0), 1.0)
 
 
-def row_weights(keys: Mapping[str, npt.NDArray[np.generic]], half_life: float) -> npt.NDArray[np.float32] | None:
+def weigh_rows(keys: Mapping[str, npt.NDArray[np.generic]], half_life: float) -> npt.NDArray[np.float32] | None:
     """Computes the weight of every training row: that of `data.weight`, halved with every half-life of age.
 
     A row without a time has an unknown age, so its factor is the mean of those of the rows with a time.
@@ -110,7 +110,7 @@ def row_weights(keys: Mapping[str, npt.NDArray[np.generic]], half_life: float) -
     if "weight" in keys:
         weights = keys["weight"].astype(np.float64)
     if half_life:
-        recency = _recency(keys["timestamp"], half_life)
+        recency = _compute_recency(keys["timestamp"], half_life)
         weights = recency if weights is None else weights * recency
     if weights is None:
         return None
@@ -119,7 +119,7 @@ def row_weights(keys: Mapping[str, npt.NDArray[np.generic]], half_life: float) -
     return weights.astype(np.float32)
 
 
-def _recency(timestamp: npt.NDArray[np.generic], half_life: float) -> Floats:
+def _compute_recency(timestamp: npt.NDArray[np.generic], half_life: float) -> Floats:
     timed = timestamp != 0
     if not timed.any():
         raise DataError(
@@ -134,11 +134,11 @@ def _recency(timestamp: npt.NDArray[np.generic], half_life: float) -> Floats:
 
 
 def describe_untimed(timestamp: npt.NDArray[np.generic], half_life: float) -> str:
-    """Formats a note on how `row_weights` weights rows without a time; "" if there are none."""
+    """Formats a note on how `weigh_rows` weights rows without a time; "" if there are none."""
     missing = int(np.count_nonzero(timestamp == 0))
     if not half_life or not missing:
         return ""
-    factor = _recency(timestamp, half_life)[timestamp == 0][0]
+    factor = _compute_recency(timestamp, half_life)[timestamp == 0][0]
     return (
         f"sampling.recency_half_life: {missing:,} of {len(timestamp):,} training rows have no time; each gets the "
         f"factor {factor:.3g}, the mean of the others"

@@ -59,7 +59,7 @@ class MinedSampler:
             taken = self._positives.counts[block]
             places = np.repeat(np.arange(len(block)), taken)
             scores[places, self._positives.items[ragged.to_places(self._positives.starts[block], taken)]] = -np.inf
-            pools[block], counts[block] = _between(scores, num_items - taken, first, width)
+            pools[block], counts[block] = _select_ranks(scores, num_items - taken, first, width)
         self._pools, self._counts = pools, counts
 
     # --- draws --------------------------------------------------------------------------------------------------------
@@ -80,7 +80,7 @@ class MinedSampler:
         return np.ones(self._positives.num_items, bool)
 
 
-def _between(
+def _select_ranks(
     scores: npt.NDArray[np.float32], candidates: npt.NDArray[np.int64], first: int, width: int
 ) -> tuple[Items, npt.NDArray[np.int64]]:
     """Returns the columns ranked `first` to `first + width - 1` in each row, in ascending order; see `refresh`.

@@ -75,7 +75,7 @@ class SameAttributeSampler:
         return members
 
 
-def groups_of(items: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
+def number_groups(items: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
     """Numbers the distinct combinations of values of some columns.
 
     Args:

@@ -21,13 +21,13 @@ from twotower_tf.errors import ConfigError, DataError, unknown_name
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.sampling import accidental_hits, negatives_plan
 from twotower_tf.sampling.catalogue_samplers import CatalogueSampler, PopularitySampler, UniformSampler, WholeCatalogue
-from twotower_tf.sampling.epoch_selection import EpochSelection, describe_untimed, row_weights
+from twotower_tf.sampling.epoch_selection import EpochSelection, describe_untimed, weigh_rows
 from twotower_tf.sampling.mined import MinedSampler
 from twotower_tf.sampling.mixture import Part, RowMixture, SharedCandidates, SharedPart
 from twotower_tf.sampling.pairs import Items, Mask, Pairs
 from twotower_tf.sampling.rejections import RejectionSampler
 from twotower_tf.sampling.row_sampler import PositivesBatch, RowSampler
-from twotower_tf.sampling.same_attribute import SameAttributeSampler, groups_of
+from twotower_tf.sampling.same_attribute import SameAttributeSampler, number_groups
 from twotower_tf.sampling.skip_above import SkipAboveSampler
 
 Keys = Mapping[str, npt.NDArray[Any]]
@@ -67,21 +67,21 @@ class Samplers:
         plan, batch = negatives_plan.plan_negatives(config), estimate_events(config, users)
         negatives_plan.require_items(config, num_items)
         self._masked = config.sampling.masked
-        self.positives = _positives(prepared)
+        self.positives = _read_positives(prepared)
         self.counts = prepared.train_count()
         labelled = any(isinstance(each, Labelled) for each in config.sampling.negatives or ())
         self.selection = EpochSelection(config.sampling, users, items, label, num_items, labelled=labelled)
         half_life = config.sampling.recency_half_life
-        self.weights = row_weights(keys, half_life)
+        self.weights = weigh_rows(keys, half_life)
         self.notes = [line for line in [describe_untimed(keys["timestamp"], half_life)] if line]
         self.mined: MinedSampler | None = None
         self.rows = RowMixture(
             [
-                Part(each.type, self._own(each, prepared, keys), count, negatives_plan.weight(each, plan, batch))
+                Part(each.type, self._build_own(each, prepared, keys), count, negatives_plan.weight(each, plan, batch))
                 for each, count in plan.own
             ]
         )
-        shared = [SharedPart(each.type, self._catalogue(each), count) for each, count in plan.shared]
+        shared = [SharedPart(each.type, self._build_catalogue(each), count) for each, count in plan.shared]
         if plan.whole:
             shared.append(SharedPart("Catalogue", WholeCatalogue(self.positives), num_items))
         self.columns = SharedCandidates(self.selection.share, plan.in_batch, shared, plan.queue)
@@ -112,21 +112,21 @@ class Samplers:
             return accidental_hits.find_own_hits(rows.own, columns)
         return accidental_hits.find_hits(self.positives, rows.users, columns)
 
-    def _catalogue(self, kind: Any) -> CatalogueSampler:
+    def _build_catalogue(self, kind: Any) -> CatalogueSampler:
         if isinstance(kind, Popularity):
             return PopularitySampler(self.positives, self.counts, kind.alpha, kind.floor)
         return UniformSampler(self.positives)
 
-    def _own(self, kind: Any, prepared: Prepared, keys: Keys) -> RowSampler:
+    def _build_own(self, kind: Any, prepared: Prepared, keys: Keys) -> RowSampler:
         if isinstance(kind, SameAttribute):
-            return SameAttributeSampler(self.positives, attribute_groups(prepared, kind.columns))
+            return SameAttributeSampler(self.positives, number_attribute_groups(prepared, kind.columns))
         if isinstance(kind, Rejections):
             rejected = keys["rejected"] if kind.explicit else keys["label"] != 1
             return RejectionSampler(self.positives, keys["user_row"][rejected], keys["item_row"][rejected])
         if isinstance(kind, SkipAbove):
             names = ("user_row", "item_row", "label", "list", "position")
             return SkipAboveSampler(self.positives, *(keys[name] for name in names))
-        catalogue = self._catalogue(kind)
+        catalogue = self._build_catalogue(kind)
         catalogue.require_left(np.unique(keys["user_row"][keys["label"] == 1]))
         if isinstance(kind, Mined):
             self.mined = MinedSampler(self.positives, catalogue, kind.ranks)
@@ -143,14 +143,14 @@ def estimate_events(config: ExperimentConfig, users: npt.NDArray[Any]) -> int:
     return batch * max(1, min(length, round(len(users) / len(np.unique(users)))))
 
 
-def _positives(prepared: Prepared) -> Pairs:
+def _read_positives(prepared: Prepared) -> Pairs:
     """Returns every user's training positives, of this run and earlier ones."""
     counts = np.diff(prepared.sequence_users("train"))
     users = np.repeat(np.arange(prepared.num_users), counts)
     return Pairs(users, np.asarray(prepared.sequence("train")), prepared.num_users, prepared.num_items)
 
 
-def attribute_groups(prepared: Prepared, columns: tuple[str, ...]) -> npt.NDArray[np.int64]:
+def number_attribute_groups(prepared: Prepared, columns: tuple[str, ...]) -> npt.NDArray[np.int64]:
     """Numbers each item's group by its values in columns of the catalogue, `[num_items]`, -1 for none.
 
     Raises:
@@ -162,4 +162,4 @@ def attribute_groups(prepared: Prepared, columns: tuple[str, ...]) -> npt.NDArra
             raise ConfigError(
                 f"sampling.negatives: SameAttribute: {unknown_name('column of the catalogue', name, known)}"
             )
-    return groups_of(prepared.items(columns), columns)
+    return number_groups(prepared.items(columns), columns)

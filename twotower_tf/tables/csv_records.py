@@ -157,17 +157,17 @@ def locate_records(
     position = -1
     for number, line, text in read_records(source):
         if number in rejected_numbers:
-            bad[number] = _place(line, text)
+            bad[number] = _decode_place(line, text)
         elif number >= first and (blank_is_row or text.strip(b"\r\n" if delimited else b" \t\r\n")):
             position += 1
             if position in wanted:
-                good[position] = _place(line, text)
+                good[position] = _decode_place(line, text)
         if position >= last_good and number >= last_bad:
             break
     return good, bad
 
 
-def _place(line: int, text: bytes) -> RecordPlace:
+def _decode_place(line: int, text: bytes) -> RecordPlace:
     return RecordPlace(line, text.decode("utf-8", errors="replace").rstrip("\r\n"))
 
 
@@ -195,10 +195,10 @@ def repair_file(source: InputFile, directory: Path) -> tuple[InputFile, list[Mal
     path = directory / f"{uuid.uuid4().hex}{source.suffix}"
     copy = replace(source, path=path, original=source.original or source.path, repaired=True)
     with input_files.open_bytes(source.path) as file, copy.path.open("wb") as out:
-        return copy, _copy(source, file, out, marks)
+        return copy, _copy_records(source, file, out, marks)
 
 
-def _copy(source: InputFile, file: IO[bytes], out: IO[bytes], marks: Marks) -> list[MalformedRecord]:
+def _copy_records(source: InputFile, file: IO[bytes], out: IO[bytes], marks: Marks) -> list[MalformedRecord]:
     found: list[MalformedRecord] = []
     again: deque[bytes] = deque()  # lines of a broken record, to be read again
 
@@ -208,7 +208,7 @@ def _copy(source: InputFile, file: IO[bytes], out: IO[bytes], marks: Marks) -> l
     number = 0
     while text := line():
         number += 1
-        record, ends = _record(text, line, marks)
+        record, ends = _read_record(text, line, marks)
         if number == 1 and not source.columns:  # the header is one line, as for `read_header`
             again.extendleft(reversed(record[1:]))
             out.write(text.rstrip(b"\r\n") + b"\n")
@@ -224,7 +224,7 @@ def _copy(source: InputFile, file: IO[bytes], out: IO[bytes], marks: Marks) -> l
     return found
 
 
-def _record(text: bytes, line: Callable[[], bytes], marks: Marks) -> tuple[list[bytes], str]:
+def _read_record(text: bytes, line: Callable[[], bytes], marks: Marks) -> tuple[list[bytes], str]:
     """Reads the lines of the record that `text` begins; returns them and the state at their end."""
     record, size = [text], len(text)
     ends, _ = scan_line(text, marks, skip_mark(text))

@@ -90,7 +90,7 @@ def read_first_lines(source: InputFile, count: int) -> tuple[int, list[bytes]]:
     first = 1
     try:
         with text_encoding.open_text(source) as file:
-            for number, line in enumerate(_lines(file), 1):
+            for number, line in enumerate(_read_lines(file), 1):
                 if not line.strip(_BLANK):
                     continue
                 first = first if found else number
@@ -103,7 +103,7 @@ def read_first_lines(source: InputFile, count: int) -> tuple[int, list[bytes]]:
     return first, found
 
 
-def _lines(file: object) -> Iterator[bytes]:
+def _read_lines(file: object) -> Iterator[bytes]:
     while line := file.readline(_LONGEST):  # type: ignore[attr-defined]
         yield line
 

@@ -64,7 +64,7 @@ def detect_format(source: InputFile) -> DetectedFormat:
     given = source.options
     if source.suffix not in input_files.DELIMITERS:
         return DetectedFormat(given, True, "", (), ())
-    text = given.text if given.text != TextFormat() else replace(given.text, encoding=_encoding(source))
+    text = given.text if given.text != TextFormat() else replace(given.text, encoding=_detect_encoding(source))
     source = replace(source, options=replace(given, text=text))
     _, lines = delimited_header.read_first_lines(source, _LINES)
     if not lines:
@@ -74,11 +74,11 @@ def detect_format(source: InputFile) -> DetectedFormat:
         return DetectedFormat(
             source.options, False, reason, tuple(lines[0].decode("utf-8", "replace").split()), (), (), True
         )
-    options = _quoting(source, lines)
+    options = _detect_quoting(source, lines)
     delimiter = options.delimiter
     if given.delimiter == "" and delimiter == input_files.DELIMITERS[source.suffix]:
         options = replace(options, text=replace(options.text, delimiter=""))  # the readers find it
-    rows = _divide(lines, delimiter, options)
+    rows = _divide_lines(lines, delimiter, options)
     first, rows = rows[0], [row for row in rows[1:] if len(row) == len(rows[0])]
     reason = "" if given.columns else _why_no_header(first, rows)
     has_header = not given.columns and not reason
@@ -92,7 +92,7 @@ def detect_format(source: InputFile) -> DetectedFormat:
     )
 
 
-def _encoding(source: InputFile) -> Literal["utf-8", "latin-1"]:
+def _detect_encoding(source: InputFile) -> Literal["utf-8", "latin-1"]:
     """Returns utf-8 where the beginning of the file is, else latin-1, in which every byte is a character."""
     try:
         with text_encoding.open_text(source) as file:
@@ -114,7 +114,7 @@ def _has_lists(lines: Sequence[bytes]) -> bool:
     return plain and min(lengths) > 1 and lengths.count(lengths[0]) < len(lengths) / 2 and len(lines) > 1
 
 
-def _quoting(source: InputFile, lines: Sequence[bytes]) -> ReadOptions:
+def _detect_quoting(source: InputFile, lines: Sequence[bytes]) -> ReadOptions:
     """Finds quote, escape and delimiter: the first that divide nearly all lines alike, else those that divide most."""
     best, most = source.options, -1.0
     given = source.options.text
@@ -143,7 +143,7 @@ def _count_quoted(lines: Sequence[bytes], delimiter: str, quote: str) -> tuple[i
     return len(opened), sum(len(field) > 1 and field.endswith(mark) for field in opened)
 
 
-def _divide(lines: Sequence[bytes], delimiter: str, options: ReadOptions) -> list[list[str]]:
+def _divide_lines(lines: Sequence[bytes], delimiter: str, options: ReadOptions) -> list[list[str]]:
     found = []
     for line in lines:
         try:

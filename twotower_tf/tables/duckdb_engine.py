@@ -84,7 +84,7 @@ def fetch_row(connection: Connection, query: str) -> tuple[Any, ...]:
     return tuple(row)
 
 
-def work_directory(connection: Connection) -> Path:
+def find_work_directory(connection: Connection) -> Path:
     """Returns the directory for files that last as long as this DuckDB."""
     ((directory,),) = connection.execute("SELECT current_setting('temp_directory')").fetchall()
     return Path(directory).parent / "work"

@@ -89,11 +89,11 @@ class FileSnapshot:
 
     def __init__(self, sources: Iterable[InputFile]) -> None:
         """Records the state of the files; to be called before they are read."""
-        self._states = {source.path: (source.name, _state(source.path)) for source in sources}
+        self._states = {source.path: (source.name, _read_state(source.path)) for source in sources}
 
     def _check(self) -> None:
         for path, (name, state) in self._states.items():
-            now = _state(path)
+            now = _read_state(path)
             if now != state:
                 what = "changed" if now else "was removed"
                 raise DataError(f"{name}: {what} while it was read; run again when no process writes to it")
@@ -113,7 +113,7 @@ class FileSnapshot:
         self._check()
 
 
-def _state(path: Path) -> tuple[int, int, int] | None:
+def _read_state(path: Path) -> tuple[int, int, int] | None:
     """Reads size, time of the last change, and inode of a file; None where it is missing."""
     try:
         status = path.stat()
@@ -122,7 +122,7 @@ def _state(path: Path) -> tuple[int, int, int] | None:
     return status.st_size, status.st_mtime_ns, status.st_ino
 
 
-def format_suffix(path: Path) -> str:
+def find_suffix(path: Path) -> str:
     """Returns the suffix that names the format, in lower case, without `.gz` and the number of a shard."""
     name = path.name.lower().removesuffix(".gz")
     return Path(_SHARD.sub("", name)).suffix
@@ -153,8 +153,8 @@ def find_files(root: Path, pattern: str, field: str, options: ReadOptions | None
         if not paths:
             kind = "no file matches" if glob.has_magic(pattern) else "no such file:"
             raise DataError(f"{field}: {kind} {place}")
-    sources = [dataclasses.replace(_source(root, path, field), options=options) for path in sorted(paths)]
-    kinds = sorted({_engine(source.suffix) for source in sources})
+    sources = [dataclasses.replace(_describe_path(root, path, field), options=options) for path in sorted(paths)]
+    kinds = sorted({_name_reader(source.suffix) for source in sources})
     if len(kinds) > 1:
         raise DataError(f"{field}: {place} has files of several formats ({', '.join(kinds)}); narrow it to one")
     if options.columns and kinds != ["csv"]:
@@ -191,7 +191,7 @@ def _divide_directory(directory: Path) -> tuple[list[Path], list[Path]]:
     seconds: list[Path] = []
     others: list[Path] = []
     for path in _walk(directory, frozenset()):
-        suffix = format_suffix(path)
+        suffix = find_suffix(path)
         if suffix in _ALSO_OTHERS:
             seconds.append(path)
         elif suffix in KNOWN or (_SHARD.search(path.name) and sniff_format(path)):
@@ -254,23 +254,23 @@ def estimate_text_bytes(sources: Sequence[InputFile]) -> int:
     )
 
 
-def _engine(kind: str) -> str:
+def _name_reader(kind: str) -> str:
     if kind in PARQUET:
         return "parquet"
     return "json" if kind in JSON else "tfrecord" if kind in TFRECORDS else "csv"
 
 
-def _source(root: Path, path: Path, field: str) -> InputFile:
+def _describe_path(root: Path, path: Path, field: str) -> InputFile:
     try:
         str(path).encode()
     except UnicodeEncodeError:
         shown = os.fsencode(path).decode("utf-8", "backslashreplace")
         raise DataError(f"{field}: {shown}: the file's name is not UTF-8; rename it") from None
-    kind = format_suffix(path)
+    kind = find_suffix(path)
     if kind not in KNOWN and path.stat().st_size:
         kind = sniff_format(path)
     if kind not in KNOWN:
-        suffix = format_suffix(path) or "without a suffix"
+        suffix = find_suffix(path) or "without a suffix"
         raise DataError(f"{field}: {path}: unknown format {suffix!r}; known: {', '.join(KNOWN)}")
     try:
         name = path.relative_to(root).as_posix()

@@ -40,14 +40,14 @@ def build_entries(connection: Connection, table: Table, rows: Sequence[tuple[int
         if not reasons and not broken:
             continue
         if source.suffix in input_files.PARQUET:
-            found += _row_entries(connection, table, index, reasons, "row", lambda position: position + 1)
+            found += _build_row_entries(connection, table, index, reasons, "row", lambda position: position + 1)
             continue
         if source.suffix in input_files.TFRECORDS or json_layout.is_whole(source):
-            found += _record_entries(connection, table, index, reasons, broken)
+            found += _build_record_entries(connection, table, index, reasons, broken)
             continue
         good, bad = csv_records.locate_records(source, reasons.keys(), broken)
         of_file = [(good[position], reason) for position, reason in reasons.items()]
-        of_file += [(_place(record, bad.get(record.record)), record.reason) for record in broken]
+        of_file += [(_locate(record, bad.get(record.record)), record.reason) for record in broken]
         of_file.sort(key=lambda pair: pair[0].line)
         found += [
             {"file": source.name, "line": source.number(place.line), "reason": reason, "text": place.text}
@@ -56,7 +56,7 @@ def build_entries(connection: Connection, table: Table, rows: Sequence[tuple[int
     return found
 
 
-def _place(record: csv_records.MalformedRecord, read: csv_records.RecordPlace | None) -> csv_records.RecordPlace:
+def _locate(record: csv_records.MalformedRecord, read: csv_records.RecordPlace | None) -> csv_records.RecordPlace:
     """Returns the line of a malformed record, with the text that is known of it."""
     if read is None:
         return csv_records.RecordPlace(record.record, record.text)
@@ -65,7 +65,7 @@ def _place(record: csv_records.MalformedRecord, read: csv_records.RecordPlace | 
     )  # a repaired file has empty lines for them
 
 
-def _record_entries(
+def _build_record_entries(
     connection: Connection,
     table: Table,
     index: int,
@@ -76,7 +76,7 @@ def _record_entries(
     source, malformed = table.sources[index], {record.record for record in broken}
     rows = table.starts[index + 1] - table.starts[index]
     numbers = [number for number in range(1, rows + len(malformed) + 1) if number not in malformed]
-    entries = _row_entries(connection, table, index, reasons, "record", numbers.__getitem__)
+    entries = _build_row_entries(connection, table, index, reasons, "record", numbers.__getitem__)
     entries += [
         {"file": source.name, "record": source.number(record.record), "reason": record.reason, "text": record.text}
         for record in broken
@@ -84,7 +84,7 @@ def _record_entries(
     return sorted(entries, key=lambda entry: int(entry["record"]))
 
 
-def _row_entries(
+def _build_row_entries(
     connection: Connection, table: Table, index: int, reasons: Mapping[int, str], key: str, number: Callable[[int], int]
 ) -> list[dict[str, Any]]:
     """Builds the entries of rows that have a number, under `key`, and no line; their text is JSON of the values."""

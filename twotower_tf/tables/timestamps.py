@@ -159,7 +159,7 @@ def epoch_micros(number: str, name: str, first: int = EARLIEST, last: int = LATE
     return f"CASE WHEN {double} >= {low} AND {double} < {high} THEN {micros} END"
 
 
-def _text_forms(text: str) -> dict[str, _Form]:
+def _list_text_forms(text: str) -> dict[str, _Form]:
     """Returns the forms of texts in order of preference, numbers excepted."""
     forms = {}
     for name, (digits, _, century) in COMPACT.items():
@@ -169,7 +169,7 @@ def _text_forms(text: str) -> dict[str, _Form]:
     return forms | {ISO_NAME: _Form(iso_micros(text), f"{text} LIKE '____-__-__%'")}
 
 
-def _number_forms(number: str) -> dict[str, _Form]:
+def _list_number_forms(number: str) -> dict[str, _Form]:
     return {name: _Form(_of_unit(number, name), "true") for name in UNITS}
 
 
@@ -214,15 +214,15 @@ def detect_format(
     if form:
         forms = {form: _Form(strptime_micros(text, form), "true")}
     elif kind in INTEGERS or kind in ("VARCHAR",):
-        forms = _text_forms(text) | _number_forms(text)
+        forms = _list_text_forms(text) | _list_number_forms(text)
     else:
-        forms = _number_forms(expression)
+        forms = _list_number_forms(expression)
     try:
         name = None
         if len(forms) > 1:
-            name = _look(connection, f"{relation} WHERE rowid < {_SAMPLE_ROWS}", text, forms).chosen()
+            name = _try_forms(connection, f"{relation} WHERE rowid < {_SAMPLE_ROWS}", text, forms).chosen()
         if name is None or not _is_first(connection, relation, text, forms, name):
-            whole = _look(connection, relation, text, forms)
+            whole = _try_forms(connection, relation, text, forms)
             name = whole.chosen()
     except duckdb.Error as error:
         if not form or isinstance(error, RESOURCE_ERRORS):
@@ -255,34 +255,34 @@ class _Look:
         return next((name for name, count in self.read.items() if count * 2 > self.values or not self.values), None)
 
 
-def _look(connection: Connection, rows: str, text: str, forms: Mapping[str, _Form]) -> _Look:
+def _try_forms(connection: Connection, rows: str, text: str, forms: Mapping[str, _Form]) -> _Look:
     """Tries every form on every row."""
     read = ", ".join(f"count({form.micros})" for form in forms.values())
-    values, *counts = fetch_row(connection, f"SELECT {_values(text)}, {_large(text)}, {read} FROM {rows}")
+    values, *counts = fetch_row(connection, f"SELECT {_count_values(text)}, {_count_large(text)}, {read} FROM {rows}")
     large, counts = counts[: len(UNITS) - 1], counts[len(UNITS) - 1 :]
-    unit = _unit(values, large)
+    unit = _choose_unit(values, large)
     found = {name: n for name, n in zip(forms, counts, strict=True) if name == unit or name not in UNITS}
     return _Look(values, found)
 
 
 def _is_first(connection: Connection, relation: str, text: str, forms: Mapping[str, _Form], name: str) -> bool:
-    """Returns whether `_look` at every row chooses the form `name`; False where it only may not."""
+    """Returns whether `_try_forms` at every row chooses the form `name`; False where it only may not."""
     earlier = [forms[other] for other in list(forms)[: list(forms).index(name)] if other not in UNITS]
     possible = "".join(f", count(*) FILTER ({form.possible})" for form in earlier)
-    large = f", {_large(text)}" if name in UNITS else ""
+    large = f", {_count_large(text)}" if name in UNITS else ""
     values, read, *counts = fetch_row(
-        connection, f"SELECT {_values(text)}, count({forms[name].micros}){possible}{large} FROM {relation}"
+        connection, f"SELECT {_count_values(text)}, count({forms[name].micros}){possible}{large} FROM {relation}"
     )
     others, sizes = counts[: len(earlier)], counts[len(earlier) :]
-    is_unit = name not in UNITS or _unit(values, sizes) == name
+    is_unit = name not in UNITS or _choose_unit(values, sizes) == name
     return bool(read * 2 > values and is_unit and all(other * 2 <= values for other in others))
 
 
-def _values(text: str) -> str:
+def _count_values(text: str) -> str:
     return f"count(*) FILTER ({text} <> '')"
 
 
-def _large(text: str) -> str:
+def _count_large(text: str) -> str:
     """Returns SQL of the counts of numbers that are large enough for each unit finer than seconds."""
     size = f"abs(TRY_CAST({text} AS DOUBLE))"
     return ", ".join(
@@ -290,7 +290,7 @@ def _large(text: str) -> str:
     )
 
 
-def _unit(values: int, large: Sequence[int]) -> str:
+def _choose_unit(values: int, large: Sequence[int]) -> str:
     """Returns the finest unit that more than half of the values are large enough for."""
     fitting = [name for name, count in zip([*UNITS][1:], large, strict=True) if count * 2 > values]
     return fitting[-1] if fitting else SECONDS

@@ -19,7 +19,7 @@ def read_delimited(connection: Connection, name: str, sources: Sequence[InputFil
     """Reads the files; those in which a broken record swallowed others are repaired and read again."""
     for source in sources:
         input_files.check_archive(source)
-    work = duckdb_engine.work_directory(connection)
+    work = duckdb_engine.find_work_directory(connection)
     sources = [text_encoding.convert_file(source, work) for source in sources]
     broken: list[csv_records.MalformedRecord] = []
     found = _scan(connection, name, sources, wanted)
@@ -27,7 +27,7 @@ def read_delimited(connection: Connection, name: str, sources: Sequence[InputFil
         connection.execute(f"DROP TABLE {name}")
         for position in found:
             sources[position], records = csv_records.repair_file(
-                sources[position], duckdb_engine.work_directory(connection)
+                sources[position], duckdb_engine.find_work_directory(connection)
             )
             broken += records
         found = _scan(connection, name, sources, wanted)
@@ -41,7 +41,7 @@ def _scan(connection: Connection, name: str, sources: Sequence[InputFile], wante
     known: dict[str, None] = {}
     for header in heads:
         known.update(dict.fromkeys(filter(scans.is_usable_name, header.names) if header else ()))
-    partition = scans.partition_keys(sources, known)
+    partition = scans.list_partition_keys(sources, known)
     columns = scans.select_columns(list(known), wanted, partition)
     scans.create_table(connection, name, columns)
     malformed: list[csv_records.MalformedRecord] = []
@@ -78,7 +78,7 @@ def _scan(connection: Connection, name: str, sources: Sequence[InputFile], wante
             ]
             if mixed:
                 return mixed
-            raise scans.read_error([sources[position] for position in positions], error) from None
+            raise scans.build_read_error([sources[position] for position in positions], error) from None
         malformed += csv_records.take_rejected(connection, [sources[position] for position in positions])
         swallowed = {record.source.path for record in malformed if record.lines}
         suspects = [at for at in positions if sources[at].path in swallowed and _repairable(sources[at], names)]

@@ -33,7 +33,7 @@ def read_json(connection: Connection, name: str, sources: Sequence[InputFile], w
     staged = f"{name}_lines"
     for source in sources:
         input_files.check_archive(source)
-    sources = [text_encoding.convert_file(source, duckdb_engine.work_directory(connection)) for source in sources]
+    sources = [text_encoding.convert_file(source, duckdb_engine.find_work_directory(connection)) for source in sources]
     connection.execute(f"CREATE TABLE {staged} (source INTEGER, line VARCHAR, good BOOLEAN)")
     layouts = [json_layout.find_layout(source) for source in sources]
     for layout, members in itertools.groupby(range(len(sources)), key=layouts.__getitem__):
@@ -45,7 +45,7 @@ def read_json(connection: Connection, name: str, sources: Sequence[InputFile], w
         "GROUP BY key ORDER BY 2, 1"
     ).fetchall()
     known = [str(key) for key, _ in keys if scans.is_usable_name(str(key))]
-    partition = scans.partition_keys(sources, known)
+    partition = scans.list_partition_keys(sources, known)
     columns = scans.select_columns(known, wanted, partition)
     scans.create_table(connection, name, columns)
     null_values = sources[0].options.null_values
@@ -87,9 +87,9 @@ def _stage(connection: Connection, staged: str, sources: list[InputFile], positi
     except duckdb.Error as error:
         mixed = [at for at in positions if not sources[at].repaired and scans.has_mixed_ends(sources[at], error)]
         if not mixed:
-            raise scans.read_error(some, error) from None
+            raise scans.build_read_error(some, error) from None
         for at in mixed:
-            sources[at] = text_encoding.replace_returns(sources[at], duckdb_engine.work_directory(connection))
+            sources[at] = text_encoding.replace_returns(sources[at], duckdb_engine.find_work_directory(connection))
         _stage(connection, staged, sources, positions, layout)
 
 

@@ -29,7 +29,7 @@ def read_parquet(connection: Connection, name: str, sources: Sequence[InputFile]
             raise DataError(f"{source.name}: cannot be read as Parquet: {' '.join(str(error).split())[:200]}") from None
         known.update(dict.fromkeys(filter(scans.is_usable_name, schemas[-1].names)))
     raise_first(misfit for _, misfit in find_type_conflicts(sources, schemas, wanted))
-    partition = scans.partition_keys(sources, known)
+    partition = scans.list_partition_keys(sources, known)
     columns = scans.select_columns(list(known), wanted, partition)
     paths = scans.file_list(sources)
     scan = (
@@ -39,7 +39,7 @@ def read_parquet(connection: Connection, name: str, sources: Sequence[InputFile]
     positions = list(range(len(sources)))
     called = {key: key for key in known}
     if scans.find_case_conflicts(known, wanted):
-        called = _names(connection, sources, schemas, scan)
+        called = _find_names(connection, sources, schemas, scan)
     values = [
         scans.partition_value(sources, positions, key) if key in partition else quote_identifier(called[key])
         for key in columns
@@ -48,10 +48,10 @@ def read_parquet(connection: Connection, name: str, sources: Sequence[InputFile]
     query = f"SELECT {', '.join([f'{scans.file_position(sources, positions)} AS source', *values])} FROM {scan}"
     try:
         if sources[0].options.null_values:
-            query = _without_markers(connection, query, columns, sources[0].options.null_values)
+            query = _remove_markers(connection, query, columns, sources[0].options.null_values)
         connection.execute(f"CREATE TABLE {name} AS {query}")
     except duckdb.Error as error:
-        raise scans.read_error(sources, error) from None
+        raise scans.build_read_error(sources, error) from None
     kinds = {row[0]: row[1] for row in connection.execute(f"DESCRIBE {name}").fetchall()}
     columns = {key: replace(column, kind=kinds[column.identifier]) for key, column in columns.items()}
     return Table(
@@ -63,7 +63,7 @@ def read_parquet(connection: Connection, name: str, sources: Sequence[InputFile]
     )
 
 
-def _without_markers(
+def _remove_markers(
     connection: Connection, query: str, columns: Mapping[str, Column], null_values: Collection[str]
 ) -> str:
     """Returns a query with NULL for the texts `null_values`, also in lists."""
@@ -81,7 +81,7 @@ def _without_markers(
     return f"SELECT {', '.join(['source', *values])} FROM ({query})"
 
 
-def _names(
+def _find_names(
     connection: Connection, sources: Sequence[InputFile], schemas: Sequence[pa.Schema], scan: str
 ) -> dict[str, str]:
     """Returns DuckDB's names of columns that differ in case only: it numbers the later ones.
@@ -120,8 +120,8 @@ def find_type_conflicts(
                     f"{source.name}: column {each.name!r}: invalid type {each.type} (expected a decimal of at most "
                     f"{_DECIMAL_DIGITS} digits); write it as text",
                 )
-            kind, known, where = first.setdefault(each.name, (_family(each.type), each.type, source))
-            if _family(each.type) != kind:
+            kind, known, where = first.setdefault(each.name, (_find_family(each.type), each.type, source))
+            if _find_family(each.type) != kind:
                 yield (
                     source,
                     f"{source.name}: column {each.name!r} is {each.type}, but {known} in {where.name}; "
@@ -129,13 +129,13 @@ def find_type_conflicts(
                 )
 
 
-def _family(kind: pa.DataType) -> str:
+def _find_family(kind: pa.DataType) -> str:
     """Returns the family of a type; DuckDB combines the types of a family without changing values."""
     types = pa.types
     if types.is_dictionary(kind):
-        return _family(kind.value_type)
+        return _find_family(kind.value_type)
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        return f"list of {_family(kind.value_type)}"
+        return f"list of {_find_family(kind.value_type)}"
     if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
         return "number"
     texts = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary, types.is_string_view)

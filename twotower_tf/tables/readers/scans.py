@@ -40,7 +40,7 @@ def find_missing_columns(sources: Sequence[InputFile], names: Sequence[Collectio
     return {name: source for name in known for source, has in reversed(present) if name not in has}
 
 
-def partition_keys(sources: Sequence[InputFile], names: Collection[str]) -> list[str]:
+def list_partition_keys(sources: Sequence[InputFile], names: Collection[str]) -> list[str]:
     """Returns the keys of directories such as `dt=20260131/` that are not columns of the files."""
     keys: dict[str, None] = {}
     for source in sources:
@@ -97,7 +97,7 @@ def has_mixed_ends(source: InputFile, error: Exception) -> bool:
     return "invalid state" in str(error) and str(source.path) in str(error)
 
 
-def read_error(sources: Sequence[InputFile], error: Exception) -> Exception:
+def build_read_error(sources: Sequence[InputFile], error: Exception) -> Exception:
     """Returns an error that names the file which DuckDB could not read; out of memory or disk, the error itself."""
     if isinstance(error, duckdb_engine.RESOURCE_ERRORS):
         return error

@@ -40,7 +40,7 @@ def read_tfrecords(connection: Connection, name: str, sources: Sequence[InputFil
             connection.register("tfrecord_batch", table)
             connection.execute(f"INSERT INTO {name} BY NAME SELECT * FROM tfrecord_batch")
             connection.unregister("tfrecord_batch")
-    partition = scans.partition_keys(sources, known)
+    partition = scans.list_partition_keys(sources, known)
     for key in filter(wanted, partition):
         add(key)
         values = scans.partition_values(sources, key)
