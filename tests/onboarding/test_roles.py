@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from twotower_tf.config import Catalogue, FullSoftmax, History, LeaveLastOut, SelfAttention, load
 from twotower_tf.errors import DataError
+from twotower_tf.onboarding import render_config, training_choices
 from twotower_tf.onboarding.proposal import Proposal, propose_config
 from twotower_tf.tables.duckdb_engine import open_engine
 
@@ -355,3 +357,23 @@ def test_the_kind_of_log_decides(per_user: int, user_id: bool, batch: int, tmp_p
     assert "item_hidden=(), user_hidden=()" in proposal.sections["model"].code
     assert proposal.sections["train"].code == f"TrainConfig(batch_size={batch}, epochs=20, patience=3)"
     assert proposal.sections["loss"].code == "InBatchSoftmax(temperature=0.1)"
+
+
+def test_long_sequences_of_few_items_have_a_transformer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only where there are many positives in order; the rows' own order is one."""
+    rng = np.random.default_rng(2)
+    columns = {"user_id": np.repeat(np.arange(300), 40), "item_id": rng.integers(0, 900, 12_000)}
+    plain = propose(tmp_path, {"events": columns})
+    assert 'encoder="recency"' in feature_text(plain) and "InBatchSoftmax" in plain.sections["loss"].code
+    monkeypatch.setattr(training_choices, "_READ_IN_ORDER", (10_000, 20_000))
+    proposal = propose(tmp_path, {"events": columns})
+    text = render_config.render_proposal(proposal, "shop", "shop.py")
+    (tmp_path / "shop.py").write_text(text, encoding="utf-8")
+    found = load(tmp_path / "shop.py")
+    history = next(each for each in found.user_features if isinstance(each, History))
+    assert history.encoder == SelfAttention(block="ligr", hidden=128) and history.length == 50
+    assert len(found.user_features) == 1 and found.data.split == LeaveLastOut() and not found.data.timestamp
+    assert found.loss == FullSoftmax(learn_temperature=True) and found.sampling.negatives == (Catalogue(),)
+    assert found.train.rows == "sequence" and found.train.batch_size == 1  # 300 windows: 250 steps
+    shuffled = {**columns, "user_id": rng.permutation(columns["user_id"])}
+    assert "SelfAttention" not in feature_text(propose(tmp_path, {"events": shuffled}))

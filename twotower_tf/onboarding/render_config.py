@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import ast
 import textwrap
 from collections.abc import Iterable
 
@@ -16,7 +16,8 @@ def render_proposal(proposal: Proposal, name: str, where: str) -> str:
     codes = [line.code for side in proposal.lines.values() for line in side]
     codes += [line.code for line in proposal.more.values() if line.code.startswith("TextFormat(")]
     codes += [proposal.split.code, *(line.code for line in sections.values())]
-    classes = {re.match(r"\w+", code).group() for code in codes}  # type: ignore[union-attr]
+    called = (node.func for code in codes for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call))
+    classes = {name.id for name in called if isinstance(name, ast.Name)}
     classes |= {"DataConfig", "ExperimentConfig"}
     lines = [
         f'"""Proposed by `twotower init` from {_escape(", ".join(proposal.paths.values()))}.',
