@@ -99,8 +99,8 @@ def main() -> None:
                 Hash("advertiser", buckets=2_000),
             ),
             user_features=(Hash("user_id", buckets=40_000), Hash("country", buckets=100), History(of="item_id")),
-            model=ModelConfig(embedding_dim=16, vector_dim=32),
-            loss=InBatchSoftmax(),
+            model=ModelConfig(embedding_dim=16, vector_dim=32, item_hidden=(128, 64), user_hidden=(128, 64)),
+            loss=InBatchSoftmax(temperature=0.05),
             sampling=SamplingConfig((InBatch(),)),
             train=TrainConfig(batch_size=options.batch_size, monitor="", steps_per_execution=10),
         )

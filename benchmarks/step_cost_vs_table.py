@@ -44,9 +44,15 @@ def experiment(rows: int, table_dtype: Any) -> ExperimentConfig:
         data=DataConfig(),
         item_features=(Hash("item_id", buckets=rows // 2),),
         user_features=(Hash("user_id", buckets=rows // 2), History(of="item_id", length=HISTORY)),
-        model=ModelConfig(embedding_dim=DIM, table_dtype=table_dtype),
+        model=ModelConfig(
+            embedding_dim=DIM,
+            vector_dim=32,
+            item_hidden=(128, 64),
+            user_hidden=(128, 64),
+            table_dtype=table_dtype,
+        ),
         sampling=SamplingConfig(negatives=(InBatch(),)),
-        loss=InBatchSoftmax(),
+        loss=InBatchSoftmax(temperature=0.05),
         train=TrainConfig(batch_size=BATCH, monitor=""),
     )
 

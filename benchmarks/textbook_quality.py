@@ -22,7 +22,16 @@ import numpy as np
 from comparison import print_comparison
 from train_throughput import DIM, HIDDEN, VECTOR, textbook_model, textbook_rows
 
-from twotower_tf.config import DataConfig, ExperimentConfig, Hash, Labelled, ModelConfig, SamplingConfig, TrainConfig
+from twotower_tf.config import (
+    CosineLogitBCE,
+    DataConfig,
+    ExperimentConfig,
+    Hash,
+    Labelled,
+    ModelConfig,
+    SamplingConfig,
+    TrainConfig,
+)
 from twotower_tf.datasets.synthetic import write_synthetic_log
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.features.encode_rows import encode
@@ -47,6 +56,7 @@ def experiment(root: Path) -> ExperimentConfig:
         user_features=tuple(Hash(name, buckets=size) for name, size in USER.items()),
         model=ModelConfig(embedding_dim=DIM, vector_dim=VECTOR, item_hidden=HIDDEN, user_hidden=HIDDEN),
         sampling=SamplingConfig(negatives=(Labelled(),)),
+        loss=CosineLogitBCE(),
         train=TrainConfig(batch_size=BATCH, monitor=""),
     )
 

@@ -37,6 +37,7 @@ import step_profile
 from comparison import print_comparison
 
 from twotower_tf.config import (
+    CosineLogitBCE,
     DataConfig,
     ExperimentConfig,
     Hash,
@@ -71,6 +72,7 @@ def experiment(root: Path, scale: int, batch_size: int, precision: Precision) ->
         user_features=tuple(Hash(name, buckets=size * scale) for name, size in USER.items()),
         model=ModelConfig(embedding_dim=DIM, vector_dim=VECTOR, item_hidden=HIDDEN, user_hidden=HIDDEN),
         sampling=SamplingConfig(negatives=(Labelled(),)),
+        loss=CosineLogitBCE(),
         train=TrainConfig(batch_size=batch_size, monitor="", precision=precision),
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ import pytest
 from twotower_tf.config import (
     BilateralSoftmax,
     CosineContrastive,
+    CosineLogitBCE,
     Cross,
     DataConfig,
     DateSplit,
@@ -49,6 +50,7 @@ def experiment(**changes: Any) -> ExperimentConfig:
         "data": DataConfig(label="click"),
         "item_features": (Hash("item_id", buckets=100), Numeric("price")),
         "user_features": (Hash("user_id", buckets=100), History(of="item_id"), Tags("interests", buckets=50)),
+        "loss": CosineLogitBCE(),
     }
     return ExperimentConfig(**(fields | changes))
 
@@ -209,7 +211,7 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "history of another width": (
         lambda: experiment(user_features=(History(of="item_id", embedding_dim=3),)),
-        "user_features[0]: invalid embedding_dim 3 (expected 16, that of the shared table)",
+        "user_features[0]: invalid embedding_dim 3 (expected 64, that of the shared table)",
     ),
     "shared with nothing": (
         lambda: experiment(user_features=(Hash("user_id", buckets=100, shared_with="item"),)),

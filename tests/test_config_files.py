@@ -137,7 +137,7 @@ def test_where_the_files_lie_is_not_part_of_the_fingerprint() -> None:
 
 def test_a_fingerprint_of_some_fields_sees_only_these() -> None:
     longer = configuration.override(experiment(), ["train.epochs=99"])
-    wider = configuration.override(experiment(), ["model.vector_dim=64"])
+    wider = configuration.override(experiment(), ["model.vector_dim=96"])
     same = [configuration.fingerprint(config, configuration.PREPARED) for config in (experiment(), longer, wider)]
     assert len(set(same)) == 1
     trained = [configuration.fingerprint(config, configuration.TRAINED) for config in (experiment(), longer, wider)]

@@ -191,7 +191,8 @@ def test_a_forced_export_publishes_another_version(ran: Ran, tmp_path: Path) -> 
 
 @needs_tensorflow
 def test_a_model_of_another_configuration_is_kept(ran: Ran) -> None:
-    other = dataclasses.replace(ran.pipeline.config, model=tt.ModelConfig(vector_dim=8))
+    model = tt.ModelConfig(embedding_dim=16, vector_dim=8, item_hidden=(8,), user_hidden=(8,))
+    other = dataclasses.replace(ran.pipeline.config, model=model)
     pipeline = tt.Pipeline(other, ran.pipeline.run_dir, ran.pipeline.export_dir, overwrite=True)
     checkpoints = modified(ran.pipeline.run_dir / "checkpoints")
     for stage in (pipeline.evaluate, pipeline.export):

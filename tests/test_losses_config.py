@@ -60,6 +60,7 @@ def experiment(**changes):
         "item_features": (Hash("item_id", buckets=100),),
         "user_features": (Hash("user_id", buckets=100),),
         "model": ModelConfig(embedding_dim=4, vector_dim=4, item_hidden=(), user_hidden=()),
+        "loss": CosineLogitBCE(),
     }
     return ExperimentConfig(**(fields | changes))
 

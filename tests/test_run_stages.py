@@ -9,7 +9,7 @@ import pytest
 from twotower_tf import config as configuration
 from twotower_tf import final_fit, run_stages
 from twotower_tf.artifacts import RunPaths
-from twotower_tf.config import DataConfig, ExperimentConfig, Hash
+from twotower_tf.config import DataConfig, ExperimentConfig, Hash, ModelConfig
 from twotower_tf.errors import ArtifactError, ConfigError
 
 CONFIG = ExperimentConfig(
@@ -17,6 +17,7 @@ CONFIG = ExperimentConfig(
     data=DataConfig(),
     item_features=(Hash("item_id", buckets=100),),
     user_features=(Hash("user_id", buckets=100),),
+    model=ModelConfig(vector_dim=32),
 )
 
 

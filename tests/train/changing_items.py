@@ -13,7 +13,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from twotower_tf.config import DataConfig, ExperimentConfig, Hash, ModelConfig, Numeric, SamplingConfig, TimeSplit
+from twotower_tf.config import (
+    CosineLogitBCE,
+    DataConfig,
+    ExperimentConfig,
+    Hash,
+    ModelConfig,
+    Numeric,
+    SamplingConfig,
+    TimeSplit,
+)
 from twotower_tf.config import Uniform as UniformNegatives
 
 DAY = 86_400
@@ -88,5 +97,5 @@ def experiment(root: Path, column: str, **fields: Any) -> ExperimentConfig:
         item_features=(Hash("item", buckets=20_000), *COLUMNS[column]),
         user_features=(Hash("user", buckets=20_000),),
         model=ModelConfig(embedding_dim=16, vector_dim=16, item_hidden=(32,), user_hidden=(32,)),
-        **({"sampling": SamplingConfig(negatives=(UniformNegatives(),))} | fields),
+        **({"sampling": SamplingConfig(negatives=(UniformNegatives(),)), "loss": CosineLogitBCE()} | fields),
     )

@@ -194,13 +194,13 @@ CASES = {
     ),
     "sampled softmax, uncorrected": Case(
         (Popularity(3, alpha=2.0),),
-        SampledSoftmax(correct=False),
+        SampledSoftmax(temperature=0.05, correct=False),
         softmax(0.05, False),
         (Drawn(popularity(2, 1), 3),),
     ),
     "sampled softmax, learned": Case(
         (Uniform(4, shared=True),),
-        SampledSoftmax(learn_temperature=True),
+        SampledSoftmax(temperature=0.05, learn_temperature=True),
         softmax(0.05, 1),
         shared=((EVEN, 4),),
         learned=1,

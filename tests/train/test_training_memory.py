@@ -125,7 +125,8 @@ def test_a_model_that_can_not_fit_is_refused_with_advice():
         data=DataConfig(),
         item_features=(Hash("ad", buckets=50_000_000),),
         user_features=(Hash("user", buckets=1_000),),
-        model=ModelConfig(embedding_dim=16),
+        model=ModelConfig(embedding_dim=16, vector_dim=32, item_hidden=(128, 64), user_hidden=(128, 64)),
+        loss=CosineLogitBCE(),
     )
     plan = training_memory.estimate_memory(config, train_rows=0)
     training_memory.require(plan, plan.total)

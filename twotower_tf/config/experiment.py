@@ -14,7 +14,7 @@ from twotower_tf.config import checks, negatives, row_defaults
 from twotower_tf.config.base import NonNegative, config_class
 from twotower_tf.config.data import DataConfig
 from twotower_tf.config.features import Feature, ItemFeature
-from twotower_tf.config.losses import CosineLogitBCE, Loss
+from twotower_tf.config.losses import InBatchSoftmax, Loss
 from twotower_tf.config.sampling import SamplingConfig
 from twotower_tf.config.training import EvaluationConfig, IndexConfig, ModelConfig, TrainConfig
 
@@ -56,7 +56,7 @@ class ExperimentConfig:
     seed: NonNegative = 17
     model: ModelConfig = ModelConfig()
     sampling: SamplingConfig = SamplingConfig()
-    loss: Loss = CosineLogitBCE()
+    loss: Loss = InBatchSoftmax()
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     index: IndexConfig = IndexConfig()

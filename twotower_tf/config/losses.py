@@ -101,7 +101,7 @@ class InBatchSoftmax(LossConfig):
             popular items are more often in a batch.
     """
 
-    temperature: PositiveFloat = 0.05
+    temperature: PositiveFloat = 0.1
     learn_temperature: bool = False
     correct: bool = True
     type: Literal["InBatchSoftmax"] = "InBatchSoftmax"
@@ -126,7 +126,7 @@ class SampledSoftmax(LossConfig):
         correct: subtracts the log of each item's sampling probability from its logit (logQ correction).
     """
 
-    temperature: PositiveFloat = 0.05
+    temperature: PositiveFloat = 0.1
     learn_temperature: bool = False
     correct: bool = True
     type: Literal["SampledSoftmax"] = "SampledSoftmax"

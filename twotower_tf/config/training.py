@@ -26,10 +26,10 @@ class ModelConfig:
             "bfloat16" table are rounded stochastically, so that small steps are not lost.
     """
 
-    embedding_dim: Positive = 16
-    vector_dim: Positive = 32
-    item_hidden: tuple[Positive, ...] = (128, 64)
-    user_hidden: tuple[Positive, ...] = (128, 64)
+    embedding_dim: Positive = 64
+    vector_dim: Positive = 64
+    item_hidden: tuple[Positive, ...] = ()
+    user_hidden: tuple[Positive, ...] = ()
     residual: bool = False
     activation: Literal["relu", "gelu", "tanh", "selu", "swish"] = "relu"
     dropout: Share = 0.0
@@ -157,7 +157,7 @@ class TrainConfig:
     """
 
     batch_size: Positive | None = None
-    epochs: Positive = 10
+    epochs: Positive = 20
     rows: Literal["event", "sequence"] | None = None
     optimizer: TowerOptimizer = Adam()
     table_optimizer: TableOptimizer = RowwiseAdagrad()
@@ -167,7 +167,7 @@ class TrainConfig:
     lr_staircase: bool = True
     warmup_steps: NonNegative = 0
     monitor: Annotated[str, Field(pattern=r"^((recall|hit_rate|ndcg|mrr)@[1-9][0-9]*)?$")] = "recall@20"
-    patience: NonNegative = 0
+    patience: NonNegative = 3
     evaluate_every: Positive = 1
     steps_per_execution: Positive = 10
     checkpoint_minutes: PositiveFloat = 30.0
