@@ -300,7 +300,8 @@ def test_engines_continue_alike(tmp_path: Path, spark: SparkOptions) -> None:
     config = dataclasses.replace(config, user_features=(*config.user_features, Numeric("age")))
     prepare_log(config, tmp_path / "one")
     write_csv(tmp_path / "users.csv", ages[:2])
-    write_csv(tmp_path / "events/dt=20240103/part.csv", day_of(3, 3))
+    late = [{**row, "time": row["time"] - 2 * DAY * (place % 3 == 0)} for place, row in enumerate(day_of(3, 3))]
+    write_csv(tmp_path / "events/dt=20240103/part.csv", late)
     write_csv(tmp_path / "items.csv", [{**row, "stock": f"about {row['stock']}"} for row in items[3:]])
     found = assert_engines_agree(config, tmp_path, spark, since=tmp_path / "one")
     assert found["manifest"]["rows"]["read"] == 150 > found["manifest"]["rows"]["used"]
@@ -371,3 +372,32 @@ def test_values_that_change_with_time_go_on_from_the_earlier_run(tmp_path: Path)
     assert found == [
         ("x", 20, 1, None), ("new", 21, 5, None), ("x", 40, 3, 2), ("new", 41, 5, 9), ("gone", 42, 2, 7),
     ]  # fmt: skip
+
+
+def test_a_late_event_does_not_displace_a_newer_value(tmp_path: Path) -> None:
+    """Values as of the events: those of the late event until the last event of the run before, then that one's."""
+
+    def event(user: str, item: str, day: int, site: str) -> Row:
+        return {"user": user, "item": item, "time": day * DAY, "label": 1, "site": site, "price": 1, "split": "train"}
+
+    root = tmp_path / "log"
+    first = [event("a", "i", 1, "old"), event("b", "i", 5, "new"), event("a", "j", 5, "same"), event("a", "k", 4, "k")]
+    second = [
+        event("c", "i", 3, "late"), event("d", "i", 4, "later"), event("f", "i", 7, "x"),
+        event("c", "j", 2, "late"), event("d", "j", 6, "y"),
+        event("c", "k", 2, "late"), event("d", "k", 4, "equal"), event("e", "k", 8, "z"),
+    ]  # fmt: skip
+    write_csv(root / "events/dt=20240101/part.csv", first)
+    config = experiment(root)
+    prepare_log(config, tmp_path / "run1")
+    write_csv(root / "events/dt=20240102/part.csv", second)
+    prepare_log(config, tmp_path / "run2", since=tmp_path / "run1")
+    prepared = Prepared.open(tmp_path / "run2")
+    found = {(row["item"], row["timestamp"] // DAY): row["item.site"] for row, _ in seen_by(prepared, "train")}
+    assert found == {
+        ("i", 3): "new", ("i", 4): "late", ("i", 7): "new",
+        ("j", 2): "same", ("j", 6): "same",
+        ("k", 2): "k", ("k", 4): "late", ("k", 8): "equal",
+    }  # fmt: skip
+    catalogue = {row["item_id"]: row["site"] for row in prepared.items().to_pylist()}
+    assert catalogue == {"i": "x", "j": "y", "k": "z"}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -13,7 +15,13 @@ from twotower_tf.errors import ConfigError, DataError
 from twotower_tf.export.catalogue_diff import read_items
 from twotower_tf.onboarding.validate_inputs import validate_tables
 from twotower_tf.prepare.preparation import prepare_log
+from twotower_tf.score.inspect_users import inspect_table
+from twotower_tf.score.score_options import Options
+from twotower_tf.score.type_columns import ColumnTyper
+from twotower_tf.score.unit_reader import open_unit
+from twotower_tf.score.units import split_units
 from twotower_tf.tables.duckdb_engine import open_engine
+from twotower_tf.tables.time_parser import TimeParser
 
 CONFIG = ExperimentConfig(
     name="keys",
@@ -72,3 +80,38 @@ def test_a_key_that_is_not_there(config: ExperimentConfig, tmp_path: Path) -> No
         prepare_log(dataclasses.replace(config, data=data), tmp_path / "run")
     with pytest.raises(ConfigError, match="data.users_id: needs data.users; set it or remove data.users_id"):
         dataclasses.replace(config, data=dataclasses.replace(config.data, users=""))
+
+
+TABLES = {
+    "csv": "code,who,land\nu1,x,PL\nu2,y,DE\n",
+    "json": '{"code": "u1", "who": "x", "land": "PL"}\n{"code": "u2", "who": "y", "land": "DE"}\n',
+    "parquet": "",
+    "log's name": "who,land\nu1,PL\nu2,DE\n",
+}
+
+
+@pytest.mark.parametrize("form", TABLES)
+def test_scoring_reads_the_key_of_the_user_table(form: str, tmp_path: Path) -> None:
+    """Also where the table has a column of the log's name; a table by the log's name needs no other."""
+    path = tmp_path / f"users.{form if form in ('json', 'parquet') else 'csv'}"
+    if form == "parquet":
+        pq.write_table(pa.table({"code": ["u1", "u2"], "who": ["x", "y"], "land": ["PL", "DE"]}), path)
+    else:
+        path.write_text(TABLES[form])
+    options = Options(export_dir=tmp_path, output=tmp_path / "out", users=str(path))
+    found = inspect_table(options, CONFIG, {})
+    (unit,) = split_units(found.sources)
+    wanted = ("who", "land")
+    with open_unit(found.sources[0], unit, wanted, 10, tmp_path, "1GB", found.renamed) as rows:
+        (table,) = rows.batches
+        users, bad = ColumnTyper("who", found.columns, TimeParser()).type_rows(table, 0)
+    assert (users.ids.to_pylist(), users.columns["land"].to_pylist(), bad) == (["u1", "u2"], ["PL", "DE"], [])
+    assert users.columns["who"].to_pylist() == ["u1", "u2"]
+
+
+def test_scoring_names_the_key_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "users.csv").write_text("cod,land\nu1,PL\n")
+    options = Options(export_dir=tmp_path, output=tmp_path / "out", users=str(tmp_path / "users.csv"))
+    message = f"data.users_id: unknown column in {tmp_path}/users.csv 'code'; did you mean 'cod'?"
+    with pytest.raises(DataError, match=re.escape(message)):
+        inspect_table(options, CONFIG, {})

@@ -207,16 +207,16 @@ def create_users_query(connection: Connection, inputs: Inputs) -> str:
 
 
 _OF_LAST_EVENT = "LEFT JOIN events_values AS e ON e.place = last.place"
-_PREVIOUS_EVENT = f"(g.last_event * {timestamps.MICROSECONDS} + g.{LAST_MICROSECOND})"
+PREVIOUS_EVENT = f"(g.last_event * {timestamps.MICROSECONDS} + g.{LAST_MICROSECOND})"
 # the previous run's latest event is later than this one's; of equal times the new one counts
 _NO_NEWER_EVENT = (
-    f"(last.place IS NULL OR coalesce(last.ts, {_BEFORE_ALL}) < coalesce({_PREVIOUS_EVENT}, {_BEFORE_ALL}))"
+    f"(last.place IS NULL OR coalesce(last.ts, {_BEFORE_ALL}) < coalesce({PREVIOUS_EVENT}, {_BEFORE_ALL}))"
 )
 
 
 def _select_last_event(continued: bool) -> dict[str, str]:
     """Returns SQL of the time of the latest event, of this run or a previous one, by column."""
-    last = f"greatest(last.ts, {_PREVIOUS_EVENT})" if continued else "last.ts"
+    last = f"greatest(last.ts, {PREVIOUS_EVENT})" if continued else "last.ts"
     seconds = timestamps.seconds_sql(last)
     return {
         "last_event": seconds,

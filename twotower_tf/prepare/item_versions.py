@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from twotower_tf.prepare import ordered_rows
+from twotower_tf.prepare.catalogue import PREVIOUS_EVENT
 from twotower_tf.prepare.ordered_rows import AsOfJoin
 from twotower_tf.prepare.schema import FeatureColumn, Inputs
 from twotower_tf.sql import Connection, quote_identifier
@@ -26,6 +27,7 @@ from twotower_tf.tables.duckdb_engine import drop_table, fetch_row
 from twotower_tf.tables.input_table import Column
 
 START = -(1 << 62)  # time from which an item's first version is valid
+_PREVIOUS = -1  # the place of a report of the previous run
 
 
 def create_item_versions(
@@ -105,6 +107,8 @@ def _create_reports(connection: Connection, inputs: Inputs, known: int) -> None:
     The first report of an item is valid from the beginning, unless a previous run knows the item (the first `known`
     rows). Test events are not reports, and validation events are only where they follow all of training, so that
     training rows see training events alone; an item without any other event has its first held-out event as a report.
+
+    An event that is earlier than the last one of the previous run is followed by a report of that run's value.
     """
     (last,) = fetch_row(connection, "SELECT max(ts) FROM split_events WHERE split = 0")
     counted = f"coalesce(split = 0{f' OR (split = 1 AND ts > {last})' if last is not None else ''}, false)"
@@ -122,16 +126,33 @@ def _create_reports(connection: Connection, inputs: Inputs, known: int) -> None:
         CREATE TABLE item_first AS
         SELECT item_row, bool_or(counted) AS counted, coalesce(min(since) FILTER (WHERE counted), min(since)) AS first
         FROM item_moments GROUP BY item_row;
-        CREATE TABLE item_reports AS
+        CREATE TABLE item_own_reports AS
         SELECT m.item_row, m.place, {values},
                CASE WHEN m.since = f.first AND m.item_row >= {known} THEN {START} ELSE m.since END AS since
         FROM item_moments AS m JOIN item_first AS f ON f.item_row = m.item_row
         JOIN events_values AS e ON e.place = m.place
-        WHERE m.counted OR (NOT f.counted AND m.since = f.first AND m.item_row >= {known})
+        WHERE m.counted OR (NOT f.counted AND m.since = f.first AND m.item_row >= {known});
+        CREATE TABLE item_reports AS
+        SELECT * FROM item_own_reports{_later_reports(inputs) if known else ""}
         """
     )
+    drop_table(connection, "item_own_reports")
     drop_table(connection, "item_moments")
     drop_table(connection, "item_first")
+
+
+def _later_reports(inputs: Inputs) -> str:
+    """Returns SQL of reports of the previous run, for items with an event earlier than their last one there."""
+    nothing = ", ".join(f"NULL AS r{number}" for number in range(len(inputs.item_from_events)))
+    return f"""
+        UNION ALL SELECT g.item_row, {_PREVIOUS} AS place, {nothing}, {PREVIOUS_EVENT} + 1 AS since
+        FROM previous_items AS g
+        JOIN (SELECT item_row, min(since) AS since FROM item_own_reports GROUP BY item_row) AS m
+        ON m.item_row = g.item_row AND m.since <= {PREVIOUS_EVENT}
+        LEFT JOIN item_own_reports AS same
+        ON same.item_row = g.item_row AND same.since = {PREVIOUS_EVENT} + 1
+        WHERE same.item_row IS NULL
+        """
 
 
 def _value(column: FeatureColumn, inputs: Inputs, previous: Mapping[str, Column] | None, listed: str) -> str:
@@ -147,6 +168,8 @@ def _value(column: FeatureColumn, inputs: Inputs, previous: Mapping[str, Column]
     if column not in inputs.item_from_events:
         return value
     reported = f"p.r{inputs.item_from_events.index(column)}"
+    if previous is not None and column.name in previous:
+        reported = f"CASE WHEN p.reported_at = {_PREVIOUS} THEN {before} ELSE {reported} END"
     return f"CASE WHEN p.reported_at IS NULL THEN {value} ELSE {reported} END" if value else reported
 
 

@@ -225,9 +225,7 @@ def read_side_table(
     table = readers.read_table(
         connection, f"{side}_table", sources, lambda column: name == "items" or column in of_users
     )
-    key, shared = getattr(data, f"{name}_id"), getattr(data, f"{side}_id")
-    if key and key != shared and key in table.known:
-        table.rename(key, shared)
+    table.rename_key(getattr(data, f"{name}_id"), getattr(data, f"{side}_id"))
     return table
 
 

@@ -38,12 +38,14 @@ class Input:
     Attributes:
         sources: their files.
         columns: feature columns that the files have.
+        renamed: names under which columns of the files are read, by their own.
         identity: paths, sizes and times, by which a changed input is noticed.
         snapshot: state of the files before anything was read.
     """
 
     sources: tuple[InputFile, ...]
     columns: tuple[Column, ...]
+    renamed: Mapping[str, str]
     identity: list[dict[str, Any]]
     snapshot: input_files.FileSnapshot
 
@@ -64,24 +66,25 @@ def inspect_table(options: Options, config: ExperimentConfig, manifest: Mapping[
     if not sources:
         raise DataError(f"--users: {options.users}: no rows")
     snapshot, identity = input_files.FileSnapshot(sources), journal.fingerprint_files(sources)
-    user_id = config.data.user_id
+    user_id, renamed = config.data.user_id, user_columns.find_renamed(config)
     wanted = [user_id, *(each.name for each in user_columns.list_feature_columns(config))]
     with (
         tempfile.TemporaryDirectory(prefix="twotower-") as work,
         _beginning(sources[0], Path(work)) as (source, unit),
-        unit_reader.open_unit(source, unit, wanted, _SAMPLE, Path(work), "1GB") as rows,
+        unit_reader.open_unit(source, unit, wanted, _SAMPLE, Path(work), "1GB", renamed) as rows,
     ):
-        known = [(sources[0], rows.known), *_heads(sources[1:])]
+        heads = [(source, user_columns.rename_columns(names, renamed)) for source, names in _heads(sources[1:])]
+        known = [(sources[0], rows.known), *heads]
         present = user_columns.find_columns(config, known, options.absent, manifest.get("text_forms", {}))
         if sources[0].suffix in input_files.PARQUET:
             schemas = [pq.read_schema(source.path) for source in sources]
-            user_columns.check_types(present, user_id, sources, schemas)
+            user_columns.check_types(present, user_id, sources, schemas, renamed)
         sample = next(rows.batches, None)
     if sample is not None:
         times, markers = TimeParser.of_manifest(manifest), config.data.null_values
         typer = type_columns.ColumnTyper(user_id, present, times, markers)
         typer.check_values(sample, sources[0].name)
-    return Input(tuple(sources), present, identity, snapshot)
+    return Input(tuple(sources), present, renamed, identity, snapshot)
 
 
 def _find(options: Options, config: ExperimentConfig) -> list[InputFile]:

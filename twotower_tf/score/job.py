@@ -31,6 +31,7 @@ class Job:
         journal: its journal's directory.
         sources: files of users.
         user_id: column of their ids.
+        renamed: names under which columns of the files are read, by their own.
         columns: feature columns that the files have.
         times: how times are read.
         at: epoch seconds for time features without a column.
@@ -48,6 +49,7 @@ class Job:
     journal: str
     sources: tuple[InputFile, ...]
     user_id: str
+    renamed: Mapping[str, str]
     columns: tuple[Column, ...]
     times: TimeParser
     at: Mapping[str, int]
@@ -69,7 +71,9 @@ class Job:
 
     def open(self, source: InputFile, unit: Unit, rows: int) -> Any:
         """Opens a unit of a file for reading, `rows` at a time."""
-        return unit_reader.open_unit(source, unit, self.wanted, rows, Path(self.journal), self.memory_limit)
+        return unit_reader.open_unit(
+            source, unit, self.wanted, rows, Path(self.journal), self.memory_limit, self.renamed
+        )
 
 
 def unit_note(

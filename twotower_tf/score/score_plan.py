@@ -117,6 +117,7 @@ class Planner:
             journal=str(self.journal.directory.absolute()),
             sources=tuple(dataclasses.replace(each, path=each.path.absolute()) for each in table.sources),
             user_id=self._config.data.user_id,
+            renamed=table.renamed,
             columns=table.columns,
             times=self._times,
             at={name: settings["at"] for name in timed if name not in present},
@@ -174,7 +175,7 @@ class Planner:
         sources = tuple(input_files.find_files(directory, ".", "--users_from_events"))
         found = user_columns.list_feature_columns(self._config)
         present = tuple(each for each in found if each.role != "time")
-        return Input(sources, present, self._log_identity(), input_files.FileSnapshot(sources))
+        return Input(sources, present, {}, self._log_identity(), input_files.FileSnapshot(sources))
 
     def _index_rows(self) -> Any:
         """Returns int32 `[catalogue]`: the index row of each item of the log's catalogue, -1 if it has none."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import duckdb
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 from twotower_tf.artifacts import UNFINISHED
 from twotower_tf.errors import DataError
 from twotower_tf.score.units import Unit
-from twotower_tf.score.user_columns import is_text
+from twotower_tf.score.user_columns import is_text, rename_columns
 from twotower_tf.sql import quote_identifier
 from twotower_tf.tables import delimited_header, input_files, input_table, quarantine, readers
 from twotower_tf.tables.duckdb_engine import open_engine
@@ -52,7 +53,7 @@ class Rows:
     """An open unit.
 
     Attributes:
-        known: names of the file's columns.
+        known: names of the file's columns, as they are read.
         batches: the wanted columns that it has; each table has the rows asked for, the last one excepted.
         entries: returns the quarantine's objects of these rows and of malformed records, in the file's order.
     """
@@ -64,7 +65,13 @@ class Rows:
 
 @contextlib.contextmanager
 def open_unit(
-    source: InputFile, unit: Unit, wanted: Sequence[str], rows: int, work: Path, memory_limit: str
+    source: InputFile,
+    unit: Unit,
+    wanted: Sequence[str],
+    rows: int,
+    work: Path,
+    memory_limit: str,
+    renamed: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Rows]:
     """Opens a unit for reading.
 
@@ -75,20 +82,25 @@ def open_unit(
         rows: of a table.
         work: directory for what a reader needs on disk meanwhile.
         memory_limit: of that reader.
+        renamed: names under which columns of the file are read, by their own (see `rename_columns`).
 
     Raises:
         DataError: for a file that cannot be read.
     """
     if source.suffix in input_files.PARQUET:
-        with _parquet(source, unit, wanted, rows) as found:
+        with _parquet(source, unit, wanted, rows, renamed) as found:
             yield found
         return
     directory = work / f"{UNFINISHED}unit-{uuid.uuid4().hex[:12]}"
     with open_engine(directory, memory_limit, 1, directories=[source.path.parent]) as connection:
         part = source if unit.whole else _cut_out(source, unit, directory)
-        table = readers.read_table(connection, "users", [part], set(wanted).__contains__)
+        table = readers.read_table(connection, "users", [part], {*wanted, *renamed}.__contains__)
+        for own, name in renamed.items():
+            table.rename_key(own, name)
         selected = ", ".join(
-            f"{column.identifier} AS {quote_identifier(name)}" for name, column in table.columns.items()
+            f"{column.identifier} AS {quote_identifier(name)}"
+            for name, column in table.columns.items()
+            if name in wanted
         )
         query = f"SELECT {selected or 'source'} FROM users ORDER BY rowid"
         reader = connection.sql(query).to_arrow_reader(rows)
@@ -101,21 +113,27 @@ def open_unit(
 
 
 @contextlib.contextmanager
-def _parquet(source: InputFile, unit: Unit, wanted: Sequence[str], rows: int) -> Iterator[Rows]:
+def _parquet(
+    source: InputFile, unit: Unit, wanted: Sequence[str], rows: int, renamed: Mapping[str, str]
+) -> Iterator[Rows]:
     with _read_errors(source):
         schema = pq.read_schema(source.path)
-        names = [name for name in wanted if name in schema.names]
+        own = dict(zip(rename_columns(schema.names, renamed), schema.names, strict=True))
+        names = [own[name] for name in wanted if name in own]
         # texts as dictionaries: each distinct value is decoded once
         coded = [name for name in names if is_text(schema.field(name).type)]
         opened = pq.ParquetFile(source.path, read_dictionary=coded)
-    partition = {key: value for key, value in source.partition if key not in schema.names}
+    partition = {key: value for key, value in source.partition if key not in own}
     constants = {key: value for key, value in partition.items() if key in wanted}
     with opened as file:
         batches = file.iter_batches(
             rows, row_groups=list(range(unit.start, unit.stop)), columns=names, use_threads=False
         )
-        tables = _read_tables(source, batches, rows, constants)
-        yield Rows([*schema.names, *partition], tables, lambda bad: _rows(source, unit, bad))
+        tables = (
+            table.rename_columns(rename_columns(table.column_names, renamed))
+            for table in _read_tables(source, batches, rows, constants)
+        )
+        yield Rows([*filter(None, own), *partition], tables, lambda bad: _rows(source, unit, bad))
 
 
 def _read_tables(

@@ -83,7 +83,8 @@ def find_columns(
             raise ConfigError(f"--absent: {unknown_name('user feature column', name, read)}")
     for source, names in known:
         if config.data.user_id not in names:
-            raise DataError(f"data.user_id: {_lacks(config.data.user_id, source, names)}")
+            field = "users_id" if config.data.users_id else "user_id"
+            raise DataError(f"data.{field}: {_lacks(getattr(config.data, field), source, names)}")
     found, missing = [], []
     for column in wanted:
         lacking = [(source, names) for source, names in known if column.name not in names]
@@ -100,6 +101,18 @@ def find_columns(
     return tuple(found)
 
 
+def find_renamed(config: ExperimentConfig) -> dict[str, str]:
+    """Returns the names under which columns of user tables are read, by their own: the log's name of the user id."""
+    data = config.data
+    return {data.users_id: data.user_id} if data.users_id not in ("", data.user_id) else {}
+
+
+def rename_columns(names: Sequence[str], renamed: Mapping[str, str]) -> list[str]:
+    """Renames columns, in the place of those that have the new names: these become ""."""
+    taken = {renamed[name] for name in names if name in renamed}
+    return [renamed.get(name, "" if name in taken else name) for name in names]
+
+
 def _lacks(name: str, source: InputFile, names: Collection[str]) -> str:
     """Formats the error of a file that lacks a column, with the likely cause."""
     partition = [key for key, _ in source.partition]
@@ -111,7 +124,11 @@ def _lacks(name: str, source: InputFile, names: Collection[str]) -> str:
 
 
 def check_types(
-    columns: Sequence[Column], user_id: str, sources: Sequence[InputFile], schemas: Sequence[pa.Schema]
+    columns: Sequence[Column],
+    user_id: str,
+    sources: Sequence[InputFile],
+    schemas: Sequence[pa.Schema],
+    renamed: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Checks that the types of Parquet columns can hold the values that the model reads.
 
@@ -119,12 +136,12 @@ def check_types(
         DataError: naming the file, the column, its type and what is expected.
     """
     roles: dict[str, Role] = {user_id: "text", **{column.name: column.role for column in columns}}
-    for _, misfit in parquet.find_type_conflicts(sources, schemas, roles.__contains__):
+    for _, misfit in parquet.find_type_conflicts(sources, schemas, {*roles, *renamed}.__contains__):
         raise DataError(misfit)
     for source, schema in zip(sources, schemas, strict=True):
-        for name, role in roles.items():
-            if name in schema.names and not _fits(role, schema.field(name).type):
-                kind = schema.field(name).type
+        for read_as, name, kind in zip(rename_columns(schema.names, renamed), schema.names, schema.types, strict=True):
+            role = roles.get(read_as)
+            if role is not None and not _fits(role, kind):
                 raise DataError(f"{source.name}: column {name!r}: invalid type {kind} (expected {_EXPECTED[role]})")
 
 

@@ -57,6 +57,11 @@ class Table:
             self.lacking[other] = self.lacking.pop(name)
         self.known = [other if each == name else each for each in self.known if each != other]
 
+    def rename_key(self, key: str, name: str) -> None:
+        """Gives the column of ids of a side table the name that the events use; a table without it is left as it is."""
+        if key and key != name and key in self.known:
+            self.rename(key, name)
+
     def text(self, name: str, alias: str = "") -> str:
         """Returns SQL for a column's canonical text; NULL for a missing value."""
         column = self.columns[name]
