@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -172,3 +173,107 @@ def test_published_raw_files(published: Callable[[str], Path], tmp_path: Path) -
     config = propose(tmp_path, f"--events={source}", "--columns=user_id,item_id")
     assert config.data.split == LeaveLastOut()
     assert len(prepared_items(config, tmp_path / "pairs", 999_611)) == 3_416
+
+
+def _ratings(published: Callable[[str], Path]) -> pd.DataFrame:
+    """The ratings of a third of MovieLens 100K's users."""
+    names = ["user_id", "item_id", "rating", "timestamp"]
+    ratings = pd.read_csv(published("movielens-100k") / "u.data", sep="\t", names=names)
+    return ratings[ratings.user_id % 3 == 0]
+
+
+def _movielens_100k(published: Callable[[str], Path], folder: Path) -> list[str]:
+    source = published("movielens-100k")
+    genres = ",".join(f"genre_{n}" for n in range(19))
+    return [
+        f"--events={source}/u.data",
+        f"--items={source}/u.item",
+        f"--users={source}/u.user",
+        "--columns=user_id,item_id,rating,timestamp",
+        f"--item_columns=item_id,title,released,video,url,{genres}",
+        "--user_columns=user_id,age,gender,occupation,zip",
+    ]
+
+
+def _movielens_1m(published: Callable[[str], Path], folder: Path) -> list[str]:
+    """Its movies and users as published; a tenth of its ratings in the published form, with times by their order."""
+    source = published("movielens-1m")
+    ratings = pd.read_csv(source / "ratings.csv")
+    ratings = ratings[ratings.user_id % 10 == 0]
+    times = 978_000_000 + ratings.user_id * 10_000 + ratings.position * 60
+    lines = [
+        f"{user}::{movie}::{rating}::{time}\n"
+        for user, movie, rating, time in zip(ratings.user_id, ratings.movie_id, ratings.rating, times, strict=True)
+    ]
+    (folder / "ratings.dat").write_text("".join(lines))
+    for name in ("movies", "users"):
+        (folder / f"{name}.dat").write_bytes((source / f"{name}.dat").read_bytes())
+    return [
+        f"--events={folder}/ratings.dat",
+        f"--items={folder}/movies.dat",
+        f"--users={folder}/users.dat",
+        "--columns=user_id,movie_id,rating,timestamp",
+        "--item_columns=movie_id,title,genres",
+        "--user_columns=user_id,gender,age,occupation,zip",
+    ]
+
+
+def _lists(published: Callable[[str], Path], folder: Path) -> list[str]:
+    """The first lists of gowalla, in one file."""
+    with (published("gowalla") / "train.txt").open() as file:
+        (folder / "lists.txt").write_text("".join(line for _, line in zip(range(2_000), file, strict=False)))
+    command = ["dataset", "lists", f"--source={folder}/lists.txt", f"--output={folder}/converted"]
+    assert main(command) == 0
+    return [f"--events={folder}/converted/events.parquet"]
+
+
+def _index_first(published: Callable[[str], Path], folder: Path) -> list[str]:
+    _ratings(published).to_csv(folder / "log.csv")
+    return [f"--events={folder}/log.csv"]
+
+
+def _headerless(published: Callable[[str], Path], folder: Path) -> list[str]:
+    _ratings(published).to_csv(folder / "log.tsv", sep="\t", header=False, index=False)
+    return [f"--events={folder}/log.tsv", "--columns=who,what,stars,when"]
+
+
+def _warehouse(published: Callable[[str], Path], folder: Path) -> list[str]:
+    _ratings(published).rename(columns=str.upper).to_parquet(folder / "EVENTS.parquet")
+    names = ["ITEM_ID", "TITLE", "RELEASED"]
+    films = published("movielens-100k") / "u.item"
+    items = pd.read_csv(films, sep="|", names=names, usecols=range(3), encoding="latin-1")
+    items.to_parquet(folder / "ITEMS.parquet")
+    return [f"--events={folder}/EVENTS.parquet", f"--items={folder}/ITEMS.parquet"]
+
+
+RAW = {
+    "MovieLens 100K": _movielens_100k,
+    "MovieLens 1M": _movielens_1m,
+    "lists": _lists,
+    "pandas' index": _index_first,
+    "no header": _headerless,
+    "upper case": _warehouse,
+}
+
+
+@pytest.mark.quality
+@pytest.mark.parametrize("form", RAW)
+def test_raw_files_run_to_recommendations(
+    form: str, published: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`init`, `validate` and `run` without an edit: every row is used, and the towers find more than popularity."""
+    propose(tmp_path, *RAW[form](published, tmp_path))
+    command = ["run", f"--config={tmp_path}/c.py", f"--run_dir={tmp_path}/run", f"--export_dir={tmp_path}/export"]
+    assert main(command) == 0
+    rows = json.loads((tmp_path / "run/prepared/manifest.json").read_text())["rows"]
+    assert rows["read"] == rows["used"] + sum(rows["excluded"].values()) and rows["quarantined"] == 0
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    print(form, metrics["metrics"]["recall@20"], metrics["baselines"]["popularity"]["recall@20"], metrics["warnings"])
+    assert metrics["metrics"]["recall@20"] > metrics["baselines"]["popularity"]["recall@20"]
+    user = pq.read_table(tmp_path / "run/prepared/users.parquet")["user_id"][0].as_py()
+    items = pq.read_table(tmp_path / "run/prepared/items.parquet")["item_id"].to_pylist()
+    capsys.readouterr()
+    past = json.dumps({"history": items[:3]})
+    assert main(["recommend", f"--export_dir={tmp_path}/export", "--k=10", f"--user={past}"]) == 0, user
+    answer = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert len(set(answer["item_ids"])) == 10 and set(answer["item_ids"]) <= set(items)

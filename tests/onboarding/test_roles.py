@@ -11,10 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from twotower_tf.config import Catalogue, FullSoftmax, History, LeaveLastOut, SelfAttention, load
 from twotower_tf.errors import DataError
-from twotower_tf.onboarding import render_config, training_choices
 from twotower_tf.onboarding.proposal import Proposal, propose_config
+from twotower_tf.onboarding.render_config import render_proposal
 from twotower_tf.tables.duckdb_engine import open_engine
 
 ROWS = 1200
@@ -359,21 +358,26 @@ def test_the_kind_of_log_decides(per_user: int, user_id: bool, batch: int, tmp_p
     assert proposal.sections["loss"].code == "InBatchSoftmax(temperature=0.1)"
 
 
-def test_long_sequences_of_few_items_have_a_transformer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only where there are many positives in order; the rows' own order is one."""
+@pytest.mark.parametrize(("items", "drawn"), [(300, 300), (1_500, 1_000), (2_500, 0)])
+def test_features_and_the_number_of_items_decide(items: int, drawn: int, tmp_path: Path) -> None:
+    """With features a hidden layer with dropout; of few items a step sees about all of them."""
     rng = np.random.default_rng(2)
-    columns = {"user_id": np.repeat(np.arange(300), 40), "item_id": rng.integers(0, 900, 12_000)}
-    plain = propose(tmp_path, {"events": columns})
-    assert 'encoder="recency"' in feature_text(plain) and "InBatchSoftmax" in plain.sections["loss"].code
-    monkeypatch.setattr(training_choices, "_READ_IN_ORDER", (10_000, 20_000))
+    count = 30_000
+    columns = {
+        "user_id": np.repeat(np.arange(count // 10), 10),
+        "item_id": np.arange(count) % items,
+        "timestamp": 1_760_000_000 + rng.integers(0, 86_400, count),
+        "device": rng.choice(["a", "b"], count),
+        "country": rng.choice(["c", "d", "e"], count),
+    }
     proposal = propose(tmp_path, {"events": columns})
-    text = render_config.render_proposal(proposal, "shop", "shop.py")
-    (tmp_path / "shop.py").write_text(text, encoding="utf-8")
-    found = load(tmp_path / "shop.py")
-    history = next(each for each in found.user_features if isinstance(each, History))
-    assert history.encoder == SelfAttention(block="ligr", hidden=128) and history.length == 50
-    assert len(found.user_features) == 1 and found.data.split == LeaveLastOut() and not found.data.timestamp
-    assert found.loss == FullSoftmax(learn_temperature=True) and found.sampling.negatives == (Catalogue(),)
-    assert found.train.rows == "sequence" and found.train.batch_size == 1  # 300 windows: 250 steps
-    shuffled = {**columns, "user_id": rng.permutation(columns["user_id"])}
-    assert "SelfAttention" not in feature_text(propose(tmp_path, {"events": shuffled}))
+    sections = proposal.sections
+    names: dict[str, Any] = {}
+    exec(render_proposal(proposal, "c", "c.py"), names)  # it imports what it names
+    assert names["get_config"]().model.dropout == 0.3
+    assert "item_hidden=(128,), user_hidden=(128,), dropout=0.3" in sections["model"].code
+    if drawn:
+        assert sections["loss"].code == "SampledSoftmax(temperature=0.1, correct=False)"
+        assert sections["sampling"].code == f"SamplingConfig((Uniform(per_positive={drawn}, shared=True),))"
+    else:
+        assert sections["loss"].code == "InBatchSoftmax(temperature=0.1)" and "sampling" not in sections

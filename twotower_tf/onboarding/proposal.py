@@ -111,7 +111,7 @@ def propose_config(connection: Connection, paths: Mapping[str, str], given: Mapp
     proposal.lines, proposal.left_out = feature_lines.propose_features(
         connection, roles, outcomes.label, events, items, users, left_out
     )
-    _add_choices(connection, proposal, events, forms.sources["events"])
+    _add_choices(connection, proposal, events, items, forms.sources["events"])
     return proposal
 
 
@@ -175,17 +175,17 @@ def _find_lists(connection: Connection, roles: Roles, events: TableProfile) -> d
 
 
 def _add_choices(
-    connection: Connection, proposal: Proposal, events: TableProfile, sources: Sequence[InputFile]
+    connection: Connection,
+    proposal: Proposal,
+    events: TableProfile,
+    items: TableProfile | None,
+    sources: Sequence[InputFile],
 ) -> None:
     """Adds the user's id and history, the split, the towers, the loss and the training."""
     roles, outcomes, lines = proposal.roles, proposal.outcomes, proposal.lines
-    user = events.columns[roles.user.column]
-    ordered = bool(roles.time.column) or (
-        not outcomes.split
-        and column_profile.is_in_order(connection, events.table, user, events.columns[roles.item.column])
-    )
+    shape = training_choices.measure_shape(connection, events, roles.user.column, outcomes)
     features = len(lines["item"]) - 1 + len(lines["user"])
-    shape = training_choices.measure_shape(connection, events, roles, outcomes, ordered, features)
+    user = events.columns[roles.user.column]
     against = training_choices.explain_omitted_user_id(shape, roles)
     if against:
         proposal.left_out[user.name] = against
@@ -197,7 +197,11 @@ def _add_choices(
         for kind, different in (("Hour", moment.hours), ("Weekday", moment.weekdays)):
             if different > 1:
                 lines["user"].append(Line(f"{kind}({python_literal(roles.time.column)})", "of the event, UTC"))
-    history = training_choices.choose_history(shape, roles.item.column)
+    ordered = bool(roles.time.column) or (
+        not outcomes.split
+        and column_profile.is_in_order(connection, events.table, user, events.columns[roles.item.column])
+    )
+    history = training_choices.choose_history(shape, roles.item.column, ordered, features)
     if history is not None:
         lines["user"].append(history)
     else:
@@ -211,7 +215,8 @@ def _add_choices(
             "together. Where you know who acted, add a column of users and name it with --user_id."
         )
     proposal.split = training_choices.choose_split(events, roles, outcomes, sources, ordered)
-    proposal.sections = training_choices.choose_training(shape, outcomes)
+    catalogue = items.columns[roles.item_key] if items is not None else events.columns[roles.item.column]
+    proposal.sections = training_choices.choose_training(shape, features, catalogue.distinct, outcomes)
     evaluation = training_choices.choose_evaluation(events, roles)
     if evaluation is not None:
         proposal.sections["evaluation"] = evaluation

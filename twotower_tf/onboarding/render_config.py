@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import ast
+import re
 import textwrap
 from collections.abc import Iterable
 
+from twotower_tf import config
 from twotower_tf.onboarding.proposal import Proposal
 from twotower_tf.tables.values import python_literal
 
@@ -16,9 +17,8 @@ def render_proposal(proposal: Proposal, name: str, where: str) -> str:
     codes = [line.code for side in proposal.lines.values() for line in side]
     codes += [line.code for line in proposal.more.values() if line.code.startswith("TextFormat(")]
     codes += [proposal.split.code, *(line.code for line in sections.values())]
-    called = (node.func for code in codes for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call))
-    classes = {name.id for name in called if isinstance(name, ast.Name)}
-    classes |= {"DataConfig", "ExperimentConfig"}
+    named = {name for code in codes for name in re.findall(r"\b[A-Z]\w*(?=\()", code)}  # also in values
+    classes = {name for name in named if hasattr(config, name)} | {"DataConfig", "ExperimentConfig"}
     lines = [
         f'"""Proposed by `twotower init` from {_escape(", ".join(proposal.paths.values()))}.',
         "",
