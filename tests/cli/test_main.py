@@ -181,6 +181,15 @@ def test_answers_without_heavy_imports(arguments: list[str]) -> None:
     assert process(*arguments, code=code).stdout.splitlines()[-1] == "loaded: []"
 
 
+def test_a_missing_bundle_is_reported_without_tensorflow() -> None:
+    code = (
+        "import sys\nfrom twotower_tf.cli.main import main\nstatus = main(sys.argv[1:])\n"
+        "print(status, 'tensorflow' in sys.modules)"
+    )
+    done = process("verify", "--export_dir=no/such/export", code=code)
+    assert done.stdout == "2 False\n" and done.stderr.startswith("twotower verify: no/such/export")
+
+
 def test_python_m_is_the_same_program() -> None:
     done = process("trian")
     assert (done.returncode, done.stderr) == (2, "twotower: unknown command 'trian'; did you mean 'train'?\n")

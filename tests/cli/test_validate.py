@@ -331,6 +331,26 @@ def test_refuses_what_the_preparation_refuses(case: str, good: Path, capsys: pyt
         assert message in capsys.readouterr().err
 
 
+def test_a_batch_of_windows_of_sequences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Histories of a end at 0 to 6, those of b at 0, 0, 2, that of c at 0: two windows of four places, one, and one."""
+    times = {"a": [1, 2, 3, 4, 5, 6, 7], "b": [1, 1, 2], "c": [4]}
+    events = [f"{user},i{time},{time},train,1" for user, some in times.items() for time in some]
+    more = ["a,i9,9,test,1", "b,i9,2,train,0", "b,i8,3,train,0"]  # a row with label 0 is not trained on
+    write(tmp_path / "log.csv", "user_id,item_id,timestamp,split,click", *events, *more)
+    text = CONFIG.replace('"log", items="items.csv"', '"log.csv"').replace(', Hash("colour", buckets=10)', ",")
+    text = text.replace(', Numeric("age"), History(of="item_id")', "")
+    history = 'History(of="item_id", length=4, encoder="self_attention")'
+    for size, status in ((4, 0), (5, 2)):
+        config = text.replace("batch_size=16", f"batch_size={size}").replace(
+            '(Hash("user_id", buckets=100)', f"({history},"
+        )
+        (tmp_path / "small.py").write_text(config.format(root=str(tmp_path), more="split=GivenSplit()"))
+        assert main(["validate", f"--config={tmp_path}/small.py"]) == status
+        out = capsys.readouterr().out
+        refused = "train.batch_size: invalid value 5 (expected at most 4, the windows of users' sequences); lower it"
+        assert (refused in out) == (size == 5)
+
+
 def test_an_invalid_configuration_is_reported_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "small.py").write_text("def get_config():\n    return 3\n")
     assert main(["validate", f"--config={tmp_path}/small.py"]) == 2

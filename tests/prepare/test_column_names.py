@@ -188,15 +188,21 @@ def test_nested_values_are_refused_where_they_are_used(tmp_path: Path, kind: str
         prepare_log(config, tmp_path / "again")
 
 
-def test_empty_lines_before_a_header_are_refused_and_a_file_of_them_is_empty(tmp_path: Path) -> None:
+def test_empty_lines_before_a_header_are_read_over_and_a_file_of_them_is_empty(tmp_path: Path) -> None:
     (tmp_path / "log").mkdir()
     (tmp_path / "log" / "a.csv").write_text("user,item,time,click\nu,i,1,1\n")
     (tmp_path / "log" / "b.csv").write_text("\n\r\n")
     config = experiment(tmp_path, events="log", split=RandomSplit(0, 0))
     assert prepare_log(config, tmp_path / "run")["rows"]["read"] == 1
-    (tmp_path / "log" / "b.csv").write_text("\n\nuser,item,time,click\nu,j,1,1\n")
-    with pytest.raises(DataError, match=r"^log/b\.csv:1: an empty line before the header; the first line must name"):
-        prepare_log(config, tmp_path / "again")
+    for ends in ("\n", "\r\n", "\r"):
+        lines = ["", "", "user,item,time,click", "u,j,1,1", "", "u,j,yesterday,1", 'u,"k', 'l",2,1']
+        (tmp_path / "log" / "b.csv").write_bytes(("\ufeff" + ends.join(lines) + ends).encode())
+        manifest = prepare_log(config, tmp_path / "again")
+        assert manifest["rows"] == {"read": 4, "used": 2, "excluded": {}, "quarantined": 2}
+        entries = (tmp_path / "again/prepared/quarantine.jsonl").read_text().splitlines()
+        assert [(entry["line"], entry["file"]) for entry in map(json.loads, entries)] == [
+            (6, "log/b.csv"), (7, "log/b.csv"),
+        ]  # fmt: skip
 
 
 def test_a_file_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:

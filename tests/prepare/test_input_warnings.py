@@ -102,12 +102,12 @@ def test_an_item_table_that_matches_no_item(tmp_path: Path, form: str) -> None:
 def test_a_table_that_matches_some(tmp_path: Path) -> None:
     """Few: a line. Most, and the rest are other items: none. Most, and the rest are written otherwise: a line."""
     write(tmp_path, lambda n: f"i{n}", lambda n: f"i{n}" if n < 9 else f"x{n}")
-    assert warnings(tmp_path) == ["data.items: 9 (45.0%) of the 20 item ids of the log are in items.csv; the log has 'i10', the table 'x10', which differ in a prefix of letters: write the ids alike"]  # fmt: skip # noqa: E501
+    assert warnings(tmp_path) == ["data.items: 9 (45 %) of the 20 item ids of the log are in items.csv; the log has 'i10', the table 'x10', which differ in a prefix of letters: write the ids alike"]  # fmt: skip # noqa: E501
     write(tmp_path, lambda n: f"i{n}", lambda n: f"i{n}" if n < 12 else f"{n}x")
     assert warnings(tmp_path) == []
     write(tmp_path, lambda n: f"i{n}", lambda n: f"i{n}" if n < 12 else f"I{n}")
     (line,) = warnings(tmp_path)
-    assert line.startswith("data.items: 12 (60.0%) of the 20 item ids of the log are in items.csv; the log has 'i12',")
+    assert line.startswith("data.items: 12 (60 %) of the 20 item ids of the log are in items.csv; the log has 'i12',")
 
 
 def test_a_user_table_that_matches_nobody(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_user_table_that_matches_nobody(tmp_path: Path) -> None:
 def test_markers_of_missing_values(tmp_path: Path) -> None:
     write(tmp_path, lambda n: f"i{n}", lambda n: f"i{n}", device="\\N")
     assert warnings(tmp_path) == [
-        "log/a.csv: column 'device': 25.0% of the values are '\\\\N'; if it means no value, "
+        "log/a.csv: column 'device': 25 % of the values are '\\\\N'; if it means no value, "
         "set data.null_values=('\\\\N',)"
     ]
     assert warnings(tmp_path, null_values=("\\N",)) == []

@@ -127,6 +127,20 @@ def test_a_broken_record_takes_no_other_with_it(
     assert manifest["inputs"][0]["path"] == name and manifest["inputs"][0]["size"] == (tmp_path / name).stat().st_size
 
 
+def test_blanks_around_quotes(tmp_path: Path) -> None:
+    """One blank before a quote and any after it belong to no value; such a quote may stay open as any other."""
+    good = ['a, "x,1" ,1,1', ' "b" ,"x ""y""",2,0', 'c,x,3, "1"  ', 'd,  "x",4,1', "e,x,5,1"]
+    broken = [' "b2,x,9,1', 'b3, "x,9,1', ' ",', 'b4, "x" y,9,1']
+    lines = [HEADER, *(line for pair in zip(good, [*broken, ""], strict=True) for line in pair)]
+    (tmp_path / "events.csv").write_text("\n".join(lines) + "\n")
+    manifest = prepare_log(experiment(tmp_path), tmp_path / "run")
+    assert used(tmp_path) == [
+        ("a", "x,1", 1, 1), ("b", 'x "y"', 2, 0), ("c", "x", 3, 1), ("d", '  "x"', 4, 1), ("e", "x", 5, 1),
+    ]  # fmt: skip
+    assert quarantined(tmp_path) == [("events.csv", 2 * place + 3, BROKEN, text) for place, text in enumerate(broken)]
+    assert manifest["rows"] == {"read": 9, "used": 5, "excluded": {}, "quarantined": 4}
+
+
 def test_many_open_quotes_in_several_files(tmp_path: Path) -> None:
     """More of them than DuckDB's blocks: each is one line, whichever file it is in."""
     for part in range(3):

@@ -45,6 +45,9 @@ FORMS: Mapping[str, tuple[str, bytes, ReadOptions]] = {
     "double colons": ("log.dat", 'id::name\n1::Émile, x\n2::so "y"\n'.encode(), ReadOptions()),
     "bars in .data": ("log.data", 'id|name\n1|Émile, x\n2|so "y"\n'.encode(), ReadOptions()),
     "tabs in .txt": ("log.txt", 'id\tname\r\n1\tÉmile, x\r\n2\tso "y"\r\n'.encode(), ReadOptions()),
+    "aligned": (
+        "log.txt", '  id  name\r\n   1  "Émile, x"\n  2\t "so ""y"""  \n'.encode(), of(delimiter="\\s+")
+    ),
     "no known suffix": ("u.item", 'id|name\n1|Émile, x\n2|so "y"\n'.encode(), ReadOptions()),
     "Hive's delimiter": ("log.txt", 'id\x01name\n1\x01Émile, x\n2\x01so "y"'.encode(), ReadOptions()),
     "latin-1": ("log.csv", 'id;name\n1;Émile, x\n2;"so ""y"""\n'.encode("latin-1"), of(encoding="latin-1")),
@@ -129,6 +132,19 @@ def test_names_of_shards(tmp_path: Path) -> None:
     assert input_files.find_unread_files(tmp_path, "log") == ["log/README.txt", "log/notes.md"]
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_names_of_compressed_shards(kind: str, tmp_path: Path) -> None:
+    """The suffix of the compression may stand before the number of the shard; plain shards may be among them."""
+    for number, name in enumerate((f"{kind}.gz-00000-of-00003", f"{kind}-00001-of-00003.gz", f"{kind}-00002-of-00003")):
+        text = f"a\n{number}\n" if kind == "csv" else f'{{"a": {number}}}\n'
+        packed = gzip.compress(text.encode()) if "gz" in name else text.encode()
+        (tmp_path / f"log.{name}").write_bytes(packed)
+    assert [row["a"] for row in content(tmp_path, "log.*")] == ["1", "2", "0"]
+    assert input_files.estimate_text_bytes(input_files.find_files(tmp_path, "log.*gz-*", "x")) == 4 * len(
+        (tmp_path / f"log.{kind}.gz-00000-of-00003").read_bytes()
+    )
+
+
 def test_links_to_directories_are_followed_and_circles_end(tmp_path: Path) -> None:
     for day in ("a", "b"):
         (tmp_path / "archive" / f"dt={day}").mkdir(parents=True)
@@ -178,6 +194,15 @@ def test_lines_of_bad_rows_in_converted_files(tmp_path: Path) -> None:
     assert quarantine.build_entries(connection, table, [(1, "no good")]) == [
         {"file": "log.csv", "line": 3, "reason": "1 fields, the header has 2", "text": "é"},
         {"file": "log.csv", "line": 4, "reason": "no good", "text": "é,y"},
+    ]
+
+
+def test_lines_of_bad_rows_in_aligned_columns(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("a   b\n\n 1   2\n 3\n10  20\n")
+    connection, table = load(tmp_path, "log.csv", of(delimiter="\\s+"))
+    assert quarantine.build_entries(connection, table, [(1, "no good")]) == [
+        {"file": "log.csv", "line": 4, "reason": "1 fields, the header has 2", "text": "3"},
+        {"file": "log.csv", "line": 5, "reason": "no good", "text": "10\t20"},
     ]
 
 
@@ -240,6 +265,17 @@ def test_decimal_commas_and_markers_are_detected(tmp_path: Path) -> None:
     found = detect(tmp_path, "log.csv", numbered(rows, "id;price;kind;tags"))
     assert found.options == ReadOptions((), TextFormat(delimiter=";", decimal=","), ("\\N", "NULL"))
     assert found.markers == (("\\N", 2, 0.25), ("NULL", 2, 0.25))
+
+
+def test_aligned_columns_are_detected(tmp_path: Path) -> None:
+    """Not where a tab, a comma or a single blank divides the lines; a gap between tabs is a missing value."""
+    aligned = ["  1   10  7.5", " 12    3  8", "  3   22  9.5"]
+    assert detect(tmp_path, "a.txt", numbered(aligned, "user item score")).options.text.delimiter == "\\s+"
+    assert detect(tmp_path, "b.data", numbered(aligned)).rows[1] == ("12", "3", "8")
+    assert detect(tmp_path, "c.csv", numbered(["u1  i1", "u2  i2"], "user  item")).first == ("user", "item")
+    assert detect(tmp_path, "d.txt", numbered(["u1 i1", "u2 i2"], "user item")).options.text.delimiter == " "
+    assert detect(tmp_path, "e.txt", numbered(["1\t\t2", "1\t3\t4"], "a\tb\tc")).options.text.delimiter == "\t"
+    assert detect(tmp_path, "f.csv", numbered(["1,a  b,", "2,a  c,x"], "id,two words,z")).options.text.delimiter == ""
 
 
 def test_a_broken_line_does_not_change_the_quotes(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def verify(export_dir: Path, version: int | None = None) -> list[str]:
     Raises:
         ArtifactError: at the first check that fails, naming the file.
     """
-    return _run_checks(Bundle.open(export_dir, version))
+    return run_checks(Bundle.open(export_dir, version))
 
 
 def verify_directory(path: Path) -> list[str]:
@@ -43,10 +43,18 @@ def verify_directory(path: Path) -> list[str]:
     Raises:
         ArtifactError: at the first check that fails, naming the file.
     """
-    return _run_checks(Bundle.read(path))
+    return run_checks(Bundle.read(path))
 
 
-def _run_checks(bundle: Bundle) -> list[str]:
+def run_checks(bundle: Bundle) -> list[str]:
+    """Runs the checks of an opened version, whose files are unchanged.
+
+    Returns:
+        What was checked, a line each.
+
+    Raises:
+        ArtifactError: at the first check that fails, naming the file.
+    """
     checks = [f"version {bundle.version}: {len(bundle.manifest['files'])} files, unchanged, and no others"]
     checks += _weights(bundle)
     searcher = bundle.searcher()

@@ -27,7 +27,7 @@ _TEXT = {
     "columns": "names of the events' columns, joined by commas, if the file has no header line",
     "item_columns": "the same for --items",
     "user_columns": "the same for --users",
-    "delimiter": "between the fields of delimited files, e.g. :: or \\t (default: detected)",
+    "delimiter": "between the fields of delimited files, e.g. ::, \\t or \\s+ (default: detected)",
 }
 
 

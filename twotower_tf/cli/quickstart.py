@@ -70,10 +70,11 @@ def run(values: FlagValues) -> None:
 def _compare_with_truth(result: EvaluateResult, config: ExperimentConfig, run_dir: Path, truth: Path) -> None:
     """Prints which share of the reachable recall the model reaches."""
     from twotower_tf.evaluate.planted_truth import best_recall
+    from twotower_tf.number_texts import format_percent
 
     best = best_recall(config, run_dir, truth, K)
     print(f"\nThe true preferences that generated the log reach recall@{K} {best:.4f}: ", end="")
-    print(f"the model reaches {result.metrics[f'recall@{K}'] / best:.0%} of that.\n")
+    print(f"the model reaches {format_percent(result.metrics[f'recall@{K}'] / best)} of that.\n")
 
 
 def _answer(bundle: Any) -> list[dict[str, Any]]:

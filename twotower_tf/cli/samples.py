@@ -39,6 +39,7 @@ def run(values: FlagValues) -> None:
 def format_samples(document: dict[str, Any]) -> str:
     """Formats a table with a line per kind; popularity is the median of the items' training positives."""
     from twotower_tf.cli import text_table
+    from twotower_tf.number_texts import format_percent
 
     def format_number(value: float | None, digits: int = 3) -> str:
         return "-" if value is None else f"{value:,.{digits}f}"
@@ -57,7 +58,6 @@ def format_samples(document: dict[str, Any]) -> str:
     headings = ["kind", "draws", "empty", "cold items", "popularity", "mean cosine"]
     lines = [text_table.text(headings, rows, right=range(1, 6))]
     if document["masked_share"] is not None:
-        lines.append(
-            f"shared candidates masked as accidental hits (positives of the user): {document['masked_share']:.2%}"
-        )
+        masked = format_percent(document["masked_share"])
+        lines.append(f"shared candidates masked as accidental hits (positives of the user): {masked}")
     return "\n".join(lines)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
-from twotower_tf.config.data import DataConfig, DateSplit, RandomSplit, TextFormat, TimeSplit
+from twotower_tf.config.data import ALIGNED, DataConfig, DateSplit, RandomSplit, TextFormat, TimeSplit
 from twotower_tf.config.features import KINDS, BaseFeature, Hash, History, feature_name
 from twotower_tf.config.history_encoders import Attention, SelfAttention, encoder_name, is_causal
 from twotower_tf.config.training import EvaluationConfig, ModelConfig, TrainConfig
@@ -67,7 +67,7 @@ def _check_text(form: DataConfig | TextFormat, where: str) -> None:
     """Checks that delimiter, quote and escape of delimited text differ."""
     for name in ("quote", "escape"):
         mark = getattr(form, name)
-        if mark and mark in form.delimiter.replace("\\t", "\t"):
+        if mark and form.delimiter != ALIGNED and mark in form.delimiter.replace("\\t", "\t"):
             raise ConfigError(
                 f"{where}.{name}: invalid value {mark!r} (expected a character that is not the delimiter)"
             )
@@ -192,11 +192,10 @@ def check_histories(
         if not isinstance(feature, History):
             continue
         where, encoder = f"user_features[{position}].encoder", feature.encoder
-        if is_causal(encoder) and not data.ordered:
+        if is_causal(encoder) and not data.timestamp:
             raise ConfigError(
                 f"{where}: {encoder_name(encoder)} reads the order of events, and the log has no times; name their "
-                "column in data.timestamp, use data.split=LeaveLastOut() for a log whose rows are in order, or use "
-                "encoder='mean'"
+                "column in data.timestamp, or use encoder='mean'"
             )
         if isinstance(encoder, SelfAttention) and dims[feature.of] % encoder.heads:
             raise ConfigError(

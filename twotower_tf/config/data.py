@@ -82,6 +82,7 @@ class RandomSplit:
 Split = Annotated[TimeSplit | DateSplit | LeaveLastOut | GivenSplit | RandomSplit, Field(discriminator="type")]
 
 
+ALIGNED = r"\s+"  # delimiter of aligned columns
 _Delimiter = Annotated[str, Field(pattern=r'^([^"\r\n]{1,4}|\\t)?$')]
 _Mark = Annotated[str, Field(pattern=r"^[!-/:-@\[-`{-~]?$")]  # one ASCII punctuation character
 
@@ -91,7 +92,8 @@ class TextFormat:
     r"""Describes how the delimited text of one table is written, where it differs from the event log.
 
     Attributes:
-        delimiter: field delimiter, one to four characters or `\t`; "" detects it by suffix and first lines.
+        delimiter: field delimiter, one to four characters or `\t`; `\s+` is any number of blanks and tabs, as between
+            aligned columns; "" detects it by suffix and first lines.
         quote: character around fields that contain delimiters or line ends; "" for text without quoting, as Hive and
             MySQL write it.
         escape: character before a quote inside a quoted field, e.g. a backslash; "" where a quote is doubled.
@@ -124,8 +126,8 @@ class DataConfig:
             their negatives take the values valid at the event time, and the catalogue those valid when it is prepared.
             A row without a valid time is quarantined.
         users_time: the same for the user table, whose rows are joined to the events as of the event time.
-        delimiter: field delimiter of delimited files, one to four characters or `\t`; "" detects it by suffix and first
-            lines.
+        delimiter: field delimiter of delimited files, one to four characters or `\t`; `\s+` is any number of blanks and
+            tabs, as between aligned columns; "" detects it by suffix and first lines.
         quote: character around fields that contain delimiters or line ends; "" for text without quoting.
         escape: character before a quote inside a quoted field, e.g. a backslash; "" where a quote is doubled.
         encoding: of delimited files and JSON; UTF-16 with a byte order mark is recognised.

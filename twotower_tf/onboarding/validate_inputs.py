@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from twotower_tf.config import ExperimentConfig
-from twotower_tf.config.checks import check_batch_size
+from twotower_tf.config.checks import check_batch_size, list_causal_histories
 from twotower_tf.errors import ConfigError, DataError
 from twotower_tf.prepare import catalogue, input_warnings, row_rules, schema, splits, unusable_tables
 from twotower_tf.prepare.schema import Inputs
@@ -71,8 +71,11 @@ def validate_tables(
             progress("validate", done, total)
             done += 1
             try:
-                sample = row_sample.sample_file(source, directory)
-                samples[name].append(source if name in report.whole else sample)
+                whole = name in report.whole
+                sample = (
+                    row_sample.check_file(source, directory) if whole else row_sample.sample_file(source, directory)
+                )
+                samples[name].append(sample)
             except DataError as error:
                 report.problems.append(str(error))
         report.files[name] = len(sources)
@@ -191,9 +194,32 @@ def _check_whole(connection: Connection, config: ExperimentConfig, inputs: Input
         row_rules.account_rows(connection, config, inputs, invalid + len(inputs.events.malformed))
         catalogue.number_ids(connection, inputs)
         splits.assign_splits(connection, config)
-        labelled = any(each.type == "Labelled" for each in config.sampling.negatives or ())
-        chosen = "" if labelled else " AND label = 1"
-        (rows,) = fetch_row(connection, f"SELECT count(*) FROM split_events WHERE split = 0{chosen}")
-        check_batch_size(config.batch_size, rows)
+        check_batch_size(config.batch_size, *_count_training_rows(connection, config))
     except (ConfigError, DataError) as error:
         report.problems.append(str(error))
+
+
+def _count_training_rows(connection: Connection, config: ExperimentConfig) -> tuple[int, str]:
+    """Counts the training rows of `split_events`, and returns what they are: events, or windows of sequences."""
+    labelled = any(each.type == "Labelled" for each in config.sampling.negatives or ())
+    chosen = "split = 0" if labelled else "split = 0 AND label = 1"
+    if not config.train.sequences:
+        return fetch_row(connection, f"SELECT count(*) FROM split_events WHERE {chosen}")[0], "training rows"
+    (history, *_) = list_causal_histories(config.user_features)
+    moment = "ts" if config.data.timestamp else "place"
+    # what `Windows` counts: of each user from the oldest to the newest place that a row's history ends at
+    (windows,) = fetch_row(
+        connection,
+        f"""
+        WITH histories AS (
+            SELECT user_row, split, label, count(*) FILTER (split = 0 AND label = 1) OVER (
+                PARTITION BY user_row ORDER BY {moment} RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+            ) AS size FROM split_events
+        ), spans AS (
+            SELECT max(size) - coalesce(min(size) FILTER (size > 0), 0) + 1 AS span
+            FROM histories WHERE {chosen} GROUP BY user_row
+        )
+        SELECT CAST(sum(ceil(span / {history.length})) AS BIGINT) FROM spans
+        """,
+    )
+    return windows, "windows of users' sequences"

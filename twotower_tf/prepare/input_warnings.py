@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from twotower_tf.config import DataConfig, ExperimentConfig
+from twotower_tf.number_texts import format_percent
 from twotower_tf.prepare.schema import FeatureColumn, Inputs
 from twotower_tf.prepare.unusable_tables import suggest_format
 from twotower_tf.sql import Connection, quote_literal
 from twotower_tf.tables import input_files, quarantine
-from twotower_tf.tables.detect_format import NULL_MARKERS
+from twotower_tf.tables.detect_format import FREQUENT_MARKER, NULL_MARKERS
 from twotower_tf.tables.duckdb_engine import fetch_row
 from twotower_tf.tables.input_table import Table
 from twotower_tf.tables.read_options import TableName
@@ -24,7 +25,6 @@ _NAMED = 3  # files in a line
 _FEW = 0.5  # of the log's ids: a side table with fewer is reported
 _COMPARED = 1_000  # unmatched ids of each side whose forms are compared
 _EXPLAINED = 0.2  # of them, at least, match in another form
-_FREQUENT = 0.01  # share of a column's values from which on a marker of missing values is reported
 
 # how two texts of one id may differ, and the text that both have in common
 _FORMS: Mapping[str, Callable[[str], str]] = {
@@ -97,7 +97,7 @@ def find_unmatched(connection: Connection, inputs: Inputs) -> Iterator[str]:
         why, example, other = _explain(logged_ids, table_ids)
         if matched >= _FEW * total and not why:
             continue
-        share = "none" if not matched else f"{matched:,} ({matched / total:.1%})"
+        share = "none" if not matched else f"{matched:,} ({format_percent(matched / total)})"
         alike = unicodedata.normalize("NFC", example) == unicodedata.normalize("NFC", other)  # on a screen
         show = ascii if alike else repr
         shown = f"the log has {show(example)}" + (f", the table {show(other)}" if other else "")
@@ -134,7 +134,7 @@ def find_marked(connection: Connection, config: ExperimentConfig, inputs: Inputs
     every = tuple(dict.fromkeys([*data.null_values, *(marker for _, _, marker, _ in found)]))
     for file, name, marker, share in found:
         yield (
-            f"{file}: column {name!r}: {share:.1%} of the values are {marker!r}; if it means no value, set "
+            f"{file}: column {name!r}: {format_percent(share)} of the values are {marker!r}; if it means no value, set "
             f"data.null_values={every!r}"
         )
 
@@ -150,13 +150,13 @@ def find_markers(connection: Connection, table: Table, names: Sequence[str]) -> 
         f"SELECT {', '.join(f'count(*) FILTER ({table.text(name)} IN ({every}))' for name in texts)} FROM {table.name}",
     )
     for name, count in zip(texts, counts, strict=True):
-        if count < _FREQUENT * table.rows:
+        if count < FREQUENT_MARKER * table.rows:
             continue
         text = table.text(name)
         fields = ", ".join(f"count(*) FILTER ({text} = {quote_literal(marker)})" for marker in NULL_MARKERS)
         of_each = fetch_row(connection, f"SELECT {fields} FROM {table.name}")
         for marker, found in zip(NULL_MARKERS, of_each, strict=True):
-            if found >= _FREQUENT * table.rows:
+            if found >= FREQUENT_MARKER * table.rows:
                 yield name, marker, found / table.rows
 
 

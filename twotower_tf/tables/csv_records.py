@@ -105,8 +105,8 @@ def read_records(source: InputFile) -> Iterator[tuple[int, int, bytes]]:
     """Yields every record of a text file, header and blank lines included: number, first physical line, bytes.
 
     JSON lines are one record each. In delimited text a quoted field may span lines: a quote opens a field only at its
-    start; inside, an escaped (or doubled) quote is text. After a closed quote anything but a delimiter or a line end
-    breaks the record, which then ends with the line.
+    start, or after one blank; inside, an escaped (or doubled) quote is text. After a closed quote anything but blanks,
+    a delimiter or a line end breaks the record, which then ends with the line.
 
     Raises:
         DataError: where the file cannot be read to its end.

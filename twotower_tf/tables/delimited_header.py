@@ -34,12 +34,10 @@ def read_header(source: InputFile) -> Header | None:
     Raises:
         DataError: where the first line is not a header, or is one although the names are given.
     """
-    number, lines = read_first_lines(source, 1 if source.options.delimiter else _LOOKED_AT)
+    lines = read_first_lines(source, 1 if source.options.delimiter else _LOOKED_AT)
     if not lines:
         return None
     given = source.columns
-    if number > 1 and not given:
-        raise DataError(f"{source.name}:1: an empty line before the header; the first line must name the columns")
     delimiter = find_delimiter(source, lines)
     try:
         line = lines[0].decode("utf-8", "replace" if given else "strict")
@@ -77,30 +75,25 @@ def pin_delimiter(source: InputFile) -> InputFile:
     return replace(source, options=replace(source.options, text=text))
 
 
-def read_first_lines(source: InputFile, count: int) -> tuple[int, list[bytes]]:
+def read_first_lines(source: InputFile, count: int) -> list[bytes]:
     """Reads the first lines that are not blank, without a byte order mark, as UTF-8.
-
-    Returns:
-        the number of the first of them, from 1, and the lines.
 
     Raises:
         DataError: for a file that cannot be read.
     """
     found: list[bytes] = []
-    first = 1
     try:
         with text_encoding.open_text(source) as file:
-            for number, line in enumerate(_read_lines(file), 1):
+            for line in _read_lines(file):
                 if not line.strip(_BLANK):
                     continue
-                first = first if found else number
                 found.append(line.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n"))
                 if len(found) == count:
                     break
     except input_files.READ_ERRORS as error:
         if not found:
             raise DataError(f"{source.name}: cannot be read: {error}") from None
-    return first, found
+    return found
 
 
 def _read_lines(file: object) -> Iterator[bytes]:

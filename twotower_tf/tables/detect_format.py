@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from twotower_tf.config import TextFormat
+from twotower_tf.config.data import ALIGNED
 from twotower_tf.tables import delimited_header, input_files, text_encoding
 from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.read_options import ReadOptions
@@ -22,7 +23,7 @@ from twotower_tf.tables.text_marks import Marks, count_fields
 NULL_MARKERS = tuple(r"\N NULL null NaN nan None none N/A n/a #N/A NA <NA> NaT (null)".split())
 _LINES = 2_000  # that are looked at
 _DECODED = 1 << 24  # bytes that show the encoding
-_FREQUENT = 0.01  # of a column's values, from which on a marker is proposed
+FREQUENT_MARKER = 0.01  # share of a column's values, from which on a marker is proposed or reported
 _ID = re.compile(rb"[A-Za-z0-9_.:-]+")
 _COMMA = re.compile(r"[+-]?\d{1,15},\d{1,15}")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -66,7 +67,7 @@ def detect_format(source: InputFile) -> DetectedFormat:
         return DetectedFormat(given, True, "", (), ())
     text = given.text if given.text != TextFormat() else replace(given.text, encoding=_detect_encoding(source))
     source = replace(source, options=replace(given, text=text))
-    _, lines = delimited_header.read_first_lines(source, _LINES)
+    lines = delimited_header.read_first_lines(source, _LINES)
     if not lines:
         return DetectedFormat(source.options, True, "", (), ())
     if not given.columns and _has_lists(lines):
@@ -75,8 +76,13 @@ def detect_format(source: InputFile) -> DetectedFormat:
             source.options, False, reason, tuple(lines[0].decode("utf-8", "replace").split()), (), (), True
         )
     options = _detect_quoting(source, lines)
+    if not given.delimiter and not _is_divided(lines, options):
+        aligned = replace(given, text=replace(text, delimiter=ALIGNED))
+        divided = delimited_header.read_first_lines(replace(source, options=aligned), _LINES)
+        if _is_divided(divided, aligned):
+            options, lines = aligned, divided
     delimiter = options.delimiter
-    if given.delimiter == "" and delimiter == input_files.DELIMITERS[source.suffix]:
+    if given.delimiter == "" and not options.aligned and delimiter == input_files.DELIMITERS[source.suffix]:
         options = replace(options, text=replace(options.text, delimiter=""))  # the readers find it
     rows = _divide_lines(lines, delimiter, options)
     first, rows = rows[0], [row for row in rows[1:] if len(row) == len(rows[0])]
@@ -134,6 +140,14 @@ def _detect_quoting(source: InputFile, lines: Sequence[bytes]) -> ReadOptions:
         if share > most:
             best, most = options, share
     return best
+
+
+def _is_divided(lines: Sequence[bytes], options: ReadOptions) -> bool:
+    """Tests whether a delimiter divides the lines; blanks must divide all alike, without empty fields."""
+    rows = _divide_lines(lines, options.delimiter, options)
+    strict = options.aligned or options.delimiter == " "
+    alike = not strict or all(len(row) == len(rows[0]) and "" not in row for row in rows)
+    return len(rows[0]) > 1 and alike
 
 
 def _count_quoted(lines: Sequence[bytes], delimiter: str, quote: str) -> tuple[int, int]:
@@ -199,6 +213,6 @@ def find_markers(rows: Sequence[Sequence[str]]) -> tuple[tuple[str, int, float],
     for place, column in enumerate(zip(*rows, strict=True) if rows else ()):
         for marker in NULL_MARKERS:
             share = column.count(marker) / len(column)
-            if share >= _FREQUENT and share < 1.0:
+            if share >= FREQUENT_MARKER and share < 1.0:
                 found.append((marker, place, share))
     return tuple(found)

@@ -77,7 +77,7 @@ class InputFile:
 
     @property
     def compressed(self) -> bool:
-        return self.path.name.lower().endswith(".gz")
+        return is_compressed(self.path)
 
     def number(self, place: int) -> int:
         """Maps a line (row, record) of `path` to that of the file as found, both from 1."""
@@ -122,10 +122,14 @@ def _read_state(path: Path) -> tuple[int, int, int] | None:
     return status.st_size, status.st_mtime_ns, status.st_ino
 
 
+def is_compressed(path: Path) -> bool:
+    """Tests for `.gz` at the end of a name, or before the number of a shard."""
+    return _SHARD.sub("", path.name.lower()).endswith(".gz")
+
+
 def find_suffix(path: Path) -> str:
     """Returns the suffix that names the format, in lower case, without `.gz` and the number of a shard."""
-    name = path.name.lower().removesuffix(".gz")
-    return Path(_SHARD.sub("", name)).suffix
+    return Path(_SHARD.sub("", path.name.lower()).removesuffix(".gz")).suffix
 
 
 def find_files(root: Path, pattern: str, field: str, options: ReadOptions | None = None) -> list[InputFile]:
@@ -249,8 +253,7 @@ def find_directory(root: Path, pattern: str) -> Path:
 def estimate_text_bytes(sources: Sequence[InputFile]) -> int:
     """Estimates the bytes of the files' values as text, with an assumed compression ratio."""
     return sum(
-        each.path.stat().st_size * (_INFLATED if each.suffix in PARQUET or each.path.suffix == ".gz" else 1)
-        for each in sources
+        each.path.stat().st_size * (_INFLATED if each.suffix in PARQUET or each.compressed else 1) for each in sources
     )
 
 
@@ -300,7 +303,7 @@ def reading(source: InputFile) -> Iterator[None]:
 
 def open_bytes(path: Path) -> IO[bytes]:
     """Opens a file for reading bytes, decompressed."""
-    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")  # type: ignore[return-value]
+    return gzip.open(path, "rb") if is_compressed(path) else path.open("rb")  # type: ignore[return-value]
 
 
 def check_archive(source: InputFile) -> None:

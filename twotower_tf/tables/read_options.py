@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from twotower_tf.config import DataConfig, TextFormat
+from twotower_tf.config.data import ALIGNED
 
 TableName = Literal["events", "items", "users"]
 
@@ -26,8 +27,13 @@ class ReadOptions:
 
     @property
     def delimiter(self) -> str:
-        """The field delimiter itself; "" to detect it."""
-        return self.text.delimiter.replace("\\t", "\t")
+        """The field delimiter itself, of a converted file (see `text_encoding`); "" to detect it."""
+        return "\t" if self.aligned else self.text.delimiter.replace("\\t", "\t")
+
+    @property
+    def aligned(self) -> bool:
+        """Whether any number of blanks and tabs is one delimiter."""
+        return self.text.delimiter == ALIGNED
 
     @property
     def quote(self) -> str:

@@ -46,6 +46,19 @@ def sample_file(source: InputFile, directory: Path) -> InputFile:
         return source if json_layout.is_whole(source) else _sample_lines(source, small)
 
 
+def check_file(source: InputFile, directory: Path) -> InputFile:
+    """Checks that a file can be read to its end, and returns it; of Parquet, the rows are left to its reader.
+
+    Raises:
+        DataError: for a file that cannot be read to its end.
+    """
+    if source.suffix in input_files.PARQUET:
+        _open_parquet(source).close()
+    else:
+        sample_file(source, directory)
+    return source
+
+
 def _sample_lines(source: InputFile, small: InputFile) -> InputFile:
     header = delimited_header.read_header(source) if source.suffix in input_files.DELIMITERS else None
     marks = Marks.of(source.options, header.delimiter) if header else None
@@ -98,12 +111,15 @@ def _trim_block(
     return block[0 if begins else sure[0] : len(block) if ends else sure[-1] + 1]
 
 
-def _sample_parquet(source: InputFile, small: InputFile) -> InputFile:
+def _open_parquet(source: InputFile) -> pq.ParquetFile:
     try:
-        file = pq.ParquetFile(source.path)
+        return pq.ParquetFile(source.path)
     except Exception as error:
         raise DataError(f"{source.name}: cannot be read as Parquet: {' '.join(str(error).split())[:200]}") from None
-    with file:
+
+
+def _sample_parquet(source: InputFile, small: InputFile) -> InputFile:
+    with _open_parquet(source) as file:
         groups = file.metadata.num_row_groups
         starts = [0, *itertools.accumulate(file.metadata.row_group(group).num_rows for group in range(groups))]
         tables = [file.schema_arrow.empty_table()]

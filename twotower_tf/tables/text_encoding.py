@@ -1,13 +1,16 @@
 """Reads text files of any encoding and line end as UTF-8 with lines that end in LF.
 
-The readers, and everything that counts lines, see UTF-8. A file in another encoding, or one whose lines end in CR alone
-(as old spreadsheets write it), is decoded on the way, or copied for DuckDB.
+The readers, and everything that counts lines, see UTF-8. Converted on the way, or copied for DuckDB, are files in other
+encodings, files whose lines end in CR alone (as old spreadsheets write it), those with blanks between aligned columns,
+which become tabs, and those that begin with empty lines, which are moved behind the header: all others keep their
+numbers.
 """
 
 from __future__ import annotations
 
 import codecs
 import io
+import re
 import shutil
 import uuid
 from dataclasses import replace
@@ -22,17 +25,27 @@ from twotower_tf.tables.read_options import ReadOptions
 _START = 1 << 16  # bytes that decide
 _BLOCK = 1 << 16
 _BYTE_ORDER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_UTF8_MARK = codecs.BOM_UTF8.decode("latin-1")
 
 
 class Conversion(NamedTuple):
-    """The encoding of a file that has to be changed, and whether its lines end in CR alone."""
+    """What has to be changed in a file.
+
+    Attributes:
+        encoding: that it is in.
+        returns: whether its lines end in CR alone.
+        gaps: matches the blanks that become a tab, and what is quoted; None where blanks stay.
+        begins_empty: whether empty lines are before the header.
+    """
 
     encoding: str
     returns: bool
+    gaps: re.Pattern[str] | None = None
+    begins_empty: bool = False
 
 
 def find_conversion(source: InputFile) -> Conversion | None:
-    """Returns what has to be changed in a text file; None where it is UTF-8 with LF or CR LF, or cannot be read."""
+    """Returns what has to be changed in a text file; None where it is to be read as it is, or cannot be read."""
     if source.suffix in input_files.PARQUET or source.suffix in input_files.TFRECORDS:
         return None
     try:
@@ -43,7 +56,15 @@ def find_conversion(source: InputFile) -> Conversion | None:
     encoding = "utf-16" if start.startswith(_BYTE_ORDER_MARKS) else source.options.text.encoding
     text = start.decode(encoding, "replace") if encoding != "utf-8" else start.decode("latin-1")
     returns = "\r" in text[:-1] and "\n" not in text
-    return Conversion(encoding, returns) if returns or encoding != "utf-8" else None
+    gaps, begins_empty = None, False
+    if source.suffix in input_files.DELIMITERS:
+        begin = text.removeprefix("\ufeff").removeprefix(_UTF8_MARK)
+        begins_empty = not source.columns and begin[:1] in ("\r", "\n") and bool(begin.strip("\r\n"))
+        if source.options.aligned:
+            quote = re.escape(source.options.quote)
+            gaps = re.compile(f"{quote}[^{quote}]*{quote}|[ \t]+" if quote else "[ \t]+")
+    found = Conversion(encoding, returns, gaps, begins_empty)
+    return found if found != Conversion("utf-8", False) else None
 
 
 def open_text(source: InputFile) -> IO[bytes]:
@@ -81,8 +102,10 @@ def replace_returns(source: InputFile, directory: Path) -> InputFile:
 
 
 def utf8_options(source: InputFile) -> ReadOptions:
-    """Returns a source's options for a copy in UTF-8."""
-    return replace(source.options, text=replace(source.options.text, encoding="utf-8"))
+    """Returns a source's options for a converted copy."""
+    options = source.options
+    delimiter = options.delimiter if options.aligned else options.text.delimiter
+    return replace(options, text=replace(options.text, encoding="utf-8", delimiter=delimiter))
 
 
 class _Decoder(io.RawIOBase):
@@ -90,8 +113,12 @@ class _Decoder(io.RawIOBase):
 
     def __init__(self, file: IO[bytes], name: str, conversion: Conversion) -> None:
         self._file, self._name, self._conversion = file, name, conversion
-        self._decoder = codecs.getincrementaldecoder(conversion.encoding)()
+        plain = conversion.encoding == "utf-8"  # bytes that are not are those of single rows
+        self._decoder = codecs.getincrementaldecoder(conversion.encoding)("surrogateescape" if plain else "strict")
+        self._errors = "surrogateescape" if plain else "surrogatepass"
         self._left = b""
+        self._start: str | None = "" if conversion.begins_empty else None
+        self._begun = ""  # line whose end is not read yet
 
     def readable(self) -> bool:
         return True
@@ -114,10 +141,34 @@ class _Decoder(io.RawIOBase):
                 ) from None
             if self._conversion.returns:
                 text = text.replace("\r", "\n")
-            self._left = text.encode("utf-8", "surrogatepass")
+            if self._start is not None:
+                text = self._move_header(self._start + text, last=not block)
+            if self._conversion.gaps:
+                *lines, begun = f"{self._begun}{text}".split("\n")
+                text = "".join(f"{self._divide(line)}\n" for line in lines)
+                if not block:  # the end
+                    text, begun = text + self._divide(begun), ""
+                self._begun = begun
+            self._left = text.encode("utf-8", self._errors)
             if not block:
                 break
         count = min(len(view), len(self._left))
         view[:count] = self._left[:count]
         self._left = self._left[count:]
         return count
+
+    def _move_header(self, text: str, *, last: bool) -> str:
+        """Moves the empty lines at the beginning behind the first other one; "" while that one is not whole."""
+        begin = text.lstrip("\ufeff\r\n")
+        header, end, rest = begin.partition("\n")
+        if not end and not last:
+            self._start = text
+            return ""
+        self._start = None
+        empty = ("\r\n" if header.endswith("\r") else "\n") * text[: len(text) - len(begin)].count("\n")
+        return f"{header}\n{empty}{rest}"
+
+    def _divide(self, line: str) -> str:
+        """Divides a line of aligned columns by tabs."""
+        assert self._conversion.gaps is not None
+        return self._conversion.gaps.sub(lambda found: found[0] if found[0].strip() else "\t", line.strip(" \t\r"))

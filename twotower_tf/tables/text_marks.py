@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from twotower_tf.tables.read_options import ReadOptions
 
+_BLANK = ord(" ")
+
 
 @dataclass(frozen=True)
 class Marks:
@@ -19,6 +21,22 @@ class Marks:
     def of(cls, options: ReadOptions, delimiter: str) -> Marks:
         """Returns the marks of files with a delimiter that may have been detected."""
         return cls(delimiter.encode(), options.quote.encode(), options.escape.encode())
+
+    def open_quote(self, text: bytes, position: int) -> int:
+        """Returns the position after the quote that opens the field at `position`; -1 for a field without quotes.
+
+        DuckDB accepts one blank before the quote.
+        """
+        if self.quote and text.startswith(self.quote, position):
+            return position + 1
+        blank = self.quote and text.startswith(b" " + self.quote, position) and not self.delimiter.startswith(b" ")
+        return position + 2 if blank else -1
+
+    def skip_blanks(self, text: bytes, position: int, end: int) -> int:
+        """Returns the position after the blanks that DuckDB accepts between a closing quote and what follows."""
+        while position < end and text[position] == _BLANK and not text.startswith(self.delimiter, position):
+            position += 1
+        return position
 
 
 def skip_mark(text: bytes) -> int:
@@ -35,14 +53,12 @@ def scan_line(text: bytes, marks: Marks, position: int = 0, *, inside: bool = Fa
     """Returns the state at the end of a line that begins `inside` a quoted field or not, and the number of fields."""
     end, state, fields = len(text.rstrip(b"\r\n")), CLOSED, 1
     while True:
-        if not inside and marks.quote and text.startswith(marks.quote, position):
-            inside = True
-            position += 1
-        if inside:
-            close = _find_closing_quote(text, marks, position)
+        opened = position if inside else marks.open_quote(text, position)
+        if opened >= 0:
+            close = _find_closing_quote(text, marks, opened)
             if close < 0:
                 return (OPEN if state == CLOSED else state), 0
-            inside, position = False, close + 1
+            inside, position = False, marks.skip_blanks(text, close + 1, end)
             if position >= end:
                 return state, fields
             if not text.startswith(marks.delimiter, position):

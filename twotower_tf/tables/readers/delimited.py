@@ -45,8 +45,8 @@ def _scan(connection: Connection, name: str, sources: Sequence[InputFile], wante
     columns = scans.select_columns(list(known), wanted, partition)
     scans.create_table(connection, name, columns)
     malformed: list[csv_records.MalformedRecord] = []
-    groups = itertools.groupby(range(len(sources)), key=lambda position: heads[position])
-    for header, members in groups:  # consecutive files with one header: one scan
+    groups = itertools.groupby(range(len(sources)), key=lambda at: (heads[at], scans.compression(sources[at])))
+    for (header, compression), members in groups:  # consecutive files with one header: one scan
         positions = list(members)
         if header is None:
             continue
@@ -66,7 +66,7 @@ def _scan(connection: Connection, name: str, sources: Sequence[InputFile], wante
             f"read_csv([{paths}], columns={{{fields}}}, header={'false' if sources[0].columns else 'true'}, "
             f"auto_detect=false, delim={quote_literal(delimiter)}, "
             f"quote={quote_literal(options.quote)}, escape={quote_literal(options.escape)}, "
-            f"filename='{scans.FILE_COLUMN}', store_rejects=true, rejects_limit=0)"
+            f"compression='{compression}', filename='{scans.FILE_COLUMN}', store_rejects=true, rejects_limit=0)"
         )
         try:
             connection.execute(

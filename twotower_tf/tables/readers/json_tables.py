@@ -35,10 +35,11 @@ def read_json(connection: Connection, name: str, sources: Sequence[InputFile], w
         input_files.check_archive(source)
     sources = [text_encoding.convert_file(source, duckdb_engine.find_work_directory(connection)) for source in sources]
     connection.execute(f"CREATE TABLE {staged} (source INTEGER, line VARCHAR, good BOOLEAN)")
-    layouts = [json_layout.find_layout(source) for source in sources]
-    for layout, members in itertools.groupby(range(len(sources)), key=layouts.__getitem__):
+    forms = [(json_layout.find_layout(source), scans.compression(source)) for source in sources]
+    for (layout, _), members in itertools.groupby(range(len(sources)), key=forms.__getitem__):
         _stage(connection, staged, sources, list(members), layout)
-    malformed = csv_records.take_rejected(connection, sources) if json_layout.LINES in layouts else []
+    lines = any(layout == json_layout.LINES for layout, _ in forms)
+    malformed = csv_records.take_rejected(connection, sources) if lines else []
     malformed += csv_records.find_non_json(connection, staged, sources)
     keys = connection.execute(
         f"SELECT key, min(place) FROM (SELECT unnest(json_keys(line)) AS key, rowid AS place FROM {staged} WHERE good) "
@@ -68,16 +69,17 @@ def _stage(connection: Connection, staged: str, sources: list[InputFile], positi
     A file with carriage returns inside its lines is replaced by a copy without them, in `sources`.
     """
     some = [sources[position] for position in positions]
-    paths = scans.file_list(some)
+    paths, compression = scans.file_list(some), scans.compression(some[0])
     if layout == json_layout.LINES:
         scan = (
             f"read_csv([{paths}], columns={{'line': 'VARCHAR'}}, header=false, auto_detect=false, delim='\\x01', "
-            f"quote='', escape='', filename='{scans.FILE_COLUMN}', store_rejects=true, rejects_limit=0)"
+            f"quote='', escape='', compression='{compression}', filename='{scans.FILE_COLUMN}', "
+            "store_rejects=true, rejects_limit=0)"
         )
     else:
         scan = (
             f"(SELECT CAST(json AS VARCHAR) AS line, {scans.FILE_COLUMN} FROM read_json_objects([{paths}], "
-            f"format={quote_literal(layout)}, filename='{scans.FILE_COLUMN}'))"
+            f"format={quote_literal(layout)}, compression='{compression}', filename='{scans.FILE_COLUMN}'))"
         )
     try:
         connection.execute(

@@ -61,6 +61,11 @@ def file_list(sources: Sequence[InputFile]) -> str:
     return ", ".join(file_pattern(source.path) for source in sources)
 
 
+def compression(source: InputFile) -> str:
+    """Returns DuckDB's name of a text file's compression; by itself it takes that of the suffix alone."""
+    return "gzip" if source.compressed else "none"
+
+
 def partition_value(sources: Sequence[InputFile], positions: Sequence[int], key: str) -> str:
     """Returns SQL for the value that the directory of a row's file has for a key."""
     some = [sources[position] for position in positions]
