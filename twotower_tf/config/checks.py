@@ -9,6 +9,8 @@ from typing import Literal
 from twotower_tf.config.data import ALIGNED, DataConfig, DateSplit, RandomSplit, TextFormat, TimeSplit
 from twotower_tf.config.features import KINDS, BaseFeature, Hash, History, feature_name
 from twotower_tf.config.history_encoders import Attention, SelfAttention, encoder_name, is_causal
+from twotower_tf.config.losses import LOSSES, LossConfig
+from twotower_tf.config.sampling import Catalogue, InBatch, Queue, SamplingConfig
 from twotower_tf.config.training import EvaluationConfig, ModelConfig, TrainConfig
 from twotower_tf.errors import ConfigError, unknown_name
 
@@ -219,7 +221,7 @@ def check_rows(train: TrainConfig, user_features: Sequence[BaseFeature]) -> None
     Raises:
         ConfigError: for "sequence" without a causal encoder, or with histories of different lengths.
     """
-    if train.rows != "sequence":
+    if not train.sequences:
         return
     lengths = {each.name: each.length for each in list_causal_histories(user_features)}
     if not lengths:
@@ -233,6 +235,75 @@ def check_rows(train: TrainConfig, user_features: Sequence[BaseFeature]) -> None
             f"train.rows: 'sequence' cuts all histories with a causal encoder into the same windows; {listed}; give "
             "them one length, or set train.rows to 'event'"
         )
+
+
+def check_rows_of_users(train: TrainConfig, data: DataConfig, sampling: SamplingConfig, loss: LossConfig) -> None:
+    """Checks that a training row can be a user with all positives.
+
+    Raises:
+        ConfigError: where the log has times, so that a history would have positives after the event; for a loss or
+            negatives whose rows of one user differ in more than the positive.
+    """
+    if not train.by_user:
+        return
+    where = "train.rows: invalid value 'user'"
+    if data.timestamp:
+        raise ConfigError(
+            f"{where} with data.timestamp={data.timestamp!r} (expected a log without times, as the history has all "
+            "positives of the user); set train.rows to 'event', or data.timestamp to '' to ignore the times"
+        )
+    if not loss.by_user:
+        fit = ", ".join(name for name, each in LOSSES.items() if each.by_user)
+        raise ConfigError(f"{where} with {type(loss).__name__} (expected {fit}); choose one, or set it to 'event'")
+    kinds = [each for each in sampling.negatives or () if not isinstance(each, Catalogue | InBatch | Queue)]
+    own = [each.type for each in kinds if not getattr(each, "shared", False)]
+    if own:
+        raise ConfigError(
+            f"{where} with sampling.negatives {own[0]}, drawn for each event (expected negatives that a batch shares: "
+            "InBatch(), Queue(), Catalogue(), Uniform(shared=True), Popularity(shared=True)); use these, or "
+            "set it to 'event'"
+        )
+    if sampling.masked != "user":
+        raise ConfigError(
+            f"sampling.masked: invalid value {sampling.masked!r} with train.rows='user' (expected 'user', as a row has "
+            "all positives); set it to 'user', or train.rows to 'event'"
+        )
+
+
+def check_added_features(
+    model: ModelConfig, item_features: Sequence[BaseFeature], user_features: Sequence[BaseFeature]
+) -> None:
+    """Checks that the embeddings that `model.combine="add"` sums have one dimension.
+
+    Raises:
+        ConfigError: naming the feature, or the dimension of the vectors.
+    """
+    if model.combine != "add":
+        return
+    dims = {feature_name(each): each.embedding_dim or model.embedding_dim for each in item_features}
+    for side, features, hidden in (
+        ("item_features", item_features, model.item_hidden),
+        ("user_features", user_features, model.user_hidden),
+    ):
+        found = [
+            0
+            if each.numeric and not each.embedding_dim
+            else dims[each.of]
+            if isinstance(each, History)
+            else each.embedding_dim or model.embedding_dim
+            for each in features
+        ]
+        for position, dim in enumerate(found):
+            if dim != (wanted := max(found)):
+                raise ConfigError(
+                    f"{side}[{position}]: invalid embedding_dim {dim or None} (expected {wanted}, that of the other "
+                    "features, with model.combine='add'); give all one, or set model.combine to 'concatenate'"
+                )
+        if not hidden and found[0] != model.vector_dim:
+            raise ConfigError(
+                f"model.vector_dim: invalid value {model.vector_dim} (expected {found[0]}, the embedding_dim of "
+                f"{side}, with model.combine='add' and no hidden layers); set it to {found[0]}"
+            )
 
 
 def check_batch_size(size: int, rows: int, kind: str = "training rows") -> None:

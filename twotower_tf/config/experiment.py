@@ -73,7 +73,7 @@ class ExperimentConfig:
 
     @property
     def batch_size(self) -> int:
-        """Training rows per step: events, or windows of sequences."""
+        """Training rows per step: events, windows of sequences, or users."""
         assert self.train.batch_size is not None  # filled in
         return self.train.batch_size
 
@@ -86,6 +86,8 @@ class ExperimentConfig:
         checks.check_data(self.data)
         checks.check_features(self.item_features, self.user_features, self.data, self.model)
         checks.check_histories(self.user_features, self.item_features, self.data, self.model)
+        checks.check_added_features(self.model, self.item_features, self.user_features)
         checks.check_rows(self.train, self.user_features)
+        checks.check_rows_of_users(self.train, self.data, self.sampling, self.loss)
         checks.check_training(self.train, self.evaluation)
         negatives.check_sampling(self.sampling, self.loss, self.data, self.item_features)

@@ -37,12 +37,15 @@ class LossConfig:
             receives the labels, and training reports AUC, precision and recall in place of ranks.
         shares_candidates: rows may have candidates in common: `InBatch()`, `Queue()`, `shared=True`.
         needs: kinds of negatives that must be there.
+        by_user: a row's loss is the positive's cosine times a constant, plus what depends on its user and the shared
+            candidates alone. The rows of one user can then be one, `train.rows="user"`.
     """
 
     default_negatives: ClassVar[tuple[Any, ...]] = (Uniform(),)
     labelled: ClassVar[bool] = False
     shares_candidates: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ()
+    by_user: ClassVar[bool] = False
 
 
 LOSSES: dict[str, type[LossConfig]] = {}  # by name
@@ -180,6 +183,7 @@ class BilateralSoftmax(LossConfig):
     type: Literal["BilateralSoftmax"] = "BilateralSoftmax"
 
     default_negatives: ClassVar[tuple[Any, ...]] = (Uniform(per_positive=800, shared=True),)
+    by_user: ClassVar[bool] = True
 
 
 @register_loss
@@ -225,6 +229,7 @@ class CosineContrastive(LossConfig):
     type: Literal["CosineContrastive"] = "CosineContrastive"
 
     default_negatives: ClassVar[tuple[Any, ...]] = (Uniform(per_positive=800, shared=True),)
+    by_user: ClassVar[bool] = True
 
 
 @register_loss

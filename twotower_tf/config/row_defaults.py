@@ -13,8 +13,8 @@ from twotower_tf.config.training import TrainConfig
 
 # A window holds up to `History.length` events. A next-item model learns to rank the next item above what the user takes
 # later, hence "row".
-_BATCH_SIZE = {"event": 4096, "sequence": 64}
-_MASKED = {"event": "user", "sequence": "row"}
+_BATCH_SIZE = {"event": 4096, "sequence": 64, "user": 256}
+_MASKED = {"event": "user", "sequence": "row", "user": "user"}
 
 
 def fill_in(

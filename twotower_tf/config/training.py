@@ -17,6 +17,11 @@ class ModelConfig:
     Attributes:
         embedding_dim: default dimension of the features' embeddings.
         vector_dim: dimension of user and item vectors.
+        combine: how a tower joins its features. "concatenate": next to each other, for the first layer to weigh.
+            "add": their embeddings, all of one dimension, are summed; a tower without hidden layers then has no weights
+            of its own, and the sum has `vector_dim`. So a user vector is its id's embedding plus the mean of the
+            history's items, which is matrix factorization with SimpleX's user vector (Mao et al., "SimpleX: A Simple
+            and Strong Baseline for Collaborative Filtering", CIKM 2021, without their matrix V). Use it for ids.
         item_hidden: widths of the item tower's hidden layers.
         user_hidden: widths of the user tower's hidden layers.
         residual: adds residual connections around the hidden layers.
@@ -28,6 +33,7 @@ class ModelConfig:
 
     embedding_dim: Positive = 64
     vector_dim: Positive = 64
+    combine: Literal["concatenate", "add"] = "concatenate"
     item_hidden: tuple[Positive, ...] = ()
     user_hidden: tuple[Positive, ...] = ()
     residual: bool = False
@@ -131,14 +137,16 @@ class TrainConfig:
     """The training loop.
 
     Attributes:
-        batch_size: training rows per step. None: 4,096 events, or 64 windows of sequences; the resolved configuration
-            shows it.
+        batch_size: training rows per step. None: 4,096 events, 64 windows of sequences, or 256 users; the resolved
+            configuration shows it.
         epochs: maximum number of epochs.
         rows: "event": a training row is one event with the user's history before it. "sequence": a training row is a
             user's whole sequence, cut into windows of `History.length`; one pass through a causal encoder gives the
             history's vector at each position, and each event of the window is trained on as it would be by itself. It
-            is many times as fast. None: "sequence" where a history has a causal encoder, otherwise "event"; the
-            resolved configuration shows it.
+            is many times as fast. "user", for logs without times: a training row is a user with all training
+            positives, also in the history. The user tower and the shared negatives are computed once per user, which is
+            faster by the number of positives per user. None: "sequence" where a history has a causal encoder,
+            otherwise "event"; the resolved configuration shows it.
         optimizer: optimizer of the towers.
         table_optimizer: optimizer of the embedding tables, with its own learning rate.
         initial_lr: learning rate of the towers in the first epoch.
@@ -158,7 +166,7 @@ class TrainConfig:
 
     batch_size: Positive | None = None
     epochs: Positive = 20
-    rows: Literal["event", "sequence"] | None = None
+    rows: Literal["event", "sequence", "user"] | None = None
     optimizer: TowerOptimizer = Adam()
     table_optimizer: TableOptimizer = RowwiseAdagrad()
     initial_lr: PositiveFloat = 1e-3
@@ -177,6 +185,11 @@ class TrainConfig:
     def sequences(self) -> bool:
         """Whether a training row is a user's whole sequence."""
         return self.rows == "sequence"
+
+    @property
+    def by_user(self) -> bool:
+        """Whether a training row is a user with all training positives."""
+        return self.rows == "user"
 
     @property
     def mixed(self) -> bool:

@@ -108,7 +108,12 @@ class EncodedData:
         return int(times[1] if split == "train" else times[0])
 
     def user_batch(
-        self, split: str, rows: np.ndarray, rng: np.random.Generator | None = None, without: Collection[str] = ()
+        self,
+        split: str,
+        rows: np.ndarray,
+        rng: np.random.Generator | None = None,
+        without: Collection[str] = (),
+        own_too: bool = False,
     ) -> Batch:
         """Returns encoded user tensors of a split's rows `[n]`.
 
@@ -118,11 +123,12 @@ class EncodedData:
             rng: for logs without time, where a history is a random part of the user's other items; without it, the
                 part is the last one.
             without: keys of histories' tensors to leave out.
+            own_too: of logs without time, takes a training row's own item into its history as well.
         """
         batch = self.user_features(split, rows)
         for history in self._histories:
             if history.key not in without:
-                items = self.history_items(split, rows, history.length, rng)
+                items = self.history_items(split, rows, history.length, rng, own_too)
                 batch[history.key] = _values_first(self._history_ids(history, items), items)
         return batch
 
@@ -192,14 +198,20 @@ class EncodedData:
             yield self.item_batch(part) if self._versions is None else self._versions.rows(part)
 
     def history_items(
-        self, split: str, rows: np.ndarray, length: int, rng: np.random.Generator | None = None
+        self,
+        split: str,
+        rows: np.ndarray,
+        length: int,
+        rng: np.random.Generator | None = None,
+        own_too: bool = False,
     ) -> np.ndarray:
         """Returns the histories' catalogue rows, int32 `[n, longest]` (at least 1), oldest first, padded with -1."""
         keys = self.keys(split)
         start, end = keys["history_start"][rows], keys["history_end"][rows]
         sequence = self._sequence("seen" if split == "test" else "train")
         if not self._ordered and split == "train":
-            return self._others(sequence, start, end, keys["item_row"][rows], length, rng)
+            own = np.full(len(rows), NO_VALUE) if own_too else keys["item_row"][rows]
+            return self._others(sequence, start, end, own, length, rng)
         return _slices(sequence, np.maximum(start, end - length), end)
 
     def _sequence(self, which: str) -> np.ndarray:
@@ -217,7 +229,7 @@ class EncodedData:
         length: int,
         rng: np.random.Generator | None,
     ) -> np.ndarray:
-        """Returns a run of the user's items from a random place on, cyclically, without the row's own item."""
+        """Returns a run of the user's items from a random place on, cyclically, without `own`."""
         size = (end - start).astype(np.int32)
         taken = np.minimum(size, length + 1)
         offset = np.zeros_like(size) if rng is None else rng.integers(0, np.maximum(size, 1), dtype=np.int32)

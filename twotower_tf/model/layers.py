@@ -26,6 +26,22 @@ class UnitLength(keras.layers.Layer):
         return tf.where(too_short, tf.math.rsqrt(tf.cast(tf.shape(x)[-1], tf.float32)), unit)
 
 
+class AddEmbeddings(keras.layers.Layer):
+    """Adds embeddings of one dimension that stand next to each other."""
+
+    def __init__(self, dim: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.dim = dim
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """Maps `[batch, n * dim]` to `[batch, dim]`."""
+        return tf.reduce_sum(tf.reshape(x, [-1, x.shape[-1] // self.dim, self.dim]), axis=1)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "dim": self.dim}
+
+
 class Dense(keras.layers.Dense):
     """Keras's, whose product is of bfloat16 in training where that is asked for.
 

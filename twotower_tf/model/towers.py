@@ -16,7 +16,15 @@ from twotower_tf.features.layout import IDS, NUMERIC, VECTOR_LAYERS, Layout
 from twotower_tf.features.tower_encoder import tensor_specs
 from twotower_tf.model import history
 from twotower_tf.model.embeddings import EmbeddingTable, Key, Placement
-from twotower_tf.model.layers import Dense, Dropout, InputKernel, ProjectionKernel, UnitLength, ValueDropout
+from twotower_tf.model.layers import (
+    AddEmbeddings,
+    Dense,
+    Dropout,
+    InputKernel,
+    ProjectionKernel,
+    UnitLength,
+    ValueDropout,
+)
 
 # Ends the keys of int32 [rows, 2]: by training row the place of its sequence, and how many of its values it has seen.
 PLACES = "_places"
@@ -64,9 +72,15 @@ def tower(
     hidden = config.model.user_hidden if side == "user" else config.model.item_hidden
     parts, numbers = _embedded(config, side, encoded, tables, placed)
     x = parts[0] if len(parts) == 1 else keras.layers.Concatenate(name=f"{side}_features")(parts)
+    if added := config.model.combine == "add":
+        dims = [place.dim for (owner, _), place in placed.items() if owner == side]
+        dims += [each.embedding_dim or 1 for each in Layout(config, side).numeric]  # all alike, as was checked
+        x, numbers = AddEmbeddings(dims[0], name=f"{side}_sum")(x), []
     for depth, units in enumerate(hidden, 1):
         x = _block(config, x, units, f"{side}_hidden_{depth}", numbers)
         numbers = []
+    if added and not hidden:
+        return UnitLength(name=VECTOR_LAYERS[side])(x)
     width = config.model.vector_dim
     kernel = {} if hidden or numbers or x.shape[-1] != width else {"kernel_initializer": ProjectionKernel()}
     x = _dense(config, width, f"{side}_projection", numbers, **kernel)(x)

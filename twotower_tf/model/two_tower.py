@@ -54,7 +54,8 @@ def build(config: ExperimentConfig) -> TwoTower:
     Where `negatives_plan.reads_items_once`, each item of a batch is there once, and `ITEM_PLACES`, int32 `[items of all
     rows]`, says where in the batch the rows' items are. With rows that are sequences a causal history is `[sequences,
     length]`; `towers.PLACES` ends the name of the input that says what each row has seen of it. All else has one row
-    per event, as with rows of events.
+    per event, as with rows of events. With rows that are users, the user tower's inputs have one row
+    per user, and `candidates.USER_PLACES` says whose each event is.
     """
     placed, tables = embeddings.plan_tables(config), embeddings.tables(config)
     inputs: dict[str, Any] = {}

@@ -67,7 +67,7 @@ def reads_items_once(config: ExperimentConfig) -> bool:
 
     Otherwise each row brings its own item, and few of them are the same.
     """
-    return config.train.sequences or plan_negatives(config).whole
+    return config.train.sequences or config.train.by_user or plan_negatives(config).whole
 
 
 def weight(kind: Any, drawn: NegativesPlan, batch: int) -> float:

@@ -135,12 +135,14 @@ class Samplers:
 
 
 def estimate_events(config: ExperimentConfig, users: npt.NDArray[Any]) -> int:
-    """Estimates the events of a batch: of sequences, what users have on average, within the windows' length."""
+    """Estimates the events of a batch: of users, what they have on average; of sequences, within the length."""
     batch = config.batch_size
-    if not config.train.sequences:
+    if not (config.train.sequences or config.train.by_user):
         return batch
-    length = list_causal_histories(config.user_features)[0].length
-    return batch * max(1, min(length, round(len(users) / len(np.unique(users)))))
+    events = max(1, round(len(users) / len(np.unique(users))))
+    if config.train.sequences:
+        events = min(list_causal_histories(config.user_features)[0].length, events)
+    return batch * events
 
 
 def _read_positives(prepared: Prepared) -> Pairs:

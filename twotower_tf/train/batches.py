@@ -90,12 +90,12 @@ class Batches:
     """The training rows as batches for `keras.Model.fit`.
 
     With `train.rows="sequence"` a batch is `batch_size` windows of users' sequences, and its rows are the events in
-    them, whose number differs from batch to batch.
+    them, whose number differs from batch to batch. With `"user"` it is `batch_size` users, and its rows are theirs.
 
     Attributes:
         examples: events read per epoch.
         steps: batches per epoch.
-        batch_size: training rows of each: events, or windows.
+        batch_size: training rows of each: events, windows, or users.
         events: of a batch, on average.
         samplers: what draws the negatives.
     """
@@ -119,8 +119,13 @@ class Batches:
         self._sequences = towers.sequence_keys(config, "user")
         self._windows = Windows(self._keys, self.samplers.selection.rows, histories[0].length) if histories else None
         self.batch_size = size = config.batch_size
-        rows = self._windows.count if self._windows else self.examples
-        check_batch_size(size, rows, "windows of users' sequences" if self._windows else "training rows")
+        self._users = np.unique(self._keys["user_row"][self.samplers.selection.rows])
+        rows, kind = self.examples, "training rows"
+        if self._windows:
+            rows, kind = self._windows.count, "windows of users' sequences"
+        elif config.train.by_user:
+            rows, kind = len(self._users), "users with training positives"
+        check_batch_size(size, rows, kind)
         self.steps = rows // size
         self.events = size * self.examples / rows
 
@@ -175,9 +180,18 @@ class Batches:
             times = self._encoded.times("train", np.arange(len(self._keys["label"]))) if by_time else None
             windows = self._windows.epoch(order, rng, size, times)
             return Epoch(windows.rows, windows.bounds[: self.steps * size + 1 : size], windows)
+        if self._config.train.by_user:
+            return self._by_user(order, rng)
         if by_time:
             order = batches_of_near(order, self._encoded.times("train", order), size, rng)
         return Epoch(order, np.arange(self.steps + 1) * size)
+
+    def _by_user(self, order: Ints, rng: np.random.Generator) -> Epoch:
+        """Arranges rows user by user, the users in random order and `batch_size` of them in a batch."""
+        ranks = rng.permutation(len(self._users))[np.searchsorted(self._users, self._keys["user_row"][order])]
+        arranged = np.argsort(ranks, kind="stable")
+        bounds = np.searchsorted(ranks[arranged], np.arange(self.steps + 1) * self.batch_size)
+        return Epoch(order[arranged], bounds)
 
     def _drawn(self, order: Epoch, epoch: int, step: int) -> Drawn:
         begin, end = order.bounds[step : step + 2]
@@ -206,10 +220,14 @@ class Batches:
 
     def _example(self, drawn: Drawn, rng: np.random.Generator) -> Example:
         encoded, index = self._encoded, drawn.rows.index
-        users = encoded.user_batch("train", index, rng, without=self._sequences)
+        labels, weights = drawn.label[:, np.newaxis], drawn.weight[:, np.newaxis]
+        x = self._loss_inputs(drawn) | {candidates.SAMPLE_WEIGHT: weights}
+        if by_user := self._config.train.by_user:
+            first, x[candidates.USER_PLACES] = _runs(drawn.rows.users)
+            index, labels, weights = index[first], labels[first], np.add.reduceat(weights, first)
+        users = encoded.user_batch("train", index, rng, without=self._sequences, own_too=by_user)
         rows = np.concatenate([drawn.rows.own, drawn.negatives.reshape(-1), drawn.shared])
         times = self._times(drawn, rng) if encoded.varies else None
-        x: dict[str, np.ndarray] = {}
         if self._items_once:
             rows, times, x[two_tower.ITEM_PLACES] = _distinct(rows, times)
         if drawn.windows is not None:
@@ -217,8 +235,6 @@ class Batches:
         items = encoded.item_batch(rows, times)
         x |= {towers.input_name("user", key): np.ascontiguousarray(value) for key, value in users.items()}
         x |= {self._names["item"][key]: np.ascontiguousarray(value) for key, value in items.items()}
-        labels, weights = drawn.label[:, np.newaxis], drawn.weight[:, np.newaxis]
-        x |= self._loss_inputs(drawn) | {candidates.SAMPLE_WEIGHT: weights}
         if not self._config.loss.labelled:
             return x, labels, weights
         # For metrics: those of every candidate.
@@ -261,7 +277,8 @@ class Batches:
             mixed = len(rows), len(drawn.queued)
             own = samplers.columns.log_q(rows.own, *mixed)
             inputs[candidates.COLUMN_LOG_Q] = samplers.columns.log_q(columns, *mixed)[:, np.newaxis]
-            inputs[candidates.HITS] = samplers.find_hits(rows, columns)
+            meet = rows.take(_runs(rows.users)[0]) if self._config.train.by_user else rows
+            inputs[candidates.HITS] = samplers.find_hits(meet, columns)
         else:
             own = samplers.rows.own_log_q(rows)
         if samplers.rows.draws:
@@ -279,6 +296,12 @@ class Batches:
             name: tf.TensorSpec([None, None], tf.int32) if name in ragged else spec(value) for name, value in x.items()
         }
         return specs, spec(y), spec(weight)
+
+
+def _runs(users: Ints) -> tuple[Ints, Items]:
+    """Returns where each user's rows begin, `[users]`, and each row's user among them, int32 `[rows]`."""
+    begins = np.diff(users, prepend=-1) != 0
+    return np.flatnonzero(begins), (np.cumsum(begins) - 1).astype(np.int32)
 
 
 def _distinct(rows: Items, times: Ints | None) -> tuple[Items, Ints | None, np.ndarray]:

@@ -92,6 +92,8 @@ def estimate_memory(
     tables = {name: count * dims[name] * size for name, count in sorted(rows.items())}
     rule = config.train.table_optimizer
     states = {name: count * slot_numbers(rule, dims[name]) * FLOAT for name, count in sorted(rows.items())}
+    per_user = -(-train_rows // max(1, users))
+    activations = _activations(config, placed, items, per_user)
     sides: tuple[SideName, ...] = ("user", "item")
     weights = sum(_weights(_widths(config, side, placed)) for side in sides)
     return MemoryPlan(
@@ -99,8 +101,8 @@ def estimate_memory(
         table_optimizer=states,
         optimizer=sum(states.values()) + MOMENTS * weights * FLOAT,
         dense=2 * weights * FLOAT,
-        activations=COPIES * FLOAT * _activations(config, placed, items),
-        catalogue=COPIES * FLOAT * (_activations(config, placed, items) - _activations(config, placed, 0)),
+        activations=COPIES * FLOAT * activations,
+        catalogue=COPIES * FLOAT * (activations - _activations(config, placed, 0, per_user)),
         data=_row_bytes(config) * train_rows
         + sum(_pool_bytes(each) for each in config.sampling.negatives or ()) * users
         + POSITIVE_BYTES * past,
@@ -158,12 +160,13 @@ def _weights(widths: list[int]) -> int:
 
 
 def _activations(
-    config: ExperimentConfig, placed: Mapping[embeddings.Key, embeddings.Placement], catalogue: int
+    config: ExperimentConfig, placed: Mapping[embeddings.Key, embeddings.Placement], catalogue: int, per_user: int
 ) -> int:
     """Numbers that one step's batch makes: each side's layers, and one block of the rows' scores."""
     drawn, rows = negatives_plan.plan_negatives(config), config.batch_size
     sequences = list_causal_histories(config.user_features) if config.train.sequences else []
     batch = rows * max([1, *(each.length for each in sequences)])  # of sequences at most so many events
+    batch *= per_user if config.train.by_user else 1
     lists = [each for each in Layout(config, "user").multivalued if each not in sequences]
     users = batch * (sum(_widths(config, "user", placed)) + sum(history.count_numbers(config, each) for each in lists))
     users += rows * sum(history.count_numbers(config, each) for each in sequences)

@@ -19,6 +19,7 @@ NEGATIVE_WEIGHT = "negative_weight"  # float32 [batch, n], weight relative to a 
 COLUMN_LOG_Q = "column_log_q"  # float32 [columns, 1], +inf for an empty slot of the queue
 HITS = "hits"  # int32 [hits, 2], (row, column) pairs that are not negatives, sorted by row; names no empty slot
 SAMPLE_WEIGHT = "sample_weight"  # float32 [batch, 1]
+USER_PLACES = "places_of_users"  # int32 [batch], whose of the user vectors a row is, with `train.rows="user"`
 LABEL = "label"  # float32 [batch, 1], of the own item, 0 or 1, for losses whose configuration says `labelled`
 
 USERS, ITEMS = "user_vectors", "item_vectors"
@@ -31,6 +32,7 @@ SPECS = {
     HITS: tf.TensorSpec([None, 2], tf.int32),
     SAMPLE_WEIGHT: tf.TensorSpec([None, 1], tf.float32),
     LABEL: tf.TensorSpec([None, 1], tf.float32),
+    USER_PLACES: tf.TensorSpec([None], tf.int32),
 }
 
 
@@ -38,9 +40,11 @@ SPECS = {
 class Candidates:
     """A batch taken apart. Vectors are of unit length, so that products are cosines.
 
+    With `train.rows="user"` a row is a user: its weight is that of the user's events together, and its positive's
+    cosine their weighted mean. Losses that are linear in it (`LossConfig.by_user`) are as with a row per event.
+
     Attributes:
         users: `[batch, dim]` float32.
-        own: `[batch, dim]` float32, the rows' own items.
         positive: `[batch]` float32, cosines of the own items.
         positive_log_q: `[batch]` float32.
         negatives: `[batch, n]` float32, cosines of the rows' own negatives.
@@ -56,7 +60,6 @@ class Candidates:
     """
 
     users: tf.Tensor
-    own: tf.Tensor
     positive: tf.Tensor
     positive_log_q: tf.Tensor
     negatives: tf.Tensor
@@ -150,7 +153,8 @@ class CandidateLoss(keras.layers.Layer):
         """Compares; in training, the queue then takes in the batch's own items.
 
         Args:
-            inputs: `user_vectors` `[batch, dim]` and `item_vectors` `[batch * (1 + n) + shared, dim]`, float32 of unit
+            inputs: `user_vectors` `[batch, dim]` (with `places_of_users`, `[users, dim]`) and `item_vectors`
+                `[batch * (1 + n) + shared, dim]`, float32 of unit
                 length: the rows' own items, then the rows' negatives, those of one row together, then the shared
                 ones. Besides what `SPECS` names: `sample_weight` always, `negative_weight` where rows have their own
                 negatives, `column_log_q` and `hits` where there are columns; `positive_log_q` and, with negatives,
@@ -160,13 +164,13 @@ class CandidateLoss(keras.layers.Layer):
         Returns:
             float32, as `compare` says: ranks as `[batch, 1]`, anything else in its own shape.
         """
-        candidates = self._take_apart(inputs)
+        candidates, own = self._take_apart(inputs)
         loss, outputs = self.compare(candidates)
         self.add_loss(loss)
         if HITS in inputs:
-            self.add_metric(self._masked_share(candidates), name="masked_share")
+            self.add_metric(self._masked_share(candidates, tf.shape(own)[0]), name="masked_share")
         if self.queue and training:
-            self.past.assign(tf.concat([self.past, tf.stop_gradient(candidates.own)], axis=0)[-self.queue :])
+            self.past.assign(tf.concat([self.past, tf.stop_gradient(own)], axis=0)[-self.queue :])
         # As float32: Keras casts the weights of its metrics to the type of what they look at.
         outputs = tf.cast(outputs, tf.float32)
         return outputs[:, tf.newaxis] if outputs.shape.rank == 1 else outputs
@@ -186,9 +190,10 @@ class CandidateLoss(keras.layers.Layer):
         """Creates the metrics of the layer's output."""
         return [InBatchTopK(1), InBatchTopK(10)]
 
-    def _take_apart(self, inputs: dict[str, tf.Tensor]) -> Candidates:
-        users, items = inputs[USERS], inputs[ITEMS]
-        batch, dim = tf.shape(users)[0], users.shape[1]
+    def _take_apart(self, inputs: dict[str, tf.Tensor]) -> tuple[Candidates, tf.Tensor]:
+        """Returns the rows, and the own items' vectors, `[batch, dim]`, one per event."""
+        users, items, weights = inputs[USERS], inputs[ITEMS], inputs[SAMPLE_WEIGHT][:, 0]
+        batch, dim = tf.shape(weights)[0], users.shape[1]
         nothing = tf.zeros([batch, 0])
         negatives_weight = inputs.get(NEGATIVE_WEIGHT, nothing)
         drawn = tf.shape(negatives_weight)[1]
@@ -201,15 +206,25 @@ class CandidateLoss(keras.layers.Layer):
             columns.insert(0, self._standing_for_queue(own, columns_log_q))
         if self.queue:
             columns.append(tf.stop_gradient(tf.identity(self.past)))
-        bounds = tf.searchsorted(hits[:, 0], tf.range(batch + 1))
+        positive_log_q = inputs.get(POSITIVE_LOG_Q, tf.zeros([batch, 1]))[:, 0]
+        if USER_PLACES in inputs:
+            places, rows = inputs[USER_PLACES], tf.shape(users)[0]
+            positive = tf.reduce_sum(tf.gather(users, places) * own, axis=1)
+            total = tf.math.unsorted_segment_sum(weights, places, rows)
+            share = tf.math.divide_no_nan(weights, tf.gather(total, places))
+            positive, positive_log_q = (
+                tf.math.unsorted_segment_sum(share * each, places, rows) for each in (positive, positive_log_q)
+            )
+            weights, negatives, negatives_weight = total, negatives[:rows], negatives_weight[:rows]
+        else:
+            rows, positive = batch, tf.reduce_sum(users * own, axis=1)
+        bounds = tf.searchsorted(hits[:, 0], tf.range(rows + 1))
         there = tf.math.count_nonzero(tf.math.is_finite(columns_log_q), dtype=tf.int32)
         met = tf.cast(there - (bounds[1:] - bounds[:-1]), tf.float32) + tf.reduce_sum(negatives_weight, axis=1)
-        weights = inputs[SAMPLE_WEIGHT][:, 0]
-        return Candidates(
+        candidates = Candidates(
             users=users,
-            own=own,
-            positive=tf.reduce_sum(users * own, axis=1),
-            positive_log_q=inputs.get(POSITIVE_LOG_Q, tf.zeros([batch, 1]))[:, 0],
+            positive=positive,
+            positive_log_q=positive_log_q,
             negatives=tf.squeeze(tf.matmul(negatives, users[:, :, tf.newaxis]), axis=2),
             negatives_log_q=inputs.get(NEGATIVE_LOG_Q, tf.zeros_like(negatives_weight)),
             negatives_weight=negatives_weight,
@@ -218,9 +233,10 @@ class CandidateLoss(keras.layers.Layer):
             hits=hits,
             counts=met,
             weights=tf.math.divide_no_nan(weights, tf.reduce_sum(weights)),
-            labels=inputs.get(LABEL, tf.ones([batch, 1]))[:, 0],
+            labels=inputs.get(LABEL, tf.ones([rows, 1]))[:, 0],
             products=tf.as_dtype(self.products),
         )
+        return candidates, own
 
     def _standing_for_queue(self, own: tf.Tensor, columns_log_q: tf.Tensor) -> tf.Tensor:
         """Returns the batch's own items as columns, which take the gradient of the queue's slots as well."""
@@ -235,11 +251,11 @@ class CandidateLoss(keras.layers.Layer):
 
         return standing(own)
 
-    def _masked_share(self, candidates: Candidates) -> tf.Tensor:
-        """Returns the share of (row, column) pairs that are hits, without own items and empty slots."""
+    def _masked_share(self, candidates: Candidates, events: tf.Tensor) -> tf.Tensor:
+        """Returns the share of (row, column) pairs that are hits, without the events' own items and empty slots."""
         batch = tf.cast(tf.shape(candidates.users)[0], tf.float32)
         there = tf.reduce_sum(tf.cast(tf.math.is_finite(candidates.columns_log_q), tf.float32))
-        itself = batch if self.in_batch else 0.0
+        itself = tf.cast(events, tf.float32) if self.in_batch else 0.0
         hits = tf.cast(tf.shape(candidates.hits)[0], tf.float32)
         return tf.math.divide_no_nan(hits - itself, batch * there - itself)
 

@@ -102,4 +102,6 @@ def inputs(config: ExperimentConfig) -> tuple[str, ...]:
         names += [candidates.NEGATIVE_WEIGHT, *([] if config.loss.labelled else [candidates.NEGATIVE_LOG_Q])]
     if plan.shares:
         names += [candidates.COLUMN_LOG_Q, candidates.HITS]
+    if config.train.by_user:
+        names.append(candidates.USER_PLACES)
     return tuple(names)
