@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from twotower_tf.config.features import Input
+from twotower_tf.bundle.bundle import Bundle
+from twotower_tf.bundle.manifest import tower_paths
+from twotower_tf.bundle.signature_names import MODEL_VERSION, SERVING_DEFAULT
+from twotower_tf.config import ExperimentConfig
+from twotower_tf.config.features import SideName
+from twotower_tf.errors import ArtifactError
 from twotower_tf.features.argument_names import argument_names
+from twotower_tf.features.inputs import side_inputs
+from twotower_tf.features.layout import VECTOR_LAYERS
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -22,33 +29,53 @@ class Tower:
     """A tower's SavedModel.
 
     Attributes:
-        signatures: names of its signatures.
+        inputs: of its signatures.
+        signatures: their names.
     """
 
-    def __init__(self, path: Path, inputs: tuple[Input, ...]) -> None:
-        """Loads it."""
-        self._model = tf.saved_model.load(str(path))  # held: its signatures do not keep the weights alive
-        self._arguments = argument_names([each.name for each in inputs])
-        self.signatures = tuple(self._model.signatures)
+    def __init__(self, bundle_dir: Path, config: ExperimentConfig, side: SideName, version: int) -> None:
+        """Loads a tower of a directory that may lack other files of a bundle yet; every answer must be of `version`."""
+        model = tf.saved_model.load(str(tower_paths(bundle_dir)[side]))
+        self._model = model  # held: its signatures do not keep the weights alive
+        self._bundle_dir, self._side, self._version = bundle_dir, side, version
+        self.inputs = side_inputs(config, side)
+        self._arguments = argument_names([each.name for each in self.inputs])
+        self.signatures = tuple(model.signatures)
+
+    @classmethod
+    def of_bundle(cls, bundle: Bundle, side: SideName) -> Tower:
+        """Loads a tower of a bundle.
+
+        Raises:
+            ArtifactError: where a file of it is missing or changed.
+        """
+        bundle.tower(side)  # compares its files with the manifest
+        return cls(bundle.path, bundle.config, side, bundle.version)
 
     def __call__(self, signature: str, arrays: Arrays) -> dict[str, npt.NDArray[Any]]:
-        """Answers raw inputs `[batch, ...]` by name with the outputs by name."""
+        """Answers raw inputs `[batch, ...]` by name with the outputs by name.
+
+        Raises:
+            ArtifactError: where the answer is of another version.
+        """
         arguments = {self._arguments[name]: tf.constant(array) for name, array in arrays.items()}
-        return {name: value.numpy() for name, value in self._model.signatures[signature](**arguments).items()}
+        answer = {name: value.numpy() for name, value in self._model.signatures[signature](**arguments).items()}
+        others = set(answer[MODEL_VERSION].tolist()) - {self._version}
+        if others:
+            raise ArtifactError(
+                f"{self._bundle_dir}: the {self._side} tower answers as version {', '.join(map(str, sorted(others)))} "
+                f"(expected {self._version}, that of the manifest); export again"
+            )
+        return answer
 
     def signature(self, name: str) -> Any:
         """Returns a signature, a function of tensors by argument name; it needs this object to stay alive."""
         return self._model.signatures[name]
 
-    def vectors(
-        self, output: str, arrays: Arrays, step: Callable[[int], None] | None = None
-    ) -> npt.NDArray[np.float32]:
-        """Computes the vectors of `serving_default` for any number of rows; `step` is called with the rows done."""
-        total = len(next(iter(arrays.values())))
+    def vectors(self, arrays: Arrays) -> npt.NDArray[np.float32]:
+        """Computes the vectors `[rows, vector_dim]` of raw inputs `[rows, ...]`, of any number of rows."""
         parts = []
-        for start in range(0, max(total, 1), _ROWS_PER_BATCH):
+        for start in range(0, max(len(next(iter(arrays.values()))), 1), _ROWS_PER_BATCH):
             batch = {name: array[start : start + _ROWS_PER_BATCH] for name, array in arrays.items()}
-            parts.append(self("serving_default", batch)[output])
-            if step:
-                step(min(total, start + _ROWS_PER_BATCH))
+            parts.append(self(SERVING_DEFAULT, batch)[VECTOR_LAYERS[self._side]])
         return np.concatenate(parts)

@@ -13,7 +13,6 @@ from twotower_tf.bundle.bundle import TSV, Bundle
 from twotower_tf.bundle.loaded_tower import Tower
 from twotower_tf.config.index_kinds import is_exact
 from twotower_tf.errors import ArtifactError
-from twotower_tf.features.inputs import side_inputs
 from twotower_tf.index.exact import ExactSearcher
 from twotower_tf.index.item_vectors import NORM_TOLERANCE
 from twotower_tf.index.scann.tuning import compute_recall, sample
@@ -61,9 +60,8 @@ def run_checks(bundle: Bundle) -> list[str]:
     checks += _vectors(bundle, searcher)
     checks += _recall(bundle, searcher)
     checks += _signatures(bundle)
-    item_tower = Tower(bundle.tower("item"), side_inputs(bundle.config, "item"))
-    checks += answers.check_item_tower(bundle, searcher, item_tower)
-    user_tower = Tower(bundle.tower("user"), side_inputs(bundle.config, "user"))
+    checks += answers.check_item_tower(bundle, searcher, Tower.of_bundle(bundle, "item"))
+    user_tower = Tower.of_bundle(bundle, "user")
     checks += answers.check_users(bundle, searcher, user_tower)
     checks += _warmup(bundle, user_tower)
     return checks

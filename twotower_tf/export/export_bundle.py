@@ -30,7 +30,7 @@ from twotower_tf.config.features import SideName
 from twotower_tf.errors import ArtifactError, ConfigError, DataError
 from twotower_tf.export import signature_inputs, signatures
 from twotower_tf.features.arrays import EncodedData
-from twotower_tf.features.layout import VECTOR_LAYERS
+from twotower_tf.features.inputs import columns_to_arrays
 from twotower_tf.features.tower_encoder import TowerEncoder
 from twotower_tf.index.backends import build_index
 from twotower_tf.index.scann.tuning import SAMPLES
@@ -130,9 +130,6 @@ class _Run:
             catalogue = catalogue.take(pa.array(rows))
         return cls(config, run_dir, prepared, encoded, model, rows, catalogue, results)
 
-    def side(self, side: SideName) -> TowerEncoder:
-        return TowerEncoder(self.config, self.prepared.statistics, side)
-
 
 def _exported_rows(config: ExperimentConfig, prepared: Prepared, active_days: int) -> Rows:
     """Returns the catalogue rows that enter the bundle."""
@@ -167,7 +164,7 @@ def _write(
     log: Callable[[str], object],
 ) -> None:
     """Fills the version's directory; the manifest comes last, then the version is verified."""
-    items = _item_vectors(run, staging / bundle.ITEM_TOWER, version)
+    items = _item_vectors(run, staging, version)
     progress("export", 1, _STEPS)
     split, rows = signature_inputs.sample_users(run.prepared, SAMPLES)
     users = tower_vectors.user_vectors(run.model, run.encoded, split, rows)
@@ -185,7 +182,7 @@ def _write(
     _save_tower(run, "user", staging, version, searcher)
     progress("export", 4, _STEPS)
     few = slice(max(WARMUP_BATCHES))
-    canaries = _try_users(run, staging, searcher, split, rows[few], users[few])
+    canaries = _try_users(run, staging, version, searcher, split, rows[few], users[few])
     progress("export", 5, _STEPS)
     known = run.prepared.manifest
     forms = {"time": _time_form(run.prepared), "text_forms": known["text_forms"]}
@@ -202,19 +199,20 @@ def _time_form(prepared: Prepared) -> dict[str, Any] | None:
     return TimeParser(form, *(times or ())).document() if form else None
 
 
-def _save_tower(run: _Run, side: SideName, path: Path, version: int, searcher: Searcher | None) -> None:
+def _save_tower(run: _Run, side: SideName, staging: Path, version: int, searcher: Searcher | None) -> None:
     names = two_tower.batch_names(run.config, side)
     catalogue = None
     if searcher is not None and len(searcher.items) <= run.config.index.recommend_below:
         catalogue = signatures.Catalogue(searcher.items, run.config.index.k)
-    signatures.save(path, run.side(side), two_tower.tower(run.model, side), names, version, catalogue)
+    path, encoder = manifest.tower_paths(staging)[side], TowerEncoder(run.config, run.prepared.statistics, side)
+    signatures.save(path, encoder, two_tower.tower(run.model, side), names, version, catalogue)
 
 
-def _item_vectors(run: _Run, path: Path, version: int) -> Floats:
+def _item_vectors(run: _Run, staging: Path, version: int) -> Floats:
     """Saves the item tower, and answers with it, read back, for the catalogue's raw values."""
-    _save_tower(run, "item", path, version, None)
-    inputs = run.side("item").inputs
-    exported = Tower(path, inputs).vectors(VECTOR_LAYERS["item"], signature_inputs.item_arrays(inputs, run.catalogue))
+    _save_tower(run, "item", staging, version, None)
+    tower = Tower(staging, run.config, "item", version)
+    exported = tower.vectors(columns_to_arrays(tower.inputs, run.catalogue))
     ids = run.catalogue["item_id"]
     _require_finite(run, "item", exported, ids)
     _compare("item", exported, tower_vectors.item_vectors(run.model, run.encoded, run.rows), ids)
@@ -251,17 +249,16 @@ def _named(ids: pa.ChunkedArray, chosen: npt.NDArray[np.bool_]) -> str:
 
 
 def _try_users(
-    run: _Run, staging: Path, searcher: Searcher, split: str, rows: Rows, trained: Floats
+    run: _Run, staging: Path, version: int, searcher: Searcher, split: str, rows: Rows, trained: Floats
 ) -> list[dict[str, Any]]:
     """Sends real users through the exported user tower: skew guard, warm-up requests, canaries."""
-    inputs = run.side("user").inputs
     arrays = signature_inputs.user_arrays(run.config, run.prepared, run.encoded, split, rows)
-    tower = Tower(staging, inputs)
-    found = tower.vectors(VECTOR_LAYERS["user"], arrays)
+    tower = Tower(staging, run.config, "user", version)
+    found = tower.vectors(arrays)
     _compare("user", found, trained)
     names = [name for name in (signature_names.SERVING_DEFAULT, signature_names.RECOMMEND) if name in tower.signatures]
     warmup.write(staging / warmup.WARMUP, names, arrays, WARMUP_BATCHES)
     for signature, request in warmup.read(staging / warmup.WARMUP):
         tower(signature, request)
-    people = signature_inputs.to_rows(inputs, {name: array[:CANARIES] for name, array in arrays.items()})
+    people = signature_inputs.to_rows(tower.inputs, {name: array[:CANARIES] for name, array in arrays.items()})
     return answers.make_canaries(searcher, people, found[:CANARIES], CANARY_K)

@@ -36,8 +36,7 @@ from twotower_tf.bundle.loaded_tower import Tower
 from twotower_tf.bundle.verify_staging import verify_staging
 from twotower_tf.errors import ArtifactError, ConfigError, DataError
 from twotower_tf.export.catalogue_diff import Changes, Listing, Mode, merge, read_ids, read_items
-from twotower_tf.features.inputs import arrow_to_array, rows_to_arrays, side_inputs
-from twotower_tf.features.layout import VECTOR_LAYERS
+from twotower_tf.features.inputs import columns_to_arrays, rows_to_arrays
 from twotower_tf.index.backends import update_index
 from twotower_tf.index.index_files import NEW
 from twotower_tf.index.item_vectors import Ids, ItemVectors
@@ -207,10 +206,8 @@ def _new_vectors(bundle: Bundle, changes: Changes) -> tuple[Ids, Floats]:
     new = np.flatnonzero(changes.origin == NEW)
     if not len(new):
         return ids, np.empty((0, bundle.manifest["vector_dim"]), np.float32)
-    inputs = side_inputs(bundle.config, "item")
-    rows = changes.catalogue.take(pa.array(new))
-    arrays = {each.name: arrow_to_array(each, rows[each.name]) for each in inputs}
-    vectors = Tower(bundle.tower("item"), inputs).vectors(VECTOR_LAYERS["item"], arrays)
+    tower, rows = Tower.of_bundle(bundle, "item"), changes.catalogue.take(pa.array(new))
+    vectors = tower.vectors(columns_to_arrays(tower.inputs, rows))
     broken = new[~np.isfinite(vectors).all(axis=1)]
     if len(broken):
         named = ", ".join(repr(ids[row]) for row in broken[:_NAMED]) + (", ..." if len(broken) > _NAMED else "")
@@ -230,12 +227,11 @@ def _content(
     bundle: Bundle, staging: Path, version: int, changes: Changes, searcher: Searcher, how: str
 ) -> dict[str, Any]:
     """Returns the manifest's content; runs the user tower on the canaries' users and the warm-up requests."""
-    inputs = side_inputs(bundle.config, "user")
-    tower = Tower(staging, inputs)
+    tower = Tower(staging, bundle.config, "user", version)
     for signature, request in warmup.read(staging / warmup.WARMUP):
         tower(signature, request)
     people = [canary["user"] for canary in bundle.manifest["canaries"]]
-    found = tower.vectors(VECTOR_LAYERS["user"], rows_to_arrays(inputs, people))
+    found = tower.vectors(rows_to_arrays(tower.inputs, people))
     origin = {
         "kind": "refresh",
         "added": changes.added,

@@ -44,11 +44,6 @@ def sample_users(prepared: Prepared, count: int) -> tuple[str, npt.NDArray[np.in
     return "train", np.empty(0, np.int64)
 
 
-def item_arrays(inputs: Sequence[Input], catalogue: pa.Table) -> Arrays:
-    """Converts catalogue rows to the item tower's raw inputs."""
-    return {each.name: arrow_to_array(each, catalogue[each.name]) for each in inputs}
-
-
 def user_arrays(
     config: ExperimentConfig, prepared: Prepared, encoded: EncodedData, split: str, rows: npt.NDArray[np.int64]
 ) -> Arrays:

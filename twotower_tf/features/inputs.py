@@ -198,6 +198,11 @@ def arrow_to_array(spec: Input, column: pa.Array | pa.ChunkedArray) -> np.ndarra
     return KINDS[spec.kind].from_arrow(spec, column)
 
 
+def columns_to_arrays(inputs: Sequence[Input], table: pa.Table) -> dict[str, np.ndarray]:
+    """Turns the columns of a table that the inputs are named after into a signature's raw tensors, by name."""
+    return {each.name: arrow_to_array(each, table[each.name]) for each in inputs}
+
+
 def _filled(column: pa.Array, kind: pa.DataType, null: Any) -> np.ndarray:
     array: np.ndarray = pc.fill_null(column.cast(kind), null).to_numpy(zero_copy_only=False)
     return array

@@ -14,14 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from twotower_tf import resources
-from twotower_tf.bundle.answers import check_version
 from twotower_tf.bundle.bundle import Bundle
 from twotower_tf.bundle.item_columns import ItemColumns
 from twotower_tf.bundle.loaded_tower import Tower
-from twotower_tf.bundle.signature_names import SERVING_DEFAULT
 from twotower_tf.errors import ConfigError, DataError, unknown_name
 from twotower_tf.features.inputs import client_inputs, rows_to_arrays
-from twotower_tf.features.layout import VECTOR_LAYERS
 from twotower_tf.index.eligible import Ineligible
 from twotower_tf.index.searcher import Answers
 from twotower_tf.prepare.text_forms import apply_form
@@ -38,8 +35,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Floats = npt.NDArray[np.float32]
-
-_ROWS_PER_BATCH = 4096
 
 _loaded_in = 0  # the process in which TensorFlow loaded a tower first
 
@@ -81,7 +76,7 @@ class Recommender:
         self.inputs = client_inputs(bundle.config, bundle.text_forms("user"))
         self._item_form = bundle.text_forms("item").get(bundle.config.data.item_id, "")
         self._times = TimeParser.of_manifest(bundle.manifest)
-        self._tower = Tower(bundle.tower("user"), self.inputs)
+        self._tower = Tower.of_bundle(bundle, "user")
         self._searcher = bundle.searcher(threads)
         if blocklist is not None and not Path(blocklist).is_file():
             raise DataError(f"blocklist {blocklist}: no such file")
@@ -242,14 +237,7 @@ class Recommender:
             DataError, ConfigError: as `recommend` says.
         """
         self._check_process()
-        parts = [self._embed(rows[start : start + _ROWS_PER_BATCH]) for start in range(0, len(rows), _ROWS_PER_BATCH)]
-        return np.concatenate(parts) if parts else np.empty((0, self.bundle.manifest["vector_dim"]), np.float32)
-
-    def _embed(self, rows: Sequence[Mapping[str, Any]]) -> Floats:
-        arrays = rows_to_arrays(self.inputs, rows, self._times)
-        answer = self._tower(SERVING_DEFAULT, arrays)
-        check_version(self.bundle, "user", answer)
-        return np.asarray(answer[VECTOR_LAYERS["user"]], np.float32)
+        return self._tower.vectors(rows_to_arrays(self.inputs, rows, self._times))
 
     def _check_process(self) -> None:
         """Refuses a forked process: TensorFlow's threads do not exist there, and a call would wait for them forever."""

@@ -12,15 +12,14 @@ import pyarrow.compute as pc
 import tensorflow as tf
 
 from twotower_tf import ragged
-from twotower_tf.bundle.answers import check_version
 from twotower_tf.bundle.bundle import Bundle
 from twotower_tf.bundle.loaded_tower import Tower
-from twotower_tf.bundle.signature_names import SERVING_DEFAULT, TOLERANCE
+from twotower_tf.bundle.signature_names import TOLERANCE
 from twotower_tf.config import History
 from twotower_tf.config.checks import list_causal_histories
 from twotower_tf.errors import ArtifactError
 from twotower_tf.features.column_encoder import ColumnEncoder, code
-from twotower_tf.features.inputs import KINDS, list_histories, rows_to_arrays, side_inputs
+from twotower_tf.features.inputs import KINDS, list_histories, rows_to_arrays
 from twotower_tf.features.layout import NO_VALUE, VECTOR_LAYERS
 from twotower_tf.features.tower_encoder import FROM_ENCODED, TowerEncoder
 
@@ -41,7 +40,7 @@ class UserTower:
             ArtifactError: where the bundle was exported without what this needs, or its towers do not agree.
         """
         config = bundle.config
-        self._loaded = Tower(bundle.tower("user"), side_inputs(config, "user"))
+        self._loaded = Tower.of_bundle(bundle, "user")
         if FROM_ENCODED not in self._loaded.signatures:
             raise ArtifactError(
                 f"{bundle.path}: the user tower has no signature {FROM_ENCODED!r}: an earlier version of twotower_tf "
@@ -114,14 +113,11 @@ class UserTower:
 
     def _check(self, bundle: Bundle) -> None:
         people = [canary["user"] for canary in bundle.manifest["canaries"]]
-        inputs = side_inputs(bundle.config, "user")
         if not people:
             return
-        arrays = rows_to_arrays(inputs, people)
-        answer = self._loaded(SERVING_DEFAULT, arrays)
-        check_version(bundle, "user", answer)
-        columns = {each.name: KINDS[each.kind].to_arrow(each, arrays[each.name]) for each in inputs}
-        apart = np.abs(self.vectors(columns, len(people)) - answer[VECTOR_LAYERS["user"]]).max()
+        arrays = rows_to_arrays(self._loaded.inputs, people)
+        columns = {each.name: KINDS[each.kind].to_arrow(each, arrays[each.name]) for each in self._loaded.inputs}
+        apart = np.abs(self.vectors(columns, len(people)) - self._loaded.vectors(arrays)).max()
         if not apart <= TOLERANCE:
             raise ArtifactError(
                 f"{bundle.path}: values encoded in bulk give vectors {apart:.3g} away from those of the user tower; "
