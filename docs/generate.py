@@ -82,7 +82,7 @@ def commands_page() -> str:
     )
     for name in main.COMMANDS:
         module = importlib.import_module(f"twotower_tf.cli.{name}")
-        usage, _, rest = command.help_text(name, module).partition("\n\n")
+        usage, _, rest = command.format_help(name, module).partition("\n\n")
         about, _, flags = rest.partition("\n\nflags:\n")
         lines += [f"## `{name}`\n", f"{about.strip()}\n", f"```\n{usage.removeprefix('usage: ')}\n```\n"]
         found = re.findall(r"^  (--\w+)\n((?:      .*\n?)+)", flags, re.MULTILINE)

@@ -62,7 +62,7 @@ def test_every_command_in_the_guides_exists_with_its_flags():
         for line in re.findall(r"twotower(?:_tf/__main__\.py)? +([a-z]+ .*?)(?:`|$)", text, re.MULTILINE):
             name, *words = line.split()
             if name in generate.main.COMMANDS:
-                known = generate.command.help_text(name, generate.importlib.import_module(f"twotower_tf.cli.{name}"))
+                known = generate.command.format_help(name, generate.importlib.import_module(f"twotower_tf.cli.{name}"))
                 flags = re.findall(r"(?<!\S)(--[a-z]\w*)", " ".join(words))
                 assert [flag for flag in flags if f"{flag}\n" not in known] == [], f"{guide.name}: twotower {line}"
                 found.append(name)

@@ -1,16 +1,17 @@
 """Parses the flags of one command strictly, and formats its help from their definitions.
 
-A command is a module with a docstring (its help), `define(flags)`, `run(flags)`, and optionally `REQUIRED` (names of
-flags) and `ARGUMENT` (the name of its one positional argument, read as `flags.argument`).
+A command is a module with a docstring (its help), `define(flags)`, which adds its flags, `run(flags)`, and optionally
+`REQUIRED` (names of flags) and `ARGUMENT` (the name of its one positional argument, read as `flags.argument`).
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import Any
 
-from absl import flags as absl_flags
+from absl import flags as absl
 from absl.flags import FlagValues
 
 from twotower_tf.errors import ConfigError, unknown_name
@@ -20,44 +21,62 @@ _ARGUMENT = "argument"
 _OWN = ("flagfile", "undefok")  # absl's; the second would let mistyped flags pass
 
 
+def _method(define: Callable[..., Any]) -> Callable[..., None]:
+    """Returns a method that calls one of absl's functions for its own flags."""
+
+    def add(self: Flags, *arguments: Any, **bounds: Any) -> None:
+        define(*arguments, flag_values=self, **bounds)
+
+    return add
+
+
+class Flags(FlagValues):
+    """The flags of a command: `flags.integer(name, default, help)` adds one as absl's DEFINE_integer does."""
+
+    string, multi_string = _method(absl.DEFINE_string), _method(absl.DEFINE_multi_string)
+    list, bool = _method(absl.DEFINE_list), _method(absl.DEFINE_bool)
+    integer, float = _method(absl.DEFINE_integer), _method(absl.DEFINE_float)
+    enum, multi_enum = _method(absl.DEFINE_enum), _method(absl.DEFINE_multi_enum)
+
+
 def wants_help(arguments: Sequence[str]) -> bool:
     """Returns whether any of the arguments is a help flag."""
     return any(argument in _HELP for argument in arguments)
 
 
-def parse(name: str, module: ModuleType, arguments: Sequence[str]) -> FlagValues:
+def parse(name: str, module: ModuleType, arguments: Sequence[str]) -> Flags:
     """Parses a command's flags.
 
     Raises:
         ConfigError: for an unknown flag (naming the closest one), a value of the wrong type, a missing required flag,
             or an unexpected argument.
     """
-    values = _define(module)
-    known = [f"--{flag}" for flag in _names(module, values)]
+    flags = _define(module)
+    known = [f"--{flag}" for flag in _list_names(flags)]
     for argument in arguments:
         if argument.lstrip("-").partition("=")[0] in _OWN:
             raise ConfigError(unknown_name("flag", argument.partition("=")[0], known))
-    values.set_gnu_getopt(True)
+    flags.set_gnu_getopt(True)
     try:
-        positional = values([name, *arguments])[1:]
-    except absl_flags.UnrecognizedFlagError as error:
+        positional = flags([name, *arguments])[1:]
+    except absl.UnrecognizedFlagError as error:
         raise ConfigError(unknown_name("flag", f"--{error.flagname}", known)) from None
-    except absl_flags.Error as error:
-        raise ConfigError(_plain(str(error))) from None
+    except absl.Error as error:
+        raise ConfigError(_rephrase(str(error))) from None
     expected = getattr(module, "ARGUMENT", None)
     if expected and positional:
-        values[_ARGUMENT].value = positional.pop(0)
+        flags[_ARGUMENT].value = positional.pop(0)
     if positional:
         raise ConfigError(f"unexpected argument {positional[0]!r}; flags are written --name=value")
-    if expected and not values[_ARGUMENT].value:
+    if expected and not flags[_ARGUMENT].value:
         raise ConfigError(f"{expected} is required: twotower {name} {expected} ...")
     for flag in getattr(module, "REQUIRED", ()):
-        if values[flag].value in (None, "", []):
-            raise ConfigError(f"--{flag} is required: {values[flag].help.partition(';')[0]}")
-    return values
+        if flags[flag].value in (None, "", []):
+            raise ConfigError(f"--{flag} is required: {flags[flag].help.partition(';')[0]}")
+    return flags
 
 
-def _plain(message: str) -> str:
+def _rephrase(message: str) -> str:
     """Rewrites a message of absl without Python's terms."""
     head, _, reason = message.removeprefix("flag ").partition(": ")
     if "invalid literal for int()" in reason:
@@ -67,34 +86,34 @@ def _plain(message: str) -> str:
     return f"{head}: {reason}" if reason else head
 
 
-def help_text(name: str, module: ModuleType) -> str:
+def format_help(name: str, module: ModuleType) -> str:
     """Formats the command's help: usage, description, flags with their defaults."""
-    values = _define(module)
+    flags = _define(module)
     required = getattr(module, "REQUIRED", ())
     usage = [f"usage: twotower {name}"]
     if expected := getattr(module, "ARGUMENT", None):
         usage.append(expected)
     usage += [f"--{flag}=..." for flag in required]
-    names = _names(module, values)
+    names = _list_names(flags)
     usage += ["[flags]"] if set(names) - set(required) else []
     lines = [" ".join(usage), "", (module.__doc__ or "").strip(), "", "flags:"]
     for flag in sorted(names, key=lambda flag: (flag not in required, names.index(flag))):
-        default = values[flag].default
+        default = flags[flag].default
         note = f" (default: {default})" if default not in (None, "", [], False) else ""
-        text = f"{values[flag].help}{note}{' (required)' if flag in required else ''}"
+        text = f"{flags[flag].help}{note}{' (required)' if flag in required else ''}"
         lines.append(f"  --{flag}")
         lines += textwrap.wrap(" ".join(text.split()), 100, initial_indent="      ", subsequent_indent="      ")
     return "\n".join(lines)
 
 
-def _define(module: ModuleType) -> FlagValues:
-    values = FlagValues()  # type: ignore[no-untyped-call]
-    module.define(values)
+def _define(module: ModuleType) -> Flags:
+    flags = Flags()  # type: ignore[no-untyped-call]
+    module.define(flags)
     if getattr(module, "ARGUMENT", None):
-        absl_flags.DEFINE_string(_ARGUMENT, "", "", flag_values=values)
-    return values
+        flags.string(_ARGUMENT, "", "")
+    return flags
 
 
-def _names(module: ModuleType, values: FlagValues) -> list[str]:
+def _list_names(flags: Flags) -> list[str]:
     """Returns the names of the command's flags in the order of their definition."""
-    return [flag for flag in values if flag != _ARGUMENT]
+    return [flag for flag in flags if flag != _ARGUMENT]

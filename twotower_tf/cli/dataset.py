@@ -8,33 +8,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from absl import flags
-from absl.flags import FlagValues
+from twotower_tf.cli.command import Flags
 
 ARGUMENT = "NAME"
 REQUIRED = ("output",)
 
 
-def define(values: FlagValues) -> None:
-    """Defines the command's flags."""
-    flags.DEFINE_string(
+def define(flags: Flags) -> None:
+    flags.string(
         "source",
         None,
         "folder with the publisher's files, or the file of lists; by default files are downloaded and their checksums "
         "verified",
-        flag_values=values,
     )
-    flags.DEFINE_string("output", None, "directory to write the tables to", flag_values=values)
+    flags.string("output", None, "directory to write the tables to")
 
 
-def run(values: FlagValues) -> None:
+def run(flags: Flags) -> None:
     """Converts the files, and prints the rows of each table."""
     from twotower_tf import datasets, progress_bar
 
-    output = Path(values.output)
+    output = Path(flags.output)
     with progress_bar.shown() as show:
         written = datasets.convert_dataset(
-            values.argument, output, source=Path(values.source) if values.source else None, progress=show
+            flags.argument, output, source=Path(flags.source) if flags.source else None, progress=show
         )
     counts = [f"{count:,} {table}" for table, count in written.items() if isinstance(count, int)]
     print(f"{output}: {', '.join(counts)}")

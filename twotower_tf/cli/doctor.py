@@ -12,9 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from absl.flags import FlagValues
-
 from twotower_tf import __version__, interpreter, resources
+from twotower_tf.cli.command import Flags
 from twotower_tf.errors import ConfigError
 
 PYTHONS = ((3, 10), (3, 13))
@@ -46,11 +45,11 @@ CPU_FLAGS = {
 PROGRAMS = {"java": "Spark", "redis-server": "a local Redis to publish to", "docker": "export/serving"}
 
 
-def define(values: FlagValues) -> None:
+def define(flags: Flags) -> None:
     """Defines no flags."""
 
 
-def run(values: FlagValues) -> None:
+def run(flags: Flags) -> None:
     """Prints the report.
 
     Raises:

@@ -6,29 +6,27 @@ TensorFlow Serving.
 
 from __future__ import annotations
 
-from absl.flags import FlagValues
-
 from twotower_tf.cli import options
+from twotower_tf.cli.command import Flags
 
 REQUIRED = ("run_dir", "export_dir")
 
 
-def define(values: FlagValues) -> None:
-    """Defines the command's flags."""
-    options.run_dir(values)
-    options.export_dir(values)
-    options.publication(values)
+def define(flags: Flags) -> None:
+    options.add_run_dir(flags)
+    options.add_export_dir(flags)
+    options.add_publication(flags)
 
 
-def run(values: FlagValues) -> None:
+def run(flags: Flags) -> None:
     """Exports the bundle, and prints its tables' sizes and the version's directory."""
     from twotower_tf import progress_bar
     from twotower_tf.cli.result_texts import format_weights, print_warnings
     from twotower_tf.pipeline import Pipeline
 
     with progress_bar.shown() as show:
-        pipeline = Pipeline.open(values.run_dir, values.export_dir, progress=show, log=print)
-        result = pipeline.export(force=True, **options.publication_arguments(values))
+        pipeline = Pipeline.open(flags.run_dir, flags.export_dir, progress=show, log=print)
+        result = pipeline.export(force=True, **options.read_publication(flags))
     print(format_weights(result.path))
     print(result.path)
     print_warnings(result.warnings)

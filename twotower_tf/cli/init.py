@@ -11,9 +11,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from absl import flags
-from absl.flags import FlagValues
-
+from twotower_tf.cli.command import Flags
 from twotower_tf.errors import ConfigError, DataError
 
 REQUIRED = ("events", "output")
@@ -31,20 +29,19 @@ _TEXT = {
 }
 
 
-def define(values: FlagValues) -> None:
-    """Defines the command's flags."""
-    flags.DEFINE_string("events", None, "the event log: a file, a glob or a directory", flag_values=values)
-    flags.DEFINE_string("items", "", "a table with one row per item", flag_values=values)
-    flags.DEFINE_string("users", "", "a table with one row per user", flag_values=values)
-    flags.DEFINE_string("output", None, "the configuration file to write, e.g. configs/shop.py", flag_values=values)
+def define(flags: Flags) -> None:
+    flags.string("events", None, "the event log: a file, a glob or a directory")
+    flags.string("items", "", "a table with one row per item")
+    flags.string("users", "", "a table with one row per user")
+    flags.string("output", None, "the configuration file to write, e.g. configs/shop.py")
     for role, meaning in _ROLES.items():
-        flags.DEFINE_string(role, "", f"{meaning} (default: guessed)", flag_values=values)
+        flags.string(role, "", f"{meaning} (default: guessed)")
     for name, meaning in _TEXT.items():
-        flags.DEFINE_string(name, "", meaning, flag_values=values)
-    flags.DEFINE_string("memory_limit", "4GB", "memory DuckDB may use before it spills to disk", flag_values=values)
+        flags.string(name, "", meaning)
+    flags.string("memory_limit", "4GB", "memory DuckDB may use before it spills to disk")
 
 
-def run(values: FlagValues) -> None:
+def run(flags: Flags) -> None:
     """Writes the configuration once it is validated on the tables, and prints roles, features and notes.
 
     Raises:
@@ -57,25 +54,25 @@ def run(values: FlagValues) -> None:
     from twotower_tf.tables import input_files
     from twotower_tf.tables.duckdb_engine import open_engine
 
-    output = Path(values.output)
+    output = Path(flags.output)
     if output.suffix != ".py":
         raise ConfigError(f"--output: invalid file name '{output}' (expected a .py file, e.g. configs/shop.py)")
     if output.exists():
         raise ConfigError(f"--output: {output} exists already; choose another name or remove it")
-    given = {name: getattr(values, name) for name in (*_ROLES, *_TEXT)}
-    paths = {"events": values.events, "items": values.items, "users": values.users}
+    given = {name: getattr(flags, name) for name in (*_ROLES, *_TEXT)}
+    paths = {"events": flags.events, "items": flags.items, "users": flags.users}
     reach = [input_files.find_directory(Path(), path) for path in paths.values() if path]
     with tempfile.TemporaryDirectory() as directory:
         work, samples = Path(directory) / "work", Path(directory) / "samples"
         samples.mkdir()
-        with open_engine(work, values.memory_limit, 0, directories=reach) as connection:
+        with open_engine(work, flags.memory_limit, 0, directories=reach) as connection:
             found = proposal.propose_config(connection, paths, given)
         name = re.sub(r"[^A-Za-z0-9_.-]", "_", output.stem)
         text = render_config.render_proposal(found, name, str(output))
         draft = Path(directory) / output.name
         draft.write_text(text, encoding="utf-8")
         config = configuration.load(draft)
-        with open_engine(work, values.memory_limit, 0, directories=[samples, *reach]) as connection:
+        with open_engine(work, flags.memory_limit, 0, directories=[samples, *reach]) as connection:
             report = validate_inputs.validate_tables(connection, config, samples)
     if report.problems:
         print("\n".join(report.problems))

@@ -15,8 +15,6 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl.flags import FlagValues
-
 from twotower_tf import __version__, resources
 from twotower_tf.cli import command, signals, terminal
 from twotower_tf.errors import ConfigError, TwoTowerError, unknown_name
@@ -78,7 +76,7 @@ def _run(arguments: list[str], received: signals.Received) -> int:
         where = f"twotower {name}"
         module = importlib.import_module(f"twotower_tf.cli.{name}")
         if command.wants_help(rest):
-            print(command.help_text(name, module))
+            print(command.format_help(name, module))
             return 0
         values = command.parse(name, module, rest)
         resources.limit_library_threads()
@@ -93,7 +91,7 @@ def _run(arguments: list[str], received: signals.Received) -> int:
         return _report(where, error, received, values)
 
 
-def _report(where: str, error: BaseException, received: signals.Received, values: FlagValues | None) -> int:
+def _report(where: str, error: BaseException, received: signals.Received, values: command.Flags | None) -> int:
     """Prints the reason why a command ended; returns the exit status."""
     if received.number or isinstance(error, KeyboardInterrupt):
         number = received.number or signal.SIGINT

@@ -15,9 +15,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from absl.flags import FlagValues
-
 from twotower_tf.cli import options
+from twotower_tf.cli.command import Flags
 
 if TYPE_CHECKING:
     from twotower_tf.config import ExperimentConfig
@@ -28,14 +27,13 @@ SHOWN_USERS, SHOWN_ITEMS, SHOWN_CLICKS = 3, 5, 4
 K = 10
 
 
-def define(values: FlagValues) -> None:
-    """Defines the command's flags."""
-    options.run_dir(values, "runs/quickstart")
-    options.export_dir(values, "export/quickstart")
-    options.overwrite(values)
+def define(flags: Flags) -> None:
+    options.add_run_dir(flags, "runs/quickstart")
+    options.add_export_dir(flags, "export/quickstart")
+    options.add_overwrite(flags)
 
 
-def run(values: FlagValues) -> None:
+def run(flags: Flags) -> None:
     """Runs all stages and prints their results."""
     from twotower_tf import config as configuration
     from twotower_tf import progress_bar
@@ -44,12 +42,12 @@ def run(values: FlagValues) -> None:
     from twotower_tf.pipeline import Pipeline
 
     started = time.monotonic()
-    run_dir, export_dir = Path(values.run_dir), Path(values.export_dir)
+    run_dir, export_dir = Path(flags.run_dir), Path(flags.export_dir)
     config = configuration.load(CONFIG)
     log = run_dir / "log"
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, root=str(log)))
     with progress_bar.shown() as show:
-        pipeline = Pipeline(config, run_dir, export_dir, overwrite=values.overwrite, progress=show, log=print)
+        pipeline = Pipeline(config, run_dir, export_dir, overwrite=flags.overwrite, progress=show, log=print)
         pipeline.check_export()
         with pipeline.working(create=True):
             pipeline.adopt_config()
@@ -60,14 +58,14 @@ def run(values: FlagValues) -> None:
             result = pipeline.evaluate()
             bundle = pipeline.export().open()
     print(f"\n{format_metrics(result)}")
-    _compare_with_truth(result, config, run_dir, log / "truth.npz")
-    users = _answer(bundle)
-    _next_commands(run_dir, export_dir, bundle, users[0])
+    _print_best_recall(result, config, run_dir, log / "truth.npz")
+    users = _print_answers(bundle)
+    _print_next_commands(run_dir, export_dir, bundle, users[0])
     print(f"\ntotal: {time.monotonic() - started:.0f} seconds")
     print_warnings(result.warnings)
 
 
-def _compare_with_truth(result: EvaluateResult, config: ExperimentConfig, run_dir: Path, truth: Path) -> None:
+def _print_best_recall(result: EvaluateResult, config: ExperimentConfig, run_dir: Path, truth: Path) -> None:
     """Prints which share of the reachable recall the model reaches."""
     from twotower_tf.evaluate.planted_truth import best_recall
     from twotower_tf.number_texts import format_percent
@@ -77,23 +75,25 @@ def _compare_with_truth(result: EvaluateResult, config: ExperimentConfig, run_di
     print(f"the model reaches {format_percent(result.metrics[f'recall@{K}'] / best)} of that.\n")
 
 
-def _answer(bundle: Any) -> list[dict[str, Any]]:
+def _print_answers(bundle: Any) -> list[dict[str, Any]]:
     """Prints recommendations for some users of the log; returns these users' features."""
-    from twotower_tf.cli.recommend import listing, names
+    from twotower_tf.cli.recommend import format_answer
+    from twotower_tf.retrieval.item_names import ItemNames
     from twotower_tf.retrieval.recommender import Recommender
 
+    names = ItemNames(bundle)
     users: list[dict[str, Any]] = [canary["user"] for canary in bundle.manifest["canaries"][:SHOWN_USERS]]
     clicked: list[list[str]] = [user.get("history") or [] for user in users]
     for answer, before in zip(Recommender(bundle).recommend(users, SHOWN_ITEMS, exclude=clicked), clicked, strict=True):
         features = [f"{name} {value}" for name, value in answer["user"].items() if isinstance(value, str) and value]
         print(", ".join(features))
-        print(f"clicked last: {', '.join(names(bundle, before[-SHOWN_CLICKS:])) or 'nothing'}")
-        print(f"{listing(bundle, answer)}\n")
+        print(f"clicked last: {', '.join(names.of_ids(before[-SHOWN_CLICKS:])) or 'nothing'}")
+        print(f"{format_answer(names, answer)}\n")
     return users
 
 
-def _next_commands(run_dir: Path, export_dir: Path, bundle: Any, user: dict[str, Any]) -> None:
-    program, tools = _program()
+def _print_next_commands(run_dir: Path, export_dir: Path, bundle: Any, user: dict[str, Any]) -> None:
+    program, tools = _find_program()
     item = bundle.items["item_id"][0].as_py()
     exported = shlex.quote(str(export_dir))
     run = shlex.quote(str(run_dir))
@@ -109,7 +109,7 @@ def _next_commands(run_dir: Path, export_dir: Path, bundle: Any, user: dict[str,
     print(f"all metrics: {run_dir / 'report.html'}; your own log: README.md, 'From your own log'")
 
 
-def _program() -> tuple[str, str]:
+def _find_program() -> tuple[str, str]:
     """Returns the shell commands for this program, and the directory prefix of the tools installed with it."""
     here = Path(sys.executable).parent
     on_path = shutil.which("twotower")

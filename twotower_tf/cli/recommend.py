@@ -8,91 +8,78 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
-
-from absl import flags
-from absl.flags import FlagValues
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from twotower_tf import artifacts
 from twotower_tf.cli import options
+from twotower_tf.cli.command import Flags
 from twotower_tf.errors import ConfigError
+
+if TYPE_CHECKING:
+    from twotower_tf.bundle.bundle import Bundle
+    from twotower_tf.retrieval.item_names import ItemNames
 
 REQUIRED = ("export_dir", "user")
 _SHOWN = 100  # characters of a value shown in an error
 _MAX_DEPTH = 10  # levels of a user's JSON; features have two
 
 
-def define(values: FlagValues) -> None:
-    """Defines the command's flags."""
-    options.export_dir(values)
-    flags.DEFINE_multi_string("user", [], "a user as a JSON object", flag_values=values)
-    options.top_k(values)
-    flags.DEFINE_multi_string("exclude", [], "id of an item to exclude", flag_values=values)
-    options.item_filters(values)
-    options.names(values)
-    flags.DEFINE_bool(
-        "probability",
-        False,
-        "add click probabilities; needs CosineLogitBCE() trained with Labelled() negatives alone",
-        flag_values=values,
+def define(flags: Flags) -> None:
+    options.add_export_dir(flags)
+    flags.multi_string("user", [], "a user as a JSON object")
+    options.add_top_k(flags)
+    flags.multi_string("exclude", [], "id of an item to exclude")
+    options.add_item_filters(flags)
+    options.add_names(flags)
+    flags.bool(
+        "probability", False, "add click probabilities; needs CosineLogitBCE() trained with Labelled() negatives alone"
     )
-    options.version(values)
+    options.add_version(flags)
 
 
-def run(values: FlagValues) -> None:
+def run(flags: Flags) -> None:
     """Prints the recommendations of each user."""
-    options.check_k(values)
-    users = [_user(text) for text in values.user]
+    options.check_k(flags)
+    users = [_parse_user(text) for text in flags.user]
 
     from twotower_tf.bundle.bundle import Bundle
     from twotower_tf.retrieval.recommender import Recommender
 
-    bundle = Bundle.open(values.export_dir, values.version)
-    exclude = [list(values.exclude)] * len(users) if values.exclude else None
-    recommender = Recommender(bundle, blocklist=values.blocklist, max_k=values.max_k)
+    bundle = Bundle.open(flags.export_dir, flags.version)
+    exclude = [list(flags.exclude)] * len(users) if flags.exclude else None
+    recommender = Recommender(bundle, blocklist=flags.blocklist, max_k=flags.max_k)
     answers = recommender.recommend(
-        users, values.k, exclude, values.filter, names=values.names, probability=values.probability
+        users, flags.k, exclude, flags.filter, names=flags.names, probability=flags.probability
     )
+    print_answers(bundle, answers)
+
+
+def print_answers(bundle: Bundle, answers: Iterable[dict[str, Any]]) -> None:
+    """Prints a JSON object per answer, on a terminal followed by its table."""
+    from twotower_tf.retrieval.item_names import ItemNames
+
+    names = ItemNames(bundle)
     for answer in answers:
         print(artifacts.format_json(answer))
         if sys.stdout.isatty():
-            print(listing(bundle, answer))
+            print(format_answer(names, answer))
 
 
-def listing(bundle: Any, answer: dict[str, Any]) -> str:
+def format_answer(names: ItemNames, answer: dict[str, Any]) -> str:
     """Formats an answer as a table of rank, item, name and score."""
     from twotower_tf.cli import text_table
 
-    rows = [
-        [str(rank), item, name, f"{score:.4f}"]
-        for rank, (item, name, score) in enumerate(
-            zip(answer["item_ids"], names(bundle, answer["item_ids"]), answer["scores"], strict=True), start=1
-        )
-    ]
-    return text_table.text(["", "item", "name", "score"], rows, right=(0, 3))
+    columns = zip(answer["item_ids"], names.of_ids(answer["item_ids"]), answer["scores"], strict=True)
+    rows = [[str(rank), item, name, f"{score:.4f}"] for rank, (item, name, score) in enumerate(columns, 1)]
+    return text_table.format_table(["", "item", "name", "score"], rows, right=(0, 3))
 
 
-def names(bundle: Any, item_ids: list[str]) -> list[str]:
-    """Looks up the names of items in the bundle's catalogue."""
-    import pyarrow.compute as pc
-
-    catalogue = bundle.items
-    wanted = catalogue.filter(pc.is_in(catalogue["item_id"], value_set=_texts(item_ids)))
-    known = dict(zip(wanted["item_id"].to_pylist(), wanted["item_name"].to_pylist(), strict=True))
-    return [str(known[item]) for item in item_ids]
-
-
-def _texts(values: list[str]) -> Any:
-    import pyarrow as pa
-
-    return pa.array(values, pa.string())
-
-
-def _user(text: str) -> dict[str, Any]:
+def _parse_user(text: str) -> dict[str, Any]:
     shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
     example = """write e.g. --user='{"user_id": "u1"}'"""
     try:
-        user = json.loads(text, parse_constant=_not_json)
+        user = json.loads(text, parse_constant=_reject_constant)
         deep = _is_deeper(user, _MAX_DEPTH)
     except ValueError as error:
         raise ConfigError(f"--user: not JSON ({error}): {shown}; {example}") from None
@@ -118,5 +105,5 @@ def _is_deeper(value: Any, levels: int) -> bool:
     return bool(current)
 
 
-def _not_json(name: str) -> None:
+def _reject_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON value")

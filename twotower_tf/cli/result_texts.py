@@ -68,7 +68,7 @@ def format_metrics(result: EvaluateResult) -> str:
     ]
     title = f"{result.split} split, {result.users:,} users"
     header = ["metric", "model", "95 % interval", *(name.replace("item_knn", "item-KNN") for name in baselines)]
-    table = title + "\n" + text_table.text(header, rows, right=range(1, len(header)))
+    table = title + "\n" + text_table.format_table(header, rows, right=range(1, len(header)))
     return f"{table}\n{format_clicks(result.figures['clicks'])}" if "clicks" in result.figures else table
 
 
@@ -109,7 +109,7 @@ def format_weights(version: Path) -> str:
     total = ", ".join(
         f"{side} tower {_megabytes(sum(each['bytes'] for each in weights[side].values()))}" for side in weights
     )
-    return f"{text_table.text(['tower', 'weights', 'shape', 'MB'], rows, right=(3,))}\ntotal: {total} MB"
+    return f"{text_table.format_table(['tower', 'weights', 'shape', 'MB'], rows, right=(3,))}\ntotal: {total} MB"
 
 
 def _megabytes(size: int) -> str:

@@ -7,23 +7,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from absl import flags
-from absl.flags import FlagValues
-
 from twotower_tf.cli import options
+from twotower_tf.cli.command import Flags
 
 REQUIRED = ("export_dir", "to")
 
 
-def define(values: FlagValues) -> None:
-    """Defines the command's flags."""
-    options.export_dir(values)
-    flags.DEFINE_integer("to", None, "the earlier version; twotower versions lists them", flag_values=values)
-    options.new_version(values)
+def define(flags: Flags) -> None:
+    options.add_export_dir(flags)
+    flags.integer("to", None, "the earlier version; twotower versions lists them")
+    options.add_new_version(flags)
 
 
-def run(values: FlagValues) -> None:
+def run(flags: Flags) -> None:
     """Publishes the earlier version again, and prints the new version's directory."""
     from twotower_tf.bundle import rollback_version
 
-    print(rollback_version.rollback(Path(values.export_dir), values.to, version=values.version, keep=values.keep))
+    print(rollback_version.rollback(Path(flags.export_dir), flags.to, version=flags.version, keep=flags.keep))

@@ -11,27 +11,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from absl.flags import FlagValues
-
 from twotower_tf.cli import options
+from twotower_tf.cli.command import Flags
 
 REQUIRED = ("run_dir",)
 
 
-def define(values: FlagValues) -> None:
-    """Defines the command's flags."""
-    options.run_dir(values)
-    options.config(values, "configuration file (default: RUN_DIR/config.json)")
+def define(flags: Flags) -> None:
+    options.add_run_dir(flags)
+    options.add_config(flags, "configuration file (default: RUN_DIR/config.json)")
 
 
-def run(values: FlagValues) -> None:
+def run(flags: Flags) -> None:
     """Draws samples, and prints a table of statistics."""
     from twotower_tf import run_lock, run_stages
     from twotower_tf.report import samples_page
 
-    run_dir = Path(values.run_dir)
+    run_dir = Path(flags.run_dir)
     with run_lock.read_run(run_dir):
-        recorded, config = run_stages.read_configs(run_dir, values.config, values.set)
+        recorded, config = run_stages.read_configs(run_dir, flags.config, flags.set)
         print(format_samples(samples_page.write_samples(config, recorded, run_dir)))
     print(f"\n{run_dir / 'samples.html'}")
 
@@ -56,7 +54,7 @@ def format_samples(document: dict[str, Any]) -> str:
         for name, kind in document["kinds"].items()
     ]
     headings = ["kind", "draws", "empty", "cold items", "popularity", "mean cosine"]
-    lines = [text_table.text(headings, rows, right=range(1, 6))]
+    lines = [text_table.format_table(headings, rows, right=range(1, 6))]
     if document["masked_share"] is not None:
         masked = format_percent(document["masked_share"])
         lines.append(f"shared candidates masked as accidental hits (positives of the user): {masked}")

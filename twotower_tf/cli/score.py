@@ -7,15 +7,14 @@ command continues; every row of the table is answered once. Invalid rows are wri
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from absl import flags
-from absl.flags import FlagValues
-
 from twotower_tf import artifacts, progress_bar, resources, run_lock
 from twotower_tf.cli import options
+from twotower_tf.cli.command import Flags
 
 if TYPE_CHECKING:
     from twotower_tf.score.worker_pool import PoolState
@@ -23,79 +22,43 @@ if TYPE_CHECKING:
 REQUIRED = ("export_dir", "output")
 
 
-def define(values: FlagValues) -> None:
-    """Defines the command's flags."""
-    options.export_dir(values)
-    flags.DEFINE_string("users", "", "file, glob or directory of users, with the model's columns", flag_values=values)
-    flags.DEFINE_string(
+def define(flags: Flags) -> None:
+    options.add_export_dir(flags)
+    flags.string("users", "", "file, glob or directory of users, with the model's columns")
+    flags.string(
         "users_from_events",
         "",
         "a run directory: scores all users of its log with their latest features and history, instead of --users",
-        flag_values=values,
     )
-    flags.DEFINE_string("output", None, "directory to write the answers to", flag_values=values)
-    options.top_k(values)
-    flags.DEFINE_enum("format", "parquet", ["parquet", "tsv"], "file format of the answers", flag_values=values)
-    flags.DEFINE_bool("vectors_only", False, "writes user vectors instead of answers", flag_values=values)
-    options.item_filters(values)
-    options.names(values)
-    flags.DEFINE_string(
-        "exclude",
-        "",
-        "file, glob or directory of (user, item) pairs to exclude, e.g. an event log",
-        flag_values=values,
-    )
-    flags.DEFINE_bool(
-        "exclude_seen", False, "with --users_from_events: exclude each user's past positives", flag_values=values
-    )
-    flags.DEFINE_list(
-        "absent", [], "feature columns that may be missing from the users, e.g. history", flag_values=values
-    )
-    flags.DEFINE_integer(
-        "at", None, "request time in epoch seconds, if users have no time column (default: now)", flag_values=values
-    )
-    options.version(values)
-    flags.DEFINE_bool("resume", True, "continue an interrupted scoring; --resume=false starts over", flag_values=values)
-    flags.DEFINE_integer("workers", 0, "processes; 0: as cores and memory allow", lower_bound=0, flag_values=values)
-    flags.DEFINE_integer("threads", 0, "threads per process; 0: cores / workers", lower_bound=0, flag_values=values)
-    flags.DEFINE_string(
-        "memory_limit",
-        "",
-        "memory of all workers, e.g. 8GB (default: half of the machine's memory)",
-        flag_values=values,
-    )
-    flags.DEFINE_enum("engine", "local", ["local", "spark"], "engine that runs the workers", flag_values=values)
-    options.spark_flags(values)
+    flags.string("output", None, "directory to write the answers to")
+    options.add_top_k(flags)
+    flags.enum("format", "parquet", ["parquet", "tsv"], "file format of the answers")
+    flags.bool("vectors_only", False, "writes user vectors instead of answers")
+    options.add_item_filters(flags)
+    options.add_names(flags)
+    flags.string("exclude", "", "file, glob or directory of (user, item) pairs to exclude, e.g. an event log")
+    flags.bool("exclude_seen", False, "with --users_from_events: exclude each user's past positives")
+    flags.list("absent", [], "feature columns that may be missing from the users, e.g. history")
+    flags.integer("at", None, "request time in epoch seconds, if users have no time column (default: now)")
+    options.add_version(flags)
+    flags.bool("resume", True, "continue an interrupted scoring; --resume=false starts over")
+    flags.integer("workers", 0, "processes; 0: as cores and memory allow", lower_bound=0)
+    flags.integer("threads", 0, "threads per process; 0: cores / workers", lower_bound=0)
+    flags.string("memory_limit", "", "memory of all workers, e.g. 8GB (default: half of the machine's memory)")
+    flags.enum("engine", "local", ["local", "spark"], "engine that runs the workers")
+    options.add_spark(flags)
 
 
-def run(values: FlagValues) -> None:
+def run(flags: Flags) -> None:
     """Scores every user."""
-    options.check_k(values)
+    options.check_k(flags)
     from twotower_tf.score.score_options import Options
 
-    wanted = Options(
-        export_dir=Path(values.export_dir),
-        output=Path(values.output),
-        users=values.users,
-        users_from_events=values.users_from_events,
-        version=values.version,
-        k=values.k,
-        max_k=values.max_k,
-        vectors_only=values.vectors_only,
-        format=values.format,
-        filter=values.filter,
-        names=values.names,
-        blocklist=values.blocklist,
-        exclude=values.exclude,
-        exclude_seen=values.exclude_seen,
-        absent=tuple(values.absent),
-        at=values.at,
-        workers=values.workers,
-        threads=values.threads,
-        memory_limit=values.memory_limit,
-    )
-    spark = options.spark(values)
-    with run_lock.read_run(values.users_from_events):
+    given = {field.name: getattr(flags, field.name) for field in dataclasses.fields(Options)}  # each has its flag
+    paths = {name: Path(given[name]) for name in ("export_dir", "output")}
+    wanted = Options(**{**given, **paths, "absent": tuple(flags.absent)})
+    spark = options.read_spark(flags)
+    with run_lock.read_run(flags.users_from_events):
         if spark is not None:
             from twotower_tf.score.spark_scoring import score_on_spark
 
@@ -105,8 +68,8 @@ def run(values: FlagValues) -> None:
 
             note = _Memory()
             with progress_bar.shown(note=note) as shown:
-                summary = score(wanted, resume=values.resume, progress=shown, log=_log, watch=note.watch)
-    print(format_summary(summary, values.output))
+                summary = score(wanted, resume=flags.resume, progress=shown, log=_log, watch=note.watch)
+    print(format_summary(summary, flags.output))
     print(artifacts.format_json(summary))
 
 

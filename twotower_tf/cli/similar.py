@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-import sys
-
-from absl import flags
-from absl.flags import FlagValues
-
-from twotower_tf import artifacts
 from twotower_tf.cli import options
+from twotower_tf.cli.command import Flags
 
 REQUIRED = ("export_dir", "item")
 
 
-def define(values: FlagValues) -> None:
-    """Defines the command's flags."""
-    options.export_dir(values)
-    flags.DEFINE_multi_string("item", [], "an item's id, or else its name", flag_values=values)
-    options.top_k(values)
-    options.item_filters(values)
-    options.names(values)
-    options.version(values)
+def define(flags: Flags) -> None:
+    options.add_export_dir(flags)
+    flags.multi_string("item", [], "an item's id, or else its name")
+    options.add_top_k(flags)
+    options.add_item_filters(flags)
+    options.add_names(flags)
+    options.add_version(flags)
 
 
-def run(values: FlagValues) -> None:
+def run(flags: Flags) -> None:
     """Prints the most similar items of each item."""
-    options.check_k(values)
+    options.check_k(flags)
     from twotower_tf.bundle.bundle import Bundle
-    from twotower_tf.cli.recommend import listing
+    from twotower_tf.cli.recommend import print_answers
     from twotower_tf.retrieval.recommender import Recommender
 
-    bundle = Bundle.open(values.export_dir, values.version)
-    recommender = Recommender(bundle, blocklist=values.blocklist, max_k=values.max_k)
-    for item in values.item:
-        answer = recommender.similar(item, values.k, values.filter, names=values.names)
-        print(artifacts.format_json(answer))
-        if sys.stdout.isatty():
-            print(listing(bundle, answer))
+    bundle = Bundle.open(flags.export_dir, flags.version)
+    recommender = Recommender(bundle, blocklist=flags.blocklist, max_k=flags.max_k)
+    answers = (recommender.similar(item, flags.k, flags.filter, names=flags.names) for item in flags.item)
+    print_answers(bundle, answers)

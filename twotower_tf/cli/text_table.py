@@ -6,7 +6,9 @@ import unicodedata
 from collections.abc import Collection, Sequence
 
 
-def text(header: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = (), most: int = 40) -> str:
+def format_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = (), most: int = 40
+) -> str:
     """Formats a table with aligned columns, a header and a rule.
 
     Args:

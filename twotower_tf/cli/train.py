@@ -8,52 +8,45 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from absl import flags
-from absl.flags import FlagValues
-
 from twotower_tf.cli import options
+from twotower_tf.cli.command import Flags
 from twotower_tf.errors import ConfigError
 
 REQUIRED = ("run_dir",)
 
 
-def define(values: FlagValues) -> None:
-    """Defines the command's flags."""
-    options.run_dir(values)
-    options.config(values, "configuration file (default: RUN_DIR/config.json)")
-    flags.DEFINE_bool(
-        "resume", False, "continue after the last checkpoint; without one, start over", flag_values=values
-    )
-    flags.DEFINE_string(
+def define(flags: Flags) -> None:
+    options.add_run_dir(flags)
+    options.add_config(flags, "configuration file (default: RUN_DIR/config.json)")
+    flags.bool("resume", False, "continue after the last checkpoint; without one, start over")
+    flags.string(
         "warm_start",
         "",
         "run directory, export directory or version of a bundle whose model weights initialize the new model",
-        flag_values=values,
     )
-    flags.DEFINE_bool(
+    flags.bool(
         "final",
         False,
         "train on training and validation rows together, for the epochs that the finished training of --run_dir chose; "
         "evaluate (on test) and export use this model, in RUN_DIR/final",
-        flag_values=values,
     )
-    options.overwrite(values)
+    options.add_overwrite(flags)
 
 
-def run(values: FlagValues) -> None:
+def run(flags: Flags) -> None:
     """Trains, and prints a summary of train.json."""
     from twotower_tf import progress_bar, run_stages
     from twotower_tf.cli.result_texts import format_training
     from twotower_tf.pipeline import Pipeline
 
-    if values.final and (values.warm_start or values.overwrite):
-        flag = "warm_start" if values.warm_start else "overwrite"
+    if flags.final and (flags.warm_start or flags.overwrite):
+        flag = "warm_start" if flags.warm_start else "overwrite"
         raise ConfigError(f"--{flag}: invalid with --final, which repeats the training of --run_dir; leave it out")
-    _, config = run_stages.read_configs(Path(values.run_dir), values.config, values.set)
+    _, config = run_stages.read_configs(Path(flags.run_dir), flags.config, flags.set)
     with progress_bar.shown() as show:
-        pipeline = Pipeline(config, values.run_dir, overwrite=values.overwrite, progress=show, log=print)
-        if values.final:
-            result = pipeline.final_fit(force=True, resume=values.resume, share_cores=True)
+        pipeline = Pipeline(config, flags.run_dir, overwrite=flags.overwrite, progress=show, log=print)
+        if flags.final:
+            result = pipeline.final_fit(force=True, resume=flags.resume, share_cores=True)
         else:
-            result = pipeline.train(force=True, resume=values.resume, warm_start=values.warm_start, share_cores=True)
+            result = pipeline.train(force=True, resume=flags.resume, warm_start=flags.warm_start, share_cores=True)
     print(format_training(result))

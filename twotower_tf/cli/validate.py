@@ -10,20 +10,18 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from absl.flags import FlagValues
-
 from twotower_tf.cli import options
+from twotower_tf.cli.command import Flags
 from twotower_tf.errors import DataError
 
 REQUIRED = ("config",)
 
 
-def define(values: FlagValues) -> None:
-    """Defines the command's flags."""
-    options.config(values)
+def define(flags: Flags) -> None:
+    options.add_config(flags)
 
 
-def run(values: FlagValues) -> None:
+def run(flags: Flags) -> None:
     """Prints problems and notes, and where there is no problem the files and rows that were checked.
 
     Raises:
@@ -35,7 +33,7 @@ def run(values: FlagValues) -> None:
     from twotower_tf.tables import input_files
     from twotower_tf.tables.duckdb_engine import open_engine
 
-    config = configuration.load(values.config, values.set)
+    config = configuration.load(flags.config, flags.set)
     tables = (config.data.events, config.data.items, config.data.users)
     with tempfile.TemporaryDirectory() as directory:
         small = Path(directory) / "samples"
@@ -52,7 +50,7 @@ def run(values: FlagValues) -> None:
         print(f"note: {note}")
     if report.problems:
         count = len(report.problems)
-        raise DataError(f"{values.config}: {count} problem{'s' if count > 1 else ''} found; see the lines above")
+        raise DataError(f"{flags.config}: {count} problem{'s' if count > 1 else ''} found; see the lines above")
     checked = [f"{name}: {report.files[name]} files, {rows:,} rows checked" for name, rows in report.rows.items()]
     print("\n".join(checked).replace(" 1 files", " 1 file"))
-    print(f"{values.config}: no problem")
+    print(f"{flags.config}: no problem")

@@ -5,30 +5,28 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from absl.flags import FlagValues
-
 from twotower_tf import artifacts
 from twotower_tf.cli import options
+from twotower_tf.cli.command import Flags
 from twotower_tf.errors import ArtifactError
 
 REQUIRED = ("export_dir",)
 _SHOWN = ("recall@20", "ndcg@20")
 
 
-def define(values: FlagValues) -> None:
-    """Defines the command's flags."""
-    options.export_dir(values)
+def define(flags: Flags) -> None:
+    options.add_export_dir(flags)
 
 
-def run(values: FlagValues) -> None:
+def run(flags: Flags) -> None:
     """Prints a table on a terminal, a JSON object per version otherwise, and the versions' warnings."""
     from twotower_tf.bundle.bundle import Bundle, list_versions
     from twotower_tf.cli import result_texts
 
-    known = list_versions(values.export_dir)
+    known = list_versions(flags.export_dir)
     if not known:
-        raise ArtifactError(f"{values.export_dir}: no twotower bundle found; run twotower export to publish one")
-    summaries = [_summary(Bundle.open(values.export_dir, version, check="light").manifest) for version in known]
+        raise ArtifactError(f"{flags.export_dir}: no twotower bundle found; run twotower export to publish one")
+    summaries = [_summary(Bundle.open(flags.export_dir, version, check="light").manifest) for version in known]
     if sys.stdout.isatty():
         _print_table(summaries)
     else:
@@ -54,7 +52,7 @@ def _print_table(summaries: list[dict[str, Any]]) -> None:
         for summary in summaries
     ]
     header = ["version", "created", "origin", "items", "index", *shown]
-    print(text_table.text(header, rows, right=(3, *range(5, len(header)))))
+    print(text_table.format_table(header, rows, right=(3, *range(5, len(header)))))
 
 
 def _summary(manifest: dict[str, Any]) -> dict[str, Any]:
