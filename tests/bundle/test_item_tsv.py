@@ -1,5 +1,3 @@
-from hashlib import sha256
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -140,48 +138,3 @@ def test_damage_is_named_by_line(tmp_path, monkeypatch, content, message, bytes_
 def test_missing_file(tmp_path):
     with pytest.raises(ArtifactError, match="t.tsv: cannot be read: No such file or directory"):
         item_tsv.read_tsv(tmp_path / "t.tsv")
-
-
-@pytest.mark.parametrize(
-    ("rows", "stay", "seed"), [(1, 0, 0), (1, 1, 1), (1000, 1000, 2), (1000, 0, 3), (5000, 4000, 4)]
-)
-def test_lines_of_an_earlier_file_are_copied_and_others_formatted(tmp_path, monkeypatch, rows, stay, seed):
-    """What is written is what `write_tsv` writes of the same items, whichever lines come from the earlier file."""
-    monkeypatch.setattr(item_tsv, "_VALUES_PER_BLOCK", 3 * 700)
-    monkeypatch.setattr(item_tsv, "_BYTES_PER_READ", 1000)
-    rng = np.random.default_rng(seed)
-    before = rng.normal(size=(rows, 3)).astype(np.float32)
-    names = np.array([f"old {row}, é" for row in range(rows)], object)
-    item_tsv.write_tsv(tmp_path / "before.tsv", names, before)
-    origin = np.full(rows + 7, -1, np.int64)
-    places = np.sort(rng.choice(rows + 7, stay, replace=False))
-    origin[places] = np.sort(rng.choice(rows, stay, replace=False))
-    vectors = rng.normal(size=(len(origin), 3)).astype(np.float32)
-    vectors[places] = before[origin[places]]
-    ids = np.array([f"new {row}" for row in range(len(origin))], object)
-    ids[places] = names[origin[places]]
-    done = item_tsv.splice_tsv(tmp_path / "before.tsv", rows, origin, tmp_path / "after.tsv", ids, vectors[origin < 0])
-    item_tsv.write_tsv(tmp_path / "whole.tsv", ids, vectors)
-    assert (tmp_path / "after.tsv").read_bytes() == (tmp_path / "whole.tsv").read_bytes()
-    digests = [sha256((tmp_path / name).read_bytes()).hexdigest() for name in ("before.tsv", "after.tsv")]
-    assert [done.source, done.written] == digests
-
-
-def test_an_earlier_file_of_other_items_is_refused_and_so_is_what_cannot_be_written(tmp_path):
-    vectors = np.array([[0.5], [0.25]], np.float32)
-    item_tsv.write_tsv(tmp_path / "t.tsv", ["a", "b"], vectors)
-    ids = np.array(["a", "c\t"], object)
-    new, origin = vectors[1:], np.array([0, -1])
-    with pytest.raises(ArtifactError, match=r"t.tsv: damaged: 2 lines .expected 3"):
-        item_tsv.splice_tsv(tmp_path / "t.tsv", 3, origin, tmp_path / "u.tsv", ids[:1].repeat(2), new)
-    with pytest.raises(ArtifactError, match=r"t.tsv: damaged: 2 lines .expected 1"):
-        item_tsv.splice_tsv(tmp_path / "t.tsv", 1, origin, tmp_path / "u.tsv", ids[:1].repeat(2), new)
-    with pytest.raises(ArtifactError, match=r"item ids: invalid id 'c\\t'"):
-        item_tsv.splice_tsv(tmp_path / "t.tsv", 2, origin, tmp_path / "u.tsv", ids, new)
-    with pytest.raises(ArtifactError, match="item 'c': invalid vector .expected finite numbers"):
-        item_tsv.splice_tsv(
-            tmp_path / "t.tsv", 2, origin, tmp_path / "u.tsv", np.array(["a", "c"], object), new * np.nan
-        )
-    (tmp_path / "t.tsv").write_bytes((tmp_path / "t.tsv").read_bytes()[:-1])
-    with pytest.raises(ArtifactError, match=r"t.tsv: damaged: the last line has no line end; the file is cut short"):
-        item_tsv.splice_tsv(tmp_path / "t.tsv", 2, origin, tmp_path / "u.tsv", np.array(["a", "c"], object), new)

@@ -4,9 +4,9 @@ from twotower_tf.cli import text_table
 
 
 def test_columns_are_aligned() -> None:
-    assert text_table.format_table(["", "item", "score"], [["1", "i7", "0.5"], ["10", "i123", "-0.25"]], right=(0, 2)) == (
-        "    item  score\n--  ----  -----\n 1  i7      0.5\n10  i123  -0.25"
-    )
+    assert text_table.format_table(
+        ["", "item", "score"], [["1", "i7", "0.5"], ["10", "i123", "-0.25"]], right=(0, 2)
+    ) == ("    item  score\n--  ----  -----\n 1  i7      0.5\n10  i123  -0.25")
 
 
 def test_wide_characters_take_two_columns() -> None:

@@ -7,11 +7,7 @@ file, and one block is formatted or parsed while others are put together, writte
 
 from __future__ import annotations
 
-import hashlib
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +24,6 @@ from twotower_tf.threads import map_ahead
 
 Floats = npt.NDArray[np.float32]
 Places = npt.NDArray[np.intp]
-Bytes = npt.NDArray[np.uint8]
 
 _VALUES_PER_BLOCK = 1 << 18  # texts of about 3 MB: large enough to amortise calls, small enough to stay in cache
 _BYTES_PER_READ = 1 << 22
@@ -59,128 +54,6 @@ def write_tsv(path: Path, ids: Sequence[str] | npt.NDArray[Any] | pa.Array, vect
         starts = range(0, len(names), rows)
         for lines in map_ahead(lambda at: _lines(names.slice(at, rows), vectors[at : at + rows]), starts, threads):
             file.write(lines)
-
-
-@dataclass(frozen=True)
-class Spliced:
-    """SHA-256 of two files, made of the very bytes that were read from the one and written to the other.
-
-    Attributes:
-        source: of the earlier file.
-        written: of the new one.
-    """
-
-    source: str
-    written: str
-
-
-def splice_tsv(
-    source: Path, lines: int, origin: npt.NDArray[np.int64], path: Path, ids: npt.NDArray[Any], new: Floats
-) -> Spliced:
-    """Writes what `write_tsv` writes, where many of the lines stand in an earlier file: these are copied.
-
-    Every byte of the earlier file is read once, to be hashed and copied, so no damage slips in between the two. The new
-    file is neither synced nor renamed: its directory is one that is published later.
-
-    Args:
-        source: as `write_tsv` wrote it.
-        lines: that it has.
-        origin: `[num_items]` the item's line in `source`, from 0 and ascending, or negative where it has none there.
-        path: the file.
-        ids: `[num_items]` text.
-        new: `[items without a line there, vector_dim]` float32, in the order of the items.
-
-    Returns:
-        The checksums. Nothing is to be made of the new file before that of `source` was compared.
-
-    Raises:
-        ArtifactError: where `source` has another number of lines; as `write_tsv` says of the lines that are new.
-    """
-    absent, kept = np.flatnonzero(origin < 0), np.flatnonzero(origin >= 0)
-    names, copied = _id_array(ids[absent]), origin[kept]
-    before, after = hashlib.sha256(), hashlib.sha256()
-    row = line = done = 0
-    with path.open("wb") as file, _InOrder() as reading, _InOrder() as writing:
-
-        def put(pieces: list[memoryview]) -> None:
-            content = b"".join(pieces)
-            after.update(content)
-            file.write(content)
-
-        for content in _blocks(source):
-            reading.add(before.update, content)
-            block = np.frombuffer(content, np.uint8)
-            edges = _edges(block)
-            beyond = int(np.searchsorted(copied, line + len(edges) - 1))
-            stop = int(kept[beyond]) if beyond < len(kept) else len(origin)
-            for part in _parts(row, stop, new.shape[1]):
-                place = origin[part] - line
-                fresh = slice(done, done + int(np.count_nonzero(place < 0)))
-                added = _lines(names[fresh], new[fresh]) if fresh.stop > done else b""
-                writing.add(put, _woven(place, block, edges, np.frombuffer(added, np.uint8)))
-                done = fresh.stop
-            row, line = stop, line + len(edges) - 1
-        if line != lines or row < len(origin):
-            raise ArtifactError(f"{source}: damaged: {line} lines (expected {lines})")
-    return Spliced(before.hexdigest(), after.hexdigest())
-
-
-def _parts(start: int, stop: int, width: int) -> Iterator[slice]:
-    """Rows in parts of at most so many values that their text is put together at once."""
-    rows = max(1, _VALUES_PER_BLOCK // max(1, width))
-    for first in range(start, stop, rows):
-        yield slice(first, min(first + rows, stop))
-
-
-def _woven(place: npt.NDArray[np.int64], block: Bytes, edges: Places, added: Bytes) -> list[memoryview]:
-    """Merges the lines of `block` at `place`, by their edges, with those of `added`, in order, where it is negative.
-
-    Lines that follow each other are one piece.
-    """
-    behind = len(edges)  # places of added lines are numbered behind those of the block, with a gap that ends a run
-    absent = np.flatnonzero(place < 0)
-    place[absent] = behind + np.arange(len(absent))
-    ends = _edges(added)
-    cuts = np.flatnonzero(np.diff(place) != 1) + 1
-    starts, stops = place[np.append(0, cuts)].tolist(), (place[np.append(cuts, len(place)) - 1] + 1).tolist()
-    return [
-        (
-            block[edges[start] : edges[stop]] if start < behind else added[ends[start - behind] : ends[stop - behind]]
-        ).data
-        for start, stop in zip(starts, stops, strict=True)
-    ]
-
-
-class _InOrder:
-    """A thread that does what it is given in that order, while the caller goes on, some steps ahead at most."""
-
-    _AHEAD = 4
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1)
-        self._pending: deque[Future[None]] = deque()
-
-    def __enter__(self) -> _InOrder:
-        return self
-
-    def add(self, work: Callable[..., None], *given: Any) -> None:
-        """Does work later; waits, and raises, for what was given long before."""
-        self._pending.append(self._pool.submit(work, *given))
-        if len(self._pending) > self._AHEAD:
-            self._pending.popleft().result()
-
-    def __exit__(self, *error: object) -> None:
-        """Waits until all is done, and raises what went wrong with it."""
-        self._pool.shutdown()
-        for future in self._pending:
-            future.result()
-
-
-def _edges(content: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """Returns where each line of a text begins, and where the last one ends."""
-    starts = range(0, len(content), _BYTES_PER_READ)
-    ends = [start + 1 + np.flatnonzero(content[start : start + _BYTES_PER_READ] == _NEWLINE) for start in starts]
-    return np.concatenate([np.zeros(1, np.int64), *ends])
 
 
 def _id_array(ids: Sequence[str] | npt.NDArray[Any] | pa.Array) -> pa.Array:

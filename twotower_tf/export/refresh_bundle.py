@@ -7,7 +7,6 @@ verified before it appears.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -39,7 +38,7 @@ from twotower_tf.export.catalogue_diff import Changes, Listing, Mode, merge, rea
 from twotower_tf.features.inputs import columns_to_arrays, rows_to_arrays
 from twotower_tf.index.backends import update_index
 from twotower_tf.index.index_files import NEW
-from twotower_tf.index.item_vectors import Ids, ItemVectors
+from twotower_tf.index.item_vectors import ItemVectors
 from twotower_tf.index.searcher import Searcher
 from twotower_tf.prepare.schema import list_feature_columns
 from twotower_tf.prepare.text_forms import apply_form
@@ -109,12 +108,10 @@ def refresh(
         raise ConfigError("--mode=replace needs --items: the whole catalogue")
     export_dir = Path(export_dir)
     with export_root.lock_root(export_dir):
-        bundle = Bundle.open(export_dir, check="light")
+        bundle = Bundle.open(export_dir)
         number = export_root.choose_newest(export_dir, version)
         path = export_dir / str(number)
         progress("refresh", 1, _STEPS)
-        bundle.check_files(*(name for name in bundle.manifest["files"] if name != bundles.TSV))
-        bundle = dataclasses.replace(bundle, checked=True)  # but for the TSV, which is hashed when it is read
         listing = None
         if items is not None:
             forms = bundle.text_forms("item")
@@ -123,7 +120,6 @@ def refresh(
         _check_removed(bundle, changes, max_removed)
         progress("refresh", 2, _STEPS)
         if not changes.any:
-            bundle.check_files(bundles.TSV)
             progress("refresh", _STEPS, _STEPS)
             return Refreshed(bundle.path, False, changes, listing, "kept")
         with artifacts.atomic_directory(path) as staging:
@@ -170,19 +166,15 @@ def _write(
         quarantine.write_entries(staging / QUARANTINE, listing.quarantine)
     pq.write_table(changes.catalogue, staging / bundles.ITEMS)
     if same_vectors:
-        bundle.check_files(bundles.TSV)
         searcher, how = bundle.searcher(), "kept"
     else:
-        ids, new = _new_vectors(bundle, changes)
+        items = _embed_items(bundle, changes, old.vectors)
         progress("refresh", 3, _STEPS)
         with ThreadPoolExecutor(1) as pool:
-            text = pool.submit(_write_text, bundle, staging, changes, ids, new)
+            files = pool.submit(vector_formats.write, staging, bundle.manifest["formats"], items)
             index, users = bundle.config.index, bundle.sample_users
-            done = update_index(old, ids, new, changes.origin, staging / bundles.INDEX, index, users)
-            known |= text.result()
-        vector_formats.write(
-            staging, [name for name in bundle.manifest["formats"] if name != "tsv"], done.searcher.items
-        )
+            done = update_index(old, items, changes.origin, staging / bundles.INDEX, index, users)
+            files.result()
         searcher, how = done.searcher, "rebuilt" if done.rebuilt else "updated"
     progress("refresh", 4, _STEPS)
     if in_graph:
@@ -193,26 +185,18 @@ def _write(
     return how
 
 
-def _write_text(bundle: Bundle, staging: Path, changes: Changes, ids: Ids, new: Floats) -> dict[str, str]:
-    """Writes item_embeddings.tsv; its SHA-256 by its name."""
-    digest, size = bundle.manifest["files"][bundles.TSV], bundle.manifest["items"]
-    earlier = vector_formats.Earlier(bundle.path / bundles.TSV, digest, size, changes.origin)
-    return vector_formats.splice_tsv(staging, earlier, ids, new)
-
-
-def _new_vectors(bundle: Bundle, changes: Changes) -> tuple[Ids, Floats]:
-    """Returns the new catalogue's ids, and the item tower's vectors of new and changed items."""
-    ids = changes.catalogue["item_id"].to_numpy().astype(object)
-    new = np.flatnonzero(changes.origin == NEW)
-    if not len(new):
-        return ids, np.empty((0, bundle.manifest["vector_dim"]), np.float32)
-    tower, rows = Tower.of_bundle(bundle, "item"), changes.catalogue.take(pa.array(new))
-    vectors = tower.vectors(columns_to_arrays(tower.inputs, rows))
-    broken = new[~np.isfinite(vectors).all(axis=1)]
+def _embed_items(bundle: Bundle, changes: Changes, earlier: Floats) -> ItemVectors:
+    """Returns the new catalogue's items: with `earlier` vectors, and the item tower's of new and changed items."""
+    ids, new = changes.catalogue["item_id"].to_numpy().astype(object), np.flatnonzero(changes.origin == NEW)
+    vectors = np.ascontiguousarray(earlier[np.maximum(changes.origin, 0)])
+    if len(new):
+        tower, rows = Tower.of_bundle(bundle, "item"), changes.catalogue.take(pa.array(new))
+        vectors[new] = tower.vectors(columns_to_arrays(tower.inputs, rows))
+    broken = new[~np.isfinite(vectors[new]).all(axis=1)]
     if len(broken):
         named = ", ".join(repr(ids[row]) for row in broken[:_NAMED]) + (", ..." if len(broken) > _NAMED else "")
         raise ArtifactError(f"the item tower's vectors of {len(broken)} items are not finite: {named}")
-    return ids, ItemVectors(ids[new], vectors).vectors  # refuses what no index can hold
+    return ItemVectors(ids, vectors)  # refuses what no index can hold
 
 
 def _embed_catalogue(bundle: Bundle, staging: Path, items: ItemVectors) -> None:

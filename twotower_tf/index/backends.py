@@ -194,32 +194,24 @@ class Updated:
 
 def update_index(
     old: Stored,
-    ids: Ids,
-    new: Floats,
+    items: ItemVectors,
     origin: Rows,
     target: Path,
     index: IndexConfig,
     users: Floats,
     threads: int = 0,
 ) -> Updated:
-    """Makes and saves the index of a changed catalogue.
+    """Makes and saves the index of a changed catalogue with the settings of the one before, or else with new ones.
 
     Args:
         old: the index before; its files were checked.
-        ids: [num_items] of the new catalogue, text.
-        new: [items that are NEW, vector_dim] float32, unit length, in the order of the items.
+        items: the new catalogue.
         origin: [num_items] row of `old` with the same vector, or NEW.
         target: directory to write.
         index: kind and target recall.
         users: [users, vector_dim] float32, real user vectors that recall is measured with.
         threads: for building and answering; 0 is one per core.
-
-    Raises:
-        DataError: as `build_index` says.
     """
-    vectors = np.ascontiguousarray(old.vectors[np.maximum(origin, 0)])
-    vectors[origin == NEW] = new
-    items = ItemVectors(ids, vectors)
     kind = choose_kind(len(items), index)
     searcher = None
     if kind == old.kind:
