@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from twotower_tf import artifacts
 from twotower_tf import config as configuration
@@ -18,7 +17,6 @@ from twotower_tf.artifacts import RunPaths
 from twotower_tf.bundle import bundle, saved_model_edits
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.config.features import SideName
-from twotower_tf.errors import ArtifactError
 from twotower_tf.index import index_files
 from twotower_tf.index.backends import backend_libraries
 from twotower_tf.index.searcher import Searcher
@@ -123,11 +121,9 @@ def hash_weights(path: Path) -> tuple[str, dict[str, dict[str, Any]]]:
     Raises:
         ArtifactError: where the variables cannot be read.
     """
-    prefix = path / saved_model_edits.VARIABLES
     digest = hashlib.sha256()
     sizes: dict[str, dict[str, Any]] = {}
-    try:
-        reader = tf.train.load_checkpoint(str(prefix))
+    with saved_model_edits.open_variables(path) as reader:
         for key in sorted(reader.get_variable_to_shape_map()):
             if key.startswith(_WEIGHTS):
                 value = reader.get_tensor(key)
@@ -135,8 +131,6 @@ def hash_weights(path: Path) -> tuple[str, dict[str, dict[str, Any]]]:
                 digest.update(f"{name} {value.dtype.name} {list(value.shape)}\n".encode())
                 digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)  # bfloat16 has no buffer
                 sizes[name] = {"shape": list(value.shape), "bytes": int(value.nbytes)}
-    except (tf.errors.OpError, RuntimeError) as error:
-        raise ArtifactError(f"{prefix}.*: damaged: {str(error).splitlines()[0]}") from None
     return digest.hexdigest(), sizes
 
 

@@ -6,7 +6,8 @@ can be made from another one without the code, or the framework, that trained it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,18 +89,28 @@ def state_answers(model: Any, k: int) -> None:
         outputs[name].tensor_shape.dim[1].size = k
 
 
+@contextlib.contextmanager
+def open_variables(path: Path) -> Iterator[Any]:
+    """Opens the variables of the SavedModel in directory `path`, as a reader of checkpoints.
+
+    Raises:
+        ArtifactError: where they cannot be read, inside the context too.
+    """
+    prefix = path / VARIABLES
+    try:
+        yield tf.train.load_checkpoint(str(prefix))
+    except (tf.errors.OpError, RuntimeError) as error:
+        raise ArtifactError(f"{prefix}.*: damaged: {str(error).splitlines()[0]}") from None
+
+
 def copy_variables(source: Path, target: Path, items: ItemVectors) -> None:
     """Writes the variables of a user tower into another directory, with other items for `recommend`.
 
     Raises:
         ArtifactError: where they cannot be read.
     """
-    prefix = source / VARIABLES
-    try:
-        reader = tf.train.load_checkpoint(str(prefix))
+    with open_variables(source) as reader:
         values = {key: reader.get_tensor(key) for key in reader.get_variable_to_shape_map()}
-    except (tf.errors.OpError, RuntimeError) as error:
-        raise ArtifactError(f"{prefix}.*: damaged: {str(error).splitlines()[0]}") from None
     values[signature_names.EMBEDDED_IDS + _VALUE] = items.ids.astype(str)
     values[signature_names.EMBEDDED_VECTORS + _VALUE] = items.vectors
     (target / VARIABLES).parent.mkdir(parents=True)

@@ -278,71 +278,49 @@ def _batches(path: Path, buckets: BucketFunction) -> Iterator[tuple[npt.NDArray[
 
 
 def _count_sharing(buckets: BucketFunction, path: Path, distinct: int, top: pa.Table) -> dict[str, Any]:
-    """Computes expected and measured sharing of a hashed feature."""
-    size = buckets.feature.table_rows()
-    if getattr(buckets.feature, "hashes", 1) == 2:
-        return _count_sharing_pairs(buckets, path, distinct, top)
-    occupied = np.zeros(size, np.uint8)  # 0, 1, or 2 and more
-    for ids, _ in _batches(path, buckets):
-        found, times = np.unique(ids, return_counts=True)
-        occupied[found] = np.minimum(occupied[found] + np.minimum(times, 2), 2)
-    alone = int(np.count_nonzero(occupied == 1))
-    of_top = (
-        buckets([top.column(position) for position in range(top.num_columns)]) if top.num_rows else np.empty(0, int)
-    )
-    alone_among = int(np.count_nonzero(np.unique(of_top, return_counts=True)[1] == 1))
-    return {
-        "type": buckets.feature.type,
-        "buckets": size,
-        "buckets_used": int(np.count_nonzero(occupied)),
-        "suggested_buckets": bucket_counts.suggest_buckets(distinct),
-        "sharing": {
-            "expected": bucket_counts.expected_sharing(distinct, size),
-            "measured": _share(distinct - alone, distinct),
-        },
-        "most_frequent_sharing": {
-            "values": top.num_rows,
-            "expected": bucket_counts.expected_sharing(distinct, size) if top.num_rows else 0.0,
-            "measured": _share(int(np.count_nonzero(occupied[of_top] > 1)), top.num_rows),
-            "expected_among_themselves": bucket_counts.expected_sharing(top.num_rows, size),
-            "measured_among_themselves": _share(top.num_rows - alone_among, top.num_rows),
-        },
-    }
-
-
-def _count_sharing_pairs(buckets: BucketFunction, path: Path, distinct: int, top: pa.Table) -> dict[str, Any]:
-    """Computes expected and measured sharing of a feature with two hashes: of values that have both rows in common."""
-    size = buckets.feature.table_rows()
-
-    def find_pairs(ids: npt.NDArray[np.int32]) -> Counts:
-        first, second = pair_rows(ids.astype(np.int64), size)
-        pairs: Counts = np.minimum(first, second) * size + np.maximum(first, second)  # either order has one sum
-        return pairs
-
-    pairs = [find_pairs(ids) for ids, _ in _batches(path, buckets)]
-    found, times = np.unique(np.concatenate(pairs) if pairs else np.empty(0, np.int64), return_counts=True)
-    rows = np.zeros(size, bool)
-    rows[found // size] = rows[found % size] = True
-    of_top = find_pairs(buckets(top.columns)) if top.num_rows else np.empty(0, np.int64)
+    """Computes expected and measured sharing of a hashed feature; with two hashes, of both rows in common."""
+    feature, size = buckets.feature, buckets.feature.table_rows()
+    hashes = getattr(feature, "hashes", 1)
+    of_top: npt.NDArray[Any] = buckets(top.columns) if top.num_rows else np.empty(0, np.int32)
+    if hashes == 2:
+        of_top = _find_pairs(of_top, size)
+        pairs = [_find_pairs(ids, size) for ids, _ in _batches(path, buckets)]
+        found, times = np.unique(np.concatenate(pairs) if pairs else np.empty(0, np.int64), return_counts=True)
+        rows = np.zeros(size, bool)
+        rows[found // size] = rows[found % size] = True
+        used, shared = np.count_nonzero(rows), times[times > 1].sum()
+        shared_of_top = np.count_nonzero(times[np.searchsorted(found, of_top)] > 1)
+    else:
+        occupied = np.zeros(size, np.uint8)  # 0, 1, or 2 and more
+        for ids, _ in _batches(path, buckets):
+            found, times = np.unique(ids, return_counts=True)
+            occupied[found] = np.minimum(occupied[found] + np.minimum(times, 2), 2)
+        used, shared = np.count_nonzero(occupied), distinct - np.count_nonzero(occupied == 1)
+        shared_of_top = np.count_nonzero(occupied[of_top] > 1)
     among = np.unique(of_top, return_counts=True)[1]
+    expected = bucket_counts.expected_sharing(distinct, size, hashes)
     return {
-        "type": buckets.feature.type,
-        "hashes": 2,
+        "type": feature.type,
+        **({"hashes": 2} if hashes == 2 else {}),
         "buckets": size,
-        "buckets_used": int(np.count_nonzero(rows)),
+        "buckets_used": int(used),
         "suggested_buckets": bucket_counts.suggest_buckets(distinct),
-        "sharing": {
-            "expected": bucket_counts.expected_sharing(distinct, size, hashes=2),
-            "measured": _share(int(times[times > 1].sum()), distinct),
-        },
+        "sharing": {"expected": expected, "measured": _share(int(shared), distinct)},
         "most_frequent_sharing": {
             "values": top.num_rows,
-            "expected": bucket_counts.expected_sharing(distinct, size, hashes=2) if top.num_rows else 0.0,
-            "measured": _share(int(np.count_nonzero(times[np.searchsorted(found, of_top)] > 1)), top.num_rows),
-            "expected_among_themselves": bucket_counts.expected_sharing(top.num_rows, size, hashes=2),
+            "expected": expected if top.num_rows else 0.0,
+            "measured": _share(int(shared_of_top), top.num_rows),
+            "expected_among_themselves": bucket_counts.expected_sharing(top.num_rows, size, hashes),
             "measured_among_themselves": _share(int(among[among > 1].sum()), top.num_rows),
         },
     }
+
+
+def _find_pairs(ids: npt.NDArray[np.int32], size: int) -> Counts:
+    """Returns a number for the two rows of each id, whichever of them is the first: either order has one sum."""
+    first, second = pair_rows(ids.astype(np.int64), size)
+    pairs: Counts = np.minimum(first, second) * size + np.maximum(first, second)
+    return pairs
 
 
 def _count_rows(buckets: BucketFunction, path: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from twotower_tf import config as configuration
 from twotower_tf.artifacts import SPLITS
 from twotower_tf.config import ExperimentConfig, feature_columns
 from twotower_tf.features.array_writer import SCHEMA_VERSION, ArrayWriter
+from twotower_tf.features.catalogue_versions import load
 from twotower_tf.features.column_encoder import ColumnEncoder, code
 from twotower_tf.features.layout import Layout
 from twotower_tf.prepare.prepared import Prepared
@@ -91,9 +92,7 @@ class _EncodingRun:
         total = self._prepared.num_items
         starts = range(0, total, _CATALOGUE_ROWS)
         yield from self._write(self._staging / "items", total, starts, self._encode_items)
-        self._items = {
-            path.stem: np.load(path, mmap_mode="r") for path in sorted((self._staging / "items").glob("*.npy"))
-        }
+        self._items = load(self._staging / "items")
         if self._varying:
             yield from self._write_versions()
         for split in SPLITS:

@@ -36,7 +36,7 @@ from twotower_tf.config import (
     Weekday,
     feature_name,
 )
-from twotower_tf.config.features import HOURS, WEEKDAYS, BaseFeature
+from twotower_tf.config.features import BaseFeature
 from twotower_tf.errors import ConfigError
 from twotower_tf.features.inputs import history_target
 from twotower_tf.features.layout import NO_VALUE
@@ -138,32 +138,19 @@ def build_encoder(feature: F, statistics: Mapping[str, Any], config: ExperimentC
 
 @encodes(Hash)
 @encodes(Tags)
-class HashEncoder(FeatureEncoder[Hash | Tags]):
-    """Hashes each text."""
+@encodes(History)
+class HashEncoder(FeatureEncoder[Hash | Tags | History]):
+    """Hashes each text; that of a history as the item feature that it lists."""
 
     def build_column(self) -> Any:
         """Returns the column of hash buckets, or of the ids that two rows follow from."""
-        return tf.feature_column.categorical_column_with_hash_bucket(self.feature.column, self.feature.id_range())
+        hashed = history_target(self.config, self.feature) if isinstance(self.feature, History) else self.feature
+        return tf.feature_column.categorical_column_with_hash_bucket(self.feature.inputs()[0].name, hashed.id_range())
 
     def encode(self, raw: Raw) -> tf.Tensor:
         """Encodes a batch; see `FeatureEncoder.encode`."""
-        texts = raw[self.feature.column]
-        return self.look_up({self.feature.column: texts}, texts)
-
-
-@encodes(History)
-class HistoryEncoder(FeatureEncoder[History]):
-    """Hashes each value as the item feature that the history lists does."""
-
-    def build_column(self) -> Any:
-        """Returns the column of the item feature's hash buckets."""
-        buckets = history_target(self.config, self.feature).id_range()
-        return tf.feature_column.categorical_column_with_hash_bucket(self.feature.name, buckets)
-
-    def encode(self, raw: Raw) -> tf.Tensor:
-        """Encodes a batch; see `FeatureEncoder.encode`."""
-        texts = raw[self.feature.name]
-        return self.look_up({self.feature.name: texts}, texts)
+        name = self.feature.inputs()[0].name
+        return self.look_up({name: raw[name]}, raw[name])
 
 
 @encodes(Cross)
@@ -198,33 +185,21 @@ class BucketizedEncoder(FeatureEncoder[Bucketized]):
 
 
 @encodes(Hour)
-class HourEncoder(FeatureEncoder[Hour]):
-    """Takes the hour of the day from epoch seconds, UTC."""
-
-    def build_column(self) -> Any:
-        """Returns a column of 24 ids."""
-        return tf.feature_column.categorical_column_with_identity(self.feature.column, HOURS)
-
-    def encode(self, raw: Raw) -> tf.Tensor:
-        """Encodes a batch; see `FeatureEncoder.encode`."""
-        seconds = raw[self.feature.column]
-        hour = tf.math.floormod(tf.math.floordiv(seconds, SECONDS_PER_HOUR), HOURS)
-        return _mask(self.look_up({self.feature.column: hour}, seconds), tf.not_equal(seconds, 0))
-
-
 @encodes(Weekday)
-class WeekdayEncoder(FeatureEncoder[Weekday]):
-    """Takes the day of the week from epoch seconds, UTC; Monday is 0."""
+class TimeEncoder(FeatureEncoder[Hour | Weekday]):
+    """Takes the hour of the day, or the day of the week (Monday is 0), from epoch seconds, UTC."""
 
     def build_column(self) -> Any:
-        """Returns a column of 7 ids."""
-        return tf.feature_column.categorical_column_with_identity(self.feature.column, WEEKDAYS)
+        """Returns a column of 24 or 7 ids."""
+        return tf.feature_column.categorical_column_with_identity(self.feature.column, self.feature.table_rows())
 
     def encode(self, raw: Raw) -> tf.Tensor:
         """Encodes a batch; see `FeatureEncoder.encode`."""
         seconds = raw[self.feature.column]
-        day = tf.math.floormod(tf.math.floordiv(seconds, SECONDS_PER_DAY) + EPOCH_WEEKDAY, WEEKDAYS)
-        return _mask(self.look_up({self.feature.column: day}, seconds), tf.not_equal(seconds, 0))
+        hourly = isinstance(self.feature, Hour)
+        passed = tf.math.floordiv(seconds, SECONDS_PER_HOUR if hourly else SECONDS_PER_DAY)
+        unit = tf.math.floormod(passed if hourly else passed + EPOCH_WEEKDAY, self.feature.table_rows())
+        return _mask(self.look_up({self.feature.column: unit}, seconds), tf.not_equal(seconds, 0))
 
 
 @encodes(Numeric)

@@ -22,6 +22,7 @@ SCORE_BYTES = 64 << 20  # that a thread takes for blocks of scores and the masks
 _CACHED_BYTES = 4 << 20  # of these what a processor's caches hold: a block is gone over several times
 _TOGETHER = 64  # queries of a block, where memory allows: fewer make the product slow
 _RESCORED_BYTES = 1 << 19  # of candidates' vectors that are re-scored at a time
+_CROWDED = 32  # times k candidates of a query, beyond which a bound is of no use
 _FEW = 256  # items, or
 _FEW_PER_K = 4  # times k, that are scored in double precision at once
 
@@ -77,11 +78,15 @@ class ExactSearcher:
         bounds = (reached - np.float32(self._slack))[:, None]
         step = max(1, _BLOCK_BYTES // (4 * max(1, len(table))))
         found: list[npt.NDArray[np.intp]] = []
+        left = _CROWDED * k * len(table)
         space = np.empty((len(table), min(step, len(vectors))), np.float32)
         for start in range(0, len(vectors), step):
             part = vectors[start : start + step]
             rough = np.matmul(table, part.T, out=space[:, : len(part)])
             places = np.flatnonzero(rough >= bounds)
+            left -= len(places)
+            if left < 0:  # the approximate search was poor: its bound leaves too many to hold
+                return self.search(table, k).scores
             found.append(places + places // len(part) * (len(vectors) - len(part)) + start)
         columns, there = topk.list_marked(np.sort(np.concatenate(found)), len(table), len(vectors))
         if columns.shape[1] < k or not there[:, k - 1].all():  # so many do not reach it

@@ -10,9 +10,9 @@ import contextlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future
-from typing import Protocol
+from typing import TypeAlias
 
 import duckdb
 import numpy as np
@@ -20,32 +20,19 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from twotower_tf import sql
+from twotower_tf.bundle.item_columns import ItemColumns
 from twotower_tf.errors import DataError
 from twotower_tf.retrieval import filter_bounds
 from twotower_tf.retrieval.limits import FILTER_SECONDS
 from twotower_tf.sql import quote_identifier
 
 Mask = npt.NDArray[np.bool_]
+Catalogue: TypeAlias = pa.Table | ItemColumns
 
 _CACHED = 64  # filters; a mask is one byte per item
 _FIRST_BATCH, _GROWTH = 16, 8  # items: the first batches say what an item costs
 _BATCH_SECONDS = 0.05  # of a batch: within one, DuckDB may hear neither the deadline nor Ctrl-C
 _INTERRUPT_SECONDS = 0.02  # between interrupts: one that arrives before a statement has begun is lost
-
-
-class Catalogue(Protocol):
-    """A table of items, such as `pa.Table`, whose columns may be read when they are wanted."""
-
-    @property
-    def schema(self) -> pa.Schema:
-        """Names and types of the columns."""
-
-    @property
-    def num_rows(self) -> int:
-        """The number of items."""
-
-    def select(self, names: Sequence[str]) -> pa.Table:
-        """Returns columns, in the order of `names`."""
 
 
 class Filters:
