@@ -17,6 +17,7 @@ import numpy as np
 from comparison import print_comparison
 
 from twotower_tf.bundle import item_tsv
+from twotower_tf.index.item_vectors import ItemVectors
 
 
 def loop(path: Path, ids: list[str], vectors: np.ndarray) -> None:
@@ -49,12 +50,14 @@ def main() -> None:
     vectors = np.random.default_rng(0).normal(size=(options.rows, options.dim)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     ids = [f"item{row}" for row in range(options.rows)]
-    tenth = options.rows // 10
+    items, tenth = ItemVectors(ids, vectors), options.rows // 10
     rates: dict[str, list[float]] = {"twotower_tf": [], "loop": [], "polars": []}
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "vectors.tsv"
         for _ in range(options.runs):
-            rates["twotower_tf"].append(options.rows / seconds(item_tsv.write_tsv, path, ids, vectors))
+            rates["twotower_tf"].append(
+                options.rows / seconds(lambda path, *_: item_tsv.write_tsv(path, items), path, ids, vectors)
+            )
             rates["loop"].append(tenth / seconds(loop, path, ids[:tenth], vectors[:tenth]))
             rates["polars"].append(options.rows / seconds(polars, path, ids, vectors))
     for peer in ("loop", "polars"):

@@ -85,7 +85,7 @@ def test_a_file_that_the_manifest_does_not_know(copy):
 
 def test_vectors_of_another_run_in_the_tsv(copy):
     ids, vectors = item_tsv.read_tsv(copy / "item_embeddings.tsv")
-    item_tsv.write_tsv(copy / "item_embeddings.tsv", ids, np.roll(vectors, 1, axis=0))
+    item_tsv.write_tsv(copy / "item_embeddings.tsv", ItemVectors(ids, np.roll(vectors, 1, axis=0)))
     restate(copy)
     assert refusal(copy) == f"{copy}/item_embeddings.tsv: other items or vectors than the index holds"
 
@@ -163,7 +163,7 @@ def test_towers_and_an_index_that_are_one_training_step_apart(copy, one_step_lat
             f"{copy}/index: the index has fingerprint {items.fingerprint}, manifest.json states vectors_fingerprint "
             f"{stated}; they are of different models"
         )
-    item_tsv.write_tsv(copy / "item_embeddings.tsv", items.ids, items.vectors)
+    item_tsv.write_tsv(copy / "item_embeddings.tsv", items)
     restate(copy, vectors_fingerprint=items.fingerprint)
     assert f"{copy}/item_tower: invalid vector for item 'i0" in refusal(copy)
     with pytest.raises(ArtifactError, match="verification failed: .*item_tower: invalid vector for item 'i0"):

@@ -7,9 +7,8 @@ file, and one block is formatted or parsed while others are put together, writte
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from twotower_tf import artifacts, resources
-from twotower_tf.characters import LINE_BREAKING
 from twotower_tf.errors import ArtifactError
+from twotower_tf.index.item_vectors import ItemVectors
 from twotower_tf.threads import map_ahead
 
 Floats = npt.NDArray[np.float32]
@@ -30,52 +29,27 @@ _BYTES_PER_READ = 1 << 22
 _TAB, _NEWLINE, _COMMA, _CLOSE = b"\t\n,]"
 
 
-def write_tsv(path: Path, ids: Sequence[str] | npt.NDArray[Any] | pa.Array, vectors: Floats, threads: int = 0) -> None:
+def write_tsv(path: Path, items: ItemVectors, threads: int = 0) -> None:
     """Writes the item vectors, by rename.
 
     Args:
         path: the file.
-        ids: `[num_items]` item ids; without tab, line break or NUL, which the format has no way to write.
-        vectors: `[num_items, vector_dim]` float32, finite; may be memory-mapped, it is read block by block.
+        items: whose vectors may be memory-mapped, they are read block by block.
         threads: blocks formatted at once; 0 takes every core this process may use.
-
-    Raises:
-        ArtifactError: for an id that cannot be written or a vector that is not finite, naming the item.
     """
-    names = _id_array(ids)
-    if vectors.ndim != 2 or vectors.dtype != np.float32 or len(vectors) != len(names):
-        raise ArtifactError(
-            f"item vectors: invalid {vectors.dtype} array of shape {list(vectors.shape)} (expected float32 of shape "
-            f"[{len(names)}, vector_dim] for {len(names)} item ids)"
-        )
-    rows = max(1, _VALUES_PER_BLOCK // max(1, vectors.shape[1]))
-    threads = threads or resources.count_cpus()
+    names, rows = pa.array(items.ids, pa.string()), max(1, _VALUES_PER_BLOCK // items.dim)
     with artifacts.atomic_file(path) as temporary, temporary.open("wb") as file:
-        starts = range(0, len(names), rows)
-        for lines in map_ahead(lambda at: _lines(names.slice(at, rows), vectors[at : at + rows]), starts, threads):
+        starts = range(0, len(items), rows)
+
+        def format_block(start: int) -> memoryview:
+            return _lines(names.slice(start, rows), items.vectors[start : start + rows])
+
+        for lines in map_ahead(format_block, starts, threads or resources.count_cpus()):
             file.write(lines)
 
 
-def _id_array(ids: Sequence[str] | npt.NDArray[Any] | pa.Array) -> pa.Array:
-    try:
-        names = ids if isinstance(ids, pa.Array) else pa.array(ids, type=pa.string())
-    except (pa.ArrowException, UnicodeEncodeError) as error:
-        raise ArtifactError(f"item ids: each must be valid Unicode text: {error}") from None
-    if names.null_count or pc.any(pc.equal(pc.binary_length(names), 0)).as_py():
-        raise ArtifactError("item ids: invalid empty id (every exported item needs an id)")
-    odd = names.filter(pc.match_substring_regex(names, LINE_BREAKING))
-    if len(odd):
-        raise ArtifactError(f"item ids: invalid id {odd[0].as_py()!r} (expected text without tab, line break and NUL)")
-    return names
-
-
 def _lines(ids: pa.Array, vectors: Floats) -> memoryview:
-    """Formats a block of rows."""
-    if not np.isfinite(vectors).all():
-        bad = ids[int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])].as_py()
-        raise ArtifactError(f"item {bad!r}: invalid vector (expected finite numbers)")
-    names = ids.cast(pa.string())
-    lines = pc.binary_join_element_wise(names, _number_texts(np.ascontiguousarray(vectors)), "\t")
+    lines = pc.binary_join_element_wise(ids, _number_texts(np.ascontiguousarray(vectors)), "\t")
     offsets = np.frombuffer(lines.buffers()[1], np.int32)[lines.offset : lines.offset + len(lines) + 1]
     return memoryview(lines.buffers()[2])[offsets[0] : offsets[-1]]
 
@@ -162,19 +136,31 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 
 def _parse(path: Path, block: bytes, first_line: int, width: int) -> tuple[pa.Array, Floats]:
-    """Ids and vectors, of `width` numbers, of a block of whole lines."""
+    """Parses a block of whole lines; where that fails, line by line, so that the error names the first bad one."""
+    try:
+        return _parse_lines(block, width)
+    except ValueError:
+        for number, line in enumerate(block.split(b"\n")[:-1], first_line):
+            try:
+                _parse_lines(line + b"\n", width)
+            except ValueError as error:
+                raise ArtifactError(f"{path}: damaged: line {number}: {error}") from None
+        raise
+
+
+def _parse_lines(block: bytes, width: int) -> tuple[pa.Array, Floats]:
+    """Returns ids and vectors, of `width` numbers, of whole lines; raises ValueError with the rule that they break."""
     content = np.frombuffer(block, np.uint8)
-    ends = np.flatnonzero(content == _NEWLINE)
+    ends, tabs, commas = (np.flatnonzero(content == mark) for mark in (_NEWLINE, _TAB, _COMMA))
     starts = np.concatenate(([0], ends[:-1] + 1))
-    tabs = np.flatnonzero(content == _TAB)
-    counts = np.bincount(np.searchsorted(ends, tabs), minlength=len(ends))
-    _refuse(path, first_line, counts != 1, "invalid line (expected one tab between item id and vector)")
-    _refuse(path, first_line, tabs == starts, "the item id is empty")
-    commas = np.flatnonzero(content == _COMMA)
+    if len(tabs) != len(ends) or not ((starts <= tabs) & (tabs < ends)).all():
+        raise ValueError("invalid line (expected one tab between item id and vector)")
+    if (tabs == starts).any():
+        raise ValueError("the item id is empty")
     if not _regular(commas, tabs, ends, width - 1):
         commas = commas[np.searchsorted(tabs, commas) > np.searchsorted(ends, commas)]  # the others are in ids
-        counts = np.bincount(np.searchsorted(ends, commas), minlength=len(ends))
-        _refuse(path, first_line, counts != width - 1, f"invalid vector (expected {width} numbers)")
+        if not _regular(commas, tabs, ends, width - 1):
+            raise ValueError(f"invalid vector (expected {width} numbers)")
     # Arrow strings share one buffer. Of id, tab, number, comma, number, ..., line end every second is wanted.
     marks = np.concatenate([tabs[:, None], commas.reshape(len(ends), width - 1), ends[:, None]], axis=1)
     edges = np.empty((len(ends), 2 * width + 2), np.int32)
@@ -183,14 +169,20 @@ def _parse(path: Path, block: bytes, first_line: int, width: int) -> tuple[pa.Ar
         pa.binary(), edges.size, [None, pa.py_buffer(np.append(edges, np.int32(len(block)))), pa.py_buffer(block)]
     )
     places = np.arange(0, edges.size, 2, dtype=np.int32).reshape(len(ends), width + 1)
-    vectors = _numbers(path, first_line, pieces.take(pa.array(places[:, 1:].reshape(-1))), width)
-    ids = pieces.take(pa.array(places[:, 0]))
+    ids = _cast(pieces.take(pa.array(places[:, 0])), pa.string(), "the item id is not UTF-8")
+    texts = pieces.take(pa.array(places[:, 1:].reshape(-1)))
+    numbers = _cast(texts, pa.float32(), "one of the values is not a number")
+    vectors: Floats = numbers.to_numpy(zero_copy_only=False).reshape(-1, width)
+    if not np.isfinite(vectors).all():
+        raise ValueError("one of the values is not finite")
+    return ids, vectors
+
+
+def _cast(texts: pa.Array, kind: pa.DataType, rule: str) -> pa.Array:
     try:
-        return ids.cast(pa.string()), vectors
+        return texts.cast(kind)
     except pa.ArrowInvalid:
-        valid = np.array([_is_utf8(text) for text in ids.to_pylist()])
-        _refuse(path, first_line, ~valid, "the item id is not UTF-8")
-        raise
+        raise ValueError(rule) from None
 
 
 def _regular(commas: Places, tabs: Places, ends: Places, each: int) -> bool:
@@ -198,35 +190,3 @@ def _regular(commas: Places, tabs: Places, ends: Places, each: int) -> bool:
     if len(commas) != len(ends) * each:
         return False
     return not each or bool((commas[::each] > tabs).all() and (commas[each - 1 :: each] < ends).all())
-
-
-def _numbers(path: Path, first_line: int, texts: pa.Array, width: int) -> Floats:
-    try:
-        values = texts.cast(pa.string()).cast(pa.float32()).to_numpy(zero_copy_only=False).reshape(-1, width)
-    except pa.ArrowInvalid:
-        good = np.array([_is_number(text) for text in texts.to_pylist()]).reshape(-1, width).all(axis=1)
-        _refuse(path, first_line, ~good, "one of the values is not a number")
-        raise
-    _refuse(path, first_line, ~np.isfinite(values).all(axis=1), "one of the values is not finite")
-    return np.asarray(values, np.float32)
-
-
-def _refuse(path: Path, first_line: int, bad: npt.ArrayLike, rule: str) -> None:
-    if np.any(bad):
-        raise ArtifactError(f"{path}: damaged: line {first_line + int(np.argmax(bad))}: {rule}")
-
-
-def _is_utf8(text: bytes) -> bool:
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _is_number(text: bytes) -> bool:
-    try:
-        pa.scalar(text.decode()).cast(pa.float32())
-    except (UnicodeDecodeError, pa.ArrowInvalid):
-        return False
-    return True

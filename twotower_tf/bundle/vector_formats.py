@@ -34,14 +34,6 @@ def write(directory: Path, formats: Sequence[str], items: ItemVectors) -> None:
         _WRITERS[name](directory, items)
 
 
-def _write_tsv(directory: Path, items: ItemVectors) -> None:
-    item_tsv.write_tsv(directory / bundle.TSV, items.ids, items.vectors)
-
-
-def _write_npy(directory: Path, items: ItemVectors) -> None:
-    np.save(directory / _NPY, items.vectors)
-
-
 def _write_parquet(directory: Path, items: ItemVectors) -> None:
     schema = pa.schema([("item_id", pa.string()), ("vector", pa.list_(pa.float32(), items.dim))])
     with pq.ParquetWriter(directory / _PARQUET, schema) as writer:
@@ -54,9 +46,9 @@ def _write_parquet(directory: Path, items: ItemVectors) -> None:
 
 
 _WRITERS: dict[str, Callable[[Path, ItemVectors], None]] = {
-    "tsv": _write_tsv,
+    "tsv": lambda directory, items: item_tsv.write_tsv(directory / bundle.TSV, items),
     "parquet": _write_parquet,
-    "npy": _write_npy,
+    "npy": lambda directory, items: np.save(directory / _NPY, items.vectors),
 }
 FORMATS = tuple(_WRITERS)
 
