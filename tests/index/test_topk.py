@@ -40,13 +40,13 @@ def test_equals_a_full_sort_with_ties_and_exclusions(seed, shape, k, levels, exc
 
 def test_candidates_hold_everything_within_the_slack():
     scores = np.float32([[0.0, 1.0, 0.95, 0.5, 0.99], [3.0, 3.0, 3.0, 3.0, 3.0]])
-    columns, there = topk.candidates(scores, 2, 0.05)
+    columns, there = topk.find_candidates(scores, 2, 0.05)
     assert [row[held].tolist() for row, held in zip(columns, there, strict=True)] == [[1, 2, 4], [0, 1, 2, 3, 4]]
     assert columns[~there].tolist() == [0] * (columns.size - 8)
 
 
 def test_candidates_of_no_row():
-    columns, there = topk.candidates(np.empty((0, 900), np.float32), 2, 0.1)
+    columns, there = topk.find_candidates(np.empty((0, 900), np.float32), 2, 0.1)
     assert len(columns) == len(there) == 0
 
 

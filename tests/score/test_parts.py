@@ -10,7 +10,7 @@ from twotower_tf.errors import DataError
 from twotower_tf.score import answer_stats, answer_tables, exclusions
 from twotower_tf.score.answer_stats import AnswerStats, total
 from twotower_tf.score.answer_tables import Layout
-from twotower_tf.score.exclusions import Exclusions, of_lists
+from twotower_tf.score.exclusions import Exclusions, read_lists
 
 SCORES = np.array([0.5, 0.25, 0.125, 0.0], np.float32)
 IDS = np.array([f"i{number}" for number in range(40)], object)
@@ -145,7 +145,7 @@ def test_pairs_and_users_in_another_form_than_the_log_s_are_found(tmp_path):
 
 
 def test_lists_of_seen_items():
-    excluded = of_lists(pa.array([[3, -1, 3, 1], None, [], [2]], pa.list_(pa.int32())))
+    excluded = read_lists(pa.array([[3, -1, 3, 1], None, [], [2]], pa.list_(pa.int32())))
     assert excluded.offsets.tolist() == [0, 2, 2, 2, 3] and excluded.rows.tolist() == [1, 3, 2]
 
 

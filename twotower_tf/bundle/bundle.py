@@ -252,7 +252,7 @@ class Bundle:
         return load_index(self.path / INDEX, threads=threads, check=not self.checked)
 
     def stored_index(self) -> index_files.Stored:
-        """Ids, vectors and parameters of the index, without what answers from it.
+        """Opens ids, vectors and parameters of the index, without what answers from it.
 
         Raises:
             ArtifactError: where a file of the index is missing or changed.

@@ -1,4 +1,4 @@
-"""The columns of a bundle's items, each read when it is first wanted: most of a catalogue is text that no filter uses.
+"""Reads columns of a bundle's items when they are first wanted: most of a catalogue is text that no filter uses.
 
 Used in place of `Bundle.items` where few columns are needed; may be used from several threads.
 """

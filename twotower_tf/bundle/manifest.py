@@ -148,7 +148,7 @@ def read_evaluation(run_dir: Path, trained_splits: Sequence[str] = ("train",)) -
 
 
 def list_libraries() -> dict[str, str]:
-    """Versions of Python and of the packages that made the bundle, as far as they are installed."""
+    """Returns the versions of Python and of the packages that made the bundle, as far as they are installed."""
     found = {"python": platform.python_version()}
     for name in (*_LIBRARIES, *backend_libraries()):
         try:

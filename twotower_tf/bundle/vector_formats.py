@@ -1,4 +1,4 @@
-"""Item vectors in formats for other programs, in addition to `item_embeddings.tsv`."""
+"""Writes item vectors in formats for other programs, in addition to `item_embeddings.tsv`."""
 
 from __future__ import annotations
 

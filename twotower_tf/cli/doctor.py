@@ -26,17 +26,8 @@ TESTED = {
     "scann": "1.4.2",
 }
 REQUIRED_PACKAGES = (
-    "absl-py",
-    "duckdb",
-    "jinja2",
-    "matplotlib",
-    "numpy",
-    "pandas",
-    "protobuf",
-    "pyarrow",
-    "pydantic",
-    "tqdm",
-)
+    "absl-py", "duckdb", "jinja2", "matplotlib", "numpy", "pandas", "protobuf", "pyarrow", "pydantic", "tqdm",
+)  # fmt: skip
 EXTRAS = {"grpcio": "serve", "prometheus-client": "serve", "pyspark": "spark"}
 CPU_FLAGS = {
     "x86_64": ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8"),

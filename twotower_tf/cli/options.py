@@ -1,4 +1,4 @@
-"""Flags shared by several commands."""
+"""Adds flags that several commands have, and reads their values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plain text tables."""
+"""Formats plain text tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Baseline scorers, popularity and random, which are evaluated by the same code as the model."""
+"""Scores items by popularity and at random, as baselines that the code of the model's evaluation ranks."""
 
 from __future__ import annotations
 

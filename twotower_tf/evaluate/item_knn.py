@@ -177,15 +177,10 @@ def _read_neighbours(connection: duckdb.DuckDBPyConnection, num_items: int) -> N
         FROM directed JOIN sizes AS a ON a.i = first JOIN sizes AS b ON b.i = second
         ORDER BY first
         """
-    matrix = np.zeros((num_items, num_items), np.float32) if num_items <= _DENSE_ITEMS else None
-    items, cosines = (np.empty(0 if matrix is not None else total, kind) for kind in (np.int32, np.float32))
+    items, cosines = np.empty(total, np.int32), np.empty(total, np.float32)
     counts, done = np.zeros(num_items, np.int64), 0
     for batch in connection.sql(query).to_arrow_reader(_ROWS_PER_READ):
-        first, second, values = (column.to_numpy() for column in batch.columns)
-        if matrix is not None:
-            matrix[first, second] = values
-            continue
-        part = slice(done, done + len(first))
-        items[part], cosines[part], done = second, values, part.stop
+        first, items[done : done + len(batch)], cosines[done : done + len(batch)] = map(np.asarray, batch.columns)
         counts += np.bincount(first, minlength=num_items)
-    return Neighbours(matrix, np.concatenate([[0], np.cumsum(counts)]), items, cosines)
+        done += len(batch)
+    return Neighbours(None, np.concatenate([[0], np.cumsum(counts)]), items, cosines)

@@ -1,4 +1,4 @@
-"""The list of warnings about a trained model: what is wrong with its figures, and what to change.
+"""Lists warnings about a trained model: what is wrong with its figures, and what to change.
 
 Each rule reads `metrics.json` and the configuration. A warning is an object of `metrics.json` with the rule's name and
 a text, which `run`, `evaluate`, `export`, `versions` and report.html repeat.

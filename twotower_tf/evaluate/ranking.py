@@ -1,4 +1,4 @@
-"""Exact ranking of the whole catalogue for every query, in blocks of bounded memory.
+"""Ranks the whole catalogue exactly for every query, in blocks of bounded memory.
 
 Tied items have no order: metrics are expectations over all orders of them (see `ranking_metrics`). Scores within
 rounding error of each other are tied, so that a model whose vectors have collapsed is not measured by rounding errors.
@@ -107,15 +107,7 @@ def rank(
         np.rint(scores, out=scores)
         return scores
 
-    return rank_scores(
-        score,
-        item_vectors.shape[0],
-        queries,
-        ks,
-        block=block,
-        threads=threads,
-        progress=progress,
-    )
+    return rank_scores(score, len(item_vectors), queries, ks, block=block, threads=threads, progress=progress)
 
 
 def rank_scores(

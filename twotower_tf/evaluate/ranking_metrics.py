@@ -1,4 +1,4 @@
-"""Ranking metrics computed from the ranks of relevant items, as expectations over the order of ties."""
+"""Computes ranking metrics from the ranks of relevant items, as expectations over the order of ties."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics by slices of items (popularity) and of users (activity)."""
+"""Computes metrics by slices of items (popularity) and of users (activity)."""
 
 from __future__ import annotations
 

@@ -332,7 +332,7 @@ def _switch(
 
 
 def _run_script(client: Any, keys: Sequence[str], arguments: Sequence[Any]) -> list[Any]:
-    """Switches; once more where the reply was lost, which changes nothing if the first was heard."""
+    """Runs the switch, once more where its reply was lost: the second changes nothing if the first was executed."""
     import redis
 
     try:
@@ -343,7 +343,7 @@ def _run_script(client: Any, keys: Sequence[str], arguments: Sequence[Any]) -> l
 
 
 def _versions(client: Any, prefix: str) -> list[int]:
-    """Versions below a prefix, by the hashes that describe them."""
+    """Lists the versions below a prefix, by the hashes that describe them."""
     pattern = "".join(f"[{mark}]" if mark in "*?[]^-\\" else mark for mark in prefix)
     found = []
     for key in client.scan_iter(match=f"{pattern}:*:{META}", count=1000):

@@ -172,10 +172,10 @@ def _write(
         progress("refresh", 3, _STEPS)
         with ThreadPoolExecutor(1) as pool:
             files = pool.submit(vector_formats.write, staging, bundle.manifest["formats"], items)
-            index, users = bundle.config.index, bundle.sample_users
-            done = update_index(old, items, changes.origin, staging / bundles.INDEX, index, users)
+            searcher, rebuilt = update_index(old, items, changes.origin, bundle.config.index, bundle.sample_users)
+            searcher.save(staging / bundles.INDEX)
             files.result()
-        searcher, how = done.searcher, "rebuilt" if done.rebuilt else "updated"
+        how = "rebuilt" if rebuilt else "updated"
     progress("refresh", 4, _STEPS)
     if in_graph:
         _embed_catalogue(bundle, staging, searcher.items)

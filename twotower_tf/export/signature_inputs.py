@@ -47,7 +47,7 @@ def sample_users(prepared: Prepared, count: int) -> tuple[str, npt.NDArray[np.in
 def user_arrays(
     config: ExperimentConfig, prepared: Prepared, encoded: EncodedData, split: str, rows: npt.NDArray[np.int64]
 ) -> Arrays:
-    """Rows of a split as the user tower's raw inputs, as of those events.
+    """Returns rows of a split as the user tower's raw inputs, as of those events.
 
     Args:
         config: of the run.

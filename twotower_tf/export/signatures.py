@@ -1,4 +1,4 @@
-"""The two towers as SavedModels: plain `tf.Module`s whose signatures any TensorFlow runtime serves.
+"""Writes the two towers as SavedModels: plain `tf.Module`s whose signatures any TensorFlow runtime serves.
 
 A module tracks what its signatures read and nothing else: one tower's weights, for `recommend` the items. No Keras
 object, no optimizer slot and no custom operation is in it.

@@ -1,4 +1,4 @@
-"""Names of a loaded signature's Python arguments, for columns of any name. Imports no TensorFlow."""
+"""Names the Python arguments of a loaded signature, for columns of any name. Imports no TensorFlow."""
 
 from __future__ import annotations
 

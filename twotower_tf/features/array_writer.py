@@ -1,4 +1,4 @@
-"""Encoded arrays written as `.npy` files, row block by row block. Imports no TensorFlow."""
+"""Writes encoded arrays as `.npy` files, row block by row block. Imports no TensorFlow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Encoded arrays, mapped from disk, and batches of them. Imports no TensorFlow."""
+"""Maps encoded arrays from disk and takes batches of them. Imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -249,7 +249,7 @@ class EncodedData:
 
 
 def _slices(sequence: np.ndarray, first: np.ndarray, stop: np.ndarray) -> np.ndarray:
-    """Parts `[n]` of an array, int32 `[n, longest]` (at least 1), padded with -1."""
+    """Takes parts `[n]` of an array, int32 `[n, longest]` (at least 1), padded with -1."""
     width = max(1, int(np.max(stop - first, initial=0)))
     positions = first[:, np.newaxis] + np.arange(width)
     present = positions < stop[:, np.newaxis]

@@ -24,7 +24,7 @@ def expected_sharing(values: int, buckets: int, hashes: int = 1) -> float:
 
 
 def suggest_buckets(values: int, target: float = TARGET) -> int:
-    """Buckets with an expected sharing of at most `target`, rounded up to two digits; at most what a table can have."""
+    """Suggests buckets with an expected sharing of at most `target`, rounded up to two digits."""
     if values < 2:
         return FEWEST
     exact = -1.0 / math.expm1(math.log1p(-target) / (values - 1))

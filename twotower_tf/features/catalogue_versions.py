@@ -1,4 +1,4 @@
-"""Encoded versions of the items, by the time from which each holds. Imports no TensorFlow."""
+"""Finds encoded versions of the items by the time from which each holds. Imports no TensorFlow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Audit of the feature columns: their values and their hash collisions, written to `prepared/columns.json`.
+"""Audits the feature columns: writes their values and hash collisions to `prepared/columns.json`.
 
 Values are counted on the training rows; a column of the catalogue has each of its items' values, weighted by the item's
 training rows. Counting happens in DuckDB, which spills; the distinct values then stream through the very columns that

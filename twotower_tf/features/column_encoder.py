@@ -1,4 +1,4 @@
-"""`TowerEncoder.encode` for Arrow columns: each distinct value, or combination of a cross, is encoded once.
+"""Encodes Arrow columns as `TowerEncoder.encode` does: each distinct value, or combination of a cross, once.
 
 A value's encoding depends on the value alone, so the rows' encodings are taken from those of the distinct values; a
 column of a million rows and a thousand values costs a thousand hashes. Combinations are the ones that occur: the
@@ -81,7 +81,7 @@ class ColumnEncoder:
         inputs = [self.inputs[name] for name in names]
         if len(inputs) == 1 and inputs[0].kind == "number":  # most values differ
             return self._run(feature, {names[0]: arrow_to_array(inputs[0], columns[names[0]])})
-        coded = [code(columns[name]) for name in names]
+        coded = [encode_dictionary(columns[name]) for name in names]
         codes, chosen = find_combinations([each[0] for each in coded], [len(each[1]) for each in coded])
         raw = {
             spec.name: arrow_to_array(spec, values.take(pa.array(rows)))
@@ -97,7 +97,7 @@ class ColumnEncoder:
         return encoded
 
 
-def code(column: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
+def encode_dictionary(column: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
     """Returns a column as codes `[n]` and their values; null is a value too, the last."""
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()

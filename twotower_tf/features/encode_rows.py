@@ -21,7 +21,7 @@ from twotower_tf.artifacts import SPLITS
 from twotower_tf.config import ExperimentConfig, feature_columns
 from twotower_tf.features.array_writer import SCHEMA_VERSION, ArrayWriter
 from twotower_tf.features.catalogue_versions import load
-from twotower_tf.features.column_encoder import ColumnEncoder, code
+from twotower_tf.features.column_encoder import ColumnEncoder, encode_dictionary
 from twotower_tf.features.layout import Layout
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.progress import Progress, silent
@@ -77,7 +77,9 @@ class _EncodingRun:
         self._time = config.data.timestamp
         self._catalogue = prepared.items(list(self._item.inputs))
         # Crosses of a column that varies with one that does not need the latter's values version by version.
-        self._coded = {name: code(self._catalogue[name]) for name in self._item.inputs if self._mixed(name)}
+        self._coded = {
+            name: encode_dictionary(self._catalogue[name]) for name in self._item.inputs if self._mixed(name)
+        }
         self._items: Arrays = {}
 
     def _mixed(self, name: str) -> bool:

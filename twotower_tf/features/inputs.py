@@ -1,4 +1,4 @@
-"""The inputs of a tower, one per source column, and the conversions of values by kind of input.
+"""Lists the inputs of a tower, one per source column, and converts values by kind of input.
 
 This module imports no TensorFlow: clients that only build requests use it too.
 """

@@ -1,4 +1,4 @@
-"""The two rows of an id with two hashes (`Hash(hashes=2)`): one formula for NumPy and TensorFlow."""
+"""Computes the two rows of an id with two hashes (`Hash(hashes=2)`): one formula for NumPy and TensorFlow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Registry of what each feature type computes: `tf.feature_column` columns and their bucket ids, or numbers.
+"""Registers what each feature type computes: `tf.feature_column` columns and their bucket ids, or numbers.
 
 The configuration's half of a type (its columns, kind of input, number of buckets) is a class under
 `twotower_tf.config.features.feature_type`. This is TensorFlow's half; a type of your own is registered from any module:

@@ -9,7 +9,6 @@ A backend is a class with the methods of `Searcher` and of `Backend`. To add one
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -121,7 +120,7 @@ def get_backend(kind: str) -> Backend:
 
 
 def backend_libraries() -> list[str]:
-    """Names of the packages that registered backends need."""
+    """Returns the names of the packages that registered backends need."""
     return [backend.library for backend in _BACKENDS.values() if backend.library]
 
 
@@ -179,48 +178,27 @@ def _report_duplicates(items: ItemVectors, report: Callable[[str], object]) -> N
         report(f"index: {len(rows):,} items have the vector of another item: {', '.join(pairs)}{more}")
 
 
-@dataclass(frozen=True)
-class Updated:
-    """A changed index.
-
-    Attributes:
-        searcher: over the new items; saved.
-        rebuilt: its settings are new, not those of the index before.
-    """
-
-    searcher: Searcher
-    rebuilt: bool
-
-
 def update_index(
-    old: Stored,
-    items: ItemVectors,
-    origin: Rows,
-    target: Path,
-    index: IndexConfig,
-    users: Floats,
-    threads: int = 0,
-) -> Updated:
-    """Makes and saves the index of a changed catalogue with the settings of the one before, or else with new ones.
+    old: Stored, items: ItemVectors, origin: Rows, index: IndexConfig, users: Floats
+) -> tuple[Searcher, bool]:
+    """Makes the index of a changed catalogue with the settings of the one before or, where they do not do, with others.
 
     Args:
         old: the index before; its files were checked.
         items: the new catalogue.
         origin: [num_items] row of `old` with the same vector, or NEW.
-        target: directory to write.
         index: kind and target recall.
         users: [users, vector_dim] float32, real user vectors that recall is measured with.
-        threads: for building and answering; 0 is one per core.
+
+    Returns:
+        The searcher, and whether its settings are new.
     """
-    kind = choose_kind(len(items), index)
-    searcher = None
+    kind, queries = choose_kind(len(items), index), _queries(items, users)
+    backend, searcher = get_backend(kind), None
     if kind == old.kind:
         stay = int(np.count_nonzero(origin != NEW))
-        changed = len(origin) + len(old.vectors) - 2 * stay
-        searcher = get_backend(kind).update(old, items, changed, index, _queries(items, users), threads)
-    built = searcher or get_backend(kind).build(items, index, _queries(items, users), threads)
-    built.save(target)
-    return Updated(built, searcher is None)
+        searcher = backend.update(old, items, len(origin) + len(old.vectors) - 2 * stay, index, queries, 0)
+    return searcher or backend.build(items, index, queries, 0), searcher is None
 
 
 def load_index(directory: str | Path, *, threads: int = 0, check: bool = True) -> Searcher:

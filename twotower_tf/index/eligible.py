@@ -73,7 +73,7 @@ class Ineligible:
 
     @classmethod
     def of(cls, lists: Sequence[Iterable[str]], items: ItemVectors) -> Ineligible:
-        """Lists of item ids, one per query; ids of no item are passed over."""
+        """Reads lists of item ids, one per query; unknown ids are passed over."""
         found = [[-1 if (row := items.row(item)) is None else row for item in listed] for listed in lists]
         counts = np.array([len(rows) for rows in found], np.int64)
         rows = np.array([row for rows in found for row in rows], np.int64)

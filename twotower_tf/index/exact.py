@@ -119,7 +119,7 @@ class ExactSearcher:
     def _best(
         self, queries: Floats, k: int, vectors: Floats, excluded: Ineligible | None
     ) -> tuple[npt.NDArray[np.int32], Floats]:
-        """Rows of `vectors` and their scores [num_queries, k], best first; at the end excluded ones, of score -inf."""
+        """Finds the k best rows of `vectors` and their scores, best first; excluded ones are last, with score -inf."""
         few = len(vectors) <= max(_FEW, _FEW_PER_K * k)
         block = min(len(queries), _queries_of_a_block(len(vectors), 8 if few else 4)) or 1
         starts = range(0, len(queries), block)
@@ -155,7 +155,7 @@ class ExactSearcher:
         rough = np.matmul(queries, table, out=space)
         if excluded is not None:
             rough[excluded.queries, excluded.rows] = -np.inf
-        columns, there = topk.candidates(rough, k, self._slack)
+        columns, there = topk.find_candidates(rough, k, self._slack)
         scores = _rescored(queries, vectors, columns)
         if excluded is not None:
             scores[np.isneginf(np.take_along_axis(rough, columns, axis=1))] = -np.inf

@@ -52,7 +52,7 @@ class ItemVectors:
 
     @classmethod
     def trusted(cls, ids: Ids, vectors: npt.NDArray[np.float32]) -> ItemVectors:
-        """Items that were checked before they were written and whose files are unchanged."""
+        """Takes items that were checked before they were written and whose files are unchanged."""
         items = cls.__new__(cls)
         items.ids, items.vectors = ids, vectors
         return items

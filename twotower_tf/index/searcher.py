@@ -33,30 +33,20 @@ class Neighbours:
 
     @cached_property
     def item_ids(self) -> Ids:
-        """[num_queries, k'] object (text)."""
+        """Ids of `rows`, object (text) of their shape."""
         return self.items.ids[self.rows]
 
 
 @dataclass(frozen=True)
-class Answers:
+class Answers(Neighbours):
     """The nearest items that each query may have, nearest first; not every query has equally many.
 
     Attributes:
-        offsets: [num_queries + 1] int64; the answers to query q stand from `offsets[q]` to `offsets[q + 1]`.
-        rows: [offsets[-1]] int32, rows of the index.
-        scores: [offsets[-1]] float32, cosine similarity in [-1, 1].
-        items: what was searched.
+        offsets: [num_queries + 1] int64; the answers to query q are `rows[offsets[q] : offsets[q + 1]]`, and so are
+            their scores: `rows` and `scores` are [offsets[-1]].
     """
 
     offsets: npt.NDArray[np.int64]
-    rows: npt.NDArray[np.int32]
-    scores: npt.NDArray[np.float32]
-    items: ItemVectors
-
-    @cached_property
-    def item_ids(self) -> Ids:
-        """[offsets[-1]] object (text)."""
-        return self.items.ids[self.rows]
 
     @classmethod
     def first(
@@ -64,7 +54,7 @@ class Answers:
     ) -> Answers:
         """Selects the first k of each row of a table [num_queries, width] that are kept."""
         taken = kept & (np.cumsum(kept, axis=1, dtype=np.int32) <= k)
-        return cls(ragged.to_offsets(np.count_nonzero(taken, axis=1)), rows[taken], scores[taken], items)
+        return cls(rows[taken], scores[taken], items, ragged.to_offsets(np.count_nonzero(taken, axis=1)))
 
 
 class Searcher(Protocol):

@@ -1,4 +1,4 @@
-"""The k best columns of every row of a score matrix: exact, deterministic, much faster than sorting.
+"""Finds the k best columns of every row of a score matrix: exact, deterministic, much faster than sorting.
 
 A cheap pass finds for every row a score that at least k columns reach; only the columns that reach it are sorted.
 """
@@ -48,7 +48,7 @@ def top_k(scores: Floats, k: int) -> tuple[Columns, Floats]:
     return sort_candidates(columns, np.take_along_axis(scores, columns, axis=1), k, there)
 
 
-def candidates(scores: Floats, k: int, slack: float) -> tuple[Columns, Mask]:
+def find_candidates(scores: Floats, k: int, slack: float) -> tuple[Columns, Mask]:
     """Finds every column within `slack` of its row's k-th highest score, and perhaps a few more.
 
     Args:
@@ -85,7 +85,7 @@ def sort_candidates(columns: Columns, values: Floats, k: int, there: Mask | None
 
 
 def _keys(values: Floats, columns: Columns) -> Keys:
-    """Integers that sort as values descending, then columns ascending: the value's bits above those of the column.
+    """Makes integers that sort as values descending, then columns ascending: the value's bits above the column's.
 
     The bits of a float32 sort as the number does, if those below the sign of a negative one are flipped.
     """

@@ -112,7 +112,7 @@ def _fetched(
 
 
 def _merged(parts: list[tuple[Rows, Answers]], num_queries: int, searcher: Searcher) -> Answers:
-    """Answers to groups of queries, in the order of the queries."""
+    """Joins the answers to groups of queries in the order of the queries."""
     if len(parts) == 1:
         return parts[0][1]
     counts = np.zeros(num_queries, np.int64)
@@ -123,4 +123,4 @@ def _merged(parts: list[tuple[Rows, Answers]], num_queries: int, searcher: Searc
     for queries, answers in parts:
         places = ragged.to_places(offsets[queries], counts[queries])
         rows[places], scores[places] = answers.rows, answers.scores
-    return Answers(offsets, rows, scores, searcher.items)
+    return Answers(rows, scores, searcher.items, offsets)

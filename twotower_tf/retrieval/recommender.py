@@ -293,6 +293,6 @@ def _scalars(column: pd.Series[Any]) -> list[Any]:
 
 
 def _lists(answers: Answers) -> Iterator[tuple[list[str], list[float]]]:
-    """Ids and scores of each query."""
+    """Yields ids and scores of each query."""
     for start, end in zip(answers.offsets[:-1], answers.offsets[1:], strict=True):
         yield answers.item_ids[start:end].tolist(), answers.scores[start:end].tolist()

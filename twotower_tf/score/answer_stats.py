@@ -1,4 +1,4 @@
-"""Statistics of the answers for the summary, counted unit by unit so that no answer is read again."""
+"""Counts statistics of the answers for the summary, unit by unit, so that no answer is read again."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _unpacked(text: str) -> bytes:
     return zlib.decompress(base64.b64decode(text))
 
 
-def total(notes: Sequence[Mapping[str, Any]], items: int) -> AnswerStats:
+def sum_notes(notes: Sequence[Mapping[str, Any]], items: int) -> AnswerStats:
     """Sums the statistics of all units."""
     stats = AnswerStats(items)
     for note in notes:

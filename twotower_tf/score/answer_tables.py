@@ -1,4 +1,4 @@
-"""Answers as Arrow tables and files: one file per unit, whose bytes depend on its rows alone."""
+"""Writes answers as Arrow tables and files: one file per unit, whose bytes depend on its rows alone."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Layout:
     def answers(
         self, users: pa.Array, offsets: npt.NDArray[Any], rows: npt.NDArray[np.int32], scores: Floats
     ) -> pa.Table:
-        """Answers of users `[n]`: those of user i are `rows[offsets[i] : offsets[i + 1]]`, best first."""
+        """Makes the table of users `[n]`: the answers of user i are `rows[offsets[i] : offsets[i + 1]]`, best first."""
         ends = pa.array(offsets.astype(np.int32))
         columns = {"item_ids": pa.DictionaryArray.from_arrays(pa.array(rows), self._ids)}
         if self._names is not None:
@@ -89,7 +89,7 @@ class Layout:
         return self._table(users, {name: pa.ListArray.from_arrays(ends, each) for name, each in columns.items()})
 
     def vectors(self, users: pa.Array, vectors: Floats) -> pa.Table:
-        """Vectors float32 `[n, vector_dim]` of users `[n]`."""
+        """Makes the table of users `[n]` with their vectors, float32 `[n, vector_dim]`."""
         count, dim = vectors.shape
         ends = pa.array(np.arange(count + 1, dtype=np.int32) * dim)
         return self._table(users, {"vector": pa.ListArray.from_arrays(ends, pa.array(vectors.reshape(-1)))})
@@ -178,6 +178,6 @@ def _field(column: pa.Array) -> pa.Array:
     return pc.binary_join(pa.ListArray.from_arrays(offsets, values), _LISTED)
 
 
-def part_name(number: int, format: Format) -> str:
+def name_part(number: int, format: Format) -> str:
     """Returns the name of a unit's file."""
     return f"part-{number:06d}.{format}"

@@ -1,4 +1,4 @@
-"""Excluded items of each user, from a table of pairs (an event log is one) of any size.
+"""Finds the excluded items of each user in a table of pairs (an event log is one) of any size.
 
 The pairs are sorted once, out of core, into arrays that the workers map: users by a hash of their id, items by their
 row of the index. A second hash distinguishes users that share the first.
@@ -135,7 +135,7 @@ class Exclusions:
         return Ineligible(np.repeat(queries, counts), rows, len(ids))
 
 
-def of_lists(lists: pa.Array) -> Ineligible:
+def read_lists(lists: pa.Array) -> Ineligible:
     """Reads ineligible items from lists of index rows `[n]`, null for none."""
     lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
     rows = lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64)

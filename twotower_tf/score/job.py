@@ -69,6 +69,11 @@ class Job:
         """Returns the job for a call that carries its own source: a job may have many files, and calls are pickled."""
         return replace(self, sources=())
 
+    def name_unit(self, unit: Unit) -> str:
+        """Names a unit in messages."""
+        name = self.sources[unit.file].name
+        return name if unit.whole else f"{name}, rows {unit.first + 1:,} to {unit.first + unit.rows:,}"
+
     def open(self, source: InputFile, unit: Unit, rows: int) -> Any:
         """Opens a unit of a file for reading, `rows` at a time."""
         return unit_reader.open_unit(
@@ -76,7 +81,7 @@ class Job:
         )
 
 
-def unit_note(
+def make_note(
     unit: Unit, part: str, stats: AnswerStats, rows: Rows, bad: Sequence[Bad], source: InputFile
 ) -> dict[str, Any]:
     """Returns what the journal keeps of a finished unit."""

@@ -95,7 +95,7 @@ def _run(
         progress("score", before + sum(state.rows.values()), total)
 
     left = [unit for unit in units if unit.number not in done]
-    pool.run(job, left, planner.rows, lambda unit: where(job, unit), advanced)
+    pool.run(job, left, planner.rows, advanced)
 
 
 def summarize(planner: Planner, job: Job, units: Sequence[Unit], began: float, before: set[int]) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def summarize(planner: Planner, job: Job, units: Sequence[Unit], began: float, b
     journal = planner.journal
     notes = list(journal.unit_results(len(units)))
     items = planner.bundle.manifest["items"] if job.k else 0
-    counted = answer_stats.total(notes, items)
+    counted = answer_stats.sum_notes(notes, items)
     quarantined = journal.write_quarantine(len(units))
     seconds = time.monotonic() - began
     now = sum(note["users"] for note in notes if note["unit"] not in before)
@@ -121,9 +121,3 @@ def summarize(planner: Planner, job: Job, units: Sequence[Unit], began: float, b
         "items": items,
         **counted.summary(),
     }
-
-
-def where(job: Job, unit: Unit) -> str:
-    """Names a unit in messages."""
-    name = job.sources[unit.file].name
-    return name if unit.whole else f"{name}, rows {unit.first + 1:,} to {unit.first + unit.rows:,}"

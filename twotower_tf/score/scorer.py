@@ -18,7 +18,7 @@ from twotower_tf.score.answer_stats import AnswerStats
 from twotower_tf.score.answer_tables import Layout
 from twotower_tf.score.exclusions import Exclusions
 from twotower_tf.score.job import ALLOWED, EXCLUDED, SEEN, Job
-from twotower_tf.score.type_columns import ColumnTyper, Users, column
+from twotower_tf.score.type_columns import ColumnTyper, Users, take_column
 from twotower_tf.score.unit_reader import Bad, Rows
 from twotower_tf.score.user_tower import STEP, UserTower
 
@@ -85,7 +85,7 @@ class Scorer:
         """Returns the items excluded for these users."""
         if self._excluded is not None:
             return self._excluded.of(users.ids[part])
-        return exclusions.of_lists(column(raw, SEEN)[part]) if self._job.seen else None
+        return exclusions.read_lists(take_column(raw, SEEN)[part]) if self._job.seen else None
 
     def _search(
         self, vectors: Floats, gone: Ineligible | None

@@ -25,14 +25,14 @@ import pyarrow as pa
 from twotower_tf import artifacts, errors
 from twotower_tf.bundle.bundle import SEAL, Bundle
 from twotower_tf.prepare.spark.spark_session import SparkOptions, open_session
-from twotower_tf.score.job import Job, unit_note
+from twotower_tf.score.job import Job, make_note
 from twotower_tf.score.journal import SUMMARY, Journal
 from twotower_tf.score.score_options import Options
 from twotower_tf.score.score_plan import Planner
 from twotower_tf.score.score_users import summarize
 from twotower_tf.score.unit_reader import Bad
 from twotower_tf.score.units import Unit
-from twotower_tf.score.worker_pool import environment
+from twotower_tf.score.worker_pool import make_environment
 
 
 def score_on_spark(options: Options, spark: SparkOptions) -> dict[str, Any]:
@@ -78,7 +78,7 @@ class _Work:
         self.job, self.rows = job, rows
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Rows of units, one pickled in each, to rows of the output."""
+        """Turns rows of units, one pickled in each, into rows of the output."""
         scorer = _scorer(pickle.dumps(self.job))
         for batch in batches:
             for pickled in batch.column(0).to_pylist():
@@ -91,7 +91,7 @@ class _Work:
         with self.job.open(source, unit, self.rows) as rows:
             for table in scorer.tables(rows, stats, bad):
                 yield from scorer.layout.plain(table).to_batches()
-            kept = unit_note(unit, "", stats, rows, bad, source)
+            kept = make_note(unit, "", stats, rows, bad, source)
         Journal(Path(self.job.output)).save_result(unit.number, kept)
 
 
@@ -133,7 +133,7 @@ def _packed(bundle: Bundle, archive: Path) -> Iterator[Path]:
 def _scorer(pickled: bytes) -> Any:
     """Returns the scorer of this Python worker, which Spark keeps for its next tasks of the same pickled job."""
     job: Job = pickle.loads(pickled)
-    os.environ.update(environment(job.threads))
+    os.environ.update(make_environment(job.threads))
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     from pyspark import SparkFiles
 

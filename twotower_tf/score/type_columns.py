@@ -1,4 +1,4 @@
-"""Conversion of a user table's raw columns into the values of features, with validation of each row.
+"""Converts a user table's raw columns into the values of features, and validates each row.
 
 As in the preparation, DuckDB decides what a text, a number or a time is, once per distinct value. A row without an id,
 or with an invalid number or time, is not answered but quarantined.
@@ -76,7 +76,7 @@ class ColumnTyper:
     def type_rows(self, table: pa.Table, first: int) -> tuple[Users, list[Bad]]:
         """Types the columns of a table; `first` is the place of its first row in its unit."""
         faults: list[Fault] = []
-        ids = self._texts(self._user_id, self._without_markers(column(table, self._user_id)), "|")
+        ids = self._texts(self._user_id, self._without_markers(take_column(table, self._user_id)), "|")
         ids = ids.dictionary_decode() if pa.types.is_dictionary(ids.type) else ids
         where = f"column {self._user_id!r}"
         empty = pc.fill_null(pc.equal(pc.binary_length(ids), 0), True).to_numpy(zero_copy_only=False)
@@ -87,7 +87,7 @@ class ColumnTyper:
         values: dict[str, pa.Array] = {}
         for each in self._columns:
             if each.name in table.column_names:
-                values[each.name] = self._typed(each, column(table, each.name), faults)
+                values[each.name] = self._typed(each, take_column(table, each.name), faults)
         good = np.ones(table.num_rows, np.bool_)
         reasons: dict[int, str] = {}
         for mask, reason, raw in faults:
@@ -134,7 +134,7 @@ class ColumnTyper:
             if each.role not in _TRAINED_ON or each.name not in table.column_names:
                 continue
             faults: list[Fault] = []
-            raw = column(table, each.name)
+            raw = take_column(table, each.name)
             self._typed(each, raw, faults)
             for mask, _, _ in faults:
                 present = int(pc.sum(self._evaluate(raw, [_present(self._kind(raw))])[0]).as_py() or 0)
@@ -168,7 +168,7 @@ class ColumnTyper:
         return self._evaluate(raw, [text_sql(_VALUE, self._kind(raw), separator)])[0]
 
     def _written(self, each: Column, texts: pa.Array) -> pa.Array:
-        """Texts as the log writes them."""
+        """Returns texts as the log writes them."""
         if not each.form:
             return texts
         separator = each.separator if each.role == "tags" else ""
@@ -213,7 +213,7 @@ class ColumnTyper:
         return [each.take(indices) for each in columns]
 
 
-def column(table: pa.Table, name: str) -> pa.Array:
+def take_column(table: pa.Table, name: str) -> pa.Array:
     """Returns a column in one piece; float16, which DuckDB does not take from Arrow, as float32."""
     chunks = table[name]
     if pa.types.is_float16(chunks.type):

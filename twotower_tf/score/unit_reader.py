@@ -193,7 +193,7 @@ def _cut_out(source: InputFile, unit: Unit, directory: Path) -> InputFile:
 
 
 def _headers(source: InputFile) -> int:
-    """Lines of a file before its rows."""
+    """Returns the number of lines of a file before its rows."""
     return int(source.suffix in input_files.DELIMITERS and not source.columns)
 
 

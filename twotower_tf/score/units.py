@@ -1,4 +1,4 @@
-"""Units of work: ranges of rows of the input files, known before work starts.
+"""Cuts the input files into units of work: ranges of rows, known before work starts.
 
 Each unit becomes one output file, so a unit's bounds depend on the files alone and never on workers or memory. Parquet
 is cut between row groups; delimited text and JSON lines after a line that ends a record; TFRecords after a record. A

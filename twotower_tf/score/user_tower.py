@@ -18,7 +18,7 @@ from twotower_tf.bundle.signature_names import TOLERANCE
 from twotower_tf.config import History
 from twotower_tf.config.checks import list_causal_histories
 from twotower_tf.errors import ArtifactError
-from twotower_tf.features.column_encoder import ColumnEncoder, code
+from twotower_tf.features.column_encoder import ColumnEncoder, encode_dictionary
 from twotower_tf.features.inputs import KINDS, list_histories, rows_to_arrays
 from twotower_tf.features.layout import NO_VALUE, VECTOR_LAYERS
 from twotower_tf.features.tower_encoder import FROM_ENCODED, TowerEncoder
@@ -92,10 +92,10 @@ class UserTower:
         return tf.function(encode, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
 
     def _history(self, history: History, lists: pa.Array | None, rows: int) -> npt.NDArray[np.int32]:
-        """Lists of texts as bucket ids int32 `[rows, longest]`: values first, the last `length` of each list."""
+        """Returns bucket ids int32 `[rows, longest]` of lists of texts: its last `length` values."""
         if lists is None or not len(lists.flatten()):
             return np.full((rows, 1), NO_VALUE, np.int32)
-        codes, values = code(lists.flatten())
+        codes, values = encode_dictionary(lists.flatten())
         texts = pc.fill_null(values.cast(pa.binary()), b"").to_numpy(zero_copy_only=False)
         buckets = self._hash[history.name](tf.constant(texts)).numpy()[codes]
         lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)

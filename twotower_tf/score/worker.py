@@ -1,4 +1,4 @@
-"""Functions that the processes of the worker pool run. One process loads one bundle and scores unit after unit."""
+"""Runs in the processes of the worker pool. One process loads one bundle and scores unit after unit."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ import pyarrow as pa
 
 from twotower_tf import artifacts
 from twotower_tf.errors import TwoTowerError
-from twotower_tf.score.answer_tables import part_name
-from twotower_tf.score.job import Job, unit_note
+from twotower_tf.score.answer_tables import name_part
+from twotower_tf.score.job import Job, make_note
 from twotower_tf.score.journal import Journal
 from twotower_tf.score.unit_reader import Bad
 from twotower_tf.score.units import Unit
@@ -111,7 +111,7 @@ def _load_scorer(job: Job) -> Any:
 def _write_unit(scorer: Any, job: Job, source: InputFile, unit: Unit, rows: int) -> UnitResult:
     """Reads, computes and writes in a thread each, so that a worker's cores do not wait for files."""
     stats, bad = scorer.stats(), list[Bad]()
-    part = part_name(unit.number, job.format)
+    part = name_part(unit.number, job.format)
     with job.open(source, unit, rows) as opened, artifacts.atomic_file(Path(job.output) / part) as path:
         writer = scorer.layout.writer(path)
         with (
@@ -121,12 +121,12 @@ def _write_unit(scorer: Any, job: Job, source: InputFile, unit: Unit, rows: int)
             for table in tables:
                 writer.write(table)
         writer.close()
-        note = unit_note(unit, part, stats, opened, bad, source)
+        note = make_note(unit, part, stats, opened, bad, source)
     Journal(Path(job.output)).save_unit(unit.number, note)
-    return UnitResult(max(unit.rows, stats.users + len(bad)), peak_memory())
+    return UnitResult(max(unit.rows, stats.users + len(bad)), read_peak_memory())
 
 
-def peak_memory() -> int:
+def read_peak_memory() -> int:
     """Returns the most memory that this process has had, in bytes; `getrusage` would include the parent's."""
     with open("/proc/self/status", encoding="ascii") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:"))

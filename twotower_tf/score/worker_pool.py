@@ -1,4 +1,4 @@
-"""Worker processes: pools of `concurrent.futures`, replaced when their process dies.
+"""Runs worker processes: pools of `concurrent.futures`, replaced when their process dies.
 
 Units are idempotent (see `journal`), so the unit of a dead worker is scored again, with fewer rows at a time.
 """
@@ -67,7 +67,7 @@ class _Worker:
         """Starts the process, which imports TensorFlow at once."""
         before = set(multiprocessing.active_children())
         # The pool's semaphores start multiprocessing's resource tracker, and its first call starts the worker.
-        with interpreter.spawn_with(environment(threads)):
+        with interpreter.spawn_with(make_environment(threads)):
             self._executor = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), worker.initialize)
             self._executor.submit(worker.warm_up)
         started = set(multiprocessing.active_children()) - before
@@ -141,7 +141,6 @@ class WorkerPool:
         job: Job,
         units: Sequence[Unit],
         rows: int,
-        where: Callable[[Unit], str],
         advanced: Callable[[PoolState], None],
     ) -> None:
         """Scores units.
@@ -150,7 +149,6 @@ class WorkerPool:
             job: of all units.
             units: to score.
             rows: rows at a time.
-            where: names a unit in messages.
             advanced: called after every unit.
 
         Raises:
@@ -170,7 +168,7 @@ class WorkerPool:
                 try:
                     result = future.result()
                 except (BrokenProcessPool, MemoryError) as error:
-                    pending.appendleft(self._retry(each, task, error, where(task.unit)))
+                    pending.appendleft(self._retry(each, task, error, job.name_unit(task.unit)))
                     continue
                 idle.append(each)
                 self.state.rows[task.unit.number] = result.rows
@@ -209,7 +207,7 @@ class WorkerPool:
             each.close()
 
 
-def environment(threads: int) -> dict[str, str]:
+def make_environment(threads: int) -> dict[str, str]:
     """Returns environment variables that limit a process's libraries to this number of threads."""
     numbers = {name: str(threads) for name in _THREADS}
     level = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -50,10 +50,11 @@ def items_of(stored):
     return ItemVectors(read_ids(stored.directory / "item_ids"), stored.vectors)
 
 
-def changed_index(old, items, origin, *given):
-    done = update_index(old, items, origin, *given)
-    assert done.searcher.items is items
-    return done
+def changed_index(old, items, origin, directory, *given):
+    searcher, rebuilt = update_index(old, items, origin, *given)
+    assert searcher.items is items
+    searcher.save(directory)
+    return searcher, rebuilt
 
 
 def test_a_changed_index_finds_what_exact_search_finds(built, tmp_path):
@@ -81,12 +82,12 @@ def test_changes_on_changes_add_up_until_the_settings_are_stale(built, tmp_path)
         items, origin = changed(items_of(old), seed=step, new=75, left=75)
         names = {name: f"s{step}-{name}" for name in items.ids if name.startswith("new")}
         items = ItemVectors([names.get(name, name) for name in items.ids], items.vectors)
-        done = changed_index(old, items, origin, tmp_path / f"{step}", SCANN, users)
+        searcher, renewed = changed_index(old, items, origin, tmp_path / f"{step}", SCANN, users)
         directory = tmp_path / f"{step}"
-        rebuilt.append(done.rebuilt)
-        parameters = done.searcher.description()["parameters"]
+        rebuilt.append(renewed)
+        parameters = searcher.description()["parameters"]
         # Each step changes 300 of 3000: two such steps are a fifth, the fourth would pass three tenths.
-        assert parameters["changed_since"] == (0 if done.rebuilt else 300 * (1 + step % 4)), step
+        assert parameters["changed_since"] == (0 if renewed else 300 * (1 + step % 4)), step
     assert rebuilt == [False, False, False, True, False, False]
 
 
@@ -96,15 +97,15 @@ def test_nothing_new_and_one_new_item(built, tmp_path):
     origin = np.arange(SIZE)[::-1].copy()
     known = items_of(old)
     items = ItemVectors(known.ids[origin], known.vectors[origin])
-    same = changed_index(old, items, origin, tmp_path / "same", SCANN, users)
-    assert not same.rebuilt
+    same, rebuilt = changed_index(old, items, origin, tmp_path / "same", SCANN, users)
+    assert not rebuilt
     truth = np.argsort(-(users @ items.vectors.T), axis=1)[:, :10]
-    found = same.searcher.search(users, 10).rows
+    found = same.search(users, 10).rows
     assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, truth, strict=True)]) >= 0.88
     one = ItemVectors([*known.ids, "one"], np.concatenate([known.vectors, users[:1]]))
-    added = changed_index(old, one, np.append(np.arange(SIZE), -1), tmp_path / "one", SCANN, users)
-    assert not added.rebuilt
-    assert added.searcher.search(users[:1], 1).item_ids.tolist() == [["one"]]
+    added, rebuilt = changed_index(old, one, np.append(np.arange(SIZE), -1), tmp_path / "one", SCANN, users)
+    assert not rebuilt
+    assert added.search(users[:1], 1).item_ids.tolist() == [["one"]]
 
 
 def test_a_search_that_misses_the_target_is_widened_or_the_index_rebuilt(built, tmp_path, monkeypatch):
@@ -119,12 +120,12 @@ def test_a_search_that_misses_the_target_is_widened_or_the_index_rebuilt(built, 
         "compute_recall",
         lambda *args: asked.append(1) or real(*args) * (1.0 if len(asked) > 1 else 0.5),
     )
-    wider = changed_index(old, items, origin, tmp_path / "wider", SCANN, users)
-    assert not wider.rebuilt
+    wider, rebuilt = changed_index(old, items, origin, tmp_path / "wider", SCANN, users)
+    assert not rebuilt
     after = load_index(tmp_path / "wider").description()["parameters"]
     assert after["reorder"] == int(np.ceil(1.25 * before["reorder"]))
     monkeypatch.setattr(ScannSearcher, "update", lambda *args: None)
-    assert changed_index(old, items, origin, tmp_path / "rebuilt", SCANN, users).rebuilt
+    assert changed_index(old, items, origin, tmp_path / "rebuilt", SCANN, users)[1]
     assert load_index(tmp_path / "rebuilt").items.ids.tolist() == list(items.ids)
 
 
@@ -135,8 +136,8 @@ def test_kind_follows_the_size(built, tmp_path):
     auto = IndexConfig(kind="auto", exact_below=1000, k=10, target_recall=0.9)
     known = items_of(old)
     few = ItemVectors(known.ids[:500], known.vectors[:500])
-    small = changed_index(old, few, np.arange(500), tmp_path / "small", auto, users)
-    assert small.searcher.kind == "exact" and load_index(tmp_path / "small").kind == "exact"
+    small, rebuilt = changed_index(old, few, np.arange(500), tmp_path / "small", auto, users)
+    assert small.kind == "exact" and load_index(tmp_path / "small").kind == "exact"
     origin = np.concatenate([np.arange(500), np.full(SIZE - 500, -1)])
-    grown = changed_index(open_stored(tmp_path / "small"), known, origin, tmp_path / "grown", auto, users)
-    assert grown.searcher.kind == "scann" and grown.rebuilt
+    grown, rebuilt = changed_index(open_stored(tmp_path / "small"), known, origin, tmp_path / "grown", auto, users)
+    assert grown.kind == "scann" and rebuilt

@@ -1,4 +1,4 @@
-"""Settings of an approximate search by how many items it fetches.
+"""Tunes the settings of an approximate search by how many items it fetches.
 
 Recall falls with the rank: a search tuned for the 100 nearest items finds few of those from rank 400 to 500. Just these
 are the answers of a user whose 400 nearest items are excluded. So each level is tuned for its own last ranks.

@@ -162,7 +162,7 @@ class _Curve:
         return self.points[key]
 
     def _timed(self, leaves_to_search: int, reorder: int) -> tuple[Floats, float]:
-        """Scores, and seconds of the processor: other work on the machine must not choose the setting."""
+        """Returns scores, and seconds of the processor: other work on the machine must not choose the setting."""
         started = time.process_time()
         scores = self._search(leaves_to_search, reorder)
         return scores, time.process_time() - started
