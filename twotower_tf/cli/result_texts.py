@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from twotower_tf.cli import text_table
-from twotower_tf.stage_results import EvaluateResult, ExportResult, PrepareResult, Result, TrainResult
+from twotower_tf.stage_results import EvaluateResult, PrepareResult, Result, TrainResult
 
 _SHOWN = 10  # weights listed
 
@@ -19,7 +19,7 @@ def format_result(result: Result) -> str:
         return format_rows(result)
     if isinstance(result, TrainResult):
         return format_training(result)
-    return format_metrics(result) if isinstance(result, EvaluateResult) else format_version(result)
+    return format_metrics(result) if isinstance(result, EvaluateResult) else str(result.path)
 
 
 def format_rows(result: PrepareResult) -> str:
@@ -85,11 +85,6 @@ def print_warnings(warnings: Iterable[Mapping[str, str]], before: str = "") -> N
     """Prints one line per warning of a model to standard error, as results on standard output are read by programs."""
     for each in warnings:
         print(f"{before}warning: {each['text']} [{each['name']}]", file=sys.stderr)
-
-
-def format_version(result: ExportResult) -> str:
-    """Formats the directory of a version."""
-    return str(result.path)
 
 
 def format_weights(version: Path) -> str:

@@ -116,23 +116,15 @@ def _text(spec: Input, value: Any) -> bytes:
 def _texts(spec: Input, value: Any) -> list[bytes]:
     if isinstance(value, Mapping | Set):
         raise DataError(f"feature {spec.name!r}: invalid value {value!r} (expected a list of values)")
-    if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray):
-        texts = [_text(spec, each) for each in value]
-        if spec.keep_last:
-            return [text for text in texts if text]
-    elif spec.keep_last:
-        return [text for text in (_text(spec, each) for each in _whole_text(spec, value)) if text]
-    else:
-        texts = [_text(spec, value)]
-    if not spec.separator:
+    if not isinstance(value, Iterable) or isinstance(value, str | bytes | bytearray):
+        value = [value]
+        if spec.keep_last:  # a history that is one text
+            value = _text(replace(spec, form=""), value[0]).decode().split(HISTORY_SEPARATOR)
+    texts = [_text(spec, each) for each in value]
+    if spec.keep_last or not spec.separator:
         return [text for text in texts if text]
     parts = (part for text in texts for part in split_texts(text.decode(), spec.separator))
     return [apply_form(part, spec.form).encode() for part in parts]
-
-
-def _whole_text(spec: Input, value: Any) -> list[str]:
-    """Splits a history that is one text into its items."""
-    return _text(replace(spec, form=""), value).decode().split(HISTORY_SEPARATOR)
 
 
 def _is_marker(spec: Input, value: Any) -> bool:

@@ -23,11 +23,8 @@ _CACHED_BYTES = 4 << 20  # of these what a processor's caches hold: a block is g
 _TOGETHER = 64  # queries of a block, where memory allows: fewer make the product slow
 _RESCORED_BYTES = 1 << 19  # of candidates' vectors that are re-scored at a time
 _CROWDED = 32  # times k candidates of a query, beyond which a bound is of no use
-_FEW = 256  # items, or
-_FEW_PER_K = 4  # times k, that are scored in double precision at once
 
 Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
 
 
 class ExactSearcher:
@@ -120,26 +117,22 @@ class ExactSearcher:
         self, queries: Floats, k: int, vectors: Floats, excluded: Ineligible | None
     ) -> tuple[npt.NDArray[np.int32], Floats]:
         """Finds the k best rows of `vectors` and their scores, best first; excluded ones are last, with score -inf."""
-        few = len(vectors) <= max(_FEW, _FEW_PER_K * k)
-        block = min(len(queries), _queries_of_a_block(len(vectors), 8 if few else 4)) or 1
+        block = min(len(queries), _count_queries(len(vectors))) or 1
         starts = range(0, len(queries), block)
         threads = min(self.threads, len(starts))
-        table: Any = vectors.T.astype(np.float64) if few else vectors.T
+        table = vectors.T
         if len(starts) > 1 and table.nbytes <= _BLOCK_BYTES:
             table = np.ascontiguousarray(table)  # each product copies the table: faster where it lies like this
         rows = np.empty((len(queries), k), np.int32)
         scores = np.empty((len(queries), k), np.float32)
 
         def answer(thread: int) -> None:
-            space: Any = np.empty((block, len(vectors)), table.dtype)
+            space = np.empty((block, len(vectors)), np.float32)
             for start in starts[thread::threads]:
                 part = slice(start, start + block)
                 gone = excluded.take(part) if excluded is not None else None
                 held = space[: len(queries[part])]
-                if few:
-                    rows[part], scores[part] = _best_of_few(queries[part], k, table, gone, held)
-                else:
-                    rows[part], scores[part] = self._best_of_block(queries[part], k, vectors, table, gone, held)
+                rows[part], scores[part] = self._best_of_block(queries[part], k, vectors, table, gone, held)
 
         if threads > 1:
             with ThreadPoolExecutor(threads) as pool:
@@ -201,20 +194,10 @@ class ExactSearcher:
         return cls(index_files.restore(directory, vectors), threads)
 
 
-def _queries_of_a_block(num_vectors: int, size: int) -> int:
-    """Returns how many queries are answered at a time; a score takes `size` bytes."""
-    each = size * num_vectors
+def _count_queries(num_vectors: int) -> int:
+    """Returns how many queries are answered at a time."""
+    each = 4 * num_vectors  # bytes of scores
     return max(1, min(_BLOCK_BYTES // each, max(_TOGETHER, _CACHED_BYTES // each)))
-
-
-def _best_of_few(
-    queries: Floats, k: int, table: Doubles, excluded: Ineligible | None, space: Doubles
-) -> tuple[npt.NDArray[np.int32], Floats]:
-    """Scores every vector of `table` [vector_dim, num_vectors], in `space` [num_queries, num_vectors]."""
-    scores = np.matmul(queries.astype(np.float64), table, out=space).astype(np.float32)
-    if excluded is not None:
-        scores[excluded.queries, excluded.rows] = -np.inf
-    return topk.sort_candidates(np.arange(table.shape[1], dtype=np.int32), scores, k)
 
 
 def _rescored(queries: Floats, vectors: Floats, columns: npt.NDArray[np.int32]) -> Floats:

@@ -77,7 +77,7 @@ class ColumnTyper:
         """Types the columns of a table; `first` is the place of its first row in its unit."""
         faults: list[Fault] = []
         ids = self._texts(self._user_id, self._without_markers(take_column(table, self._user_id)), "|")
-        ids = ids.dictionary_decode() if pa.types.is_dictionary(ids.type) else ids
+        ids = _decode(ids)
         where = f"column {self._user_id!r}"
         empty = pc.fill_null(pc.equal(pc.binary_length(ids), 0), True).to_numpy(zero_copy_only=False)
         faults.append((empty, lambda value: f"no user id: {where} is empty", ids))
@@ -105,7 +105,7 @@ class ColumnTyper:
             return self._lists(each, raw)
         if each.role in ("text", "tags"):
             return self._written(each, self._texts(each.name, raw, each.separator or "|"))
-        kind = raw.type.value_type if pa.types.is_dictionary(raw.type) else raw.type
+        kind = _value_type(raw)
         if each.role == "number" and (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
             return pc.cast(raw, pa.float64(), safe=False)  # the nearest double, as DuckDB has it
         duck = self._kind(raw)
@@ -149,14 +149,14 @@ class ColumnTyper:
 
     def _without_markers(self, raw: pa.Array) -> pa.Array:
         """Returns a column with nulls for the texts that mean a missing value."""
-        kind = raw.type.value_type if pa.types.is_dictionary(raw.type) else raw.type
+        kind = _value_type(raw)
         if not self._null_values or not is_text(kind):
             return raw
         return self._evaluate(raw, [scans.present_text(_VALUE, self._null_values)])[0]
 
     def _texts(self, name: str, raw: pa.Array, separator: str) -> pa.Array:
         """Converts a column to texts, or to a dictionary of texts."""
-        kind = raw.type.value_type if pa.types.is_dictionary(raw.type) else raw.type
+        kind = _value_type(raw)
         if pa.types.is_string(kind):
             return raw
         if is_text(kind):
@@ -178,7 +178,7 @@ class ColumnTyper:
         """Converts a column to lists of texts."""
         if is_text(raw.type) or pa.types.is_dictionary(raw.type):
             texts = self._texts(each.name, raw, each.separator)
-            texts = texts.dictionary_decode() if pa.types.is_dictionary(texts.type) else texts
+            texts = _decode(texts)
             lists = pc.split_pattern(texts, each.separator)
             return self._lists(each, lists) if each.form else lists
         if pa.types.is_null(raw.type):
@@ -186,7 +186,7 @@ class ColumnTyper:
         if not pa.types.is_list(raw.type):
             raw = pc.cast(raw, pa.list_(raw.type.value_type))
         values = self._written(each, self._texts(each.name, self._without_markers(raw.flatten()), "|"))
-        values = values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
+        values = _decode(values)
         lengths = pc.fill_null(pc.list_value_length(raw), 0).to_numpy(zero_copy_only=False)
         offsets = ragged.to_offsets(lengths).astype(np.int32)
         return pa.ListArray.from_arrays(pa.array(offsets), values)
@@ -224,6 +224,14 @@ def take_column(table: pa.Table, name: str) -> pa.Array:
         chunks = chunks.unify_dictionaries()
     whole = chunks.combine_chunks()
     return whole if isinstance(whole, pa.Array) else pa.concat_arrays(whole.chunks)
+
+
+def _value_type(array: pa.Array) -> pa.DataType:
+    return array.type.value_type if pa.types.is_dictionary(array.type) else array.type
+
+
+def _decode(array: pa.Array) -> pa.Array:
+    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
 
 
 def _present(kind: str) -> str:
