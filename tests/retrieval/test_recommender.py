@@ -212,7 +212,7 @@ def test_nobody_asks(recommender):
 
 def test_many_users_are_answered_in_batches_as_one_by_one(recommender, people, monkeypatch):
     whole = recommender.vectors(people)
-    monkeypatch.setattr("twotower_tf.retrieval.recommender._ROWS_PER_BATCH", 3)
+    monkeypatch.setattr("twotower_tf.bundle.loaded_tower._ROWS_PER_BATCH", 3)
     np.testing.assert_allclose(recommender.vectors(people), whole, atol=1e-6)
 
 
