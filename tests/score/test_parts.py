@@ -8,7 +8,7 @@ import pytest
 from twotower_tf.config import DataConfig
 from twotower_tf.errors import DataError
 from twotower_tf.score import answer_stats, answer_tables, exclusions
-from twotower_tf.score.answer_stats import AnswerStats, total
+from twotower_tf.score.answer_stats import AnswerStats, sum_notes
 from twotower_tf.score.answer_tables import Layout
 from twotower_tf.score.exclusions import Exclusions, read_lists
 
@@ -159,7 +159,7 @@ def test_tallies_of_units_add_up():
             each.add(100, rows, scores)
         notes.append({**part.note(), "quarantined": [{}]})
     notes.append({**AnswerStats(1000).note(), "quarantined": []})
-    found = total(notes, 1000)
+    found = sum_notes(notes, 1000)
     assert found.summary() == whole.summary() and found.users == 500 and found.quarantined == 5
     assert found.summary()["scores"]["0.5"] == pytest.approx(0, abs=0.1)
 

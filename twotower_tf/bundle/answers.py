@@ -35,11 +35,7 @@ def make_canaries(
 ) -> list[dict[str, Any]]:
     """Returns what the manifest expects for real users: their features, and the k best items of the index.
 
-    Args:
-        searcher: the bundle's index.
-        people: feature values of each user.
-        vectors: `[people, vector_dim]` float32, as the exported user tower gives them.
-        k: answers kept.
+    `vectors`, [people, vector_dim] float32, are those that the exported user tower gives for `people`.
     """
     found = searcher.search(vectors, k)
     return [

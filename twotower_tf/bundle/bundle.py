@@ -165,11 +165,7 @@ class Bundle:
 
     @classmethod
     def read(cls, path: Path, *, check: Literal["full", "light"] = "full") -> Bundle:
-        """Reads a version's directory under any name, such as one that is not published yet.
-
-        Args:
-            path: the directory.
-            check: as `open` says.
+        """Reads a version's directory under any name, such as one that is not published yet; `check` is as in `open`.
 
         Raises:
             ArtifactError: as `open` says.

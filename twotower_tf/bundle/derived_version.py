@@ -20,13 +20,7 @@ _ANEW = (MANIFEST, saved_model_edits.FILE, f"item_tower/{saved_model_edits.FILE}
 
 
 def inherit(bundle: Bundle, staging: Path, version: int, without: Sequence[str] = ()) -> dict[str, str]:
-    """Fills a new version's directory with another one's files.
-
-    Args:
-        bundle: the other version, every file of it checked.
-        staging: the new directory, empty.
-        version: the new number.
-        without: files, or directories of files, that the caller writes.
+    """Fills an empty directory with the checked files of another version, but for those that the caller writes.
 
     Returns:
         SHA-256 of the files that are the same.

@@ -30,13 +30,7 @@ _TAB, _NEWLINE, _COMMA, _CLOSE = b"\t\n,]"
 
 
 def write_tsv(path: Path, items: ItemVectors, threads: int = 0) -> None:
-    """Writes the item vectors, by rename.
-
-    Args:
-        path: the file.
-        items: whose vectors may be memory-mapped, they are read block by block.
-        threads: blocks formatted at once; 0 takes every core this process may use.
-    """
+    """Writes the item vectors, by rename; `threads` blocks are formatted at once, 0 takes every core."""
     names, rows = pa.array(items.ids, pa.string()), max(1, _VALUES_PER_BLOCK // items.dim)
     with artifacts.atomic_file(path) as temporary, temporary.open("wb") as file:
         starts = range(0, len(items), rows)
@@ -70,11 +64,7 @@ def _number_texts(vectors: Floats) -> pa.Array:
 
 
 def read_tsv(path: Path, threads: int = 0) -> tuple[npt.NDArray[np.object_], Floats]:
-    """Reads what `write_tsv` wrote.
-
-    Args:
-        path: the file.
-        threads: blocks parsed at once; 0 takes every core this process may use.
+    """Reads what `write_tsv` wrote; `threads` blocks are parsed at once, 0 takes every core.
 
     Returns:
         ids `[num_items]` text and vectors `[num_items, vector_dim]` float32, in file order.
@@ -91,10 +81,6 @@ def read_tsv(path: Path, threads: int = 0) -> tuple[npt.NDArray[np.object_], Flo
 
 def read_blocks(path: Path, threads: int = 0) -> Iterator[tuple[pa.Array, Floats]]:
     """Reads what `write_tsv` wrote, block by block: what is in memory does not grow with the file.
-
-    Args:
-        path: the file.
-        threads: blocks parsed at once; 0 takes every core this process may use.
 
     Yields:
         ids `[rows]` (Arrow text) and vectors `[rows, vector_dim]` float32, in file order.

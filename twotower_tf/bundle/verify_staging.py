@@ -19,9 +19,6 @@ _PREFIX = "twotower verify: "
 def verify_staging(staging: Path) -> None:
     """Verifies the finished directory of a version that is not published yet.
 
-    Args:
-        staging: the directory, under any name.
-
     Raises:
         ArtifactError: with the message of `twotower verify`; nothing may be published then.
     """

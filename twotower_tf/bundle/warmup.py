@@ -25,11 +25,7 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 def write(path: Path, signatures: Sequence[str], arrays: Arrays, batch_sizes: Sequence[int]) -> None:
     """Writes requests from real users, each signature at each batch size.
 
-    Args:
-        path: the file.
-        signatures: that take the arrays.
-        arrays: input name to `[users, ...]`, at least one user; users are repeated where a batch is larger.
-        batch_sizes: of the requests.
+    `arrays`, by input name, are [users, ...] of at least one user; users are repeated where a batch is larger.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     users = len(next(iter(arrays.values())))

@@ -9,11 +9,7 @@ from twotower_tf.evaluate.ranking import Scorer
 
 
 def popularity_scorer(train_count: npt.NDArray[np.int64]) -> Scorer:
-    """Scores items by their training positives, the same for every query; items with equal counts are tied.
-
-    Args:
-        train_count: [num_items] int64, training positives of each item.
-    """
+    """Scores items by their training positives [num_items], the same for every query; equal counts are tied."""
     # Ranks among the distinct counts: exact in float32, unlike counts beyond 2^24.
     _, places = np.unique(train_count, return_inverse=True)
     scores = places.astype(np.float32)

@@ -29,15 +29,7 @@ def measure_clicks(
     split: str,
     items: npt.NDArray[np.float32],
 ) -> dict[str, Any] | None:
-    """Measures the model's probabilities of label 1 on rows of a split.
-
-    Args:
-        config: the experiment.
-        model: the trained model.
-        prepared: the prepared data.
-        encoded: its features.
-        split: "valid" or "test".
-        items: [num_items, vector_dim] float32, unit length.
+    """Measures the probabilities of label 1 on rows of a split; `items` are unit vectors [num_items, vector_dim].
 
     Returns:
         `compute_quality` with `of_rows`, the rows of the split; None for a loss without a probability, a log without

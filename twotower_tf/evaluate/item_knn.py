@@ -57,12 +57,7 @@ class Neighbours:
         return cls(matrix, np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.float32))
 
     def scores(self, queries: Ints, items: npt.NDArray[np.integer], num_queries: int) -> Floats:
-        """Sums the similarities of each query's items.
-
-        Args:
-            queries: [n] int64, ascending.
-            items: [n], the queries' items; an item twice counts once.
-            num_queries: number of queries.
+        """Sums the similarities of each query's items, pairs of ascending queries and items; an item twice counts once.
 
         Returns:
             [num_queries, num_items] float32.
@@ -94,12 +89,6 @@ def item_knn_scorer(prepared: Prepared, queries: Queries, split: str, run_dir: P
 
     On the test split, the validation positives belong to a user's items, as to the model's histories.
 
-    Args:
-        prepared: the prepared data.
-        queries: the queries.
-        split: "valid" or "test".
-        run_dir: where DuckDB may spill.
-
     Returns:
         None where there are more than `MOST_PAIRS` or `MOST_NEIGHBOURS` pairs.
     """
@@ -119,11 +108,8 @@ def item_knn_scorer(prepared: Prepared, queries: Queries, split: str, run_dir: P
 def count_neighbours(sequence: npt.NDArray[np.int32], starts: Ints, num_items: int, run_dir: Path) -> Neighbours | None:
     """Computes the similarities of items.
 
-    Args:
-        sequence: [num_positives] int32, item rows of the training positives, user by user.
-        starts: [num_users + 1] int64, start of each user's part.
-        num_items: number of items.
-        run_dir: where DuckDB may spill.
+    `sequence` has the item rows of the training positives, user by user; `starts`, [num_users + 1], the start of each
+    user's part. DuckDB may spill in `run_dir`.
 
     Returns:
         None where there are more than `MOST_PAIRS` or `MOST_NEIGHBOURS` pairs.

@@ -14,13 +14,7 @@ from twotower_tf.prepare.prepared import Prepared
 
 
 def best_recall(config: ExperimentConfig, run_dir: Path, truth: Path, k: int) -> float:
-    """Returns recall@k on the test split of a ranking by the preferences that the log was drawn from.
-
-    Args:
-        config: the experiment.
-        run_dir: a run directory whose data are prepared.
-        truth: `truth.npz` as `twotower synth` writes it; the preference is user_vector · item_vector + item_bias.
-        k: cut-off of the ranking.
+    """Returns recall@k on the test split of a ranking by `truth.npz`, the preferences that the log was drawn from.
 
     Raises:
         ArtifactError: where `run_dir` is not prepared.

@@ -89,11 +89,6 @@ def build_queries(prepared: Prepared, evaluation: EvaluationConfig, split: str) 
     relevant items are all distinct positives of the user; with `query="event"` one query per positive row, whose
     relevant item is its own. With `exclude_seen` the user's training positives (on "test" also the validation
     positives) are neither relevant nor ranked.
-
-    Args:
-        prepared: the prepared data.
-        evaluation: the protocol.
-        split: "valid" or "test".
     """
     columns = prepared.columns(split, ["user_row", "item_row", "label"])
     rows = np.flatnonzero(columns["label"] == 1)

@@ -169,13 +169,7 @@ def _rank_block(
 def _places(
     values: npt.NDArray[np.float32], query: npt.NDArray[np.int64], score: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Counts the results of a query with a higher score, and those with the same score.
-
-    Args:
-        values: [num_queries, k] float32, descending.
-        query: [n] int64.
-        score: [n] float32.
-    """
+    """Counts the results of a query with a higher score, and those with the same score."""
     above, tied = np.empty(len(query), np.int64), np.empty(len(query), np.int64)
     step = max(1, _BLOCK_BYTES // (8 * values.shape[1]))
     for first in range(0, len(query), step):

@@ -20,14 +20,7 @@ Vectors = npt.NDArray[np.float32]
 def collect_users(
     prepared: Prepared, queries: Queries, split: str, items: Vectors, users: Vectors
 ) -> list[dict[str, Any]]:
-    """Collects users evenly from the queries, with what they had, what is held out, and what the model recommends.
-
-    Args:
-        prepared: the prepared data.
-        queries: the queries.
-        split: "valid" or "test".
-        items: [num_items, vector_dim] float32, unit length.
-        users: [num_queries, vector_dim] float32, unit length.
+    """Collects users evenly from the queries: what they had, what is held out and, by unit vectors, the best items.
 
     Returns:
         `{"user", "history", "held_out", "recommended"}` per user. Items are `{"id", "name"}`: the latest 8 positives

@@ -16,11 +16,7 @@ Counts = npt.NDArray[np.int64]
 
 
 def item_popularity(train_count: Counts) -> dict[str, Mask]:
-    """Marks cold items (no training positive), hot items (the top 10 % of the others), and the tail between.
-
-    Args:
-        train_count: [num_items] int64, training positives of each item.
-    """
+    """Marks cold items (no training positive), hot ones (the top 10 % of the others) and the tail, [num_items] each."""
     hot = np.zeros(len(train_count), np.bool_)
     trained = int((train_count > 0).sum())
     hot[np.argsort(-train_count, kind="stable")[: int(np.ceil(HOT_SHARE * trained))]] = True
@@ -28,11 +24,7 @@ def item_popularity(train_count: Counts) -> dict[str, Mask]:
 
 
 def user_activity(train_count: Counts) -> dict[str, Mask]:
-    """Marks the queries of users without a training positive, and thirds of the others by their training positives.
-
-    Args:
-        train_count: [num_queries] int64, training positives of the query's user.
-    """
+    """Marks queries of users without a training positive, and thirds of the others by these counts [num_queries]."""
     known = train_count > 0
     low, high = np.quantile(train_count[known], (1 / 3, 2 / 3)) if known.any() else (0.0, 0.0)
     return {
@@ -44,13 +36,10 @@ def user_activity(train_count: Counts) -> dict[str, Mask]:
 
 
 def compute_slices(model: Ranking, baseline: Ranking, train_count: Counts, activity: Counts) -> dict[str, Any]:
-    """Computes metrics of the model and of the popularity baseline per slice; None for a slice without queries.
+    """Computes metrics of two rankings of the same queries per slice; None for a slice without queries.
 
-    Args:
-        model: the model's ranking.
-        baseline: the popularity baseline's ranking of the same queries.
-        train_count: [num_items] int64, training positives of each item.
-        activity: [num_queries] int64, training positives of the query's user.
+    `train_count` [num_items] and `activity` [num_queries] are the training positives of items and of queries' users.
+
     """
     items: dict[str, Any] = {}
     for name, mask in item_popularity(train_count).items():

@@ -106,13 +106,9 @@ def read_items(
 ) -> Listing:
     """Reads a table of items.
 
-    Args:
-        config: of the bundle.
-        path: file, directory or glob.
-        known: columns of the bundle's catalogue.
-        memory_limit: of reading.
-        now: epoch seconds; rows that hold from a later time on do not hold yet. None is the time of the call.
-        forms: in which the log writes ids and the features' texts, by column, see `prepare.text_forms`.
+    `known` are the columns of the bundle's catalogue; the log writes ids and the features' texts in `forms`, by column
+    (see `prepare.text_forms`). Rows that hold from a time after `now` on do not hold yet: epoch seconds, by default the
+    time of the call.
 
     Raises:
         DataError: where the table cannot be read or changes meanwhile, lacks a column of the features, or has no
@@ -210,12 +206,8 @@ def merge(
 ) -> Changes:
     """Computes the catalogue after the change.
 
-    Args:
-        old: the catalogue before.
-        listing: `Listing.items`.
-        deletes: ids.
-        mode: "upsert": items that the listing does not have stay; "replace": they leave.
-        features: source columns of the item features.
+    Items that the listing, `Listing.items`, does not have stay with mode "upsert" and leave with "replace". `features`
+    are the source columns of the item features.
 
     Raises:
         DataError: where an item is listed and deleted at once, or nothing is left.

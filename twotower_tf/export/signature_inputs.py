@@ -49,12 +49,7 @@ def user_arrays(
 ) -> Arrays:
     """Returns rows of a split as the user tower's raw inputs, as of those events.
 
-    Args:
-        config: of the run.
-        prepared: the log.
-        encoded: knows the histories.
-        split: "train", "valid" or "test".
-        rows: of the split `[n]`, ascending.
+    `rows`, `[n]`, are ascending.
     """
     inputs = side_inputs(config, "user")
     histories = {each.name: each for each in list_histories(config)}

@@ -59,13 +59,7 @@ def save(
 ) -> None:
     """Writes one tower's SavedModel.
 
-    Args:
-        path: the directory, which must not exist or be empty.
-        side: reads the raw inputs.
-        tower: the sub-model from encoded tensors to the vector.
-        names: key of an encoded tensor to name of the sub-model's input.
-        version: answered as `model_version`.
-        catalogue: gives the user tower its `recommend` signature.
+    `names` has the sub-model's input by the key of an encoded tensor. With a catalogue the user tower gets `recommend`.
     """
     module = tf.Module()
     module.weights = {_key(variable.name): variable for variable in tower.variables}

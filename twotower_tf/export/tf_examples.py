@@ -25,11 +25,7 @@ _EXACT = 2.0**63  # as in data.values
 
 
 def decode(inputs: Sequence[Input], examples: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Takes the inputs' features out of examples.
-
-    Args:
-        inputs: of the tower.
-        examples: `[batch]` string, serialized `tf.Example`.
+    """Takes the inputs' features out of examples, `[batch]` string, serialized `tf.Example`.
 
     Returns:
         Input name to raw tensor as in the tower's signature; an absent or empty feature means no value. The graph

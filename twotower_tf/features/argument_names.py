@@ -13,9 +13,6 @@ def argument_names(names: Sequence[str]) -> dict[str, str]:
     A name that is a Python identifier is its own argument. REST, gRPC and `saved_model_cli` use the input's name as it
     is.
 
-    Args:
-        names: of a tower's inputs, in order.
-
     Returns:
         Distinct identifiers, in the same order.
     """

@@ -133,12 +133,7 @@ class EncodedData:
         return batch
 
     def sequence_values(self, key: str, first: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns encoded values of parts of the users' training sequences.
-
-        Args:
-            key: of a history's tensor.
-            first: `[n]`, where each part begins in the array of all sequences.
-            stop: `[n]`, its end (exclusive).
+        """Returns encoded values of parts, from `first` to `stop`, `[n]` each, of the users' training sequences.
 
         Returns:
             int32 `[n, longest]` (at least 1), as in histories, and int64 `[n, longest + 1]`, how many of the first 0,

@@ -40,13 +40,7 @@ class Versions:
         return low
 
     def between(self, items: np.ndarray, first: int, last: int) -> np.ndarray:
-        """Returns which versions of chosen items are valid at any time from `first` to `last`, bool `[versions]`.
-
-        Args:
-            items: bool `[num_items]`.
-            first: epoch microseconds.
-            last: epoch microseconds.
-        """
+        """Returns which versions of items, bool `[num_items]`, are valid at any time from `first` to `last`."""
         rows = np.flatnonzero(items)
         return merge_ranges(self.find(rows, first), self.find(rows, last) + 1, len(self._since))
 

@@ -51,15 +51,7 @@ def audit(
     threads: int = 0,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Writes `prepared/columns.json` and returns it.
-
-    Args:
-        config: the experiment.
-        prepared: what was prepared with it.
-        memory_limit: what DuckDB may hold; beyond it, it spills below the run directory.
-        threads: of DuckDB; 0 takes one per core.
-        progress: called after each column.
-    """
+    """Writes `prepared/columns.json` and returns it; beyond `memory_limit`, DuckDB spills below the run directory."""
     document: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "counted_on": "training rows",

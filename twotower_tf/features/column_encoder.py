@@ -110,11 +110,7 @@ def encode_dictionary(column: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, p
 
 
 def find_combinations(codes: Sequence[np.ndarray], sizes: Sequence[int]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Finds the combinations that occur in columns of codes.
-
-    Args:
-        codes: per column `[n]`, below its size.
-        sizes: number of values per column.
+    """Finds the combinations that occur in columns of codes `[n]`, each with its number of values.
 
     Returns:
         The rows' combinations `[n]`, and per column the codes `[combinations]`. Of one column all values are listed.

@@ -9,12 +9,7 @@ Ints = npt.NDArray[np.integer]
 
 
 def merge_ranges(starts: Ints, ends: Ints, size: int) -> npt.NDArray[np.bool_]:
-    """Finds the places that lie in any range, in time linear in the ranges and the places.
-
-    Args:
-        starts: `[ranges]`, from 0.
-        ends: `[ranges]`, the place after each range's last; the range is empty where it is the start.
-        size: how many places there are.
+    """Finds which of `size` places lie in any range from a start to its end (exclusive), in time linear in both.
 
     Returns:
         `[size]`.

@@ -39,11 +39,7 @@ def encode(config: ExperimentConfig, prepared: Prepared, progress: Progress = si
 
     Files are named by the keys of the encoded tensors; the manifest's `values` says which feature has which key.
 
-    Args:
-        config: the experiment.
-        prepared: what to encode.
-        progress: called with the number of encoded rows.
-        threads: parts encoded at once, at most two; 0 takes one per core.
+    At most two parts are encoded at once; `threads` of 0 takes one per core.
     """
     root = prepared.paths.encoded_items.parent
     workers = min(_WORKERS, threads or resources.count_cpus())

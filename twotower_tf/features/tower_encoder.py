@@ -55,10 +55,7 @@ class TowerEncoder:
         }
 
     def encode(self, raw: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Encodes raw inputs, in TensorFlow operations alone.
-
-        Args:
-            raw: by input name, of the signature's shapes.
+        """Encodes raw inputs by name, of the signature's shapes, in TensorFlow operations alone.
 
         Returns:
             `ids` int32 `[batch, C]` with -1 for no value, `numeric` float32 `[batch, N]` with 0 for no value, and per

@@ -115,12 +115,7 @@ def encodes(feature_class: type[BaseFeature]) -> Callable[[Encoder], Encoder]:
 
 
 def build_encoder(feature: F, statistics: Mapping[str, Any], config: ExperimentConfig) -> FeatureEncoder[F]:
-    """Builds the encoder of a feature.
-
-    Args:
-        feature: the configured feature.
-        statistics: of its side, by feature name.
-        config: the experiment.
+    """Builds the encoder of a feature with the statistics of its side, by feature name.
 
     Raises:
         ConfigError: for a type that no encoder is registered for.

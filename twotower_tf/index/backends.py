@@ -183,12 +183,8 @@ def update_index(
 ) -> tuple[Searcher, bool]:
     """Makes the index of a changed catalogue with the settings of the one before or, where they do not do, with others.
 
-    Args:
-        old: the index before; its files were checked.
-        items: the new catalogue.
-        origin: [num_items] row of `old` with the same vector, or NEW.
-        index: kind and target recall.
-        users: [users, vector_dim] float32, real user vectors that recall is measured with.
+    `origin` has the row of `old`, whose files were checked, with the same vector, or NEW. Recall is measured with
+    `users`, [users, vector_dim] float32 vectors of real ones.
 
     Returns:
         The searcher, and whether its settings are new.
@@ -204,10 +200,8 @@ def update_index(
 def load_index(directory: str | Path, *, threads: int = 0, check: bool = True) -> Searcher:
     """Loads an index that `Searcher.save` wrote. Checksums are compared first: ScaNN aborts on a damaged file.
 
-    Args:
-        directory: what `save` wrote, wherever it has been moved to.
-        threads: that answer one call at most; 0 is one per core.
-        check: False where the caller has just compared the checksums of these files itself.
+    At most `threads` answer one call; 0 is one per core. `check` is False where the caller has just compared the
+    checksums.
 
     Raises:
         ArtifactError: naming the file that is missing, damaged or of another version; or the package it needs.

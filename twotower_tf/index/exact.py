@@ -43,12 +43,7 @@ class ExactSearcher:
     vector_copies = 1
 
     def __init__(self, items: ItemVectors, threads: int = 0) -> None:
-        """Keeps the items; nothing is built.
-
-        Args:
-            items: what is searched.
-            threads: that answer one call at most; 0 is one per core.
-        """
+        """Keeps the items; nothing is built. At most `threads` answer one call; 0 is one per core."""
         self.items = items
         self.threads = topk.available_threads(threads)
         # Bounds the rounding of a float32 dot product of two unit vectors (Higham, section 3.1), on both sides.

@@ -14,11 +14,7 @@ from twotower_tf.errors import ArtifactError
 
 
 def check_name(name: object, where: Path) -> None:
-    """Refuses a name that is not a plain relative path with `/` between its parts.
-
-    Args:
-        name: of a file, as `where` states it.
-        where: the file that states it.
+    """Refuses a name in the file `where` that is not a plain relative path with `/` between its parts.
 
     Raises:
         ArtifactError: for an absolute path, an empty part, `.`, `..`, a backslash, or what cannot be printed.
@@ -88,13 +84,7 @@ def _odd(path: Path, kind: str) -> ArtifactError:
 
 
 def check_complete(directory: Path, found: Collection[str], listed: Collection[str], listed_in: str) -> None:
-    """Compares the files that are there with those that are listed.
-
-    Args:
-        directory: which the names are relative to.
-        found: what `find` found.
-        listed: names that were checked.
-        listed_in: name of the file that lists them, itself not listed.
+    """Compares what `find` found in a directory with the checked names that the file `listed_in` lists.
 
     Raises:
         ArtifactError: naming the first file that is missing, else the first that is not listed.

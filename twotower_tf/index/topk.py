@@ -135,13 +135,7 @@ def _columns(mask: Mask) -> tuple[Columns, Mask]:
 
 
 def list_marked(flat: npt.NDArray[np.intp], num_rows: int, num_columns: int) -> tuple[Columns, Mask]:
-    """Returns the columns [num_rows, width] of places in a table, ascending, and which of them are present.
-
-    Args:
-        flat: the places, ascending: row times num_columns plus column.
-        num_rows: of the table.
-        num_columns: of the table.
-    """
+    """Returns the columns [num_rows, width], ascending, of ascending places: row times num_columns plus column."""
     starts = np.searchsorted(flat, np.arange(num_rows + 1) * num_columns)
     counts = np.diff(starts)
     width = -(-int(counts.max(initial=0)) // _ABREAST) * _ABREAST

@@ -18,12 +18,7 @@ _HEADLINE_K = 20
 
 
 def write_report(run_dir: Path, config: ExperimentConfig, document: dict[str, Any]) -> None:
-    """Writes RUN_DIR/report.html atomically.
-
-    Args:
-        run_dir: a trained run.
-        config: its configuration.
-        document: the content of metrics.json.
+    """Writes RUN_DIR/report.html atomically from the content of metrics.json.
 
     Raises:
         ArtifactError: where the run is not prepared, or a file is damaged.
@@ -32,12 +27,7 @@ def write_report(run_dir: Path, config: ExperimentConfig, document: dict[str, An
 
 
 def render_report(run: RunFacts, document: dict[str, Any]) -> str:
-    """Renders the report to HTML text.
-
-    Args:
-        run: what it says of the run.
-        document: the content of metrics.json.
-    """
+    """Renders the report to HTML text from the content of metrics.json."""
     ks = sorted(document["protocol"]["ks"])
     k = min(ks, key=lambda each: (abs(each - _HEADLINE_K), each))
     rankings = {"model": document["metrics"], **document["baselines"]}

@@ -36,12 +36,7 @@ class Blocklist:
     """
 
     def __init__(self, path: Path, items: ItemVectors, form: str = "") -> None:
-        """Reads the file.
-
-        Args:
-            path: the file.
-            items: of the version.
-            form: how their ids write whole numbers and booleans, see `prepare.text_forms`.
+        """Reads the file; ids write whole numbers and booleans in `form`, see `prepare.text_forms`.
 
         Raises:
             DataError: where it exists and cannot be read.

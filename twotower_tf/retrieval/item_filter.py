@@ -36,12 +36,9 @@ class ItemFilter:
     ) -> None:
         """Reads the blocklist.
 
-        Args:
-            catalogue: gives the bundle's items, in row order; called at the first filter.
-            items: the same, with vectors.
-            blocklist: a file of item ids, which need not exist.
-            form: how the items' ids write whole numbers and booleans, see `prepare.text_forms`.
-            seconds: that one filter may take.
+        `catalogue`, called at the first filter, gives the items in row order. The blocklist, a file of item ids that
+        write numbers and booleans in `form` (see `prepare.text_forms`), need not exist. A filter may take so many
+        seconds.
 
         Raises:
             DataError: where the blocklist cannot be read.

@@ -49,12 +49,8 @@ class Layout:
     ) -> None:
         """Chooses the columns.
 
-        Args:
-            version: answered as `model_version`.
-            format: of the files.
-            width: values per user: k, or the vectors' dimensions.
-            ids: of the items; None for vectors.
-            names: of the items, in the order of `ids`; None leaves them out.
+        `width` is the number of values per user: k, or the vectors' dimensions. `ids` of the items are None for
+        vectors; `names` of the items, in the order of `ids`, are None to leave them out.
 
         Raises:
             DataError: for item ids that the format cannot list.

@@ -46,14 +46,9 @@ def build(
 ) -> None:
     """Writes the sorted pairs into the new directory `directory`, by rename.
 
-    Args:
-        directory: to be made.
-        sources: files with a column of user ids and one of item ids, named as in the configuration.
-        data: has the names.
-        forms: of the bundle, by column, see `prepare.text_forms`.
-        ids: of the index's items, in row order; pairs with others are passed over.
-        memory_limit: of the sorting; what does not fit is spilled.
-        threads: of the sorting.
+    `data` names the columns of the ids in `sources`; `forms` are the bundle's, by column (see `prepare.text_forms`).
+    Pairs with an item that is not in `ids`, those of the index in row order, are passed over. What does not fit into
+    `memory_limit` is spilled.
 
     Raises:
         DataError: for a missing column or a file that cannot be read.

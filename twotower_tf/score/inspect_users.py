@@ -53,10 +53,7 @@ class Input:
 def inspect_table(options: Options, config: ExperimentConfig, manifest: Mapping[str, Any]) -> Input:
     """Reads the schema of every file and checks the first rows.
 
-    Args:
-        options: name the files.
-        config: of the bundle.
-        manifest: of the bundle: in which forms the log writes times and other values.
+    The manifest says in which forms the log writes times and other values.
 
     Raises:
         ConfigError: for an unknown name among those that may be absent.

@@ -38,10 +38,6 @@ from twotower_tf.score.worker_pool import make_environment
 def score_on_spark(options: Options, spark: SparkOptions) -> dict[str, Any]:
     """Scores every user on Spark; a job that was interrupted starts over, lost tasks Spark repeats itself.
 
-    Args:
-        options: what to score; `workers` is Spark's to decide.
-        spark: where it runs.
-
     Returns:
         The summary, which is also written to the output.
 

@@ -59,14 +59,7 @@ class ColumnTyper:
     def __init__(
         self, user_id: str, columns: Sequence[Column], times: TimeParser, null_values: Collection[str] = ()
     ) -> None:
-        """Keeps what is known of the columns.
-
-        Args:
-            user_id: name of the column with ids.
-            columns: the features' columns that the table has.
-            times: how times are read.
-            null_values: texts that mean a missing value.
-        """
+        """Keeps the features' columns that the table has, how times are read, and texts that mean a missing value."""
         self._user_id = user_id
         self._columns = columns
         self._times = times

@@ -75,14 +75,9 @@ def open_unit(
 ) -> Iterator[Rows]:
     """Opens a unit for reading.
 
-    Args:
-        source: its file.
-        unit: the range.
-        wanted: names of columns; those that the file lacks are left out.
-        rows: of a table.
-        work: directory for what a reader needs on disk meanwhile.
-        memory_limit: of that reader.
-        renamed: names under which columns of the file are read, by their own (see `rename_columns`).
+    Columns that are wanted and that the file lacks are left out. `work` and `memory_limit` are for readers that need a
+    directory and memory; each table has `rows` rows, the last one excepted.
+    `renamed` has names under which columns of the file are read, by their own (see `rename_columns`).
 
     Raises:
         DataError: for a file that cannot be read.

@@ -65,12 +65,8 @@ def find_columns(
 ) -> tuple[Column, ...]:
     """Returns the feature columns that a table has.
 
-    Args:
-        config: of the bundle.
-        known: the names of the columns, file by file.
-        absent: columns that the table may lack: they have no value. A time may always be lacking: it is that of the
-            scoring.
-        forms: of the bundle, see `data.text_forms`.
+    Columns in `absent` may be lacking: they have no value. So may a time in all files: it is that of the scoring.
+    `known` has the names of the columns, file by file; `forms` are the bundle's, see `data.text_forms`.
 
     Raises:
         ConfigError: for a name in `absent` that no feature reads.

@@ -57,10 +57,8 @@ class UserTower:
     def vectors(self, columns: Mapping[str, pa.Array], rows: int) -> Floats:
         """Computes the vectors of users.
 
-        Args:
-            columns: by source name `[rows]`: texts, float64, int64 epoch seconds, lists of texts; a missing column
-                and null mean no value.
-            rows: how many.
+        `columns`, by source name, are `[rows]`: texts, float64, int64 epoch seconds, lists of texts; a missing column
+        and null mean no value.
 
         Returns:
             float32 `[rows, vector_dim]`, unit length.

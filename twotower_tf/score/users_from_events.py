@@ -62,13 +62,8 @@ def build(
 ) -> None:
     """Writes the table, `part-NNNNN.parquet` in the order of user rows, into the new directory, by rename.
 
-    Args:
-        directory: to be made.
-        prepared: the log.
-        config: of the bundle.
-        index_rows: `[catalogue]` the index's row of each item, -1 for none: adds lists of what a user has had.
-        memory_limit: of the grouping; what does not fit is spilled.
-        threads: of the grouping.
+    With `index_rows`, `[catalogue]` the index's row of each item or -1, it has lists of what a user has had. What does
+    not fit into `memory_limit` is spilled.
     """
     with artifacts.atomic_directory(directory) as staging:
         reach = [staging, prepared.paths.root]

@@ -70,11 +70,7 @@ def warm_up() -> None:
 def score_unit(job: Job, source: InputFile, unit: Unit, rows: int) -> UnitResult:
     """Scores a unit with the bundle's scorer.
 
-    Args:
-        job: the same one in every call of a process.
-        source: the unit's file.
-        unit: the range to score.
-        rows: rows at a time.
+    The job is the same in every call of a process.
 
     Raises:
         TwoTowerError: for input or a bundle that cannot be used.

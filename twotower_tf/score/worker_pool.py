@@ -115,12 +115,7 @@ class WorkerPool:
     """
 
     def __init__(self, size: Size, log: Log) -> None:
-        """Starts nothing yet.
-
-        Args:
-            size: number of workers, and their threads.
-            log: called with a line for each worker that died.
-        """
+        """Starts nothing yet; `log` is called with a line for each worker that died."""
         self._size, self._log = size, log
         self._workers: list[_Worker] = []
         self.state = PoolState()
@@ -143,13 +138,7 @@ class WorkerPool:
         rows: int,
         advanced: Callable[[PoolState], None],
     ) -> None:
-        """Scores units.
-
-        Args:
-            job: of all units.
-            units: to score.
-            rows: rows at a time.
-            advanced: called after every unit.
+        """Scores units of a job, `rows` at a time; `advanced` is called after every unit.
 
         Raises:
             TwoTowerError: as a worker raises it; DataError where workers die over a unit again and again.

@@ -49,14 +49,8 @@ def tune(
 ) -> list[Level]:
     """Tunes the levels above the first, each so that the k answers after its other ones have the target recall.
 
-    Args:
-        ask: searches with a setting.
-        exact: over the same items.
-        queries: [num_queries, vector_dim] float32, like those to come.
-        first: tuned, with k items.
-        leaves: partitions of the items.
-        target: recall to reach.
-        pays: whether a level costs less than scoring every item.
+    The first level is tuned with k items; `ask` searches with a setting, and a level `pays` where it costs less than
+    scoring every item.
 
     Returns:
         The levels, up to the last one that pays and reaches the target.
@@ -86,12 +80,7 @@ def tune(
 
 
 def describe_level(scores: Floats, truth: Floats, k: int) -> dict[str, Any]:
-    """Returns what the manifest states of a level's recall.
-
-    Args:
-        scores: [num_queries, fetch] float32, found.
-        truth: [num_queries, fetch] float32, of exact search.
-        k: answers of a query whose `fetch - k` nearest items are excluded.
+    """Returns what the manifest states of a level's recall, from scores [num_queries, fetch] found and of exact search.
 
     Returns:
         {"k": fetch, "recall": recall@fetch, "excluded": fetch - k, "recall_excluded": that of the k answers after the

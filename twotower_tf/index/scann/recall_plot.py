@@ -21,12 +21,7 @@ _MOST_LINES = 8
 
 
 def draw(recall: Mapping[str, Any], parameters: Mapping[str, Any]) -> str:
-    """Draws SVG: a line per number of re-scored candidates over the partitions searched; a ring marks the choice.
-
-    Args:
-        recall: of the tuning: k, target, curve.
-        parameters: the choice: leaves_to_search, reorder.
-    """
+    """Draws SVG: a line per number of re-scored candidates over the partitions searched; a ring marks the choice."""
     import matplotlib
     from matplotlib.figure import Figure
 

@@ -26,12 +26,7 @@ Floats = npt.NDArray[np.float32]
 def choose(vectors: Floats, queries: Floats, k: int, target: float, threads: int) -> tuple[Shape, list[dict[str, Any]]]:
     """Chooses the shape that reaches the target at the least cost, one parameter after the other.
 
-    Args:
-        vectors: [num_items, vector_dim] float32, checked.
-        queries: [num_queries, vector_dim] float32, like those to come.
-        k: answers at which recall is measured.
-        target: recall@k to reach.
-        threads: for building and searching.
+    Vectors [num_items, vector_dim] float32 were checked; queries [num_queries, vector_dim] are like those to come.
 
     Returns:
         The shape for all items, and what was tried: each shape with the cost and setting found, on the sample; up to

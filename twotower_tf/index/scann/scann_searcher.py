@@ -119,15 +119,7 @@ class ScannSearcher:
         recall: dict[str, Any],
         threads: int = 0,
     ) -> None:
-        """Keeps a built index; `build` and `read` make one.
-
-        Args:
-            items: what is searched.
-            native: ScaNN's searcher over the same rows.
-            parameters: how it is searched.
-            recall: {"k", "target", "measured", "queries", "curve", "shapes", "levels"} of the tuning.
-            threads: that answer one call at most; 0 is one per core.
-        """
+        """Keeps ScaNN's searcher over the same rows, its parameters and the recall of its tuning."""
         self.items = items
         self.parameters = parameters
         self.recall = recall

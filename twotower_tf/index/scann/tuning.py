@@ -83,14 +83,7 @@ def choose_cheapest(
     For a growing number of re-scored candidates the fewest leaves that reach the target are found, doubling them and
     then bisecting (recall grows with both), until more candidates only make it dearer.
 
-    Args:
-        search: searches the sample with a setting.
-        truth: [num_queries, k] scores of exact search.
-        size: number of items.
-        leaves: number of partitions.
-        target: recall@k to reach, in (0, 1].
-        excluded: of the nearest items, as `compute_recall` says.
-        at_least: leaves that are searched.
+    `truth` has the scores [num_queries, k] of exact search; at least `at_least` of the partitions are searched.
 
     Returns:
         The setting; None where none reaches the target.
