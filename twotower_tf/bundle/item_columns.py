@@ -14,12 +14,7 @@ from twotower_tf.bundle.bundle import Bundle
 
 
 class ItemColumns:
-    """The columns of one version's items, in the index's row order.
-
-    Attributes:
-        schema: names and types of all columns.
-        num_rows: the number of items.
-    """
+    """The columns of one version's items, in the index's row order."""
 
     def __init__(self, bundle: Bundle) -> None:
         """Reads the schema.

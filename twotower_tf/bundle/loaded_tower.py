@@ -26,12 +26,7 @@ _ROWS_PER_BATCH = 8192
 
 
 class Tower:
-    """A tower's SavedModel.
-
-    Attributes:
-        inputs: of its signatures.
-        signatures: their names.
-    """
+    """A tower's SavedModel: its inputs and the names of its signatures."""
 
     def __init__(self, bundle_dir: Path, config: ExperimentConfig, side: SideName, version: int) -> None:
         """Loads a tower of a directory that may lack other files of a bundle yet; every answer must be of `version`."""

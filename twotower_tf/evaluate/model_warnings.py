@@ -25,14 +25,7 @@ _LEARN_MORE = "give the user tower a History or more features, raise train.epoch
 
 @dataclass(frozen=True)
 class Facts:
-    """What the rules read.
-
-    Attributes:
-        config: the experiment.
-        document: the content of metrics.json, without warnings.
-        training: the content of train.json; empty where it is missing.
-        columns: the content of prepared/columns.json; empty where it is missing.
-    """
+    """What the rules read: metrics.json as `document`, train.json, prepared/columns.json; {} where one is missing."""
 
     config: ExperimentConfig
     document: Document

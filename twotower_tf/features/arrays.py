@@ -33,12 +33,7 @@ class _History:
 
 
 class EncodedData:
-    """The prepared data as the towers take them.
-
-    Attributes:
-        config: the experiment that they were encoded for.
-        num_items: rows of the catalogue.
-    """
+    """The prepared data as the towers take them, encoded for this configuration."""
 
     def __init__(self, config: ExperimentConfig, prepared: Prepared) -> None:
         """Maps the arrays.

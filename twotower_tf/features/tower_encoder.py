@@ -32,12 +32,7 @@ def tensor_specs(layout: Layout) -> dict[str, tf.TensorSpec]:
 
 
 class TowerEncoder:
-    """Encodes the raw inputs of one tower.
-
-    Attributes:
-        inputs: of the signature.
-        layout: of the encoded tensors.
-    """
+    """Encodes the raw inputs of one tower's signature in this layout."""
 
     def __init__(self, config: ExperimentConfig, statistics: Mapping[str, Any], side: SideName) -> None:
         self.inputs = side_inputs(config, side)

@@ -31,13 +31,7 @@ NEW = -1  # instead of an item's row in an earlier index: its vector is not in t
 
 @dataclass(frozen=True)
 class Stored:
-    """An index on disk, without what answers from it.
-
-    Attributes:
-        directory: its files.
-        document: the content of index.json.
-        vectors: [items, vector_dim] float32, mapped.
-    """
+    """An index on disk, without what answers from it; vectors are [items, vector_dim] float32, mapped."""
 
     directory: Path
     document: dict[str, Any]

@@ -18,15 +18,8 @@ from twotower_tf.prepare.prepared import Prepared
 class RunFacts:
     """What a report says of a run.
 
-    Attributes:
-        name: name of the experiment.
-        run_dir: the run directory.
-        date: when it was evaluated.
-        data: a line on the log and its splits.
-        configuration: the resolved configuration as JSON text.
-        monitor: the validation metric that chose the best epoch; "" where the last is kept.
-        best_epoch: the epoch whose weights are kept, counted from 1; 0 where there is no `history`.
-        history: figures by epoch: `epoch`, `loss`, validation metrics.
+    `monitor` is the validation metric that chose the best epoch, "" where the last is kept. `best_epoch` counts from 1
+    and is 0 without `history`, the figures by epoch: `epoch`, `loss`, validation metrics.
     """
 
     name: str

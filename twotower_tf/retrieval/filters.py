@@ -36,12 +36,7 @@ _INTERRUPT_SECONDS = 0.02  # between interrupts: one that arrives before a state
 
 
 class Filters:
-    """Evaluates filters over a catalogue, and remembers the latest ones. May be used from several threads.
-
-    Attributes:
-        columns: names that a filter may use.
-        seconds: a filter's deadline.
-    """
+    """Evaluates filters over a catalogue, and remembers the latest ones. May be used from several threads."""
 
     def __init__(self, catalogue: Catalogue, seconds: float = FILTER_SECONDS) -> None:
         """Keeps the catalogue, in row order."""

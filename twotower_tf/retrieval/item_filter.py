@@ -19,12 +19,7 @@ _CACHED = 16  # filters whose items' vectors may be kept at the same time
 
 
 class ItemFilter:
-    """Decides for one version; may be used from several threads.
-
-    Attributes:
-        blocklist: of the export root, or given.
-        seconds: a filter's deadline.
-    """
+    """Decides for one version; may be used from several threads."""
 
     def __init__(
         self,

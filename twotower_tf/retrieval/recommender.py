@@ -40,12 +40,7 @@ _loaded_in = 0  # the process in which TensorFlow loaded a tower first
 
 
 class Recommender:
-    """A bundle's user tower and index, loaded once.
-
-    Attributes:
-        bundle: what it answers from.
-        inputs: of the user tower.
-    """
+    """A bundle's user tower and index, loaded once."""
 
     def __init__(
         self, bundle: Bundle | str | Path, threads: int = 0, blocklist: str | Path | None = None, max_k: int = MAX_K

@@ -38,11 +38,7 @@ Floats = npt.NDArray[np.float32]
 
 
 class Layout:
-    """How answers lie in the output.
-
-    Attributes:
-        schema: of the output.
-    """
+    """How answers lie in the output of this schema."""
 
     def __init__(
         self, version: int, format: Format, width: int, ids: Ids | None, names: pa.ChunkedArray | None = None

@@ -33,14 +33,10 @@ _LOOKED_AT = 1 << 22  # bytes of a text file inspected
 
 @dataclass(frozen=True)
 class Input:
-    """Inspected users.
+    """Inspected users: their files, with the state before anything was read, and the feature columns that these have.
 
-    Attributes:
-        sources: their files.
-        columns: feature columns that the files have.
-        renamed: names under which columns of the files are read, by their own.
-        identity: paths, sizes and times, by which a changed input is noticed.
-        snapshot: state of the files before anything was read.
+    By `identity`, paths, sizes and times, a changed input is noticed; `renamed` has names under which columns of the
+    files are read, by their own.
     """
 
     sources: tuple[InputFile, ...]

@@ -24,23 +24,9 @@ SEEN = "seen_rows"  # column of lists of index rows, in tables that are built fr
 class Job:
     """Parameters of a scoring that every worker needs.
 
-    Attributes:
-        export_dir: of the bundle.
-        version: of the bundle.
-        output: directory; workers write below it.
-        journal: its journal's directory.
-        sources: files of users.
-        user_id: column of their ids.
-        renamed: names under which columns of the files are read, by their own.
-        columns: feature columns that the files have.
-        times: how times are read.
-        at: epoch seconds for time features without a column.
-        k: answers per user; 0 gives vectors.
-        format: of the parts.
-        names: whether the answers have the items' names, too.
-        seen: whether the files list seen items.
-        memory_limit: of a reader that is not streaming, e.g. "500MB".
-        threads: of one worker.
+    `k` of 0 gives vectors. `at` has epoch seconds for time features without a column; with `seen` the files list seen
+    items. `memory_limit`, e.g. "500MB", is that of a reader that is not streaming. `renamed` has names under which
+    columns of the files are read, by their own.
     """
 
     export_dir: str

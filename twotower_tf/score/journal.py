@@ -37,11 +37,7 @@ def fingerprint_files(sources: Sequence[InputFile]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Journal:
-    """Journal of an output directory.
-
-    Attributes:
-        output: the directory.
-    """
+    """Journal of an output directory."""
 
     output: Path
 

@@ -35,16 +35,7 @@ from twotower_tf.tables.time_parser import TimeParser
 
 
 class Planner:
-    """Plans one scoring.
-
-    Attributes:
-        options: what to score.
-        bundle: the bundle to score with.
-        journal: journal of the output.
-        size: number of workers and their threads.
-        rows: rows at a time.
-        users: state of the users' files before they were read; set by `make_plan`.
-    """
+    """Plans one scoring, `rows` at a time; `make_plan` sets `users`, the state of their files before they were read."""
 
     users: input_files.FileSnapshot
 

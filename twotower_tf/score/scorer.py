@@ -26,11 +26,7 @@ Floats = npt.NDArray[np.float32]
 
 
 class Scorer:
-    """Scores users.
-
-    Attributes:
-        layout: of the output.
-    """
+    """Scores users for an output of this layout."""
 
     def __init__(self, job: Job, bundle: Bundle) -> None:
         """Loads the bundle's tower and index, and what restricts the answers."""

@@ -8,15 +8,14 @@ same path.
 from __future__ import annotations
 
 import contextlib
-import functools
+import json
 import logging
 import os
-import pickle
 import re
 import tarfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,8 @@ from twotower_tf.score.score_users import summarize
 from twotower_tf.score.unit_reader import Bad
 from twotower_tf.score.units import Unit
 from twotower_tf.score.worker_pool import make_environment
+
+_loaded: dict[str, Any] = {}  # job and scorer of this Python worker
 
 
 def score_on_spark(options: Options, spark: SparkOptions) -> dict[str, Any]:
@@ -74,12 +75,11 @@ class _Work:
         self.job, self.rows = job, rows
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Turns rows of units, one pickled in each, into rows of the output."""
-        scorer = _scorer(pickle.dumps(self.job))
+        """Turns rows of units, one as JSON in each, into rows of the output."""
+        scorer = _load_scorer(self.job)
         for batch in batches:
-            for pickled in batch.column(0).to_pylist():
-                unit: Unit = pickle.loads(pickled)
-                yield from self._answer(scorer, unit)
+            for text in batch.column(0).to_pylist():
+                yield from self._answer(scorer, Unit(**json.loads(text)))
 
     def _answer(self, scorer: Any, unit: Unit) -> Iterator[pa.RecordBatch]:
         stats, bad = scorer.stats(), list[Bad]()
@@ -92,11 +92,8 @@ class _Work:
 
 
 def _write(session: Any, work: _Work, units: list[Unit]) -> None:
-    from pyspark.sql.types import BinaryType, StructField, StructType
-
-    schema = StructType([StructField("unit", BinaryType(), False)])
-    rows = session.sparkContext.parallelize([(bytearray(pickle.dumps(unit)),) for unit in units], max(1, len(units)))
-    frame = session.createDataFrame(rows, schema)
+    rows = session.sparkContext.parallelize([(json.dumps(asdict(unit)),) for unit in units], max(1, len(units)))
+    frame = session.createDataFrame(rows, "unit string")
     if work.job.format == "tsv":
         answers = frame.mapInArrow(work, "value string")
         answers.write.mode("append").text(work.job.output)
@@ -125,14 +122,15 @@ def _packed(bundle: Bundle, archive: Path) -> Iterator[Path]:
         archive.unlink()
 
 
-@functools.lru_cache(maxsize=1)
-def _scorer(pickled: bytes) -> Any:
-    """Returns the scorer of this Python worker, which Spark keeps for its next tasks of the same pickled job."""
-    job: Job = pickle.loads(pickled)
+def _load_scorer(job: Job) -> Any:
+    """Returns the scorer of this Python worker, which Spark keeps for its next tasks of the same job."""
+    if _loaded.get("job") == job:
+        return _loaded["scorer"]
     os.environ.update(make_environment(job.threads))
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     from pyspark import SparkFiles
 
     from twotower_tf.score.scorer import Scorer
 
-    return Scorer(job, Bundle.open(SparkFiles.get(job.export_dir), job.version))
+    _loaded.update(job=job, scorer=Scorer(job, Bundle.open(SparkFiles.get(job.export_dir), job.version)))
+    return _loaded["scorer"]

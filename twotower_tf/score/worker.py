@@ -35,12 +35,7 @@ _scorer: Any = None
 
 @dataclass(frozen=True)
 class UnitResult:
-    """A finished unit, whose part and note are on disk.
-
-    Attributes:
-        rows: rows, lines or records of the unit.
-        peak: the most memory that the process has had so far, in bytes.
-    """
+    """A finished unit: its rows, and the most memory of the process so far, in bytes."""
 
     rows: int
     peak: int

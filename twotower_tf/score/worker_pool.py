@@ -108,11 +108,7 @@ class _Worker:
 
 
 class WorkerPool:
-    """Workers of one job. Leaving the context ends them.
-
-    Attributes:
-        state: progress.
-    """
+    """Workers of one job and the state of its scoring. Leaving the context ends them."""
 
     def __init__(self, size: Size, log: Log) -> None:
         """Starts nothing yet; `log` is called with a line for each worker that died."""

@@ -25,13 +25,7 @@ _WORKER_BYTES = 700 << 20  # of a worker without its index: TensorFlow, tables o
 
 @dataclass(frozen=True)
 class Size:
-    """Size of a worker pool.
-
-    Attributes:
-        workers: number of processes.
-        threads: threads of each.
-        memory: memory limit of all together, in bytes.
-    """
+    """Size of a worker pool: processes, the threads of each, and the memory limit of all together in bytes."""
 
     workers: int
     threads: int

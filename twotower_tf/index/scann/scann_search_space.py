@@ -50,11 +50,7 @@ def choose(vectors: Floats, queries: Floats, k: int, target: float, threads: int
 
 
 class _Trial:
-    """Indexes of different shapes over the same sample.
-
-    Attributes:
-        tried: what was found for each shape.
-    """
+    """Indexes of different shapes over the same sample."""
 
     def __init__(self, vectors: Floats, queries: Floats, k: int, target: float, threads: int) -> None:
         self.tried: dict[Shape, dict[str, Any]] = {}
