@@ -3,6 +3,7 @@
 import json
 import pickle
 import sys
+from dataclasses import asdict
 from types import ModuleType
 
 import pyarrow as pa
@@ -36,14 +37,14 @@ def test_a_task_gives_the_rows_that_a_worker_writes(tmp_path, export_dir, users,
     files = ModuleType("pyspark")
     files.SparkFiles = type("SparkFiles", (), {"get": staticmethod(lambda name: str(export_dir))})
     monkeypatch.setitem(sys.modules, "pyspark", files)
-    spark_scoring._scorer.cache_clear()
+    spark_scoring._loaded.clear()
     options = Options(export_dir=export_dir, output=tmp_path / "out", users=str(users), k=4, format=format)
     local, _, entries = scored(options)
     planner = Planner(options)
     job, units = planner.make_plan()
     work = pickle.loads(pickle.dumps(spark_scoring._Work(job, 4096)))
-    pickled = pa.record_batch({"unit": pa.array([pickle.dumps(unit) for unit in units], pa.binary())})
-    found = pa.Table.from_batches(list(work(iter([pickled]))))
+    batch = pa.record_batch({"unit": [json.dumps(asdict(unit)) for unit in units]})
+    found = pa.Table.from_batches(list(work(iter([batch]))))
     assert found.combine_chunks().equals(local.combine_chunks())
     assert [entry["line"] for entry in entries] == [101] and local.num_rows == 499
     (note,) = planner.journal.unit_results(1)
