@@ -70,11 +70,12 @@ def verification_in_this_process() -> Iterator[None]:
     from twotower_tf.bundle import verify_staging
 
     def verify(directory: Path) -> subprocess.CompletedProcess[str]:
-        from twotower_tf.bundle.verify_bundle import verify_directory
+        from twotower_tf.bundle.bundle import Bundle
+        from twotower_tf.bundle.verify_bundle import run_checks
         from twotower_tf.errors import TwoTowerError
 
         try:
-            verify_directory(directory)
+            run_checks(Bundle.read(directory))
         except TwoTowerError as error:
             return subprocess.CompletedProcess([], 2, "", f"twotower verify: {error}\n")
         return subprocess.CompletedProcess([], 0, "", "")

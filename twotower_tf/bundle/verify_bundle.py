@@ -37,18 +37,6 @@ def verify(export_dir: Path, version: int | None = None) -> list[str]:
     return run_checks(Bundle.open(export_dir, version))
 
 
-def verify_directory(path: Path) -> list[str]:
-    """Verifies one version by its directory, under any name: before it is published, or a copy of it.
-
-    Returns:
-        What was checked, a line each.
-
-    Raises:
-        ArtifactError: at the first check that fails, naming the file.
-    """
-    return run_checks(Bundle.read(path))
-
-
 def run_checks(bundle: Bundle) -> list[str]:
     """Runs the checks of an opened version, whose files are unchanged.
 
