@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,7 @@ class UserTower:
         self._side = TowerEncoder(config, bundle.statistics, "user")
         self._encoder = ColumnEncoder(config, bundle.statistics, "user")
         self._histories = list_histories(config)
+        self._sequences = [self._side.layout.values[each.name] for each in list_causal_histories(self._histories)]
         self._dim = int(bundle.manifest["vector_dim"])
         self._hash = {each.name: self._history_function(each) for each in self._histories}
         self._check(bundle)
@@ -65,13 +66,31 @@ class UserTower:
         """
         encoded = self._encode(columns, rows)
         vectors = np.empty((rows, self._dim), np.float32)
-        longest = max((each.length for each in list_causal_histories(self._histories)), default=1)
-        step = max(1, min(STEP, SEQUENCE_PLACES // longest))
-        for start in range(0, rows, step):
-            part = slice(start, start + step)
-            arguments = {key: tf.constant(array[part]) for key, array in encoded.items()}
+        for part, longest in self._calls(encoded, rows):
+            arguments = {
+                key: tf.constant(array[part][:, :longest] if key in self._sequences else array[part])
+                for key, array in encoded.items()
+            }
             vectors[part] = self._tower(**arguments)[VECTOR_LAYERS["user"]].numpy()
         return vectors
+
+    def _calls(self, encoded: Mapping[str, Any], rows: int) -> Iterator[tuple[Any, int | None]]:
+        """Yields the rows of each call, and the places of their longest history that is read place by place.
+
+        Rows of about one length are in one call, as many as fit into `SEQUENCE_PLACES`: padding costs like a value.
+        """
+        if not self._sequences:
+            yield from ((slice(start, start + STEP), None) for start in range(0, rows, STEP))
+            return
+        counts = np.max([np.count_nonzero(encoded[key] != NO_VALUE, axis=1) for key in self._sequences], axis=0)
+        order = np.argsort(counts, kind="stable")
+        start = 0
+        while start < rows:
+            longest = np.maximum(1, counts[order[start : start + STEP]])  # ascending
+            fitting = np.count_nonzero(np.arange(1, len(longest) + 1) * longest <= SEQUENCE_PLACES)
+            part = order[start : start + max(1, fitting)]
+            yield part, int(longest[len(part) - 1])
+            start += len(part)
 
     def _encode(self, columns: Mapping[str, pa.Array], rows: int) -> dict[str, Any]:
         plain = {
