@@ -87,7 +87,7 @@ class UserTower:
         start = 0
         while start < rows:
             longest = np.maximum(1, counts[order[start : start + STEP]])  # ascending
-            fitting = np.count_nonzero(np.arange(1, len(longest) + 1) * longest <= SEQUENCE_PLACES)
+            fitting = int(np.count_nonzero(np.arange(1, len(longest) + 1) * longest <= SEQUENCE_PLACES))
             part = order[start : start + max(1, fitting)]
             yield part, int(longest[len(part) - 1])
             start += len(part)
