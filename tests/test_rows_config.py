@@ -16,7 +16,8 @@ from twotower_tf.errors import ConfigError
 
 REFUSED = {
     "data.timestamp=": "user_features[2].encoder: self_attention reads the order of events, and the log has no times; "
-    "name their column in data.timestamp, or use encoder='mean'",
+    "name their column in data.timestamp, use data.split=LeaveLastOut() for a log whose rows are in order, or use "
+    "encoder='mean'",
     "user_features.2.length=7": "train.rows: 'sequence' cuts all histories with a causal encoder into the same "
     "windows; 'history' has 7, 'shelves' has 6; give them one length, or set train.rows to 'event'",
     "user_features.2.length=0": "user_features.2.length: invalid value '0' (expected a number greater than 0)",

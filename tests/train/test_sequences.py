@@ -1,6 +1,7 @@
 """Training on users' sequences, against the log by hand: every event once, with its own history, profile and time."""
 
 import collections
+import dataclasses
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from tests.train.sequence_log import DAY, ITEMS, LENGTH, experiment, write_log
 from twotower_tf import config as configuration
 from twotower_tf.config import (
     CosineLogitBCE,
+    History,
     InBatch,
     InBatchSoftmax,
     Labelled,
+    LeaveLastOut,
     Queue,
     SamplingConfig,
     TrainConfig,
@@ -102,6 +105,34 @@ def test_an_epoch_has_every_event_once_with_its_own_history_mood_and_day(world):
         left.remove(match)
         assert shelf == [each % 4 for each in past if each % 3]  # as the signature has it: no place without a value
     assert not left
+
+
+def test_the_order_of_the_rows_is_an_order(tmp_path):
+    log = write_log(tmp_path)
+    config = experiment(tmp_path)
+    config = dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, timestamp="", split=LeaveLastOut()),
+        user_features=(History(of="item", length=40, encoder="self_attention"),),
+        sampling=SamplingConfig((Uniform(8, shared=True),)),
+    )
+    prepare_log(config, tmp_path / "run", threads=1)
+    prepared = Prepared.open(tmp_path / "run")
+    encode(config, prepared)
+    encoded = EncodedData(config, prepared)
+    catalogue = encoded.item_batch(np.arange(prepared.num_items))["ids"][:, 0]
+    items = dict(zip(catalogue.tolist(), prepared.item_ids().tolist(), strict=True))
+    found = []
+    for x, y, _ in Batches(config, prepared, encoded).epoch(0):
+        own = x["item_ids"][x["places_of_items"], 0][: len(y)]
+        found += [(items[int(item)], past) for item, past in zip(own, seen_items(x, "values0", items), strict=True)]
+    expected = []
+    for user in {each["user"] for each in log}:
+        clicked = [each["item"] for each in log if each["user"] == user and each["click"]]
+        kept = clicked[: len(clicked) - 2] if len(clicked) > 2 else clicked  # the last two are held out
+        expected += [(item, clicked[:place]) for place, item in enumerate(kept)]
+    assert len(found) > 100
+    assert all(each in expected for each in found) and len(found) > 0.9 * len(expected)
 
 
 def test_the_vector_and_the_loss_of_each_event_are_those_of_rows_of_events(world):

@@ -194,10 +194,11 @@ def check_histories(
         if not isinstance(feature, History):
             continue
         where, encoder = f"user_features[{position}].encoder", feature.encoder
-        if is_causal(encoder) and not data.timestamp:
+        if is_causal(encoder) and not data.ordered:
             raise ConfigError(
                 f"{where}: {encoder_name(encoder)} reads the order of events, and the log has no times; name their "
-                "column in data.timestamp, or use encoder='mean'"
+                "column in data.timestamp, use data.split=LeaveLastOut() for a log whose rows are in order, or use "
+                "encoder='mean'"
             )
         if isinstance(encoder, SelfAttention) and dims[feature.of] % encoder.heads:
             raise ConfigError(

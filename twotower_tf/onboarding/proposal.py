@@ -183,9 +183,16 @@ def _add_choices(
 ) -> None:
     """Adds the user's id and history, the split, the towers, the loss and the training."""
     roles, outcomes, lines = proposal.roles, proposal.outcomes, proposal.lines
-    shape = training_choices.measure_shape(connection, events, roles.user.column, outcomes)
-    features = len(lines["item"]) - 1 + len(lines["user"])
     user = events.columns[roles.user.column]
+    ordered = bool(roles.time.column) or (
+        not outcomes.split
+        and column_profile.is_in_order(connection, events.table, user, events.columns[roles.item.column])
+    )
+    features = len(lines["item"]) - 1 + len(lines["user"])
+    catalogue = items.columns[roles.item_key] if items is not None else events.columns[roles.item.column]
+    shape = training_choices.measure_shape(
+        connection, events, roles, outcomes, ordered=ordered, features=features, items=catalogue.distinct
+    )
     against = training_choices.explain_omitted_user_id(shape, roles)
     if against:
         proposal.left_out[user.name] = against
@@ -197,11 +204,7 @@ def _add_choices(
         for kind, different in (("Hour", moment.hours), ("Weekday", moment.weekdays)):
             if different > 1:
                 lines["user"].append(Line(f"{kind}({python_literal(roles.time.column)})", "of the event, UTC"))
-    ordered = bool(roles.time.column) or (
-        not outcomes.split
-        and column_profile.is_in_order(connection, events.table, user, events.columns[roles.item.column])
-    )
-    history = training_choices.choose_history(shape, roles.item.column, ordered, features)
+    history = training_choices.choose_history(shape, roles.item.column)
     if history is not None:
         lines["user"].append(history)
     else:
@@ -215,8 +218,7 @@ def _add_choices(
             "together. Where you know who acted, add a column of users and name it with --user_id."
         )
     proposal.split = training_choices.choose_split(events, roles, outcomes, sources, ordered)
-    catalogue = items.columns[roles.item_key] if items is not None else events.columns[roles.item.column]
-    proposal.sections = training_choices.choose_training(shape, features, catalogue.distinct, outcomes)
+    proposal.sections = training_choices.choose_training(shape, outcomes)
     evaluation = training_choices.choose_evaluation(events, roles)
     if evaluation is not None:
         proposal.sections["evaluation"] = evaluation

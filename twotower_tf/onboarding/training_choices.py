@@ -2,8 +2,8 @@
 
 docs/benchmarks.md has what was measured of these choices on validation data. In short: ids alone want linear towers,
 features want hidden layers with dropout, and where the items are few, negatives from all of them; a history says more
-of a user with few positives than the hash of an id; training stops when validation no longer improves; a batch is a
-share of the positives.
+of a user with few positives than the hash of an id, and where many of them are in order, a transformer says most;
+training stops when validation no longer improves; a batch is a share of the positives.
 """
 
 from __future__ import annotations
@@ -29,6 +29,12 @@ _FEWEST_VALIDATED = 30  # positives that can choose an epoch
 _SMALLEST_BATCH, _LARGEST_BATCH = 16, 1024
 _STEPS = 100  # of an epoch, at least
 _MANY_POSITIVES = 100  # of the median user, from which the id is worth an embedding next to a history
+# Ordered ids alone with so many positives, and so many of the median user, have a transformer if the catalogue is small
+# enough to be compared with as a whole: minutes of training for each hundred thousand.
+_READ_IN_ORDER = (200_000, 2_000_000)
+_LONG_ENOUGH = 20
+_WHOLE_CATALOGUE = 20_000
+_LARGEST_WINDOWS, _WINDOW_STEPS = 32, 250  # windows of a batch, and steps of an epoch, at least
 _RICH = 2  # features in addition to ids and histories, from which towers have hidden layers
 _FEW_ITEMS = 2_000  # that a step can compare with about all of
 _DRAWN = 1_000  # of them, for each step
@@ -43,12 +49,29 @@ class LogShape:
         users: number of users with one.
         median: positives of the median user among them.
         long: positives of the user at the 90th percentile.
+        items: number of items.
+        ordered: whether times or the order of the file's rows order the events.
+        features: number of features in addition to ids, histories and times.
     """
 
     positives: int
     users: int
     median: float
     long: float
+    items: int
+    ordered: bool
+    features: int
+
+    @property
+    def in_sequences(self) -> bool:
+        """Whether a transformer is worth its time."""
+        many = _READ_IN_ORDER[0] <= self.positives <= _READ_IN_ORDER[1] and self.median >= _LONG_ENOUGH
+        return self.ordered and many and self.features < _RICH and self.items <= _WHOLE_CATALOGUE
+
+    @property
+    def length(self) -> int:
+        """How many events of a user a long history holds."""
+        return max(50, min(200, 10 * round(self.long / 10)))
 
     @property
     def repeated(self) -> bool:
@@ -56,13 +79,22 @@ class LogShape:
         return self.positives > 1.5 * self.users
 
 
-def measure_shape(connection: Connection, events: TableProfile, user: str, outcomes: Outcomes) -> LogShape:
+def measure_shape(
+    connection: Connection,
+    events: TableProfile,
+    roles: Roles,
+    outcomes: Outcomes,
+    *,
+    ordered: bool,
+    features: int,
+    items: int,
+) -> LogShape:
     """Counts the positives of each user; a predicate is taken into account by its share of the events."""
     table, holds, share = events.table, "true", outcomes.positive_share
     if outcomes.label:
         holds = f"lower({table.text(outcomes.label)}) IN {ONE}"
         share /= max(1e-9, next(choice.share for choice in outcomes.chosen if choice.field == "label"))
-    id_text = table.text(user)
+    id_text = table.text(roles.user.column)
     positives, users, median, long = fetch_row(
         connection,
         f"""
@@ -72,7 +104,7 @@ def measure_shape(connection: Connection, events: TableProfile, user: str, outco
         SELECT coalesce(sum(n), 0), count(*), coalesce(median(n), 0), coalesce(quantile_cont(n, 0.9), 0) FROM counts
         """,
     )
-    return LogShape(int(positives * share), users, median * share, long * share)
+    return LogShape(int(positives * share), users, median * share, long * share, items, ordered, features)
 
 
 def choose_split(
@@ -107,6 +139,8 @@ def explain_omitted_user_id(shape: LogShape, roles: Roles) -> str:
         return "an id of one basket or visit, which never comes again"
     if not shape.repeated:
         return "most users have a single positive: an embedding of the id learns nothing that the next one needs"
+    if shape.in_sequences:
+        return "the history in its order says more than an embedding of the id; add Hash(...) of it to compare"
     if shape.median < _MANY_POSITIVES:
         return (
             f"the median user has {shape.median:.0f} positives: the history says more than an embedding of the id; "
@@ -115,29 +149,31 @@ def explain_omitted_user_id(shape: LogShape, roles: Roles) -> str:
     return ""
 
 
-def choose_history(shape: LogShape, item: str, ordered: bool, features: int) -> Line | None:
+def choose_history(shape: LogShape, item: str) -> Line | None:
     """Chooses the history of the user tower; None where users have no past.
 
     Of ordered ids alone, recent items say most of the next one; next to features, the history says what a user likes.
     """
     if not shape.repeated:
         return None
-    length = 50 if ordered else max(50, min(200, 10 * round(shape.long / 10)))
-    what = "the user's positives before the event" if ordered else "the user's other positives: the log has no order"
-    encoder = ', encoder="recency"' if ordered and features < _RICH else ""
+    if shape.in_sequences:
+        encoder = 'encoder=SelfAttention(block="ligr", hidden=128)'
+        why = "a transformer over the user's positives before the event, as in configs/movielens_1m.py"
+        return Line(f"History(of={python_literal(item)}, length={shape.length}, {encoder})", why)
+    length = 50 if shape.ordered else shape.length
+    what = f"the user's {'positives before the event' if shape.ordered else 'other positives: the log has no order'}"
+    encoder = ', encoder="recency"' if shape.ordered and shape.features < _RICH else ""
     return Line(f"History(of={python_literal(item)}, length={length}{encoder})", what)
 
 
-def choose_training(shape: LogShape, features: int, items: int, outcomes: Outcomes) -> dict[str, Line]:
+def choose_training(shape: LogShape, outcomes: Outcomes) -> dict[str, Line]:
     """Chooses the fields `model`, `loss`, `sampling` (where the loss's own is not the best) and `train`.
 
     Args:
         shape: of the log.
-        features: number of features in addition to ids, histories and times.
-        items: number of items.
         outcomes: of the log; a split without validation rows cannot choose an epoch.
     """
-    if features >= _RICH:
+    if shape.features >= _RICH:
         towers = Line(
             "ModelConfig(embedding_dim=64, vector_dim=64, item_hidden=(128,), user_hidden=(128,), dropout=0.3)",
             "with features of several kinds, a hidden layer with dropout",
@@ -147,7 +183,7 @@ def choose_training(shape: LogShape, features: int, items: int, outcomes: Outcom
             "ModelConfig(embedding_dim=64, vector_dim=64, item_hidden=(), user_hidden=())",
             "of ids alone, linear towers",
         )
-    found = {"model": towers} | _choose_loss(features, items)
+    found = {"model": towers} | _choose_loss(shape)
     trained = shape.positives * _TRAINED
     batch = _SMALLEST_BATCH
     while batch < _LARGEST_BATCH and 2 * batch * _STEPS <= trained:
@@ -155,6 +191,8 @@ def choose_training(shape: LogShape, features: int, items: int, outcomes: Outcom
     while batch > 1 and 4 * batch > trained:
         batch //= 2
     validated = 0.0 if outcomes.split and "valid" not in outcomes.split_values else shape.positives * _HELD_OUT
+    if shape.in_sequences:
+        return {"model": towers, **_train_on_sequences(shape, validated >= _FEWEST_VALIDATED)}
     if validated < _FEWEST_VALIDATED:
         why = "too few validation positives to choose an epoch: the last is kept"
         train = Line(f'TrainConfig(batch_size={batch}, epochs=5, monitor="")', why)
@@ -164,13 +202,26 @@ def choose_training(shape: LogShape, features: int, items: int, outcomes: Outcom
     return found | {"train": train}
 
 
-def _choose_loss(features: int, items: int) -> dict[str, Line]:
-    if features < _RICH or items > _FEW_ITEMS:
+def _choose_loss(shape: LogShape) -> dict[str, Line]:
+    if shape.features < _RICH or shape.items > _FEW_ITEMS:
         return {"loss": Line("InBatchSoftmax(temperature=0.1)", "")}
-    drawn = min(items, _DRAWN)
+    drawn = min(shape.items, _DRAWN)
     return {
-        "loss": Line("SampledSoftmax(temperature=0.1, correct=False)", f"of {items:,} items a step sees most"),
+        "loss": Line("SampledSoftmax(temperature=0.1, correct=False)", f"of {shape.items:,} items a step sees most"),
         "sampling": Line(f"SamplingConfig((Uniform(per_positive={drawn}, shared=True),))", ""),
+    }
+
+
+def _train_on_sequences(shape: LogShape, validated: bool) -> dict[str, Line]:
+    """Chooses the loss and the training of a transformer: what configs/movielens_1m.py was measured with."""
+    windows, batch = max(shape.users, shape.positives * _TRAINED / shape.length), _LARGEST_WINDOWS
+    while batch > 1 and batch * _WINDOW_STEPS > windows:
+        batch //= 2
+    rates = "initial_lr=0.002, table_optimizer=LazyAdam(initial_lr=0.002), lr_decay_rate=0.85, warmup_steps=100"
+    monitor = "" if validated else ', monitor=""'
+    return {
+        "loss": Line("FullSoftmax(temperature=0.1, learn_temperature=True)", "compares with the whole catalogue"),
+        "train": Line(f"TrainConfig(batch_size={batch}, epochs=14, {rates}{monitor})", "windows of users' sequences"),
     }
 
 
