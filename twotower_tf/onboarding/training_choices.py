@@ -1,9 +1,9 @@
 """Chooses the split, the towers, the loss and the training loop by the kind of log.
 
 docs/benchmarks.md has what was measured of these choices on validation data. In short: ids alone want linear towers,
-features want hidden layers with dropout, and where the items are few, negatives from all of them; a history says more
-of a user with few positives than the hash of an id, and where many of them are in order, a transformer says most;
-training stops when validation no longer improves; a batch is a share of the positives.
+features want hidden layers with dropout; a history says more of a user with few positives than the hash of an id, and
+where many of them are in order, a transformer says most; training stops when validation no longer improves; a batch is
+a share of the positives.
 """
 
 from __future__ import annotations
@@ -36,8 +36,6 @@ _LONG_ENOUGH = 20
 _WHOLE_CATALOGUE = 20_000
 _LARGEST_WINDOWS, _WINDOW_STEPS = 32, 250  # windows of a batch, and steps of an epoch, at least
 _RICH = 2  # features in addition to ids and histories, from which towers have hidden layers
-_FEW_ITEMS = 2_000  # that a step can compare with about all of
-_DRAWN = 1_000  # of them, for each step
 
 
 @dataclass(frozen=True)
@@ -167,7 +165,7 @@ def choose_history(shape: LogShape, item: str) -> Line | None:
 
 
 def choose_training(shape: LogShape, outcomes: Outcomes) -> dict[str, Line]:
-    """Chooses the fields `model`, `loss`, `sampling` (where the loss's own is not the best) and `train`.
+    """Chooses the fields `model`, `loss` and `train`.
 
     Args:
         shape: of the log.
@@ -183,7 +181,6 @@ def choose_training(shape: LogShape, outcomes: Outcomes) -> dict[str, Line]:
             "ModelConfig(embedding_dim=64, vector_dim=64, item_hidden=(), user_hidden=())",
             "of ids alone, linear towers",
         )
-    found = {"model": towers} | _choose_loss(shape)
     trained = shape.positives * _TRAINED
     batch = _SMALLEST_BATCH
     while batch < _LARGEST_BATCH and 2 * batch * _STEPS <= trained:
@@ -199,17 +196,7 @@ def choose_training(shape: LogShape, outcomes: Outcomes) -> dict[str, Line]:
     else:
         why = "training stops after three epochs without a better recall"
         train = Line(f"TrainConfig(batch_size={batch}, epochs=20, patience=3)", why)
-    return found | {"train": train}
-
-
-def _choose_loss(shape: LogShape) -> dict[str, Line]:
-    if shape.features < _RICH or shape.items > _FEW_ITEMS:
-        return {"loss": Line("InBatchSoftmax(temperature=0.1)", "")}
-    drawn = min(shape.items, _DRAWN)
-    return {
-        "loss": Line("SampledSoftmax(temperature=0.1, correct=False)", f"of {shape.items:,} items a step sees most"),
-        "sampling": Line(f"SamplingConfig((Uniform(per_positive={drawn}, shared=True),))", ""),
-    }
+    return {"model": towers, "loss": Line("InBatchSoftmax(temperature=0.1)", ""), "train": train}
 
 
 def _train_on_sequences(shape: LogShape, validated: bool) -> dict[str, Line]:
