@@ -201,6 +201,32 @@ def test_residual_blocks_add_their_input():
     np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)
 
 
+@pytest.mark.parametrize("residual", [False, True])
+def test_layer_norm_is_that_of_ba_et_al_before_the_layer(residual):
+    item = two_tower.tower(fill_tables(two_tower.build(experiment(residual=residual, layer_norm=True))), "item")
+    rng = np.random.default_rng(8)
+    for layer in item.layers:
+        if layer.name.startswith(("item_hidden", "item_projection")):
+            layer.set_weights([rng.normal(size=weight.shape) for weight in layer.get_weights()])
+    inputs = {
+        "item_ids": np.stack([rng.integers(0, n, 5) for n in (50, 20)], axis=1).astype(np.int32),
+        "item_numeric": rng.normal(size=(5, 1)).astype(np.float32),
+        "item_values0": rng.integers(0, 11, (5, 2)).astype(np.int32),
+    }
+    x = keras.Model(item.input, item.get_layer("item_features").output)(inputs).numpy()
+    gain, bias = item.get_layer("item_hidden_1_norm").get_weights()
+    centred = x - x.mean(axis=1, keepdims=True)
+    normal = gain * centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-6) + bias
+    kernel, shift = item.get_layer("item_hidden_1").get_weights()
+    hidden = np.maximum(normal @ kernel + shift, 0)
+    if residual:
+        hidden += x @ item.get_layer("item_hidden_1_shortcut").get_weights()[0]
+    kernel, shift = item.get_layer("item_projection").get_weights()
+    vectors = hidden @ kernel + shift
+    expected = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    np.testing.assert_allclose(item(inputs).numpy(), expected, atol=2e-5)
+
+
 def test_a_new_table_is_zero():
     table = EmbeddingTable(70_000, 16)
     table.build(None)

@@ -25,6 +25,9 @@ class ModelConfig:
         item_hidden: widths of the item tower's hidden layers.
         user_hidden: widths of the user tower's hidden layers.
         residual: adds residual connections around the hidden layers.
+        layer_norm: normalizes what enters a hidden layer, by row: mean 0 and deviation 1, then a learned gain and bias
+            (Ba et al., "Layer Normalization", 2016), before the layer as in Xiong et al., "On Layer Normalization in
+            the Transformer Architecture" (2020). With `residual` the shortcut is not normalized.
         activation: activation of the hidden layers.
         dropout: dropout rate of the hidden layers.
         table_dtype: storage type of the embedding tables. Sums and updates are float32 either way; updates of a
@@ -37,6 +40,7 @@ class ModelConfig:
     item_hidden: tuple[Positive, ...] = ()
     user_hidden: tuple[Positive, ...] = ()
     residual: bool = False
+    layer_norm: bool = False
     activation: Literal["relu", "gelu", "tanh", "selu", "swish"] = "relu"
     dropout: Share = 0.0
     table_dtype: Literal["float32", "bfloat16"] = "float32"

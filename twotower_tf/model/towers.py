@@ -28,6 +28,7 @@ from twotower_tf.model.layers import (
 
 # Ends the keys of int32 [rows, 2]: by training row the place of its sequence, and how many of its values it has seen.
 PLACES = "_places"
+_NORM_EPSILON = 1e-6  # added to the variance
 
 
 def input_name(side: SideName, key: str) -> str:
@@ -161,7 +162,10 @@ def _dense(config: ExperimentConfig, units: int, name: str, numbers: Sequence[in
 
 def _block(config: ExperimentConfig, x: Any, units: int, name: str, numbers: Sequence[int]) -> Any:
     """Applies a hidden layer; with `residual`, its input is added, through a projection where the widths differ."""
-    y = _dense(config, units, name, numbers, activation=config.model.activation)(x)
+    y = x
+    if config.model.layer_norm:
+        y = keras.layers.LayerNormalization(epsilon=_NORM_EPSILON, name=f"{name}_norm")(x)
+    y = _dense(config, units, name, numbers, activation=config.model.activation)(y)
     if config.model.residual:
         fits = x.shape[-1] == units
         shortcut = x if fits else _dense(config, units, f"{name}_shortcut", numbers, use_bias=False)(x)
