@@ -33,7 +33,7 @@ def run(published: Callable[[str], Path], tmp_path: Path) -> Run:
 
 
 def convert_and_run(
-    published: Callable[[str], Path], root: Path, name: str, *overrides: str
+    published: Callable[[str], Path], root: Path, name: str, *overrides: str, final: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns prepared/manifest.json and metrics.json."""
     dataset, files = SETS[name]
@@ -41,7 +41,7 @@ def convert_and_run(
     assert done.status == 0, done.err
     settings = [f"--set={override}" for override in (f"data.root={root}/data", *overrides)]
     where = [f"--run_dir={root}/run", f"--export_dir={root}/export/{name}"]
-    done = command("run", f"--config={ROOT}/configs/{name}.py", *where, *settings)
+    done = command("run", f"--config={ROOT}/configs/{name}.py", *where, *settings, *["--final"] * final)
     assert done.status == 0, done.err
     print(done.out)
     run_dir = root / "run"
@@ -71,7 +71,19 @@ def test_the_avazu_sample_runs(tmp_path: Path, run: Run) -> None:
 
 
 @pytest.mark.quality
-@pytest.mark.parametrize("name", ["movielens_100k", "movielens_1m", "gowalla"])
+@pytest.mark.parametrize("name", ["movielens_100k", "movielens_1m"])
 def test_beats_popularity_clearly(name: str, run: Run) -> None:
     _, report = run(name)
     assert report["metrics"]["recall@20"] >= 1.5 * report["baselines"]["popularity"]["recall@20"]
+
+
+# On the test part, by the final fit: what docs/benchmarks.md reports. .003 are left to another machine.
+REPORTED = {"gowalla": {"recall@20": 0.1753, "ndcg@20": 0.1401}}
+
+
+@pytest.mark.quality
+@pytest.mark.parametrize("name", REPORTED)
+def test_lists_of_ids_are_ranked_as_well_as_reported(name: str, run: Run) -> None:
+    _, report = run(name, final=True)
+    for metric, value in REPORTED[name].items():
+        assert report["metrics"][metric] >= value - 0.003

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.onboarding.test_roles import feature_text, propose
-from twotower_tf.config import Catalogue, FullSoftmax, History, LeaveLastOut, SelfAttention, load
+from twotower_tf.config import Catalogue, FullSoftmax, History, LeaveLastOut, SelfAttention, Uniform, load
 from twotower_tf.onboarding import training_choices
 from twotower_tf.onboarding.render_config import render_proposal
 
@@ -50,6 +50,18 @@ def test_the_kind_of_log_decides(per_user: int, user_id: bool, batch: int, tmp_p
     assert "item_hidden=(), user_hidden=()" in proposal.sections["model"].code
     assert proposal.sections["train"].code == f"TrainConfig(batch_size={batch}, epochs=20, patience=3)"
     assert proposal.sections["loss"].code == "InBatchSoftmax(temperature=0.1)"
+
+
+def test_ids_without_an_order_are_trained_on_user_by_user(tmp_path: Path) -> None:
+    """The mean of the items taken, in their own table: 600 users make at least four batches."""
+    order = np.random.default_rng(2).permutation(600 * 12)
+    columns = {"user_id": np.repeat(np.arange(600), 12)[order], "item_id": order % 900}
+    names: dict[str, Any] = {}
+    exec(render_proposal(propose(tmp_path, {"events": columns}), "c", "c.py"), names)  # it imports what it names
+    config = names["get_config"]()
+    assert [type(each) for each in config.user_features] == [History]
+    assert (config.model.combine, config.model.item_hidden, config.train.rows) == ("add", (), "user")
+    assert (config.train.batch_size, config.sampling.negatives) == (128, (Uniform(per_positive=900, shared=True),))
 
 
 def test_features_have_a_hidden_layer_with_dropout(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 docs/benchmarks.md has what was measured of these choices on validation data. In short: ids alone want linear towers,
 features want hidden layers with dropout; a history says more of a user with few positives than the hash of an id, and
-where many of them are in order, a transformer says most; training stops when validation no longer improves; a batch is
-a share of the positives.
+where many of them are in order, a transformer says most; ids alone without an order want the mean of the items taken;
+training stops when validation no longer improves; a batch is a share of the positives.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ _READ_IN_ORDER = (200_000, 2_000_000)
 _LONG_ENOUGH = 20
 _WHOLE_CATALOGUE = 20_000
 _LARGEST_WINDOWS, _WINDOW_STEPS = 32, 250  # windows of a batch, and steps of an epoch, at least
+_LIST_COLUMNS = 4096  # items that all users of a step are compared with, where ids have no order
+_LIST_USERS = 256  # of such a step, at most
 _RICH = 2  # features in addition to ids and histories, from which towers have hidden layers
 
 
@@ -65,6 +67,11 @@ class LogShape:
         """Whether a transformer is worth its time."""
         many = _READ_IN_ORDER[0] <= self.positives <= _READ_IN_ORDER[1] and self.median >= _LONG_ENOUGH
         return self.ordered and many and self.features < _RICH and self.items <= _WHOLE_CATALOGUE
+
+    @property
+    def in_lists(self) -> bool:
+        """Whether it is who took what, and nothing else."""
+        return not self.ordered and not self.features and self.repeated
 
     @property
     def length(self) -> int:
@@ -171,6 +178,9 @@ def choose_training(shape: LogShape, outcomes: Outcomes) -> dict[str, Line]:
         shape: of the log.
         outcomes: of the log; a split without validation rows cannot choose an epoch.
     """
+    validated = 0.0 if outcomes.split and "valid" not in outcomes.split_values else shape.positives * _HELD_OUT
+    if shape.in_lists:
+        return _train_on_lists(shape, validated >= _FEWEST_VALIDATED)
     if shape.features >= _RICH:
         towers = Line(
             "ModelConfig(embedding_dim=64, vector_dim=64, item_hidden=(128,), user_hidden=(128,), dropout=0.3)",
@@ -187,7 +197,6 @@ def choose_training(shape: LogShape, outcomes: Outcomes) -> dict[str, Line]:
         batch *= 2
     while batch > 1 and 4 * batch > trained:
         batch //= 2
-    validated = 0.0 if outcomes.split and "valid" not in outcomes.split_values else shape.positives * _HELD_OUT
     if shape.in_sequences:
         return {"model": towers, **_train_on_sequences(shape, validated >= _FEWEST_VALIDATED)}
     if validated < _FEWEST_VALIDATED:
@@ -209,6 +218,27 @@ def _train_on_sequences(shape: LogShape, validated: bool) -> dict[str, Line]:
     return {
         "loss": Line("FullSoftmax(temperature=0.1, learn_temperature=True)", "compares with the whole catalogue"),
         "train": Line(f"TrainConfig(batch_size={batch}, epochs=14, {rates}{monitor})", "windows of users' sequences"),
+    }
+
+
+def _train_on_lists(shape: LogShape, validated: bool) -> dict[str, Line]:
+    """Chooses towers, loss and training of ids without an order: what configs/gowalla.py was measured with."""
+    batch = _LIST_USERS
+    while batch > 1 and 4 * batch > shape.users:
+        batch //= 2
+    stop = "patience=3" if validated else 'monitor=""'
+    drawn = min(shape.items, _LIST_COLUMNS)
+    return {
+        "model": Line(
+            'ModelConfig(embedding_dim=128, vector_dim=128, combine="add")', "a user is the mean of the items taken"
+        ),
+        "loss": Line("BilateralSoftmax()", ""),
+        "sampling": Line(f"SamplingConfig((Uniform(per_positive={drawn}, shared=True),))", ""),
+        "train": Line(
+            f'TrainConfig(rows="user", batch_size={batch}, epochs=20, {stop}, lr_decay_rate=0.89, '
+            "table_optimizer=LazyAdam(initial_lr=0.005))",
+            "a training row is a user with all positives",
+        ),
     }
 
 
