@@ -30,7 +30,7 @@ SAMPLING_FAULTS = (
     ),
     Fault(
         "a hard kind's weight is ignored",
-        "count, negatives_plan.weight(each, plan, batch))",
+        "count, compute_weight(each, plan, batch))",
         "count, 1.0)",
         OPTIONS,
     ),

@@ -58,7 +58,7 @@ def test_a_hard_negative_counts(loss, negatives, batch, expected):
         loss=loss,
     )
     hard = next(each for each in negatives if hasattr(each, "weight"))
-    assert negatives_plan.weight(hard, negatives_plan.plan_negatives(config), batch) == expected
+    assert negatives_plan.compute_weight(hard, negatives_plan.plan_negatives(config), batch) == expected
 
 
 def test_batches_have_the_default_weight(trained):

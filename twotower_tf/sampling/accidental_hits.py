@@ -44,15 +44,7 @@ def find_hits(positives: Pairs, users: Ints, columns: Ints) -> Items:
 
 
 def find_own_hits(own: Ints, columns: Ints) -> Items:
-    """Finds the pairs of row and shared candidate whose item is the row's own.
-
-    Args:
-        own: `[batch]` catalogue rows of the rows' own items.
-        columns: see `find_hits`.
-
-    Returns:
-        See `find_hits`.
-    """
+    """Finds the pairs of row and shared candidate whose item is the row's own, `[batch]`; see `find_hits`."""
     order = np.argsort(columns, kind="stable")
     first, end = (np.searchsorted(columns[order], own, side) for side in ("left", "right"))
     found = np.empty((int((end - first).sum()), 2), np.int32)

@@ -19,13 +19,7 @@ class CatalogueSampler(ABC):
     """
 
     def __init__(self, positives: Pairs, total: float, kind: str) -> None:
-        """Computes W - W_u of each user.
-
-        Args:
-            positives: training positives of every user.
-            total: W, the weight of the catalogue.
-            kind: name of the configuration class, for errors.
-        """
+        """Computes W - W_u of each user; `total` is W, and `kind` names the configuration class in errors."""
         self._positives = positives
         self._total = total
         self._kind = kind
@@ -34,10 +28,7 @@ class CatalogueSampler(ABC):
         )
 
     def require_left(self, users: Ints) -> None:
-        """Checks that each of these users has at least one item that can be drawn.
-
-        Args:
-            users: `[n]` rows of the users that negatives are drawn for.
+        """Checks that each of these users, `[n]`, has at least one item that can be drawn.
 
         Raises:
             DataError: for a user whose positives include every such item.
@@ -123,13 +114,9 @@ class PopularitySampler(CatalogueSampler):
     """Draws item j with weight w_j = max(count_j, floor)^alpha (Mikolov et al., 2013, section 2.2, plus a floor)."""
 
     def __init__(self, positives: Pairs, counts: Ints, alpha: float, floor: float) -> None:
-        """Computes the weights and their cumulative sum.
+        """Computes the weights from the training positives of each item, `[num_items]`, earlier runs included.
 
-        Args:
-            positives: training positives of every user.
-            counts: `[num_items]` training positives of each item, those of earlier runs included.
-            alpha: exponent.
-            floor: minimum count; with 0, items without a positive are never drawn, whatever alpha.
+        With a `floor` of 0, items without a positive are never drawn, whatever alpha.
         """
         raised = np.maximum(counts, floor).astype(np.float64)
         self._weights = np.where(raised > 0, raised, 1.0) ** alpha * (raised > 0)

@@ -36,15 +36,9 @@ class EpochSelection:
     def __init__(
         self, sampling: SamplingConfig, users: Ints, items: Ints, label: Ints, num_items: int, *, labelled: bool
     ) -> None:
-        """Computes the probabilities.
+        """Computes the probabilities from the training split's user rows, catalogue rows and labels, `[rows]` each.
 
-        Args:
-            sampling: the configuration.
-            users: `[rows]` user rows of the training split.
-            items: `[rows]` catalogue rows.
-            label: `[rows]`, 1 for positives.
-            num_items: number of items of the catalogue.
-            labelled: selects all rows with label 0 as well.
+        With `labelled` an epoch has all rows with label 0 as well.
         """
         self._positives = np.flatnonzero(label == 1)
         self._others = np.flatnonzero(label != 1) if labelled else np.empty(0, np.int64)
@@ -79,11 +73,8 @@ def compute_kept_share(counts: Floats, t: float) -> Floats:
     """Computes the probability of keeping an item's positives: min(1, (sqrt(z / t) + 1) · t / z), z being its share.
 
     This is the subsampling of frequent words in word2vec's code (Mikolov et al., 2013, give a variant in section 2.3).
-
-    Args:
-        counts: `[num_items]` positives of each item among the rows to choose from, without those of earlier runs: the
-            rule bounds the share of an item in an epoch.
-        t: share above which items are downsampled.
+    `counts`, `[num_items]`, are the positives of each item among the rows to choose from, without those of earlier
+    runs: the rule bounds the share of an item in an epoch.
     """
     share = counts / max(counts.sum(), 1.0)
     with np.errstate(divide="ignore", invalid="ignore"):

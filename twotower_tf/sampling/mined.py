@@ -22,13 +22,7 @@ class MinedSampler:
     """
 
     def __init__(self, positives: Pairs, uniform: CatalogueSampler, ranks: tuple[int, int]) -> None:
-        """Starts without a ranking.
-
-        Args:
-            positives: training positives of every user.
-            uniform: the sampler used before the first ranking.
-            ranks: first and last rank, counted from 1 among the items that are not positives of the user.
-        """
+        """Starts without a ranking; the first and last of `ranks` count from 1 among items that are not positives."""
         self._positives = positives
         self._uniform = uniform
         self.ranks = ranks
@@ -85,11 +79,7 @@ def _select_ranks(
 ) -> tuple[Items, npt.NDArray[np.int64]]:
     """Returns the columns ranked `first` to `first + width - 1` in each row, in ascending order; see `refresh`.
 
-    Args:
-        scores: `[n, num_items]`, minus infinity for excluded items.
-        candidates: `[n]`, number of items that are not excluded.
-        first: first rank, from 1.
-        width: number of ranks.
+    Scores are `[n, num_items]`, minus infinity for excluded items; `[n]` others are candidates.
 
     Returns:
         `[n, width]` int32 padded with num_items, and `[n]` the number of items before the padding.

@@ -90,12 +90,9 @@ class RowMixture:
         return items, present
 
     def log_q(self, rows: PositivesBatch, items: Ints, own: LogQ) -> LogQ:
-        """Returns ln q of the draws, `[batch, draws]`; that of a hard negative is the one of the row's own item.
+        """Returns ln q of what `draw` returned, `[batch, draws]`; of a hard negative it is that of the row's own item.
 
-        Args:
-            rows: the argument of `draw`.
-            items: the items returned by `draw`.
-            own: `[batch]`, ln q of the rows' own items.
+        `own` is ln q of the rows' own items, `[batch]`.
         """
         logs = np.repeat(own[:, np.newaxis], self.draws, axis=1)
         if self._catalogue:
@@ -131,14 +128,9 @@ class SharedCandidates:
     """
 
     def __init__(self, share: Floats, in_batch: bool, parts: Sequence[SharedPart], queue: int) -> None:
-        """Stores the components.
+        """Stores the components, and the share of each item among the rows of an epoch, `[num_items]`.
 
-        Args:
-            share: `[num_items]`, share of each item among the rows of an epoch: the probability that it is a row's own
-                item, in this batch or an earlier one.
-            in_batch: see the class.
-            parts: see the class.
-            queue: see the class.
+        The share is the probability that an item is a row's own, in this batch or an earlier one.
         """
         self._share = share
         self.in_batch = in_batch
@@ -157,22 +149,16 @@ class SharedCandidates:
     def items(self, own: Ints, shared: Ints, before: Ints) -> Items:
         """Returns the candidates' items `[columns]`: own, shared, then the queue, oldest first, filled from its end.
 
-        Args:
-            own: `[batch]` the batch's own items.
-            shared: the items returned by `draw`.
-            before: `[at most queue]` own items of the previous batches, the newest last.
+        `before` are the own items of the previous batches, `[at most queue]`, the newest last.
         """
         slots = np.full(self.queue, NO_ITEM, np.int32)
         slots[self.queue - len(before) :] = before
         return np.concatenate([own if self.in_batch else own[:0], shared, slots]).astype(np.int32)
 
     def log_q(self, items: Ints, batch: int, queued: int) -> LogQ:
-        """Returns ln q of items under the mixture of all components.
+        """Returns ln q of items under the mixture of all components; of -1, an empty slot of the queue, infinity.
 
-        Args:
-            items: catalogue rows; for -1, an empty slot of the queue, the result is plus infinity.
-            batch: number of rows of the batch.
-            queued: number of filled slots of the queue.
+        The batch has `batch` rows, and `queued` slots of the queue are filled.
         """
         known = np.maximum(items, 0)
         as_own = batch * self.in_batch + queued

@@ -70,16 +70,11 @@ def reads_items_once(config: ExperimentConfig) -> bool:
     return config.train.sequences or config.train.by_user or plan_negatives(config).whole
 
 
-def weight(kind: Any, drawn: NegativesPlan, batch: int) -> float:
+def compute_weight(kind: Any, drawn: NegativesPlan, batch: int) -> float:
     """Returns how much one draw of a kind counts in the loss.
 
     By default a negative from the log keeps its share of a loss over many candidates: it counts as 1/128 of those that
     all rows share. Among the few candidates of `CosineLogitBCE` it counts like any other.
-
-    Args:
-        kind: of `sampling.negatives`.
-        drawn: of `plan`.
-        batch: rows of a batch.
     """
     if getattr(kind, "weight", 1.0) is None:
         return max(1.0, drawn.columns(batch) / CANDIDATES_PER_WEIGHT)

@@ -25,14 +25,7 @@ class Pairs:
     """
 
     def __init__(self, owners: Ints, items: Ints, num_owners: int, num_items: int) -> None:
-        """Sorts the pairs and removes duplicates.
-
-        Args:
-            owners: `[pairs]`, from 0 to `num_owners - 1`.
-            items: `[pairs]` catalogue rows.
-            num_owners: number of owners.
-            num_items: number of items of the catalogue.
-        """
+        """Sorts the pairs and removes duplicates; `owners` and `items` are `[pairs]`, numbered from 0."""
         self.num_items = num_items
         self._keys = np.unique(owners.astype(np.int64) * num_items + items)
         self.starts = np.searchsorted(self._keys, np.arange(num_owners + 1, dtype=np.int64) * num_items)

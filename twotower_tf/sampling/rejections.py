@@ -10,13 +10,7 @@ class RejectionSampler(PoolSampler):
     """Draws uniformly from the items that the row's user rejected in training and never took."""
 
     def __init__(self, positives: Pairs, users: Ints, items: Ints) -> None:
-        """Collects the rejected items of each user.
-
-        Args:
-            positives: training positives of every user.
-            users: `[rejections]` user rows.
-            items: `[rejections]` catalogue rows.
-        """
+        """Collects the rejected items of each user from user and catalogue rows, `[rejections]` each."""
         rejected = Pairs(users, items, len(positives.counts), positives.num_items).without(positives)
         super().__init__(rejected.items, positives.num_items)
         self._starts = rejected.starts

@@ -20,12 +20,7 @@ class SameAttributeSampler:
     """
 
     def __init__(self, positives: Pairs, groups: Ints) -> None:
-        """Sorts the catalogue by group.
-
-        Args:
-            positives: training positives of every user.
-            groups: `[num_items]` group number of each item, -1 for none.
-        """
+        """Sorts the catalogue by the group number of each item, `[num_items]`, -1 for none."""
         self._positives = positives
         self._group = groups
         grouped = np.flatnonzero(groups >= 0)
@@ -76,14 +71,9 @@ class SameAttributeSampler:
 
 
 def number_groups(items: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
-    """Numbers the distinct combinations of values of some columns.
+    """Numbers the distinct combinations of values of some columns of the catalogue, from 0: `[num_items]` int64.
 
-    Args:
-        items: the catalogue.
-        columns: names of its columns; a row without a value (null, empty text, NaN) in any of them has no group.
-
-    Returns:
-        Group numbers from 0, or -1 for none: `[num_items]` int64.
+    A row without a value (null, empty text, NaN) in any of them has no group, -1.
     """
     groups = np.zeros(items.num_rows, np.int64)
     missing = np.zeros(items.num_rows, bool)

@@ -19,11 +19,12 @@ from twotower_tf.config import ExperimentConfig, Labelled, Mined, Popularity, Re
 from twotower_tf.config.checks import list_causal_histories
 from twotower_tf.errors import ConfigError, DataError, unknown_name
 from twotower_tf.prepare.prepared import Prepared
-from twotower_tf.sampling import accidental_hits, negatives_plan
+from twotower_tf.sampling import accidental_hits
 from twotower_tf.sampling.catalogue_samplers import CatalogueSampler, PopularitySampler, UniformSampler, WholeCatalogue
 from twotower_tf.sampling.epoch_selection import EpochSelection, describe_untimed, weigh_rows
 from twotower_tf.sampling.mined import MinedSampler
 from twotower_tf.sampling.mixture import Part, RowMixture, SharedCandidates, SharedPart
+from twotower_tf.sampling.negatives_plan import compute_weight, plan_negatives, require_items
 from twotower_tf.sampling.pairs import Items, Mask, Pairs
 from twotower_tf.sampling.rejections import RejectionSampler
 from twotower_tf.sampling.row_sampler import PositivesBatch, RowSampler
@@ -48,12 +49,7 @@ class Samplers:
     """
 
     def __init__(self, config: ExperimentConfig, prepared: Prepared, keys: Keys) -> None:
-        """Reads the users' positives and makes the samplers.
-
-        Args:
-            config: the experiment.
-            prepared: the catalogue, its counts, and every user's positives.
-            keys: key columns of the training split.
+        """Reads the users' positives and builds the samplers; `keys` are the key columns of the training split.
 
         Raises:
             DataError: without any training positive, or where a user has all items that could be drawn.
@@ -64,8 +60,8 @@ class Samplers:
         if not positive.any():
             raise DataError("prepared/examples/train: no positive row to train on; check data.label and data.positive")
         num_items = prepared.num_items
-        plan, batch = negatives_plan.plan_negatives(config), estimate_events(config, users)
-        negatives_plan.require_items(config, num_items)
+        plan, batch = plan_negatives(config), estimate_events(config, users)
+        require_items(config, num_items)
         self._masked = config.sampling.masked
         self.positives = _read_positives(prepared)
         self.counts = prepared.train_count()
@@ -77,7 +73,12 @@ class Samplers:
         self.mined: MinedSampler | None = None
         self.rows = RowMixture(
             [
-                Part(each.type, self._build_own(each, prepared, keys), count, negatives_plan.weight(each, plan, batch))
+                Part(
+                    each.type,
+                    self._build_own(each, prepared, keys),
+                    count,
+                    compute_weight(each, plan, batch),
+                )
                 for each, count in plan.own
             ]
         )
@@ -87,11 +88,7 @@ class Samplers:
         self.columns = SharedCandidates(self.selection.share, plan.in_batch, shared, plan.queue)
 
     def drawable(self, keys: Keys) -> Mask:
-        """Returns which items can be drawn as a negative in any epoch, `[num_items]` bool.
-
-        Args:
-            keys: as for the constructor.
-        """
+        """Returns which items can be drawn as a negative in any epoch, `[num_items]` bool."""
         index = self.selection.rows[keys["label"][self.selection.rows] == 1]
         rows = PositivesBatch(index, keys["user_row"][index], keys["item_row"][index])
         found = np.zeros(self.positives.num_items, bool)
@@ -102,12 +99,7 @@ class Samplers:
         return found
 
     def find_hits(self, rows: PositivesBatch, columns: Items) -> Items:
-        """Finds the shared candidates that are not negatives of a row, as `sampling.masked` says.
-
-        Args:
-            rows: of the batch.
-            columns: see `accidental_hits.find_hits`.
-        """
+        """Finds the shared candidates that are not negatives of a row, as `sampling.masked` says (`find_hits`)."""
         if self._masked == "row":
             return accidental_hits.find_own_hits(rows.own, columns)
         return accidental_hits.find_hits(self.positives, rows.users, columns)
