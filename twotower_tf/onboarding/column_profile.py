@@ -154,55 +154,46 @@ def _profile_column(connection: Connection, table: Table, name: str) -> Profile:
     number = f"TRY_CAST({text} AS DOUBLE)"
     finite = f"CASE WHEN isfinite({number}) THEN {number} END"
     exact = table.rows <= _EXACT_UP_TO
-    facts = [
-        f"count({text})",
-        f"count(DISTINCT {text})" if exact else f"approx_count_distinct({text})",
-        f"count(*) FILTER (regexp_full_match({text}, '{_INTEGER}'))",
-        f"count({finite})",
-        f"count(*) FILTER (lower({text}) IN ({', '.join(map(quote_literal, _BINARY))}))",
-        f"min({finite})",
-        f"max({finite})",
-        f"approx_quantile({finite}, 0.5)",
-        f"approx_quantile({finite}, 0.99)",
-        f"avg(length({text}))",
-        *(f"count(*) FILTER (contains({text}, {quote_literal(separator)}))" for separator in SEPARATORS),
-    ]
-    row = fetch_row(connection, f"SELECT {', '.join(facts)} FROM {table.name}")
-    present = int(row[0])
+    facts = {
+        "present": f"count({text})",
+        "distinct": f"count(DISTINCT {text})" if exact else f"approx_count_distinct({text})",
+        "integers": f"count(*) FILTER (regexp_full_match({text}, '{_INTEGER}'))",
+        "numbers": f"count({finite})",
+        "binary": f"count(*) FILTER (lower({text}) IN {_BINARY})",
+        "low": f"coalesce(min({finite}), 0)",
+        "high": f"coalesce(max({finite}), 0)",
+        "median": f"coalesce(approx_quantile({finite}, 0.5), 0)",
+        "tail": f"coalesce(approx_quantile({finite}, 0.99), 0)",
+        "length": f"coalesce(avg(length({text})), 0)",
+    }
+    separated = [f"count(*) FILTER (contains({text}, {quote_literal(mark)}))" for mark in SEPARATORS]
+    row = fetch_row(connection, f"SELECT {', '.join([*facts.values(), *separated])} FROM {table.name}")
+    measured = dict(zip(facts, row, strict=False))
+    present = measured["present"]
     top = connection.execute(
         f"SELECT {text}, count(*) FROM {table.name} WHERE {text} IS NOT NULL "
         f"GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {LISTED}"
     ).fetchall()
     separator, elements = "", 0
-    for mark, count in zip(SEPARATORS, row[10:], strict=True):
+    for mark, count in zip(SEPARATORS, row[len(facts) :], strict=True):
         if present and count > _SEPARATED * present:
-            (elements,) = fetch_row(
+            (found,) = fetch_row(
                 connection,
                 "SELECT count(DISTINCT part) FROM (SELECT trim(unnest(string_split("
                 f"{text}, {quote_literal(mark)}))) AS part FROM {table.name}) WHERE part <> ''",
             )
-            if elements <= row[1]:  # fewer than distinct texts: the elements repeat in other combinations
-                separator = mark
+            if found <= measured["distinct"]:  # fewer than distinct texts: they repeat in other combinations
+                separator, elements = mark, found
                 break
-    low, high, median, tail, length = (float(value) if value is not None else 0.0 for value in row[5:10])
     return Profile(
         name=name,
         tokens=split_words(name),
         rows=table.rows,
-        present=present,
-        distinct=int(row[1]),
         exact=exact,
-        integers=int(row[2]),
-        numbers=int(row[3]),
-        binary=int(row[4]),
-        low=low,
-        high=high,
-        median=median,
-        tail=tail,
-        length=length,
+        **measured,
         top=tuple((str(value), count / present) for value, count in top),
         separator=separator,
-        elements=int(elements) if separator else 0,
+        elements=elements,
     )
 
 

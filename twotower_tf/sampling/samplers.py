@@ -73,12 +73,7 @@ class Samplers:
         self.mined: MinedSampler | None = None
         self.rows = RowMixture(
             [
-                Part(
-                    each.type,
-                    self._build_own(each, prepared, keys),
-                    count,
-                    compute_weight(each, plan, batch),
-                )
+                Part(each.type, self._build_own(each, prepared, keys), count, compute_weight(each, plan, batch))
                 for each, count in plan.own
             ]
         )

@@ -57,12 +57,9 @@ def build_entries(connection: Connection, table: Table, rows: Sequence[tuple[int
 
 
 def _locate(record: csv_records.MalformedRecord, read: csv_records.RecordPlace | None) -> csv_records.RecordPlace:
-    """Returns the line of a malformed record, with the text that is known of it."""
-    if read is None:
-        return csv_records.RecordPlace(record.record, record.text)
-    return (
-        read if read.text else csv_records.RecordPlace(read.line, record.text)
-    )  # a repaired file has empty lines for them
+    """Returns the line of a malformed record, with the text that is known of it; a repaired file has empty lines."""
+    place = read or csv_records.RecordPlace(record.record, "")
+    return csv_records.RecordPlace(place.line, place.text or record.text)
 
 
 def _build_record_entries(
