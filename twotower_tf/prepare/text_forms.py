@@ -78,31 +78,28 @@ def find_text_forms(connection: Connection, config: ExperimentConfig, inputs: In
         "user": (inputs.users, config.user_features, data.user_id),
         "item": (inputs.items, config.item_features, data.item_id),
     }[side]
-    wanted = {id_column: (id_column, "", _find_tables(id_column, events, table))}
+    wanted = {id_column: (id_column, "", _list_having(id_column, events, table))}
     for feature in features:
         if isinstance(feature, History):
             target = next(each for each in config.item_features if feature_name(each) == feature.of)
             column = feature_columns(target)[0]
-            wanted[feature.name] = (column, "", _find_tables(column, events, inputs.items)[:1])
+            wanted[feature.name] = (column, "", _list_having(column, events, inputs.items)[:1])
             continue
         for each in feature.inputs():
             if each.kind in ("text", "texts"):
-                places = _find_tables(each.name, events, table)
+                places = _list_having(each.name, events, table)
                 wanted.setdefault(each.name, (each.name, each.separator, places[:1] if side == "user" else places))
     found: dict[str, set[str]] = {name: set() for name in wanted}
-    for place in (events, inputs.items, inputs.users):
-        if place is not None:
-            here = {
-                name: (column, separator) for name, (column, separator, places) in wanted.items()
-                if any(each is place for each in places)
-            }  # fmt: skip
-            for name, form in _find_forms(connection, place, here).items():
-                found[name].add(form)
+    for place in inputs.tables.values():
+        here = {name: named[:2] for name, named in wanted.items() if place.name in named[2]}
+        for name, form in _find_forms(connection, place, here).items():
+            found[name].add(form)
     return {name: form for name, forms in found.items() if len(forms) == 1 and (form := min(forms))}
 
 
-def _find_tables(column: str, *tables: Table | None) -> list[Table]:
-    return [table for table in tables if table is not None and column in table.columns]
+def _list_having(column: str, *tables: Table | None) -> list[str]:
+    """Lists the names of the tables that have a column."""
+    return [table.name for table in tables if table is not None and column in table.columns]
 
 
 def _find_forms(connection: Connection, table: Table, columns: Mapping[str, tuple[str, str]]) -> dict[str, str]:
@@ -112,27 +109,22 @@ def _find_forms(connection: Connection, table: Table, columns: Mapping[str, tupl
     """
     texts = {}
     for name, (column, separator) in columns.items():
-        if table.columns[column].kind in ("VARCHAR", *(["VARCHAR[]"] if separator else [])):
-            identifier, kind = table.columns[column].identifier, table.columns[column].kind
+        identifier, kind = table.columns[column].identifier, table.columns[column].kind
+        if kind == "VARCHAR" or (kind == "VARCHAR[]" and separator):
             texts[name] = (text_sql(identifier, kind, separator), separator)
-    candidates = {name: list(_PATTERNS) for name in texts}
-    present: dict[str, int] = {}
-    for rows in (f"{table.name} WHERE rowid < {_SAMPLE_ROWS}", table.name):  # the sample decides for most columns
-        candidates = {name: forms for name, forms in candidates.items() if forms}
-        if not candidates:
-            break
-        counts = []
-        for name, forms in candidates.items():
-            text, separator = texts[name]
-            counts += [f"count({text})", *(f"count(*) FILTER ({_fits(text, form, separator)})" for form in forms)]
-        numbers = iter(fetch_row(connection, f"SELECT {', '.join(counts)} FROM {rows}"))
-        for name, forms in candidates.items():
-            present[name] = next(numbers)
-            candidates[name] = [form for form in forms if next(numbers) == present[name]]
-    return {name: (candidates.get(name) or [""])[0] if present.get(name) else "" for name in columns}
+    possible = [(name, form) for name in texts for form in _PATTERNS]
+    for rows, least in ((f"{table.name} WHERE rowid < {_SAMPLE_ROWS}", 0), (table.name, 1)):
+        if possible:  # the first rows rule out most forms
+            counts = [
+                f"count({texts[name][0]}), count(*) FILTER ({_fits(*texts[name], form)})" for name, form in possible
+            ]
+            numbers = fetch_row(connection, f"SELECT {', '.join(counts)} FROM {rows}")
+            fitting = zip(possible, numbers[::2], numbers[1::2], strict=True)
+            possible = [pair for pair, present, fits in fitting if fits == present >= least]
+    return dict.fromkeys(columns, "") | dict(reversed(possible))
 
 
-def _fits(text: str, form: str, separator: str) -> str:
+def _fits(text: str, separator: str, form: str) -> str:
     """Returns SQL that tests whether a text's value, or each of its values, has a form."""
     pattern = _PATTERNS[form]
     if not separator:
