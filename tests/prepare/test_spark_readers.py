@@ -10,6 +10,8 @@ import pytest
 
 from tests.prepare.engines import assert_engines_agree
 from twotower_tf.config import DataConfig, DateSplit, ExperimentConfig, Hash, RandomSplit, TextFormat
+from twotower_tf.errors import DataError
+from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.spark.spark_session import SparkOptions
 
 pytestmark = pytest.mark.spark
@@ -87,3 +89,14 @@ def test_forms_of_text_and_warnings(tmp_path: Path, spark: SparkOptions) -> None
         "data.items: none of the 4 item ids of the log is in items.json; the log has 'é0', the table 'É0', which "
         "differ in upper and lower case: write the ids alike",
     ]
+
+
+def test_a_format_is_proposed_for_unreadable_times(tmp_path: Path, spark: SparkOptions) -> None:
+    (tmp_path / "log.csv").write_text("user,item,time\nu1,i1,31/12/2025\nu2,i2,30/11/2025\n")
+    config = experiment(tmp_path, events="log.csv", split=RandomSplit(0.1, 0.1))
+    with pytest.raises(DataError) as error:
+        prepare_log(config, tmp_path / "run", spark=spark, memory_limit="1GB")
+    assert str(error.value) == (
+        "data.timestamp: column 'time': 2 of 2 values are not times; e.g. '31/12/2025' at log.csv:2; "
+        "set data.timestamp_format to '%d/%m/%Y'"
+    )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from datetime import datetime
+from datetime import datetime, timezone
 
-from twotower_tf import sql
 from twotower_tf.sql import Connection, quote_literal
+from twotower_tf.tables.duckdb_engine import fetch_row
 
 _ROWS = 10_000  # that are tried
 _DAYS = ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d", "%d/%m/%y", "%m/%d/%y",
@@ -24,26 +24,12 @@ FORMATS = (*(day + clock for day, clock in itertools.product(_DAYS, _CLOCKS)), *
 
 def propose_formats(connection: Connection, relation: str, text: str) -> list[str]:
     """Returns the formats that read every `text` in the first rows; several where day and month are ambiguous."""
-    found = connection.execute(
-        f"SELECT DISTINCT {text} FROM {relation} WHERE rowid < {_ROWS} AND {text} <> ''"
-    ).fetchall()
-    values = sorted(str(value) for (value,) in found)
-    if not values:
-        return []
-    return [form for form in FORMATS if all(_reads(form, value) for value in values) and _agrees(form, values)]
-
-
-def _reads(form: str, value: str) -> bool:
-    try:
-        return 1900 <= datetime.strptime(value, form).year < 2200
-    except ValueError:
-        return False
-
-
-def _agrees(form: str, values: list[str]) -> bool:
-    """Tests that DuckDB reads the values in a format that Python reads."""
-    tests = " AND ".join(
-        f"try_strptime({quote_literal(value)}, {quote_literal(form)}) IS NOT NULL" for value in values[:10]
+    first, last = (datetime(year, 1, 1, tzinfo=timezone.utc).timestamp() for year in (1900, 2200))
+    read = (
+        f"count(*) FILTER (epoch(try_strptime({text}, {quote_literal(form)})) BETWEEN {first} AND {last})"
+        for form in FORMATS
     )
-    with sql.connect(threads=1) as connection:
-        return bool(connection.execute(f"SELECT {tests}").fetchall()[0][0])
+    values, *counts = fetch_row(
+        connection, f"SELECT count(*) FILTER ({text} <> ''), {', '.join(read)} FROM {relation} WHERE rowid < {_ROWS}"
+    )
+    return [form for form, count in zip(FORMATS, counts, strict=True) if count == values > 0]
