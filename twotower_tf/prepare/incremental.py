@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from twotower_tf import artifacts, sql
+from twotower_tf import artifacts
 from twotower_tf.artifacts import PreparedPaths, RunPaths
 from twotower_tf.config import ExperimentConfig, to_json
 from twotower_tf.errors import ArtifactError, ConfigError, DataError
@@ -74,10 +74,13 @@ class PreviousRun:
             raise DataError(f"data.events: no new file to prepare: {self.run_dir} has read all of {len(sources)} files")
         return found
 
-    def load(self, connection: Connection) -> None:
-        """Creates `previous_users` and `previous_items`, with their latest values, and `previous_positives`."""
+    def load(self, connection: Connection) -> dict[str, Column]:
+        """Creates `previous_users` and `previous_items`, with their latest values, and `previous_positives`.
+
+        Returns:
+            the columns of `previous_items`, by name.
+        """
         paths = self.paths
-        past = file_pattern(paths.positives, "*.parquet")
         connection.execute(
             f"""
             CREATE TABLE previous_users AS
@@ -88,15 +91,11 @@ class PreviousRun:
             FROM read_parquet({file_pattern(paths.items)}, file_row_number=true);
             CREATE TABLE previous_positives AS
             SELECT user_row, item_row, micros AS ts, place - {_ROWS} AS place, CAST(0 AS TINYINT) AS split
-            FROM read_parquet({past})
+            FROM read_parquet({file_pattern(paths.positives, "*.parquet")})
             """
         )
-
-    def list_catalogue_columns(self) -> dict[str, Column]:
-        """Returns the columns of `previous_items`, by name."""
-        with sql.connect(directories=[self.paths.root]) as connection:
-            found = connection.execute(f"DESCRIBE SELECT * FROM read_parquet({file_pattern(self.paths.items)})")
-            return {name: Column(quote_identifier(name), kind) for name, kind, *_ in found.fetchall()}
+        found = connection.execute("DESCRIBE previous_items").fetchall()
+        return {name: Column(quote_identifier(name), kind) for name, kind, *_ in found}
 
 
 _ROWS = 1 << 40  # more than any log has: the places of the past, in their order, come before those of the log

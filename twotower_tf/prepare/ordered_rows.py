@@ -77,8 +77,8 @@ def join_as_of(connection: Connection, rows: str, joins: Sequence[AsOfJoin]) -> 
     """Returns SQL of a relation: the rows of a query with the columns of as-of joins; a cluster computes it here."""
     if isinstance(connection, Cluster):
         for join in joins:
-            plan = plan_as_of(rows, connection.list_columns(rows), join)
-            rows = f"SELECT * FROM {connection.compute_ranges(plan)}"
+            names = [name for name, *_ in connection.execute(f"DESCRIBE {rows}").fetchall()]
+            rows = f"SELECT * FROM {connection.compute_ranges(plan_as_of(rows, names, join))}"
         return f"({rows})"
     selected, joined = "", ""
     for number, join in enumerate(joins):

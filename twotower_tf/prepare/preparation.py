@@ -46,6 +46,7 @@ from twotower_tf.tables import input_files, parquet_parts, quarantine, timestamp
 from twotower_tf.tables.cluster import Cluster
 from twotower_tf.tables.duckdb_engine import drop_table, fetch_row, open_engine, parse_size
 from twotower_tf.tables.input_files import InputFile
+from twotower_tf.tables.input_table import Column
 from twotower_tf.tables.read_options import TableName
 
 SCHEMA_VERSION = 6
@@ -114,7 +115,7 @@ class _Preparation:
         self, connection: Connection, config: ExperimentConfig, paths: PreparedPaths, previous: PreviousRun | None
     ) -> None:
         self._connection, self._config, self._paths, self._previous = connection, config, paths, previous
-        self._known = previous.list_catalogue_columns() if previous else None
+        self._known: Mapping[str, Column] | None = None  # columns of the previous run's catalogue
 
     def run(
         self, sources: Mapping[TableName, list[InputFile]], threads: int, now: int, progress: Progress
@@ -128,7 +129,7 @@ class _Preparation:
 
         step()
         if previous:
-            previous.load(connection)
+            self._known = previous.load(connection)
         past = "previous_positives" if previous else ""
         inputs = schema.load_tables(connection, config, sources, continued=previous is not None)
         step()

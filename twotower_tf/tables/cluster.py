@@ -37,10 +37,6 @@ class Cluster(abc.ABC):
         """Runs a query whose result may be large; returns DuckDB's relation of the result, in order."""
 
     @abc.abstractmethod
-    def list_columns(self, query: str) -> list[str]:
-        """Lists the names of a query's columns, as SQL writes them, without running it."""
-
-    @abc.abstractmethod
     def read_table(self, name: str, sources: Sequence[InputFile], wanted: Wanted) -> Table:
         """Reads a table as `readers.read_table` does, file by file."""
 

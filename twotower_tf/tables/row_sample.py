@@ -10,7 +10,6 @@ import itertools
 import struct
 import uuid
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,7 +75,9 @@ def _sample_lines(source: InputFile, small: InputFile) -> InputFile:
             else:
                 tail.append((total, line))
     kept = []
-    for block in _group_runs(sorted([*chosen, *tail])):
+    places = enumerate(sorted([*chosen, *tail]))
+    for _, run in itertools.groupby(places, key=lambda each: each[1][0] - each[0]):  # lines that follow each other
+        block = [numbered for _, numbered in run]
         if marks is not None and header is not None:
             fields = len(header.names)
             block = _trim_block(block, marks, fields, begins=block[0][0] == 1, ends=block[-1][0] == total)
@@ -84,17 +85,6 @@ def _sample_lines(source: InputFile, small: InputFile) -> InputFile:
     small.path.write_bytes(b"".join(line if line.endswith(b"\n") else line + b"\n" for _, line in kept))
     options = text_encoding.utf8_options(source)
     return replace(small, numbers=tuple(place for place, _ in kept), options=options)
-
-
-def _group_runs(pairs: Sequence[tuple[int, bytes]]) -> list[list[tuple[int, bytes]]]:
-    """Groups pairs with consecutive numbers."""
-    found: list[list[tuple[int, bytes]]] = []
-    for pair in pairs:
-        if found and found[-1][-1][0] + 1 == pair[0]:
-            found[-1].append(pair)
-        else:
-            found.append([pair])
-    return found
 
 
 def _trim_block(

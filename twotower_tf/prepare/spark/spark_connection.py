@@ -78,6 +78,8 @@ class SparkConnection(Cluster):
         return self._shadow.cursor().sql(f"SELECT {select} FROM {_scan(parts)}")
 
     def _execute(self, statement: str) -> list[tuple[Any, ...]]:
+        if statement.lower().startswith("describe"):
+            return self._fetch_shadow(statement)
         found = re.match(r"(?is)\s*CREATE\s+(TABLE|VIEW)\s+(\w+)\s+AS\s+(.*)", statement)
         if not found:
             self._types(statement)  # where DuckDB cannot run it, it says why
@@ -96,7 +98,7 @@ class SparkConnection(Cluster):
 
     def _types(self, relation: str) -> dict[str, str]:
         """Returns DuckDB's types of a table's or query's columns, by quoted name."""
-        described = self._shadow.execute(f"DESCRIBE {relation}").fetchall()
+        described = self._fetch_shadow(f"DESCRIBE {relation}")
         return {quote_identifier(column): kind for column, kind, *_ in described}
 
     def _fetch(self, query: str) -> list[tuple[Any, ...]]:
@@ -115,8 +117,11 @@ class SparkConnection(Cluster):
         return self._read(parts, " ".join(transpile.write_clause(tree, name) for name in ("order", "limit")))
 
     def _read(self, parts: Sequence[Part], clauses: str = "") -> list[tuple[Any, ...]]:
-        found: list[tuple[Any, ...]] = self._shadow.execute(f"SELECT * FROM {_scan(parts)} {clauses}").fetchall()
-        return found
+        return self._fetch_shadow(f"SELECT * FROM {_scan(parts)} {clauses}")
+
+    def _fetch_shadow(self, sql: str) -> list[tuple[Any, ...]]:
+        rows: list[tuple[Any, ...]] = self._shadow.execute(sql).fetchall()
+        return rows
 
     # --- Spark's SQL -------------------------------------------------------------------------------------------------
 
@@ -147,10 +152,6 @@ class SparkConnection(Cluster):
         return self._files[pattern]
 
     # --- interface of a cluster --------------------------------------------------------------------------------------
-
-    def list_columns(self, query: str) -> list[str]:
-        """Lists the quoted names of a query's columns, without running it."""
-        return list(self._types(query))
 
     def compute_ranges(self, query: RangeQuery) -> str:
         """Computes a query on sorted ranges of rows; returns the name of the table of the result."""
