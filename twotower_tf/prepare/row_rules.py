@@ -233,23 +233,21 @@ def _read_labels(connection: Connection, table: Table, name: str) -> tuple[str, 
         f"CASE WHEN lower({text}) = 'true' THEN 1 WHEN lower({text}) = 'false' THEN 0 "
         f"WHEN TRY_CAST({text} AS DOUBLE) IN (0, 1) THEN CAST(TRY_CAST({text} AS DOUBLE) AS TINYINT) END"
     )
-    total, usable = fetch_row(connection, f"SELECT count(*), count({label}) FROM {table.name}")
-    if usable * 2 < total or not usable:
-        example = quarantine.format_example(connection, table, name, f"({label}) IS NULL")
-        raise DataError(f"data.label: column {name!r}: {total - usable} of {total} labels are not 0 or 1;{example}")
+    _require_most(connection, table, f"({label}) IS NOT NULL", name, "data.label", "labels are not 0 or 1")
     return label, f"WHEN ({label}) IS NULL THEN coalesce('label ''' || {text} || ''' is not 0 or 1', 'no label') "
 
 
 def _read_given_split(connection: Connection, table: Table, name: str) -> tuple[str, str]:
     text = table.text(name)
     known = f"coalesce({text} IN ('train', 'valid', 'test'), false)"
-    total, usable = fetch_row(connection, f"SELECT count(*), count(*) FILTER ({known}) FROM {table.name}")
-    if usable * 2 < total or not usable:
-        example = quarantine.format_example(connection, table, name, f"NOT {known}")
-        raise DataError(
-            f"data.split: column {name!r}: {total - usable} of {total} values are not train, valid or test;{example}"
-        )
-    return (
-        text,
-        f"WHEN NOT {known} THEN coalesce('split ''' || {text} || ''' is not train, valid or test', 'no split') ",
-    )
+    _require_most(connection, table, known, name, "data.split", "values are not train, valid or test")
+    wrong = f"coalesce('split ''' || {text} || ''' is not train, valid or test', 'no split')"
+    return text, f"WHEN NOT {known} THEN {wrong} "
+
+
+def _require_most(connection: Connection, table: Table, usable: str, name: str, field: str, fault: str) -> None:
+    """Checks that at least half of a table's rows, and one, have a usable value in a column."""
+    total, good = fetch_row(connection, f"SELECT count(*), count(*) FILTER ({usable}) FROM {table.name}")
+    if good * 2 < total or not good:
+        example = quarantine.format_example(connection, table, name, f"NOT ({usable})")
+        raise DataError(f"{field}: column {name!r}: {total - good} of {total} {fault};{example}")
