@@ -8,9 +8,8 @@ training stops when validation no longer improves; a batch is a share of the pos
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
 
 from twotower_tf.onboarding.column_profile import ONE, TableProfile
 from twotower_tf.onboarding.feature_lines import Line
@@ -117,16 +116,17 @@ def choose_split(
 ) -> Line:
     """Chooses the split of the log; `ordered` says that times or the order of the file's rows order the events."""
     partitions = {date_split.parse_day(dict(source.partition).get(date_split.PARTITION, "")) for source in sources}
-    span = len(partitions) if None not in partitions else 0
+    days = sorted(day for day in partitions if day is not None)
+    dated = len(days) if len(days) == len(partitions) else 0
     moment = events.moments.get(roles.time.column)
     if outcomes.split:
         missing = {"train", "valid", "test"} - set(outcomes.split_values)
         lacking = f"; no row is {' or '.join(sorted(missing))}" if missing else ""
         return Line(f"GivenSplit(column={python_literal(outcomes.split)})", f"the log has its own split{lacking}")
-    if span >= _FEWEST_DAYS and (moment is None or not moment.places):
+    if dated >= _FEWEST_DAYS and (moment is None or not moment.places):
         return Line(
-            f"DateSplit(train_days={_days_between(partitions) - 2}, valid_days=1, test_days=1)",
-            f"the directories have {span} days: the last is test, the one before it validation",
+            f"DateSplit(train_days={(days[-1] - days[0]).days - 1}, valid_days=1, test_days=1)",
+            f"the directories have {dated} days: the last is test, the one before it validation",
         )
     if moment is None and ordered:
         why = "the order of each user's rows in the file: the last event is test, the one before it validation"
@@ -251,9 +251,3 @@ def choose_evaluation(events: TableProfile, roles: Roles) -> Line | None:
             f"{user.top[0][0]!r} stands for many users: the items that one has seen are not those of the next",
         )
     return None
-
-
-def _days_between(partitions: Collection[date | None]) -> int:
-    """Counts the days from the first to the last, both included."""
-    found = sorted(day for day in partitions if day is not None)
-    return (found[-1] - found[0]).days + 1

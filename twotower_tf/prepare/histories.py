@@ -151,23 +151,19 @@ def _count_before(connection: Connection) -> None:
     )
 
 
-def create_user_versions(connection: Connection, *, timed: bool) -> None:
-    """Creates `user_versions`: row number, place in the table, and time where `timed`, of each version."""
-    table = "user_rows" if timed else "user_latest"
-    connection.execute(
-        f"""
-        CREATE TABLE user_versions AS
-        SELECT user_row AS version_of, place{", ts AS since" if timed else ""}
-        FROM {table} JOIN users ON id = user_id
-        """
-    )
+def create_user_versions(connection: Connection, *, timed: bool, continued: bool) -> None:
+    """Creates `user_versions`: row number, place in the table, and time where `timed`, of each version.
 
-
-def create_carried_users(connection: Connection) -> None:
-    """Creates `carried_users`: those of `previous_users`, with their latest values, who have no `user_versions`."""
+    Where a previous run is continued, `carried_users` has those of `previous_users`, with their latest values, who have
+    no version.
+    """
+    table, since = ("user_rows", ", ts AS since") if timed else ("user_latest", "")
     connection.execute(
-        """
-        CREATE TABLE carried_users AS
-        SELECT g.* FROM previous_users AS g ANTI JOIN user_versions AS v ON v.version_of = g.user_row
-        """
+        "CREATE TABLE user_versions AS "
+        f"SELECT user_row AS version_of, place{since} FROM {table} JOIN users ON id = user_id"
     )
+    if continued:
+        connection.execute(
+            "CREATE TABLE carried_users AS "
+            "SELECT g.* FROM previous_users AS g ANTI JOIN user_versions AS v ON v.version_of = g.user_row"
+        )

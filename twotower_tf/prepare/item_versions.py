@@ -39,7 +39,8 @@ def create_item_versions(
     are `previous`, are valid until a newer one is known. `timed` says whether rows of the item table are valid from a
     time.
     """
-    table = inputs.items if inputs.items is not None and _has_table_column(inputs) else None
+    item_columns = inputs.items.columns if inputs.items is not None else {}
+    table = inputs.items if any(column.name in item_columns for column in inputs.item_as_of) else None
     known = fetch_row(connection, "SELECT count(*) FROM previous_items")[0] if previous is not None else 0
     times = [f"SELECT item_row, CAST({START} AS BIGINT) AS since FROM items"]
     joins: list[AsOfJoin] = []
@@ -94,11 +95,6 @@ def build_versions_query(inputs: Inputs) -> str:
         f"v{number} AS {quote_identifier(f'item.{column.name}')}" for number, column in enumerate(inputs.item_as_of)
     )
     return f"SELECT version_of AS item_row, since, {values} FROM item_versions ORDER BY place"
-
-
-def _has_table_column(inputs: Inputs) -> bool:
-    columns = inputs.items.columns if inputs.items is not None else {}
-    return any(column.name in columns for column in inputs.item_as_of)
 
 
 def _create_reports(connection: Connection, inputs: Inputs, known: int) -> None:

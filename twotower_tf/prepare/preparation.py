@@ -202,9 +202,7 @@ class _Preparation:
         data, found = self._config.data, {}
         if inputs.user_from_table:
             found["user"] = bool(data.users_time)
-            histories.create_user_versions(self._connection, timed=found["user"])
-            if inputs.continued:
-                histories.create_carried_users(self._connection)
+            histories.create_user_versions(self._connection, timed=found["user"], continued=inputs.continued)
         if inputs.item_as_of:
             found["item"] = True
             item_versions.create_item_versions(self._connection, inputs, self._known, timed=bool(data.items_time))

@@ -22,7 +22,8 @@ def find_layout(source: InputFile) -> str:
     with input_files.reading(source), text_encoding.open_text(source) as file:
         start = file.read(_START).removeprefix(b"\xef\xbb\xbf").lstrip()
     if start.startswith(b"["):
-        return ARRAY if _is_array(start) else LINES
+        # of objects, rather than a line with one array
+        return ARRAY if start[1:].lstrip()[:1] in (b"{", b"]", b"") else LINES
     first = start.split(b"\n", 1)[0]
     return DOCUMENTS if start.startswith(b"{") and not _is_json(first) and _begins_with_object(start) else LINES
 
@@ -30,11 +31,6 @@ def find_layout(source: InputFile) -> str:
 def is_whole(source: InputFile) -> bool:
     """Tests whether a file can only be read as a whole: JSON that is not one object per line."""
     return source.suffix in input_files.JSON and find_layout(source) != LINES
-
-
-def _is_array(start: bytes) -> bool:
-    """Tests whether a text begins an array of objects, rather than a line with one array."""
-    return start[1:].lstrip()[:1] in (b"{", b"]", b"")
 
 
 def _is_json(text: bytes) -> bool:
