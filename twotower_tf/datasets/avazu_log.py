@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from pyarrow import csv, parquet
 
 from twotower_tf.errors import DataError
 from twotower_tf.progress import Progress
+from twotower_tf.tables.input_files import READ_ERRORS
 
 HEADER = (
     "id,click,hour,C1,banner_pos,site_id,site_domain,site_category,app_id,app_domain,app_category,device_id,device_ip,"
@@ -58,7 +58,7 @@ def _read_first_line(path: Path) -> str:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             return file.readline(1 << 16).decode("utf-8", "replace").removeprefix("\ufeff").rstrip("\r\n")
-    except (OSError, EOFError, zlib.error) as error:
+    except READ_ERRORS as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
 
 

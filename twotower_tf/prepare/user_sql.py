@@ -21,7 +21,7 @@ from twotower_tf import sql
 from twotower_tf.config import DataConfig
 from twotower_tf.errors import DataError
 from twotower_tf.prepare import schema
-from twotower_tf.sql import quote_identifier
+from twotower_tf.sql import Connection, quote_identifier
 from twotower_tf.tables import duckdb_engine, quarantine
 from twotower_tf.tables.duckdb_engine import fetch_row, first_line
 from twotower_tf.tables.input_table import Table
@@ -57,7 +57,7 @@ class UserExpressions:
     refused: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, connection: duckdb.DuckDBPyConnection, data: DataConfig, table: Table) -> UserExpressions:
+    def of(cls, connection: Connection, data: DataConfig, table: Table) -> UserExpressions:
         """Parses the expressions, and infers the types of the columns that they mention from the values."""
         refused = tuple(_find_refused(data, table))
         if refused:
@@ -108,7 +108,7 @@ class UserExpressions:
             f", {number_sql(column.identifier, column.kind)} AS __position"
         )
 
-    def faults(self, connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
+    def faults(self, connection: Connection) -> Iterator[str]:
         """Runs each expression by itself and yields errors that name its field.
 
         An error is an expression that cannot be evaluated, or that most weights or positions are invalid.
@@ -129,7 +129,7 @@ class UserExpressions:
         if self.data.position:
             yield from self._check_positions(connection)
 
-    def _check_expression(self, connection: duckdb.DuckDBPyConnection, field: str, expression: str) -> list[str]:
+    def _check_expression(self, connection: Connection, field: str, expression: str) -> list[str]:
         relation = f"SELECT {self.named[2:]} FROM events" if self.named else "SELECT 1"
         try:
             connection.execute(f"SELECT count(*) FROM (SELECT {expression} AS held FROM ({relation})) WHERE held")
@@ -139,7 +139,7 @@ class UserExpressions:
             return [f"data.{field}: {getattr(self.data, field)!r} cannot be evaluated: {first_line(error)}"]
         return []
 
-    def _check_weights(self, connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
+    def _check_weights(self, connection: Connection) -> Iterator[str]:
         rows = f"(SELECT rowid AS __place{self.named} FROM events) WHERE NOT {self.holds('exclude')}"
         total, usable = fetch_row(connection, f"SELECT count(*), count({self.weight}) FROM {rows}")
         if usable * 2 < total:
@@ -154,7 +154,7 @@ class UserExpressions:
                 f"least 0; e.g.{example}"
             )
 
-    def _check_positions(self, connection: duckdb.DuckDBPyConnection) -> Iterator[str]:
+    def _check_positions(self, connection: Connection) -> Iterator[str]:
         name = self.data.position
         text, column = self.table.text(name), self.table.columns[name]
         number = number_sql(column.identifier, column.kind)
@@ -191,9 +191,7 @@ def _find_spellings(name: str, table: Table) -> list[str]:
     return [name] if name in table.columns else [each for each in table.columns if each.lower() == name.lower()]
 
 
-def cast_columns(
-    connection: duckdb.DuckDBPyConnection, table: Table, names: Sequence[str], alias: str = ""
-) -> dict[str, str]:
+def cast_columns(connection: Connection, table: Table, names: Sequence[str], alias: str = "") -> dict[str, str]:
     """Returns SQL of columns with the type that all of their values have, for predicates over text tables."""
     return {name: cast_column(table, name, kind, alias) for name, kind in infer_types(connection, table, names).items()}
 
@@ -208,7 +206,7 @@ def cast_column(table: Table, name: str, kind: str, alias: str = "") -> str:
     return f"{alias}.{column.identifier}" if alias else column.identifier
 
 
-def infer_types(connection: duckdb.DuckDBPyConnection, table: Table, names: Sequence[str]) -> dict[str, str]:
+def infer_types(connection: Connection, table: Table, names: Sequence[str]) -> dict[str, str]:
     """Infers the type that all values of a column have.
 
     A text column is BIGINT where every value is an integer in its plain form (no leading zero or sign +), DOUBLE where
