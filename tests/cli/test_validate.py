@@ -188,7 +188,7 @@ CASES: dict[str, tuple[Spoil, str, list[str]]] = {
     ),
     "a column of negatives": (
         lambda root: None,
-        "), sampling=SamplingConfig((SameAttribute(('colur',), 2),)), evaluation=EvaluationConfig(",
+        "), sampling=SamplingConfig((InBatch(), SameAttribute(('colur',), 2))), evaluation=EvaluationConfig(",
         ["sampling.negatives: SameAttribute: unknown column of the catalogue 'colur'; did you mean 'colour'?"],
     ),
     "a day that is none": (
