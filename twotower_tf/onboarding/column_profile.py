@@ -123,13 +123,7 @@ class Moment:
 
 @dataclass
 class TableProfile:
-    """Statistics of a table's columns.
-
-    Attributes:
-        table: in DuckDB.
-        columns: statistics by column name.
-        moments: of the columns that can be read as time, by name.
-    """
+    """A table in DuckDB, the statistics of its columns by name, and those that can be read as time."""
 
     table: Table
     columns: dict[str, Profile]

@@ -28,12 +28,7 @@ _SHOWN = 60  # characters of a file's first line in a message
 
 @dataclass
 class InputForms:
-    """The tables' files and their formats.
-
-    Attributes:
-        sources: files by table, with the options to read them.
-        fields: lines of the configuration by field of `DataConfig`.
-    """
+    """The tables' files, with the options to read them, and lines of the configuration by field of `DataConfig`."""
 
     sources: dict[TableName, list[InputFile]] = field(default_factory=dict)
     fields: dict[str, Line] = field(default_factory=dict)

@@ -34,13 +34,7 @@ KEYS = {
 
 @dataclass(frozen=True)
 class Prepared:
-    """The output of a preparation.
-
-    Attributes:
-        paths: of its files.
-        manifest: counts, splits, inputs.
-        statistics: of the training rows, by side and feature name.
-    """
+    """The output of a preparation; its statistics are of the training rows, by side and feature name."""
 
     paths: PreparedPaths
     manifest: dict[str, Any]

@@ -97,12 +97,7 @@ def _within_years(micros: str) -> str:
 
 @dataclass(frozen=True)
 class _Form:
-    """A way to read a column.
-
-    Attributes:
-        micros: SQL of the microseconds.
-        possible: SQL that holds for every value that the form reads, and costs next to nothing.
-    """
+    """SQL of a column's microseconds, and cheap SQL that holds for every value that is read so."""
 
     micros: str
     possible: str
