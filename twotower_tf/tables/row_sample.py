@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from twotower_tf.errors import DataError
 from twotower_tf.tables import delimited_header, input_files, json_layout, text_encoding, tfrecords
 from twotower_tf.tables.input_files import InputFile
+from twotower_tf.tables.readers import parquet
 from twotower_tf.tables.text_marks import Marks, count_fields
 
 WHOLE_BYTES = 1 << 25  # of a table's files: smaller tables are validated as a whole
@@ -52,7 +53,7 @@ def check_file(source: InputFile, directory: Path) -> InputFile:
         DataError: for a file that cannot be read to its end.
     """
     if source.suffix in input_files.PARQUET:
-        _open_parquet(source).close()
+        parquet.open_parquet(source).close()
     else:
         sample_file(source, directory)
     return source
@@ -101,15 +102,8 @@ def _trim_block(
     return block[0 if begins else sure[0] : len(block) if ends else sure[-1] + 1]
 
 
-def _open_parquet(source: InputFile) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(source.path)
-    except Exception as error:
-        raise DataError(f"{source.name}: cannot be read as Parquet: {' '.join(str(error).split())[:200]}") from None
-
-
 def _sample_parquet(source: InputFile, small: InputFile) -> InputFile:
-    with _open_parquet(source) as file:
+    with parquet.open_parquet(source) as file:
         groups = file.metadata.num_row_groups
         starts = [0, *itertools.accumulate(file.metadata.row_group(group).num_rows for group in range(groups))]
         tables = [file.schema_arrow.empty_table()]

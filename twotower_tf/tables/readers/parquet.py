@@ -18,15 +18,25 @@ from twotower_tf.tables.readers import scans
 _DECIMAL_DIGITS = 38
 
 
+def open_parquet(source: InputFile) -> pq.ParquetFile:
+    """Opens a file, to be closed by the caller.
+
+    Raises:
+        DataError: where it is not a Parquet file, or cannot be read.
+    """
+    try:
+        return pq.ParquetFile(source.path)
+    except Exception as error:
+        raise DataError(f"{source.name}: cannot be read as Parquet: {' '.join(str(error).split())[:200]}") from None
+
+
 def read_parquet(connection: Connection, name: str, sources: Sequence[InputFile], wanted: Wanted) -> Table:
     """Reads the columns with their types in the files."""
     known: dict[str, None] = {}
     schemas = []
     for source in sources:
-        try:
-            schemas.append(pq.read_schema(source.path))
-        except Exception as error:
-            raise DataError(f"{source.name}: cannot be read as Parquet: {' '.join(str(error).split())[:200]}") from None
+        with open_parquet(source) as file:
+            schemas.append(file.schema_arrow)
         known.update(dict.fromkeys(filter(scans.is_usable_name, schemas[-1].names)))
     raise_first(misfit for _, misfit in find_type_conflicts(sources, schemas, wanted))
     partition = scans.list_partition_keys(sources, known)
