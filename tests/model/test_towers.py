@@ -96,10 +96,11 @@ def test_a_number_starts_with_less_weight_than_the_id(dim, model):
 
 @pytest.mark.parametrize("dim", [None, 4])
 def test_a_tower_of_numbers_alone_tells_them_apart_from_the_start(dim):
-    tower = item_tower(Numeric("price", embedding_dim=dim), Numeric("stock", embedding_dim=dim))
-    numbers = np.array([[1, 0], [0, 1], [-1, 0], [1, -1]], np.float32)
+    numbers = (Numeric("price", embedding_dim=dim), Numeric("stock", embedding_dim=dim))
+    tower = item_tower(*numbers, item_hidden=(128, 64))
+    rows = np.array([[1, 0], [0, 1], [-1, 0], [1, -1]], np.float32)
     with tf.GradientTape() as tape:
-        vectors = tower({"item_numeric": numbers})
+        vectors = tower({"item_numeric": rows})
         loss = tf.reduce_sum(vectors[:, 0])
     cosines = np.tril(vectors.numpy() @ vectors.numpy().T, -1)
     assert cosines.max() < 0.99
