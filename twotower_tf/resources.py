@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping, Sequence
 from pathlib import Path
 
 _LIMITS = ("memory.max", "memory.high", "memory.limit_in_bytes")  # v2, v2, v1
@@ -36,7 +36,7 @@ def format_bytes(size: int) -> str:
 
 def total_memory(root: Path = _ROOT) -> int:
     """Returns the bytes of memory that the process may use in all."""
-    limits = [limit for group in _list_groups(root, "memory") for limit in _read_limits(group)]
+    limits = [limit for group in _list_groups(root, "memory") for limit in _read_numbers(group, _LIMITS)]
     return min([_read_fields(root / "proc/meminfo")["MemTotal:"] << 10, *limits])
 
 
@@ -48,13 +48,10 @@ def available_memory(root: Path = _ROOT) -> int:
     """
     found = _read_fields(root / "proc/meminfo")["MemAvailable:"] << 10
     for group in _list_groups(root, "memory"):
-        limits, used = list(_read_limits(group)), [number for name in _USED for number in _read_numbers(group / name)]
+        limits, used = _read_numbers(group, _LIMITS), _read_numbers(group, _USED)
         if not limits or not used:
             continue
-        try:
-            held = _read_fields(group / "memory.stat")
-        except OSError:
-            held = {}
+        held = _read_fields(group / "memory.stat")
         # v1 counts the groups below under names of their own; v2 has no other
         files = [held.get(f"total_{name}", held.get(name, 0)) for name in ("active_file", "inactive_file")]
         found = min(found, min(limits) - used[0] + sum(files))
@@ -76,12 +73,8 @@ def limit_library_threads(environment: MutableMapping[str, str] = os.environ, ro
 def _list_groups(root: Path, controller: str) -> Iterator[Path]:
     """Yields the directories of the process's control group and of those above it, innermost first."""
     mounts = root / "sys/fs/cgroup"
-    try:
-        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
     paths = {"": "/", controller: "/"}  # inside of a container, the group's own directory is what is mounted
-    for line in lines:
+    for line in _read_text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         paths.update({name: path for name in controllers.split(",") if name in paths})
     for name, path in paths.items():
@@ -92,34 +85,28 @@ def _list_groups(root: Path, controller: str) -> Iterator[Path]:
 
 def _read_quota(group: Path) -> tuple[int, int]:
     """Reads the microseconds of CPU time within a period, and the period; zeros for no limit."""
-    for text in _read_texts(group / "cpu.max"):
-        quota, _, period = text.partition(" ")
+    quota, _, period = _read_text(group / "cpu.max").partition(" ")
+    if quota:
         return (int(quota), int(period or 100_000)) if quota != "max" else (0, 0)
-    names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
-    quota_us, period_us = ([*_read_numbers(group / name), 0][0] for name in names)
-    return quota_us, period_us
+    numbers = _read_numbers(group, ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
+    return (numbers[0], numbers[1]) if len(numbers) > 1 else (0, 0)
 
 
-def _read_limits(group: Path) -> Iterator[int]:
-    for name in _LIMITS:
-        yield from _read_numbers(group / name)
-
-
-def _read_numbers(path: Path) -> Iterator[int]:
-    """Yields the number in a file; nothing if the file does not exist or contains `max`."""
-    for text in _read_texts(path):
-        if text != "max":
-            yield int(text)
-
-
-def _read_texts(path: Path) -> Iterator[str]:
-    try:
-        yield path.read_text(encoding="utf-8").strip()
-    except OSError:
-        return
+def _read_numbers(group: Path, names: Sequence[str]) -> list[int]:
+    """Reads the numbers in those files that exist and do not contain `max`."""
+    texts = (_read_text(group / name) for name in names)
+    return [int(text) for text in texts if text not in ("", "max")]
 
 
 def _read_fields(path: Path) -> dict[str, int]:
     """Reads a kernel file that has a name and a number on each line."""
-    lines = (line.split() for line in path.read_text(encoding="utf-8").splitlines())
+    lines = (line.split() for line in _read_text(path).splitlines())
     return {words[0]: int(words[1]) for words in lines if len(words) > 1}
+
+
+def _read_text(path: Path) -> str:
+    """Reads a kernel file; "" where it does not exist."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
