@@ -331,7 +331,7 @@ def test_refuses_what_the_preparation_refuses(case: str, good: Path, capsys: pyt
         assert message in capsys.readouterr().err
 
 
-def test_a_batch_of_windows_of_sequences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_batch_of_windows_or_users(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Histories of a end at 0 to 6, those of b at 0, 0, 2, that of c at 0: two windows of four places, one, and one."""
     times = {"a": [1, 2, 3, 4, 5, 6, 7], "b": [1, 1, 2], "c": [4]}
     events = [f"{user},i{time},{time},train,1" for user, some in times.items() for time in some]
@@ -349,6 +349,13 @@ def test_a_batch_of_windows_of_sequences(tmp_path: Path, capsys: pytest.CaptureF
         out = capsys.readouterr().out
         refused = "train.batch_size: invalid value 5 (expected at most 4, the windows of users' sequences); lower it"
         assert (refused in out) == (size == 5)
+    users = text.replace("batch_size=16", 'batch_size=4, rows="user"').replace(
+        "train=", "loss=BilateralSoftmax(), train="
+    )
+    users = users.replace('(Hash("user_id", buckets=100)', '(Hash("user_id", buckets=100),')
+    (tmp_path / "small.py").write_text(users.format(root=str(tmp_path), more="split=GivenSplit(), timestamp=''"))
+    assert main(["validate", f"--config={tmp_path}/small.py"]) == 2
+    assert "invalid value 4 (expected at most 3, the users with training positives)" in capsys.readouterr().out
 
 
 def test_an_invalid_configuration_is_reported_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -200,9 +200,12 @@ def _check_whole(connection: Connection, config: ExperimentConfig, inputs: Input
 
 
 def _count_training_rows(connection: Connection, config: ExperimentConfig) -> tuple[int, str]:
-    """Counts the training rows of `split_events`, and returns what they are: events, or windows of sequences."""
+    """Counts the training rows of `split_events`, and returns what they are: events, users, or windows of sequences."""
     labelled = any(each.type == "Labelled" for each in config.sampling.negatives or ())
     chosen = "split = 0" if labelled else "split = 0 AND label = 1"
+    if config.train.by_user:
+        users = fetch_row(connection, f"SELECT count(DISTINCT user_row) FROM split_events WHERE {chosen}")[0]
+        return users, "users with training positives"
     if not config.train.sequences:
         return fetch_row(connection, f"SELECT count(*) FROM split_events WHERE {chosen}")[0], "training rows"
     (history, *_) = list_causal_histories(config.user_features)
