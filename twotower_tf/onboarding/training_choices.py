@@ -213,7 +213,7 @@ def _train_on_sequences(shape: LogShape, validated: bool) -> dict[str, Line]:
     windows, batch = max(shape.users, shape.positives * _TRAINED / shape.length), _LARGEST_WINDOWS
     while batch > 1 and batch * _WINDOW_STEPS > windows:
         batch //= 2
-    rates = "initial_lr=0.002, table_optimizer=LazyAdam(initial_lr=0.002), lr_decay_rate=0.85, warmup_steps=100"
+    rates = "initial_lr=0.002, table_optimizer=LazyAdam(initial_lr=0.002), lr_decay_rate=0.93, warmup_steps=100"
     monitor = "" if validated else ', monitor=""'
     return {
         "loss": Line("FullSoftmax(temperature=0.1, learn_temperature=True)", "compares with the whole catalogue"),
