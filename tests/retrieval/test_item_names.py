@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -18,9 +19,9 @@ def names():
     return ItemNames(bundle)
 
 
-def test_names_of_ids(names):
-    assert names.of_ids(["c", "g", "a"]) == ["Alien", "", "Heat"]
-    assert names.of_ids([]) == []
+def test_names_of_rows(names):
+    assert names.of_rows(np.array([2, 6, 0], np.int32)) == ["Alien", "", "Heat"]
+    assert names.of_rows(np.empty(0, np.int32)) == []
 
 
 @pytest.mark.parametrize(("name", "row"), [("Heat", 0), ("HEAT", 1), ("alien", 2), ("Aliens", 3), ("été", 7)])

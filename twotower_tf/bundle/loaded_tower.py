@@ -53,7 +53,7 @@ class Tower:
         Raises:
             ArtifactError: where the answer is of another version.
         """
-        arguments = {self._arguments[name]: tf.constant(array) for name, array in arrays.items()}
+        arguments = {self._arguments.get(name, name): tf.constant(array) for name, array in arrays.items()}
         answer = {name: value.numpy() for name, value in self._model.signatures[signature](**arguments).items()}
         others = set(answer[MODEL_VERSION].tolist()) - {self._version}
         if others:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -24,10 +26,9 @@ class ItemNames:
     def _table(self) -> pa.Table:
         return self._bundle.columns(["item_id", "item_name"]).combine_chunks()
 
-    def of_ids(self, ids: Sequence[str]) -> list[str]:
-        """Returns the names of items by their ids; "" for an item without a name."""
-        rows = pc.index_in(pa.array(ids, pa.string()), value_set=self._table["item_id"].cast(pa.string()))
-        return [name or "" for name in self._table["item_name"].take(rows).to_pylist()]
+    def of_rows(self, rows: npt.NDArray[Any]) -> list[str]:
+        """Returns the names of items by their rows of the index; "" for an item without a name."""
+        return [name or "" for name in self._table["item_name"].take(pa.array(rows)).to_pylist()]
 
     def find_row(self, name: str) -> int:
         """Finds the row of the one item with a name; letters' case counts only where several items differ by it.

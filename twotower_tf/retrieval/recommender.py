@@ -6,7 +6,7 @@ What is blocked in the export root's `blocklist.txt` is never answered, from the
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -15,21 +15,14 @@ import numpy.typing as npt
 
 from twotower_tf import resources
 from twotower_tf.bundle.bundle import Bundle
-from twotower_tf.bundle.item_columns import ItemColumns
 from twotower_tf.bundle.loaded_tower import Tower
 from twotower_tf.errors import ConfigError, DataError, unknown_name
 from twotower_tf.features.inputs import client_inputs, rows_to_arrays
-from twotower_tf.index.eligible import Ineligible
-from twotower_tf.index.searcher import Answers
-from twotower_tf.prepare.text_forms import apply_form
-from twotower_tf.retrieval import filtered_search
-from twotower_tf.retrieval.blocklist import BLOCKLIST
 from twotower_tf.retrieval.bundle_probability import require_probability
-from twotower_tf.retrieval.item_filter import ItemFilter
-from twotower_tf.retrieval.item_names import ItemNames
+from twotower_tf.retrieval.item_retriever import ItemRetriever
 from twotower_tf.retrieval.limits import MAX_K
+from twotower_tf.tables.frame_values import is_gap, list_scalars
 from twotower_tf.tables.time_parser import TimeParser
-from twotower_tf.tables.values import as_text, is_missing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,17 +60,10 @@ class Recommender:
         if not isinstance(bundle, Bundle):
             bundle = Bundle.open(bundle)
         self.bundle = bundle
-        self._max_k = max_k
         self.inputs = client_inputs(bundle.config, bundle.text_forms("user"))
-        self._item_form = bundle.text_forms("item").get(bundle.config.data.item_id, "")
         self._times = TimeParser.of_manifest(bundle.manifest)
         self._tower = Tower.of_bundle(bundle, "user")
-        self._searcher = bundle.searcher(threads)
-        if blocklist is not None and not Path(blocklist).is_file():
-            raise DataError(f"blocklist {blocklist}: no such file")
-        listed = Path(blocklist) if blocklist is not None else bundle.path.parent / BLOCKLIST
-        self._item_filter = ItemFilter(lambda: ItemColumns(bundle), self._searcher.items, listed, self._item_form)
-        self._names = ItemNames(bundle)
+        self._retriever = ItemRetriever(bundle, threads, blocklist, max_k)
 
     @overload
     def recommend(
@@ -129,14 +115,12 @@ class Recommender:
             return self.recommend([rows], k, one, filter, names=names, probability=probability)[0]
         self._check_process()
         clicks = require_probability(self.bundle) if probability else None
-        k = self._answers(k)
-        excluded = self._excluded(rows, exclude)
-        allowed = self._item_filter.allowed(filter)
-        found = filtered_search.search(self._searcher, self.vectors(rows), k, excluded, allowed)
-        answers = [
-            {"user": dict(row), **self._answer(ids, scores, names)}
-            for row, (ids, scores) in zip(rows, _lists(found), strict=True)
-        ]
+        retriever = self._retriever
+        k = retriever.check_k(k)
+        excluded = retriever.exclusions(exclude, len(rows))
+        allowed = retriever.allowed(filter)
+        found = retriever.answer(self.vectors(rows), k, excluded, allowed, names=names)
+        answers = [{"user": dict(row), **answer} for row, answer in zip(rows, found, strict=True)]
         if clicks is not None:
             for answer in answers:
                 answer["probabilities"] = clicks.of_cosines(answer["scores"]).tolist()
@@ -175,8 +159,8 @@ class Recommender:
         if isinstance(exclude, str):
             if exclude not in users.columns:
                 raise DataError(f"exclude: {unknown_name('column of users', exclude, map(str, users.columns))}")
-            exclude = [[] if _is_gap(ids) else ids for ids in users[exclude]]
-        values = [_scalars(users[name]) for name in columns]
+            exclude = [[] if is_gap(ids) else ids for ids in users[exclude]]
+        values = [list_scalars(users[name]) for name in columns]
         rows = [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
         rows = rows or [{} for _ in users.index]  # a frame without columns
         found = self.recommend(rows, k, exclude, filter, names=True)
@@ -209,21 +193,7 @@ class Recommender:
             ConfigError: as `recommend` says.
         """
         self._check_process()
-        k = self._answers(k)
-        item = self._item_text(item_id)
-        row = self._searcher.items.row(item)
-        if row is None:
-            row = self._names.find_row(as_text(item_id))
-            item = str(self._searcher.items.ids[row])
-        itself = Ineligible(np.array([0]), np.array([row]), 1)
-        allowed = self._item_filter.allowed(filter)
-        found = filtered_search.search(self._searcher, self._searcher.items.vectors[[row]], k, itself, allowed)
-        ((ids, scores),) = _lists(found)
-        return {"item": item, **self._answer(ids, scores, names)}
-
-    def _answer(self, ids: list[str], scores: list[float], names: bool) -> dict[str, Any]:
-        named = {"item_names": self._names.of_ids(ids)} if names else {}
-        return {"item_ids": ids, **named, "scores": scores, "model_version": self.bundle.version}
+        return self._retriever.similar(item_id, k, filter, names=names)
 
     def vectors(self, rows: Sequence[Mapping[str, Any]]) -> Floats:
         """Computes the users' vectors `[rows, vector_dim]` float32, unit length.
@@ -242,52 +212,3 @@ class Recommender:
                 "Recommender (TensorFlow's threads do not survive a fork); make the first one in each process after "
                 "the fork, or start processes by spawn"
             )
-
-    def _answers(self, k: int) -> int:
-        """Returns how many items are searched: k, or all if there are fewer.
-
-        Raises:
-            DataError: for a k that cannot be used.
-        """
-        if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= self._max_k:
-            raise DataError(
-                f"k: invalid value {k!r} (expected a whole number from 1 to {self._max_k}); max_k sets the largest"
-            )
-        return min(int(k), len(self._searcher.items))
-
-    def _excluded(
-        self, rows: Sequence[Mapping[str, Any]], exclude: Sequence[Iterable[Any]] | None
-    ) -> Ineligible | None:
-        """Returns the excluded index rows of each user."""
-        if exclude is None:
-            return None
-        if len(exclude) != len(rows):
-            raise DataError(f"exclude: invalid number of lists {len(exclude)} (expected {len(rows)}, one per user)")
-        for ids in exclude:
-            if isinstance(ids, str | bytes) or not isinstance(ids, Sequence | set | frozenset):
-                raise DataError(f"exclude: invalid value {ids!r} (expected a list of item ids per user)")
-        return Ineligible.of([[self._item_text(item) for item in ids] for ids in exclude], self._searcher.items)
-
-    def _item_text(self, item: Any) -> str:
-        """Returns an item's id as in the catalogue."""
-        return apply_form(as_text(item), self._item_form)
-
-
-def _is_gap(value: Any) -> bool:
-    """Returns whether a cell of a data frame has no list."""
-    return not isinstance(value, Iterable) and is_missing(value)
-
-
-def _scalars(column: pd.Series[Any]) -> list[Any]:
-    """Returns a column's values; a float32 stays one: as a double its text differs (0.10000000149011612)."""
-    stored = column.cat.categories.dtype if column.dtype == "category" else column.dtype
-    kind = getattr(stored, "numpy_dtype", stored)
-    if kind in (np.float16, np.float32):
-        return list(column.to_numpy(kind, na_value=np.nan))
-    return list(column)
-
-
-def _lists(answers: Answers) -> Iterator[tuple[list[str], list[float]]]:
-    """Yields ids and scores of each query."""
-    for start, end in zip(answers.offsets[:-1], answers.offsets[1:], strict=True):
-        yield answers.item_ids[start:end].tolist(), answers.scores[start:end].tolist()
