@@ -22,7 +22,18 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 # lanes of the Makefile choose by these marks.
 _TESTS = Path(__file__).parent
 _DIRECTORIES = {
-    "tensorflow": {"bundle", "golden", "contract", "end_to_end", "export", "features", "model", "score", "train"},
+    "tensorflow": {
+        "bundle",
+        "golden",
+        "contract",
+        "end_to_end",
+        "export",
+        "features",
+        "model",
+        "score",
+        "serve",
+        "train",
+    },  # fmt: skip
 }
 _FIXTURES = {"tensorflow": {"trained", "export_dir"}, "spark": {"spark", "spark_installed"}}
 # Directories whose files take longest. Workers get files in this order: one that got a long file last would end alone.

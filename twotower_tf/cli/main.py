@@ -35,6 +35,7 @@ COMMANDS = {
     "refresh": "publishes new and changed items with the exported item tower, without training",
     "recommend": "recommends items to a user, from a bundle",
     "score": "recommends items to every user of a table: streamed, parallel, resumable",
+    "serve": "answers over REST and gRPC as TensorFlow Serving does, and reloads new versions",
     "similar": "finds the items most similar to an item, from a bundle",
     "verify": "verifies a bundle: checksums, fingerprints, canaries, signatures",
     "versions": "lists the versions of an export directory",

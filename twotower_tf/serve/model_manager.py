@@ -1,0 +1,221 @@
+"""Keeps the versions of an export root loaded: new ones before old ones are dropped, broken ones never.
+
+The newest versions that can be loaded are served, or those that were named. A version that cannot be loaded is logged,
+stays visible in the status, and is tried again after a minute; until then the versions before it answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from twotower_tf.bundle.bundle import list_versions
+from twotower_tf.errors import TwoTowerError
+from twotower_tf.serve.served_version import ServedVersion
+from twotower_tf.serve.service_errors import ServiceError, invalid
+from twotower_tf.serve.service_metrics import ServiceMetrics
+from twotower_tf.serve.service_options import ServiceOptions
+
+LOADING, AVAILABLE, UNLOADING, END = "LOADING", "AVAILABLE", "UNLOADING", "END"
+_RETRY_SECONDS = 60.0  # before a version that could not be loaded is tried again
+_ENDED = 10  # unloaded versions that the status keeps
+
+_log = logging.getLogger(__name__)
+Load = Callable[[ServiceOptions, int], ServedVersion]
+
+
+@dataclass
+class VersionStatus:
+    """What is known about a version.
+
+    Attributes:
+        version: its number.
+        state: as TensorFlow Serving names it.
+        error: why it could not be loaded; "" for no error.
+        failed_at: on the monotonic clock.
+    """
+
+    version: int
+    state: str
+    error: str = ""
+    failed_at: float = 0.0
+
+    @property
+    def error_code(self) -> str:
+        """The name of the gRPC code."""
+        return "UNKNOWN" if self.error else "OK"
+
+
+class ModelManager:
+    """The versions of one model. Belongs to one event loop; versions are loaded in a thread."""
+
+    def __init__(self, options: ServiceOptions, metrics: ServiceMetrics, load: Load = ServedVersion.load) -> None:
+        """Loads nothing yet."""
+        self._options, self._metrics, self._load = options, metrics, load
+        self._served: dict[int, ServedVersion] = {}
+        self._known: dict[int, VersionStatus] = {}
+        self._root_stamp = 0
+        self._changed = asyncio.Condition()
+        self._polling = asyncio.Lock()
+        self._drains: set[asyncio.Task[None]] = set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether a version is available."""
+        return bool(self._served)
+
+    @property
+    def versions(self) -> list[int]:
+        """The available versions, ascending."""
+        return sorted(self._served)
+
+    def find(self, name: str, version: int | None = None, label: str = "") -> ServedVersion:
+        """Returns an available version: by number or label, else the newest.
+
+        Raises:
+            ServiceError: where it is not available.
+        """
+        if label:
+            if label not in self._options.labels:
+                raise invalid(f"Unrecognized servable version label: {label}")
+            version = self._options.labels[label]
+        known = self._served if name == self._options.model_name else {}
+        chosen = max(known, default=None) if version is None else version
+        if chosen is None or chosen not in known:
+            place = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+            raise ServiceError("NOT_FOUND", f"Servable not found for request: {place}")
+        return known[chosen]
+
+    def statuses(self, name: str, version: int | None = None) -> list[VersionStatus]:
+        """Returns the states of a model's versions, newest first.
+
+        Raises:
+            ServiceError: where nothing is known about it.
+        """
+        known = self._known if name == self._options.model_name else {}
+        if version is not None:
+            if version not in known:
+                raise ServiceError("NOT_FOUND", f"Could not find version {version} of model {name}")
+            return [known[version]]
+        if not known:
+            raise ServiceError("NOT_FOUND", f"Could not find any versions of model {name}")
+        return [known[each] for each in sorted(known, reverse=True)]
+
+    async def watch(self) -> None:
+        """Polls until it is cancelled."""
+        while True:
+            try:
+                await self.poll()
+            except Exception:
+                _log.exception("%s: cannot be polled", self._options.export_dir)
+            await asyncio.sleep(self._options.poll_seconds)
+
+    async def wait_for(self, version: int, deadline: float) -> ServedVersion:
+        """Returns a version as soon as it is available, until a moment of the event loop's clock.
+
+        Raises:
+            ServiceError: where it is not available by then.
+        """
+        seconds = deadline - asyncio.get_running_loop().time()
+        try:
+            async with self._changed:
+                await asyncio.wait_for(self._changed.wait_for(lambda: version in self._served), max(0.0, seconds))
+        except asyncio.TimeoutError:
+            raise ServiceError(
+                "UNAVAILABLE", f"The user tower answered as version {version}, whose index is not available"
+            ) from None
+        return self._served[version]
+
+    async def poll(self) -> None:
+        """Looks at the export root once, and loads and drops versions."""
+        async with self._polling:
+            listed = await asyncio.to_thread(self._list)
+            if listed is None:
+                return
+            if not listed:
+                _log.warning("%s: no versions to serve yet; waiting for an export", self._options.export_dir)
+            self._forget(listed)
+            chosen: list[int] = []
+            for version in sorted(listed, reverse=True):
+                if len(chosen) == (len(self._options.versions) or self._options.num_versions):
+                    break
+                if version in self._served or await self._try(version):
+                    chosen.append(version)
+            for version in self.versions if chosen else ():
+                if version not in chosen:
+                    self._drop(version)
+
+    async def close(self) -> None:
+        """Drops all versions, after the requests that use them."""
+        for version in self.versions:
+            self._drop(version)
+        if self._drains:
+            await asyncio.wait(self._drains)
+
+    def _list(self) -> list[int] | None:
+        """Returns the versions that may be served; None where nothing has changed since the last time."""
+        try:
+            stamp = self._options.export_dir.stat().st_mtime_ns  # publication is a rename: it changes the directory
+        except FileNotFoundError:
+            stamp = -1
+        due = any(each.error and self._due(each) for each in list(self._known.values()))
+        if stamp == self._root_stamp and not due:
+            return None
+        self._root_stamp = stamp
+        wanted = self._options.versions
+        return [each for each in list_versions(self._options.export_dir) if not wanted or each in wanted]
+
+    def _due(self, status: VersionStatus) -> bool:
+        return time.monotonic() - status.failed_at >= _RETRY_SECONDS
+
+    def _forget(self, listed: list[int]) -> None:
+        """Leaves out of the status the failed versions that were removed, and all but the latest unloaded ones."""
+        ended = [each for each in sorted(self._known) if self._known[each].state == END]
+        gone = [each for each in ended if self._known[each].error and each not in listed]
+        unloaded = [each for each in ended if not self._known[each].error]
+        for version in [*gone, *unloaded[:-_ENDED]]:
+            del self._known[version]
+
+    async def _try(self, version: int) -> bool:
+        """Loads a version; returns whether it is available now."""
+        before = self._known.get(version)
+        if before is not None and before.error and not self._due(before):
+            return False
+        status = self._known[version] = VersionStatus(version, LOADING)
+        began = time.monotonic()
+        try:
+            served = await asyncio.to_thread(self._load, self._options, version)
+        except Exception as error:
+            status.state, status.error, status.failed_at = END, str(error) or repr(error), time.monotonic()
+            self._metrics.load_failures.inc()
+            _log.error(
+                "version %d: cannot be loaded: %s", version, error, exc_info=not isinstance(error, TwoTowerError)
+            )
+            return False
+        async with self._changed:
+            self._served[version] = served
+            status.state = AVAILABLE
+            self._changed.notify_all()
+        self._metrics.state_versions(self.versions)
+        _log.info("version %d: available after %.2f s", version, time.monotonic() - began)
+        return True
+
+    def _drop(self, version: int) -> None:
+        task = asyncio.get_running_loop().create_task(self._drain(version))
+        self._drains.add(task)
+        task.add_done_callback(self._drains.discard)
+
+    async def _drain(self, version: int) -> None:
+        """Lets go of a version when its last request is answered."""
+        served, status = self._served.pop(version), self._known[version]
+        status.state = UNLOADING
+        self._metrics.state_versions(self.versions)
+        await served.drain()
+        del served
+        await asyncio.to_thread(gc.collect)  # TensorFlow's objects refer to each other
+        status.state = END
+        _log.info("version %d: unloaded", version)

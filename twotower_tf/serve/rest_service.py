@@ -1,0 +1,283 @@
+"""REST: the paths of TensorFlow Serving, `:recommend` and `:similar`, health, metrics and the page."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.responses import HTMLResponse
+from fastapi.routing import APIRoute
+from google.protobuf import json_format
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+from tensorflow.core.framework import types_pb2
+from tensorflow_serving.apis import get_model_metadata_pb2
+
+from twotower_tf import __version__
+from twotower_tf.bundle.signature_names import RECOMMEND, SERVING_DEFAULT
+from twotower_tf.serve import json_tensors, model_protos, page_data, rest_schemas, service_errors
+from twotower_tf.serve.access_log import AccessLog
+from twotower_tf.serve.request_bodies import read_body
+from twotower_tf.serve.request_guard import RequestGuard
+from twotower_tf.serve.retrieval_service import EXCLUDE, FILTER, K, RetrievalService, Wish
+from twotower_tf.serve.service_errors import ServiceError, invalid
+
+_LARGEST_VERSION = 2**63 - 1
+_DEFAULT_K = 10
+_KNOWN = {
+    "recommend": {"instances", K, EXCLUDE, FILTER, "names"},
+    "similar": {"item", K, FILTER, "names"},
+}
+_EXTRA_TYPES = {K: types_pb2.DT_INT64, EXCLUDE: types_pb2.DT_STRING, FILTER: types_pb2.DT_STRING}
+
+_log = logging.getLogger(__name__)
+
+
+class _EmptyBody(Exception):
+    """A version that no int64 holds: TensorFlow Serving answers 400 without a body."""
+
+
+class _Route(APIRoute):
+    """A path in letters of any case."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.path_regex = re.compile(self.path_regex.pattern, re.IGNORECASE)
+
+
+def build_app(service: RetrievalService, log: AccessLog | None = None) -> ASGIApp:
+    """Builds the application.
+
+    Args:
+        service: answers.
+        log: gets a line per request.
+    """
+    app = FastAPI(title="twotower_tf", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
+    rest = _Rest(service)
+    router = app.router
+    router.route_class = _Route
+    for place in ("", "/versions/{version}", "/labels/{label}"):
+        model = "/v1/models/{model}" + place
+        for method, handler in (("predict", rest.predict), ("recommend", rest.recommend), ("similar", rest.similar)):
+            extra = rest_schemas.body(method)
+            _add(router, f"{model}:{method}", handler, "POST", place, extra)
+        for method in ("classify", "regress"):
+            _add(router, f"{model}:{method}", rest.classify_or_regress, "POST", place, rest_schemas.body(method))
+        _add(router, f"{model}/metadata", rest.metadata, "GET", place)
+        _add(router, model, rest.status, "GET", place)
+    for path, probe in (("/healthz", rest.healthz), ("/readyz", rest.readyz), ("/metrics", rest.metrics)):
+        router.add_api_route(path, probe, methods=["GET"], responses=rest_schemas.RESPONSES)
+    if service.options.page:
+        router.add_api_route("/", rest.page, methods=["GET"], include_in_schema=False)
+        router.add_api_route("/page.json", rest.page_data, methods=["GET"], include_in_schema=False)
+    app.add_exception_handler(HTTPException, _answer_unknown_path)
+    return RequestGuard(app, service, log)
+
+
+def _add(
+    router: APIRouter, path: str, handler: Callable[[Request], Awaitable[Response]], method: str, place: str,
+    extra: dict[str, Any] | None = None,
+) -> None:  # fmt: skip
+    router.add_api_route(
+        path,
+        handler,
+        methods=[method],
+        operation_id=re.sub(r"\W+", "_", f"{method}{path}"),
+        responses=rest_schemas.RESPONSES,
+        openapi_extra={"parameters": rest_schemas.parameters(place), **(extra or {})},
+    )
+
+
+async def _answer_unknown_path(request: Request, error: Exception) -> Response:
+    """Answers a path or method that does not exist: 400 below /v1/, 404 elsewhere, as TensorFlow Serving."""
+    path = request.scope["path"].lower()
+    if path.rstrip("/") == "/v1/models" and request.method == "GET":
+        return _error(invalid("Missing model name in request."))
+    if path.startswith("/v1/"):
+        return _error(_malformed(request))
+    status = getattr(error, "status_code", 404)
+    return _json(orjson.dumps({"error": getattr(error, "detail", "Not Found")}), status)
+
+
+def _malformed(request: Request) -> ServiceError:
+    return invalid(f"Malformed request: {request.method} {request.scope['path']}")
+
+
+class _Rest:
+    """The handlers; every one answers errors as `{"error": message}`."""
+
+    def __init__(self, service: RetrievalService) -> None:
+        self._service = service
+
+    async def predict(self, request: Request) -> Response:
+        """Computes a signature's outputs."""
+        return await _answer(self._predict, request)
+
+    async def recommend(self, request: Request) -> Response:
+        """Recommends items to users."""
+        return await _answer(self._recommend, request)
+
+    async def similar(self, request: Request) -> Response:
+        """Finds the items nearest to an item."""
+        return await _answer(self._similar, request)
+
+    async def classify_or_regress(self, request: Request) -> Response:
+        """Refuses: no signature of a user tower classifies or regresses."""
+        return await _answer(self._classify_or_regress, request)
+
+    async def status(self, request: Request) -> Response:
+        """States the versions of a model."""
+        return await _answer(self._status, request)
+
+    async def metadata(self, request: Request) -> Response:
+        """States the signatures of a version."""
+        return await _answer(self._metadata, request)
+
+    async def page_data(self, request: Request) -> Response:
+        """What the page shows of the model."""
+        return await _answer(self._page_data, request)
+
+    async def page(self) -> Response:
+        """The page for people."""
+        return HTMLResponse(page_data.read_page(), headers=page_data.headers())
+
+    async def healthz(self) -> Response:
+        """Whether the process lives."""
+        return _json(b'{"status": "ok"}')
+
+    async def readyz(self) -> Response:
+        """Whether requests can be answered."""
+        ready = self._service.ready
+        return _json(orjson.dumps({"ready": ready}), 200 if ready else 503)
+
+    async def metrics(self) -> Response:
+        """Metrics for Prometheus."""
+        return Response(self._service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def _predict(self, request: Request) -> bytes:
+        document = json_tensors.parse_object(await self._body(request))
+        name = json_tensors.read_signature_name(document, SERVING_DEFAULT)
+        with self._service.manager.find(*_spec(request)).used() as served:
+            if name not in served.signatures:
+                raise invalid(f'Serving signature name: "{name}" not found in signature def')
+            types = {key: info.dtype for key, info in served.signatures[name].inputs.items()}
+            given = document.get("inputs")
+            if name == RECOMMEND and isinstance(given, dict):
+                types = {key: dtype for key, dtype in _EXTRA_TYPES.items() if key in given} | types
+            arrays, by_row = json_tensors.read_inputs(document, types)
+            outputs = await self._service.predict(served, name, arrays, self._service.deadline())
+        return json_tensors.write_rows(outputs) if by_row else json_tensors.write_columns(outputs)
+
+    async def _recommend(self, request: Request) -> bytes:
+        document = json_tensors.parse_object(await self._body(request))
+        wish = _read_wish(document, "recommend")
+        if "instances" not in document:
+            raise invalid("Missing 'instances' key")
+        rows = json_tensors.check_instances(document)
+        with self._service.manager.find(*_spec(request)).used() as served:
+            answers, version = await self._service.recommend(served, rows, wish, self._service.deadline())
+        return _write_answers(answers, version)
+
+    async def _similar(self, request: Request) -> bytes:
+        document = json_tensors.parse_object(await self._body(request))
+        wish = _read_wish(document, "similar")
+        if not isinstance(document.get("item"), str | int) or isinstance(document["item"], bool):
+            raise invalid("item: missing or invalid value (expected the id or the name of an item)")
+        with self._service.manager.find(*_spec(request)).used() as served:
+            answer = await self._service.similar(served, document["item"], wish, self._service.deadline())
+        return _write_answers([answer], answer["model_version"])
+
+    async def _classify_or_regress(self, request: Request) -> bytes:
+        document = json_tensors.parse_object(await self._body(request))
+        name = json_tensors.read_signature_name(document, SERVING_DEFAULT)
+        with self._service.manager.find(*_spec(request)).used() as served:
+            raise model_protos.refuse_examples(served.signatures, name)
+
+    async def _status(self, request: Request) -> bytes:
+        model, version, _ = _spec(request)
+        response = model_protos.write_status(self._service.manager.statuses(model, version))
+        text: str = json_format.MessageToJson(
+            response, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        )
+        return text.encode()
+
+    async def _metadata(self, request: Request) -> bytes:
+        served = self._service.manager.find(*_spec(request))
+        signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=served.signatures)
+        document = json_format.MessageToDict(
+            signatures, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        )
+        model = {
+            "name": self._service.options.model_name,
+            "signature_name": "",
+            "version": str(served.version),
+        }
+        return orjson.dumps({"model_spec": model, "metadata": {"signature_def": document}}, option=orjson.OPT_INDENT_2)
+
+    async def _page_data(self, request: Request) -> bytes:
+        served = self._service.manager.find(self._service.options.model_name)
+        return orjson.dumps(page_data.describe(served, self._service.options.model_name))
+
+    async def _body(self, request: Request) -> bytes:
+        return await read_body(request, self._service.options.max_request_bytes)
+
+
+def _spec(request: Request) -> tuple[str, int | None, str]:
+    """Returns name, version and label of the model in a path.
+
+    Raises:
+        ServiceError, _EmptyBody: where the version is not a number, or is not an int64.
+    """
+    values = request.path_params
+    text = values.get("version")
+    if text is None:
+        return values["model"], None, values.get("label", "")
+    if not (text.isascii() and text.isdecimal()):
+        raise invalid(f"Malformed request: {request.method} {request.scope['path']}")
+    if len(text) > 40 or int(text) > _LARGEST_VERSION:
+        raise _EmptyBody
+    return values["model"], int(text), ""
+
+
+def _read_wish(document: Mapping[str, Any], method: str) -> Wish:
+    for key in document:
+        if key not in _KNOWN[method]:
+            raise invalid(f"unknown key {key!r} (expected {service_errors.join_names(list(_KNOWN[method]))})")
+    predicate, names = document.get(FILTER, ""), document.get("names", False)
+    if not isinstance(predicate, str) or not isinstance(names, bool):
+        raise invalid("filter, names: invalid value (expected a text, and true or false)")
+    return Wish(document.get(K, _DEFAULT_K), document.get(EXCLUDE), predicate, names)
+
+
+def _write_answers(answers: list[dict[str, Any]], version: int) -> bytes:
+    predictions = [
+        {key: value for key, value in answer.items() if key not in ("model_version", "scores")}
+        | {"scores": orjson.Fragment(f"[{','.join(json_tensors.write_scores(answer['scores']))}]")}
+        for answer in answers
+    ]
+    return orjson.dumps({"predictions": predictions, "model_version": version})
+
+
+async def _answer(handler: Callable[[Request], Awaitable[bytes]], request: Request) -> Response:
+    try:
+        return _json(await handler(request))
+    except _EmptyBody:
+        return Response(b"", 400, media_type="application/json")
+    except Exception as error:
+        found = service_errors.from_exception(error)
+        if not found.known:
+            _log.exception("%s %s", request.method, request.scope["path"])
+        return _error(found)
+
+
+def _error(error: ServiceError) -> Response:
+    text = error.message.encode("utf-8", "replace").decode()  # half of a surrogate pair is not text
+    return _json(orjson.dumps({"error": text}), error.http_status)
+
+
+def _json(body: bytes, status: int = 200) -> Response:
+    return Response(body, status, media_type="application/json")

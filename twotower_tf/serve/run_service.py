@@ -1,0 +1,164 @@
+"""Runs the service: loads, listens, and stops after the open requests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import grpc
+import uvicorn
+
+from twotower_tf import resources
+from twotower_tf.errors import ConfigError
+from twotower_tf.serve.access_log import AccessLog
+from twotower_tf.serve.grpc_service import GrpcService
+from twotower_tf.serve.model_manager import ModelManager
+from twotower_tf.serve.rest_service import build_app
+from twotower_tf.serve.retrieval_service import RetrievalService
+from twotower_tf.serve.service_metrics import ServiceMetrics
+from twotower_tf.serve.service_options import ServiceOptions
+
+_HEALTH_SECONDS = 0.2  # between two updates of the health service
+_BACKLOG = 2048
+
+_log = logging.getLogger(__name__)
+
+
+async def serve(
+    options: ServiceOptions, stop: asyncio.Event, started: Callable[[RetrievalService], None] | None = None
+) -> None:
+    """Serves until `stop` is set; then finishes the open requests.
+
+    Args:
+        options: of the service, checked here.
+        stop: ends the service.
+        started: called when the ports are open and the first look at the export root is done.
+
+    Raises:
+        ConfigError: for options that cannot be used, such as a port in use.
+    """
+    options.check()
+    resources.limit_library_threads()
+    metrics = ServiceMetrics()
+    manager = ModelManager(options, metrics)
+    service = RetrievalService(options, manager, metrics)
+    async with contextlib.AsyncExitStack() as opened:
+        log = AccessLog() if options.access_log else None
+        if log is not None:
+            opened.callback(log.close)
+        opened.push_async_callback(service.close)
+        if options.grpc_port:
+            await opened.enter_async_context(_grpc(options, service, log))
+        if options.rest_port:
+            await opened.enter_async_context(_rest(options, service, log))
+        watching = asyncio.create_task(_watch(manager, service, started))
+        await stop.wait()
+        service.stopping = True
+        _log.info("stopping: finishing the open requests")
+        watching.cancel()
+        await asyncio.wait([watching])
+
+
+def run(options: ServiceOptions) -> None:
+    """Serves until the process gets SIGTERM or SIGINT; a second one ends it at once.
+
+    Raises:
+        ConfigError: as `serve` says.
+    """
+
+    async def main() -> None:
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def end(number: signal.Signals) -> None:
+            stop.set()
+            loop.remove_signal_handler(number)  # the next one has its usual effect
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, end, number)
+        await serve(options, stop)
+
+    asyncio.run(main())
+
+
+async def _watch(
+    manager: ModelManager, service: RetrievalService, started: Callable[[RetrievalService], None] | None
+) -> None:
+    await manager.poll()
+    if started is not None:
+        started(service)
+    await manager.watch()
+
+
+@contextlib.asynccontextmanager
+async def _rest(options: ServiceOptions, service: RetrievalService, log: AccessLog | None) -> AsyncIterator[None]:
+    config = uvicorn.Config(
+        build_app(service, log),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        server_header=False,
+        ssl_certfile=options.tls_cert or None,
+        ssl_keyfile=options.tls_key or None,
+        timeout_graceful_shutdown=int(options.grace_seconds),
+    )
+    server = _Server(config)
+    with _listen(options.host, options.rest_port) as listening:
+        task = asyncio.create_task(server.serve([listening]))
+        _log.info("REST on %s:%d", options.host, options.rest_port)
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            await task
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to `run`."""
+
+    @contextlib.contextmanager
+    def capture_signals(self):  # type: ignore[no-untyped-def]
+        """Captures nothing."""
+        yield
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"--rest_port: {host}:{port} cannot be used: {error}") from None
+
+
+@contextlib.asynccontextmanager
+async def _grpc(options: ServiceOptions, service: RetrievalService, log: AccessLog | None) -> AsyncIterator[None]:
+    server = GrpcService(service, log)
+    credentials = None
+    if options.tls_cert:
+        pair = (Path(options.tls_key).read_bytes(), Path(options.tls_cert).read_bytes())
+        credentials = grpc.ssl_server_credentials([pair])
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    try:
+        server.bind(f"{host}:{options.grpc_port}", credentials)
+    except RuntimeError:
+        raise ConfigError(f"--grpc_port: {host}:{options.grpc_port} cannot be used; choose another port") from None
+    await server.start()
+    _log.info("gRPC on %s:%d", host, options.grpc_port)
+    health = asyncio.create_task(_update_health(server, service))
+    try:
+        yield
+    finally:
+        health.cancel()
+        await server.state_health(False)
+        await server.stop(options.grace_seconds)
+
+
+async def _update_health(server: GrpcService, service: RetrievalService) -> None:
+    while True:
+        await server.state_health(service.ready)
+        await asyncio.sleep(_HEALTH_SECONDS)
