@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from comparison import print_comparison
 
 DIM, K, USERS = 64, 10, 500
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -84,7 +85,7 @@ def serve_peer(export_dir: Path, port: int) -> None:
     uvicorn.run(app, port=port, log_level="error", access_log=False)
 
 
-def serve_ours(export_dir: Path, port: int) -> None:
+def serve_service(export_dir: Path, port: int) -> None:
     """The service with its defaults, without the access log, as the peer."""
     from twotower_tf.serve.run_service import run
     from twotower_tf.serve.service_options import ServiceOptions
@@ -182,16 +183,16 @@ def main() -> None:
     options = flags.parse_args()
     with tempfile.TemporaryDirectory() as place:
         export_dir = options.export_dir or make_bundle(Path(place), options.items)
-        ours = measure(serve_ours, export_dir, options.seconds, options.limit_ms)
+        service = measure(serve_service, export_dir, options.seconds, options.limit_ms)
         peer = measure(serve_peer, export_dir, options.seconds, options.limit_ms)
     setting = {
         "items": options.items, "dimensions": DIM, "k": K, "seconds": options.seconds, "p99_limit_ms": options.limit_ms,
-        "cores": os.cpu_count(), "peer": "FastAPI handler without batches", "ours": ours, "theirs": peer,
+        "cores": os.cpu_count(), "peer": "FastAPI handler without batches",
+        "failures": [service["failures"], peer["failures"]],
     }  # fmt: skip
     for name, unit in (("median_ms", "ms at 100/s"), ("p99_ms", "ms at 100/s"), ("highest_rate", "requests/s")):
-        ratio = ours[name] / peer[name] if peer[name] else None
-        line = {"benchmark": f"serve_{name}", "ours": ours[name], "peer": peer[name], "ratio": ratio, "unit": unit}
-        print(json.dumps({**line, "setting": setting}))
+        ratio = None if peer[name] else 0.0
+        print_comparison(f"serve_{name}", service[name], peer[name], unit, setting, ratio=ratio)
 
 
 if __name__ == "__main__":

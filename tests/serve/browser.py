@@ -1,6 +1,7 @@
 """A headless Chromium, driven through its debugging pipe: requests and answers are JSON that ends with a NUL byte."""
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -74,17 +75,15 @@ def opened(profile):
     if program is None:
         pytest.skip("needs Chromium (Debian: apt-get install chromium)")
     to_browser, from_browser = os.pipe(), os.pipe()
-
-    def place():  # the browser reads descriptor 3 and writes descriptor 4
-        os.dup2(os.dup(to_browser[0]), 3)
-        os.dup2(os.dup(from_browser[1]), 4)
-
+    # The browser reads descriptor 3 and writes descriptor 4.
+    read, write = (fcntl.fcntl(each, fcntl.F_DUPFD, 20) for each in (to_browser[0], from_browser[1]))
+    redirected = f'exec "$0" "$@" 3<&{read} 4>&{write}'
     process = subprocess.Popen(
-        [program, *_FLAGS, f"--user-data-dir={profile}"], preexec_fn=place, close_fds=False,
+        ["bash", "-c", redirected, program, *_FLAGS, f"--user-data-dir={profile}"], pass_fds=(read, write),
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    os.close(to_browser[0])
-    os.close(from_browser[1])
+    for each in (to_browser[0], from_browser[1], read, write):
+        os.close(each)
     try:
         yield Browser(to_browser[1], from_browser[0])
     finally:
