@@ -24,6 +24,11 @@ def test_names_of_rows(names):
     assert names.of_rows(np.empty(0, np.int32)) == []
 
 
+def test_names_of_ids(names):
+    assert names.of_ids(["c", "g", "a"]) == ["Alien", "", "Heat"]
+    assert names.of_ids([]) == []
+
+
 @pytest.mark.parametrize(("name", "row"), [("Heat", 0), ("HEAT", 1), ("alien", 2), ("Aliens", 3), ("été", 7)])
 def test_an_item_by_its_name(names, name, row):
     assert names.find_row(name) == row

@@ -36,6 +36,7 @@ class Flags(FlagValues):
     string, multi_string = _method(absl.DEFINE_string), _method(absl.DEFINE_multi_string)
     list, bool = _method(absl.DEFINE_list), _method(absl.DEFINE_bool)
     integer, float = _method(absl.DEFINE_integer), _method(absl.DEFINE_float)
+    multi_integer = _method(absl.DEFINE_multi_integer)
     enum, multi_enum = _method(absl.DEFINE_enum), _method(absl.DEFINE_multi_enum)
 
 

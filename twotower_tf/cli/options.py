@@ -138,6 +138,10 @@ def add_item_filters(flags: Flags) -> None:
         "",
         "SQL predicate over the catalogue's columns that every returned item satisfies, e.g. \"country = 'DE'\"",
     )
+    add_blocklist(flags)
+
+
+def add_blocklist(flags: Flags) -> None:
     flags.string(
         "blocklist",
         None,

@@ -26,9 +26,13 @@ class ItemNames:
     def _table(self) -> pa.Table:
         return self._bundle.columns(["item_id", "item_name"]).combine_chunks()
 
-    def of_rows(self, rows: npt.NDArray[Any]) -> list[str]:
+    def of_rows(self, rows: npt.NDArray[Any] | pa.Array) -> list[str]:
         """Returns the names of items by their rows of the index; "" for an item without a name."""
         return [name or "" for name in self._table["item_name"].take(pa.array(rows)).to_pylist()]
+
+    def of_ids(self, ids: Sequence[str]) -> list[str]:
+        """Returns the names of items by their ids; "" for an item without a name. Looks through all items."""
+        return self.of_rows(pc.index_in(pa.array(ids, pa.string()), value_set=self._table["item_id"].cast(pa.string())))
 
     def find_row(self, name: str) -> int:
         """Finds the row of the one item with a name; letters' case counts only where several items differ by it.

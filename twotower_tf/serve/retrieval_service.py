@@ -22,7 +22,7 @@ from twotower_tf.serve.batch_queue import BatchQueue
 from twotower_tf.serve.model_manager import ModelManager
 from twotower_tf.serve.remote_tower import RemoteTower
 from twotower_tf.serve.served_version import ServedVersion
-from twotower_tf.serve.service_errors import ServiceError, invalid
+from twotower_tf.serve.service_errors import invalid
 from twotower_tf.serve.service_metrics import ServiceMetrics
 from twotower_tf.serve.service_options import ServiceOptions
 from twotower_tf.serve.signature_tensors import Arrays
@@ -155,8 +155,6 @@ class RetrievalService:
     ) -> tuple[list[Answer], int]:
         if self._remote is None:
             outputs = await self._compute(served, SERVING_DEFAULT, arrays, deadline)
-            if (outputs[MODEL_VERSION] != served.version).any():
-                raise ServiceError("INTERNAL", f"The user tower of version {served.version} answers as another one")
             return await self._search(served, outputs[VECTOR_LAYERS["user"]], wish, deadline), served.version
         self._check_rows(len(next(iter(arrays.values()))))
         vectors, version = await self._remote.embed(arrays, deadline)

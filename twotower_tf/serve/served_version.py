@@ -15,9 +15,8 @@ from tensorflow.core.framework import types_pb2
 from twotower_tf.bundle import answers, saved_model_edits, warmup
 from twotower_tf.bundle.bundle import Bundle
 from twotower_tf.bundle.loaded_tower import Tower
-from twotower_tf.bundle.signature_names import ITEM_IDS, MODEL_VERSION, RECOMMEND, SCORES, SERVING_DEFAULT
-from twotower_tf.errors import ArtifactError
-from twotower_tf.features.inputs import client_inputs, rows_to_arrays, side_inputs
+from twotower_tf.bundle.signature_names import ITEM_IDS, RECOMMEND, SCORES, SERVING_DEFAULT
+from twotower_tf.features.inputs import client_inputs, rows_to_arrays
 from twotower_tf.features.layout import VECTOR_LAYERS
 from twotower_tf.retrieval.item_retriever import ItemRetriever
 from twotower_tf.serve import service_errors, signature_tensors
@@ -66,9 +65,7 @@ class ServedVersion:
         """
         bundle = Bundle.open(options.export_dir, version)
         retriever = ItemRetriever(bundle, blocklist=options.blocklist, max_k=options.max_k)
-        tower = None
-        if not options.user_tower:
-            tower = Tower(bundle.tower("user"), side_inputs(bundle.config, "user"))
+        tower = None if options.user_tower else Tower.of_bundle(bundle, "user")
         served = cls(bundle, retriever, tower)
         served._warm_up()
         return served
@@ -148,9 +145,7 @@ class ServedVersion:
         searcher = self.retriever.searcher
         if self._tower is not None:
             for signature, request in warmup.read(self.bundle.path / warmup.WARMUP):
-                found = self._tower(signature, request)[MODEL_VERSION]
-                if (found != self.version).any():
-                    raise ArtifactError(f"{self.bundle.path}: a warm-up request was answered by another version")
+                self._tower(signature, request)
             for line in answers.check_users(self.bundle, searcher, self._tower):
                 _log.info("version %d: %s", self.version, line)
         self.retriever.answer(self._sample(), self.retriever.check_k(min(_WARM_K, self.retriever.max_k)), names=True)
