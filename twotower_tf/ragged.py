@@ -29,3 +29,12 @@ def to_places(starts: npt.NDArray[Any], counts: npt.NDArray[Any]) -> Ints:
     ends = np.cumsum(counts, dtype=np.int64)
     places: Ints = np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
     return places
+
+
+def merge_ranges(starts: npt.NDArray[Any], ends: npt.NDArray[Any], size: int) -> npt.NDArray[np.bool_]:
+    """Finds which of `size` places lie in any range from a start to its end (exclusive), in time linear in both."""
+    edges = np.zeros(size + 1, np.int32)
+    np.add.at(edges, starts, 1)
+    np.add.at(edges, ends, -1)
+    np.cumsum(edges, out=edges)
+    return edges[:-1] > 0

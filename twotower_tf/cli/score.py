@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,29 +67,19 @@ def run(flags: Flags) -> None:
         else:
             from twotower_tf.score.score_users import score
 
-            note = _Memory()
-            with progress_bar.shown(note=note) as shown:
-                summary = score(wanted, resume=flags.resume, progress=shown, log=_log, watch=note.watch)
+            latest: deque[PoolState] = deque(maxlen=1)
+
+            def format_peak() -> str:
+                return f"{resources.format_bytes(latest[0].peak)} per worker" if latest else ""
+
+            with progress_bar.shown(note=format_peak) as shown:
+                summary = score(wanted, resume=flags.resume, progress=shown, log=_log, watch=latest.append)
     print(format_summary(summary, flags.output))
     print(artifacts.format_json(summary))
 
 
 def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-class _Memory:
-    """Keeps the workers' peak memory, for the progress display."""
-
-    def __init__(self) -> None:
-        self._peak = 0
-
-    def watch(self, state: PoolState) -> None:
-        """Stores the peak memory of a worker."""
-        self._peak = state.peak
-
-    def __call__(self) -> str:
-        return f"{resources.format_bytes(self._peak)} per worker" if self._peak else ""
 
 
 def format_summary(summary: dict[str, Any], output: str) -> str:

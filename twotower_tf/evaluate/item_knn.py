@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from twotower_tf import artifacts
+from twotower_tf import artifacts, ragged
 from twotower_tf.evaluate.protocol import ItemLists, Queries
 from twotower_tf.evaluate.ranking import Scorer
 from twotower_tf.prepare.prepared import Prepared
@@ -169,4 +169,4 @@ def _read_neighbours(connection: duckdb.DuckDBPyConnection, num_items: int) -> N
         first, items[done : done + len(batch)], cosines[done : done + len(batch)] = map(np.asarray, batch.columns)
         counts += np.bincount(first, minlength=num_items)
         done += len(batch)
-    return Neighbours(None, np.concatenate([[0], np.cumsum(counts)]), items, cosines)
+    return Neighbours(None, ragged.to_offsets(counts), items, cosines)

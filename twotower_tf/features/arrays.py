@@ -14,10 +14,10 @@ from twotower_tf.config import ExperimentConfig, History
 from twotower_tf.errors import ArtifactError
 from twotower_tf.features.array_writer import SCHEMA_VERSION
 from twotower_tf.features.catalogue_versions import Batch, Versions, load
-from twotower_tf.features.covered_places import merge_ranges
 from twotower_tf.features.inputs import history_target, list_histories
 from twotower_tf.features.layout import IDS, NO_VALUE, Layout
 from twotower_tf.prepare.prepared import Prepared
+from twotower_tf.ragged import merge_ranges
 from twotower_tf.tables.timestamps import MICROSECONDS
 
 PART = 1 << 18  # rows that are read at once where all of them are

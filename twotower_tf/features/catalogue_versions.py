@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from twotower_tf.artifacts import PreparedPaths
-from twotower_tf.features.covered_places import merge_ranges
+from twotower_tf.ragged import merge_ranges
 
 Batch = dict[str, np.ndarray]
 

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from twotower_tf.features.covered_places import merge_ranges
+from twotower_tf.ragged import merge_ranges
 from twotower_tf.sampling.pairs import Ints, Items, Mask, Pairs
 
 Floats = npt.NDArray[np.float64]

@@ -65,8 +65,6 @@ class Planner:
             self._table = inspect_users.inspect_table(options, self._config, self.bundle.manifest)
         Layout(self.bundle.version, options.format, 1, None if options.vectors_only else self._ids)
 
-    # --- items ----------------------------------------------------------------------------------------------------
-
     @cached_property
     def _ids(self) -> Any:
         return read_ids(self.bundle.path / bundles.INDEX / ITEM_IDS)
@@ -78,11 +76,9 @@ class Planner:
         items = ItemVectors.trusted(self._ids, np.empty((len(self._ids), 0), np.float32))
         blocklist = self.options.blocklist or Path(self.options.export_dir) / BLOCKLIST
         form = self.bundle.text_forms("item").get(self._config.data.item_id, "")
-        gate = ItemFilter(lambda: ItemColumns(self.bundle), items, Path(blocklist), form, JOB_FILTER_SECONDS)
-        allowed = gate.allowed(self.options.filter)
+        item_filter = ItemFilter(lambda: ItemColumns(self.bundle), items, Path(blocklist), form, JOB_FILTER_SECONDS)
+        allowed = item_filter.allowed(self.options.filter)
         return None if allowed is None else allowed.mask
-
-    # --- the plan -------------------------------------------------------------------------------------------------
 
     def make_plan(self) -> tuple[Job, list[Unit]]:
         """Writes the plan into the journal, or reads the plan of the interrupted scoring there.
@@ -121,7 +117,7 @@ class Planner:
         )
         return job, cut
 
-    def finished(self) -> bool:
+    def is_finished(self) -> bool:
         """Returns whether the output holds all of this scoring.
 
         Raises:

@@ -60,7 +60,7 @@ def score(
         with planner.journal.lock():
             if not resume:
                 planner.journal.clear()
-            if planner.finished():
+            if planner.is_finished():
                 return artifacts.read_json(planner.journal.output / SUMMARY, "scoring")
             job, units = planner.make_plan()
             done = {unit.number for unit in units if planner.journal.unit_result(unit.number) is not None}

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from twotower_tf import ragged
 from twotower_tf.bundle.bundle import Bundle
 from twotower_tf.index.eligible import Eligible, Ineligible
 from twotower_tf.index.searcher import Searcher
@@ -75,7 +76,7 @@ class Scorer:
             kept = np.repeat(users.good, counts)
             counts, rows, scores = counts[users.good], rows[kept], scores[kept]
         stats.add(len(ids), rows, scores)
-        return self.layout.answers(ids, np.concatenate(([0], np.cumsum(counts))), rows, scores)
+        return self.layout.answers(ids, ragged.to_offsets(counts), rows, scores)
 
     def _gone(self, users: Users, raw: pa.Table, part: slice) -> Ineligible | None:
         """Returns the items excluded for these users."""
