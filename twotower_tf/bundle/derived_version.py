@@ -16,7 +16,7 @@ from twotower_tf.bundle import manifest, saved_model_edits
 from twotower_tf.bundle.bundle import MANIFEST, Bundle, format_now
 from twotower_tf.errors import ArtifactError
 
-_ANEW = (MANIFEST, saved_model_edits.FILE, f"item_tower/{saved_model_edits.FILE}")
+_REWRITTEN = (MANIFEST, saved_model_edits.FILE, f"item_tower/{saved_model_edits.FILE}")
 
 
 def inherit(bundle: Bundle, staging: Path, version: int, without: Sequence[str] = ()) -> dict[str, str]:
@@ -30,7 +30,7 @@ def inherit(bundle: Bundle, staging: Path, version: int, without: Sequence[str] 
     """
     same: dict[str, str] = {}
     for name, digest in bundle.manifest["files"].items():
-        if name in _ANEW or any(name == other or name.startswith(f"{other}/") for other in without):
+        if name in _REWRITTEN or any(name == other or name.startswith(f"{other}/") for other in without):
             continue
         _link(bundle.path / name, staging / name)
         same[name] = digest
