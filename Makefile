@@ -7,7 +7,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 # Any Python from 3.10 to 3.13; `make PYTHON=/path/to/python3.12` chooses one.
 PYTHON ?=
-EXTRAS := serve redis dev
+EXTRAS := serve redis tune dev
 STAMP := .venv/.installed
 # Spark is 400 MB and needs Java: the tests and checks have it, the quickstart does without.
 SPARK_STAMP := .venv/.installed-spark

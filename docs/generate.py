@@ -50,6 +50,8 @@ GROUPS = {
     "Training": ["TrainConfig"],
     "Optimizers": [],
     "Evaluation and index": ["EvaluationConfig", "IndexConfig"],
+    "Search": ["TuneConfig"],
+    "Search spaces": ["LogUniform", "FloatRange", "IntRange", "Choice"],
 }
 
 
@@ -138,7 +140,8 @@ def _class_section(name: str, cls: type) -> list[str]:
     hints = typing.get_type_hints(cls, include_extras=True)
     lines += ["| field | type | default | |", "| --- | --- | --- | --- |"]
     for field in fields:
-        default = "required" if field.default is dataclasses.MISSING else f"`{_value(field.default)}`"
+        made = _default(field)
+        default = "required" if made is dataclasses.MISSING else f"`{_value(made)}`"
         row = (
             f"`{field.name}`",
             _cell(_type(hints[field.name])),
@@ -184,10 +187,16 @@ def _type(hint: Any) -> str:
         return ", ".join(f"`{argument!r}`" for argument in arguments)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_type(argument) for argument in arguments)
+    if origin is dict:
+        return f"dict of {_type(arguments[0])} to {_type(arguments[1])}"
     if origin is tuple:
         inner = [argument for argument in arguments if argument is not Ellipsis]
         return f"tuple of {_type(inner[0])}" if len(arguments) > len(inner) else f"({', '.join(map(_type, inner))})"
     return "none" if hint is type(None) else getattr(hint, "__name__", str(hint))
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def _value(value: Any) -> str:
@@ -199,7 +208,7 @@ def _value(value: Any) -> str:
     changed = [
         f"{field.name}={_value(getattr(value, field.name))}"
         for field in dataclasses.fields(value)
-        if getattr(value, field.name) != field.default
+        if getattr(value, field.name) != _default(field)
     ]
     return f"{type(value).__name__}({', '.join(changed)})"
 

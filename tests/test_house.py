@@ -71,7 +71,10 @@ def test_constraints_satisfy_every_range_on_every_python(python: str, machine: s
         assert wanted.specifier.contains(pinned[wanted.name]), wanted
 
 
-LOCKS = {"dev": ("serve", "redis", "dev"), "spark": ("spark",)}  # requirements/NAME.txt: the extras that it installs
+LOCKS = {
+    "dev": ("serve", "redis", "tune", "dev"),
+    "spark": ("spark",),
+}  # requirements/NAME.txt: the extras that it installs
 
 
 def locked(name: str) -> dict[Requirement, list[str]]:

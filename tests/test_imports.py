@@ -73,10 +73,13 @@ ALLOWED = {
     "serve": RETRIEVAL | {"serve"},
     "progress_bar": {"progress"},
     "stage_results": {"artifacts", "bundle"},
+    "tune": EVALUATE | {"report", "run_stages", "stage_results", "tune"},
     "run_stages": TABLES | {"prepare", "run_stages"},
-    "run_session": GROUND | {"prepare", "progress_bar", "run_stages"},
+    "run_session": PREPARE | {"bundle", "progress_bar", "run_stages"},
     "final_fit": PREPARE | {"bundle", "run_stages"},
-    "pipeline": EVALUATE | RETRIEVAL | {"report", "export", "final_fit", "run_session", "run_stages", "stage_results"},
+    "pipeline": EVALUATE
+    | RETRIEVAL
+    | {"report", "export", "final_fit", "run_session", "run_stages", "stage_results", "tune"},
     "__init__": {"bundle", "config", "errors", "pipeline", "retrieval", "stage_results"},
 }
 NO_TENSORFLOW = {

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from twotower_tf.stage_results import PrepareResult as PrepareResult
     from twotower_tf.stage_results import RunResult as RunResult
     from twotower_tf.stage_results import TrainResult as TrainResult
+    from twotower_tf.stage_results import TuneResult as TuneResult
 
     load_config = _load
 
@@ -46,7 +47,14 @@ _NAMES = {
     "twotower_tf.errors": ("ArtifactError", "ConfigError", "DataError"),
     "twotower_tf.pipeline": ("Pipeline",),
     "twotower_tf.retrieval.recommender": ("Recommender",),
-    "twotower_tf.stage_results": ("EvaluateResult", "ExportResult", "PrepareResult", "RunResult", "TrainResult"),
+    "twotower_tf.stage_results": (
+        "EvaluateResult",
+        "ExportResult",
+        "PrepareResult",
+        "RunResult",
+        "TrainResult",
+        "TuneResult",
+    ),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names} | {"load_config": "twotower_tf.config"}
 

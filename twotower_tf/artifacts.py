@@ -59,6 +59,10 @@ class RunPaths:
     final = Entry(
         "final", "The final fit (`train --final`): a run directory whose training part includes the validation part."
     )
+    tune = Entry(
+        "tune",
+        "The search of `twotower tune`: trials, tune.json, tune.html, and best.json, which `run --config` takes.",
+    )
     metrics = Entry(
         "metrics.json",
         "Evaluation's figures: metrics with intervals, baselines, slices, collapse check, warnings, some users.",

@@ -8,8 +8,11 @@ anything. Directories that PYTHONPATH names stay.
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import util
 from pathlib import Path
@@ -17,6 +20,7 @@ from typing import Any
 
 SAFE_PATH = "PYTHONSAFEPATH"
 
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 _REMOVE = "import sys; sys.path[:] = [path for path in sys.path if path]"
 
@@ -71,3 +75,23 @@ def _spawn_safely(path: Any, arguments: Sequence[Any], descriptors: Any) -> int:
     place = changed.index("-c") + 1
     changed[place] = f"{_REMOVE}; {changed[place]}"
     return int(_SPAWN(path, changed, descriptors))
+
+
+def make_environment(threads: int) -> dict[str, str]:
+    """Returns environment variables that limit a process's libraries to this number of threads."""
+    numbers = {name: str(threads) for name in _THREADS}
+    level = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")
+    return {**numbers, "TF_NUM_INTEROP_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": level, "CUDA_VISIBLE_DEVICES": "-1"}
+
+
+def initialize_worker() -> None:
+    """Leaves Ctrl-C to the parent, and ends the process with its parent, even if that is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+    os._exit(1)

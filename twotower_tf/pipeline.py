@@ -19,10 +19,18 @@ from typing import TYPE_CHECKING, Any, Literal
 from twotower_tf import artifacts, final_fit, run_lock, run_stages
 from twotower_tf import config as configuration
 from twotower_tf.artifacts import METRICS_SCHEMA, RunPaths
-from twotower_tf.config import ExperimentConfig
+from twotower_tf.config import ExperimentConfig, Space
 from twotower_tf.run_session import RunSession
 from twotower_tf.run_stages import Stages
-from twotower_tf.stage_results import EvaluateResult, ExportResult, PrepareResult, Result, RunResult, TrainResult
+from twotower_tf.stage_results import (
+    EvaluateResult,
+    ExportResult,
+    PrepareResult,
+    Result,
+    RunResult,
+    TrainResult,
+    TuneResult,
+)
 
 if TYPE_CHECKING:
     from twotower_tf.prepare.spark.spark_session import SparkOptions
@@ -280,6 +288,45 @@ class Pipeline(RunSession):
             stages.finish("export", version=int(path.name))
         return ExportResult(path, int(path.name), skipped=False)
 
+    def tune(
+        self,
+        *,
+        trials: int | None = None,
+        jobs: int = 1,
+        space: dict[str, Space] | None = None,
+        prepare: dict[str, Any] | None = None,
+    ) -> TuneResult:
+        """Searches hyper-parameters on the validation part: prepares once, then trains one trial after the other.
+
+        A search that was interrupted goes on. The test part is not read.
+
+        Args:
+            trials: trainings in all, in place of `tune.trials`.
+            jobs: trainings at a time, each in a process of its own.
+            space: values by field, in addition to `tune.space`.
+            prepare: arguments of `prepare`.
+
+        Raises:
+            ConfigError: for a field that cannot be searched or a value that it cannot have, too many `jobs` for cores
+                or memory, or a search of another configuration without `overwrite`.
+            DataError: where all trials fail.
+        """
+        from twotower_tf.tune import field_values, search_run
+
+        config = field_values.with_search(self.config, trials, space or {})
+        with self.working(create=True):
+            self.prepare(**(prepare or {}))
+            search_run.check_jobs(config, self.run_dir, jobs)
+            arguments = {**(prepare or {}), "since": final_fit.find_continued(self.config, self.run_dir)}
+
+            def prepare_other(other: ExperimentConfig, run_dir: Path) -> None:
+                Pipeline(other, run_dir, progress=self._progress, log=self._log).prepare(**arguments)
+
+            with self._showing() as progress:
+                search = search_run.Search(config, self.run_dir, prepare_other, overwrite=self._overwrite)
+                search.run(jobs, progress=progress, log=self._log)
+                return search.write_results()
+
     def run(
         self,
         *,
@@ -320,31 +367,6 @@ class Pipeline(RunSession):
             exported = self.export(**(export or {}))
             after_stage(exported)
         return RunResult(prepared, trained, evaluated, exported, fitted)
-
-    def adopt_config(self) -> None:
-        """Writes the configuration to the run directory, as the first stage does.
-
-        Raises:
-            ConfigError: where `run_dir` holds a model of another configuration and `overwrite` was not given.
-            ArtifactError: where it holds something else, or is of another schema version.
-        """
-        run_stages.adopt_config(self.run_dir, self.config, overwrite=self._overwrite)
-
-    def check_export(self, version: int | None = None) -> None:
-        """Checks that `export` can publish a version in `export_dir`.
-
-        Args:
-            version: as of `export`.
-
-        Raises:
-            ConfigError: where no `export_dir` was given, or the version is invalid.
-            ArtifactError: where `export_dir` holds something else, or the version exists.
-        """
-        from twotower_tf.bundle import export_root
-
-        root = self._require_export_dir()
-        export_root.check_root(root)
-        export_root.choose_version(root, version)
 
     def _find_model(self, split: Split = "test") -> tuple[ExperimentConfig, Path, dict[str, Any]]:
         """Returns configuration and directory of the model of a split's figures, and a part of stages' keys.

@@ -94,6 +94,31 @@ class RunSession:
             finally:
                 self._held = False
 
+    def adopt_config(self) -> None:
+        """Writes the configuration to the run directory, as the first stage does.
+
+        Raises:
+            ConfigError: where `run_dir` holds a model of another configuration and `overwrite` was not given.
+            ArtifactError: where it holds something else, or is of another schema version.
+        """
+        run_stages.adopt_config(self.run_dir, self.config, overwrite=self._overwrite)
+
+    def check_export(self, version: int | None = None) -> None:
+        """Checks that `export` can publish a version in `export_dir`.
+
+        Args:
+            version: as of `export`.
+
+        Raises:
+            ConfigError: where no `export_dir` was given, or the version is invalid.
+            ArtifactError: where `export_dir` holds something else, or the version exists.
+        """
+        from twotower_tf.bundle import export_root
+
+        root = self._require_export_dir()
+        export_root.check_root(root)
+        export_root.choose_version(root, version)
+
     @property
     def _prepared(self) -> PreparedPaths:
         return PreparedPaths(RunPaths(self.run_dir).prepared)

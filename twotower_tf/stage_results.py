@@ -154,6 +154,29 @@ Result = PrepareResult | TrainResult | EvaluateResult | ExportResult
 
 
 @dataclasses.dataclass(frozen=True)
+class TuneResult:
+    """Result of `Pipeline.tune`.
+
+    Attributes:
+        path: directory of the search.
+        config: the best trial's configuration, for `Pipeline` or `twotower run --config`.
+        report: `tune.html`: trials, fields and validation curves.
+        monitor: the validation metric that trials are compared by.
+        value: its value in the best trial.
+        values: the best trial's values of the searched fields, by field as in `--set`.
+        trials: every trial: `number`, `state`, `value`, `best_epoch`, `epochs`, `seconds`, `values`, `curve`, `error`.
+    """
+
+    path: Path
+    config: Path
+    report: Path
+    monitor: str
+    value: float
+    values: dict[str, Any]
+    trials: list[dict[str, Any]] = dataclasses.field(repr=False)
+
+
+@dataclasses.dataclass(frozen=True)
 class RunResult:
     """Results of `Pipeline.run`; `evaluate` is None where no positive is held out, `final` without a final fit."""
 

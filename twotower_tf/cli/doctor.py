@@ -28,7 +28,7 @@ TESTED = {
 REQUIRED_PACKAGES = (
     "absl-py", "duckdb", "jinja2", "matplotlib", "numpy", "pandas", "protobuf", "pyarrow", "pydantic", "tqdm",
 )  # fmt: skip
-EXTRAS = {"grpcio": "serve", "prometheus-client": "serve", "pyspark": "spark"}
+EXTRAS = {"grpcio": "serve", "optuna": "tune", "prometheus-client": "serve", "pyspark": "spark"}
 CPU_FLAGS = {
     "x86_64": ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8"),
     "aarch64": ("asimd", "asimdhp", "sve", "bf16", "i8mm"),

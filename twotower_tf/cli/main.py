@@ -29,6 +29,7 @@ COMMANDS = {
     "run": "prepares, trains, evaluates and exports in one go; resumes after an interruption",
     "prepare": "converts events to training shards, a catalogue and statistics",
     "train": "trains the two towers",
+    "tune": "searches hyper-parameters on validation data; writes the best configuration",
     "samples": "measures what the negative samplers draw; writes samples.html",
     "evaluate": "ranks the whole catalogue for held-out events; writes metrics.json and report.html",
     "export": "publishes a new version of the bundle: towers, item vectors, index",

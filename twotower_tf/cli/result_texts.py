@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from twotower_tf.cli import text_table
-from twotower_tf.stage_results import EvaluateResult, PrepareResult, Result, TrainResult
+from twotower_tf.stage_results import EvaluateResult, PrepareResult, Result, TrainResult, TuneResult
 
 _SHOWN = 10  # weights listed
 
@@ -79,6 +80,33 @@ def format_clicks(clicks: Mapping[str, Any]) -> str:
         f"({clicks['log_loss_of_share']:.4f} by the share of positives alone), mean {clicks['mean_probability']:.4f} "
         f"for {clicks['positive_share']:.4f} observed"
     )
+
+
+def format_search(result: TuneResult) -> str:
+    """Formats the best trials of a search as a table, and what gives their settings."""
+    fields = list(result.values)
+    ranked = sorted(result.trials, key=lambda trial: (trial["state"] != "finished", -(trial["value"] or 0.0)))
+    rows = [
+        [
+            str(trial["number"]),
+            trial["state"],
+            "" if trial["value"] is None else f"{trial['value']:.4f}",
+            str(trial["best_epoch"] or ""),
+            f"{trial['seconds']:.0f}",
+            *(_short(trial["values"].get(field, "")) for field in fields),
+        ]
+        for trial in ranked[:_SHOWN]
+    ]
+    header = ["trial", "state", result.monitor, "epoch", "seconds", *fields]
+    states = collections.Counter(trial["state"] for trial in result.trials)
+    counted = ", ".join(f"{count} {state}" for state, count in states.items())
+    return (
+        f"{text_table.format_table(header, rows, right=range(2, len(header)))}\n{len(result.trials)} trials: {counted}"
+    )
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def print_warnings(warnings: Iterable[Mapping[str, str]], before: str = "") -> None:

@@ -16,6 +16,7 @@ from twotower_tf.config.data import DataConfig
 from twotower_tf.config.features import Feature, ItemFeature
 from twotower_tf.config.losses import InBatchSoftmax, Loss
 from twotower_tf.config.sampling import SamplingConfig
+from twotower_tf.config.search_space import TuneConfig
 from twotower_tf.config.training import EvaluationConfig, IndexConfig, ModelConfig, TrainConfig
 
 _unchecked: ContextVar[bool] = ContextVar("unchecked", default=False)
@@ -47,6 +48,7 @@ class ExperimentConfig:
         train: training loop and optimizers.
         evaluation: evaluation protocol.
         index: nearest-neighbour index of the bundle.
+        tune: hyper-parameter search.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
@@ -60,6 +62,7 @@ class ExperimentConfig:
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     index: IndexConfig = IndexConfig()
+    tune: TuneConfig = TuneConfig()
 
     def __post_init__(self) -> None:
         """Fills in what other fields decide (negatives, kind of training rows), and checks the fields together."""

@@ -73,7 +73,7 @@ def _replace(node: Any, hint: Any, path: Sequence[str], text: str, whole: str) -
     if not path:
         try:
             # A SQL predicate may be in parentheses.
-            value = text if isinstance(node, str) and not _holds_classes(hint) else _literal(text)
+            value = text if isinstance(node, str) and not _holds_classes(hint) else parse_literal(text)
             return pydantic.TypeAdapter(hint).validate_python(value, strict=False)
         except pydantic.ValidationError as error:
             return _replace_error(whole, error)
@@ -110,7 +110,7 @@ def _replace_error(whole: str, error: pydantic.ValidationError) -> typing.NoRetu
     raise ConfigError(explain(whole, error)) from None
 
 
-def _literal(text: str) -> Any:
+def parse_literal(text: str) -> Any:
     """Parses `(1, 2)` and `[1, 2]` as tuples and `Class(field=value)` as that class; returns anything else as text."""
     stripped = text.strip()
     if stripped == "None":

@@ -30,6 +30,7 @@ _PAGE = {
 _INK, _SOFT, _LINE, *_SERIES = _PAGE
 COLORS = {"model": _SERIES[0], "popularity": _SERIES[1], "item_knn": _SERIES[2], "random": _SERIES[-1]}
 LABELS = {"item_knn": "item-KNN"}
+_STATES = {"finished": _SERIES[0], "pruned": _SERIES[1], "failed": _SERIES[5]}  # of trials
 _DASHES = ("solid", (0, (5, 1.5)), (0, (1.5, 1.2)))  # distinguishes series without colours
 _PERCENT = FuncFormatter(lambda value, _: f"{100 * value:g} %")
 _STYLE = {
@@ -140,6 +141,69 @@ def draw_histograms(
         if bins:
             axes.set_xticks([place + 0.5 for place in range(len(bins))], bins, rotation=40, ha="right", fontsize=8)
         _legend(figure)
+        return _svg(figure)
+
+
+def draw_trials(trials: Sequence[Mapping[str, Any]], metric: str, best: int) -> str:
+    """Draws the value of each trial of a search, and the best finished one so far."""
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": "trials"}):
+        figure = Figure(figsize=(6.4, 3.0), layout="constrained")
+        axes = figure.add_subplot()
+        for state, color in _STATES.items():
+            shown = [each for each in trials if each["state"] == state and each["value"] is not None]
+            places = [each["number"] for each in shown]
+            axes.scatter(places, [each["value"] for each in shown], label=state, color=color, s=16)
+        finished = [each for each in trials if each["state"] == "finished"]
+        values = [each["value"] for each in finished]
+        steps = [max(values[: place + 1]) for place in range(len(values))]
+        axes.step([each["number"] for each in finished], steps, where="post", color=_INK, linewidth=1)
+        axes.axvline(best, color=_INK, linestyle="dashed", linewidth=1)
+        axes.set(xlabel="trial", ylabel=f"validation {metric}")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _legend(figure)
+        return _svg(figure)
+
+
+def draw_fields(trials: Sequence[Mapping[str, Any]], fields: Sequence[str], metric: str, best: int) -> str:
+    """Draws the value of each trial by each searched field, logarithmic where values span more than a decade."""
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": "fields"}):
+        figure = Figure(figsize=(6.4, 2.2 * -(-len(fields) // 2)), layout="constrained")
+        panels = figure.subplots(-(-len(fields) // 2), 2, squeeze=False, sharey=True).flat
+        for axes, field in zip(panels, fields, strict=False):
+            shown = [each for each in trials if each["value"] is not None and field in each["values"]]
+            found = [each["values"][field] for each in shown]
+            numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in found)
+            if not numbers:
+                found = [str(value) for value in found]
+            elif found and min(found) > 0 and max(found) > 10 * min(found):
+                axes.set_xscale("log")
+            for state, color in _STATES.items():
+                pairs = [(at, each["value"]) for at, each in zip(found, shown, strict=True) if each["state"] == state]
+                axes.scatter([at for at, _ in pairs], [value for _, value in pairs], color=color, s=12)
+            marked = [(at, each["value"]) for at, each in zip(found, shown, strict=True) if each["number"] == best]
+            axes.scatter(*zip(*marked, strict=True), facecolors="none", edgecolors=_INK, s=60)
+            axes.set_xlabel(field, fontsize=8)
+            axes.tick_params(labelsize=7)
+        for axes in panels:  # those without a field
+            axes.set_visible(False)
+        figure.supylabel(f"validation {metric}", fontsize=9, color=_SOFT)
+        return _svg(figure)
+
+
+def draw_trial_curves(trials: Sequence[Mapping[str, Any]], metric: str, best: int) -> str:
+    """Draws the metric by epoch of each trial of a search; the best one stands out."""
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": "trial curves"}):
+        figure = Figure(figsize=(6.4, 3.0), layout="constrained")
+        axes = figure.add_subplot()
+        for each in sorted(trials, key=lambda trial: trial["number"] == best):
+            chosen = each["number"] == best
+            epochs, color = [int(epoch) for epoch in each["curve"]], _SERIES[0] if chosen else _SERIES[-1]
+            values = [*each["curve"].values()]
+            axes.plot(
+                epochs, values, marker=".", color=color, alpha=1.0 if chosen else 0.5, linewidth=2 if chosen else 1
+            )
+        axes.set(xlabel="epoch", ylabel=f"validation {metric}")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         return _svg(figure)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from twotower_tf import artifacts, errors
+from twotower_tf import artifacts, errors, interpreter
 from twotower_tf.bundle.bundle import SEAL, Bundle
 from twotower_tf.prepare.spark.spark_session import SparkOptions, open_session
 from twotower_tf.score.job import Job, make_note
@@ -31,7 +31,6 @@ from twotower_tf.score.score_plan import Planner
 from twotower_tf.score.score_users import summarize
 from twotower_tf.score.unit_reader import Bad
 from twotower_tf.score.units import Unit
-from twotower_tf.score.worker_pool import make_environment
 
 _loaded: dict[str, Any] = {}  # job and scorer of this Python worker
 
@@ -126,7 +125,7 @@ def _load_scorer(job: Job) -> Any:
     """Returns the scorer of this Python worker, which Spark keeps for its next tasks of the same job."""
     if _loaded.get("job") == job:
         return _loaded["scorer"]
-    os.environ.update(make_environment(job.threads))
+    os.environ.update(interpreter.make_environment(job.threads))
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     from pyspark import SparkFiles
 

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import os
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable
 from contextlib import closing
@@ -39,19 +35,6 @@ class UnitResult:
 
     rows: int
     peak: int
-
-
-def initialize() -> None:
-    """Leaves Ctrl-C to the parent, and ends the process with its parent, even if that is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-    os._exit(1)
 
 
 def warm_up() -> None:

@@ -6,7 +6,6 @@ Units are idempotent (see `journal`), so the unit of a dead worker is scored aga
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import time
 from collections import deque
@@ -27,7 +26,6 @@ from twotower_tf.score.worker_sizing import SMALLEST, Size
 
 _SHRINK = 4  # factor by which a unit's rows at a time shrink after a death
 _MAX_DEATHS = 4  # workers that may die over one unit
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
 
 Log = Callable[[str], None]
 
@@ -67,8 +65,8 @@ class _Worker:
         """Starts the process, which imports TensorFlow at once."""
         before = set(multiprocessing.active_children())
         # The pool's semaphores start multiprocessing's resource tracker, and its first call starts the worker.
-        with interpreter.spawn_with(make_environment(threads)):
-            self._executor = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), worker.initialize)
+        with interpreter.spawn_with(interpreter.make_environment(threads)):
+            self._executor = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), interpreter.initialize_worker)
             self._executor.submit(worker.warm_up)
         started = set(multiprocessing.active_children()) - before
         self._process: BaseProcess | None = next(iter(started), None)
@@ -190,10 +188,3 @@ class WorkerPool:
             each.kill()
         for each in surplus:
             each.close()
-
-
-def make_environment(threads: int) -> dict[str, str]:
-    """Returns environment variables that limit a process's libraries to this number of threads."""
-    numbers = {name: str(threads) for name in _THREADS}
-    level = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")
-    return {**numbers, "TF_NUM_INTEROP_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": level, "CUDA_VISIBLE_DEVICES": "-1"}

@@ -21,6 +21,7 @@ from twotower_tf.progress import Progress
 from twotower_tf.train.checkpoints import Checkpoints
 
 Validate = Callable[[TwoTower], dict[str, float]]
+Validated = Callable[[int, dict[str, float]], object]
 
 _WARM_UP_STEPS = 10  # tracing and first touches of memory are outside the clock
 _HISTOGRAM_ROWS = 10_000
@@ -119,9 +120,11 @@ class StopOnNaN(keras.callbacks.Callback):
 class Validation(keras.callbacks.Callback):
     """Validates the model after epochs and adds its metrics, prefixed `val_`, to the logs."""
 
-    def __init__(self, validate: Validate | None, every: int, last: int) -> None:
+    def __init__(self, validate: Validate | None, validated: Validated, every: int, last: int) -> None:
+        """`validated` receives the epoch, counted from 1, and its metrics; `every` and `last` are epochs."""
         super().__init__()
         self._validate = validate
+        self._validated = validated
         self._every = every
         self._last = last
 
@@ -129,7 +132,9 @@ class Validation(keras.callbacks.Callback):
         """Runs the validation every so many epochs, and after the last."""
         if self._validate is None or logs is None or ((epoch + 1) % self._every and epoch + 1 != self._last):
             return
-        logs.update({f"val_{name}": value for name, value in self._validate(self.model).items()})
+        metrics = self._validate(self.model)
+        logs.update({f"val_{name}": value for name, value in metrics.items()})
+        self._validated(epoch + 1, metrics)
 
 
 class CheckpointCallback(keras.callbacks.Callback):

@@ -42,6 +42,8 @@ def train(
     resume: bool = False,
     warm_start: Path | None = None,
     validate: own.Validate | None = None,
+    validated: own.Validated = lambda epoch, metrics: None,
+    tensorboard: bool = True,
     progress: Progress = silent,
     log: Callable[[str], object] = lambda line: None,
 ) -> dict[str, Any]:
@@ -53,6 +55,8 @@ def train(
         resume: continues after the last checkpoint; without one, starts over.
         warm_start: run directory or bundle version whose weights initialize the model, see `warm_start_weights`.
         validate: returns the model's validation metrics, which choose the best epoch by `train.monitor`.
+        validated: receives the epoch, counted from 1, and the metrics of each validation; it may raise.
+        tensorboard: writes `logs/`.
         progress: receives the number of finished steps.
         log: receives the samplers' notes and the memory plan, line by line, before memory is allocated.
 
@@ -94,9 +98,13 @@ def train(
     else:
         keep.restore(state)
     readable_rows.draw_rows(config, model, encoded, batches.samplers)
-    _fit(config, model, batches, encoded, keep, validate, progress, paths.logs)
+    callbacks = [own.Validation(validate, validated, config.train.evaluate_every, config.train.epochs)]
+    if tensorboard:
+        callbacks += _make_tensorboard(batches, encoded, paths.logs)
+    _fit(config, model, batches, encoded, [*callbacks, keep], keep, progress)
     checkpoints.restore_best(model)
-    own.write_projector(paths.logs, item_vectors(model, encoded), prepared.items())
+    if tensorboard:
+        own.write_projector(paths.logs, item_vectors(model, encoded), prepared.items())
     document = _report(config, keep.state, batches, needed)
     artifacts.write_json(paths.train, document)
     return document
@@ -107,10 +115,9 @@ def _fit(
     model: TwoTower,
     batches: Batches,
     encoded: EncodedData,
+    callbacks: list[keras.callbacks.Callback],
     keep: own.CheckpointCallback,
-    validate: own.Validate | None,
     progress: Progress,
-    logs: Path,
 ) -> None:
     """Runs what is left of the epochs: first the rest of an interrupted one, then all others."""
     last = config.train.epochs
@@ -128,13 +135,18 @@ def _fit(
                 own.ShowProgress(progress, batches.steps, last, step),
                 own.Clock(batches.events),
                 own.StopOnNaN(step),
-                own.Validation(validate, config.train.evaluate_every, last),
-                SamplingStats(batches, encoded, logs / "train"),
-                keras.callbacks.TensorBoard(logs, write_graph=True, update_freq="epoch"),
-                own.Histograms(logs / "train"),
-                keep,
+                *callbacks,
             ],
         )
+
+
+def _make_tensorboard(batches: Batches, encoded: EncodedData, logs: Path) -> list[keras.callbacks.Callback]:
+    """Returns what writes TensorBoard's files."""
+    return [
+        SamplingStats(batches, encoded, logs / "train"),
+        keras.callbacks.TensorBoard(logs, write_graph=True, update_freq="epoch"),
+        own.Histograms(logs / "train"),
+    ]
 
 
 def share_cores() -> None:
