@@ -200,7 +200,8 @@ def _movielens_1m(published: Callable[[str], Path], folder: Path) -> list[str]:
     source = published("movielens-1m")
     ratings = pd.read_csv(source / "ratings.csv")
     ratings = ratings[ratings.user_id % 10 == 0]
-    times = 978_000_000 + ratings.user_id * 10_000 + ratings.position * 60
+    share = ratings.position / ratings.groupby("user_id").position.transform("max")
+    times = 978_000_000 + (share * 30 * 86_400).astype(int) + ratings.user_id % 60  # of all users at once
     lines = [
         f"{user}::{movie}::{rating}::{time}\n"
         for user, movie, rating, time in zip(ratings.user_id, ratings.movie_id, ratings.rating, times, strict=True)
