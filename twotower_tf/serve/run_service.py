@@ -25,6 +25,7 @@ from twotower_tf.serve.service_options import ServiceOptions
 
 _HEALTH_SECONDS = 0.2  # between two updates of the health service
 _BACKLOG = 2048
+_KEEP_ALIVE_SECONDS = 75  # longer than clients and proxies keep an idle connection: who closes first resets requests
 
 _log = logging.getLogger(__name__)
 
@@ -105,6 +106,7 @@ async def _rest(options: ServiceOptions, service: RetrievalService, log: AccessL
         server_header=False,
         ssl_certfile=options.tls_cert or None,
         ssl_keyfile=options.tls_key or None,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=int(options.grace_seconds),
     )
     server = _Server(config)
