@@ -352,7 +352,7 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     "monitor of another metric": (
         lambda: TrainConfig(monitor="auc"),
         "TrainConfig.monitor: invalid value 'auc' "
-        "(expected a string matching pattern '^((recall|hit_rate|ndcg|mrr)@[1-9][0-9]*)?$')",
+        "(expected a string matching pattern '^((recall|hit_rate|ndcg|mrr|map)@[1-9][0-9]*)?$')",
     ),
     "a name that is not a file name": (
         lambda: experiment(name="a b"),

@@ -159,7 +159,7 @@ def test_the_validator_measures_as_evaluate_does(planted, tmp_path):
     means = validate(None)
     assert times == [80]
     assert means == pytest.approx(module.evaluate_run(CONFIG, tmp_path, "valid")["metrics"], abs=1e-6)
-    assert set(means) == {f"{name}@{k}" for name in ("recall", "ndcg", "hit_rate", "mrr") for k in (1, 5, 20)}
+    assert set(means) == {f"{name}@{k}" for name in ("recall", "ndcg", "hit_rate", "mrr", "map") for k in (1, 5, 20)}
 
 
 def test_without_validation_positives_there_is_no_validator():

@@ -43,7 +43,9 @@ def test_by_hand():
 
 def test_metric_names_and_order():
     found = rank_scores(baselines.random_scorer(5, 1), 5, questions([{1}], [set()]), (3, 1))
-    assert list(found.mean()) == [f"{name}@{k}" for name in ("recall", "ndcg", "hit_rate", "mrr") for k in (3, 1)]
+    assert list(found.mean()) == [
+        f"{name}@{k}" for name in ("recall", "ndcg", "hit_rate", "mrr", "map") for k in (3, 1)
+    ]
 
 
 @settings(max_examples=120, deadline=None)

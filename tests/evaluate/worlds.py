@@ -89,7 +89,7 @@ def query_oracle(prepared, split, query, exclude_seen):
 
 
 def ordered_metrics(order, relevant, k):
-    """recall, ndcg, hit_rate, mrr at k of one order of items."""
+    """recall, ndcg, hit_rate, mrr, map at k of one order of items."""
     hits = [item in relevant for item in order[:k]]
     gain = sum(hit / math.log2(place + 2) for place, hit in enumerate(hits))
     best = sum(1 / math.log2(place + 2) for place in range(min(k, len(relevant))))
@@ -98,6 +98,7 @@ def ordered_metrics(order, relevant, k):
         "ndcg": gain / best,
         "hit_rate": float(any(hits)),
         "mrr": 1 / (hits.index(True) + 1) if any(hits) else 0.0,
+        "map": sum(sum(hits[: place + 1]) / (place + 1) for place, hit in enumerate(hits) if hit) / len(relevant),
     }
 
 
@@ -121,7 +122,8 @@ def metric_oracle(scores, relevant, seen, k):
     for item, score in enumerate(scores):
         if item not in seen:
             levels.setdefault(score, []).append(item)
-    found = gain = first = 0.0
+    found = gain = first = precisions = 0.0
+    better = 0  # relevant items of higher scores
     none = 1.0  # the probability of no relevant item so far
     above = 0
     for score in sorted(levels, reverse=True):
@@ -129,6 +131,9 @@ def metric_oracle(scores, relevant, seen, k):
         for place in range(above, min(k, above + size)):
             found += wanted / size
             gain += wanted / size / math.log2(place + 2)
+            if wanted:
+                up_to = better + 1 + (place - above) * (wanted - 1) / max(1, size - 1)
+                precisions += wanted / size * up_to / (place + 1)
             # that the first relevant item of the group is here: the other ones behind it
             behind = above + size - place - 1
             if wanted:
@@ -136,5 +141,12 @@ def metric_oracle(scores, relevant, seen, k):
         within = max(0, min(k, above + size) - above)
         none *= math.comb(size - wanted, within) / math.comb(size, within)
         above += size
+        better += wanted
     best = sum(1 / math.log2(place + 2) for place in range(min(k, len(relevant))))
-    return {"recall": found / len(relevant), "ndcg": gain / best, "hit_rate": 1.0 - none, "mrr": first}
+    return {
+        "recall": found / len(relevant),
+        "ndcg": gain / best,
+        "hit_rate": 1.0 - none,
+        "mrr": first,
+        "map": precisions / len(relevant),
+    }

@@ -178,7 +178,7 @@ class TrainConfig:
     lr_decay_epochs: Positive = 1
     lr_staircase: bool = True
     warmup_steps: NonNegative = 0
-    monitor: Annotated[str, Field(pattern=r"^((recall|hit_rate|ndcg|mrr)@[1-9][0-9]*)?$")] = "recall@20"
+    monitor: Annotated[str, Field(pattern=r"^((recall|hit_rate|ndcg|mrr|map)@[1-9][0-9]*)?$")] = "recall@20"
     patience: NonNegative = 3
     evaluate_every: Positive = 1
     steps_per_execution: Positive = 10

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-NAMES = ("recall", "ndcg", "hit_rate", "mrr")
+NAMES = ("recall", "ndcg", "hit_rate", "mrr", "map")
 _NORMAL_95 = 1.959964  # quantile 0.975 of the standard normal distribution
 
 Floats = npt.NDArray[np.float64]
@@ -39,11 +39,12 @@ class Hits:
 
 
 def per_query(hits: Hits, relevant: Ints, ks: Sequence[int]) -> dict[str, Floats]:
-    """Computes recall, ndcg, hit_rate and mrr at each k for every query.
+    """Computes recall, ndcg, hit_rate, mrr and map at each k for every query.
 
     recall@k is the share of the relevant items among the top k; hit_rate@k is 1 if there is any, else 0; mrr@k is the
     reciprocal rank of the first one, 0 beyond k; ndcg@k is the gain 1/log2(rank + 1) (ranks from 1) of those found
-    divided by that of the ideal order of min(k, relevant) items (Järvelin and Kekäläinen, 2002, binary relevance).
+    divided by that of the ideal order of min(k, relevant) items (Järvelin and Kekäläinen, 2002, binary relevance);
+    map@k is the mean over all relevant items of the precision at their ranks, 0 beyond k (trec_eval's map_cut_k).
 
     Each metric is its exact expectation over all orders of tied items, all equally likely (McSherry and Najork, 2008,
     "Computing information retrieval performance measures efficiently in the presence of tied scores"), so that the
@@ -63,6 +64,7 @@ def per_query(hits: Hits, relevant: Ints, ks: Sequence[int]) -> dict[str, Floats
     groups = _Groups.of(hits)
     results: dict[str, dict[int, Floats]] = {name: {} for name in NAMES}
     reciprocal = _reciprocal_of_first(groups, size, ks)
+    harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, max(ks) + 1))])
     for k in ks:
         begin, end = np.minimum(hits.above, k), np.minimum(hits.above + hits.tied, k)
         found = np.bincount(hits.queries, weights=(end - begin) / hits.tied, minlength=size)
@@ -71,6 +73,7 @@ def per_query(hits: Hits, relevant: Ints, ks: Sequence[int]) -> dict[str, Floats
         results["ndcg"][k] = valid * gain / np.where(relevant > 0, gains[np.minimum(relevant, k)], 1.0)
         results["hit_rate"][k] = valid * (1.0 - _probability_of_none(groups, size, k))
         results["mrr"][k] = valid * reciprocal[k]
+        results["map"][k] = valid * _sum_of_precisions(groups, size, k, harmonic) / np.maximum(relevant, 1)
     return {f"{name}@{k}": values for name, by_k in results.items() for k, values in by_k.items()}
 
 
@@ -119,6 +122,33 @@ def _probability_of_none(groups: _Groups, size: int, k: int) -> Floats:
     result = np.ones(size)
     np.multiply.at(result, groups.queries, none)
     return result
+
+
+def _sum_of_precisions(groups: _Groups, size: int, k: int, harmonic: Floats) -> Floats:
+    """Returns the expected sum of the precisions at the ranks of relevant items within the top k, [num_queries].
+
+    With A items above a group of T items, R relevant ones among those above and r in the group, place j of the group
+    (from 1) has a relevant item with probability r / T, and then R + 1 + (j - 1) (r - 1) / (T - 1) relevant items up to
+    it, in expectation, of A + j items (McSherry and Najork, 2008).
+
+    Args:
+        groups: as of the hits.
+        size: number of queries.
+        k: cut-off.
+        harmonic: [at least k + 1] sums of 1/1 to 1/n by n.
+    """
+    before = np.cumsum(groups.relevant) - groups.relevant
+    first = np.ones(len(before), np.bool_)
+    first[1:] = groups.queries[1:] != groups.queries[:-1]
+    before = before - np.maximum.accumulate(np.where(first, before, 0))  # since the query's first group
+    begin, end = np.minimum(groups.above, k), np.minimum(groups.above + groups.tied, k)
+    inverse = harmonic[end] - harmonic[begin]  # sum of 1 / (A + j)
+    others = (groups.relevant - 1) / np.maximum(groups.tied - 1, 1)
+    # the sum of (j - 1) / (A + j) is that of 1 - (A + 1) / (A + j)
+    total = (before + 1) * inverse + others * (end - begin - (groups.above + 1) * inverse)
+    weights = groups.relevant / groups.tied * total
+    found: Floats = np.bincount(groups.queries, weights=weights, minlength=size).astype(np.float64)
+    return found
 
 
 def _reciprocal_of_first(groups: _Groups, size: int, ks: Sequence[int]) -> dict[int, Floats]:
