@@ -9,7 +9,10 @@ from twotower_tf import config as configuration
 from twotower_tf.config import Hash
 
 ROOT = Path(__file__).resolve().parents[1]
-SHIPPED = ("quickstart", "movielens_100k", "movielens_1m", "movielens_1m_m1", "gowalla", "avazu", "lists_in_order")
+SHIPPED = (
+    *("quickstart", "movielens_100k", "movielens_kept", "movielens_1m", "movielens_1m_m1"),
+    *("gowalla", "avazu", "lists_in_order"),
+)
 FILES = sorted((ROOT / "configs").glob("*.py"))
 
 
