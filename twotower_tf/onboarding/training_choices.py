@@ -217,7 +217,7 @@ def _train_on_sequences(shape: LogShape, validated: bool) -> dict[str, Line]:
     monitor = "" if validated else ', monitor=""'
     return {
         "loss": Line("FullSoftmax(temperature=0.1, learn_temperature=True)", "compares with the whole catalogue"),
-        "train": Line(f"TrainConfig(batch_size={batch}, epochs=14, {rates}{monitor})", "windows of users' sequences"),
+        "train": Line(f"TrainConfig(batch_size={batch}, epochs=18, {rates}{monitor})", "windows of users' sequences"),
     }
 
 
