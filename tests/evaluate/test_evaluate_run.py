@@ -10,7 +10,7 @@ import pytest
 
 from tests.evaluate.worlds import FakePrepared, metric_oracle, query_oracle, random_world
 from twotower_tf import config as configuration
-from twotower_tf.config import DataConfig, EvaluationConfig, ExperimentConfig, Hash
+from twotower_tf.config import CosineLogitBCE, DataConfig, EvaluationConfig, ExperimentConfig, Hash
 from twotower_tf.errors import DataError
 from twotower_tf.evaluate import evaluate_run as module
 from twotower_tf.evaluate import validation
@@ -23,6 +23,7 @@ CONFIG = ExperimentConfig(
     data=DataConfig(),
     item_features=(Hash("item_id", 100),),
     user_features=(Hash("user_id", 100),),
+    loss=CosineLogitBCE(),
     evaluation=EvaluationConfig(ks=(1, 5, 20)),
 )
 
