@@ -203,6 +203,20 @@ def test_keras_is_tf_keras(path: Path) -> None:
     ] == []
 
 
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_module_keeps_a_type_of_duckdb(path: Path) -> None:
+    """TensorFlow keeps modules alive to the end of the interpreter; DuckDB then prints a line per type still in use."""
+    tree = ast.parse(path.read_text())
+    kept = [node for node in tree.body if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("duckdb")]
+    kept += [
+        node
+        for node in tree.body
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Attribute)
+        if ast.unparse(node.value).startswith("duckdb.")
+    ]
+    assert [ast.unparse(node) for node in kept] == []
+
+
 def module_name(path: Path) -> str:
     """Dotted name of a module; a package's is that of its `__init__`."""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")

@@ -13,13 +13,14 @@ import glob
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import duckdb
 
 from twotower_tf.errors import DataError, unknown_name
 
-Connection = duckdb.DuckDBPyConnection
+# A text: a module that TensorFlow keeps alive until the interpreter has ended must not hold one of DuckDB's types.
+Connection: TypeAlias = "duckdb.DuckDBPyConnection"
 
 _LONGEST = 10_000  # characters
 _DEEPEST = 50  # expressions or brackets inside each other
