@@ -277,7 +277,7 @@ def test_large_catalogues_have_no_recommend_signature(trained, tmp_path, monkeyp
     run_dir, config = trained
     saved = []
     monkeypatch.setattr(exporting.signatures, "save", lambda *args: saved.append(args[-1]))
-    run = exporting._Run.open(config, run_dir, 0)
+    run = exporting._Run.open(config, run_dir, run_dir, active_days=0)
     ids = run.catalogue["item_id"].to_pylist()
     searcher = exporting.build_index(ids, np.eye(150, dtype=np.float32), config.index)
     for limit in ("index.recommend_below=149", "index.recommend_below=150", "index.k=1000"):

@@ -20,6 +20,7 @@ from twotower_tf.config import (
     InBatch,
     InBatchSoftmax,
     Mined,
+    PairwiseLogistic,
     Popularity,
     Queue,
     Rejections,
@@ -178,7 +179,8 @@ def test_a_user_who_is_not_trained_on_need_not_be_left_anything(tmp_path: Path) 
     rows = [{"user": "all", "item": f"i{at}", "time": at, "site": "", "price": 1, "label": 1} for at in range(5)]
     rows += [{"user": "b", "item": "i0", "time": 5, "site": "", "price": 1, "label": 1}]
     write_csv(tmp_path / "events/1.csv", rows)
-    made = dataclasses.replace(experiment(tmp_path, split=TimeSplit(0, 0)), sampling=SamplingConfig((Uniform(),)))
+    own = {"loss": PairwiseLogistic(), "sampling": SamplingConfig((Uniform(),))}
+    made = dataclasses.replace(experiment(tmp_path, split=TimeSplit(0, 0)), **own)
     prepare_log(made, tmp_path / "one")
     write_csv(tmp_path / "events/2.csv", [{**rows[-1], "item": "i1", "time": 6}])
     prepare_log(made, tmp_path / "two", since=tmp_path / "one")

@@ -54,8 +54,9 @@ class Browser:
         return found["result"].get("value")
 
     def wait(self, expression: str, seconds: float = 60.0):
-        """Waits until an expression has a true value, and returns it."""
+        """Waits until an expression has a true value, and returns it; one that fails on half a page has none."""
         end = time.monotonic() + seconds
+        expression = f"(() => {{ try {{ return {expression}; }} catch {{ return false; }} }})()"
         while not (value := self.evaluate(expression)):
             assert time.monotonic() < end, f"never true: {expression}"
             time.sleep(0.05)

@@ -280,8 +280,8 @@ def run_range(first: int, last: int) -> list[str]:
     return failed
 
 
-def test_a_hundred_mutations() -> None:
-    assert run_range(0, 100) == []
+def test_forty_mutations() -> None:
+    assert run_range(0, 40) == []
 
 
 @pytest.mark.quality
