@@ -13,16 +13,7 @@ import pytest
 
 from tests.prepare.engines import assert_engines_agree
 from tests.prepare.test_preparation import rows_of, tree, write_csv
-from twotower_tf.config import (
-    DataConfig,
-    ExperimentConfig,
-    GivenSplit,
-    Hash,
-    History,
-    Numeric,
-    RandomSplit,
-    TimeSplit,
-)
+from twotower_tf.config import DataConfig, ExperimentConfig, GivenSplit, Hash, History, Numeric, RandomSplit, TimeSplit
 from twotower_tf.errors import ArtifactError, ConfigError, DataError
 from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
