@@ -295,6 +295,7 @@ def test_another_model_is_not_trained_over_a_finished_one(finished: Path) -> Non
     assert json.loads((run_dir / "config.json").read_text())["model"]["vector_dim"] == 8
 
 
+@pytest.mark.quality
 def test_the_stages_one_by_one_are_the_same_as_run(finished: Path) -> None:
     root = finished.parent
     where = f"--run_dir={root}/steps"

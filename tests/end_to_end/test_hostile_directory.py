@@ -45,6 +45,7 @@ def test_the_directory_is_hostile(hostile):
     (hostile / "executed").unlink()
 
 
+@pytest.mark.quality
 def test_processes_of_export_refresh_and_rollback(hostile, trained, export_dir, capfd):
     run_dir, config = trained
     export(config, run_dir, hostile / "new", version=1)

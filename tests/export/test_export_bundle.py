@@ -184,6 +184,7 @@ def test_vectors_that_are_no_numbers_are_refused(projection, refusal, trained, t
     assert list((tmp_path / "e").iterdir()) == []
 
 
+@pytest.mark.quality
 def test_a_model_of_bfloat16_tables_is_exported_and_verified(trained, tmp_path):
     run_dir, config = trained
     shutil.copytree(run_dir / "prepared", tmp_path / "run" / "prepared")

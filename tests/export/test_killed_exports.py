@@ -48,6 +48,7 @@ MOMENTS = {  # number of versions there afterwards, whether something unfinished
 }
 
 
+@pytest.mark.quality
 def test_a_killed_refresh_leaves_whole_versions_only(trained, export_dir, tmp_path):
     attempts, imported = killed(trained, prepared(trained, export_dir, tmp_path), "refresh", *MOMENTS)
     assert imported == []  # a refresh needs neither the model's code nor Keras

@@ -49,6 +49,7 @@ def test_days(tmp_path: Path, spark: SparkOptions) -> None:
     }
 
 
+@pytest.mark.quality
 def test_broken_records_without_a_header(tmp_path: Path, spark: SparkOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("twotower_tf.prepare.spark.executors._DRIVER_ROWS", -1)  # little as there is, executors do it
     lines = [f"u{n % 7}~i{n % 5}~{n}" for n in range(300)]

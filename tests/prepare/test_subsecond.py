@@ -97,6 +97,7 @@ def test_parquet_timestamps_of_every_unit_and_zone(tmp_path: Path, kind: str) ->
     check_last_out(tmp_path / "run", "a time")
 
 
+@pytest.mark.quality
 def test_spark_orders_by_the_full_time_too(tmp_path: Path, spark: SparkOptions) -> None:
     write_csv(
         tmp_path / "events.csv",

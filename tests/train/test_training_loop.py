@@ -245,6 +245,7 @@ def test_within_an_epoch_batches_of_another_size_are_refused(run):
     assert Checkpoints(config, run_dir).resume(model)["epochs"] == 2
 
 
+@pytest.mark.quality
 def test_waiting_for_input_is_told_from_computing(trained):
     """Several steps to a call of Python, of batches that are there and of batches that take 30 ms each to be made."""
     run_dir, config = trained

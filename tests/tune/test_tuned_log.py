@@ -18,6 +18,7 @@ optuna = pytest.importorskip("optuna", reason="needs the package optuna (extra t
 pytestmark = pytest.mark.tensorflow
 
 
+@pytest.mark.quality
 def test_the_setting_that_learns_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
