@@ -3,8 +3,8 @@
 twotower dataset gowalla --output=data/gowalla
 twotower run --config=configs/gowalla.py --run_dir=runs/gowalla --export_dir=export/gowalla
 
-On two shared cores `run --final` took 24 min, 9.5 min of processor time (2026-11-27); test recall@20 .175, ndcg@20
-.140; popularity has .042, .032. Validation recall@20 was .214.
+With `--final` added, `run` took 24 min on two shared cores, 9.5 min of processor time (2026-11-27);
+test recall@20 .175, ndcg@20 .140; popularity has .042, .032. Validation recall@20 was .214.
 
 Settings are chosen on the validation part and the test part is scored once, with the final fit on both other parts.
 Where the source folder has no validation part, leave `--final` out, and `--set train.monitor=` keeps the last epoch.

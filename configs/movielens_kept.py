@@ -3,8 +3,8 @@
 twotower dataset movielens-100k --output=data/movielens-100k
 twotower run --config=configs/movielens_kept.py --run_dir=runs/movielens_kept --export_dir=export/movielens_kept
 
-On two shared cores `run --final` took 273 s, 80 s of processor time (2026-11-27); test recall@100 .380; popularity has
-.299. Validation recall@100 was .376, at epoch 2 of 4, and falls after that.
+With `--final` added, `run` took 273 s on two shared cores, 80 s of processor time (2026-11-27);
+test recall@100 .380; popularity has .299. Validation recall@100 was .376, at epoch 2 of 4, and falls after that.
 """
 
 from twotower_tf.config import (
