@@ -156,17 +156,7 @@ def test_the_remedy_is_in_the_message(case: str, tmp_path: Path, capsys: pytest.
 @pytest.mark.quality
 def test_published_raw_files(published: Callable[[str], Path], tmp_path: Path) -> None:
     """MovieLens 100K, and MovieLens 1M as pairs in order: every row is used."""
-    source = published("movielens-100k")
-    genres = ",".join(f"genre_{n}" for n in range(19))
-    config = propose(
-        tmp_path,
-        f"--events={source}/u.data",
-        f"--items={source}/u.item",
-        f"--users={source}/u.user",
-        "--columns=user_id,item_id,rating,timestamp",
-        f"--item_columns=item_id,title,released,video,url,{genres}",
-        "--user_columns=user_id,age,gender,occupation,zip",
-    )
+    config = propose(tmp_path, *_movielens_100k(published, tmp_path))
     assert prepared_items(config, tmp_path, 100_000)[0]["item_name"] == "Toy Story (1995)"
     (tmp_path / "c.py").unlink()
     source = published("movielens-1m/sasrec_order.txt")
