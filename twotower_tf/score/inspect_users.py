@@ -25,6 +25,7 @@ from twotower_tf.score.user_columns import Column
 from twotower_tf.tables import delimited_header, input_files, json_layout, text_encoding
 from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.read_options import read_options
+from twotower_tf.tables.readers.parquet import open_parquet
 from twotower_tf.tables.time_parser import TimeParser
 
 _SAMPLE = 10_000  # rows inspected
@@ -121,7 +122,5 @@ def _beginning(source: InputFile, work: Path) -> Iterator[tuple[InputFile, Unit]
 
 
 def _schema(source: InputFile) -> pa.Schema:
-    try:
-        return pq.read_schema(source.path)
-    except Exception as error:
-        raise DataError(f"{source.name}: cannot be read as Parquet: {' '.join(str(error).split())[:200]}") from None
+    with open_parquet(source) as file:
+        return file.schema_arrow

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from twotower_tf.errors import DataError
 from twotower_tf.tables import input_files, json_layout, text_encoding
 from twotower_tf.tables.csv_records import LONGEST
 from twotower_tf.tables.input_files import InputFile
+from twotower_tf.tables.readers.parquet import open_parquet
 
 ROWS = 1 << 18  # of a Parquet unit, at least, where the file has as many
 BYTES = 32 << 20  # of a text unit
@@ -89,10 +89,8 @@ def _is_whole(source: InputFile) -> bool:
 
 
 def _row_groups(source: InputFile) -> Iterator[Range]:
-    try:
-        metadata = pq.read_metadata(source.path)
-    except Exception as error:
-        raise DataError(f"{source.name}: cannot be read as Parquet: {' '.join(str(error).split())[:200]}") from None
+    with open_parquet(source) as file:
+        metadata = file.metadata
     start, rows, first = 0, 0, 0
     for group in range(metadata.num_row_groups):
         rows += metadata.row_group(group).num_rows
