@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+import grpc
+
 from twotower_tf.errors import ConfigError, DataError
 
 # HTTP status of each code; see `HttpStatusFromGrpc` in TensorFlow Serving's http_server.
@@ -27,11 +29,7 @@ HTTP_STATUS = {
     "UNAVAILABLE": 503,
     "DEADLINE_EXCEEDED": 504,
 }
-_NAMES = (  # by the number of the code
-    "OK CANCELLED UNKNOWN INVALID_ARGUMENT DEADLINE_EXCEEDED NOT_FOUND ALREADY_EXISTS PERMISSION_DENIED "
-    "RESOURCE_EXHAUSTED FAILED_PRECONDITION ABORTED OUT_OF_RANGE UNIMPLEMENTED INTERNAL UNAVAILABLE DATA_LOSS "
-    "UNAUTHENTICATED"
-).split()
+_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 _PLACE = re.compile(r"Graph execution error:|Detected at node|<stack traces|\s")  # lines of a graph's error
 _INTERNAL = "internal error; the service's log has the reason"
 
