@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -19,6 +18,7 @@ from twotower_tf import artifacts, ragged
 from twotower_tf.evaluate.protocol import ItemLists, Queries
 from twotower_tf.evaluate.ranking import Scorer
 from twotower_tf.prepare.prepared import Prepared
+from twotower_tf.sql import Connection
 from twotower_tf.tables.duckdb_engine import fetch_row, open_engine
 
 MOST_PAIRS = 2_000_000_000  # of items that one user had: about a minute on two cores
@@ -144,7 +144,7 @@ def _multiply(sequence: npt.NDArray[np.int32], starts: Ints, num_items: int) -> 
     return counts
 
 
-def _read_neighbours(connection: duckdb.DuckDBPyConnection, num_items: int) -> Neighbours | None:
+def _read_neighbours(connection: Connection, num_items: int) -> Neighbours | None:
     connection.execute(
         """
         CREATE TABLE neighbours AS

@@ -15,7 +15,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -27,7 +26,7 @@ from twotower_tf.errors import DataError, raise_first, unknown_name
 from twotower_tf.index.index_files import NEW
 from twotower_tf.prepare import catalogue, row_rules, text_forms, user_sql
 from twotower_tf.prepare.schema import RESERVED, FeatureColumn, Inputs, list_feature_columns, read_side_table
-from twotower_tf.sql import quote_identifier
+from twotower_tf.sql import Connection, quote_identifier
 from twotower_tf.tables import duckdb_engine, input_files, quarantine
 from twotower_tf.tables.input_table import Table
 from twotower_tf.tables.read_options import read_options
@@ -163,7 +162,7 @@ def _check_columns(config: ExperimentConfig, table: Table, features: list[Featur
 
 
 def _values(
-    connection: duckdb.DuckDBPyConnection, config: ExperimentConfig, table: Table, features: list[FeatureColumn]
+    connection: Connection, config: ExperimentConfig, table: Table, features: list[FeatureColumn]
 ) -> dict[str, str]:
     """Returns SQL of the catalogue's columns, as in `catalogue.create_items_query`."""
     data = config.data
@@ -180,7 +179,7 @@ def _values(
     return values | user_sql.cast_columns(connection, table, others, "t")
 
 
-def _kinds(connection: duckdb.DuckDBPyConnection, schema: pa.Schema) -> dict[str, str]:
+def _kinds(connection: Connection, schema: pa.Schema) -> dict[str, str]:
     """Returns DuckDB's types of the columns of an Arrow schema."""
     connection.register("known_columns", schema.empty_table())
     described = connection.execute("DESCRIBE known_columns").fetchall()
@@ -188,9 +187,7 @@ def _kinds(connection: duckdb.DuckDBPyConnection, schema: pa.Schema) -> dict[str
     return {name: kind for name, kind, *_ in described}
 
 
-def _fitted(
-    connection: duckdb.DuckDBPyConnection, values: dict[str, str], kinds: dict[str, str]
-) -> tuple[str, dict[str, int]]:
+def _fitted(connection: Connection, values: dict[str, str], kinds: dict[str, str]) -> tuple[str, dict[str, int]]:
     """Returns the select list with the types of the known columns, and the number of values that do not fit."""
     fitted = {name: f"TRY_CAST({value} AS {kinds[name]})" if name in kinds else value for name, value in values.items()}
     counts = [f"count({values[name]}) - count({fitted[name]})" for name in values]

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -31,7 +30,7 @@ from twotower_tf.features.row_pairs import pair_rows
 from twotower_tf.features.types import build_encoder
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.progress import Progress, silent
-from twotower_tf.sql import file_pattern, quote_identifier, quote_literal
+from twotower_tf.sql import Connection, file_pattern, quote_identifier, quote_literal
 from twotower_tf.tables.duckdb_engine import fetch_row, open_engine
 
 SCHEMA_VERSION = 1
@@ -135,7 +134,7 @@ def _relation(prepared: Prepared, side: SideName, names: Sequence[str]) -> str:
     return f"SELECT {selected}, coalesce(w.n, 0) AS n FROM {items} AS i LEFT JOIN {weights} AS w ON w.item_row = i.row"
 
 
-def _count(connection: duckdb.DuckDBPyConnection, source: AuditedColumn, path: Path) -> tuple[dict[str, Any], pa.Table]:
+def _count(connection: Connection, source: AuditedColumn, path: Path) -> tuple[dict[str, Any], pa.Table]:
     """Writes the distinct values and their rows to `path`; what is known of them, and the most frequent 1 %."""
     names = [f"v{position}" for position in range(len(source.columns))]
     present = " AND ".join(f"{name} IS NOT NULL" for name in names)
@@ -216,7 +215,7 @@ def count_covering(per_value: Counts, how_many: Counts, share: float) -> int:
 
 
 def _most_frequent(
-    connection: duckdb.DuckDBPyConnection, counted: str, names: Sequence[str], per_value: Counts, how_many: Counts
+    connection: Connection, counted: str, names: Sequence[str], per_value: Counts, how_many: Counts
 ) -> pa.Table:
     """Returns the most frequent 1 % of the values (at least one); of equally frequent ones the first in order."""
     wanted = math.ceil(MOST_FREQUENT * int(how_many.sum()))

@@ -24,7 +24,7 @@ from twotower_tf.bundle.item_columns import ItemColumns
 from twotower_tf.errors import DataError
 from twotower_tf.retrieval import filter_bounds
 from twotower_tf.retrieval.limits import FILTER_SECONDS
-from twotower_tf.sql import quote_identifier
+from twotower_tf.sql import Connection, quote_identifier
 
 Mask = npt.NDArray[np.bool_]
 Catalogue: TypeAlias = pa.Table | ItemColumns
@@ -80,7 +80,7 @@ class Filters:
                 self._known.popitem(last=False)
         return mask
 
-    def _evaluate(self, cursor: duckdb.DuckDBPyConnection, predicate: str) -> Mask:
+    def _evaluate(self, cursor: Connection, predicate: str) -> Mask:
         size = self._catalogue.num_rows
         mask = np.empty(size, np.bool_)
         start, count = 0, _FIRST_BATCH
@@ -124,7 +124,7 @@ class Filters:
         )
 
 
-def _run(cursor: duckdb.DuckDBPyConnection, query: str, items: pa.Table, end: float) -> tuple[Mask, float]:
+def _run(cursor: Connection, query: str, items: pa.Table, end: float) -> tuple[Mask, float]:
     """Evaluates a filter over some items, until a moment of the monotonic clock; returns the mask and the seconds."""
     begin = time.monotonic()
     cursor.register("given", items)
@@ -134,7 +134,7 @@ def _run(cursor: duckdb.DuckDBPyConnection, query: str, items: pa.Table, end: fl
 
 
 @contextlib.contextmanager
-def _interrupted(cursor: duckdb.DuckDBPyConnection, end: float) -> Iterator[None]:
+def _interrupted(cursor: Connection, end: float) -> Iterator[None]:
     """Interrupts what the cursor does from a moment on, in seconds of the monotonic clock.
 
     Raises:

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
@@ -20,6 +19,7 @@ from twotower_tf.errors import DataError, unknown_name
 from twotower_tf.index.eligible import Ineligible
 from twotower_tf.index.item_vectors import Ids
 from twotower_tf.prepare import text_forms
+from twotower_tf.sql import Connection
 from twotower_tf.tables import input_files, input_table, parquet_parts, readers
 from twotower_tf.tables.duckdb_engine import fetch_row, open_engine
 from twotower_tf.tables.input_files import InputFile
@@ -72,7 +72,7 @@ def build(
         _write(connection, staging)
 
 
-def _sort(connection: duckdb.DuckDBPyConnection, table: input_table.Table, data: DataConfig, ids: Ids) -> None:
+def _sort(connection: Connection, table: input_table.Table, data: DataConfig, ids: Ids) -> None:
     connection.register("known_items", pa.table({"id": pa.array(ids, pa.string()), "row": np.arange(len(ids))}))
     pair = (table.columns[name] for name in (data.user_id, data.item_id))
     user, item = (text_sql(column.identifier, column.kind) for column in pair)
@@ -87,7 +87,7 @@ def _sort(connection: duckdb.DuckDBPyConnection, table: input_table.Table, data:
     )
 
 
-def _write(connection: duckdb.DuckDBPyConnection, staging: Path) -> None:
+def _write(connection: Connection, staging: Path) -> None:
     (pairs,) = fetch_row(connection, "SELECT count(*) FROM sorted")
     users = "SELECT hashed, checked, count(*) AS items FROM sorted GROUP BY hashed, checked ORDER BY hashed, checked"
     (count,) = fetch_row(connection, f"SELECT count(*) FROM ({users})")

@@ -14,7 +14,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -22,7 +21,7 @@ from twotower_tf.artifacts import UNFINISHED
 from twotower_tf.errors import DataError
 from twotower_tf.score.units import Unit
 from twotower_tf.score.user_columns import is_text, rename_columns
-from twotower_tf.sql import quote_identifier
+from twotower_tf.sql import Connection, quote_identifier
 from twotower_tf.tables import delimited_header, input_files, input_table, quarantine, readers
 from twotower_tf.tables.duckdb_engine import open_engine
 from twotower_tf.tables.input_files import InputFile
@@ -193,7 +192,7 @@ def _headers(source: InputFile) -> int:
 
 
 def _entries(
-    connection: duckdb.DuckDBPyConnection, table: input_table.Table, source: InputFile, unit: Unit, bad: Sequence[Bad]
+    connection: Connection, table: input_table.Table, source: InputFile, unit: Unit, bad: Sequence[Bad]
 ) -> list[Entry]:
     found = quarantine.build_entries(connection, table, [(each.place, each.reason) for each in bad])
     before = 0 if unit.whole else unit.first - _headers(source)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -25,7 +24,7 @@ from twotower_tf.features.inputs import history_target, list_histories
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.score import user_columns
 from twotower_tf.score.job import SEEN
-from twotower_tf.sql import file_pattern, quote_identifier
+from twotower_tf.sql import Connection, file_pattern, quote_identifier
 from twotower_tf.tables import parquet_parts
 from twotower_tf.tables.duckdb_engine import open_engine
 
@@ -81,7 +80,7 @@ def build(
                 parquet_parts.write_part(table, staging, number)
 
 
-def _load(connection: duckdb.DuckDBPyConnection, prepared: Prepared, config: ExperimentConfig) -> None:
+def _load(connection: Connection, prepared: Prepared, config: ExperimentConfig) -> None:
     """Creates `latest`, one row per user, and `positives`, user by user in time order."""
     names = [each.name for each in user_columns.list_feature_columns(config) if each.role not in ("time", "history")]
     known = config.data.user_id
@@ -100,7 +99,7 @@ def _load(connection: duckdb.DuckDBPyConnection, prepared: Prepared, config: Exp
     )
 
 
-def _positives(connection: duckdb.DuckDBPyConnection, start: int, stop: int) -> tuple[npt.NDArray[np.int64], Rows]:
+def _positives(connection: Connection, start: int, stop: int) -> tuple[npt.NDArray[np.int64], Rows]:
     """Returns each user's number of positives, and their items, oldest first."""
     found = connection.execute(
         f"SELECT user_row, item_row FROM positives WHERE user_row BETWEEN {start} AND {stop - 1} "
