@@ -41,7 +41,7 @@ class BruteForceSearcher:
         return cls(index_files.restore(directory, np.load(directory / cls.vectors_file)))
 
     @classmethod
-    def update(cls, old, items, changed, index, queries, threads=0):
+    def update(cls, old, items, origin, index, queries, threads=0):
         return cls(items)
 
     @classmethod

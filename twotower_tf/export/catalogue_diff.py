@@ -60,7 +60,8 @@ class Changes:
     """A new catalogue compared with the old one.
 
     Attributes:
-        catalogue: the new one: items that stay in their order, then new ones in the order of their ids.
+        catalogue: the new one. Items keep their rows; new ones, in the order of their ids, get those of removed items,
+            then rows at the end. Where fewer are new than removed, the last items move into free rows.
         origin: [items] row of the old catalogue whose feature values are the same, or NEW.
         added: items that are new.
         changed: items with other feature values.
@@ -223,23 +224,36 @@ def merge(
         stays &= listed_as != NEW
     place = np.full(len(listed), NEW, np.int64)
     place[listed_as[listed_as != NEW]] = np.flatnonzero(listed_as != NEW)
-    kept, new = np.flatnonzero(stays), np.flatnonzero(place == NEW)
-    if not len(kept) + len(new):
+    new = np.flatnonzero(place == NEW)
+    origin = _keep_rows(stays, len(new))
+    if not len(origin):
         raise DataError("--delete: invalid ids (expected at least one item to stay); nothing would be left")
     # Rows of the concatenation old + listing: an item that stays has a new row where the listing has one.
     source = np.arange(len(ids))
     source[place[place != NEW]] = len(ids) + np.flatnonzero(place != NEW)
-    order = np.concatenate([source[kept], len(ids) + new])
+    known = origin != NEW
+    order = np.empty(len(origin), np.int64)
+    order[known], order[~known] = source[origin[known]], len(ids) + new
     whole = old if listing is None else _stacked(old, listing, place)
     catalogue_after = whole.take(pa.array(order)).combine_chunks()
-    origin = np.concatenate([kept, np.full(len(new), NEW)]).astype(np.int64)
-    listed_again = np.flatnonzero(order[: len(kept)] >= len(ids))
-    before, after = old.take(pa.array(kept[listed_again])), catalogue_after.take(pa.array(listed_again))
+    listed_again = np.flatnonzero(known & (order >= len(ids)))
+    before, after = old.take(pa.array(origin[listed_again])), catalogue_after.take(pa.array(listed_again))
     differs = _differs(before, after, [name for name in after.column_names if name in features])
     other = _differs(before, after, [name for name in after.column_names if name not in features]) & ~differs
     origin[listed_again[differs]] = NEW
-    counts = (len(new), int(differs.sum()), int(other.sum()), len(ids) - len(kept))
+    counts = (len(new), int(differs.sum()), int(other.sum()), int(np.count_nonzero(~stays)))
     return Changes(catalogue_after, origin, *counts, unknown)
+
+
+def _keep_rows(stays: npt.NDArray[np.bool_], added: int) -> Rows:
+    """Returns by row of the new catalogue the row that its item had, or NEW; as few items as possible move."""
+    size = int(np.count_nonzero(stays)) + added
+    rows = np.full(size, NEW, np.int64)
+    staying = np.flatnonzero(stays[:size])
+    rows[staying] = staying
+    moved = size + np.flatnonzero(stays[size:])
+    rows[np.flatnonzero(rows == NEW)[: len(moved)]] = moved
+    return rows
 
 
 def _stacked(old: pa.Table, listing: pa.Table, place: Rows) -> pa.Table:

@@ -20,7 +20,7 @@ from twotower_tf.config.index_kinds import AUTO, add_index_kind, check_index_kin
 from twotower_tf.errors import ArtifactError
 from twotower_tf.index import index_files, topk
 from twotower_tf.index.exact import ExactSearcher
-from twotower_tf.index.index_files import NEW, Memory, Stored
+from twotower_tf.index.index_files import Memory, Stored
 from twotower_tf.index.item_vectors import Ids, ItemVectors, duplicate_vectors
 from twotower_tf.index.scann.scann_searcher import ScannSearcher
 from twotower_tf.index.scann.tuning import SAMPLES
@@ -79,14 +79,14 @@ class Backend(Protocol):
         """
 
     def update(
-        self, old: Stored, items: ItemVectors, changed: int, index: IndexConfig, queries: Floats, threads: int
+        self, old: Stored, items: ItemVectors, origin: Rows, index: IndexConfig, queries: Floats, threads: int
     ) -> Searcher | None:
         """Makes the searcher of a changed catalogue with the settings of the one before.
 
         Args:
             old: the index before, of this kind.
             items: the new catalogue.
-            changed: items added, changed or removed.
+            origin: [items] int64, the row of `old` with the same vector, or NEW.
             index: k and target recall.
             queries: as in `build`.
             threads: as in `build`.
@@ -192,8 +192,7 @@ def update_index(
     kind, queries = choose_kind(len(items), index), _queries(items, users)
     backend, searcher = get_backend(kind), None
     if kind == old.kind:
-        stay = int(np.count_nonzero(origin != NEW))
-        searcher = backend.update(old, items, len(origin) + len(old.vectors) - 2 * stay, index, queries, 0)
+        searcher = backend.update(old, items, origin, index, queries, 0)
     return searcher or backend.build(items, index, queries, 0), searcher is None
 
 

@@ -25,6 +25,7 @@ _RESCORED_BYTES = 1 << 19  # of candidates' vectors that are re-scored at a time
 _CROWDED = 32  # times k candidates of a query, beyond which a bound is of no use
 
 Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
 
 
 class ExactSearcher:
@@ -171,7 +172,7 @@ class ExactSearcher:
 
     @classmethod
     def update(
-        cls, old: Stored, items: ItemVectors, changed: int, index: IndexConfig, queries: Floats, threads: int = 0
+        cls, old: Stored, items: ItemVectors, origin: Rows, index: IndexConfig, queries: Floats, threads: int = 0
     ) -> ExactSearcher:
         """See `Backend.update`."""
         return cls(items, threads)

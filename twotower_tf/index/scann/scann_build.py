@@ -28,6 +28,7 @@ _CENTRE_ROUNDS = 8
 _CENTRE_LOSS = 2.5
 _PARALLEL_BATCH = 64  # queries that a ScaNN thread takes at a time
 _BATCH = 512  # queries of one call by one thread: of more, ScaNN's tables outgrow the caches (a third slower at 4,096)
+_UPSERT_BATCH = 256  # vectors of which ScaNN looks for the partitions at once
 ASSET_LIST = "scann_assets.pbtxt"
 _ASSET = re.compile(r'assets\s*\{\s*asset_type:\s*(\w+)\s*asset_path:\s*"([^"]*)"\s*\}\s*')
 _CHATTER = re.compile(rb"[IW]\d{4} \d\d:|WARNING: All log messages before absl::InitializeLog")
@@ -89,6 +90,33 @@ def load(directory: Path) -> Any:
     """
     list_assets(directory)
     return import_scann().load_searcher(str(directory), assets_backcompat_shim=False)
+
+
+def change(directory: Path, vectors: Floats, origin: npt.NDArray[np.int64]) -> Any:
+    """Loads a serialized searcher and puts changed vectors in, by ScaNN's own upsert and delete.
+
+    Rows are written in place and at the end, and deleted from the end: ScaNN moves the last row into any other hole.
+
+    Args:
+        directory: of the serialized searcher, whose files were checked.
+        vectors: [num_items, vector_dim] float32, those that it shall hold.
+        origin: [num_items] its row with the same vector, or another number: only rows that differ are written.
+
+    Raises:
+        ImportError: as `import_scann` says.
+        ArtifactError: as `list_assets` says.
+    """
+    native = load(directory)
+    size = native.size()
+    kept = min(size, len(vectors))
+    changed = np.flatnonzero(origin[:kept] != np.arange(kept))
+    rows = [*changed.tolist(), *(None for _ in range(size, len(vectors)))]  # None is appended
+    if rows:
+        places = np.concatenate([changed, np.arange(size, len(vectors))])
+        native.searcher.upsert(rows, np.ascontiguousarray(vectors[places]), _UPSERT_BATCH)
+    if size > kept:
+        native.searcher.delete(list(range(size - 1, kept - 1, -1)))
+    return native
 
 
 def build(vectors: Floats, k: int, shape: Shape, threads: int) -> Any:

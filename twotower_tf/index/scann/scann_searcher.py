@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from twotower_tf.errors import ArtifactError, ConfigError
 from twotower_tf.index import index_files, topk
 from twotower_tf.index.eligible import Eligible, Ineligible
 from twotower_tf.index.exact import SCORE_BYTES, ExactSearcher
-from twotower_tf.index.index_files import Memory, Stored
+from twotower_tf.index.index_files import NEW, Memory, Stored
 from twotower_tf.index.item_vectors import ItemVectors
 from twotower_tf.index.scann import fetch_levels, recall_plot, scann_build, scann_search_space, tuning
 from twotower_tf.index.scann.fetch_levels import Level
@@ -35,7 +35,7 @@ _CURVE = "recall_curve.svg"
 _TRAINING_COPIES = 3  # of ScaNN's training sample: as it is, less its partition's centre, and what is made of them
 _TRAINING_SAMPLE = 250_000
 _STALE = 0.3  # share of items changed since the settings were tuned, above which they are tuned again
-_FACTORS = (1.0, 1.25, 1.6, 2.0)  # by which an updated index is searched wider until it reaches its recall
+_FACTORS = (1.0, 1.25, 1.6, 2.0)  # by which an index that is trained again is searched wider to reach its recall
 _UPDATE_QUERIES = 256  # that its recall is measured with: the error is below 0.003 where it is 0.95
 _LEVEL_ERROR = 0.01  # of a recall measured with these queries, at the last ranks
 # In items scored exactly, among many: a quantized one, one re-scored out of order, and a partition's centre.
@@ -188,25 +188,30 @@ class ScannSearcher:
 
     @classmethod
     def update(
-        cls, old: Stored, items: ItemVectors, changed: int, index: IndexConfig, queries: Floats, threads: int = 0
+        cls,
+        old: Stored,
+        items: ItemVectors,
+        origin: npt.NDArray[np.int64],
+        index: IndexConfig,
+        queries: Floats,
+        threads: int = 0,
     ) -> ScannSearcher | None:
-        """Trains the index again with its tuned settings, searched wider where they miss its recall.
+        """Puts the changed items into the index; where that misses its recall, trains it again with its tuned settings.
 
         See `Backend.update`. None where too much has changed since the tuning, or no wider search reaches the recall.
         """
         before = ScannParameters.of(old.document["parameters"])
+        changed = len(origin) + len(old.vectors) - 2 * int(np.count_nonzero(origin != NEW))
         parameters = replace(before, changed_since=before.changed_since + changed)
         if len(items) < MIN_ITEMS or parameters.changed_since > _STALE * before.trained_on:
             return None
         stated = old.document["recall"]
         k, wanted = min(int(stated["k"]), len(items)), min(float(stated["target"]), float(stated["measured"]))
         queries, threads = tuning.sample(queries, _UPDATE_QUERIES), topk.available_threads(threads)
-        shape = Shape(before.leaves, before.anisotropic_threshold, before.dimensions_per_block)
-        built = scann_build.build(items.vectors, k, shape, threads)
         truth: Floats | None = None
-        for factor in _FACTORS:
+        for native, factor in _updated_natives(old, items, origin, before, threads):
             recall = {**stated, "k": k, "queries": len(queries)}
-            searcher = cls(items, built, parameters.widened(factor, len(items)), recall, threads)
+            searcher = cls(items, native, parameters.widened(factor, len(items)), recall, threads)
             scores = searcher.search(queries, k).scores
             if truth is None:
                 truth = searcher._exact.best_scores(queries, k, scores[:, -1])
@@ -310,3 +315,17 @@ class ScannSearcher:
             ) from None
         items = index_files.restore(directory, index_files.load_array(directory / cls.vectors_file, mapped=True))
         return cls(items, native, ScannParameters.of(document["parameters"]), document["recall"], threads)
+
+
+def _updated_natives(
+    old: Stored, items: ItemVectors, origin: npt.NDArray[np.int64], before: ScannParameters, threads: int
+) -> Iterator[tuple[Any, float]]:
+    """Yields ScaNN's searchers of a changed catalogue, each with a factor by which it is searched wider.
+
+    First the one before with the changed items put in, then one that is trained again.
+    """
+    yield scann_build.change(old.directory / ASSETS, items.vectors, origin), 1.0
+    shape = Shape(before.leaves, before.anisotropic_threshold, before.dimensions_per_block)
+    native = scann_build.build(items.vectors, min(before.k, len(items)), shape, threads)
+    for factor in _FACTORS:
+        yield native, factor
