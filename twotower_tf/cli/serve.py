@@ -50,6 +50,7 @@ def define(flags: Flags) -> None:
     flags.string("tls_key", "", "PEM file of the private key, for TLS")
     flags.string("user_tower", "", "HOST:PORT of a TensorFlow Serving (gRPC) that computes the vectors")
     flags.string("user_tower_model", "", "name of the model there (default: --model_name)")
+    flags.string("user_tower_ca", "", "PEM file of the certificates to trust there, for TLS")
     flags.bool("page", True, "serve a page for people at /")
     flags.bool("access_log", True, "write a line of JSON per request to standard output")
     flags.string(
@@ -97,7 +98,8 @@ def read_options(flags: Flags) -> ServiceOptions:
     export_dir = Path(flags.export_dir)
     same = (
         "host rest_port grpc_port poll_seconds blocklist max_k max_instances max_batch max_queue workers "
-        "timeout_seconds max_request_bytes grace_seconds tls_cert tls_key user_tower user_tower_model page access_log"
+        "timeout_seconds max_request_bytes grace_seconds tls_cert tls_key user_tower user_tower_model user_tower_ca page "
+        "access_log"
     )
     return ServiceOptions(
         export_dir=export_dir,

@@ -45,6 +45,7 @@ class BatchQueue:
         """
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix=name)
         self._free = workers
+        self._starting = False
         self._waiting: deque[_Job] = deque()
         self._max_queue, self._max_batch, self._observe = max_queue, max_batch, observe
 
@@ -74,18 +75,26 @@ class BatchQueue:
             )
         answer: asyncio.Future[Any] = loop.create_future()
         self._waiting.append(_Job(key, compute, item, rows, deadline, answer))
-        self._start()
+        self._start_soon()
         try:
             return await asyncio.wait_for(answer, max(0.0, deadline - loop.time()))
         except asyncio.TimeoutError:
             raise ServiceError("DEADLINE_EXCEEDED", "Deadline exceeded") from None
 
     def close(self) -> None:
-        """Ends the threads after what they compute now."""
+        """Ends the threads after what they compute now; what waits is not computed any more."""
+        self._waiting.clear()
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _start_soon(self) -> None:
+        """Starts after the requests that have arrived by now: the first of them does not leave without the others."""
+        if self._free and not self._starting:
+            self._starting = True
+            asyncio.get_running_loop().call_soon(self._start)
 
     def _start(self) -> None:
         """Gives batches to the workers that are free."""
+        self._starting = False
         loop = asyncio.get_running_loop()
         while self._free and self._waiting:
             jobs = self._take(loop.time())
@@ -120,7 +129,7 @@ class BatchQueue:
                 job.answer.set_exception(result)
             else:
                 job.answer.set_result(result)
-        self._start()
+        self._start_soon()
 
 
 def _compute(compute: Compute, items: list[Any]) -> list[Any]:

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from twotower_tf.bundle.bundle import list_versions
 from twotower_tf.errors import TwoTowerError
@@ -23,9 +24,11 @@ from twotower_tf.serve.service_options import ServiceOptions
 LOADING, AVAILABLE, UNLOADING, END = "LOADING", "AVAILABLE", "UNLOADING", "END"
 _RETRY_SECONDS = 60.0  # before a version that could not be loaded is tried again
 _ENDED = 10  # unloaded versions that the status keeps
+_CLOCK_TICK = 2_000_000_000  # nanoseconds: the coarsest that file systems keep
 
 _log = logging.getLogger(__name__)
 Load = Callable[[ServiceOptions, int], ServedVersion]
+Stamp = dict[str, int]
 
 
 @dataclass
@@ -58,7 +61,8 @@ class ModelManager:
         self._options, self._metrics, self._load = options, metrics, load
         self._served: dict[int, ServedVersion] = {}
         self._known: dict[int, VersionStatus] = {}
-        self._root_stamp = 0
+        self._root_stamp: Stamp | None = None
+        self._waits_for = ""  # the last reason that was logged
         self._changed = asyncio.Condition()
         self._polling = asyncio.Lock()
         self._drains: set[asyncio.Task[None]] = set()
@@ -105,13 +109,20 @@ class ModelManager:
             raise ServiceError("NOT_FOUND", f"Could not find any versions of model {name}")
         return [known[each] for each in sorted(known, reverse=True)]
 
-    async def watch(self) -> None:
-        """Polls until it is cancelled."""
+    async def watch(self, looked: Callable[[], None] | None = None) -> None:
+        """Polls until it is cancelled; `looked` is called after the first time."""
+        fault = ""
         while True:
             try:
                 await self.poll()
-            except Exception:
-                _log.exception("%s: cannot be polled", self._options.export_dir)
+                fault = ""
+            except Exception as error:
+                if repr(error) != fault:  # once, not every second
+                    _log.exception("%s: cannot be polled", self._options.export_dir)
+                fault = repr(error)
+            if looked is not None:
+                looked()
+                looked = None
             await asyncio.sleep(self._options.poll_seconds)
 
     async def wait_for(self, version: int, deadline: float) -> ServedVersion:
@@ -136,8 +147,7 @@ class ModelManager:
             listed = await asyncio.to_thread(self._list)
             if listed is None:
                 return
-            if not listed:
-                _log.warning("%s: no versions to serve yet; waiting for an export", self._options.export_dir)
+            self._log_wait("" if listed or self._served else await asyncio.to_thread(self._explain_wait))
             self._forget(listed)
             chosen: list[int] = []
             for version in sorted(listed, reverse=True):
@@ -158,16 +168,32 @@ class ModelManager:
 
     def _list(self) -> list[int] | None:
         """Returns the versions that may be served; None where nothing has changed since the last time."""
-        try:
-            stamp = self._options.export_dir.stat().st_mtime_ns  # publication is a rename: it changes the directory
-        except FileNotFoundError:
-            stamp = -1
+        stamp = _stamp(self._options.export_dir)
         due = any(each.error and self._due(each) for each in list(self._known.values()))
         if stamp == self._root_stamp and not due:
             return None
-        self._root_stamp = stamp
+        # A change in the same tick of the file system's clock would leave the stamp as it is.
+        settled = max(stamp.values(), default=0) < time.time_ns() - _CLOCK_TICK
+        self._root_stamp = stamp if settled else None
         wanted = self._options.versions
         return [each for each in list_versions(self._options.export_dir) if not wanted or each in wanted]
+
+    def _explain_wait(self) -> str:
+        """Returns why there is nothing to serve, and what to do."""
+        root, wanted = self._options.export_dir, self._options.versions
+        if not root.is_dir():
+            return f"--export_dir: {root} does not exist yet; waiting for it: `twotower export` makes it"
+        found = list_versions(root)
+        if not found:
+            return f"--export_dir: {root} has no version yet; waiting for the first: `twotower export` writes it"
+        numbers = [", ".join(map(str, each)) for each in (wanted, found)]
+        return f"--version: {numbers[0]} is not in {root} yet (versions: {numbers[1]}); waiting for it"
+
+    def _log_wait(self, reason: str) -> None:
+        """Logs once why there is nothing to serve."""
+        if reason and reason != self._waits_for:
+            _log.warning("%s", reason)
+        self._waits_for = reason
 
     def _due(self, status: VersionStatus) -> bool:
         return time.monotonic() - status.failed_at >= _RETRY_SECONDS
@@ -219,3 +245,19 @@ class ModelManager:
         await asyncio.to_thread(gc.collect)  # TensorFlow's objects refer to each other
         status.state = END
         _log.info("version %d: unloaded", version)
+
+
+def _stamp(root: Path) -> Stamp:
+    """Returns what changes when versions come, go or get another file: modification times by directory.
+
+    A copy that is not a rename makes the directory first, its manifest later.
+    """
+    stamp = {}
+    try:
+        stamp[""] = root.stat().st_mtime_ns
+        for child in root.iterdir():
+            if child.name.isdecimal():
+                stamp[child.name] = child.stat().st_mtime_ns
+    except (FileNotFoundError, NotADirectoryError):  # also one that has just been removed
+        pass
+    return stamp

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -28,16 +29,20 @@ class RemoteTower:
         """Connects at the first request."""
         self._address = options.user_tower
         self._name = options.user_tower_model or options.model_name
-        self._channel = grpc.aio.insecure_channel(
-            self._address, options=[("grpc.max_receive_message_length", _LARGEST)]
-        )
+        limits = [("grpc.max_receive_message_length", _LARGEST)]
+        if options.user_tower_ca:
+            credentials = grpc.ssl_channel_credentials(Path(options.user_tower_ca).read_bytes())
+            self._channel = grpc.aio.secure_channel(self._address, credentials, limits)
+        else:
+            self._channel = grpc.aio.insecure_channel(self._address, limits)
         self._predict = prediction_service_pb2_grpc.PredictionServiceStub(self._channel).Predict
 
-    async def embed(self, arrays: Arrays, deadline: float) -> tuple[npt.NDArray[np.float32], int]:
+    async def embed(self, arrays: Arrays, rows: int, deadline: float) -> tuple[npt.NDArray[np.float32], int]:
         """Returns the users' vectors `[users, vector_dim]` float32, and the version that they are of.
 
         Args:
             arrays: inputs of signature `serving_default`.
+            rows: number of users.
             deadline: on the event loop's clock.
 
         Raises:
@@ -53,11 +58,19 @@ class RemoteTower:
             response: Any = await self._predict(request, timeout=seconds)
         except grpc.aio.AioRpcError as error:
             raise ServiceError(error.code().name, f"user tower {self._address}: {error.details()}") from None
+        missing = {_VECTOR, MODEL_VERSION} - set(response.outputs)
+        if missing:
+            raise self._error(f"did not answer with {', '.join(sorted(missing))}")
         vectors = tf.make_ndarray(response.outputs[_VECTOR])
         versions = set(tf.make_ndarray(response.outputs[MODEL_VERSION]).tolist())
         if len(versions) != 1 or response.model_spec.version.value not in (0, *versions):
-            raise ServiceError("INTERNAL", f"user tower {self._address}: answered as versions {sorted(versions)}")
+            raise self._error(f"answered as versions {sorted(versions)}")
+        if vectors.ndim != 2 or len(vectors) != rows:
+            raise self._error(f"answered {rows} users with vectors of shape {vectors.shape}")
         return vectors, versions.pop()
+
+    def _error(self, reason: str) -> ServiceError:
+        return ServiceError("INTERNAL", f"user tower {self._address}: {reason}")
 
     async def close(self) -> None:
         """Ends the connection."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, TypeAlias
 
 import orjson
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -21,7 +21,8 @@ from twotower_tf import __version__
 from twotower_tf.bundle.signature_names import RECOMMEND, SERVING_DEFAULT
 from twotower_tf.serve import json_tensors, model_protos, page_data, rest_schemas, service_errors
 from twotower_tf.serve.access_log import AccessLog
-from twotower_tf.serve.request_bodies import read_body
+from twotower_tf.serve.recommendations import Answer
+from twotower_tf.serve.request_bodies import BodyReader
 from twotower_tf.serve.request_guard import RequestGuard
 from twotower_tf.serve.retrieval_service import EXCLUDE, FILTER, K, RetrievalService, Wish
 from twotower_tf.serve.service_errors import ServiceError, invalid
@@ -34,7 +35,11 @@ _KNOWN = {
 }
 _EXTRA_TYPES = {K: types_pb2.DT_INT64, EXCLUDE: types_pb2.DT_STRING, FILTER: types_pb2.DT_STRING}
 
+_BYTES_PER_VALUE = 16  # of JSON, about
+
 _log = logging.getLogger(__name__)
+Document: TypeAlias = dict[str, Any]
+BodyHandler: TypeAlias = Callable[[Request, Document, float], Awaitable[bytes]]
 
 
 class _EmptyBody(Exception):
@@ -42,11 +47,16 @@ class _EmptyBody(Exception):
 
 
 class _Route(APIRoute):
-    """A path in letters of any case."""
+    """A path in letters of any case, whose handler gets the request as it is."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.path_regex = re.compile(self.path_regex.pattern, re.IGNORECASE)
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Returns the endpoint itself: the handlers read bodies and answer errors as TensorFlow Serving does."""
+        handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+        return handler
 
 
 def build_app(service: RetrievalService, log: AccessLog | None = None) -> ASGIApp:
@@ -112,22 +122,23 @@ class _Rest:
 
     def __init__(self, service: RetrievalService) -> None:
         self._service = service
+        self._bodies = BodyReader(service.options.max_request_bytes)
 
     async def predict(self, request: Request) -> Response:
         """Computes a signature's outputs."""
-        return await _answer(self._predict, request)
+        return await self._answer_body(self._predict, request)
 
     async def recommend(self, request: Request) -> Response:
         """Recommends items to users."""
-        return await _answer(self._recommend, request)
+        return await self._answer_body(self._recommend, request)
 
     async def similar(self, request: Request) -> Response:
         """Finds the items nearest to an item."""
-        return await _answer(self._similar, request)
+        return await self._answer_body(self._similar, request)
 
     async def classify_or_regress(self, request: Request) -> Response:
         """Refuses: no signature of a user tower classifies or regresses."""
-        return await _answer(self._classify_or_regress, request)
+        return await self._answer_body(self._classify_or_regress, request)
 
     async def status(self, request: Request) -> Response:
         """States the versions of a model."""
@@ -141,25 +152,36 @@ class _Rest:
         """What the page shows of the model."""
         return await _answer(self._page_data, request)
 
-    async def page(self) -> Response:
+    async def page(self, request: Request) -> Response:
         """The page for people."""
         return HTMLResponse(page_data.read_page(), headers=page_data.headers())
 
-    async def healthz(self) -> Response:
+    async def healthz(self, request: Request) -> Response:
         """Whether the process lives."""
         return _json(b'{"status": "ok"}')
 
-    async def readyz(self) -> Response:
+    async def readyz(self, request: Request) -> Response:
         """Whether requests can be answered."""
         ready = self._service.ready
         return _json(orjson.dumps({"ready": ready}), 200 if ready else 503)
 
-    async def metrics(self) -> Response:
+    async def metrics(self, request: Request) -> Response:
         """Metrics for Prometheus."""
         return Response(self._service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    async def _predict(self, request: Request) -> bytes:
-        document = json_tensors.parse_object(await self._body(request))
+    async def _answer_body(self, handler: BodyHandler, request: Request) -> Response:
+        """Answers a request that has a body; its deadline begins before the body is read."""
+
+        async def answer(request: Request) -> bytes:
+            service = self._service
+            deadline = service.deadline()
+            async with self._bodies.read(request, service.options.timeout_seconds) as body:
+                document = await service.work(len(body) // _BYTES_PER_VALUE, json_tensors.parse_object, body, deadline)
+                return await handler(request, document, deadline)
+
+        return await _answer(answer, request)
+
+    async def _predict(self, request: Request, document: Document, deadline: float) -> bytes:
         name = json_tensors.read_signature_name(document, SERVING_DEFAULT)
         with self._service.manager.find(*_spec(request)).used() as served:
             if name not in served.signatures:
@@ -169,30 +191,33 @@ class _Rest:
             if name == RECOMMEND and isinstance(given, dict):
                 types = {key: dtype for key, dtype in _EXTRA_TYPES.items() if key in given} | types
             arrays, by_row = json_tensors.read_inputs(document, types)
-            outputs = await self._service.predict(served, name, arrays, self._service.deadline())
-        return json_tensors.write_rows(outputs) if by_row else json_tensors.write_columns(outputs)
+            outputs = await self._service.predict(served, name, arrays, deadline)
+        write = json_tensors.write_rows if by_row else json_tensors.write_columns
+        size = sum(array.size for array in outputs.values())
+        return await self._service.work(size, write, outputs, deadline)
 
-    async def _recommend(self, request: Request) -> bytes:
-        document = json_tensors.parse_object(await self._body(request))
+    async def _recommend(self, request: Request, document: Document, deadline: float) -> bytes:
         wish = _read_wish(document, "recommend")
         if "instances" not in document:
             raise invalid("Missing 'instances' key")
         rows = json_tensors.check_instances(document)
         with self._service.manager.find(*_spec(request)).used() as served:
-            answers, version = await self._service.recommend(served, rows, wish, self._service.deadline())
-        return _write_answers(answers, version)
+            answers, version = await self._service.recommend(served, rows, wish, deadline)
+        return await self._write(answers, version, deadline)
 
-    async def _similar(self, request: Request) -> bytes:
-        document = json_tensors.parse_object(await self._body(request))
+    async def _similar(self, request: Request, document: Document, deadline: float) -> bytes:
         wish = _read_wish(document, "similar")
         if not isinstance(document.get("item"), str | int) or isinstance(document["item"], bool):
             raise invalid("item: missing or invalid value (expected the id or the name of an item)")
         with self._service.manager.find(*_spec(request)).used() as served:
-            answer = await self._service.similar(served, document["item"], wish, self._service.deadline())
-        return _write_answers([answer], answer["model_version"])
+            answer = await self._service.similar(served, document["item"], wish, deadline)
+        return await self._write([answer], answer["model_version"], deadline)
 
-    async def _classify_or_regress(self, request: Request) -> bytes:
-        document = json_tensors.parse_object(await self._body(request))
+    async def _write(self, answers: list[Answer], version: int, deadline: float) -> bytes:
+        size = sum(len(each["scores"]) for each in answers)
+        return await self._service.work(size, lambda found: _write_answers(found, version), answers, deadline)
+
+    async def _classify_or_regress(self, request: Request, document: Document, deadline: float) -> bytes:
         name = json_tensors.read_signature_name(document, SERVING_DEFAULT)
         with self._service.manager.find(*_spec(request)).used() as served:
             raise model_protos.refuse_examples(served.signatures, name)
@@ -222,9 +247,6 @@ class _Rest:
         served = self._service.manager.find(self._service.options.model_name)
         return orjson.dumps(page_data.describe(served, self._service.options.model_name))
 
-    async def _body(self, request: Request) -> bytes:
-        return await read_body(request, self._service.options.max_request_bytes)
-
 
 def _spec(request: Request) -> tuple[str, int | None, str]:
     """Returns name, version and label of the model in a path.
@@ -253,7 +275,7 @@ def _read_wish(document: Mapping[str, Any], method: str) -> Wish:
     return Wish(document.get(K, _DEFAULT_K), document.get(EXCLUDE), predicate, names)
 
 
-def _write_answers(answers: list[dict[str, Any]], version: int) -> bytes:
+def _write_answers(answers: list[Answer], version: int) -> bytes:
     predictions = [
         {key: value for key, value in answer.items() if key not in ("model_version", "scores")}
         | {"scores": orjson.Fragment(f"[{','.join(json_tensors.write_scores(answer['scores']))}]")}

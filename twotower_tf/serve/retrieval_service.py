@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from twotower_tf import resources
 from twotower_tf.bundle.signature_names import ITEM_IDS, MODEL_VERSION, RECOMMEND, SCORES, SERVING_DEFAULT
 from twotower_tf.features.inputs import make_object_array
-from twotower_tf.features.layout import VECTOR_LAYERS
-from twotower_tf.index.eligible import Eligible, Ineligible
-from twotower_tf.retrieval.item_retriever import ItemRetriever
 from twotower_tf.serve import signature_tensors
 from twotower_tf.serve.batch_queue import BatchQueue
 from twotower_tf.serve.model_manager import ModelManager
+from twotower_tf.serve.recommendations import Answer, Floats, Query, recommend_batch
 from twotower_tf.serve.remote_tower import RemoteTower
 from twotower_tf.serve.served_version import ServedVersion
 from twotower_tf.serve.service_errors import invalid
@@ -30,9 +27,10 @@ from twotower_tf.serve.signature_tensors import Arrays
 K, EXCLUDE, FILTER = "k", "exclude", "filter"
 EXTRAS = (K, EXCLUDE, FILTER)  # inputs that signature `recommend` has here in addition to the features
 _FILTER_THREADS, _MOST_FILTERS = 2, 32
+_LARGE = 2_000  # values: converting so many takes some milliseconds
 
-Floats = npt.NDArray[np.float32]
-Answer = dict[str, Any]
+Given = TypeVar("Given")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -52,14 +50,6 @@ class Wish:
     names: bool = False
 
 
-@dataclass(frozen=True)
-class _Query:
-    """The part of one request in a search."""
-
-    vectors: Floats
-    excluded: Ineligible | None
-
-
 class RetrievalService:
     """Answers requests. Belongs to one event loop.
 
@@ -77,6 +67,7 @@ class RetrievalService:
         workers = options.workers or max(1, resources.count_cpus() - 1)
         self._queue = BatchQueue("compute", workers, options.max_queue, options.max_batch, metrics.batch_rows.observe)
         self._filters = BatchQueue("filter", _FILTER_THREADS, _MOST_FILTERS)
+        self._large = BatchQueue("large", 1, options.max_queue)
         self._remote = RemoteTower(options) if options.user_tower else None
         metrics.watch_queue(lambda: len(self._queue))
 
@@ -89,6 +80,26 @@ class RetrievalService:
         """Returns the moment, on the event loop's clock, until which a request may take."""
         limit = self.options.timeout_seconds
         return asyncio.get_running_loop().time() + (limit if seconds is None else seconds)
+
+    async def work(self, size: int, function: Callable[[Given], Result], given: Given, deadline: float) -> Result:
+        """Calls a function; in a thread where its input or output is large, so that no other request waits for it.
+
+        Args:
+            size: about how many values are converted.
+            function: called with `given`.
+            given: what is converted.
+            deadline: on the event loop's clock.
+
+        Raises:
+            ServiceError: where it cannot be done in time.
+            Exception: what `function` raises.
+        """
+        if size < _LARGE:
+            return function(given)
+        result: Result = await self._large.run(
+            object(), lambda items: [function(each) for each in items], given, 1, deadline
+        )
+        return result
 
     async def predict(self, served: ServedVersion, signature: str, arrays: Arrays, deadline: float) -> Arrays:
         """Computes the outputs of a signature; `recommend` is answered from the index.
@@ -117,7 +128,10 @@ class RetrievalService:
         Raises:
             ServiceError, DataError: where it cannot be computed.
         """
-        return await self._recommend(served, served.encode_rows(rows), wish, deadline)
+        self._check_rows(len(rows))
+        size = len(rows) * len(served.inputs)
+        arrays = await self.work(size, served.encode_rows, rows, deadline)
+        return await self._recommend(served, arrays, wish, deadline)
 
     async def similar(self, served: ServedVersion, item: Any, wish: Wish, deadline: float) -> Answer:
         """Finds the items nearest to an item.
@@ -137,6 +151,7 @@ class RetrievalService:
         """Ends the threads and connections."""
         self._queue.close()
         self._filters.close()
+        self._large.close()
         if self._remote is not None:
             await self._remote.close()
 
@@ -153,27 +168,31 @@ class RetrievalService:
     async def _recommend(
         self, served: ServedVersion, arrays: Arrays, wish: Wish, deadline: float
     ) -> tuple[list[Answer], int]:
+        rows = self._check_rows(max((len(each) for each in arrays.values() if each.ndim), default=1))
         if self._remote is None:
-            outputs = await self._compute(served, SERVING_DEFAULT, arrays, deadline)
-            return await self._search(served, outputs[VECTOR_LAYERS["user"]], wish, deadline), served.version
-        self._check_rows(len(next(iter(arrays.values()))))
-        vectors, version = await self._remote.embed(arrays, deadline)
+            same = signature_tensors.batch_key(served.signatures[SERVING_DEFAULT], arrays)
+            key = object() if same is None else (served, RECOMMEND, same)
+            return await self._answer(served, key, arrays, rows, wish, deadline), served.version
+        vectors, version = await self._remote.embed(arrays, rows, deadline)
         if version != served.version:
             served = await self.manager.wait_for(version, deadline)
         with served.used():
-            return await self._search(served, vectors, wish, deadline), version
+            return await self._answer(served, (served, RECOMMEND), vectors, rows, wish, deadline), version
 
-    async def _search(self, served: ServedVersion, vectors: Floats, wish: Wish, deadline: float) -> list[Answer]:
-        """Finds the items of each vector, together with those of other requests that want the same."""
+    async def _answer(
+        self, served: ServedVersion, key: Hashable, users: Arrays | Floats, rows: int, wish: Wish, deadline: float
+    ) -> list[Answer]:
+        """Finds the items of each user, together with those of other requests: in one step, from features to items."""
         retriever = served.retriever
         k, allowed = retriever.check_k(wish.k), None
-        excluded = retriever.exclusions(wish.exclude, len(vectors))
+        excluded = retriever.exclusions(wish.exclude, rows)
         if wish.filter:
             allowed = await self._filters.run(object(), lambda filters: [*map(retriever.allowed, filters)], wish.filter,
                                               1, deadline)  # fmt: skip
-        search = functools.partial(_search, retriever, k, wish.names, allowed)
-        key = (served, k, wish.names, id(allowed))  # `search` keeps `allowed`, so that no other has its id
-        answers: list[Answer] = await self._queue.run(key, search, _Query(vectors, excluded), len(vectors), deadline)
+        query = Query(users, rows, k, wish.names, allowed, excluded)
+        answers: list[Answer] = await self._queue.run(
+            key, functools.partial(recommend_batch, served), query, rows, deadline
+        )
         return answers
 
     async def _recommend_arrays(self, served: ServedVersion, arrays: Arrays, deadline: float) -> Arrays:
@@ -181,16 +200,8 @@ class RetrievalService:
         features = {name: array for name, array in arrays.items() if name not in EXTRAS or name in served.raw_inputs}
         extras = {name: array for name, array in arrays.items() if name not in features}
         answers, version = await self._recommend(served, features, _read_extras(served, extras), deadline)
-        width = max((len(each[ITEM_IDS]) for each in answers), default=0)
-        ids = [[item.encode() for item in each[ITEM_IDS]] + [b""] * (width - len(each[ITEM_IDS])) for each in answers]
-        scores = np.full((len(answers), width), np.nan, np.float32)
-        for row, each in zip(scores, answers, strict=True):
-            row[: len(each[SCORES])] = each[SCORES]
-        return {
-            ITEM_IDS: make_object_array(ids).reshape(len(answers), width),
-            SCORES: scores,
-            MODEL_VERSION: np.full(len(answers), version, np.int64),
-        }
+        size = sum(len(each[SCORES]) for each in answers)
+        return await self.work(size, lambda found: _write_tables(found, version), answers, deadline)
 
     def _check_rows(self, rows: int) -> int:
         """Returns the number of rows of a request.
@@ -203,22 +214,18 @@ class RetrievalService:
         return rows
 
 
-def _search(
-    retriever: ItemRetriever, k: int, names: bool, allowed: Eligible | None, queries: list[_Query]
-) -> list[list[Answer]]:
-    """Finds the items of several requests; without a filter, the blocklist is that of this moment."""
-    vectors = np.concatenate([each.vectors for each in queries])
-    starts = np.cumsum([0, *(len(each.vectors) for each in queries)])
-    excluded = None
-    if any(each.excluded is not None for each in queries):
-        pairs = [(start, each.excluded) for start, each in zip(starts[:-1], queries, strict=True)]
-        given = [(start, part) for start, part in pairs if part is not None]
-        users = np.concatenate([start + each.queries for start, each in given])
-        excluded = Ineligible(users, np.concatenate([each.rows for _, each in given]), len(vectors))
-    if allowed is None:
-        allowed = retriever.allowed()
-    found = retriever.answer(vectors, k, excluded, allowed, names=names)
-    return [found[start:end] for start, end in zip(starts[:-1], starts[1:], strict=True)]
+def _write_tables(answers: list[Answer], version: int) -> Arrays:
+    """Writes answers as the outputs of signature `recommend`; short rows end with "" and NaN."""
+    width = max((len(each[ITEM_IDS]) for each in answers), default=0)
+    ids = [[item.encode() for item in each[ITEM_IDS]] + [b""] * (width - len(each[ITEM_IDS])) for each in answers]
+    scores = np.full((len(answers), width), np.nan, np.float32)
+    for row, each in zip(scores, answers, strict=True):
+        row[: len(each[SCORES])] = each[SCORES]
+    return {
+        ITEM_IDS: make_object_array(ids).reshape(len(answers), width),
+        SCORES: scores,
+        MODEL_VERSION: np.full(len(answers), version, np.int64),
+    }
 
 
 def _read_extras(served: ServedVersion, extras: Arrays) -> Wish:

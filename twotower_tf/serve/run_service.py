@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import signal
 import socket
@@ -44,6 +45,7 @@ async def serve(
         ConfigError: for options that cannot be used, such as a port in use.
     """
     options.check()
+    _check_place(options.export_dir)
     resources.limit_library_threads()
     metrics = ServiceMetrics()
     manager = ModelManager(options, metrics)
@@ -57,7 +59,7 @@ async def serve(
             await opened.enter_async_context(_grpc(options, service, log))
         if options.rest_port:
             await opened.enter_async_context(_rest(options, service, log))
-        watching = asyncio.create_task(_watch(manager, service, started))
+        watching = asyncio.create_task(manager.watch(started and functools.partial(started, service)))
         await stop.wait()
         service.stopping = True
         _log.info("stopping: finishing the open requests")
@@ -86,13 +88,20 @@ def run(options: ServiceOptions) -> None:
     asyncio.run(main())
 
 
-async def _watch(
-    manager: ModelManager, service: RetrievalService, started: Callable[[RetrievalService], None] | None
-) -> None:
-    await manager.poll()
-    if started is not None:
-        started(service)
-    await manager.watch()
+def _check_place(export_dir: Path) -> None:
+    """Checks that an export may still make the directory: its parent is there.
+
+    Raises:
+        ConfigError: where it is not.
+    """
+    if export_dir.exists() and not export_dir.is_dir():
+        raise ConfigError(f"--export_dir: invalid value {str(export_dir)!r} (expected a directory)")
+    parent = export_dir.absolute().parent
+    if not parent.is_dir():
+        raise ConfigError(
+            f"--export_dir: invalid value {str(export_dir)!r}: {parent} does not exist (expected an export directory, "
+            "or where one will be made); check the path"
+        )
 
 
 @contextlib.asynccontextmanager

@@ -40,6 +40,7 @@ class ServiceOptions:
         tls_key: PEM file of the private key.
         user_tower: HOST:PORT of a TensorFlow Serving (gRPC) that computes the vectors; "" computes them here.
         user_tower_model: name of the model there.
+        user_tower_ca: PEM file of the certificates to trust there; "" for no TLS.
         page: whether `/` is a page for people.
         access_log: whether every request is a line on standard output.
     """
@@ -67,6 +68,7 @@ class ServiceOptions:
     tls_key: str = ""
     user_tower: str = ""
     user_tower_model: str = ""
+    user_tower_ca: str = ""
     page: bool = True
     access_log: bool = True
 
@@ -84,7 +86,8 @@ class ServiceOptions:
             raise ConfigError(f"--grpc_port: invalid value {self.grpc_port} (expected another port than --rest_port)")
         if bool(self.tls_cert) != bool(self.tls_key):
             raise ConfigError("--tls_cert, --tls_key: one of them is missing (expected both, or neither)")
-        for name, path in (("tls_cert", self.tls_cert), ("tls_key", self.tls_key)):
+        files = {"tls_cert": self.tls_cert, "tls_key": self.tls_key, "user_tower_ca": self.user_tower_ca}
+        for name, path in files.items():
             if path and not Path(path).is_file():
                 raise ConfigError(f"--{name}: invalid value {path!r} (expected a PEM file)")
         if self.user_tower and not self.user_tower.rpartition(":")[2].isdecimal():
