@@ -24,21 +24,7 @@ REQUEST = predict_pb2.PredictRequest(
 BODY = {"instances": [ROW], "k": 3}
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    """Paths of a certificate for 127.0.0.1 and its key."""
-    if shutil.which("openssl") is None:
-        pytest.skip("needs openssl")
-    place = tmp_path_factory.mktemp("tls")
-    cert, key = place / "cert.pem", place / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    names = ["-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-keyout", str(key), "-out", str(cert)]
-    subprocess.run([*command, *names], check=True, capture_output=True)
-    return cert, key
-
-
 def test_tls_and_bearer_token(served_root, certificate):
-
     cert, key = map(str, certificate)
     with running(served_root, tls_cert=cert, tls_key=key, token="s3cret") as service:
         service.scheme, service.http = "https", urllib3.PoolManager(retries=False, ca_certs=cert)

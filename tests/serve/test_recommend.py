@@ -111,3 +111,37 @@ def test_an_item_that_is_blocked_is_not_answered_from_the_next_request_on(tmp_pa
         for path, request in ((PATH, body), ("/v1/models/tiny:predict", {"signature_name": "recommend", **body})):
             answer = json.loads(service.send("POST", path, {**request}).data)
             assert answer["predictions"][0]["item_ids"][:2] == others
+
+
+def test_a_scann_index_with_filter_exclusions_and_k(tmp_path, saved_model):
+    """Against a ranking of every item in NumPy: exact where few pass, at least the stated recall without a filter."""
+    import tensorflow as tf
+
+    root = unpack("scann", tmp_path)
+    table = pq.read_table(root / "7" / "items.parquet").to_pydict()
+    price = dict(zip(table["item_id"], table["price"], strict=True))
+    lines = [line.split("\t") for line in (root / "7" / "item_embeddings.tsv").read_text().splitlines()]
+    ids, vectors = [line[0] for line in lines], np.array([line[1].split(",") for line in lines], np.float64)
+    rows = [{**ROW, "user_id": f"u{number}", "history": [ids[number]]} for number in range(40)]
+    features = {name: tf.constant([row[name] for row in rows]) for name in ROW if name != "timestamp"}
+    features["timestamp"] = tf.constant([row["timestamp"] for row in rows], tf.int64)
+    users = tf.saved_model.load(str(root / "7")).signatures["serving_default"](**features)["user_vector"].numpy()
+    cosines = users.astype(np.float64) @ vectors.T
+    order = np.argsort(-cosines, axis=1, kind="stable")
+    ranked = [[ids[place] for place in each] for each in order]
+    score = [dict(zip(ids, each, strict=True)) for each in cosines]
+    excluded = [each[:5] for each in ranked]
+    bodies = [{"k": 10}, {"k": 10, "exclude": excluded}, {"k": 40, "exclude": excluded, "filter": "price < 20"}]
+    with running(root, grpc_port=0) as service:
+        assert service.service.manager.find("tiny").retriever.searcher.kind == "scann"
+        answers = [service.post(PATH, {"instances": rows, **body})[1]["predictions"] for body in bodies]
+    hits = []
+    for user, (plain, without, filtered) in enumerate(zip(*answers, strict=True)):
+        for found, best in ((plain, ranked[user][:10]), (without, ranked[user][5:15])):
+            assert len(set(found["item_ids"])) == 10 and found["scores"] == sorted(found["scores"], reverse=True)
+            np.testing.assert_allclose(found["scores"], [score[user][item] for item in found["item_ids"]], atol=1e-6)
+            hits.append(np.mean(np.array(found["scores"]) >= score[user][best[-1]] - 1e-6))
+        assert not set(without["item_ids"]) & set(excluded[user])
+        passing = [item for item in ranked[user][5:] if price[item] is not None and price[item] < 20]
+        check(filtered, passing[:40], [score[user][item] for item in passing[:40]])
+    assert np.mean(hits) >= 0.95

@@ -58,7 +58,8 @@ class BatchQueue:
 
         Args:
             key: of items that may be computed together.
-            compute: gets items of one key and returns as many results; runs in a worker thread.
+            compute: gets items of one key and returns as many results, an exception for an item that fails; runs in a
+                worker thread.
             item: to be computed.
             rows: how many rows of a batch it is.
             deadline: on the event loop's clock.
@@ -66,7 +67,7 @@ class BatchQueue:
         Raises:
             ServiceError: RESOURCE_EXHAUSTED where too many jobs wait; DEADLINE_EXCEEDED where it was not computed in
                 time.
-            Exception: what `compute` raises for this item.
+            Exception: what `compute` raises or returns for this item.
         """
         loop = asyncio.get_running_loop()
         if len(self._waiting) >= self._max_queue:

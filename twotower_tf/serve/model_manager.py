@@ -129,16 +129,26 @@ class ModelManager:
         """Returns a version as soon as it is available, until a moment of the event loop's clock.
 
         Raises:
-            ServiceError: where it is not available by then.
+            ServiceError: where it is not available by then; at once where all available versions are newer, since none
+                older is loaded then.
         """
         seconds = deadline - asyncio.get_running_loop().time()
+
+        def decided() -> bool:
+            return version in self._served or (self.ready and version < min(self._served))
+
         try:
             async with self._changed:
-                await asyncio.wait_for(self._changed.wait_for(lambda: version in self._served), max(0.0, seconds))
+                await asyncio.wait_for(self._changed.wait_for(decided), max(0.0, seconds))
         except asyncio.TimeoutError:
+            pass
+        if version not in self._served:
+            available = ", ".join(map(str, self.versions)) or "none"
             raise ServiceError(
-                "UNAVAILABLE", f"The user tower answered as version {version}, whose index is not available"
-            ) from None
+                "UNAVAILABLE",
+                f"The user tower answered as version {version}, whose index is not available (available: {available}); "
+                "serve that version with --version or --num_versions",
+            )
         return self._served[version]
 
     async def poll(self) -> None:

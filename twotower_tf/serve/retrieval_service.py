@@ -16,7 +16,7 @@ from twotower_tf.features.inputs import make_object_array
 from twotower_tf.serve import signature_tensors
 from twotower_tf.serve.batch_queue import BatchQueue
 from twotower_tf.serve.model_manager import ModelManager
-from twotower_tf.serve.recommendations import Answer, Floats, Query, recommend_batch
+from twotower_tf.serve.recommendations import Answer, Query, Users, recommend_batch
 from twotower_tf.serve.remote_tower import RemoteTower
 from twotower_tf.serve.served_version import ServedVersion
 from twotower_tf.serve.service_errors import invalid
@@ -129,6 +129,9 @@ class RetrievalService:
             ServiceError, DataError: where it cannot be computed.
         """
         self._check_rows(len(rows))
+        if self._remote is None:
+            key = (served, RECOMMEND, "rows")
+            return await self._answer(served, key, list(rows), len(rows), wish, deadline), served.version
         size = len(rows) * len(served.inputs)
         arrays = await self.work(size, served.encode_rows, rows, deadline)
         return await self._recommend(served, arrays, wish, deadline)
@@ -177,10 +180,10 @@ class RetrievalService:
         if version != served.version:
             served = await self.manager.wait_for(version, deadline)
         with served.used():
-            return await self._answer(served, (served, RECOMMEND), vectors, rows, wish, deadline), version
+            return await self._answer(served, (served, RECOMMEND, "vectors"), vectors, rows, wish, deadline), version
 
     async def _answer(
-        self, served: ServedVersion, key: Hashable, users: Arrays | Floats, rows: int, wish: Wish, deadline: float
+        self, served: ServedVersion, key: Hashable, users: Users, rows: int, wish: Wish, deadline: float
     ) -> list[Answer]:
         """Finds the items of each user, together with those of other requests: in one step, from features to items."""
         retriever = served.retriever

@@ -97,7 +97,7 @@ class TimeParser:
 
     def read(self, values: Sequence[Any]) -> list[int | None]:
         """Parses a client's values into epoch seconds, rounded down; 0 for a missing value, None for an invalid one."""
-        found = [_convert_typed(value) for value in values]
+        found = [self._of_whole_number(value) if type(value) is int else _convert_typed(value) for value in values]
         rest = [place for place, value in enumerate(values) if found[place] is None and not is_missing(value)]
         if rest:
             texts = (as_text(values[place]).replace("\0", "?") for place in rest)  # SQL text ends at a NUL
@@ -106,6 +106,15 @@ class TimeParser:
                 found[place] = row[0]
         read = set(rest)
         return [0 if each is None and place not in read else each for place, each in enumerate(found)]
+
+
+    def _of_whole_number(self, value: int) -> int | None:
+        """Converts a number in the log's own unit, as the SQL would: a query takes longer than a single user's tower."""
+        unit = timestamps.UNITS.get(self.name)
+        if unit is None:
+            return None
+        first, last = self._range()
+        return value // unit if first * unit <= value < (last + 1) * unit else None
 
 
 SIGNATURE = TimeParser(timestamps.SECONDS, timestamps.EARLIEST, timestamps.LATEST)  # of the towers' inputs
@@ -127,6 +136,7 @@ def _convert_typed(value: Any) -> int | None:
 
 
 _THREAD = threading.local()
+_READERS = 4  # connections of one thread
 
 
 def _open_reader(parser: TimeParser) -> Connection:
@@ -136,6 +146,8 @@ def _open_reader(parser: TimeParser) -> Connection:
     """
     readers: dict[TimeParser, Connection] = _THREAD.__dict__.setdefault("readers", {})
     if parser not in readers:
+        while len(readers) >= _READERS:  # a service gets new versions, with other ranges, for months
+            readers.pop(next(iter(readers))).close()
         readers[parser] = sql.connect(threads=1)
         rows = f"SELECT unnest($1::VARCHAR[]) AS {_VALUE}"
         readers[parser].execute(f"PREPARE reading AS SELECT {parser.seconds(_VALUE, 'VARCHAR')} FROM ({rows})")
