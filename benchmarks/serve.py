@@ -7,7 +7,7 @@ client at a constant rate of arrivals (open loop). The highest
 sustained rate is the last of rising rates at which every request was answered and the 99th percentile stayed under
 `--limit_ms`.
 
-    python benchmarks/serve.py [--items=1000000] [--seconds=10]
+    python benchmarks/serve.py [--items=1000000] [--seconds=10] [--export_dir=DIR] [--only_latency]
 """
 
 from __future__ import annotations
@@ -132,8 +132,8 @@ def wait_until_ready(port: int) -> None:
     raise SystemExit("the server did not start")
 
 
-def measure(target, export_dir: Path, seconds: float, limit: float) -> dict[str, float]:
-    """Starts a server, measures it at 100 requests a second, and at rising rates."""
+def measure(target, export_dir: Path, seconds: float, limit: float, rates: bool = True) -> dict[str, float]:
+    """Starts a server, measures it at 100 requests a second and, with `rates`, at rising rates."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -147,7 +147,8 @@ def measure(target, export_dir: Path, seconds: float, limit: float) -> dict[str,
             "median_ms": float(np.median(latencies)), "p99_ms": float(np.percentile(latencies, 99)),
             "failures": failures, "highest_rate": 0.0,
         }  # fmt: skip
-        found["highest_rate"] = find_highest_rate(port, seconds, limit)
+        if rates:
+            found["highest_rate"] = find_highest_rate(port, seconds, limit)
         found["cpu_ms"] = 1000 * cpu_of_one(process.pid, port, seconds)
         return found
     finally:
@@ -194,10 +195,14 @@ def main() -> None:
     flags.add_argument("--seconds", type=float, default=10.0)
     flags.add_argument("--limit_ms", type=float, default=100.0)
     flags.add_argument("--export_dir", type=Path, default=None)
+    flags.add_argument("--only_latency", action="store_true", help="the service at 100 requests a second, nothing else")
     options = flags.parse_args()
     with tempfile.TemporaryDirectory() as place:
         export_dir = options.export_dir or make_bundle(Path(place), options.items)
-        service = measure(serve_service, export_dir, options.seconds, options.limit_ms)
+        service = measure(serve_service, export_dir, options.seconds, options.limit_ms, not options.only_latency)
+        if options.only_latency:
+            print(json.dumps({**service, "load": os.getloadavg()[0]}))
+            return
         peers = [measure(each, export_dir, options.seconds, options.limit_ms)
                  for each in (serve_peer, serve_peer_on_the_loop)]  # fmt: skip
     peer = {name: (max if name == "highest_rate" else min)(each[name] for each in peers) for name in peers[0]}

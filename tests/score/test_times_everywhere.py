@@ -148,3 +148,16 @@ def test_a_bundle_that_does_not_say_is_read_by_size(of_milliseconds):
     np.testing.assert_allclose(vectors, np.broadcast_to(vectors[0], vectors.shape), atol=1e-6)
     with pytest.raises(DataError, match="feature 'timestamp': invalid time 20250110 "):
         recommender.vectors([{"timestamp": 20250110}])
+
+
+@pytest.mark.parametrize("unit", [1, 1000, 10**6, 10**9])
+def test_a_whole_number_is_the_time_of_its_text(unit):
+    """Texts are read by SQL, whole numbers without it: also at the ends of the range, and before 1970."""
+    name = {1: "epoch seconds", 1000: "epoch milliseconds", 10**6: "epoch microseconds", 10**9: "epoch nanoseconds"}
+    draw = np.random.default_rng(unit)
+    for first, last in ((None, None), (-86_400, 40), (NINE, NINE)):
+        times = TimeParser(name[unit], first, last)
+        low, high = min(10**8, 10**8 if first is None else first) * unit, 10**11 * unit
+        values = [low - unit, low - 1, low, low + 1, high - 1000 * unit, high + 1000 * unit, 0, 1, NINE * unit]
+        values += [int(value) for value in draw.integers(low, min(high, 2**62), 50)]
+        assert times.read(values) == times.read([str(value) for value in values])

@@ -55,6 +55,25 @@ def test_what_waits_is_computed_together_by_kind_and_size():
     assert worker.batches == [[0], [1, 3, 5, 7], [2, 4, 6, 8], [9, 11], [10]]
 
 
+def test_what_arrives_together_is_computed_together_though_the_worker_is_free():
+    worker = Worker()
+
+    async def scenario(queue):
+        return await asyncio.gather(*(submit(queue, worker, item) for item in range(3)))
+
+    assert run(scenario) == [0, 2, 4] and worker.batches == [[0, 1, 2]]
+
+
+def test_a_computation_may_return_the_error_of_one_item():
+    async def scenario(queue):
+        jobs = [submit(queue, lambda items: [ValueError(each) if each == 1 else each for each in items], item)
+                for item in range(3)]  # fmt: skip
+        return await asyncio.gather(*jobs, return_exceptions=True)
+
+    first, error, last = run(scenario)
+    assert (first, last) == (0, 2) and isinstance(error, ValueError)
+
+
 def test_rows_count_and_a_large_job_is_alone():
     worker = Worker()
     worker.go.clear()

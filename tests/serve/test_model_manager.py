@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from twotower_tf.bundle.bundle import list_versions
 from twotower_tf.errors import ArtifactError
 from twotower_tf.serve import model_manager
 from twotower_tf.serve.model_manager import ModelManager
@@ -156,3 +157,94 @@ def test_waiting_for_a_version(tmp_path, manage):
         assert (await waiting).version == 8
 
     asyncio.run(scenario())
+
+
+def test_a_copy_whose_manifest_arrives_later_is_noticed(tmp_path, manage, monkeypatch):
+    """Not every publication is a rename. Without a change, nothing is read."""
+    looks = []
+    monkeypatch.setattr(model_manager, "list_versions", lambda root: looks.append(root) or list_versions(root))
+
+    def date(seconds):  # the clock of the file system, long ago
+        for path in (tmp_path / "5", tmp_path):
+            os.utime(path, (seconds, seconds))
+
+    async def scenario():
+        manager = manage()
+        (tmp_path / "5").mkdir()
+        date(1000)
+        await settle(manager)
+        count = len(looks)
+        await settle(manager)
+        assert len(looks) == count and not manager.ready
+        (tmp_path / "5" / "manifest.json").write_text('{"format": "twotower_tf bundle"}')
+        os.utime(tmp_path / "5", (2000, 2000))
+        os.utime(tmp_path, (1000, 1000))
+        await settle(manager)
+        assert manager.versions == [5]
+
+    asyncio.run(scenario())
+
+
+def test_two_publications_within_one_tick_of_the_clock(tmp_path, manage):
+    async def scenario():
+        manager = manage()
+        publish(tmp_path, 1)
+        moment = tmp_path.stat().st_mtime_ns
+        await settle(manager)
+        publish(tmp_path, 2)
+        for path in (tmp_path, tmp_path / "1", tmp_path / "2"):
+            os.utime(path, ns=(moment, moment))
+        await settle(manager)
+        assert manager.versions == [2]
+
+    asyncio.run(scenario())
+
+
+def test_a_poll_that_fails_is_logged_once_and_repeated(tmp_path, manage, monkeypatch, caplog):
+    async def scenario():
+        manager, looked = manage(poll_seconds=0.01), asyncio.Event()
+        publish(tmp_path, 1)
+        fault = [PermissionError("no entry")] * 5
+
+        def list_or_fail(root):
+            if fault:
+                raise fault.pop()
+            return list_versions(root)
+
+        monkeypatch.setattr(model_manager, "list_versions", list_or_fail)
+        watching = asyncio.ensure_future(manager.watch(looked.set))
+        await asyncio.wait_for(looked.wait(), 10)
+        while not manager.ready:
+            await asyncio.sleep(0.01)
+        watching.cancel()
+
+    asyncio.run(asyncio.wait_for(scenario(), 30))
+    assert len([each for each in caplog.records if "cannot be polled" in each.message]) == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "reason"),
+    [
+        (False, {}, "--export_dir: {root} does not exist yet; waiting for it: `twotower export` makes it"),
+        (True, {}, "--export_dir: {root} has no version yet; waiting for the first: `twotower export` writes it"),
+        (True, {"versions": (4,)}, "--version: 4 is not in {root} yet (versions: 1, 2); waiting for it"),
+    ],
+)
+def test_why_nothing_is_served_is_logged_once(tmp_path, loader, caplog, make, options, reason):
+    root = tmp_path / "export"
+    if make:
+        root.mkdir()
+    if options:
+        publish(root, 1, 2)
+
+    async def scenario():
+        manager = ModelManager(ServiceOptions(root, "shop", **options), ServiceMetrics(), loader)
+        for _ in range(3):
+            await manager.poll()
+        root.mkdir(exist_ok=True)
+        publish(root, 4)
+        await manager.poll()
+        assert manager.ready
+
+    asyncio.run(scenario())
+    assert [each.message for each in caplog.records if each.levelname == "WARNING"] == [reason.format(root=root)]

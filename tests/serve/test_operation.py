@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -143,6 +144,39 @@ def test_a_port_in_use_is_one_line(served_root, tiny):
     with pytest.raises(ConfigError, match=f"--grpc_port: 127.0.0.1:{tiny.options.grpc_port} cannot be used"):
         with running(served_root, grpc_port=tiny.options.grpc_port):
             pass
+
+
+def test_answers_leave_without_delay():
+    """Headers and body are two packets: without TCP_NODELAY the second waits for the client's acknowledgement."""
+    from twotower_tf.serve.run_service import _listen
+
+    port = free_port()
+    with _listen("127.0.0.1", port) as listening, socket.create_connection(("127.0.0.1", port)):
+        with listening.accept()[0] as connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [("no/where", "no does not exist (expected an export directory"), ("file", "(expected a directory)")],
+)
+def test_a_misspelt_export_directory_is_an_error(tmp_path, capsys, place, reason):
+    from twotower_tf.cli.main import main
+
+    (tmp_path / "file").write_text("")
+    flags = [f"--export_dir={tmp_path / place}", f"--rest_port={free_port()}", "--grpc_port=0"]
+    assert main(["serve", *flags]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("twotower serve: --export_dir: invalid value ") and reason in error
+
+
+def test_a_directory_that_is_made_later_is_served(tmp_path):
+    with running(tmp_path / "exact", grpc_port=0) as service:
+        assert service.get("/readyz") == (503, {"ready": False})
+        assert service.post(PATH, BODY)[0] == service.get("/v1/models/tiny")[0] == 404
+        unpack("exact", tmp_path / "staging").rename(tmp_path / "exact")
+        _wait(lambda: service.get("/readyz")[0] == 200)
+        assert service.post(PATH, BODY)[1]["model_version"] == 7
 
 
 def test_the_command_logs_requests_and_ends_with_sigterm(tmp_path):

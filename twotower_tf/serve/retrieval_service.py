@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from twotower_tf import resources
 from twotower_tf.bundle.signature_names import ITEM_IDS, MODEL_VERSION, RECOMMEND, SCORES, SERVING_DEFAULT
 from twotower_tf.features.inputs import make_object_array
 from twotower_tf.serve import signature_tensors
@@ -64,8 +63,9 @@ class RetrievalService:
         """Starts no thread yet."""
         self.options, self.manager, self.metrics = options, manager, metrics
         self.stopping = False
-        workers = options.workers or max(1, resources.count_cpus() - 1)
-        self._queue = BatchQueue("compute", workers, options.max_queue, options.max_batch, metrics.batch_rows.observe)
+        self._queue = BatchQueue(
+            "compute", options.count_workers(), options.max_queue, options.max_batch, metrics.batch_rows.observe
+        )
         self._filters = BatchQueue("filter", _FILTER_THREADS, _MOST_FILTERS)
         self._large = BatchQueue("large", 1, options.max_queue)
         self._remote = RemoteTower(options) if options.user_tower else None

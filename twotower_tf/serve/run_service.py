@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import logging
+import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import grpc
@@ -29,6 +31,7 @@ _BACKLOG = 2048
 _KEEP_ALIVE_SECONDS = 75  # longer than clients and proxies keep an idle connection: who closes first resets requests
 
 _log = logging.getLogger(__name__)
+Stop = Callable[[], Awaitable[None]]
 
 
 async def serve(
@@ -44,8 +47,7 @@ async def serve(
     Raises:
         ConfigError: for options that cannot be used, such as a port in use.
     """
-    options.check()
-    _check_place(options.export_dir)
+    _check(options)
     resources.limit_library_threads()
     metrics = ServiceMetrics()
     manager = ModelManager(options, metrics)
@@ -55,16 +57,18 @@ async def serve(
         if log is not None:
             opened.callback(log.close)
         opened.push_async_callback(service.close)
+        stops = []
         if options.grpc_port:
-            await opened.enter_async_context(_grpc(options, service, log))
+            stops.append(await opened.enter_async_context(_grpc(options, service, log)))
         if options.rest_port:
-            await opened.enter_async_context(_rest(options, service, log))
+            stops.append(await opened.enter_async_context(_rest(options, service, log)))
         watching = asyncio.create_task(manager.watch(started and functools.partial(started, service)))
         await stop.wait()
         service.stopping = True
         _log.info("stopping: finishing the open requests")
         watching.cancel()
         await asyncio.wait([watching])
+        await asyncio.gather(*(each() for each in stops))  # at the same time: they share the seconds that they have
 
 
 def run(options: ServiceOptions) -> None:
@@ -73,6 +77,9 @@ def run(options: ServiceOptions) -> None:
     Raises:
         ConfigError: as `serve` says.
     """
+    _check(options)
+    # TensorFlow's threads wait for work with the processor on: as many as compute, not one per core.
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", str(options.count_workers()))
 
     async def main() -> None:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -85,15 +92,24 @@ def run(options: ServiceOptions) -> None:
             loop.add_signal_handler(number, end, number)
         await serve(options, stop)
 
-    asyncio.run(main())
+    # Garbage collection stops all threads: for a second, were it to look through the 400,000 objects of the libraries,
+    # which stay. It takes a few milliseconds where it looks through versions only.
+    gc.collect()
+    gc.freeze()
+    try:
+        asyncio.run(main())
+    finally:
+        gc.unfreeze()
 
 
-def _check_place(export_dir: Path) -> None:
-    """Checks that an export may still make the directory: its parent is there.
+def _check(options: ServiceOptions) -> None:
+    """Checks the options, and that an export may still make its directory: the parent is there.
 
     Raises:
-        ConfigError: where it is not.
+        ConfigError: naming the flag.
     """
+    options.check()
+    export_dir = options.export_dir
     if export_dir.exists() and not export_dir.is_dir():
         raise ConfigError(f"--export_dir: invalid value {str(export_dir)!r} (expected a directory)")
     parent = export_dir.absolute().parent
@@ -105,7 +121,8 @@ def _check_place(export_dir: Path) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _rest(options: ServiceOptions, service: RetrievalService, log: AccessLog | None) -> AsyncIterator[None]:
+async def _rest(options: ServiceOptions, service: RetrievalService, log: AccessLog | None) -> AsyncIterator[Stop]:
+    """Runs REST; yields what ends it after the open requests."""
     config = uvicorn.Config(
         build_app(service, log),
         log_config=None,
@@ -122,11 +139,15 @@ async def _rest(options: ServiceOptions, service: RetrievalService, log: AccessL
     with _listen(options.host, options.rest_port) as listening:
         task = asyncio.create_task(server.serve([listening]))
         _log.info("REST on %s:%d", options.host, options.rest_port)
-        try:
-            yield
-        finally:
+
+        async def stop() -> None:
             server.should_exit = True
             await task
+
+        try:
+            yield stop
+        finally:
+            await stop()
 
 
 class _Server(uvicorn.Server):
@@ -151,7 +172,8 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 @contextlib.asynccontextmanager
-async def _grpc(options: ServiceOptions, service: RetrievalService, log: AccessLog | None) -> AsyncIterator[None]:
+async def _grpc(options: ServiceOptions, service: RetrievalService, log: AccessLog | None) -> AsyncIterator[Stop]:
+    """Runs gRPC; yields what ends it after the open requests."""
     server = GrpcService(service, log)
     credentials = None
     if options.tls_cert:
@@ -165,12 +187,16 @@ async def _grpc(options: ServiceOptions, service: RetrievalService, log: AccessL
     await server.start()
     _log.info("gRPC on %s:%d", host, options.grpc_port)
     health = asyncio.create_task(_update_health(server, service))
-    try:
-        yield
-    finally:
+
+    async def stop() -> None:
         health.cancel()
         await server.state_health(False)
         await server.stop(options.grace_seconds)
+
+    try:
+        yield stop
+    finally:
+        await stop()
 
 
 async def _update_health(server: GrpcService, service: RetrievalService) -> None:

@@ -142,6 +142,7 @@ class ServedVersion:
 
     def _warm_up(self) -> None:
         """Answers the warm-up requests, so that nobody waits for the first call, and compares the canaries."""
+        self.retriever.exclusions([[""]], 1)  # makes the table of ids
         searcher = self.retriever.searcher
         if self._tower is not None:
             for signature, request in warmup.read(self.bundle.path / warmup.WARMUP):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from twotower_tf import resources
 from twotower_tf.errors import ConfigError
 from twotower_tf.retrieval.limits import MAX_K
 
@@ -71,6 +72,10 @@ class ServiceOptions:
     user_tower_ca: str = ""
     page: bool = True
     access_log: bool = True
+
+    def count_workers(self) -> int:
+        """Returns the number of threads that compute."""
+        return self.workers or max(1, resources.count_cpus() - 1)
 
     def check(self) -> None:
         """Checks what does not depend on the export root.

@@ -107,11 +107,10 @@ class TimeParser:
         read = set(rest)
         return [0 if each is None and place not in read else each for place, each in enumerate(found)]
 
-
     def _of_whole_number(self, value: int) -> int | None:
         """Converts a number in the log's own unit, as the SQL would: a query takes longer than a single user's tower."""
         unit = timestamps.UNITS.get(self.name)
-        if unit is None:
+        if unit is None or abs(value) >= 2**63:  # SQL's integers end there
             return None
         first, last = self._range()
         return value // unit if first * unit <= value < (last + 1) * unit else None
