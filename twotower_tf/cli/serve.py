@@ -98,8 +98,8 @@ def read_options(flags: Flags) -> ServiceOptions:
     export_dir = Path(flags.export_dir)
     same = (
         "host rest_port grpc_port poll_seconds blocklist max_k max_instances max_batch max_queue workers "
-        "timeout_seconds max_request_bytes grace_seconds tls_cert tls_key user_tower user_tower_model user_tower_ca page "
-        "access_log"
+        "timeout_seconds max_request_bytes grace_seconds tls_cert tls_key user_tower user_tower_model "
+        "user_tower_ca page access_log"
     )
     return ServiceOptions(
         export_dir=export_dir,

@@ -108,7 +108,7 @@ class TimeParser:
         return [0 if each is None and place not in read else each for place, each in enumerate(found)]
 
     def _of_whole_number(self, value: int) -> int | None:
-        """Converts a number in the log's own unit, as the SQL would: a query takes longer than a single user's tower."""
+        """Converts a number in the log's own unit, as the SQL would: a query costs half as much as a tower."""
         unit = timestamps.UNITS.get(self.name)
         if unit is None or abs(value) >= 2**63:  # SQL's integers end there
             return None
