@@ -5,6 +5,7 @@ The fast lane runs the small sets for an epoch or two; `make quality` runs all o
 
 import functools
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.end_to_end.conftest import command
+from tests.end_to_end.quality_record import record_run
 
 ROOT = Path(__file__).resolve().parents[2]
 # configuration: name for `dataset`, its files below the published data
@@ -43,13 +45,17 @@ def convert_and_run(
     assert done.status == 0, done.err
     settings = [f"--set={override}" for override in (f"data.root={root}/data", *overrides)]
     where = [f"--run_dir={root}/run", f"--export_dir={root}/export/{name}"]
+    started = time.monotonic()
     done = command("run", f"--config={ROOT}/configs/{name}.py", *where, *settings, *["--final"] * final)
     assert done.status == 0, done.err
+    seconds = time.monotonic() - started
     print(done.out)
     run_dir = root / "run"
     manifest, metrics = (
         json.loads((run_dir / file).read_text()) for file in ("prepared/manifest.json", "metrics.json")
     )
+    if not overrides:
+        record_run(name, run_dir, metrics, seconds, final=final)
     return manifest, metrics
 
 
