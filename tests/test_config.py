@@ -13,6 +13,7 @@ from twotower_tf.config import (
     Cross,
     DataConfig,
     DateSplit,
+    EvaluationConfig,
     ExperimentConfig,
     Hash,
     History,
@@ -348,6 +349,21 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: experiment(train=TrainConfig(monitor="recall@7")),
         "train.monitor: invalid k in 'recall@7' (expected one of evaluation.ks (10, 20, 50, 100)); add it there or "
         "choose another",
+    ),
+    "slices by an unknown column": (
+        lambda: experiment(evaluation=EvaluationConfig(slices=("user_ids",))),
+        "evaluation.slices: unknown column of a feature 'user_ids'; did you mean 'user_id'?",
+    ),
+    "slices by a history": (
+        lambda: experiment(
+            user_features=(Hash("user_id", 10), History(of="item_id", length=5)),
+            evaluation=EvaluationConfig(slices=("history",)),
+        ),
+        "evaluation.slices: unknown column of a feature 'history'; known: item_id, price, user_id",
+    ),
+    "slices by a column twice": (
+        lambda: experiment(evaluation=EvaluationConfig(slices=("user_id", "user_id"))),
+        "evaluation.slices: duplicate column 'user_id'; name it once",
     ),
     "monitor of another metric": (
         lambda: TrainConfig(monitor="auc"),

@@ -147,8 +147,10 @@ def test_a_log_becomes_a_bundle(ran: Ran) -> None:
     assert trained.epochs == 2 and trained.figures == json.loads((ran.pipeline.run_dir / "train.json").read_text())
     assert evaluated is not None and evaluated.split == "test"
     document = json.loads(evaluated.path.read_text())
-    assert evaluated.metrics == document["metrics"] and set(evaluated.baselines) == {"popularity", "item_knn", "random"}
-    assert evaluated.report.read_text().startswith("<!DOCTYPE html>")
+    assert evaluated.metrics == document["metrics"]
+    assert set(evaluated.baselines) == {"popularity", "recent_popularity", "item_knn", "random"}
+    report = evaluated.report.read_text()
+    assert report.startswith("<!DOCTYPE html>") and "It searches exactly." in report  # the index of the bundle
     assert exported.path == ran.pipeline.export_dir / str(exported.version) and exported.open().checked
     assert not any(result.skipped for result in (prepared, trained, evaluated, exported))
 

@@ -31,7 +31,7 @@ def trained(run_dir: Path) -> RunPaths:
     paths = RunPaths(run_dir)
     for directory in (paths.checkpoints, paths.logs, paths.prepared):
         (directory / "part").mkdir(parents=True)
-    for file in (paths.train, paths.metrics, paths.report):
+    for file in (paths.train, paths.metrics, paths.item_map, paths.report):
         file.write_text("{}")
     return paths
 
@@ -164,6 +164,8 @@ def test_another_key_is_neither_done_nor_interrupted(tmp_path: Path) -> None:
         ("train.epochs=3", {"train"}),
         ("evaluation.query=event", {"train", "evaluate"}),
         ("evaluation.ks=(20, 30)", {"evaluate"}),
+        ("evaluation.slices=('user_id',)", {"evaluate"}),
+        ("evaluation.recent_days=30", {"evaluate"}),
         ("index.target_recall=0.5", {"export"}),
         ("data.root=/moved", set()),
     ],

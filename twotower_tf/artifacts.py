@@ -25,7 +25,7 @@ from twotower_tf.errors import ArtifactError
 
 SPLITS = ("train", "valid", "test")  # in the order of their codes 0, 1, 2
 UNFINISHED = ".tmp-"
-METRICS_SCHEMA = 3  # of metrics.json
+METRICS_SCHEMA = 4  # of metrics.json
 _UNIQUE = 12  # hexadecimal digits at the end of a temporary name
 _LONGEST = 200  # bytes of a name that a temporary one repeats; file systems take 255
 WRITE_AGAIN = "write it again with this version"
@@ -67,6 +67,7 @@ class RunPaths:
         "metrics.json",
         "Evaluation's figures: metrics with intervals, baselines, slices, collapse check, warnings, some users.",
     )
+    item_map = Entry("item_map.json", "A sample of the item vectors in two dimensions, as report.html draws it.")
     report = Entry("report.html", "The same as a page for people.")
     samples = Entry("samples.html", "What the samplers draw, written by `twotower samples`.")
     lock = Entry(locks.NAME, "Present while a command works in the directory; a second command is refused at once.")

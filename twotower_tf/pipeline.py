@@ -271,6 +271,7 @@ class Pipeline(RunSession):
                 self._log(f"export: up to date, {published}")
                 return ExportResult(published, int(published.name), skipped=True)
             from twotower_tf.export import export_bundle
+            from twotower_tf.report import report_page
 
             stages.begin("export", key)
             path: Path = export_bundle.export(
@@ -285,6 +286,7 @@ class Pipeline(RunSession):
                 progress=progress,
                 log=self._log,
             )
+            report_page.add_index(self.run_dir, self.config, path)
             stages.finish("export", version=int(path.name))
         return ExportResult(path, int(path.name), skipped=False)
 

@@ -32,6 +32,8 @@ _PARTS = {
     "evaluate": ("evaluation",),
     "export": ("name", "index"),
 }
+# Fields of the evaluation that no training depends on: its metrics steer it only through train.monitor.
+_REPORTED = ("ks", "slices", "recent_days")
 
 
 class Stages:
@@ -131,7 +133,7 @@ def remove_results(paths: RunPaths) -> None:
 
 def remove_figures(paths: RunPaths) -> None:
     """Removes the evaluation's results, which are of another model from now on."""
-    for file in (paths.metrics, paths.report):
+    for file in (paths.metrics, paths.item_map, paths.report):
         file.unlink(missing_ok=True)
 
 
@@ -202,7 +204,8 @@ def _select_parts(config: ExperimentConfig, stages: Sequence[str]) -> dict[str, 
     del whole["data"]["root"]
     document = {part: whole[part] for stage in stages for part in _PARTS[stage]}
     if "evaluate" not in stages and "evaluation" in document:
-        del document["evaluation"]["ks"]  # validation metrics only steer the training through train.monitor
+        for field in _REPORTED:
+            del document["evaluation"][field]
     return document
 
 

@@ -93,7 +93,8 @@ class EvaluateResult:
         split: "valid" or "test".
         users: users whose held-out positives were ranked.
         metrics: value by "NAME@K", e.g. "recall@20"; full-catalogue ranking.
-        baselines: the same for "popularity", "item_knn" (absent where its pairs are too many) and "random".
+        baselines: the same for "popularity", "recent_popularity" (of logs with times), "item_knn" (absent where its
+            pairs are too many) and "random".
         warnings: what is wrong with the model and what to change, as `{"name", "text"}`; empty where nothing is.
         figures: content of `metrics.json`.
     """

@@ -10,7 +10,7 @@ import pytest
 
 from tests.evaluate.worlds import FakePrepared, metric_oracle, query_oracle, random_world
 from twotower_tf import config as configuration
-from twotower_tf.config import CosineLogitBCE, DataConfig, EvaluationConfig, ExperimentConfig, Hash
+from twotower_tf.config import CosineLogitBCE, DataConfig, EvaluationConfig, ExperimentConfig, Hash, Tags
 from twotower_tf.errors import DataError
 from twotower_tf.evaluate import evaluate_run as module
 from twotower_tf.evaluate import validation
@@ -38,6 +38,19 @@ RUN = run_facts.RunFacts(
     best_epoch=2,
     history=[{"epoch": epoch, "loss": 1 / epoch, "recall@20": 0.1 * epoch % 0.3} for epoch in (1, 2, 3)],
 )
+
+
+ITEM_MAP = {
+    "items": 5,
+    "explained": [0.5, 0.25],
+    "column": "kind",
+    "names": ["shoes & <hats>", "$socks$", "(other)", "(none)"],
+    "points": [[0.5, -0.25, 0], [-0.5, 0.25, 1], [0.1, 0.2, 3]],
+}
+
+
+def render(document, run=RUN, index=None):
+    return report_page.render_report(run, document, ITEM_MAP, index)
 
 
 def unit(rng, count, dim):
@@ -91,6 +104,34 @@ def expected_recall(world, items, users, split, k):
     return float(np.mean(values))
 
 
+def trained_hours(world):
+    """The hours of the training positives: event n is at hour n."""
+    return [hour for hour, (_, _, label) in enumerate(world.splits["train"]) if label]
+
+
+@pytest.mark.parametrize("query", ["user", "event"])
+def test_slices_by_features_of_users_and_items(planted, tmp_path, query):
+    world = random_world(np.random.default_rng(5), num_users=30, num_items=25)
+    items, users, _ = planted(world)
+    config = dataclasses.replace(
+        CONFIG,
+        item_features=(*CONFIG.item_features, Tags("tags", 10, separator="|")),
+        user_features=(*CONFIG.user_features, Hash("gender", 10)),
+        evaluation=EvaluationConfig(ks=(5, 20), slices=("gender", "tags"), query=query),
+    )
+    found = module.evaluate_run(config, tmp_path, "test")["slices"]
+    assert list(found) == ["item_popularity", "user_activity", "user.gender", "item.tags"]
+    groups = {"f": [], "m": [], "(none)": []}
+    for row, user, relevant, seen in query_oracle(world, "test", query, True):
+        value = metric_oracle((items @ users["test"][row]).tolist(), relevant, seen, 5)["recall"]
+        groups["(none)" if user % 3 == 0 else "mf"[user % 2 == 0]].append((user, value))
+    for name, values in groups.items():
+        people, recalls = zip(*values, strict=True)
+        assert found["user.gender"][name]["metrics"]["recall@5"] == pytest.approx(np.mean(recalls), abs=1e-6)
+        assert found["user.gender"][name]["users"] == len(set(people))
+    assert {name: figures["items"] for name, figures in found["item.tags"].items()} == {"t0": 17, "t1": 16, "t2": 8}
+
+
 @pytest.mark.parametrize("split", ["valid", "test"])
 def test_writes_what_the_oracle_finds(planted, tmp_path, split):
     world = random_world(np.random.default_rng(5), num_users=30, num_items=25)
@@ -99,11 +140,11 @@ def test_writes_what_the_oracle_finds(planted, tmp_path, split):
     assert times == [{"valid": 80, "test": 90}[split]]  # the catalogue as of the split's first event
     assert json.loads((tmp_path / "metrics.json").read_text()) == document
     assert list(document) == [
-        "schema_version", "split", "protocol", "users", "metrics", "intervals", "baselines", "slices", "collapse",
-        "trained_on", "warnings", "examples",
+        "schema_version", "split", "protocol", "users", "metrics", "intervals", "baselines", "lists", "slices",
+        "collapse", "scores", "trained_on", "warnings", "examples",
     ]  # fmt: skip
     asked = query_oracle(world, split, "user", True)
-    assert (document["schema_version"], document["split"], document["users"]) == (3, split, len(asked))
+    assert (document["schema_version"], document["split"], document["users"]) == (4, split, len(asked))
     trained = sum(label for _, _, label in world.splits["train"])
     assert document["trained_on"] == {"splits": ["train"], "positives": trained, "epochs": None}
     assert document["protocol"] == {
@@ -114,6 +155,7 @@ def test_writes_what_the_oracle_finds(planted, tmp_path, split):
         "queries": len(asked),
         "relevant": sum(len(relevant) for _, _, relevant, _ in asked),
         "queries_without_unseen_positive": document["protocol"]["queries_without_unseen_positive"],
+        "recent_days": pytest.approx((trained_hours(world)[-1] - trained_hours(world)[0]) / 4 / 24, abs=1e-6),
     }
     for k in (1, 5, 20):
         expected = expected_recall(world, items, users, split, k)
@@ -121,7 +163,18 @@ def test_writes_what_the_oracle_finds(planted, tmp_path, split):
     counts = world.train_count()
     popular = [metric_oracle(counts.tolist(), relevant, seen, 5)["ndcg"] for _, _, relevant, seen in asked]
     assert document["baselines"]["popularity"]["ndcg@5"] == pytest.approx(np.mean(popular), abs=1e-6)
-    assert list(document["baselines"]) == ["popularity", "item_knn", "random"]
+    hours = trained_hours(world)
+    recent = np.zeros(world.num_items)
+    for hour in hours:
+        if hour > hours[-1] - (hours[-1] - hours[0]) / 4:
+            recent[world.splits["train"][hour][1]] += 1
+    popular = [metric_oracle(recent.tolist(), relevant, seen, 5)["map"] for _, _, relevant, seen in asked]
+    assert document["baselines"]["recent_popularity"]["map@5"] == pytest.approx(np.mean(popular), abs=1e-6)
+    assert list(document["baselines"]) == ["popularity", "recent_popularity", "item_knn", "random"]
+    assert list(document["lists"]) == ["model", *document["baselines"]]
+    assert document["lists"]["model"]["coverage@10"] == document["collapse"]["coverage@10"]
+    points = json.loads((tmp_path / "item_map.json").read_text())["points"]
+    assert np.array([point[:2] for point in points]).mean(axis=0) == pytest.approx([0, 0], abs=1e-3)
     assert set(document["baselines"]["random"]) == set(document["metrics"]) == set(document["intervals"])
     assert document["warnings"][-1]["name"] == "few_users"
     assert "NaN" not in (tmp_path / "metrics.json").read_text()
@@ -146,7 +199,7 @@ def test_click_probabilities_of_labelled_rows(planted, tmp_path, monkeypatch):
     assert (found["rows"], found["of_rows"]) == (40, 40)
     assert found["mean_probability"] == pytest.approx(expected.mean(), abs=1e-6)
     assert found["log_loss"] == pytest.approx(-np.log(np.where(labels, expected, 1 - expected)).mean(), abs=1e-6)
-    shown = " ".join(Page(report_page.render_report(RUN, module.evaluate_run(config, tmp_path, "test"))).text)
+    shown = " ".join(Page(render(module.evaluate_run(config, tmp_path, "test"))).text)
     assert f"AUC\n      {found['auc']:.4f}" in shown and f"{found['calibration'][3]['observed']:.4f}" in shown
     parameters.clear()
     monkeypatch.setattr(loss, "probability_parameters", lambda: None)
@@ -217,21 +270,51 @@ def document(planted, tmp_path):
 
 
 def test_the_report_is_one_well_formed_page_that_loads_nothing(document, tmp_path):
-    text = report_page.render_report(RUN, document)
+    text = render(document)
     page = Page(text)
     assert [url for url in page.loads if not url.startswith("http://www.w3.org/1999/xlink")] == []
-    assert "script" not in page.tags and page.tags.count("svg") == 5
+    assert "script" not in page.tags and page.tags.count("svg") == 7
     assert 'name="viewport"' in text
     assert not re.search(r"url\((?!#)", text)
     shown = " ".join(page.text)
     assert f"{document['metrics']['recall@20']:.4f}" in shown
     assert f"{document['baselines']['popularity']['ndcg@5']:.4f}" in shown
     assert f"{document['baselines']['item_knn']['ndcg@5']:.4f}" in shown
+    for name in ("novelty@10", "diversity@10", "coverage@10"):
+        assert f"{document['lists']['item_knn'][name]:.{2 if name == 'novelty@10' else 3}f}" in shown
+    assert f"In {100 * document['scores']['above']:.1f} % of the pairs" in " ".join(shown.split())
+    assert "coloured by kind" in " ".join(shown.split())
+    assert {"shoes & <hats>", r"$socks$", "(none)", "first axis (50 % of the variance)"} <= {*page.text}
+    assert 'id="index"' not in text
     low, high = document["intervals"]["mrr@20"]
     assert f"{low:.4f}–{high:.4f}" in shown
     assert document["warnings"][0]["text"] in shown
     for fact in (RUN.run_dir, RUN.date, RUN.data, "best epoch: 2", '"batch_size": 4096'):
         assert fact in shown
+
+
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [
+        ({"kind": "scann", "recall": {"k": 100, "measured": 0.9712}}, "first 100 items, measured at export: 0.9712."),
+        ({"kind": "exact", "recall": {"measured": 1.0}}, "exact, as exported. It searches exactly."),
+    ],
+)
+def test_the_report_of_an_exported_model_has_the_recall_of_its_index(document, index, said):
+    assert said in " ".join(" ".join(Page(render(document, index=index)).text).split())
+
+
+def test_the_report_has_a_table_for_each_feature(document):
+    figures = {"users": 7, "queries": 9, "relevant": 11, "metrics": {"recall@20": 0.4321, "ndcg@20": 0.1}}
+    document["slices"]["user.job"] = {"<cook>": {**figures, "popularity": {"recall@20": 0.2}}}
+    document["slices"]["item.kind"] = {
+        "hat": {**figures, "popularity": None},
+        "(other)": {**figures, "popularity": None},
+    }
+    shown = " ".join(" ".join(Page(render(document)).text).split())
+    assert "By job of the user Values of users as of their query;" in shown
+    assert "<cook> 7 9 11 0.4321 0.2000 0.1000" in shown
+    assert "By kind of the item" in shown and "(other): all but the 10 values of most users. Only held-out" in shown
 
 
 def test_the_report_shows_users_by_name(document):
@@ -246,7 +329,7 @@ def test_the_report_shows_users_by_name(document):
         ],
     }
     document["examples"] = [user, {**user, "user": "u2", "history": []}]
-    shown = " ".join(" ".join(Page(report_page.render_report(RUN, document)).text).split())
+    shown = " ".join(" ".join(Page(render(document)).text).split())
     assert "u<1> history Item 3 i5 recommended Nine & co (held out) 0.750 Item 2 0.500 held out Nine & co" in shown
     assert "u2 history none recommended" in shown
 
@@ -254,9 +337,9 @@ def test_the_report_shows_users_by_name(document):
 def test_a_report_without_training_figures_or_item_knn(document):
     del document["baselines"]["item_knn"]
     document["intervals"] = {}
-    text = report_page.render_report(dataclasses.replace(RUN, history=[], best_epoch=0), document)
+    text = render(document, dataclasses.replace(RUN, history=[], best_epoch=0))
     page = Page(text)
-    assert page.tags.count("svg") == 4 and "It is left out: too many pairs of items" in " ".join(page.text)
+    assert page.tags.count("svg") == 6 and "It is left out: too many pairs of items" in " ".join(page.text)
     assert "item-KNN" not in "".join(re.findall("<th>.*?</th>", text))
 
 
@@ -277,7 +360,7 @@ def test_facts_of_a_run():
 
 def test_names_are_escaped(document):
     run = dataclasses.replace(RUN, name="<script>alert('x')</script> & \"co\"")
-    text = report_page.render_report(run, document)
+    text = render(document, run)
     assert "<script>" not in text
     assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &#34;co&#34;" in text
 
@@ -288,12 +371,12 @@ def test_the_report_copes_with_empty_slices_and_useless_baselines(document):
     document["baselines"]["popularity"] = dict.fromkeys(document["metrics"], 0.0)
     document["collapse"] |= {"item_cosine": None, "user_cosine": None}
     document["warnings"] = [{"name": "same", "text": "<b>all</b> the same"}]
-    shown = " ".join(Page(report_page.render_report(RUN, document)).text)
+    shown = " ".join(Page(render(document)).text)
     assert "popularity: 0" in shown and "<b>all</b> the same" in shown
 
 
 def test_the_same_figures_give_the_same_report(document):
-    assert report_page.render_report(RUN, document) == report_page.render_report(RUN, document)
+    assert render(document) == render(document)
 
 
 def test_figures_are_strict_numbers(document):

@@ -10,7 +10,10 @@ import pyarrow as pa
 
 
 class FakePrepared:
-    """The part of `Prepared` that evaluation reads, from lists of (user, item, label) in time order."""
+    """The part of `Prepared` that evaluation reads, from lists of (user, item, label), an hour apart.
+
+    Users with an even row are "f", of every third nothing is known; items have the tags "t<row % 2>" and "t<row % 3>".
+    """
 
     def __init__(self, num_users, num_items, train=(), valid=(), test=()):
         self.num_users, self.num_items = num_users, num_items
@@ -23,7 +26,13 @@ class FakePrepared:
         """Item 3 is "i3", called "Item 3"; every fifth item has no name."""
         rows = range(self.num_items)
         names = [None if row % 5 == 0 else f"Item {row}" for row in rows]
-        return pa.table({"item_id": [f"i{row}" for row in rows], "item_name": names}).select(columns)
+        tags = [f"t{row % 2}|t{row % 3}" for row in rows]
+        table = pa.table({"item_id": [f"i{row}" for row in rows], "item_name": names, "tags": tags})
+        return table.select(columns)
+
+    def raw_batches(self, split, rows, columns):
+        genders = [None if user % 3 == 0 else "mf"[user % 2 == 0] for user, _, _ in self.splits[split]]
+        return iter(pa.table({"user.gender": pa.array(genders, pa.string())}).select(columns).to_batches(rows))
 
     def user_ids(self):
         return np.array([f"u{row}" for row in range(self.num_users)], object)
@@ -36,8 +45,12 @@ class FakePrepared:
 
     def columns(self, split, names):
         rows = np.array(self.splits[split], np.int64).reshape(-1, 3)
-        kinds = {"user_row": (0, np.int32), "item_row": (1, np.int32), "label": (2, np.int8)}
-        return {name: rows[:, kinds[name][0]].astype(kinds[name][1]) for name in names}
+        before = {"train": 0, "valid": len(self.splits["train"])}
+        hours = np.arange(len(rows)) + before.get(split, len(self.splits["train"]) + len(self.splits["valid"]))
+        rows = np.column_stack([rows, 1_700_000_000 + 3600 * hours])
+        kinds = {"user_row": np.int32, "item_row": np.int32, "label": np.int8, "timestamp": np.int64}
+        places = {name: place for place, name in enumerate(kinds)}
+        return {name: rows[:, places[name]].astype(kinds[name]) for name in names}
 
     def _positives(self, which):
         events = self.splits["train"] + (self.splits["valid"] if which == "seen" else [])

@@ -320,6 +320,23 @@ def check_batch_size(size: int, rows: int, kind: str = "training rows") -> None:
         )
 
 
+def check_slices(
+    evaluation: EvaluationConfig, item_features: Sequence[BaseFeature], user_features: Sequence[BaseFeature]
+) -> None:
+    """Checks that columns of slices have values that divide users or items.
+
+    Raises:
+        ConfigError: for a column of no feature, or of the event's time or a history alone; or one twice.
+    """
+    inputs = [each for feature in (*user_features, *item_features) for each in feature.inputs()]
+    known = {each.name for each in inputs if each.kind != "time" and not each.keep_last}
+    for position, name in enumerate(evaluation.slices):
+        if name not in known:
+            raise ConfigError(f"evaluation.slices: {unknown_name('column of a feature', name, known)}")
+        if name in evaluation.slices[:position]:
+            raise ConfigError(f"evaluation.slices: duplicate column {name!r}; name it once")
+
+
 def check_training(train: TrainConfig, evaluation: EvaluationConfig) -> None:
     """Checks that the monitored metric is measured.
 

@@ -93,4 +93,5 @@ class ExperimentConfig:
         checks.check_rows(self.train, self.user_features)
         checks.check_rows_of_users(self.train, self.data, self.sampling, self.loss)
         checks.check_training(self.train, self.evaluation)
+        checks.check_slices(self.evaluation, self.item_features, self.user_features)
         negatives.check_sampling(self.sampling, self.loss, self.data, self.item_features)

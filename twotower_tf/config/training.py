@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from twotower_tf.config.base import NonNegative, NonNegativeFloat, Positive, PositiveFloat, Share, config_class
+from twotower_tf.config.base import Name, NonNegative, NonNegativeFloat, Positive, PositiveFloat, Share, config_class
 from twotower_tf.config.index_kinds import check_config_kind
 
 
@@ -210,11 +210,18 @@ class EvaluationConfig:
         exclude_seen: excludes the user's training positives (for test also the validation positives) from the ranking.
         query: "user": one query per user, as of the first held-out event, with all held-out positives relevant;
             "event": one query per held-out positive, with its item relevant.
+        slices: source columns of features, of users or items, e.g. `("gender", "genres")`: metrics are computed for the
+            ten values of most users each, and for all others together; of a column with more than ten numbers for
+            quarters of its rows.
+        recent_days: window of the baseline of recent popularity, counted back from the last training positive; a
+            quarter of the training positives' time where that is shorter.
     """
 
     ks: Annotated[tuple[Positive, ...], Field(min_length=1)] = (10, 20, 50, 100)
     exclude_seen: bool = True
     query: Literal["user", "event"] = "user"
+    slices: tuple[Name, ...] = ()
+    recent_days: PositiveFloat = 7.0
 
 
 @config_class

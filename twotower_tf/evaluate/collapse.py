@@ -6,6 +6,7 @@ popular items. These statistics show it earlier than ranking metrics do.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -38,12 +39,11 @@ def measure_collapse(items: Vectors, users: Vectors, shown: Counts, train_count:
     """
     rng = np.random.default_rng(seed)
     cosines = {"item": pair_cosines(items, rng), "user": pair_cosines(users, rng)}
-    edges = np.linspace(-1.0, 1.0, _BINS + 1)
     popular = np.argsort(-train_count, kind="stable")[: max(1, int(np.ceil(_POPULAR_SHARE * len(train_count))))]
     distinct, slots = int((shown > 0).sum()), max(1, int(shown.sum()))
     return {
-        "item_cosine": _summary(cosines["item"]),
-        "user_cosine": _summary(cosines["user"]),
+        "item_cosine": summarize_cosines(cosines["item"]),
+        "user_cosine": summarize_cosines(cosines["user"]),
         "item_effective_rank": effective_rank(items),
         "vector_dim": int(items.shape[1]),
         # Items without a training positive have no vector of their own id: equal features give equal vectors.
@@ -52,10 +52,7 @@ def measure_collapse(items: Vectors, users: Vectors, shown: Counts, train_count:
         f"distinct_items@{TOP}": distinct,
         f"coverage@{TOP}": distinct / len(items),
         f"popular_share@{TOP}": float(shown[popular].sum() / slots),
-        "histogram": {
-            "edges": [round(float(edge), 4) for edge in edges],
-            **{side: np.histogram(np.clip(values, -1, 1), edges)[0].tolist() for side, values in cosines.items()},
-        },
+        "histogram": count_cosines(cosines),
     }
 
 
@@ -90,7 +87,15 @@ def count_shared(vectors: Vectors) -> int:
     return int(counts[counts > 1].sum())
 
 
-def _summary(cosines: npt.NDArray[np.float64]) -> dict[str, float] | None:
+def count_cosines(cosines: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, Any]:
+    """Counts cosines in 40 bins from -1 to 1: `edges`, and a list of counts by name."""
+    edges = np.linspace(-1.0, 1.0, _BINS + 1)
+    counts = {name: np.histogram(np.clip(values, -1, 1), edges)[0].tolist() for name, values in cosines.items()}
+    return {"edges": [round(float(edge), 4) for edge in edges], **counts}
+
+
+def summarize_cosines(cosines: npt.NDArray[np.float64]) -> dict[str, float] | None:
+    """Returns the mean and percentiles; None of no cosine."""
     if not len(cosines):
         return None
     percentiles = np.percentile(cosines, _PERCENTILES)

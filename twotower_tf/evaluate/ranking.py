@@ -41,13 +41,20 @@ class Ranking:
         ks: cut-offs of the metrics.
         relevant: relevant items of each query.
         hits: ranks of the relevant items.
-        shown: [num_items] int64, number of queries with the item among their first 10 results; ties by item row.
+        top: [num_queries, 10] int32, item rows of the first 10 results, ties by item row; -1 where there are fewer.
+        num_items: number of items ranked.
     """
 
     ks: tuple[int, ...]
     relevant: ItemLists
     hits: Hits
-    shown: npt.NDArray[np.int64]
+    top: npt.NDArray[np.int32]
+    num_items: int
+
+    @property
+    def shown(self) -> npt.NDArray[np.int64]:
+        """Number of queries with the item among their first 10 results, [num_items] int64."""
+        return np.bincount(self.top[self.top >= 0], minlength=self.num_items)
 
     def per_query(self, item_mask: Mask | None = None) -> dict[str, Floats]:
         """Computes metrics per query; with `item_mask`, only the marked items count as relevant."""
@@ -55,12 +62,9 @@ class Ranking:
             return ranking_metrics.per_query(self.hits, self.relevant.counts, self.ks)
         return ranking_metrics.per_query(self.hits.of_items(item_mask), self.relevant_of(item_mask), self.ks)
 
-    def mean(self, item_mask: Mask | None = None, query_mask: Mask | None = None) -> dict[str, float]:
-        """Averages metrics over the marked queries that have a marked relevant item; empty if there are none."""
-        values = self.per_query(item_mask)
-        if query_mask is not None:
-            values = {name: column[query_mask] for name, column in values.items()}
-        return ranking_metrics.mean(values)
+    def mean(self, item_mask: Mask | None = None) -> dict[str, float]:
+        """Averages metrics over the queries that have a (marked) relevant item; empty if there are none."""
+        return ranking_metrics.mean(self.per_query(item_mask))
 
     def relevant_of(self, item_mask: Mask) -> npt.NDArray[np.int64]:
         """Returns the number of marked relevant items of each query."""
@@ -125,28 +129,28 @@ def rank_scores(
     total, deepest = len(queries), max(*ks, TOP)
     size = block or max(1, _BLOCK_BYTES // (4 * num_items))
 
-    def answer(start: int) -> tuple[Hits, npt.NDArray[np.int64]]:
+    def answer(start: int) -> tuple[Hits, npt.NDArray[np.int32]]:
         stop = min(start + size, total)
         return _rank_block(scorer(start, stop), start, stop, queries, deepest)
 
     parts: list[Hits] = []
-    shown = np.zeros(num_items, np.int64)
+    top = np.full((total, TOP), -1, np.int32)
     progress(stage, 0, total)
     with ThreadPoolExecutor(topk.available_threads(threads)) as pool:
-        for number, (hits, block_shown) in enumerate(pool.map(answer, range(0, total, size))):
+        for number, (hits, block_top) in enumerate(pool.map(answer, range(0, total, size))):
             parts.append(hits)
-            shown += block_shown
+            top[number * size : (number + 1) * size, : block_top.shape[1]] = block_top
             progress(stage, min((number + 1) * size, total), total)
     nothing = Hits(*(np.empty(0, np.int64),) * 3, np.empty(0, np.int32))
     joined = [
         np.concatenate([getattr(part, field.name) for part in (nothing, *parts)]) for field in dataclasses.fields(Hits)
     ]
-    return Ranking(tuple(ks), queries.relevant, Hits(*joined), shown)
+    return Ranking(tuple(ks), queries.relevant, Hits(*joined), top, num_items)
 
 
 def _rank_block(
     scores: npt.NDArray[np.float32], start: int, stop: int, queries: Queries, deepest: int
-) -> tuple[Hits, npt.NDArray[np.int64]]:
+) -> tuple[Hits, npt.NDArray[np.int32]]:
     num_items = scores.shape[1]
     scores[queries.seen.block(start, stop)] = -np.inf
     answers, values = topk.top_k(scores, deepest)
@@ -161,9 +165,8 @@ def _rank_block(
         rows, position = np.unique(query[open_ended], return_inverse=True)
         tied[open_ended] = np.count_nonzero(scores[rows] == last[rows, np.newaxis], axis=1)[position]
     order = np.lexsort((above, query))
-    valid = values[:, :TOP] > -np.inf
-    shown = np.bincount(answers[:, :TOP][valid], minlength=num_items)
-    return Hits(query[order] + start, above[order], tied[order], item[order]), shown
+    top = np.where(values[:, :TOP] > -np.inf, answers[:, :TOP], -1).astype(np.int32)
+    return Hits(query[order] + start, above[order], tied[order], item[order]), top
 
 
 def _places(

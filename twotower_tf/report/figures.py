@@ -10,6 +10,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from twotower_tf.evaluate.slices import MISSING, OTHER
 from twotower_tf.index.scann import recall_plot
 
 # Colours drawn by matplotlib, which are replaced by the CSS variables of page.css.jinja, so that they follow the theme.
@@ -28,10 +29,17 @@ _PAGE = {
     "#868c95": "--rest",
 }
 _INK, _SOFT, _LINE, *_SERIES = _PAGE
-COLORS = {"model": _SERIES[0], "popularity": _SERIES[1], "item_knn": _SERIES[2], "random": _SERIES[-1]}
-LABELS = {"item_knn": "item-KNN"}
+COLORS = {
+    "model": _SERIES[0],
+    "popularity": _SERIES[1],
+    "recent_popularity": _SERIES[4],
+    "item_knn": _SERIES[2],
+    "random": _SERIES[-1],
+}
+LABELS = {"item_knn": "item-KNN", "recent_popularity": "recent popularity"}
 _STATES = {"finished": _SERIES[0], "pruned": _SERIES[1], "failed": _SERIES[5]}  # of trials
 _DASHES = ("solid", (0, (5, 1.5)), (0, (1.5, 1.2)))  # distinguishes series without colours
+_LONGEST_NAME = 20  # of a value in a legend
 _PERCENT = FuncFormatter(lambda value, _: f"{100 * value:g} %")
 _STYLE = {
     **recall_plot.STYLE,
@@ -101,17 +109,38 @@ def draw_bars(groups: Mapping[str, Mapping[str, Any]], metric: str) -> str:
         return _svg(figure)
 
 
-def draw_cosines(histogram: Mapping[str, Sequence[float]]) -> str:
-    """Draws histograms of the cosines of random pairs of items, and of users."""
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": "cosines"}):
+def draw_cosines(histogram: Mapping[str, Sequence[float]], labels: Mapping[str, str], ylabel: str) -> str:
+    """Draws histograms of cosines, one by label of `labels` (names of counts), as shares of their sum."""
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": "".join(labels)}):
         figure = Figure(figsize=(6.4, 2.8), layout="constrained")
         axes = figure.add_subplot()
-        for side, color in (("item", COLORS["model"]), ("user", COLORS["popularity"])):
-            total = max(1, sum(histogram[side]))
-            shares = [count / total for count in histogram[side]]
-            axes.stairs(shares, histogram["edges"], label=f"{side} pairs", color=color, fill=True, alpha=0.45)
-        axes.set(xlabel="cosine of two vectors", ylabel="share of pairs", xlim=(-1, 1))
+        for (name, label), color in zip(labels.items(), _SERIES, strict=False):
+            total = max(1, sum(histogram[name]))
+            shares = [count / total for count in histogram[name]]
+            axes.stairs(shares, histogram["edges"], label=label, color=color, fill=True, alpha=0.45)
+        axes.set(xlabel="cosine of two vectors", ylabel=ylabel, xlim=(-1, 1))
         axes.yaxis.set_major_formatter(_PERCENT)
+        _legend(figure)
+        return _svg(figure)
+
+
+def draw_map(item_map: Mapping[str, Any]) -> str:
+    """Draws items as points in two dimensions, by the colours of their values; see `evaluate.item_map.make_map`."""
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": "map"}):
+        figure = Figure(figsize=(6.4, 5.4), layout="constrained")
+        axes = figure.add_subplot()
+        for place, name in enumerate(item_map["names"]):
+            shown = [(x, y) for x, y, code in item_map["points"] if code == place]
+            color = _SERIES[-1] if name in (OTHER, MISSING) else _SERIES[place % len(_SERIES)]
+            if shown:
+                xs, ys = zip(*shown, strict=True)
+                hollow: dict[str, Any] = {"facecolors": "none"} if name == MISSING else {"linewidths": 0}
+                label = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
+                label = label.replace("$", r"\$")  # no mathematics
+                axes.scatter(xs, ys, s=9, label=label, alpha=0.7, color=color, **hollow)
+        shares = [f"{100 * share:.0f} %" for share in item_map["explained"]]
+        axes.set(xlabel=f"first axis ({shares[0]} of the variance)", ylabel=f"second axis ({shares[1]})")
+        axes.set_aspect("equal", adjustable="datalim")
         _legend(figure)
         return _svg(figure)
 

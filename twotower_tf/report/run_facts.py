@@ -33,18 +33,18 @@ class RunFacts:
 
 
 def collect_facts(run_dir: Path, config: ExperimentConfig) -> RunFacts:
-    """Reads the facts of a trained run; the date is now.
+    """Reads the facts of a trained run; the date is that of metrics.json.
 
     Raises:
         ArtifactError: where the run is not prepared, or a file is damaged.
     """
-    path = RunPaths(run_dir).train
-    training = artifacts.read_json(path, "run directory") if path.is_file() else {}
-    now = datetime.datetime.now(datetime.timezone.utc)
+    paths = RunPaths(run_dir)
+    training = artifacts.read_json(paths.train, "run directory") if paths.train.is_file() else {}
+    written = datetime.datetime.fromtimestamp(paths.metrics.stat().st_mtime, datetime.timezone.utc)
     return RunFacts(
         name=config.name,
         run_dir=str(run_dir.resolve()),
-        date=f"{now:%Y-%m-%d %H:%M} UTC, twotower_tf {__version__}",
+        date=f"{written:%Y-%m-%d %H:%M} UTC, twotower_tf {__version__}",
         data=describe_data(Prepared.open(run_dir).manifest),
         configuration=configuration.to_json(config),
         monitor=config.train.monitor,
