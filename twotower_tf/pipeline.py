@@ -221,7 +221,8 @@ class Pipeline(RunSession):
             self._adopt()
             config, model, which = self._find_model(split)
             stages, key = Stages(self.run_dir), self._key("evaluate", split=split, **which)
-            if not force and stages.is_done("evaluate", key) and paths.metrics.exists() and paths.report.exists():
+            written = all(path.exists() for path in (paths.metrics, paths.item_map, paths.report))
+            if not force and stages.is_done("evaluate", key) and written:
                 figures: dict[str, Any] = artifacts.read_json(paths.metrics, "run directory")
                 if figures["schema_version"] == METRICS_SCHEMA:  # else of an earlier version of twotower_tf
                     self._log("evaluate: up to date")
@@ -270,6 +271,7 @@ class Pipeline(RunSession):
             if not force and version is None and stages.is_done("export", key) and published.is_dir():
                 self._log(f"export: up to date, {published}")
                 return ExportResult(published, int(published.name), skipped=True)
+            from twotower_tf.bundle.bundle import Bundle
             from twotower_tf.export import export_bundle
             from twotower_tf.report import report_page
 
@@ -286,7 +288,7 @@ class Pipeline(RunSession):
                 progress=progress,
                 log=self._log,
             )
-            report_page.add_index(self.run_dir, self.config, path)
+            report_page.add_index(self.run_dir, self.config, Bundle.read(path, check="light").manifest)
             stages.finish("export", version=int(path.name))
         return ExportResult(path, int(path.name), skipped=False)
 

@@ -90,6 +90,7 @@ def test_the_files_of_a_run_are_all_there(quickstart: Quickstart) -> None:
         "logs",
         "train.json",
         "metrics.json",
+        "item_map.json",
         "report.html",
     }
     rows = json.loads((quickstart.run_dir / "prepared" / "manifest.json").read_text())["rows"]
@@ -199,7 +200,8 @@ def test_verify_says_what_it_checked(quickstart: Quickstart) -> None:
 
 
 def test_evaluate_on_the_other_split_replaces_the_report(quickstart: Quickstart, tmp_path: Path) -> None:
-    before = {name: (quickstart.run_dir / name).read_bytes() for name in ("metrics.json", "report.html", "stages.json")}
+    names = ("metrics.json", "item_map.json", "report.html", "stages.json")
+    before = {name: (quickstart.run_dir / name).read_bytes() for name in names}
     done = command("evaluate", f"--run_dir={quickstart.run_dir}", "--split=valid")
     after = json.loads((quickstart.run_dir / "metrics.json").read_text())
     assert done.status == 0 and after["split"] == "valid" and done.out.startswith("valid split, ")

@@ -20,7 +20,7 @@ MEASURES = {"recall": "recall", "ndcg": "ndcg_cut", "hit_rate": "success", "map"
 
 def reference(orders, relevant):
     """trec_eval's metrics of orders of items, each with its relevant items: [num_orders] by name."""
-    judged = {f"q{place}": {f"i{item}": 1 for item in items} for place, items in enumerate(relevant)}
+    wanted = {f"q{place}": {f"i{item}": 1 for item in items} for place, items in enumerate(relevant)}
     runs = [
         {
             f"q{place}": {f"i{item}": 1.0 - at / 1000 for at, item in enumerate(order[:k])}
@@ -29,14 +29,14 @@ def reference(orders, relevant):
         for k in (*KS, max(map(len, orders)))
     ]
     measures = {f"{measure}.{','.join(map(str, KS))}" for measure in MEASURES.values()}
-    found = pytrec_eval.RelevanceEvaluator(judged, measures).evaluate(runs[-1])
+    found = pytrec_eval.RelevanceEvaluator(wanted, measures).evaluate(runs[-1])
     values = {
         f"{name}@{k}": [found[f"q{place}"][f"{measure}_{k}"] for place in range(len(orders))]
         for name, measure in MEASURES.items()
         for k in KS
     }
     for k, run in zip(KS, runs, strict=False):  # trec_eval cuts no reciprocal ranks: the lists are cut
-        found = pytrec_eval.RelevanceEvaluator(judged, {"recip_rank"}).evaluate(run)
+        found = pytrec_eval.RelevanceEvaluator(wanted, {"recip_rank"}).evaluate(run)
         values[f"mrr@{k}"] = [found[f"q{place}"]["recip_rank"] for place in range(len(orders))]
     return {name: np.array(column) for name, column in values.items()}
 

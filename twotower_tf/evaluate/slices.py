@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from twotower_tf import ragged
 from twotower_tf.evaluate import ranking_metrics
-from twotower_tf.evaluate.feature_values import FeatureValues
 from twotower_tf.evaluate.protocol import Queries
 from twotower_tf.evaluate.ranking import Ranking
 from twotower_tf.evaluate.ranking_metrics import Mask
+
+if TYPE_CHECKING:
+    from twotower_tf.evaluate.feature_values import FeatureValues
 
 HOT_SHARE = 0.1  # of the items with a training positive
 MOST_VALUES = 10  # of a feature; the others are one slice

@@ -10,7 +10,6 @@ from markupsafe import Markup
 
 from twotower_tf import artifacts
 from twotower_tf.artifacts import METRICS_SCHEMA, RunPaths
-from twotower_tf.bundle.bundle import Bundle
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.evaluate.ranking_metrics import NAMES
 from twotower_tf.evaluate.slices import MOST_VALUES, OTHER
@@ -51,9 +50,8 @@ def write_report(
     artifacts.write_text(paths.report, text)
 
 
-def add_index(run_dir: Path, config: ExperimentConfig, version: Path) -> None:
-    """Writes the report again with the index of a version of this model's bundle, if the model was evaluated."""
-    manifest = Bundle.read(version, check="light").manifest
+def add_index(run_dir: Path, config: ExperimentConfig, manifest: dict[str, Any]) -> None:
+    """Writes the report again with the index of a bundle, by its manifest, if the bundle's model was evaluated."""
     if manifest["evaluation"] is None:
         return
     document = artifacts.read_json(RunPaths(run_dir).metrics, "run directory")
