@@ -93,6 +93,7 @@ def test_the_files_of_a_run_are_all_there(quickstart: Quickstart) -> None:
         "item_map.json",
         "report.html",
     }
+    assert "validation recall@20" in (quickstart.run_dir / "report.html").read_text()
     rows = json.loads((quickstart.run_dir / "prepared" / "manifest.json").read_text())["rows"]
     assert rows["read"] == 200_000 == rows["used"] + sum(rows["excluded"].values()) + rows["quarantined"]
 

@@ -356,6 +356,20 @@ def test_facts_of_a_run():
         "2023-11-14 to 2023-11-16"
     )
     assert run_facts.describe_data(manifest) == line
+    manifest["time_range"] = [0, 2276]  # places in an order
+    assert run_facts.describe_data(manifest).endswith("; 30 items; positions 0 to 2,276")
+
+
+def test_the_training_curve_has_the_validation_metric(document, tmp_path, monkeypatch):
+    """Training writes it with a prefix."""
+    rows = {"read": 1, "used": 1, "quarantined": 0}
+    manifest = {"rows": rows, "splits": {}, "users": 1, "items": 1, "time_range": None}
+    monkeypatch.setattr(run_facts.Prepared, "open", lambda _: SimpleNamespace(manifest=manifest))
+    epochs = [{"epoch": epoch, "loss": 1 / epoch, "val_recall@20": 0.1 * epoch} for epoch in (1, 2)]
+    (tmp_path / "train.json").write_text(json.dumps({"best_epoch": 2, "history": epochs, "schema_version": 1}))
+    facts = run_facts.collect_facts(tmp_path, CONFIG)
+    assert CONFIG.train.monitor == "recall@20"
+    assert "validation recall@20" in " ".join(Page(report_page.render_report(facts, document)).text)
 
 
 def test_names_are_escaped(document):

@@ -13,6 +13,8 @@ from twotower_tf.artifacts import RunPaths
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.prepare.prepared import Prepared
 
+_EARLIEST = 631_152_000  # 1990: a log that ends before it has positions in an order instead of times
+
 
 @dataclass(frozen=True)
 class RunFacts:
@@ -49,7 +51,9 @@ def collect_facts(run_dir: Path, config: ExperimentConfig) -> RunFacts:
         configuration=configuration.to_json(config),
         monitor=config.train.monitor,
         best_epoch=training.get("best_epoch", 0),
-        history=training.get("history", []),
+        history=[
+            {name.removeprefix("val_"): value for name, value in epoch.items()} for epoch in training.get("history", [])
+        ],
     )
 
 
@@ -61,7 +65,9 @@ def describe_data(manifest: dict[str, Any]) -> str:
         parts.append(f"{rows['quarantined']:,} quarantined")
     positives = ", ".join(f"{split} {counts['positives']:,}" for split, counts in manifest["splits"].items())
     parts += [f"positives: {positives}", f"{manifest['users']:,} users", f"{manifest['items']:,} items"]
-    if times:
+    if times and times[1] < _EARLIEST:
+        parts.append(f"positions {times[0]:,} to {times[1]:,}")
+    elif times:
         first, last = (datetime.datetime.fromtimestamp(time, datetime.timezone.utc) for time in times)
         parts.append(f"{first:%Y-%m-%d} to {last:%Y-%m-%d}")
     return "; ".join(parts)
