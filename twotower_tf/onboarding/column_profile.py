@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 
 from twotower_tf.errors import DataError
 from twotower_tf.sql import Connection, quote_literal
-from twotower_tf.tables import timestamps
+from twotower_tf.tables import time_proposals, timestamps
 from twotower_tf.tables.duckdb_engine import fetch_row
 from twotower_tf.tables.input_table import Table
+from twotower_tf.tables.values import is_nested
 
 SEPARATORS = ("|", ";", ",")
 LISTED = 24
-_BINARY = ("0", "1", "0.0", "1.0", "true", "false")
-ONE = ("1", "1.0", "true")
-_INTEGER = "-?[0-9]+"
+_LABELS = ("0", "1", "0.0", "1.0", "true", "false")
+_BINARY = (*_LABELS, "yes", "no", "y", "n")
+ONE = ("1", "1.0", "true", "yes", "y")
+_INTEGER = "-?(0|[1-9][0-9]*)"  # leading zeros are those of an id
+_STRUCTURE = r"\s*(\{.*\}|\[\s*[\{\[].*\]|\[\s*\])\s*"
 _EXACT_UP_TO = 5_000_000  # rows; beyond, distinct values are counted approximately
 _RUNS = 1.05  # runs of rows of a user, at most, where users follow each other
 _SORTED = 0.1  # of neighbours, at most, that are not in the order of sorted ids
@@ -34,9 +37,13 @@ class Profile:
         present: number of rows with a value.
         distinct: number of distinct values.
         exact: whether `distinct` is exact.
-        integers: number of values written as whole numbers.
+        integers: number of values written as whole numbers, without leading zeros.
         numbers: number of values that are finite numbers.
-        binary: number of values that are 0, 1, true or false, as 1.0 or in any letters too.
+        wholes: number of values that are whole numbers, as 3.0 or with leading zeros too.
+        binary: number of values that are 0, 1, true, false, yes, no, Y or N, as 1.0 or in any letters too.
+        labels: number of those that `data.label` takes: 0, 1, true and false.
+        structures: number of values that are objects, or lists of objects or of lists, written as JSON.
+        negative: share of the numbers that are below 0.
         low: smallest number.
         high: largest number.
         median: of the numbers.
@@ -45,6 +52,8 @@ class Profile:
         top: the most frequent values with their share of the values, at most `LISTED`.
         separator: between several values in one text, or "".
         elements: number of distinct values in such texts.
+        plural: whether a value is a list.
+        nested: whether a value is a struct, a map, or a list of these or of lists, typed or written as JSON.
     """
 
     name: str
@@ -55,7 +64,11 @@ class Profile:
     exact: bool
     integers: int
     numbers: int
+    wholes: int
     binary: int
+    labels: int
+    structures: int
+    negative: float
     low: float
     high: float
     median: float
@@ -64,6 +77,8 @@ class Profile:
     top: tuple[tuple[str, float], ...] = ()
     separator: str = ""
     elements: int = 0
+    plural: bool = False
+    nested: bool = False
 
     @property
     def missing(self) -> float:
@@ -81,17 +96,22 @@ class Profile:
 
     @property
     def is_binary(self) -> bool:
-        """Whether it has two values, and these are 0 and 1, or false and true."""
+        """Whether it has two values, and these are 0 and 1, false and true, or no and yes."""
         return self.present > 0 and self.binary == self.present and self.distinct == 2
 
     @property
+    def is_fraction(self) -> bool:
+        """Whether all values are numbers, and not all whole."""
+        return self.numbers == self.present and self.wholes < self.present
+
+    @property
     def ones(self) -> float:
-        """The share of the values that are 1 or true; of a binary column."""
+        """The share of the values that are 1, true or yes; of a binary column."""
         return sum(share for value, share in self.top if value.lower() in ONE)
 
     @property
     def one(self) -> str:
-        """The text of 1 or true; of a binary column."""
+        """The text of 1, true or yes; of a binary column."""
         return next((value for value, _ in self.top if value.lower() in ONE), "1")
 
     @property
@@ -111,6 +131,8 @@ class Moment:
         places: whether it is a position in an order rather than a calendar time.
         hours: number of distinct hours of the day.
         weekdays: number of distinct days of the week.
+        strptime: `data.timestamp_format` to read it, or "" where none is needed.
+        others: further formats that read every value.
     """
 
     form: str
@@ -119,6 +141,8 @@ class Moment:
     places: bool
     hours: int = 0
     weekdays: int = 0
+    strptime: str = ""
+    others: tuple[str, ...] = ()
 
 
 @dataclass
@@ -144,7 +168,7 @@ def profile_table(connection: Connection, table: Table) -> TableProfile:
 
 
 def _profile_column(connection: Connection, table: Table, name: str) -> Profile:
-    text = table.text(name)
+    text, kind = table.text(name), table.columns[name].kind
     number = f"TRY_CAST({text} AS DOUBLE)"
     finite = f"CASE WHEN isfinite({number}) THEN {number} END"
     exact = table.rows <= _EXACT_UP_TO
@@ -153,10 +177,14 @@ def _profile_column(connection: Connection, table: Table, name: str) -> Profile:
         "distinct": f"count(DISTINCT {text})" if exact else f"approx_count_distinct({text})",
         "integers": f"count(*) FILTER (regexp_full_match({text}, '{_INTEGER}'))",
         "numbers": f"count({finite})",
+        "wholes": f"count(*) FILTER ({finite} = trunc({finite}))",
+        "labels": f"count(*) FILTER (lower({text}) IN {_LABELS})",
+        "structures": f"count(*) FILTER (regexp_full_match({text}, {quote_literal(_STRUCTURE)}, 's'))",
         "binary": f"count(*) FILTER (lower({text}) IN {_BINARY})",
+        "negative": f"coalesce(avg(CAST({finite} < 0 AS TINYINT)), 0)",
         "low": f"coalesce(min({finite}), 0)",
         "high": f"coalesce(max({finite}), 0)",
-        "median": f"coalesce(approx_quantile({finite}, 0.5), 0)",
+        "median": f"coalesce({'quantile_disc' if exact else 'approx_quantile'}({finite}, 0.5), 0)",
         "tail": f"coalesce(approx_quantile({finite}, 0.99), 0)",
         "length": f"coalesce(avg(length({text})), 0)",
     }
@@ -188,6 +216,8 @@ def _profile_column(connection: Connection, table: Table, name: str) -> Profile:
         top=tuple((str(value), count / present) for value, count in top),
         separator=separator,
         elements=elements,
+        plural=kind.endswith("[]"),
+        nested=is_nested(kind) or measured["structures"] == present > 0,
     )
 
 
@@ -197,12 +227,22 @@ _EARLIEST = 631_152_000  # 1990: an earlier number is not the time of an event
 def _read_as_time(connection: Connection, table: Table, profile: Profile) -> Moment | None:
     """Reads a column as time; None where that fails."""
     column = table.columns[profile.name]
-    if not profile.present or column.kind.endswith("[]") or column.kind == "BOOLEAN":
+    if not profile.present or profile.plural or profile.nested or column.kind == "BOOLEAN":
         return None
     try:
         clock = timestamps.detect_format(connection, table.name, column.identifier, column.kind, column=profile.name)
     except DataError:
-        return None
+        return None if profile.numbers == profile.present else _read_by_format(connection, table, profile)
+    moment = _measure_times(connection, table, profile, clock)
+    if moment is not None and clock.form.startswith("epoch") and moment.first < _EARLIEST:
+        moment = replace(moment, places=True)
+    return moment
+
+
+def _measure_times(
+    connection: Connection, table: Table, profile: Profile, clock: timestamps.TimeFormat
+) -> Moment | None:
+    """Measures the times of a column; None where values are not times."""
     seconds = clock.seconds
     read, first, last, hours, weekdays = fetch_row(
         connection,
@@ -212,8 +252,23 @@ def _read_as_time(connection: Connection, table: Table, profile: Profile) -> Mom
     )
     if read < 0.99 * profile.present:
         return None
-    places = clock.form.startswith("epoch") and first < _EARLIEST
-    return Moment(clock.form, int(first), int(last), places, int(hours), int(weekdays))
+    return Moment(clock.form, int(first), int(last), False, int(hours), int(weekdays))
+
+
+def _read_by_format(connection: Connection, table: Table, profile: Profile) -> Moment | None:
+    """Reads texts by a strptime format; where several read all of them, by that of the shortest period.
+
+    Ten days of March, read with day and month exchanged, are spread over ten months.
+    """
+    text = table.text(profile.name)
+    found = []
+    for form in time_proposals.propose_formats(connection, table.name, f"trim({text})"):
+        clock = timestamps.TimeFormat(form, timestamps.strptime_micros(f"trim({text})", form))
+        moment = _measure_times(connection, table, profile, clock)
+        if moment is not None:
+            found.append(replace(moment, strptime=form))
+    found.sort(key=lambda moment: moment.last - moment.first)
+    return replace(found[0], others=tuple(each.strptime for each in found[1:])) if found else None
 
 
 def measure_association(connection: Connection, table: Table, cause: str, effect: str) -> float:
@@ -265,26 +320,45 @@ def count_pairs(connection: Connection, table: Table, one_column: str, other: st
     return pairs / rows if rows else 0.0
 
 
-def is_in_order(connection: Connection, table: Table, user: Profile, item: Profile) -> bool:
+def is_in_order(
+    connection: Connection, table: Table, user: Profile, item: Profile, others: Collection[Profile]
+) -> bool:
     """Tests whether the rows of a log without times seem to be each user's events in their order.
 
-    The users follow each other, and a user's items are not sorted by their ids.
+    The users follow each other, and their rows are sorted neither by the items' ids nor, the largest first, by a number
+    such as a count of plays.
     """
     one, other = table.text(user.name), table.text(item.name)
     if item.integers == item.present:
         other = f"TRY_CAST({other} AS HUGEINT)"
-    runs, rising, pairs = fetch_row(
+    numbers = {
+        f"number_{place}": f"TRY_CAST({table.text(each.name)} AS DOUBLE)"
+        for place, each in enumerate(others)
+        if each.numbers == each.present and each.name not in (user.name, item.name)
+    }
+    changes = "".join(
+        f", count(*) FILTER (one = before AND {each} {sign} last_{each})" for each in numbers for sign in "<>"
+    )
+    before = "".join(f", {each}, lag({each}) OVER (ORDER BY place) AS last_{each}" for each in numbers)
+    measured = "".join(f", {number} AS {each}" for each, number in numbers.items())
+    runs, rising, pairs, *moves = fetch_row(
         connection,
         f"""
         SELECT count(*) FILTER (one IS DISTINCT FROM before), count(*) FILTER (one = before AND other > last),
-               count(*) FILTER (one = before AND other <> last)
+               count(*) FILTER (one = before AND other <> last){changes}
         FROM (
-            SELECT one, other, lag(one) OVER (ORDER BY place) AS before, lag(other) OVER (ORDER BY place) AS last
-            FROM (SELECT {one} AS one, {other} AS other, rowid AS place FROM {table.name})
+            SELECT one, other,
+                   lag(one) OVER (ORDER BY place) AS before, lag(other) OVER (ORDER BY place) AS last{before}
+            FROM (SELECT {one} AS one, {other} AS other, rowid AS place{measured} FROM {table.name})
         )
         """,
     )
-    return bool(pairs) and runs <= _RUNS * user.distinct and _SORTED < rising / pairs < 1 - _SORTED
+    if not pairs or runs > _RUNS * user.distinct or not _SORTED < rising / pairs < 1 - _SORTED:
+        return False
+    return not any(
+        down > (1 - _SORTED) * (down + up) and down + up > 0.5 * pairs
+        for down, up in zip(moves[::2], moves[1::2], strict=True)
+    )
 
 
 def match_names(names: Sequence[str], columns: dict[str, Profile]) -> list[str]:

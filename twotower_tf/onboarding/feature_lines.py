@@ -63,12 +63,18 @@ def propose_features(
     for name, column in events.columns.items():
         if name in (*ids, roles.time.column, label) or name in left_out:
             continue
-        if reason := _explain_unfit(column, events, roles) or _explain_leak(connection, events, column, label):
+        reason = _explain_unfit(column, events, roles)
+        if not reason and (leak := _explain_leak(connection, events, column, label, roles)):
+            reason = "" if guess_roles.is_decided(connection, events, column, ids) else leak
+        if reason:
             unfit[name] = reason
             continue
         in_items = items is not None and name in items.columns
         predicted = column_profile.measure_association(connection, events.table, roles.item.column, name)
         about_item = (in_items or predicted > 0.8) and name not in RESERVED
+        if not about_item and _decides_item(connection, events, column, roles):
+            unfit[name] = f"it decides {roles.item.column!r}: another id of the item, which nobody has before the event"
+            continue
         share = format_percent(predicted)
         why = f"; the item predicts it in {share} of the cases" if about_item and not in_items else ""
         lines["item" if about_item else "user"].append(_propose_feature(column, why))
@@ -80,6 +86,8 @@ def _explain_unfit(column: Profile, table: TableProfile | None, roles: Roles) ->
     moment = table.moments.get(column.name) if table else None
     if not column.present:
         return "no value in any row"
+    if column.nested:
+        return "objects, or lists of them: write what you need of them as columns of their own"
     if column.distinct < 2 and column.missing < 0.01:
         return f"always {column.top[0][0]!r}"
     if column.name in RESERVED:
@@ -90,16 +98,18 @@ def _explain_unfit(column: Profile, table: TableProfile | None, roles: Roles) ->
         return ""
     if column.name == roles.title.column:
         return "shown as the item's name"
-    if column.unique and not _is_real(column):
+    if column.unique and not column.is_fraction:
         return f"{guess_roles.format_distinct(column)}: nearly unique per row, like an id of events or free text"
     if column.length > 60:
         return f"free text of {column.length:.0f} characters on average"
     return ""
 
 
-def _explain_leak(connection: Connection, events: TableProfile, column: Profile, label: str) -> str:
-    """Returns why a column is known only after the event (a leak) or names a group of events; "" otherwise."""
+def _explain_leak(connection: Connection, events: TableProfile, column: Profile, label: str, roles: Roles) -> str:
+    """Returns why a column is known only after the event (a leak), or is a group of events or a date; "" otherwise."""
     words = set(column.tokens)
+    if roles.time and column.plain in usual_names.DATE_PARTS:
+        return "a part of the date"
     if usual_names.AFTER_WORDS & words and not usual_names.describes_past(column):
         return "known only after the event, by its name"
     if words & _GROUP_WORDS and words <= _GROUP_WORDS | set(usual_names.ID_SUFFIXES) and column.distinct > 100:
@@ -114,15 +124,20 @@ def _explain_leak(connection: Connection, events: TableProfile, column: Profile,
     return ""
 
 
-def _is_real(column: Profile) -> bool:
-    return column.numbers == column.present and column.integers < column.present
+def _decides_item(connection: Connection, events: TableProfile, column: Profile, roles: Roles) -> bool:
+    """Tests whether a column's value says which item it was, such as a finer id of it."""
+    item = events.columns[roles.item.column]
+    return (
+        column.distinct >= 0.5 * item.distinct
+        and column_profile.measure_association(connection, events.table, column.name, item.name) > guess_roles.DECIDED
+    )
 
 
 def _is_number(column: Profile) -> bool:
     """Tests whether a column is a quantity, and not a numeric code."""
     if column.numbers < column.present or column.distinct < 3:
         return False
-    return _is_real(column) or (bool(_NUMBER_WORDS & set(column.tokens)) and "id" not in column.tokens)
+    return column.is_fraction or (bool(_NUMBER_WORDS & set(column.tokens)) and "id" not in column.tokens)
 
 
 def _propose_feature(column: Profile, why: str = "") -> Line:
@@ -137,7 +152,7 @@ def _propose_feature(column: Profile, why: str = "") -> Line:
         f"{format_number(column.low)} to {format_number(column.high)}, half below {format_number(column.median)}"
         f"{_format_missing(column)}{why}"
     )
-    if not _is_real(column):
+    if not column.is_fraction:
         return Line(f"Bucketized({name}, buckets=20)", spread)
     skewed = column.low >= 0 and column.tail > 10 * max(column.median, 1e-9)
     return Line(f"Numeric({name}" + (', transform="log1p")' if skewed else ")"), spread)

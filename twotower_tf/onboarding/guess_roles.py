@@ -15,7 +15,9 @@ from twotower_tf.sql import Connection
 
 _A = {"user": "a user's", "item": "an item's"}
 _JOINED = 0.5  # least share of the events' ids that a side table has
+_LONGEST_NAME = 80  # characters on average
 _BY_CHANCE = 0.05  # share of a table's whole numbers that others of another name meet by chance
+_UNFOLD = "where a row has several items, make one row per item of them first (docs/reading.md#one-row-per-event)"
 ROLES = ("user_id", "item_id", "timestamp", "label")
 DECIDED = 0.95  # association from which a column is an attribute of an id
 
@@ -88,8 +90,8 @@ def guess_column_roles(
     return Roles(
         user,
         item,
-        _find_time(connection, events, clock, user.column, {user.column, item.column}),
-        _find_title(items or events, {user.column, item.column}),
+        _find_time(connection, events, clock, user.column, item.column),
+        _find_title(items or events, {user.column, item.column}, items is not None),
         _find_key(connection, events, users, user.column),
         _find_key(connection, events, items, item.column),
         grouped=bool(group),
@@ -100,26 +102,40 @@ def _list_time_columns(events: TableProfile) -> list[str]:
     """Lists the columns that may be the time, likeliest first."""
     named = [name for name in column_profile.match_names(usual_names.TIMES, events.columns) if name in events.moments]
     calendar = [name for name, moment in events.moments.items() if not moment.places]
-    return named + [name for name in calendar if name not in named and not _is_count(events.columns[name])]
+    others = [name for name in calendar if name not in named and not _is_count(events.columns[name])]
+    return sorted(named, key=lambda name: events.moments[name].places) + others
 
 
-def _find_time(connection: Connection, events: TableProfile, given: str, user: str, taken: Collection[str]) -> Role:
+def _find_time(connection: Connection, events: TableProfile, given: str, user: str, item: str) -> Role:
+    orders, usual = [], {given, *column_profile.match_names(usual_names.TIMES, events.columns)}
     for name in [given] if given else _list_time_columns(events):
         moment = events.moments.get(name)
-        if moment is None or name in taken or moment.first == moment.last:
+        if moment is None or name in (user, item) or moment.first == moment.last:
             continue
-        if not moment.places:
-            return Role(name, f"read as {moment.form}: {_format_day(moment.first)} to {_format_day(moment.last)}, UTC")
-        if not given and not _is_ordering(connection, events, name, user):
-            continue
-        return Role(name, f"whole numbers from {moment.first} to {moment.last}: positions in an order, not dates")
+        if moment.places:
+            orders.append(name)
+        elif name in usual or not is_decided(connection, events, events.columns[name], (user, item)):
+            other = f", as {' and '.join(moment.others)} does too: check which is right" if moment.others else ""
+            days = f"{_format_day(moment.first)} to {_format_day(moment.last)}"
+            return Role(name, f"read as {moment.form}: {days}, UTC{other}")
+    for name in orders:
+        if given or _is_ordering(connection, events, name, user):
+            moment = events.moments[name]
+            return Role(name, f"whole numbers from {moment.first} to {moment.last}: positions in an order, not dates")
     return Role("", "no column can be read as times")
 
 
+def is_decided(connection: Connection, events: TableProfile, column: Profile, ids: Collection[str]) -> bool:
+    """Tests whether the user or the item decides a column's value, which then describes them."""
+    return any(
+        column_profile.measure_association(connection, events.table, each, column.name) > DECIDED for each in ids
+    )
+
+
 def _is_ordering(connection: Connection, events: TableProfile, name: str, user: str) -> bool:
-    """Tests whether whole numbers order a user's events; hours of the day and places in a shown list do not."""
+    """Tests whether whole numbers order a user's events; hours, days of the month and places in a list do not."""
     column = events.columns[name]
-    if column.plain == "hour" and column.high < 24:
+    if column.plain in ("hour", "day") and column.high <= {"hour": 24, "day": 31}[column.plain]:
         return False
     if column.plain not in usual_names.PER_USER_TIMES:
         return True
@@ -159,6 +175,7 @@ def _find_joined(
             if share <= _JOINED or not (same or _means_the_same(column, table.columns[key], back, name in named)):
                 continue
             rank = named.index(name) if name in named else len(named)
+            rank = -1 if same and name in named else rank
             found.append((rank, not same, -column.distinct, name, share))
     if not found:
         return Role()
@@ -167,11 +184,12 @@ def _find_joined(
 
 
 def _may_be_id(column: Profile) -> bool:
-    return column.distinct > 1 and not column.is_binary and not column.separator and not _is_fraction(column)
+    return column.distinct > 1 and not column.is_binary and not column.separator and not _is_unfit_id(column)
 
 
-def _is_fraction(column: Profile) -> bool:
-    return column.numbers == column.present and column.integers < column.present
+def _is_unfit_id(column: Profile) -> bool:
+    """Tests whether a column is lists, structures, or fractions."""
+    return column.plural or column.nested or column.is_fraction
 
 
 def _list_keys(table: TableProfile) -> list[str]:
@@ -179,7 +197,7 @@ def _list_keys(table: TableProfile) -> list[str]:
     return [
         name
         for name, column in table.columns.items()
-        if column.missing <= 0.01 and column.distinct > 0.5 * column.present and not _is_fraction(column)
+        if column.missing <= 0.01 and column.distinct > 0.5 * column.present and not _is_unfit_id(column)
     ]
 
 
@@ -207,7 +225,8 @@ def _find_key(connection: Connection, events: TableProfile, table: TableProfile 
 def _find_named(events: TableProfile, kind: str, nouns: Sequence[str], taken: Collection[str]) -> Role:
     for name in usual_names.match_ids(nouns, events.columns):
         column = events.columns[name]
-        if name not in taken and not column.unique and _may_be_id(column):
+        numbered = column.is_fraction and column.tokens[-1] in usual_names.ID_SUFFIXES  # Google's 1234.1600000000
+        if name not in taken and not column.unique and (_may_be_id(column) or numbered):
             return Role(
                 name, f"its name is a usual one for {_A[kind]} id; {format_distinct(column)}{format_dominant(column)}"
             )
@@ -236,13 +255,16 @@ def _guess_user(connection: Connection, events: TableProfile, taken: Collection[
         raise DataError(
             f"--events: no column can be the user's id (its values must repeat); columns: {known}; "
             "name it with --user_id; in a log without users, name the column whose rows belong together (a session, a "
-            "basket, a device), or add one"
+            f"basket, a device), or add one; {_UNFOLD}"
         )
     return _describe_guess(max(fit, key=lambda column: column.distinct), "user")
 
 
 def _guess_item(events: TableProfile, taken: Collection[str]) -> Role:
     """Finds the column with the most distinct values, among those whose values repeat and that are not context."""
+    for column in events.columns.values():
+        if (column.plural or column.nested) and any(column.plain.startswith(noun) for noun in usual_names.ITEMS):
+            raise DataError(f"--events: column {column.name!r} holds lists; {_UNFOLD}")
     fit = [column for column in _list_repeated(events, taken) if not usual_names.CONTEXT & set(column.tokens)]
     if not fit and (named := _find_named(events, "item", usual_names.AMBIGUOUS_ITEMS, taken)):
         return named
@@ -250,7 +272,7 @@ def _guess_item(events: TableProfile, taken: Collection[str]) -> Role:
         known = ", ".join(events.columns)
         raise DataError(
             f"--events: no column can be the item's id (its values must repeat); columns: {known}; "
-            "name it with --item_id"
+            f"name it with --item_id; {_UNFOLD}"
         )
     return _describe_guess(max(fit, key=lambda column: column.distinct), "item")
 
@@ -276,10 +298,15 @@ def _list_repeated(events: TableProfile, taken: Collection[str]) -> list[Profile
     ]
 
 
-def _find_title(table: TableProfile, taken: Collection[str]) -> Role:
+def _find_title(table: TableProfile, taken: Collection[str], is_catalogue: bool) -> Role:
     for name in column_profile.match_names(usual_names.TITLES, table.columns):
-        if name not in taken and table.columns[name].numbers < table.columns[name].present:
+        column = table.columns[name]
+        if name not in taken and column.numbers < column.present and column.length <= _LONGEST_NAME:
             return Role(name, "a name for display")
+    for name, column in table.columns.items():
+        worded = sum(" " in value for value, _ in column.top) > 0.5 * len(column.top)
+        if is_catalogue and name not in taken and column.unique and worded and column.length <= _LONGEST_NAME:
+            return Role(name, "short texts, one per item: taken as names for display")
     return Role()
 
 

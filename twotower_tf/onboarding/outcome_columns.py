@@ -11,15 +11,17 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from twotower_tf.number_texts import format_number, format_percent
-from twotower_tf.onboarding import column_profile, usual_names
+from twotower_tf.onboarding import usual_names
 from twotower_tf.onboarding.column_profile import Profile, TableProfile
-from twotower_tf.onboarding.guess_roles import DECIDED
+from twotower_tf.onboarding.guess_roles import is_decided
 from twotower_tf.sql import Connection, quote_identifier, quote_literal
 from twotower_tf.tables.values import python_literal
 
 _FEW = 20  # values of an action, at most
 _RATINGS = 21  # values of a rating, at most: ten stars in halves, and 0
 _GOOD = 0.8  # of the highest rating
+_MOST_NEGATIVE = 0.5  # of quantities, for them to be what is taken back
+_MOST_ONES = 0.8  # of a label
 _SQL_WORDS = frozenset(
     "all and any array as asc both case cast check collate column constraint create default desc distinct do else end "
     "except false fetch for foreign from grant group having in intersect into lateral leading limit not null offset on "
@@ -93,7 +95,7 @@ def find_outcomes(
     free = {name: column for name, column in events.columns.items() if name not in taken and name not in ids}
     binary, others = [], []
     for name, column in free.items():
-        if name == label or not column.present:
+        if name == label or not column.present or column.plural or column.nested:
             continue
         if _is_split(column):
             _add_split(found, column)
@@ -105,7 +107,7 @@ def find_outcomes(
     _add_labels(found, binary, label and free.get(label))
     for column in others:
         choices = _list_uses(column)
-        if choices and not _is_decided(connection, events, column, ids):
+        if choices and not is_decided(connection, events, column, ids):
             found.left_out[column.name] = "it is an outcome of the event; see the lines above for its use"
             for choice, sure in choices:
                 (found.chosen if sure else found.offered).append(choice)
@@ -134,13 +136,6 @@ def _add_split(found: Outcomes, column: Profile) -> None:
     )
 
 
-def _is_decided(connection: Connection, events: TableProfile, column: Profile, ids: Sequence[str]) -> bool:
-    """Tests whether the user or the item decides a column's value, which then describes them."""
-    return any(
-        column_profile.measure_association(connection, events.table, each, column.name) > DECIDED for each in ids
-    )
-
-
 def _is_label_name(column: Profile) -> bool:
     words = set(column.tokens)
     return not usual_names.describes_past(column) and (
@@ -156,7 +151,7 @@ def _is_outcome(connection: Connection, events: TableProfile, column: Profile, i
         return False
     if usual_names.CIRCUMSTANCES & set(column.tokens) and not _is_label_name(column):
         return False
-    return not _is_decided(connection, events, column, ids)
+    return not is_decided(connection, events, column, ids)
 
 
 def _add_labels(found: Outcomes, binary: Sequence[Profile], given: Profile | str | None) -> None:
@@ -164,24 +159,42 @@ def _add_labels(found: Outcomes, binary: Sequence[Profile], given: Profile | str
     rejections = [c for c in binary if set(c.tokens) & usual_names.REJECTION_WORDS]
     wishes = [c for c in binary if c not in rejections]
     ranked = sorted(wishes, key=_rank_label)
-    if isinstance(given, Profile):
+    if isinstance(given, Profile) and given.is_binary and given.labels < given.present:
+        _choose_label(found, given)
+    elif isinstance(given, Profile):
         found.label, found.label_why = given.name, "as you said"
         found.chosen.append(Choice("label", python_literal(given.name), "as you said", given.ones))
-    elif ranked and (_rank_label(ranked[0]) < len(usual_names.LABELS) + 1 or len(ranked) == 1):
-        _choose_label(found, ranked.pop(0), alone=len(ranked) == 0)
+    elif ranked and _is_clear(ranked):
+        _choose_label(found, ranked.pop(0))
     elif ranked:
         names = ", ".join(repr(column.name) for column in ranked)
-        found.label_why = f"{names} are 0 or 1 and may be labels: {_NO_LABEL} unless you uncomment one"
+        what = "are 0 or 1 and may be labels" if len(ranked) > 1 else "is 0 or 1 and may be a label"
+        found.label_why = f"{names} {what}: {_NO_LABEL} unless you uncomment one"
     else:
         found.label_why = f"no column of 0 and 1 is the outcome of the event: {_NO_LABEL}"
     for column in ranked:
-        why = f"0 or 1, {format_percent(column.ones)} of them 1; the label instead, if 1 is what should be found"
-        found.offered.append(Choice("label", python_literal(column.name), why))
-        found.left_out[column.name] = "0 or 1: likely an outcome of the event; see the lines above for its use"
+        what = f"{format_percent(column.ones)} of them {column.one}"
+        if column.labels == column.present:
+            why = f"0 or 1, {what}; the label instead, if 1 is what should be found"
+            found.offered.append(Choice("label", python_literal(column.name), why))
+        else:
+            found.offered.append(Choice("positive", _is_one(column), f"yes or no, {what}"))
+        found.left_out[column.name] = "it is likely an outcome of the event; see the lines above for its use"
     for column in rejections:
         why = f"{format_percent(column.ones)} of the events are {column.name!r}: drops them"
         found.offered.append(Choice("exclude", _is_one(column), why))
         found.left_out[column.name] = "a rejection, known only after the event; see the lines above for its use"
+
+
+def _is_clear(ranked: Sequence[Profile]) -> bool:
+    """Tests whether the first of the ranked columns is the label: by its name, or because it is the only one.
+
+    A column of another than a label's own name that is 1 nearly everywhere is not: it is a check, such as of the buyer.
+    """
+    rank = _rank_label(ranked[0])
+    if rank < len(usual_names.LABELS):
+        return True
+    return (rank == len(usual_names.LABELS) or len(ranked) == 1) and ranked[0].ones <= _MOST_ONES
 
 
 def _rank_label(column: Profile) -> int:
@@ -191,10 +204,11 @@ def _rank_label(column: Profile) -> int:
     return len(usual_names.LABELS) + (not _is_label_name(column))
 
 
-def _choose_label(found: Outcomes, column: Profile, alone: bool) -> None:
+def _choose_label(found: Outcomes, column: Profile) -> None:
     share = column.ones * (1 - column.missing)
-    if column.missing > 0 or column.distinct == 1:
-        why = f"{column.name} is 1 in {format_percent(share)} of the rows and 0 or missing in the others"
+    if column.missing > 0 or column.distinct == 1 or column.labels < column.present:
+        others = " or ".join([value for value, _ in column.top if value != column.one] or ["missing"])
+        why = f"{column.name} is {column.one} in {format_percent(share)} of the rows and {others} in the others"
         found.chosen.append(Choice("positive", _is_one(column), why, share))
         found.label_why = f"{_NO_LABEL} that satisfies data.positive"
         found.left_out[column.name] = "the outcome of the event (data.positive)"
@@ -235,8 +249,10 @@ def _list_uses(column: Profile) -> list[tuple[Choice, bool]]:
         if usual_names.is_action_name(column) and not {"status", "response"} & set(column.tokens):
             return [(_list_values(column), False)]
     words = set(column.tokens)
-    if column.numbers < column.present or column.low < -1:
+    if column.numbers < column.present:
         return []
+    if column.low < -1 or (column.low < 0 and words & usual_names.QUANTITY_WORDS):
+        return _use_signed(column)
     if words & usual_names.RATING_WORDS and column.distinct <= _RATINGS and column.distinct > 1:
         return _use_ratings(column)
     counts = (words & usual_names.COUNT_WORDS and column.low >= 0) or words & usual_names.RATING_WORDS
@@ -293,6 +309,18 @@ def _list_sql(values: Sequence[str]) -> str:
 def _use_ratings(column: Profile) -> list[tuple[Choice, bool]]:
     code = f"{_name_sql(column)} >= {format_number(_GOOD * column.high, '')}"
     return [(Choice("positive", python_literal(code), f"{_format_range(column)}; good ratings alone"), False)]
+
+
+def _use_signed(column: Profile) -> list[tuple[Choice, bool]]:
+    """Lists the uses of ratings around 0, and of quantities of which the negative ones take something back."""
+    words, code = set(column.tokens), python_literal(f"{_name_sql(column)} > 0")
+    if words & usual_names.RATING_WORDS:
+        return [(Choice("positive", code, f"{_format_range(column)}; good ratings alone"), False)]
+    if words & usual_names.COUNT_WORDS and column.negative < _MOST_NEGATIVE:
+        why = f"{_format_range(column)}; the negative ones, {format_percent(column.negative)}, take something back"
+        sure = bool(words & usual_names.QUANTITY_WORDS)
+        return [(Choice("positive", code, why, 1 - column.negative), sure)]
+    return []
 
 
 def _use_counts(column: Profile) -> list[tuple[Choice, bool]]:

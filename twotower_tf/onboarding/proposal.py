@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 
 from twotower_tf.errors import DataError
@@ -95,6 +96,10 @@ def propose_config(connection: Connection, paths: Mapping[str, str], given: Mapp
             items, users = (None, users) if side == "items" else (items, None)
         elif side in profiles and key != role.column:
             more[f"{side}_id"] = Line(python_literal(key), f"has the ids that the events have in {role.column!r}")
+    moment = events.moments.get(roles.time.column)
+    if moment is not None and moment.strptime:
+        why = f"the first time is {datetime.fromtimestamp(moment.first, timezone.utc):%d %B %Y %H:%M}"
+        more["timestamp_format"] = Line(python_literal(moment.strptime), why)
     listing = _find_lists(connection, roles, events)
     more |= listing
     aside = {roles.time.column, *(each for table in (items, users) if table for each in table.columns)}
@@ -147,7 +152,11 @@ def _propose_table_times(
         if table is None or not roles.time.column:
             continue
         key = table.columns[key_column]
-        times = [column for column, moment in table.moments.items() if not moment.places and column != key_column]
+        times = [
+            column
+            for column, moment in table.moments.items()
+            if not moment.places and not moment.strptime and column != key_column
+        ]
         if len(times) != 1 or key.distinct > _VERSIONED * key.present:
             continue
         if column_profile.count_pairs(connection, table.table, key_column, times[0]) > 0.99:
@@ -186,7 +195,9 @@ def _add_choices(
     user = events.columns[roles.user.column]
     ordered = bool(roles.time.column) or (
         not outcomes.split
-        and column_profile.is_in_order(connection, events.table, user, events.columns[roles.item.column])
+        and column_profile.is_in_order(
+            connection, events.table, user, events.columns[roles.item.column], events.columns.values()
+        )
     )
     features = len(lines["item"]) - 1 + len(lines["user"])
     catalogue = items.columns[roles.item_key] if items is not None else events.columns[roles.item.column]

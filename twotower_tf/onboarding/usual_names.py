@@ -9,21 +9,22 @@ from twotower_tf.onboarding.column_profile import Profile
 
 # Nouns of users and items, likeliest first; a column has one alone or with a suffix: `user`, `userId`, `USER_KEY`.
 USERS = (
-    "user uid customer cust member visitor fullvisitor account client profile person subscriber shopper reader viewer "
-    "listener player buyer reviewer rater household msno username login email guest who device cookie session visit "
-    "deviceip ip"
+    "user uid customer cust member visitor fullvisitor userpseudo anonymous distinct account acct client profile "
+    "person subscriber shopper reader viewer listener player buyer reviewer rater household msno username login email "
+    "guest passenger patient student learner who device cookie session visit deviceip ip"
 ).split()
 ITEMS = (
-    "item product prod sku asin parentasin stockcode stockitem stock isbn ean upc gtin barcode movie film ad creative "
-    "article news video clip song track book anime manga game beer wine poi business restaurant recipe dish venue "
-    "place location listing property hotel job vacancy post doc document paper content course offer deal goods good "
-    "merchandise material artist band album show episode podcast campaign banner coupon thing question what"
+    "item product prod prop sku asin parentasin stockcode stockitem stock isbn ean upc gtin barcode movie film ad "
+    "creative article news video clip song track book anime manga game beer wine poi business restaurant recipe dish "
+    "venue place location listing property hotel job vacancy post doc document paper content course offer deal goods "
+    "good merchandise material artist band album show episode podcast campaign banner coupon thing question what"
 ).split()
 # Names of items in some logs, and of a user's context in others.
 AMBIGUOUS_ITEMS = "app url page channel station site tag term model category".split()
 # Of rows that belong together where no column names a user.
 GROUPS = (
-    "order basket cart invoice transaction receipt bill ticket playlist trip purchase list request impression search"
+    "order basket cart invoice transaction receipt bill ticket playlist trip purchase list request impression search "
+    "srch"
 ).split()
 ID_SUFFIXES = "id ids code no nr num number key uri hash idx index sk uid uuid guid".split()
 TIMES = (
@@ -32,10 +33,15 @@ TIMES = (
 ).split()
 PER_USER_TIMES = frozenset("position rank order seq sequence step".split())  # orders where no user has one twice
 TITLES = (
-    "title name itemname productname producttitle itemtitle movietitle headline songname trackname artistname booktitle"
+    "title name itemname productname producttitle itemtitle movietitle headline songname trackname artistname "
+    "booktitle description"
 ).split()
-LISTS = "requestid listid impressionid searchid queryid pageviewid auctionid serpid request slateid".split()
+LISTS = (
+    "requestid listid impressionid searchid queryid pageviewid auctionid serpid request slateid srchid sessionid "
+    "visitid"
+).split()
 PLACES = "position rank slot pos place displayorder listposition".split()
+DATE_PARTS = frozenset("year month day hour minute second week quarter date dt ds".split())
 SPLITS = frozenset("split fold set subset partition dataset phase part".split())
 SPLIT_VALUES = frozenset("train training valid validation val dev test testing eval holdout".split())
 
@@ -46,7 +52,7 @@ CONTEXT = frozenset(
 )
 CIRCUMSTANCES = CONTEXT | frozenset(
     "mobile desktop weekend weekday holiday night premium vip logged login registered returning new first promo "
-    "promotion discount discounted sale available stock".split()
+    "promotion discount discounted sale available stock verified anonymous".split()
 )
 
 LABELS = (
@@ -67,12 +73,14 @@ REJECTION_WORDS = frozenset(
 RATING_WORDS = frozenset("rating ratings stars star score grade overall mark".split())
 COUNT_WORDS = frozenset(
     "count counts plays play playcount listens weight quantity qty amount frequency freq times hours minutes seconds "
-    "duration dwell watch watchtime playtime playratio ratio spend spent revenue payout total views clicks".split()
+    "secs sec mins hrs duration dwell watch watchtime playtime playratio listened read readtime ratio progress "
+    "completion spend spent revenue payout total views clicks".split()
 )
+QUANTITY_WORDS = frozenset("quantity qty amount units".split())  # negative where something is returned
 BEFORE_WORDS = frozenset("past prior history avg mean last previous before since lag".split())
 AFTER_WORDS = frozenset(
     "rating stars dwell watch revenue purchase purchased bought converted conversion liked order ordered clicked click "
-    "label played skipped feedback review payout".split()
+    "label played skipped feedback review payout helpful vote votes upvotes".split()
 )
 ACTIONS = frozenset(
     "event action behavior behaviour interaction activity feedback verb operation op reaction eventtype actiontype "

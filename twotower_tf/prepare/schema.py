@@ -24,7 +24,7 @@ from twotower_tf.tables import input_files, readers
 from twotower_tf.tables.detect_format import detect_format
 from twotower_tf.tables.input_table import Column, Table, Wanted
 from twotower_tf.tables.read_options import TableName, read_options
-from twotower_tf.tables.values import number_sql, text_sql
+from twotower_tf.tables.values import is_nested, number_sql, text_sql
 
 Side = Literal["user", "item"]
 SIDES: tuple[Side, ...] = ("user", "item")
@@ -286,7 +286,7 @@ def _find_nested(config: ExperimentConfig, tables: Mapping[TableName, Table]) ->
         checked += [(f"{side}_features", name, table) for table in tables_of_side for name in names]
         for field, name, table in checked:
             kind = table.columns[name].kind if name in table.columns else ""
-            if kind.startswith(("STRUCT", "MAP", "UNION")) or "[]" in kind.removesuffix("[]") or kind.endswith(")[]"):
+            if is_nested(kind):
                 where = table.sources[0].name
                 yield f"{field}: column {name!r} in {where}: invalid type {kind} (expected a value or a list of values)"
 

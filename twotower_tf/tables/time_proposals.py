@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from twotower_tf.sql import Connection, quote_literal
 from twotower_tf.tables.duckdb_engine import fetch_row
 
-_ROWS = 10_000  # that are tried
+_FEW_ROWS, _ROWS = 100, 10_000  # on which all formats are tried, and those that are left
 _DAYS = ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d", "%d/%m/%y", "%m/%d/%y",
          "%d.%m.%y", "%d %b %Y", "%d-%b-%Y", "%d-%b-%y", "%b %d %Y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y")  # fmt: skip
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p", ", %H:%M", ", %H:%M:%S", "T%H:%M:%S")
@@ -18,6 +18,9 @@ _WHOLE = (
     "%a %b %d %H:%M:%S %z %Y",  # Twitter
     "%a %b %d %H:%M:%S %Y",  # C's asctime
     "%d/%b/%Y:%H:%M:%S %z",  # web servers' logs
+    "%Y-%m-%d %H:%M:%S UTC",  # BigQuery
+    "%Y-%m-%d %H:%M:%S.%f UTC",
+    "%Y-%m-%d %I:%M:%S %p",
 )
 FORMATS = (*(day + clock for day, clock in itertools.product(_DAYS, _CLOCKS)), *_WHOLE)
 
@@ -25,11 +28,15 @@ FORMATS = (*(day + clock for day, clock in itertools.product(_DAYS, _CLOCKS)), *
 def propose_formats(connection: Connection, relation: str, text: str) -> list[str]:
     """Returns the formats that read every `text` in the first rows; several where day and month are ambiguous."""
     first, last = (datetime(year, 1, 1, tzinfo=timezone.utc).timestamp() for year in (1900, 2200))
-    read = (
-        f"count(*) FILTER (epoch(try_strptime({text}, {quote_literal(form)})) BETWEEN {first} AND {last})"
-        for form in FORMATS
-    )
-    values, *counts = fetch_row(
-        connection, f"SELECT count(*) FILTER ({text} <> ''), {', '.join(read)} FROM {relation} WHERE rowid < {_ROWS}"
-    )
-    return [form for form, count in zip(FORMATS, counts, strict=True) if count == values > 0]
+    fit = list(FORMATS)
+    for rows in (_FEW_ROWS, _ROWS):
+        read = (
+            f"count(*) FILTER (epoch(try_strptime(value, {quote_literal(form)})) BETWEEN {first} AND {last})"
+            for form in fit
+        )
+        some = f"(SELECT {text} AS value FROM {relation} WHERE {text} <> '' LIMIT {rows})"
+        values, *counts = fetch_row(connection, f"SELECT count(*), {', '.join(read)} FROM {some}")
+        fit = [form for form, count in zip(fit, counts, strict=True) if count == values > 0]
+        if not fit:
+            break
+    return fit

@@ -119,6 +119,11 @@ def number_sql(expression: str, kind: str) -> str:
     return f"CASE WHEN isfinite({number}) THEN {number} END"
 
 
+def is_nested(kind: str) -> bool:
+    """Tests whether the values of a DuckDB type are neither scalars nor lists of scalars."""
+    return kind.startswith(("STRUCT", "MAP", "UNION")) or "[]" in kind.removesuffix("[]") or kind.endswith(")[]")
+
+
 def python_literal(text: str) -> str:
     """Quotes `text` as a Python string literal."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
