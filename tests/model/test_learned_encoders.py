@@ -155,6 +155,7 @@ ENCODERS = {
     "learned": (Attention(hidden=4), learned_attention),
     "user": (Attention(query="user", hidden=4), user_attention),
     "sasrec": (SelfAttention(heads=2), sasrec),
+    "sasrec, one head": (SelfAttention(), lambda e, w, other: sasrec(e, w, other, heads=1)),
     "ligr": (SelfAttention(block="ligr", blocks=1, hidden=7), ligr),
     "gru": (GRU(layers=2), gru),
 }
@@ -189,7 +190,7 @@ def test_all_weights_of_an_encoder_are_trained(name):
     model, _ = filled_model(ENCODERS[name][0])
     tower = two_tower.tower(model, "user")
     with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(tower({**OTHERS, "user_values0": IDS}) * tf.range(10.0))
+        loss = tf.reduce_sum(tower({**OTHERS, "user_values0": IDS}, training=True) * tf.range(10.0))
     weights = [weight for weight in tower.trainable_weights if "user_history" in weight.name]
     for weight, gradient in zip(weights, tape.gradient(loss, weights), strict=True):
         assert isinstance(gradient, tf.Tensor), weight.name  # the optimizer takes slices for rows of tables

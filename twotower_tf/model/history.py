@@ -313,10 +313,10 @@ class SelfAttentionHistory(OptionsLayer):
             x = block(x, mask, training=training)
         if training and not newest:
             return take_places(self.norm(self.stack[-1](x, mask, training=training)), places)
-        sequence, seen = places[:, 0], places[:, 1]
-        mask = mask_unseen(tf.gather(present, sequence), seen)
-        own = take_places(x, places)[:, tf.newaxis]
-        vector = self.norm(self.stack[-1](tf.gather(x, sequence), mask, training=training, at=own))[:, 0]
+        own, seen = take_places(x, places)[:, tf.newaxis], places[:, 1]
+        if not newest:
+            x, present = (tf.gather(each, places[:, 0]) for each in (x, present))
+        vector = self.norm(self.stack[-1](x, mask_unseen(present, seen), training=training, at=own))[:, 0]
         return tf.where(seen[:, tf.newaxis] > 0, vector, 0.0)
 
     @staticmethod
