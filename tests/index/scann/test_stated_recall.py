@@ -157,7 +157,7 @@ def test_a_changed_index_leaves_out_the_levels_that_have_lost_their_recall(searc
         dataclasses.replace(searcher.parameters, wider=spoilt),
         dict(searcher.recall),
     )
-    changed.keep_levels(queries, TARGET - SLACK)
+    changed.keep_levels(*changed.search_levels(queries), TARGET - SLACK)
     assert changed.fetches(SIZE) == [100, 200, 500]
     assert [level["k"] for level in changed.recall["levels"]] == [100, 200, 500]
 

@@ -212,22 +212,20 @@ class ScannSearcher:
         for native, factor in _updated_natives(old, items, origin, before, threads):
             recall = {**stated, "k": k, "queries": len(queries)}
             searcher = cls(items, native, parameters.widened(factor, len(items)), recall, threads)
-            scores = searcher.search(queries, k).scores
-            if truth is None:
-                truth = searcher._exact.best_scores(queries, k, scores[:, -1])
-            found = tuning.compute_recall(scores, truth).astype(np.float64)
+            scores, truth = searcher.search_levels(queries, truth)
+            found = tuning.compute_recall(scores[0], truth[:, :k]).astype(np.float64)
             recall["measured"] = round(float(found.mean()), 6)
             if recall["measured"] + float(found.std()) / math.sqrt(len(found)) >= wanted:  # within the sample's error
-                searcher.keep_levels(queries, wanted)
+                searcher.keep_levels(scores, truth, wanted)
                 return searcher
         return None
 
-    def keep_levels(self, queries: Floats, target: float) -> None:
-        """Measures the recall of the levels, and drops the first above k that misses the target with those above it.
+    def keep_levels(self, scores: Sequence[Floats], truth: Floats, target: float) -> None:
+        """States the recall of the levels, and drops the first above k that misses the target with those above it.
 
-        For as many answers every item is scored instead.
+        For as many answers every item is scored instead. Scores are those of `search_levels`.
         """
-        levels = self.measured_levels(queries)
+        levels = self._describe_levels(scores, truth)
         kept = 1
         while kept < len(levels) and levels[kept]["recall_excluded"] >= target - _LEVEL_ERROR:
             kept += 1
@@ -248,13 +246,27 @@ class ScannSearcher:
             lambda level: self._effort(level) < len(self.items),
         )
         self.parameters = replace(self.parameters, wider=tuple(wider))
-        self.recall["levels"] = self.measured_levels(tuning.sample(queries, fetch_levels.QUERIES))
+        sample = tuning.sample(queries, fetch_levels.QUERIES)
+        self.recall["levels"] = self._describe_levels(*self.search_levels(sample))
 
-    def measured_levels(self, queries: Floats) -> list[dict[str, Any]]:
-        """Measures each level's recall, see `fetch_levels`; queries [num_queries, vector_dim] float32."""
+    def search_levels(self, queries: Floats, truth: Floats | None = None) -> tuple[list[Floats], Floats]:
+        """Searches at each level.
+
+        Args:
+            queries: [num_queries, vector_dim] float32.
+            truth: the result's second part, if it is known.
+
+        Returns:
+            By level, the scores [num_queries, fetch] found, and those of exact search for the last level's fetch.
+        """
         found = [self.search(queries, level.fetch).scores for level in self.parameters.levels]
-        truth = self._exact.best_scores(queries, found[-1].shape[1], found[-1][:, -1])
-        return [fetch_levels.describe_level(each, truth[:, : each.shape[1]], self.parameters.k) for each in found]
+        if truth is None:
+            truth = self._exact.best_scores(queries, found[-1].shape[1], found[-1][:, -1])
+        return found, truth
+
+    def _describe_levels(self, scores: Sequence[Floats], truth: Floats) -> list[dict[str, Any]]:
+        """Measures each level's recall, see `fetch_levels`, by scores of `search_levels`."""
+        return [fetch_levels.describe_level(each, truth[:, : each.shape[1]], self.parameters.k) for each in scores]
 
     def search(self, queries: npt.ArrayLike, k: int) -> Neighbours:
         """See `Searcher.search`."""
