@@ -25,7 +25,7 @@ from twotower_tf.features.tower_encoder import FROM_ENCODED, TowerEncoder
 
 # Rows of one call; where a unit's calls begin never changes, so neither does the last bit of a vector.
 STEP = 4096
-SEQUENCE_PLACES = 1 << 14  # of one call whose histories are read place by place: tensors stay in a core's cache
+SEQUENCE_PLACES = 1 << 13  # of one call whose histories are read place by place: tensors stay in a core's cache
 
 Floats = npt.NDArray[np.float32]
 
