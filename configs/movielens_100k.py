@@ -50,5 +50,5 @@ def get_config() -> ExperimentConfig:
         model=ModelConfig(embedding_dim=32, vector_dim=64, item_hidden=(64,), user_hidden=(64,)),
         loss=InBatchSoftmax(temperature=0.1),
         train=TrainConfig(batch_size=1024, epochs=20, initial_lr=0.002, lr_decay_rate=0.9, patience=3),
-        evaluation=EvaluationConfig(ks=(10, 20, 50, 100), query="event"),
+        evaluation=EvaluationConfig(ks=(10, 20, 50, 100), query="event", slices=("gender", "occupation", "genres")),
     )

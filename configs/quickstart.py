@@ -12,6 +12,7 @@ from twotower_tf.config import (
     Bucketized,
     Cross,
     DataConfig,
+    EvaluationConfig,
     ExperimentConfig,
     Hash,
     History,
@@ -58,4 +59,5 @@ def get_config() -> ExperimentConfig:
         model=ModelConfig(embedding_dim=16, vector_dim=32, item_hidden=(64,), user_hidden=(64,)),
         loss=InBatchSoftmax(temperature=0.1),
         train=TrainConfig(batch_size=1024, epochs=10, initial_lr=0.003, lr_decay_rate=0.8, patience=2),
+        evaluation=EvaluationConfig(slices=("gender", "age", "category")),
     )

@@ -296,8 +296,11 @@ def test_the_report_is_one_well_formed_page_that_loads_nothing(document, tmp_pat
 @pytest.mark.parametrize(
     ("index", "said"),
     [
-        ({"kind": "scann", "recall": {"k": 100, "measured": 0.9712}}, "first 100 items, measured at export: 0.9712."),
-        ({"kind": "exact", "recall": {"measured": 1.0}}, "exact, as exported. It searches exactly."),
+        (
+            {"kind": "scann", "recall": {"k": 100, "measured": 0.9712}},
+            "index (scann) has 0.9712 of the first 100 items of an exact",
+        ),
+        ({"kind": "exact", "recall": {"measured": 1.0}}, "index (exact) searches exactly."),
     ],
 )
 def test_the_report_of_an_exported_model_has_the_recall_of_its_index(document, index, said):

@@ -64,6 +64,11 @@ BAD = {
         "recall@20 is 0.0999, below the 0.1000 of the most popular items for everyone; give the user tower a History "
         "or more features, raise train.epochs, or try loss=InBatchSoftmax()",
     ),
+    "below_recent_popularity": (
+        {"baselines/recent_popularity": {"recall@20": 0.3001}, "protocol/recent_days": 2.971},
+        "recall@20 is 0.3000, below the 0.3001 of the most popular items of the last 2.97 days for everyone; set "
+        "sampling.recency_half_life, so that newer positives count more, or give the user tower a History",
+    ),
     "collapsed_item_tower": (
         {"collapse/item_cosine": {"mean": 0.91}},
         "random pairs of items have a mean cosine of 0.91: the item tower has collapsed; lower train.initial_lr, add "
@@ -123,6 +128,12 @@ def test_what_is_just_good_enough():
     assert found({"collapse/item_cosine": None, "collapse/user_cosine": None}) == []
     assert found({"collapse/vector_dim": 2, "collapse/item_effective_rank": 1.5}) == []
     assert found({"collapse/items_with_shared_vector": 2, "collapse/trained_items": 10_000}) == []
+
+
+def test_one_warning_of_popularity_is_enough():
+    recent = {"baselines/recent_popularity": {"recall@20": 0.3}, "protocol/recent_days": 7.0}
+    assert found(recent) == []
+    assert [each["name"] for each in found({**recent, "metrics/recall@20": 0.05})] == ["below_popularity"]
 
 
 def test_why_items_share_vectors():

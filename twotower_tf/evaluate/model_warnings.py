@@ -66,6 +66,14 @@ def _below_popularity(facts: Facts) -> str:
     return "" if _below_chance(facts) else _below_baseline(facts, "popularity", described, _LEARN_MORE)
 
 
+def _below_recent_popularity(facts: Facts) -> str:
+    if "recent_popularity" not in facts.document["baselines"] or _below_chance(facts) or _below_popularity(facts):
+        return ""
+    described = f"the most popular items of the last {facts.document['protocol']['recent_days']:.3g} days for everyone"
+    remedy = "set sampling.recency_half_life, so that newer positives count more, or give the user tower a History"
+    return _below_baseline(facts, "recent_popularity", described, remedy)
+
+
 def _last_epoch(facts: Facts) -> str:
     training = facts.training
     if not (facts.config.train.monitor and training) or training["best_epoch"] != training["epochs"]:
@@ -147,6 +155,7 @@ def _shared_vectors(facts: Facts) -> str:
 RULES: dict[str, Callable[[Facts], str]] = {
     "below_chance": _below_chance,
     "below_popularity": _below_popularity,
+    "below_recent_popularity": _below_recent_popularity,
     "best_epoch_is_last": _last_epoch,
     "collapsed_item_tower": _collapsed_tower("item"),
     "collapsed_user_tower": _collapsed_tower("user"),

@@ -137,11 +137,11 @@ def draw_map(item_map: Mapping[str, Any]) -> str:
                 hollow: dict[str, Any] = {"facecolors": "none"} if name == MISSING else {"linewidths": 0}
                 label = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
                 label = label.replace("$", r"\$")  # no mathematics
-                axes.scatter(xs, ys, s=9, label=label, alpha=0.7, color=color, **hollow)
+                axes.scatter(xs, ys, s=12, label=label, alpha=0.7, color=color, **hollow)
         shares = [f"{100 * share:.0f} %" for share in item_map["explained"]]
         axes.set(xlabel=f"first axis ({shares[0]} of the variance)", ylabel=f"second axis ({shares[1]})")
         axes.set_aspect("equal", adjustable="datalim")
-        _legend(figure)
+        _legend(figure, markerscale=2.0)
         return _svg(figure)
 
 
@@ -236,9 +236,9 @@ def draw_trial_curves(trials: Sequence[Mapping[str, Any]], metric: str, best: in
         return _svg(figure)
 
 
-def _legend(figure: Figure) -> None:
+def _legend(figure: Figure, markerscale: float = 1.0) -> None:
     """Adds the legend above the axes."""
-    figure.legend(frameon=False, loc="outside upper center", ncols=4)
+    figure.legend(frameon=False, loc="outside upper center", ncols=4, markerscale=markerscale)
 
 
 def _svg(figure: Figure) -> str:
