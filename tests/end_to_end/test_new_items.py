@@ -106,5 +106,5 @@ def test_new_movies_of_movielens_100k(tmp_path: Path, published: Callable[[str],
     pq.write_table(hold_out(events, "movie_id", 0.1), tmp_path / "events.parquet")
     config = prepare_config("movielens_100k", tmp_path, "item_features.0.dropout=0.5", "train.epochs=8")
     whole, among_new = measure(config, tmp_path / "run")
-    assert whole.recall > 2 * whole.chance
+    assert whole.recall > 4 * whole.chance  # .098 and .013; among new movies alone .419 and .119
     assert among_new.recall > 2 * among_new.chance
