@@ -52,7 +52,7 @@ class Found:
 def measure(config: ExperimentConfig, run_dir: Path) -> tuple[Found, Found]:
     """Trains, and ranks for the test part, whose items are all new: the whole catalogue, and the new items alone.
 
-    The second ranking is not helped by vectors that tell new items from trained ones.
+    The second ranking is not helped by vectors that only separate new items from trained ones.
     """
     artifacts.write_text(RunPaths(run_dir).config, configuration.to_json(config))
     prepare_log(config, run_dir, threads=1)
