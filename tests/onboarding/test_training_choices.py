@@ -90,6 +90,10 @@ def test_long_sequences_of_few_items_have_a_transformer(tmp_path: Path, monkeypa
     monkeypatch.setattr(training_choices, "_READ_IN_ORDER", (10_000, 20_000))
     proposal = propose(tmp_path, {"events": columns})
     text = render_proposal(proposal, "shop", "shop.py")
+    assert (
+        max(map(len, text.splitlines())) <= 120
+        and "\n            table_optimizer=LazyAdam(initial_lr=0.002),\n" in text
+    )
     (tmp_path / "shop.py").write_text(text, encoding="utf-8")
     found = load(tmp_path / "shop.py")
     history = next(each for each in found.user_features if isinstance(each, History))

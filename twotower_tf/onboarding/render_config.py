@@ -85,13 +85,29 @@ def _add_comments(pairs: Iterable[tuple[str, str]]) -> list[str]:
     for code, comment in pairs:
         clean = " ".join(comment.split())
         if not clean:
-            found.append(code)
+            found.append(_break_call(code))
         elif len(code) + len(clean) + 4 <= 120:
             found.append(f"{code}  # {clean}")
         else:
             indent = code[: len(code) - len(code.lstrip())]
-            found += [_wrap(clean, f"{indent}# "), code]
+            found += [_wrap(clean, f"{indent}# "), _break_call(code)]
     return found
+
+
+def _break_call(code: str) -> str:
+    """Writes a call that is too long for one line with an argument per line."""
+    head, bracket, rest = code.partition("(")
+    if len(code) <= 120 or not bracket or not rest.endswith("),"):
+        return code
+    arguments, depth = [""], 0
+    for token in re.findall(r'"(?:\\.|[^"\\])*"|.', rest[:-2]):
+        depth += (token in ("(", "[")) - (token in (")", "]"))
+        if token == "," and not depth:
+            arguments.append("")
+        else:
+            arguments[-1] += token
+    indent = code[: len(code) - len(code.lstrip())]
+    return "\n".join([f"{head}(", *(f"{indent}    {each.strip()}," for each in arguments), f"{indent}),"])
 
 
 def _wrap(text: str, prefix: str) -> str:
