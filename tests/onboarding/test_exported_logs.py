@@ -106,7 +106,7 @@ LOGS: dict[str, Log] = {
             "user_id": users("A"),
             "timestamp": lambda rng: 1_500_000_000_000 + np.arange(ROWS) * 86_400_123,
             "helpful_vote": integers(0, 4),
-            "verified_purchase": one_of(True, False, p=[0.9, 0.1]),
+            "verified_purchase": one_of(True, False, p=[0.7, 0.3]),
         },
         ("user_id", "asin", "timestamp", ""),
         [],

@@ -189,11 +189,14 @@ def _add_labels(found: Outcomes, binary: Sequence[Profile], given: Profile | str
 def _is_clear(ranked: Sequence[Profile]) -> bool:
     """Tests whether the first of the ranked columns is the label: by its name, or because it is the only one.
 
-    A column of another than a label's own name that is 1 nearly everywhere is not: it is a check, such as of the buyer.
+    Without a label's own name, a column that is 1 nearly everywhere or is named after a circumstance is a check, as
+    `verified_purchase`.
     """
     rank = _rank_label(ranked[0])
     if rank < len(usual_names.LABELS):
         return True
+    if usual_names.CIRCUMSTANCES & set(ranked[0].tokens):
+        return False
     return (rank == len(usual_names.LABELS) or len(ranked) == 1) and ranked[0].ones <= _MOST_ONES
 
 
