@@ -76,6 +76,12 @@ def test_a_time_is_one_in_rows_and_in_batch_scoring(form, value, expected):
     )
 
 
+@pytest.mark.parametrize("text", ["\ud800", "\0", "2025-01-10T09:00:00Z\0", "\udfff1736499600"])
+def test_a_text_that_no_sql_can_hold_is_an_invalid_time(text):
+    for form in TIMES:
+        assert TimeParser(form).read([text, None]) == [None, 0]
+
+
 @pytest.mark.parametrize("form", TIMES)
 def test_no_time_is_none(form):
     rows = [{"ts": value} for value in (None, "", float("nan"), pd.NaT, pd.NA, np.datetime64("NaT"), 0)]

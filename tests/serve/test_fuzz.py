@@ -1,5 +1,6 @@
 """Malformed requests of many kinds: every one is answered, none with an internal error, and nothing grows."""
 
+import copy
 import json
 import random
 import socket
@@ -38,7 +39,7 @@ def mutate(generator: random.Random) -> bytes:
         if generator.random() < 0.2:
             inner.pop(key, None)
         else:
-            inner[key] = generator.choice(VALUES)
+            inner[key] = copy.deepcopy(generator.choice(VALUES))  # which later changes must not reach
     body = bytearray(json.dumps(document).encode())
     if generator.random() < 0.3:
         for _ in range(generator.randrange(1, 4)):

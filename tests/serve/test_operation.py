@@ -1,5 +1,6 @@
 """Operation: token, TLS, full queue, deadline, reload of new and broken versions, stop."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -179,36 +180,67 @@ def test_a_directory_that_is_made_later_is_served(tmp_path):
         assert service.post(PATH, BODY)[1]["model_version"] == 7
 
 
-def test_the_command_logs_requests_and_ends_with_sigterm(tmp_path):
-    """The real process: started with a corrupt newest version, stopped by a signal."""
-    root = unpack("exact", tmp_path)
-    shutil.copytree(root / "7", root / "8")  # its manifest says 7
-    port = free_port()
-    command = [sys.executable, "-m", "twotower_tf", "serve", f"--export_dir={root}", f"--rest_port={port}"]
-    environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1"}
+@contextlib.contextmanager
+def command(root, **environment):
+    """The real process over an export root; yields it, its HTTP address, and the seconds until it was ready."""
+    port, began = free_port(), time.monotonic()
+    flags = [f"--export_dir={root}", f"--rest_port={port}", "--grpc_port=0", "--model_name=tiny", "--poll_seconds=0.1"]
     process = subprocess.Popen(
-        [*command, "--grpc_port=0", "--model_name=tiny", "--poll_seconds=0.1"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        [sys.executable, "-m", "twotower_tf", "serve", *flags], text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, env={**os.environ, "TF_NUM_INTRAOP_THREADS": "1", **environment},
     )  # fmt: skip
+    address, http = f"http://127.0.0.1:{port}", urllib3.PoolManager(retries=False)
+
+    def ready():
+        assert process.poll() is None, process.stderr.read()
+        try:
+            return http.request("GET", f"{address}/readyz").status == 200
+        except urllib3.exceptions.HTTPError:
+            return False
+
     try:
-        http = urllib3.PoolManager(retries=False)
-
-        def ready():
-            assert process.poll() is None, process.stderr.read()
-            try:
-                return http.request("GET", f"http://127.0.0.1:{port}/readyz").status == 200
-            except urllib3.exceptions.HTTPError:
-                return False
-
         _wait(ready)
-        answer = http.request("POST", f"http://127.0.0.1:{port}{PATH}", body=json.dumps(BODY).encode())
-        assert json.loads(answer.data)["model_version"] == 7
-        process.send_signal(signal.SIGTERM)
-        out, errors = process.communicate(timeout=60)
+        yield process, address, time.monotonic() - began
     finally:
         process.kill()
+
+
+def _post(address):
+    answer = urllib3.request("POST", address + PATH, body=json.dumps(BODY).encode(), retries=False)
+    return answer.status, json.loads(answer.data)
+
+
+def test_the_command_logs_requests_and_ends_with_sigterm(tmp_path):
+    """Started with a corrupt newest version, stopped by a signal."""
+    root = unpack("exact", tmp_path)
+    shutil.copytree(root / "7", root / "8")  # its manifest says 7
+    with command(root) as (process, address, _):
+        assert _post(address)[1]["model_version"] == 7
+        process.send_signal(signal.SIGTERM)
+        out, errors = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "version 8: cannot be loaded" in errors
     last = json.loads(out.splitlines()[-1])
     assert (last["method"], last["path"], last["status"]) == ("POST", PATH, 200)
     assert "u000137" not in out
+
+
+@pytest.mark.quality
+def test_after_a_kill_it_serves_again_in_the_time_of_a_start(tmp_path):
+    """With a version that was cut off while it was copied: skipped, logged, stated."""
+    root = unpack("exact", tmp_path)
+    with command(root) as (process, address, first):
+        answer = _post(address)
+        process.send_signal(signal.SIGKILL)
+        process.wait(60)
+    shutil.copytree(root / "7", root / "9", ignore=shutil.ignore_patterns("*.data-*", "items.parquet"))
+    with command(root) as (process, address, again):
+        assert _post(address) == answer == (200, answer[1])
+        states = urllib3.request("GET", address + "/v1/models/tiny").json()["model_version_status"]
+        process.send_signal(signal.SIGTERM)
+        errors = process.communicate(timeout=60)[1]
+    print(json.dumps({"first_seconds": round(first, 2), "again_seconds": round(again, 2)}))
+    assert again < 1.5 * first + 1  # other work on the machine
+    assert [(each["version"], each["state"]) for each in states] == [("9", "END"), ("7", "AVAILABLE")]
+    assert states[0]["status"]["error_code"] == "UNKNOWN" and states[0]["status"]["error_message"]
+    assert "version 9: cannot be loaded: " in errors

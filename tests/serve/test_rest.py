@@ -144,6 +144,7 @@ def without(name):
         (f"{MODEL}:predict", {"instances": ["u1"]}, 400,
          "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
          "tensorinfo_map"),
+        (f"{MODEL}:predict", {"instances": [{"b64": "aGk="}]}, 400, "instances is a plain list, but expecting list of"),
         (f"{MODEL}:predict", {"inputs": {"age": [1.0]}}, 400, "Missing named input: "),
         (f"{MODEL}:predict", without("country"), 400, f"keys must be equal to: {NAMES}"),
         (f"{MODEL}:predict", {"inputs": {**USER, "age": [1.0, 2.0]}}, 400, "assertion failed: ["),

@@ -156,12 +156,12 @@ def _finish_float(text: str) -> str:
 
 def _read_rows(document: Mapping[str, Any], inputs: Mapping[str, int]) -> Arrays:
     instances = check_instances(document)
-    if not isinstance(instances[0], dict) and len(inputs) > 1:
+    objects = _is_object(instances[0])
+    if not objects and len(inputs) > 1:
         raise invalid(
             "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
             "tensorinfo_map"
         )
-    objects = _is_object(instances[0])
     columns: dict[str, list[Any]] = {name: [] for name in inputs}
     shapes: dict[str, Shape] = {}
     for place, instance in enumerate(instances):

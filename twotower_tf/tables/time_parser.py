@@ -100,7 +100,7 @@ class TimeParser:
         found = [self._of_whole_number(value) if type(value) is int else _convert_typed(value) for value in values]
         rest = [place for place, value in enumerate(values) if found[place] is None and not is_missing(value)]
         if rest:
-            texts = (as_text(values[place]).replace("\0", "?") for place in rest)  # SQL text ends at a NUL
+            texts = (_sql_text(as_text(values[place])) for place in rest)
             reading = f"EXECUTE reading([{', '.join(map(quote_literal, texts))}])"
             for place, row in zip(rest, _open_reader(self).execute(reading).fetchall(), strict=True):
                 found[place] = row[0]
@@ -114,6 +114,11 @@ class TimeParser:
             return None
         first, last = self._range()
         return value // unit if first * unit <= value < (last + 1) * unit else None
+
+
+def _sql_text(text: str) -> str:
+    """Returns a text that SQL may hold: it ends at a NUL, and has no halves of surrogate pairs."""
+    return text.replace("\0", "?").encode(errors="replace").decode()
 
 
 SIGNATURE = TimeParser(timestamps.SECONDS, timestamps.EARLIEST, timestamps.LATEST)  # of the towers' inputs
