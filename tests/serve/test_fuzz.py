@@ -71,7 +71,7 @@ def test_random_bytes_over_grpc(tiny, count):
     methods = ["tensorflow.serving.PredictionService/Predict", "tensorflow.serving.PredictionService/GetModelMetadata",
                "tensorflow.serving.PredictionService/MultiInference", "tensorflow.serving.ModelService/GetModelStatus",
                "grpc.health.v1.Health/Check"]  # fmt: skip
-    codes = set()
+    before, codes = resident(), set()
     with grpc.insecure_channel(tiny.grpc) as channel:
         for _ in range(count):
             body = bytearray(valid if generator.random() < 0.7 else generator.randbytes(generator.randrange(200)))
@@ -86,6 +86,7 @@ def test_random_bytes_over_grpc(tiny, count):
                 if error.code().name == "INTERNAL":
                     assert "internal error; the service's log" not in error.details()
     assert "INVALID_ARGUMENT" in codes or "NOT_FOUND" in codes
+    assert resident() - before < 200 << 20
     for port in (tiny.options.grpc_port, tiny.options.rest_port):
         with socket.create_connection(("127.0.0.1", port)) as raw:
             raw.sendall(generator.randbytes(10_000))

@@ -248,3 +248,24 @@ def test_why_nothing_is_served_is_logged_once(tmp_path, loader, caplog, make, op
 
     asyncio.run(scenario())
     assert [each.message for each in caplog.records if each.levelname == "WARNING"] == [reason.format(root=root)]
+
+
+def test_a_broken_version_that_a_newer_one_has_replaced_is_not_looked_at_again(tmp_path, manage, loader, monkeypatch):
+    looks = []
+    monkeypatch.setattr(model_manager, "list_versions", lambda root: looks.append(root) or list_versions(root))
+    monkeypatch.setattr(model_manager, "_RETRY_SECONDS", 0.0)
+
+    async def scenario():
+        manager = manage()
+        loader.broken = {1}
+        publish(tmp_path, 1)
+        await settle(manager)
+        publish(tmp_path, 2)
+        for path in (tmp_path / "1", tmp_path / "2", tmp_path):
+            os.utime(path, (1000, 1000))
+        await settle(manager)
+        count, loads = len(looks), list(loader.loaded)
+        await settle(manager)
+        assert manager.versions == [2] and len(looks) == count and loader.loaded == loads
+
+    asyncio.run(scenario())

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _RETRIED = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")  # what another try may mend
-_CODES = {400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 404: "NOT_FOUND", 413: "RESOURCE_EXHAUSTED",
+_CODES = {400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 404: "NOT_FOUND", 413: "INVALID_ARGUMENT",
           429: "RESOURCE_EXHAUSTED", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}  # fmt: skip
+_CONNECTIONS = 32  # kept open: a thread that finds none opens another one, which is closed after its request
 _FIRST_WAIT = 0.05  # seconds before the second try; doubled from try to try, and varied by half
 _TITLES = ("user", "rank", "item_id", "score", "model_version")
 
@@ -199,7 +200,7 @@ class _Rest:
 
         self._errors = urllib3.exceptions
         self._timeout = urllib3.Timeout
-        self._pool = urllib3.PoolManager(retries=False, ca_certs=ca_file)
+        self._pool = urllib3.PoolManager(retries=False, ca_certs=ca_file, maxsize=_CONNECTIONS)
         self._url = f"{address.rstrip('/')}/v1/models/{quote(model_name, safe='')}:recommend"
         self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
 

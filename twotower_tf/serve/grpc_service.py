@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -23,7 +24,9 @@ from twotower_tf.serve.access_log import AccessLog
 from twotower_tf.serve.retrieval_service import EXTRAS, RetrievalService
 from twotower_tf.serve.served_version import ServedVersion
 from twotower_tf.serve.service_errors import ServiceError, invalid
+from twotower_tf.serve.signature_tensors import Arrays
 
+_BYTES_PER_VALUE = 8  # of a request, about
 _LONGEST_ERROR = 1024  # characters
 _SIGNATURES = "signature_def"  # the only metadata there is
 _SERVICES = ("", "ModelService", "PredictionService")  # of the health service, as TensorFlow Serving names them
@@ -146,22 +149,27 @@ class _Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):
         with _find(self._service, request).used() as served:
             name = request.model_spec.signature_name or SERVING_DEFAULT
             signature = signature_tensors.find_signature(served.signatures, name)
-            most = self._service.options.max_request_bytes
-            given = dict(sorted(request.inputs.items()))
-            extras = {
-                key: signature_tensors.read_tensor(key, given.pop(key), most)
-                for key in EXTRAS
-                if name == RECOMMEND and key in given and key not in signature.inputs
-            }
-            signature_tensors.check_names(signature, given)
-            arrays = signature_tensors.read_tensors(signature, given, most)
+            size = request.ByteSize() // _BYTES_PER_VALUE
+            arrays = await self._service.work(size, functools.partial(self._read, signature, name), request, deadline)
             wanted = signature_tensors.choose_outputs(signature, request.output_filter)
-            outputs = await self._service.predict(served, name, {**arrays, **extras}, deadline)
+            outputs = await self._service.predict(served, name, arrays, deadline)
             response = predict_pb2.PredictResponse()
             _state_model(response.model_spec, served, name, self._service.options.model_name)
-            for key in wanted:
-                response.outputs[key].CopyFrom(signature_tensors.write_tensor(outputs[key]))
-            return response
+            chosen = {key: outputs[key] for key in wanted}
+            size = sum(array.size for array in chosen.values())
+            return await self._service.work(size, functools.partial(_write_outputs, response), chosen, deadline)
+
+    def _read(self, signature: Any, name: str, request: Any) -> Arrays:
+        """Reads the tensors of a request, and for `recommend` those that are not inputs of the tower."""
+        most = self._service.options.max_request_bytes
+        given = dict(sorted(request.inputs.items()))
+        extras = {
+            key: signature_tensors.read_tensor(key, given.pop(key), most)
+            for key in EXTRAS
+            if name == RECOMMEND and key in given and key not in signature.inputs
+        }
+        signature_tensors.check_names(signature, given)
+        return {**signature_tensors.read_tensors(signature, given, most), **extras}
 
     async def _metadata(self, request: Any, deadline: float) -> Any:
         _check_name(request)
@@ -195,6 +203,12 @@ class _Models(model_service_pb2_grpc.ModelServiceServicer):
         _check_name(request)
         spec = request.model_spec
         return model_protos.write_status(self._service.manager.statuses(spec.name, _read_version(spec)))
+
+
+def _write_outputs(response: Any, outputs: Arrays) -> Any:
+    for name, array in outputs.items():
+        response.outputs[name].CopyFrom(signature_tensors.write_tensor(array))
+    return response
 
 
 async def _refuse_reload(request: Any, deadline: float) -> Any:

@@ -179,7 +179,12 @@ class ModelManager:
     def _list(self) -> list[int] | None:
         """Returns the versions that may be served; None where nothing has changed since the last time."""
         stamp = _stamp(self._options.export_dir)
-        due = any(each.error and self._due(each) for each in list(self._known.values()))
+        served = list(self._served)
+        short = len(served) < (len(self._options.versions) or self._options.num_versions)
+        due = any(
+            each.error and self._due(each) and (short or each.version > min(served))
+            for each in list(self._known.values())
+        )
         if stamp == self._root_stamp and not due:
             return None
         # A change in the same tick of the file system's clock would leave the stamp as it is.

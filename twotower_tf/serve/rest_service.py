@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any
 
 import orjson
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -38,8 +40,23 @@ _EXTRA_TYPES = {K: types_pb2.DT_INT64, EXCLUDE: types_pb2.DT_STRING, FILTER: typ
 _BYTES_PER_VALUE = 16  # of JSON, about
 
 _log = logging.getLogger(__name__)
-Document: TypeAlias = dict[str, Any]
-BodyHandler: TypeAlias = Callable[[Request, Document, float], Awaitable[bytes]]
+
+
+@dataclass(frozen=True)
+class _Post:
+    """A request with a body.
+
+    Attributes:
+        request: path and headers.
+        document: the body.
+        size: about how many values it has.
+        deadline: on the event loop's clock.
+    """
+
+    request: Request
+    document: dict[str, Any]
+    size: int
+    deadline: float
 
 
 class _EmptyBody(Exception):
@@ -169,57 +186,60 @@ class _Rest:
         """Metrics for Prometheus."""
         return Response(self._service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    async def _answer_body(self, handler: BodyHandler, request: Request) -> Response:
+    async def _answer_body(self, handler: Callable[[_Post], Awaitable[bytes]], request: Request) -> Response:
         """Answers a request that has a body; its deadline begins before the body is read."""
 
         async def answer(request: Request) -> bytes:
             service = self._service
             deadline = service.deadline()
             async with self._bodies.read(request, service.options.timeout_seconds) as body:
-                document = await service.work(len(body) // _BYTES_PER_VALUE, json_tensors.parse_object, body, deadline)
-                return await handler(request, document, deadline)
+                size = len(body) // _BYTES_PER_VALUE
+                document = await service.work(size, json_tensors.parse_object, body, deadline)
+                return await handler(_Post(request, document, size, deadline))
 
         return await _answer(answer, request)
 
-    async def _predict(self, request: Request, document: Document, deadline: float) -> bytes:
-        name = json_tensors.read_signature_name(document, SERVING_DEFAULT)
-        with self._service.manager.find(*_spec(request)).used() as served:
+    async def _predict(self, post: _Post) -> bytes:
+        name = json_tensors.read_signature_name(post.document, SERVING_DEFAULT)
+        with self._service.manager.find(*_spec(post.request)).used() as served:
             if name not in served.signatures:
                 raise invalid(f'Serving signature name: "{name}" not found in signature def')
             types = {key: info.dtype for key, info in served.signatures[name].inputs.items()}
-            given = document.get("inputs")
+            given = post.document.get("inputs")
             if name == RECOMMEND and isinstance(given, dict):
                 types = {key: dtype for key, dtype in _EXTRA_TYPES.items() if key in given} | types
-            arrays, by_row = json_tensors.read_inputs(document, types)
-            outputs = await self._service.predict(served, name, arrays, deadline)
+            arrays, by_row = await self._service.work(
+                post.size, functools.partial(json_tensors.read_inputs, inputs=types), post.document, post.deadline
+            )
+            outputs = await self._service.predict(served, name, arrays, post.deadline)
         write = json_tensors.write_rows if by_row else json_tensors.write_columns
         size = sum(array.size for array in outputs.values())
-        return await self._service.work(size, write, outputs, deadline)
+        return await self._service.work(size, write, outputs, post.deadline)
 
-    async def _recommend(self, request: Request, document: Document, deadline: float) -> bytes:
-        wish = _read_wish(document, "recommend")
-        if "instances" not in document:
+    async def _recommend(self, post: _Post) -> bytes:
+        wish = _read_wish(post.document, "recommend")
+        if "instances" not in post.document:
             raise invalid("Missing 'instances' key")
-        rows = json_tensors.check_instances(document)
-        with self._service.manager.find(*_spec(request)).used() as served:
-            answers, version = await self._service.recommend(served, rows, wish, deadline)
-        return await self._write(answers, version, deadline)
+        rows = json_tensors.check_instances(post.document)
+        with self._service.manager.find(*_spec(post.request)).used() as served:
+            answers, version = await self._service.recommend(served, rows, wish, post.deadline)
+        return await self._write(answers, version, post.deadline)
 
-    async def _similar(self, request: Request, document: Document, deadline: float) -> bytes:
-        wish = _read_wish(document, "similar")
-        if not isinstance(document.get("item"), str | int) or isinstance(document["item"], bool):
+    async def _similar(self, post: _Post) -> bytes:
+        wish = _read_wish(post.document, "similar")
+        if not isinstance(post.document.get("item"), str | int) or isinstance(post.document["item"], bool):
             raise invalid("item: missing or invalid value (expected the id or the name of an item)")
-        with self._service.manager.find(*_spec(request)).used() as served:
-            answer = await self._service.similar(served, document["item"], wish, deadline)
-        return await self._write([answer], answer["model_version"], deadline)
+        with self._service.manager.find(*_spec(post.request)).used() as served:
+            answer = await self._service.similar(served, post.document["item"], wish, post.deadline)
+        return await self._write([answer], answer["model_version"], post.deadline)
 
     async def _write(self, answers: list[Answer], version: int, deadline: float) -> bytes:
         size = sum(len(each["scores"]) for each in answers)
         return await self._service.work(size, lambda found: _write_answers(found, version), answers, deadline)
 
-    async def _classify_or_regress(self, request: Request, document: Document, deadline: float) -> bytes:
-        name = json_tensors.read_signature_name(document, SERVING_DEFAULT)
-        with self._service.manager.find(*_spec(request)).used() as served:
+    async def _classify_or_regress(self, post: _Post) -> bytes:
+        name = json_tensors.read_signature_name(post.document, SERVING_DEFAULT)
+        with self._service.manager.find(*_spec(post.request)).used() as served:
             raise model_protos.refuse_examples(served.signatures, name)
 
     async def _status(self, request: Request) -> bytes:
