@@ -71,7 +71,8 @@ def run(flags: Flags) -> None:
         for path in deployment_files.write_files(Path(flags.write_files), chosen.model_name):
             print(path)
         return
-    logging.getLogger("absl").setLevel(logging.WARNING)
+    for library in ("absl", "uvicorn"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         from twotower_tf.serve import run_service
