@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -155,6 +156,30 @@ def test_answers_leave_without_delay():
     with _listen("127.0.0.1", port) as listening, socket.create_connection(("127.0.0.1", port)):
         with listening.accept()[0] as connection:
             assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_connections_that_send_nothing_are_bounded(served_root):
+    with running(served_root, grpc_port=0, max_queue=1) as service:
+        assert service.get("/healthz")[0] == 200  # one connection, which is kept
+        address = ("127.0.0.1", service.options.rest_port)
+        with contextlib.ExitStack() as opened:
+            for _ in range(103):
+                opened.enter_context(socket.create_connection(address))
+            _wait(lambda: service.send("GET", "/healthz").status == 503)
+        _wait(lambda: service.send("GET", "/healthz").status == 200)
+
+
+def test_as_many_files_may_be_open_as_there_are_connections():
+    from twotower_tf.serve.run_service import _allow_files
+
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1000, before[1]))
+        for count in (1100, 900):  # raised, never lowered
+            _allow_files(count)
+            assert resource.getrlimit(resource.RLIMIT_NOFILE) == (1100, before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import functools
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,6 +29,8 @@ from twotower_tf.serve.service_options import ServiceOptions
 
 _HEALTH_SECONDS = 0.2  # between two updates of the health service
 _BACKLOG = 2048
+_PER_WAITING, _MORE = 4, 100  # REST connections: for each request that may wait, and in addition
+_OTHER_FILES = 1024  # open at the same time as all connections
 _KEEP_ALIVE_SECONDS = 75  # longer than clients and proxies keep an idle connection: who closes first resets requests
 
 _log = logging.getLogger(__name__)
@@ -78,6 +81,7 @@ def run(options: ServiceOptions) -> None:
         ConfigError: as `serve` says.
     """
     _check(options)
+    _allow_files(_count_connections(options) + _OTHER_FILES)
     # TensorFlow's threads wait for work with the processor on: as many as compute, not one per core.
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", str(options.count_workers()))
 
@@ -133,6 +137,7 @@ async def _rest(options: ServiceOptions, service: RetrievalService, log: AccessL
         ssl_certfile=options.tls_cert or None,
         ssl_keyfile=options.tls_key or None,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        limit_concurrency=_count_connections(options),
         timeout_graceful_shutdown=int(options.grace_seconds),
     )
     server = _Server(config)
@@ -148,6 +153,19 @@ async def _rest(options: ServiceOptions, service: RetrievalService, log: AccessL
             yield stop
         finally:
             await stop()
+
+
+def _count_connections(options: ServiceOptions) -> int:
+    """Returns how many REST connections may be open; a request on one more is answered with 503."""
+    return _PER_WAITING * options.max_queue + _MORE
+
+
+def _allow_files(count: int) -> None:
+    """Raises the process's limit of open files to a number, as far as it may: beyond it no version could be read."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < count:
+        most = count if hard == resource.RLIM_INFINITY else min(count, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 class _Server(uvicorn.Server):
