@@ -205,6 +205,9 @@ def test_bodies_are_bounded(tiny, body, headers, status):
 def test_health_metrics_and_description(tiny):
     assert tiny.get("/healthz") == (200, {"status": "ok"})
     assert tiny.get("/readyz") == (200, {"ready": True})
+    for path in ("/healthz", "/readyz"):
+        answer = tiny.send("HEAD", path)
+        assert (answer.status, answer.data) == (200, b"")
     tiny.post(f"{MODEL}:predict", row())
     text = tiny.send("GET", "/metrics").data.decode()
     assert "twotower_newest_version 7.0" in text

@@ -98,6 +98,7 @@ def build_app(service: RetrievalService, log: AccessLog | None = None) -> ASGIAp
         _add(router, model, rest.status, "GET", place)
     for path, probe in (("/healthz", rest.healthz), ("/readyz", rest.readyz), ("/metrics", rest.metrics)):
         router.add_api_route(path, probe, methods=["GET"], responses=rest_schemas.RESPONSES)
+        router.add_api_route(path, probe, methods=["HEAD"], include_in_schema=False)  # what load balancers may send
     if service.options.page:
         router.add_api_route("/", rest.page, methods=["GET"], include_in_schema=False)
         router.add_api_route("/page.json", rest.page_data, methods=["GET"], include_in_schema=False)
