@@ -267,13 +267,14 @@ def test_structures_are_left_out(tmp_path: Path) -> None:
                 "images": [[{"url": "x", "hash": "a"}], []] * 30,
                 "groups": [["a", "b"], ["b"]] * 30,
                 "topics": ['["a", "b"]', '["b"]'] * 30,
+                "moods": ["{calm,loud}", "{calm}"] * 30,  # PostgreSQL's arrays
             },
         },
     )
     left = {name for name, reason in proposal.left_out.items() if "objects" in reason}
     assert left == {"device", "place", "details", "images"}
     text = feature_text(proposal)
-    assert '"kind"' in text and '"groups"' in text and '"topics"' in text
+    assert all(f'"{name}"' in text for name in ("kind", "groups", "topics", "moods"))
 
 
 @pytest.mark.parametrize("values", [[["i1", "i2"], ["i2"]], [[{"item_id": "i1"}], [{"item_id": "i2"}]]])
@@ -308,21 +309,18 @@ def test_ids_with_leading_zeros_join_tables_of_other_names(tmp_path: Path) -> No
 
 
 def test_names_of_items_in_any_language(tmp_path: Path) -> None:
-    """Short texts of several words, one per item, are names; addresses, codes and long texts are not."""
+    """Short texts of several words, one per item, are names; addresses and long texts are not, titles are."""
     number = range(60)
-    proposal = propose(
-        tmp_path,
-        {
-            "events": {"user_id": users(), "item_id": things(), "time": clock},
-            "items": {
-                "item_id": [f"i{n}" for n in number],
-                "link": [f"http://x.org/{n}" for n in number],
-                "text": [f"{n} " + "many words " * 20 for n in number],
-                "bezeichnung": [f"Der Film {n}" for n in number],
-            },
-        },
-    )
-    assert proposal.roles.title.column == "bezeichnung"
+    items = {
+        "item_id": [f"i{n}" for n in number],
+        "link": [f"http://x.org/{n}" for n in number],
+        "description": [f"{n} " + "many words " * 20 for n in number],
+        "bezeichnung": [f"Der Film {n}" for n in number],
+    }
+    log = {"user_id": users(), "item_id": things(), "time": clock}
+    assert propose(tmp_path, {"events": log, "items": items}).roles.title.column == "bezeichnung"
+    items["Title"] = items["description"]
+    assert propose(tmp_path, {"events": log, "items": items}).roles.title.column == "Title"
 
 
 @pytest.mark.parametrize("sort", [True, False])

@@ -301,7 +301,8 @@ def _list_repeated(events: TableProfile, taken: Collection[str]) -> list[Profile
 def _find_title(table: TableProfile, taken: Collection[str], is_catalogue: bool) -> Role:
     for name in column_profile.match_names(usual_names.TITLES, table.columns):
         column = table.columns[name]
-        if name not in taken and column.numbers < column.present and column.length <= _LONGEST_NAME:
+        short = column.plain != "description" or column.length <= _LONGEST_NAME
+        if name not in taken and column.numbers < column.present and short:
             return Role(name, "a name for display")
     for name, column in table.columns.items():
         worded = sum(" " in value for value, _ in column.top) > 0.5 * len(column.top)
