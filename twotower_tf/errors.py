@@ -10,7 +10,12 @@ class TwoTowerError(Exception):
     """Base class of user-facing errors.
 
     The message is one line with the place, the rule, the value given and what to do.
+
+    Attributes:
+        exit_status: of a command that ends with the error.
     """
+
+    exit_status = 2
 
 
 class ConfigError(TwoTowerError):
@@ -23,6 +28,21 @@ class DataError(TwoTowerError):
 
 class ArtifactError(TwoTowerError):
     """Missing, damaged or incompatible run directory, bundle or file that twotower wrote."""
+
+
+class LostWorkerError(TwoTowerError):
+    """Another worker of the same training has ended or does not answer. All workers can resume from the checkpoint."""
+
+    exit_status = 75  # EX_TEMPFAIL of sysexits.h: the same command may succeed when it is repeated
+
+
+class FailedWorkerError(TwoTowerError):
+    """A process of a local cluster has failed; its own last line says why."""
+
+    def __init__(self, message: str, exit_status: int) -> None:
+        """`exit_status` is that of the process."""
+        super().__init__(message)
+        self.exit_status = exit_status
 
 
 def raise_first(lines: Iterable[str]) -> None:

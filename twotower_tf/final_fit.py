@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from twotower_tf import artifacts, run_stages
+from twotower_tf import config as configuration
 from twotower_tf.artifacts import RunPaths
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.errors import ArtifactError, ConfigError, DataError
@@ -101,6 +102,19 @@ def find_run(run_dir: Path) -> Path:
             "this directory to use the model of the validation run"
         )
     return final
+
+
+def choose_model(config: ExperimentConfig, run_dir: Path, split: str) -> tuple[ExperimentConfig, Path, dict[str, Any]]:
+    """Returns configuration and directory of the model of a split's figures, and a part of the stages' keys.
+
+    Raises:
+        ArtifactError: where the final fit is unfinished.
+    """
+    path = run_dir if split == "valid" else find_run(run_dir)
+    if path == run_dir:
+        return config, path, {}
+    epochs = configuration.load_run(path).train.epochs
+    return with_validation(config, epochs), path, {"final": Stages(run_dir).fact("final", "key")}
 
 
 def find_model(path: Path) -> Path:

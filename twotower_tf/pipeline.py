@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from twotower_tf import artifacts, final_fit, run_lock, run_stages
-from twotower_tf import config as configuration
 from twotower_tf.artifacts import METRICS_SCHEMA, RunPaths
 from twotower_tf.config import ExperimentConfig, Space
 from twotower_tf.run_session import RunSession
@@ -34,6 +33,7 @@ from twotower_tf.stage_results import (
 
 if TYPE_CHECKING:
     from twotower_tf.prepare.spark.spark_session import SparkOptions
+    from twotower_tf.train.cluster_task import ClusterTask
 
 Split = Literal["valid", "test"]
 
@@ -105,7 +105,13 @@ class Pipeline(RunSession):
         return PrepareResult.read(self.run_dir, manifest, skipped=False)
 
     def train(
-        self, *, force: bool = False, resume: bool = False, warm_start: str | Path = "", share_cores: bool = False
+        self,
+        *,
+        force: bool = False,
+        resume: bool = False,
+        warm_start: str | Path = "",
+        share_cores: bool = False,
+        cluster: ClusterTask | None = None,
     ) -> TrainResult:
         """Trains both towers on the prepared data; an interrupted training continues after its last checkpoint.
 
@@ -116,16 +122,27 @@ class Pipeline(RunSession):
                 (those of a final fit where there is one).
             share_cores: on two cores, gives TensorFlow one thread per operation, which is faster. It has an effect
                 only before this process has computed anything with TensorFlow.
+            cluster: the workers that train together, each of which calls this method (`cluster_task.read_task`), and
+                which of them this process is. The training begins at once, as with `force`.
 
         Raises:
-            ConfigError: where the prepared data are of another configuration; where `run_dir` holds a model of another
-                configuration and `overwrite` was not given; where the model does not fit into memory.
+            ConfigError: where the prepared data are of another configuration, or the cluster is not as described; where
+                `run_dir` holds a model of another configuration and `overwrite` was not given; for a model larger than
+                the memory.
             DataError: without any training positive, or for a loss that is not a number.
             ArtifactError: where `run_dir` is not prepared, or another process works there.
+            LostWorkerError: where another worker of the cluster has ended.
         """
         from twotower_tf.prepare.prepared import Prepared
 
+        source = str(final_fit.find_model(Path(warm_start)).resolve()) if warm_start else ""
+        if cluster is not None and not cluster.is_chief:
+            from twotower_tf.train import training_loop
+
+            figures = training_loop.train_with_chief(self.config, self.run_dir, cluster, resume=resume, source=source)
+            return TrainResult.read(self.run_dir, figures, skipped=False)
         paths = RunPaths(self.run_dir)
+        force = force or cluster is not None
         with self.working(), self._showing() as progress:
             self._adopt(overwrite=self._overwrite, resume=resume)
             stages, key = Stages(self.run_dir), self._key("train")
@@ -134,7 +151,7 @@ class Pipeline(RunSession):
                 return TrainResult.read(self.run_dir, artifacts.read_json(paths.train, "run directory"), skipped=True)
             from twotower_tf.evaluate.validation import make_validator
             from twotower_tf.features.arrays import EncodedData
-            from twotower_tf.train import training_loop
+            from twotower_tf.train import training_loop, workers
 
             if share_cores:
                 training_loop.share_cores()
@@ -142,11 +159,11 @@ class Pipeline(RunSession):
             prepared = Prepared.open(self.run_dir)
             merged = self.config.data.train_on_valid  # nothing is left to validate on
             validate = None if merged else make_validator(self.config, prepared, EncodedData(self.config, prepared))
-            source = str(final_fit.find_model(Path(warm_start)).resolve()) if warm_start else ""
+            joined = workers.join(cluster, self.config, self.run_dir, resume=resume, warm_start=source)
             stages.begin("train", key, warm_start=source or (stages.fact("train", "warm_start") if resume else ""))
             run_stages.remove_results(paths)
             with run_lock.read_run(warm_start, own=self.run_dir):
-                figures: dict[str, Any] = training_loop.train(
+                figures = training_loop.train(
                     self.config,
                     self.run_dir,
                     resume=resume,
@@ -154,6 +171,7 @@ class Pipeline(RunSession):
                     validate=validate,
                     progress=progress,
                     log=self._log,
+                    workers=joined,
                 )
             stages.finish("train")
         return TrainResult.read(self.run_dir, figures, skipped=False)
@@ -219,7 +237,7 @@ class Pipeline(RunSession):
         paths = RunPaths(self.run_dir)
         with self.working(), self._showing() as progress:
             self._adopt()
-            config, model, which = self._find_model(split)
+            config, model, which = final_fit.choose_model(self.config, self.run_dir, split)
             stages, key = Stages(self.run_dir), self._key("evaluate", split=split, **which)
             written = all(path.exists() for path in (paths.metrics, paths.item_map, paths.report))
             if not force and stages.is_done("evaluate", key) and written:
@@ -263,7 +281,7 @@ class Pipeline(RunSession):
         with self.working(), self._showing() as progress:
             self._adopt()
             stages = Stages(self.run_dir)
-            config, model, which = self._find_model()
+            config, model, which = final_fit.choose_model(self.config, self.run_dir, "test")
             written = sorted({"tsv", *formats})
             place = {"export_dir": str(root.resolve()), "active_days": active_days, "formats": written}
             key = self._key("export", **place, **which)
@@ -371,19 +389,3 @@ class Pipeline(RunSession):
             exported = self.export(**(export or {}))
             after_stage(exported)
         return RunResult(prepared, trained, evaluated, exported, fitted)
-
-    def _find_model(self, split: Split = "test") -> tuple[ExperimentConfig, Path, dict[str, Any]]:
-        """Returns configuration and directory of the model of a split's figures, and a part of stages' keys.
-
-        Raises:
-            ArtifactError: where the final fit is unfinished.
-        """
-        path = self.run_dir if split == "valid" else final_fit.find_run(self.run_dir)
-        if path == self.run_dir:
-            return self.config, path, {}
-        epochs = configuration.load_run(path).train.epochs
-        return (
-            final_fit.with_validation(self.config, epochs),
-            path,
-            {"final": Stages(self.run_dir).fact("final", "key")},
-        )

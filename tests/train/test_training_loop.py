@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 from tensorflow.python.eager import context
+from tensorflow.python.framework import kernels
 
 from twotower_tf.artifacts import RunPaths
 from twotower_tf.config import (
@@ -306,6 +307,20 @@ def test_no_operation_of_a_step_touches_a_whole_table(rule, dtype, trained):
     assert len(inner) == len(large)
     used = {op.type for handle in inner for op in handle.consumers()}
     assert used == {"ResourceGather", "ResourceScatterUpdate", "VarIsInitializedOp"}  # the last by the clock
+    # What a GPU lacks, by the registry of kernels, touches no weight: TensorFlow puts it on the host by itself.
+    graph = step.graph.as_graph_def()
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    lacking = {node.op for node in nodes if not runs_on_gpu(node)}
+    assert len(nodes) > 500 and lacking == {"Timestamp", "SparseTensorDenseAdd"}  # the clock, and masked candidates
+
+
+def runs_on_gpu(node):
+    """Whether TensorFlow has a kernel for the operation and its types on GPUs, or on devices of every kind."""
+    return any(
+        kernel.device_type in ("GPU", "DEFAULT")
+        and all(node.attr[each.name].type in each.allowed_values.list.type for each in kernel.constraint)
+        for kernel in kernels.get_registered_kernels_for_op(node.op).kernel
+    )
 
 
 @pytest.mark.parametrize("cores, asked, threads", [(2, None, [1]), (2, "2", []), (1, None, []), (8, None, [])])

@@ -9,6 +9,8 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from twotower_tf.model import replicas
+
 _SMALLEST_NORM = 1e-6
 _NUMBER_SCALE = 0.1  # of the initial weights of numbers, so that ±3 deviations start within the size of embeddings
 
@@ -123,9 +125,13 @@ class Dropout(keras.layers.Layer):
         """Maps `[batch, dim]` to the same, where in training a share `rate` is zero and the rest larger for it."""
         if not training:
             return x
-        dropped = tf.nn.experimental.stateless_dropout(x, self.rate, seed=tf.stack([self.steps, self.seed]))
+        dropped = tf.nn.experimental.stateless_dropout(x, self.rate, seed=self._step_seed())
         self.steps.assign_add(1)
         return dropped
+
+    def _step_seed(self) -> tf.Tensor:
+        """Returns the seed of a step, int64 `[2]`, another one on each worker."""
+        return tf.stack([self.steps, self.seed + tf.cast(replicas.get_index(), tf.int64) * 2**32])
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -143,6 +149,6 @@ class ValueDropout(Dropout):
         """Maps ids int32 or numbers float32 `[batch, columns]` to the same."""
         if not training:
             return x
-        chances = tf.random.stateless_uniform(tf.shape(x), seed=tf.stack([self.steps, self.seed]))
+        chances = tf.random.stateless_uniform(tf.shape(x), seed=self._step_seed())
         self.steps.assign_add(1)
         return tf.where(chances < tf.constant(self.rate), tf.constant(-1 if x.dtype.is_integer else 0, x.dtype), x)

@@ -13,6 +13,7 @@ import tf_keras as keras
 
 from twotower_tf.config import Adagrad, Adam, AdamW, LazyAdam, RowwiseAdagrad, TrainConfig
 from twotower_tf.config.training import TableOptimizer, TowerOptimizer
+from twotower_tf.model import replicas
 
 Slots = tuple[tf.Variable, ...]
 
@@ -121,7 +122,9 @@ class TowersAndTables(keras.optimizers.Optimizer):
             table_share: learning rate of the tables, as a multiple of that of the towers.
             seed: random seed of the stochastic rounding of bfloat16 tables.
         """
-        super().__init__("optimizer", weight_decay=None)  # the default, 0, would write whole tables to decay them by 0
+        # Weight decay 0, the default, would write whole tables to decay them by 0; compiled updates, the default where
+        # there is a GPU, would be compiled again for every number of rows.
+        super().__init__("optimizer", weight_decay=None, jit_compile=False)
         self.towers = towers
         self.tables = tables
         self.table_share = table_share
@@ -150,6 +153,13 @@ class TowersAndTables(keras.optimizers.Optimizer):
         self._variables.append(slot)
         return slot
 
+    def aggregate_gradients(self, grads_and_vars: Any) -> Any:
+        """Adds up the gradients of all workers, of a table each row once."""
+        if replicas.count_replicas() == 1:
+            return grads_and_vars
+        grads, variables = zip(*grads_and_vars, strict=True)
+        return replicas.sum_gradients(zip(self._deduplicate_sparse_grad(grads), variables, strict=True))
+
     def _deduplicate_sparse_grad(self, grads: Any) -> list[Any]:
         """Sums the gradients of rows that were read several times, in float32."""
         return [_sum_by_row(grad) if isinstance(grad, tf.IndexedSlices) else grad for grad in grads]
@@ -159,7 +169,8 @@ class TowersAndTables(keras.optimizers.Optimizer):
         step, rate = tf.identity(self.iterations), tf.identity(self.learning_rate)
         table_rate = rate * self.table_share
         self._now = _StepState(rate, table_rate, step, _powers(self.towers, step))
-        return super()._internal_apply_gradients(grads_and_vars)
+        # Not Keras's own, which calls the strategy for each weight: every worker has and updates its own weights.
+        return super(keras.optimizers.Optimizer, self)._internal_apply_gradients(grads_and_vars)
 
     def update_step(self, gradient: Any, variable: tf.Variable) -> None:
         """Updates one weight; gradients of tables are `tf.IndexedSlices` with distinct rows."""

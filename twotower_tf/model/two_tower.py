@@ -20,13 +20,18 @@ ITEM_PLACES = "places_of_items"  # an input of the model, see `build`
 class TwoTower(keras.Model):
     """A functional model whose layers `user_vector` and `ad_vector` are its towers' ends.
 
+    Of several workers each has all weights, and updates them alike: the gradients of a step are those of the workers'
+    batches together (`model.replicas`). Weights are not the strategy's, which would send whole tables at the start.
+
     Attributes:
+        strategy: computes the steps of several workers together; None for one worker.
         input_wait: seconds that steps have waited for their batches so far.
         step_end: when the last step was done, in epoch seconds.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.strategy: tf.distribute.Strategy | None = None
         self.input_wait = tf.Variable(0.0, trainable=False, dtype=tf.float64, name="input_wait")
         self.step_end = tf.Variable(0.0, trainable=False, dtype=tf.float64, name="step_end")
 
@@ -36,7 +41,8 @@ class TwoTower(keras.Model):
             waited = self.input_wait.assign_add(tf.maximum(tf.timestamp() - self.step_end, 0.0))
         with tf.control_dependencies([waited]):
             data = tf.nest.map_structure(tf.identity, data)
-        results = super().train_step(data)
+        step = super().train_step
+        results = step(data) if self.strategy is None else self.strategy.run(step, args=(data,))
         # Asked after its update, whether a weight is there costs nothing; to read it might copy the table later.
         updated = [tf.raw_ops.VarIsInitializedOp(resource=weight.handle) for weight in self.trainable_weights]
         with tf.control_dependencies([*tf.nest.flatten(results), *updated]):

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.config.checks import check_batch_size, list_causal_histories
+from twotower_tf.errors import ConfigError
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.features.layout import IDS, NUMERIC
 from twotower_tf.model import towers, two_tower
@@ -57,9 +58,8 @@ class Drawn:
     queued: Ints
     windows: WindowBatch | None = None
 
-    def take(self, count: int) -> Drawn:
-        """Returns at most the first `count` rows, as a batch of their own."""
-        rows = slice(max(0, count))
+    def take(self, rows: slice) -> Drawn:
+        """Returns some rows, as a batch of their own."""
         return replace(
             self,
             rows=self.rows.take(rows),
@@ -69,6 +69,26 @@ class Drawn:
             present=self.present[rows],
             windows=None,
         )
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The part of every batch that one of several workers trains on; parts differ in size by at most one row.
+
+    Attributes:
+        index: of the worker, from 0.
+        count: of the workers.
+    """
+
+    index: int
+    count: int
+
+    def of(self, size: int) -> slice:
+        """Returns which of `size` rows are the worker's: those of worker 0 first, then those of worker 1."""
+        return slice(size * self.index // self.count, size * (self.index + 1) // self.count)
+
+
+WHOLE = Shard(0, 1)
 
 
 @dataclass(frozen=True)
@@ -92,6 +112,9 @@ class Batches:
     With `train.rows="sequence"` a batch is `batch_size` windows of users' sequences, and its rows are the events in
     them, whose number differs from batch to batch. With `"user"` it is `batch_size` users, and its rows are theirs.
 
+    Of several workers each draws the whole batch, and looks up the values of its own part alone. Candidates that all
+    rows share are those of the whole batch; a worker looks its part of them up, too (`model.replicas.gather_rows`).
+
     Attributes:
         examples: events read per epoch.
         steps: batches per epoch.
@@ -100,15 +123,19 @@ class Batches:
         samplers: what draws the negatives.
     """
 
-    def __init__(self, config: ExperimentConfig, prepared: Prepared, encoded: EncodedData) -> None:
-        """Chooses the rows.
+    def __init__(
+        self, config: ExperimentConfig, prepared: Prepared, encoded: EncodedData, shard: Shard = WHOLE
+    ) -> None:
+        """Chooses the rows; `shard` is the part of each batch whose values are looked up.
 
         Raises:
             DataError: without any training positive, or where a user's positives leave nothing to draw, or training
                 rows are sequences and no event has a history.
-            ConfigError: where the batch is larger than the data, or draws are asked for that the catalogue cannot give.
+            ConfigError: where the batch is larger than the data or smaller than the number of workers, or draws are
+                asked for that the catalogue cannot give.
         """
         self._config = config
+        self._shard = shard
         self._encoded = encoded
         self._keys = encoded.keys("train")
         self._names = {side: two_tower.batch_names(config, side) for side in ("user", "item")}
@@ -126,6 +153,11 @@ class Batches:
         elif config.train.by_user:
             rows, kind = len(self._users), "users with training positives"
         check_batch_size(size, rows, kind)
+        if size < shard.count:
+            raise ConfigError(
+                f"train.batch_size: invalid value {size} for {shard.count} workers (expected at least one row for "
+                "each); raise it, or use fewer workers"
+            )
         self.steps = rows // size
         self.events = size * self.examples / rows
 
@@ -203,8 +235,7 @@ class Batches:
         return replace(drawn, windows=order.windows.batch(step * self.batch_size, (step + 1) * self.batch_size))
 
     def _made(self, order: Epoch, epoch: int, step: int) -> Example:
-        rng = np.random.default_rng([self._config.seed, _DRAW, epoch, step, 1])
-        return self._example(self._drawn(order, epoch, step), rng)
+        return self._example(self._drawn(order, epoch, step), [self._config.seed, _DRAW, epoch, step, 1])
 
     def _draw(self, index: Ints, before: Ints, rng: np.random.Generator, windows: WindowBatch | None = None) -> Drawn:
         samplers, items = self.samplers, self._keys["item_row"]
@@ -218,16 +249,37 @@ class Batches:
         weight = np.ones(len(index), np.float32) if samplers.weights is None else samplers.weights[index]
         return Drawn(rows, label, weight, negatives, present, samplers.columns.draw(rng), items[before])
 
-    def _example(self, drawn: Drawn, rng: np.random.Generator) -> Example:
+    def _take_shard(self, whole: Drawn) -> Drawn:
+        """Returns the worker's part of a batch: whole windows, whole users, or rows, and of the shared candidates."""
+        if self._shard == WHOLE:
+            return whole
+        windows = whole.windows
+        if windows is not None:
+            own = self._shard.of(len(windows.first))
+            rows = slice(*np.searchsorted(windows.window, [own.start, own.stop]))
+            places = windows.window[rows] - own.start
+            windows = WindowBatch(windows.first[own], windows.stop[own], places, windows.seen[rows])
+        elif self._config.train.by_user:
+            begins = np.append(_runs(whole.rows.users)[0], len(whole.rows))
+            own = self._shard.of(len(begins) - 1)
+            rows = slice(begins[own.start], begins[own.stop])
+        else:
+            rows = self._shard.of(len(whole.rows))
+        return replace(whole.take(rows), windows=windows, shared=whole.shared[self._shard.of(len(whole.shared))])
+
+    def _example(self, whole: Drawn, seed: list[int]) -> Example:
+        rng = np.random.default_rng(seed)
+        drawn = self._take_shard(whole)
         encoded, index = self._encoded, drawn.rows.index
         labels, weights = drawn.label[:, np.newaxis], drawn.weight[:, np.newaxis]
-        x = self._loss_inputs(drawn) | {candidates.SAMPLE_WEIGHT: weights}
+        x = self._loss_inputs(drawn, whole) | {candidates.SAMPLE_WEIGHT: weights}
         if by_user := self._config.train.by_user:
             first, x[candidates.USER_PLACES] = _runs(drawn.rows.users)
             index, labels, weights = index[first], labels[first], np.add.reduceat(weights, first)
-        users = encoded.user_batch("train", index, rng, without=self._sequences, own_too=by_user)
+        own_rng = rng if self._shard == WHOLE else np.random.default_rng([*seed, self._shard.index])
+        users = encoded.user_batch("train", index, own_rng, without=self._sequences, own_too=by_user)
         rows = np.concatenate([drawn.rows.own, drawn.negatives.reshape(-1), drawn.shared])
-        times = self._times(drawn, rng) if encoded.varies else None
+        times = self._times(drawn, whole, rng) if encoded.varies else None
         if self._items_once:
             rows, times, x[two_tower.ITEM_PLACES] = _distinct(rows, times)
         if drawn.windows is not None:
@@ -253,18 +305,19 @@ class Batches:
             found[key + towers.PLACES] = np.stack([windows.window, seen], axis=1).astype(np.int32)
         return found
 
-    def _times(self, drawn: Drawn, rng: np.random.Generator) -> Ints:
-        """Returns the times of a batch's item values: own items, the rows' negatives, then shared negatives.
+    def _times(self, drawn: Drawn, whole: Drawn, rng: np.random.Generator) -> Ints:
+        """Returns the times of item values: the own items, the rows' negatives, then shared negatives.
 
         A row's negatives have the row's own time. Shared negatives have the times of positives, drawn at random, so
         that times distinguish positives from negatives as little as possible.
         """
         times = self._encoded.times("train", drawn.rows.index)
-        positives = times[drawn.label == 1] if (drawn.label == 1).any() else times
-        shared = rng.choice(positives, len(drawn.shared))
+        of_all = times if drawn is whole else self._encoded.times("train", whole.rows.index)
+        positives = of_all[whole.label == 1] if (whole.label == 1).any() else of_all
+        shared = rng.choice(positives, len(whole.shared))[self._shard.of(len(whole.shared))]
         return np.concatenate([times, np.repeat(times, drawn.negatives.shape[1]), shared])
 
-    def _loss_inputs(self, drawn: Drawn) -> dict[str, np.ndarray]:
+    def _loss_inputs(self, drawn: Drawn, whole: Drawn) -> dict[str, np.ndarray]:
         """Returns labels, or how the candidates were drawn, and what they weigh, as `registry.inputs` names them."""
         samplers, rows = self.samplers, drawn.rows
         inputs: dict[str, np.ndarray] = {}
@@ -273,8 +326,8 @@ class Batches:
         if self._config.loss.labelled:
             return inputs | {candidates.LABEL: drawn.label[:, np.newaxis]}
         if samplers.columns:
-            columns = samplers.columns.items(rows.own, drawn.shared, drawn.queued)
-            mixed = len(rows), len(drawn.queued)
+            columns = samplers.columns.items(whole.rows.own, whole.shared, whole.queued)
+            mixed = len(whole.rows), len(whole.queued)
             own = samplers.columns.log_q(rows.own, *mixed)
             inputs[candidates.COLUMN_LOG_Q] = samplers.columns.log_q(columns, *mixed)[:, np.newaxis]
             meet = rows.take(_runs(rows.users)[0]) if self._config.train.by_user else rows

@@ -19,6 +19,7 @@ from twotower_tf.errors import ConfigError, DataError
 from twotower_tf.model.two_tower import TwoTower
 from twotower_tf.progress import Progress
 from twotower_tf.train.checkpoints import Checkpoints
+from twotower_tf.train.workers import ALONE, Workers
 
 Validate = Callable[[TwoTower], dict[str, float]]
 Validated = Callable[[int, dict[str, float]], object]
@@ -117,12 +118,42 @@ class StopOnNaN(keras.callbacks.Callback):
             )
 
 
+def unvalidated(model: TwoTower) -> dict[str, float]:
+    """Stands for the validation on a worker that leaves it to the chief."""
+    raise AssertionError("only the chief validates")
+
+
+class SumMetrics(keras.callbacks.Callback):
+    """Adds up the metrics of several workers after an epoch: all of them are sums."""
+
+    def __init__(self, workers: Workers) -> None:
+        super().__init__()
+        self._workers = workers
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Replaces each worker's metrics by those of all."""
+        variables = [variable for metric in self.model.metrics for variable in metric.variables]
+        own = [np.asarray(variable.numpy(), np.float64) for variable in variables]
+        summed = self._workers.sum(np.concatenate([each.reshape(-1) for each in own]))
+        parts = np.split(summed, np.cumsum([each.size for each in own])[:-1])
+        for variable, part in zip(variables, parts, strict=True):
+            variable.assign(part.reshape(variable.shape))
+        if logs is not None:
+            logs.update(self.model.get_metrics_result())
+
+
 class Validation(keras.callbacks.Callback):
     """Validates the model after epochs and adds its metrics, prefixed `val_`, to the logs."""
 
-    def __init__(self, validate: Validate | None, validated: Validated, every: int, last: int) -> None:
-        """`validated` receives the epoch, counted from 1, and its metrics; `every` and `last` are epochs."""
+    def __init__(
+        self, validate: Validate | None, validated: Validated, every: int, last: int, workers: Workers = ALONE
+    ) -> None:
+        """`validated` receives the epoch, counted from 1, and its metrics; `every` and `last` are epochs.
+
+        Of several workers the chief validates, and all get its metrics.
+        """
         super().__init__()
+        self._workers = workers
         self._validate = validate
         self._validated = validated
         self._every = every
@@ -130,9 +161,10 @@ class Validation(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Runs the validation every so many epochs, and after the last."""
-        if self._validate is None or logs is None or ((epoch + 1) % self._every and epoch + 1 != self._last):
+        validate = self._validate
+        if validate is None or logs is None or ((epoch + 1) % self._every and epoch + 1 != self._last):
             return
-        metrics = self._validate(self.model)
+        metrics = self._workers.from_chief(lambda: validate(self.model))
         logs.update({f"val_{name}": value for name, value in metrics.items()})
         self._validated(epoch + 1, metrics)
 

@@ -29,7 +29,9 @@ class Checkpoints:
     `state` is a JSON document of training's progress; its `epochs`, `step` and `best_epoch` name directories.
     """
 
-    def __init__(self, config: ExperimentConfig, run_dir: Path) -> None:
+    def __init__(self, config: ExperimentConfig, run_dir: Path, *, writes: bool = True) -> None:
+        """Opens the checkpoints of a run; of several workers that train together only one `writes` them."""
+        self._writes = writes
         self._root = RunPaths(run_dir).checkpoints
         self._fingerprint = configuration.fingerprint(config, configuration.TRAINED)
         self._rule = config.train.table_optimizer.type
@@ -39,9 +41,13 @@ class Checkpoints:
     def save(self, model: TwoTower, state: dict[str, Any]) -> None:
         """Publishes a state, then removes what it replaces; first what a killed training left of another moment.
 
+        Of several workers' metrics those of the writing one are kept: all see the same losses and random rows.
+
         Raises:
             DataError: where a weight is not finite; nothing is published or removed then.
         """
+        if not self._writes:
+            return
         path = self._path(state["epochs"], state["step"])
         made_with = {"table_optimizer": self._rule, "batch_size": self._batch_size, "rows": self._rows}
         document = {
@@ -63,7 +69,8 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Removes all checkpoints."""
-        shutil.rmtree(self._root, ignore_errors=True)
+        if self._writes:
+            shutil.rmtree(self._root, ignore_errors=True)
 
     def resume(self, model: TwoTower) -> dict[str, Any] | None:
         """Restores the newest weights and optimizer, and returns what `save` was given; None where there is nothing.
@@ -101,6 +108,8 @@ class Checkpoints:
 
     def add_metrics(self, model: TwoTower, state: dict[str, Any]) -> None:
         """Adds to the metrics of an epoch what they had counted before it was interrupted: all of them are sums."""
+        if not self._writes:  # the one worker's metrics stand for what all had counted
+            return
         now = {name: variable.numpy() for name, variable in _metrics(model).items()}
         weights_io.read(self._path(state["epochs"], state["step"]) / METRICS, _metrics(model))
         for name, variable in _metrics(model).items():

@@ -117,7 +117,7 @@ def look(
     kinds: dict[str, _Collected] = {POSITIVES: _Collected()}
     done, masked, met = 0, 0, 0
     for whole in _steps(batches, epoch, rows):
-        drawn = whole.take(rows - done)
+        drawn = whole.take(slice(max(0, rows - done)))
         positive = np.flatnonzero(drawn.label == 1)
         places = done + np.arange(len(positive))
         own = drawn.rows.own[positive][:, np.newaxis]

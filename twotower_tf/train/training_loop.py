@@ -27,10 +27,13 @@ from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.progress import Progress, silent
 from twotower_tf.train import callbacks as own
 from twotower_tf.train import mining, readable_rows, training_memory, warm_start_weights
+from twotower_tf.train import workers as workers_together
 from twotower_tf.train.batches import Batches
 from twotower_tf.train.checkpoints import Checkpoints
+from twotower_tf.train.cluster_task import ClusterTask
 from twotower_tf.train.sampling_stats import SamplingStats
 from twotower_tf.train.tower_vectors import item_vectors
+from twotower_tf.train.workers import ALONE, Workers
 
 SCHEMA_VERSION = 1
 
@@ -46,6 +49,7 @@ def train(
     tensorboard: bool = True,
     progress: Progress = silent,
     log: Callable[[str], object] = lambda line: None,
+    workers: Workers = ALONE,
 ) -> dict[str, Any]:
     """Trains a prepared run and writes `checkpoints/`, `logs/` and `train.json`.
 
@@ -59,6 +63,8 @@ def train(
         tensorboard: writes `logs/`.
         progress: receives the number of finished steps.
         log: receives the samplers' notes and the memory plan, line by line, before memory is allocated.
+        workers: those that train together, of which this process is one. `train.batch_size` is the batch of all of
+            them. The chief alone validates and writes.
 
     Returns:
         The content of `train.json`.
@@ -67,47 +73,71 @@ def train(
         ArtifactError: where the run is not prepared, or a checkpoint is of another configuration.
         ConfigError, DataError: for a model larger than the memory, a batch larger than the data, no positive, or a
             loss that is not a number.
+        LostWorkerError: where another worker has ended.
     """
     run_dir = Path(run_dir)
     paths = RunPaths(run_dir)
     keras.utils.set_random_seed(config.seed)
     prepared = Prepared.open(run_dir)
     encoded = EncodedData(config, prepared)
-    batches = Batches(config, prepared, encoded)
+    batches = Batches(config, prepared, encoded, workers.shard)
     past = len(prepared.sequence("train")) - prepared.num_positives("train")
     counts = prepared.num_rows("train"), prepared.num_users, past, prepared.num_items
     needed = training_memory.estimate_memory(config, *counts)
     for line in [*batches.samplers.notes, *needed.lines()]:
         log(line)
     training_memory.require(needed, resources.available_memory())
-    model = compile_model(config, batches.steps)
-    checkpoints = Checkpoints(config, run_dir)
+    model = compile_model(config, batches.steps, workers)
+    checkpoints = Checkpoints(config, run_dir, writes=workers.is_chief)
     # Mined negatives are ranked by the weights that an epoch begins with: within it they cannot be had again.
     minutes = math.inf if batches.samplers.mined is not None else config.train.checkpoint_minutes
-    monitor = config.train.monitor if validate else ""
+    validates = workers.from_chief(lambda: validate is not None)
+    monitor = config.train.monitor if validates else ""
     keep = own.CheckpointCallback(checkpoints, monitor, config.train.patience, batches.steps, minutes)
     state = checkpoints.resume(model) if resume else None
+    workers.require_same_checkpoint(paths.checkpoints, state)
     if state is None:
         if warm_start is not None:
             warm_start_weights.start(config, model, warm_start)
         checkpoints.clear()
-        shutil.rmtree(paths.logs, ignore_errors=True)
+        if workers.is_chief:
+            shutil.rmtree(paths.logs, ignore_errors=True)
         if warm_start is not None:  # so that a resumed training begins with these weights, too
-            model.optimizer.build(model.trainable_variables)
             checkpoints.save(model, keep.state)
     else:
         keep.restore(state)
     readable_rows.draw_rows(config, model, encoded, batches.samplers)
-    callbacks = [own.Validation(validate, validated, config.train.evaluate_every, config.train.epochs)]
-    if tensorboard:
+    validate = validate or (own.unvalidated if validates else None)
+    callbacks = [own.SumMetrics(workers)] if workers.strategy is not None else []
+    callbacks.append(own.Validation(validate, validated, config.train.evaluate_every, config.train.epochs, workers))
+    if tensorboard and workers.is_chief:
         callbacks += _make_tensorboard(batches, encoded, paths.logs)
-    _fit(config, model, batches, encoded, [*callbacks, keep], keep, progress)
+    with workers.name_lost():
+        _fit(config, model, batches, encoded, [*callbacks, keep], keep, progress)
+    if not workers.is_chief:
+        return _report(config, keep.state, batches, needed)
     checkpoints.restore_best(model)
     if tensorboard:
         own.write_projector(paths.logs, item_vectors(model, encoded), prepared.items())
     document = _report(config, keep.state, batches, needed)
     artifacts.write_json(paths.train, document)
     return document
+
+
+def train_with_chief(
+    config: ExperimentConfig, run_dir: Path, cluster: ClusterTask, *, resume: bool, source: str
+) -> dict[str, Any]:
+    """Trains as one of the workers that are not the chief, which holds and writes the run directory.
+
+    Args:
+        config: as of `train`.
+        run_dir: as of `train`.
+        cluster: the workers, and which of them this process is.
+        resume: as of `train`.
+        source: `warm_start` of `train`, "" for none.
+    """
+    joined = workers_together.join(cluster, config, run_dir, resume=resume, warm_start=source)
+    return train(config, run_dir, resume=resume, warm_start=Path(source) if source else None, workers=joined)
 
 
 def _fit(
@@ -160,20 +190,24 @@ def share_cores() -> None:
             tf.config.threading.set_intra_op_parallelism_threads(1)
 
 
-def compile_model(config: ExperimentConfig, steps_per_epoch: int) -> TwoTower:
+def compile_model(config: ExperimentConfig, steps_per_epoch: int, workers: Workers = ALONE) -> TwoTower:
     """Compiles the model with its loss, metrics and optimizer.
 
     Args:
         config: the experiment.
         steps_per_epoch: batches per epoch.
+        workers: those that train together.
     """
     model = two_tower.build(config)
+    model.strategy = workers.strategy
     optimizer = optimizers.make_optimizer(config.train, steps_per_epoch, config.seed)
     model.compile(
         optimizer,
         weighted_metrics=registry.layer_class(config.loss).training_metrics(),
-        steps_per_execution=config.train.steps_per_execution,
+        # A collective operation within a loop must have tensors of the same shape in every round.
+        steps_per_execution=config.train.steps_per_execution if workers.strategy is None else 1,
     )
+    optimizer.build(model.trainable_variables)  # before the first step, whose variables would be the strategy's
     return model
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from twotower_tf.model import replicas
 from twotower_tf.model.losses.blockwise_logits import IMPOSSIBLE, LogitBlocks
 from twotower_tf.model.training_metrics import InBatchTopK
 
@@ -54,7 +55,8 @@ class Candidates:
         columns_log_q: `[columns]` float32, +inf for an absent one.
         hits: `[hits, 2]` int32 (row, column).
         counts: `[batch]` float32, negatives that the row meets: columns, and the weights of its own ones.
-        weights: `[batch]` float32, of the rows, 1 in all (or 0, where no row weighs anything).
+        weights: `[batch]` float32, of the rows, 1 in all (or 0, where no row weighs anything); where several workers
+            share a batch, 1 in all of theirs.
         labels: `[batch]` float32, of the own items; 1 unless the loss's configuration says `labelled`.
         products: see `LogitBlocks`.
     """
@@ -117,6 +119,9 @@ class CandidateLoss(keras.layers.Layer):
     The loss is the mean of the rows' losses weighted by `sample_weight`: Σ w·L / Σ w, so that weights ten times as
     large teach the same. Hits, empty slots of the queue and negatives of weight 0 enter no sum and no count.
 
+    Where several workers share a batch, rows are the worker's own, columns those of the whole batch, and the loss is
+    the sum of all workers' parts (`model.replicas`), which holds for every loss that is linear in `Candidates.weights`.
+
     The queue is Wang et al., "Cross-Batch Negative Sampling for Training Two-Tower Recommenders" (SIGIR 2021): item
     vectors of the batches before, oldest first, as they were, without a gradient. What would have pushed them away from
     the users pushes the batch's own items instead, drawn alike: their gradient as columns is (batch + queue) / batch
@@ -124,17 +129,21 @@ class CandidateLoss(keras.layers.Layer):
     all items gather in one place (not in the paper; docs/benchmarks.md has the figures).
     """
 
-    def __init__(self, in_batch: bool = False, queue: int = 0, products: str = "float32", **kwargs: Any) -> None:
+    def __init__(
+        self, in_batch: bool = False, shared: bool = True, queue: int = 0, products: str = "float32", **kwargs: Any
+    ) -> None:
         """Says what the columns are.
 
         Args:
             in_batch: the batch's own items are the first of them.
+            shared: there may be shared draws, which come next.
             queue: slots of the queue, which is the last of them.
             products: the type that rows and columns are multiplied in, "float32" or "bfloat16".
             kwargs: of the layer.
         """
         super().__init__(**kwargs)
         self.in_batch = in_batch
+        self.shared = shared
         self.queue = queue
         self.products = products
 
@@ -164,13 +173,13 @@ class CandidateLoss(keras.layers.Layer):
         Returns:
             float32, as `compare` says: ranks as `[batch, 1]`, anything else in its own shape.
         """
-        candidates, own = self._take_apart(inputs)
+        candidates, own, columns = self._take_apart(inputs)
         loss, outputs = self.compare(candidates)
-        self.add_loss(loss)
+        self.add_loss(replicas.share_loss(loss))
         if HITS in inputs:
             self.add_metric(self._masked_share(candidates, tf.shape(own)[0]), name="masked_share")
         if self.queue and training:
-            self.past.assign(tf.concat([self.past, tf.stop_gradient(own)], axis=0)[-self.queue :])
+            self.past.assign(tf.concat([self.past, tf.stop_gradient(columns)], axis=0)[-self.queue :])
         # As float32: Keras casts the weights of its metrics to the type of what they look at.
         outputs = tf.cast(outputs, tf.float32)
         return outputs[:, tf.newaxis] if outputs.shape.rank == 1 else outputs
@@ -190,8 +199,8 @@ class CandidateLoss(keras.layers.Layer):
         """Creates the metrics of the layer's output."""
         return [InBatchTopK(1), InBatchTopK(10)]
 
-    def _take_apart(self, inputs: dict[str, tf.Tensor]) -> tuple[Candidates, tf.Tensor]:
-        """Returns the rows, and the own items' vectors, `[batch, dim]`, one per event."""
+    def _take_apart(self, inputs: dict[str, tf.Tensor]) -> tuple[Candidates, tf.Tensor, tf.Tensor]:
+        """Returns the rows, and the own items' vectors, one per event: `[batch, dim]`, and those of all workers."""
         users, items, weights = inputs[USERS], inputs[ITEMS], inputs[SAMPLE_WEIGHT][:, 0]
         batch, dim = tf.shape(weights)[0], users.shape[1]
         nothing = tf.zeros([batch, 0])
@@ -201,9 +210,11 @@ class CandidateLoss(keras.layers.Layer):
         negatives = tf.reshape(items[: batch * drawn], [batch, drawn, dim])
         hits = inputs.get(HITS, tf.zeros([0, 2], tf.int32))
         columns_log_q = inputs.get(COLUMN_LOG_Q, tf.zeros([0, 1]))[:, 0]
-        columns = [items[batch * drawn :]]
+        drawn_for_all = items[batch * drawn :]
+        columns = [replicas.gather_rows(drawn_for_all) if self.shared and COLUMN_LOG_Q in inputs else drawn_for_all]
+        everyone = replicas.gather_rows(own) if self.in_batch or self.queue else own
         if self.in_batch:
-            columns.insert(0, self._standing_for_queue(own, columns_log_q))
+            columns.insert(0, self._standing_for_queue(everyone, columns_log_q))
         if self.queue:
             columns.append(tf.stop_gradient(tf.identity(self.past)))
         positive_log_q = inputs.get(POSITIVE_LOG_Q, tf.zeros([batch, 1]))[:, 0]
@@ -232,11 +243,11 @@ class CandidateLoss(keras.layers.Layer):
             columns_log_q=columns_log_q,
             hits=hits,
             counts=met,
-            weights=tf.math.divide_no_nan(weights, tf.reduce_sum(weights)),
+            weights=tf.math.divide_no_nan(weights, replicas.sum_over_replicas(tf.reduce_sum(weights))),
             labels=inputs.get(LABEL, tf.ones([rows, 1]))[:, 0],
             products=tf.as_dtype(self.products),
         )
-        return candidates, own
+        return candidates, own, everyone
 
     def _standing_for_queue(self, own: tf.Tensor, columns_log_q: tf.Tensor) -> tf.Tensor:
         """Returns the batch's own items as columns, which take the gradient of the queue's slots as well."""
@@ -261,5 +272,5 @@ class CandidateLoss(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
-        own = {name: getattr(self, name) for name in ("in_batch", "queue", "products")}
+        own = {name: getattr(self, name) for name in ("in_batch", "shared", "queue", "products")}
         return {**super().get_config(), **own}

@@ -8,6 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from twotower_tf.config import CosineLogitBCE
+from twotower_tf.model import replicas
 from twotower_tf.model.losses.candidates import CandidateLoss, Candidates
 from twotower_tf.model.losses.registry import registers
 from twotower_tf.model.training_metrics import ClickMetrics
@@ -48,10 +49,11 @@ def weighted_binary_crossentropy(labels: tf.Tensor, probabilities: tf.Tensor, we
         weights: `[batch, candidates]` float32.
 
     Returns:
-        float32 `[]`.
+        float32 `[]`; where several workers share a batch, the worker's part of the sum over the weights of all.
     """
     entropy = keras.losses.binary_crossentropy(labels, probabilities)
-    return tf.math.divide_no_nan(tf.reduce_sum(weights * entropy), tf.reduce_sum(weights))
+    total = replicas.sum_over_replicas(tf.reduce_sum(weights))
+    return tf.math.divide_no_nan(tf.reduce_sum(weights * entropy), total)
 
 
 @registers(CosineLogitBCE)

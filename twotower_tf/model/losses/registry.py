@@ -89,6 +89,7 @@ def layer(config: ExperimentConfig) -> CandidateLoss:
     loss, plan = config.loss, negatives_plan.plan_negatives(config)
     fields = {each.name: getattr(loss, each.name) for each in dataclasses.fields(loss) if each.name != "type"}  # type: ignore[arg-type]
     columns: dict[str, Any] = {"in_batch": plan.in_batch, "queue": plan.queue, "name": "loss"}
+    columns["shared"] = bool(plan.for_all or plan.whole)
     if config.train.mixed:
         columns["products"] = "bfloat16"
     return layer_class(loss)(**fields, **columns)
