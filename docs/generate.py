@@ -80,7 +80,8 @@ def commands_page() -> str:
     lines.append(
         "`twotower COMMAND --flag=value`, also `python -m twotower_tf COMMAND`. `twotower COMMAND --help` lists every "
         "flag. Exit status: 0 done; 2 invalid usage, configuration or input, a full disk or too little memory, "
-        "reported in one line; 130 interrupted and 143 terminated, cleaned up; 1 an internal error, with a traceback.\n"
+        "reported in one line; 75 another worker of the training was lost; 130 interrupted and 143 terminated, cleaned "
+        "up; 1 an internal error, with a traceback.\n"
     )
     for name in main.COMMANDS:
         module = importlib.import_module(f"twotower_tf.cli.{name}")

@@ -1,7 +1,8 @@
 """Runs `twotower COMMAND --flag=value`: finds the command, parses its flags, and turns errors into exit statuses.
 
 Exit status: 0 success; 2 invalid usage, configuration or input, or a system error, reported in one line; 1 internal
-error; 130 interrupted; 143 terminated. TensorFlow is imported only when a command that needs it runs.
+error; 75 another worker of a training was lost; 130 interrupted; 143 terminated. TensorFlow is imported only when a
+command that needs it runs.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ COMMANDS = {
     "run": "prepares, trains, evaluates and exports in one go; resumes after an interruption",
     "prepare": "converts events to training shards, a catalogue and statistics",
     "train": "trains the two towers",
+    "launch": "trains with several worker processes on this machine",
     "tune": "searches hyper-parameters on validation data; writes the best configuration",
     "samples": "measures what the negative samplers draw; writes samples.html",
     "evaluate": "ranks the whole catalogue for held-out events; writes metrics.json and report.html",
@@ -104,7 +106,7 @@ def _report(where: str, error: BaseException, received: signals.Received, values
     places = [Path(str(given[name])) for name in _OUTPUT_FLAGS if given.get(name)]
     system_error = failures.describe(error, places, "memory_limit" in given)
     if system_error or isinstance(error, TwoTowerError):
-        return _print_error(where, system_error or str(error))
+        return _print_error(where, system_error or str(error), getattr(error, "exit_status", 2))
     return _print_internal_error(where, error)
 
 

@@ -6,6 +6,7 @@ data, or if they would replace a model of another configuration without --overwr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from twotower_tf.cli import options
@@ -31,6 +32,14 @@ def define(flags: Flags) -> None:
         "evaluate (on test) and export use this model, in RUN_DIR/final",
     )
     options.add_overwrite(flags)
+    flags.enum(
+        "strategy",
+        "single",
+        ["single", "mirrored", "multi_worker"],
+        "single: this process alone; mirrored: one process for each GPU of this machine; multi_worker: one of the "
+        "workers that TF_CONFIG lists, which train together",
+    )
+    flags.float("cluster_timeout", 600.0, "seconds that a worker waits for another before it ends")
 
 
 def run(flags: Flags) -> None:
@@ -42,11 +51,44 @@ def run(flags: Flags) -> None:
     if flags.final and (flags.warm_start or flags.overwrite):
         flag = "warm_start" if flags.warm_start else "overwrite"
         raise ConfigError(f"--{flag}: invalid with --final, which repeats the training of --run_dir; leave it out")
+    if flags.final and flags.strategy != "single":
+        raise ConfigError(
+            f"--strategy: invalid value {flags.strategy!r} with --final (expected 'single'); leave it out"
+        )
+    if flags.strategy == "mirrored" and (devices := _count_gpus()) > 1:
+        from twotower_tf.train import local_cluster
+
+        local_cluster.run_cluster(devices, list_arguments(flags, ("strategy",)))
+        return
+    cluster = None
+    if flags.strategy == "multi_worker":
+        from twotower_tf.train import cluster_task
+
+        cluster = cluster_task.read_task(flags.cluster_timeout)
     _, config = run_stages.read_configs(Path(flags.run_dir), flags.config, flags.set)
     with progress_bar.shown() as show:
         pipeline = Pipeline(config, flags.run_dir, overwrite=flags.overwrite, progress=show, log=print)
         if flags.final:
             result = pipeline.final_fit(force=True, resume=flags.resume, share_cores=True)
         else:
-            result = pipeline.train(force=True, resume=flags.resume, warm_start=flags.warm_start, share_cores=True)
-    print(format_training(result))
+            result = pipeline.train(
+                force=True, resume=flags.resume, warm_start=flags.warm_start, share_cores=True, cluster=cluster
+            )
+    if cluster is None or cluster.is_chief:
+        print(format_training(result))
+
+
+def list_arguments(flags: Flags, without: Sequence[str]) -> list[str]:
+    """Returns the flags that were given as arguments of a process, except those named."""
+    given = [flags[name] for name in flags if flags[name].present and name not in without]
+    return [
+        f"--{flag.name}={value}"
+        for flag in given
+        for value in (flag.value if isinstance(flag.value, list) else [str(flag.value)])
+    ]
+
+
+def _count_gpus() -> int:
+    import tensorflow as tf
+
+    return len(tf.config.list_physical_devices("GPU"))
