@@ -202,7 +202,7 @@ def train_own(run_dir: Path, config_file: Path, users: int, goal: float) -> Curv
         items = tower_vectors.item_vectors(model, encoded)
         vectors = tower_vectors.user_vectors(model, encoded, "valid", questions.example_rows)
         curve.append(watch.point(len(curve) + 1, questions.recall(vectors, items)))
-        print("ours", curve[-1], file=sys.stderr, flush=True)
+        print("twotower_tf", curve[-1], file=sys.stderr, flush=True)
         if curve[-1]["recall"] > goal:
             raise Passed
         watch.start()
@@ -308,7 +308,7 @@ def compare_sequences(root: Path, python: str) -> None:
     (root / "config.json").write_text(configuration.to_json(sequences(root)), encoding="utf-8")
     twotower("prepare", f"--config={root}/config.json", f"--run_dir={root}/run")
     mine = run_alone(time_sequences, root / "run", root / "run" / "config.json")
-    print("ours", mine, file=sys.stderr, flush=True)
+    print("twotower_tf", mine, file=sys.stderr, flush=True)
     numbers = [str(each) for each in (LENGTH, BATCH, WIDTH, EPOCHS)]
     command += [RECTOOLS, str(root / "events.csv"), *numbers]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
