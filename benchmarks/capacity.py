@@ -4,8 +4,9 @@
         --step_ms=30 --step_rows=4096 --reads=12 --gbit=25
 
 Nothing is measured here. `--step_ms` is what `train.json` says of one process with a batch of `--step_rows` rows on a
-machine like the workers; a worker's step takes as long for as many rows. `--reads` is how many distinct table rows a
-training row reads on average (ids of both sides and a history). One JSON line:
+machine like the workers; a worker's step takes as long for as many rows. Where rows share the batch's candidates,
+measure with the batch that is planned: a row's time grows with the candidates that it meets. `--reads` is how many
+distinct table rows a training row reads on average (ids of both sides and a history). One JSON line:
 
     memory_per_worker   table_rows x (4 x dim + 4 x slots) bytes, `slots` numbers of optimizer state per row
                         (RowwiseAdagrad 1, Adagrad dim, LazyAdam 2 x dim), and 12 bytes per weight of the towers
