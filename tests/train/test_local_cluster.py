@@ -19,8 +19,9 @@ from twotower_tf.errors import FailedWorkerError
 from twotower_tf.pipeline import Pipeline
 from twotower_tf.train import local_cluster
 
-# 255 rows are 127 and 128; all of them are ranked, so that the metrics are the same, too.
-FIELDS = {"batch_size": 255, "epochs": 2, "monitor": "recall@20"}
+# 701 rows are 350 and 351. Two steps in each epoch: in more, a rounding error that moves a unit of a layer across zero
+# makes two trainings part.
+FIELDS = {"batch_size": 701, "epochs": 2, "monitor": "recall@20"}
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +49,12 @@ def test_two_workers_make_the_model_of_one(both):
     for name in ("weights", "optimizer"):
         files = [np.load(RunPaths(each).checkpoints / "00002-000000000" / f"{name}.npz") for each in (together, alone)]
         assert files[0].files == files[1].files
-        # Adam and Adagrad divide a gradient by its own size: where it is but rounding, the step has a random direction.
-        got, expected = (np.concatenate([file[key].reshape(-1) for key in file.files]) for file in files)
-        assert np.isclose(got, expected, rtol=1e-3, atol=2e-5).mean() > 0.98
+        for key in files[0].files:
+            np.testing.assert_allclose(files[0][key], files[1][key], rtol=1e-3, atol=2e-5, err_msg=key)
     histories = [json.loads(RunPaths(each).train.read_text())["history"] for each in (together, alone)]
     for got, expected in zip(*histories, strict=True):
-        for name in ("loss", "in_batch_top_1", "in_batch_top_10", "masked_share", "val_recall@20", "val_ndcg@10"):
-            assert got[name] == pytest.approx(expected[name], rel=1e-3, abs=2e-3), name
+        for name in ("loss", "masked_share", "val_recall@20", "val_ndcg@10"):
+            assert got[name] == pytest.approx(expected[name], rel=1e-3), name
 
 
 def test_the_chief_alone_writes_and_reports(both):
