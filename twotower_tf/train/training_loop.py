@@ -81,12 +81,7 @@ def train(
     prepared = Prepared.open(run_dir)
     encoded = EncodedData(config, prepared)
     batches = Batches(config, prepared, encoded, workers.shard)
-    past = len(prepared.sequence("train")) - prepared.num_positives("train")
-    counts = prepared.num_rows("train"), prepared.num_users, past, prepared.num_items
-    needed = training_memory.estimate_memory(config, *counts)
-    for line in [*batches.samplers.notes, *needed.lines()]:
-        log(line)
-    training_memory.require(needed, resources.available_memory())
+    needed = _plan_memory(config, prepared, batches, log)
     model = compile_model(config, batches.steps, workers)
     checkpoints = Checkpoints(config, run_dir, writes=workers.is_chief)
     # Mined negatives are ranked by the weights that an epoch begins with: within it they cannot be had again.
@@ -96,16 +91,12 @@ def train(
     keep = own.CheckpointCallback(checkpoints, monitor, config.train.patience, batches.steps, minutes)
     state = checkpoints.resume(model) if resume else None
     workers.require_same_checkpoint(paths.checkpoints, state)
-    if state is None:
-        if warm_start is not None:
-            warm_start_weights.start(config, model, warm_start)
-        checkpoints.clear()
+    if state is not None:
+        keep.restore(state)
+    else:
+        _start_over(config, model, checkpoints, keep.state, warm_start)
         if workers.is_chief:
             shutil.rmtree(paths.logs, ignore_errors=True)
-        if warm_start is not None:  # so that a resumed training begins with these weights, too
-            checkpoints.save(model, keep.state)
-    else:
-        keep.restore(state)
     readable_rows.draw_rows(config, model, encoded, batches.samplers)
     validate = validate or (own.unvalidated if validates else None)
     callbacks = [own.SumMetrics(workers)] if workers.strategy is not None else []
@@ -122,6 +113,30 @@ def train(
     document = _report(config, keep.state, batches, needed)
     artifacts.write_json(paths.train, document)
     return document
+
+
+def _plan_memory(
+    config: ExperimentConfig, prepared: Prepared, batches: Batches, log: Callable[[str], object]
+) -> training_memory.MemoryPlan:
+    """Logs the samplers' notes and the memory plan, and checks that the memory suffices."""
+    past = len(prepared.sequence("train")) - prepared.num_positives("train")
+    counts = prepared.num_rows("train"), prepared.num_users, past, prepared.num_items
+    needed = training_memory.estimate_memory(config, *counts)
+    for line in [*batches.samplers.notes, *needed.lines()]:
+        log(line)
+    training_memory.require(needed, resources.available_memory())
+    return needed
+
+
+def _start_over(
+    config: ExperimentConfig, model: TwoTower, checkpoints: Checkpoints, state: dict[str, Any], warm_start: Path | None
+) -> None:
+    """Removes checkpoints; saves the weights of a warm start, with which a resumed training begins, too."""
+    if warm_start is not None:
+        warm_start_weights.start(config, model, warm_start)
+    checkpoints.clear()
+    if warm_start is not None:
+        checkpoints.save(model, state)
 
 
 def train_with_chief(
