@@ -183,7 +183,8 @@ REFUSED = {
         ["--events=two.csv"],
         "--events: no column can be the user's id (its values must repeat); columns: k, v, when; "
         "name it with --user_id; in a log without users, name the column whose rows belong together (a session, a "
-        "basket, a device), or add one",
+        "basket, a device), or add one; where a row has several items, make one row per item of them first "
+        "(docs/reading.md#one-row-per-event)",
     ),
     "no time": (
         ["--events=one.csv", "--timestamp=user"],

@@ -57,7 +57,7 @@ def test_the_model_recovers_the_planted_preferences(quickstart: Quickstart) -> N
 
 def test_it_prints_what_a_person_wants_to_see(quickstart: Quickstart) -> None:
     out = quickstart.out
-    assert re.search(r"^recall@10 +0\.\d{4} +0\.\d{4} to 0\.\d{4}( +0\.\d{4}){3}$", out, re.MULTILINE)
+    assert re.search(r"^recall@10 +0\.\d{4} +0\.\d{4} to 0\.\d{4}( +0\.\d{4}){4}$", out, re.MULTILINE)
     assert len(re.findall(r"^user_id u\d+", out, re.MULTILINE)) == 3
     with (quickstart.log / "items.csv").open(encoding="utf-8", newline="") as file:
         titles = {row["item_id"]: row["title"] for row in csv.DictReader(file)}

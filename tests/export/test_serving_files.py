@@ -93,4 +93,4 @@ def test_yaml_files_are_yaml():
 
 def test_git_ignores_bundles_and_keeps_the_rest():
     lines = (ROOT / ".gitignore").read_text().splitlines()
-    assert lines[1:] == ["*", "!.gitignore", "!README.md", "!serving/", "!serving/**"]
+    assert lines[1:] == ["*", "!.gitignore", "!README.md", "!serving/", "!serving/**", "!training/", "!training/**"]

@@ -98,7 +98,7 @@ FAULTS = (
     ),
     Fault(
         "the click loss is divided by the number of candidates",
-        "tf.math.divide_no_nan(tf.reduce_sum(weights * entropy), tf.reduce_sum(weights))",
+        "tf.math.divide_no_nan(tf.reduce_sum(weights * entropy), total)",
         "tf.reduce_mean(weights * entropy)",
         ("test_cosine_logit.py",),
     ),

@@ -127,6 +127,19 @@ def test_a_broken_record_takes_no_other_with_it(
     assert manifest["inputs"][0]["path"] == name and manifest["inputs"][0]["size"] == (tmp_path / name).stat().st_size
 
 
+def test_a_quote_left_open_after_a_lone_carriage_return(tmp_path: Path) -> None:
+    """DuckDB states a good record as the text of the broken one, which takes the next record with it."""
+    good = [f'{number},1,"u{number}","i ""{number}"""' for number in (1, 2, 3, 6, 7)]
+    broken = '4,1,"u4","i ""4"""\r5,1,"u5","i ""5""'
+    (tmp_path / "events.csv").write_bytes(
+        "\n".join(["time,label,user,item", *good[:3], broken, *good[3:], ""]).encode()
+    )
+    manifest = prepare_log(experiment(tmp_path), tmp_path / "run")
+    assert used(tmp_path) == [(f"u{number}", f'i "{number}"', number, 1) for number in (1, 2, 3, 6, 7)]
+    assert quarantined(tmp_path) == [("events.csv", 5, BROKEN, broken)]
+    assert manifest["rows"] == {"read": 6, "used": 5, "excluded": {}, "quarantined": 1}
+
+
 def test_blanks_around_quotes(tmp_path: Path) -> None:
     """One blank before a quote and any after it belong to no value; such a quote may stay open as any other."""
     good = ['a, "x,1" ,1,1', ' "b" ,"x ""y""",2,0', 'c,x,3, "1"  ', 'd,  "x",4,1', "e,x,5,1"]

@@ -32,7 +32,7 @@ class MalformedRecord:
         record: its number in the file, from 1, header and blank lines included (DuckDB's count).
         reason: of the failure.
         text: of the record, where the file is not read again for it.
-        lines: whether it seems to span lines: then it may contain good records.
+        lines: whether it seems to span lines.
     """
 
     source: InputFile
@@ -54,12 +54,15 @@ _REASONS = {
 def take_rejected(connection: Connection, sources: Sequence[InputFile]) -> list[MalformedRecord]:
     """Removes and returns the records that the latest scans of delimited text rejected, in input order."""
     positions = {str(source.path): position for position, source in enumerate(sources)}
-    # one record has one error per field that is missing: the first says how many there are
+    # one record has one error per field that is missing: the first says how many there are; a quote that stays open
+    # may take several records, which have one line, and is their cause
     rows = connection.execute(
         """
         WITH scans AS (SELECT DISTINCT scan_id, file_id, file_path FROM reject_scans),
         errors AS (SELECT *, coalesce(column_idx, 0) AS field FROM reject_errors)
-        SELECT file_path, line, arg_min(error_type, field), arg_min(error_message, field),
+        SELECT file_path, line,
+               coalesce(min(error_type) FILTER (error_type = 'UNQUOTED VALUE'), arg_min(error_type, field)),
+               arg_min(error_message, field),
                arg_max(error_message, field), min(csv_line)
         FROM errors JOIN scans USING (scan_id, file_id) GROUP BY file_path, line
         """
@@ -74,6 +77,16 @@ def take_rejected(connection: Connection, sources: Sequence[InputFile]) -> list[
         spans = error in _REASONS and ("\n" in text or "\r" in text)
         found.append(MalformedRecord(source, line, reason, text, spans))
     return found
+
+
+def may_hold_others(record: MalformedRecord, marks: Marks) -> bool:
+    """Tests whether a rejected record may contain good ones: it spans lines, or its text has no broken quote.
+
+    Where a quote stays open after a line end of another kind, DuckDB states the text of a good record before it.
+    """
+    if record.lines or record.reason != BROKEN_QUOTE:
+        return record.lines
+    return scan_line(record.text.encode(), marks)[0] == CLOSED
 
 
 def _describe_count(source: InputFile, message: str) -> str:

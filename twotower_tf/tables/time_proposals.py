@@ -28,15 +28,16 @@ FORMATS = (*(day + clock for day, clock in itertools.product(_DAYS, _CLOCKS)), *
 def propose_formats(connection: Connection, relation: str, text: str) -> list[str]:
     """Returns the formats that read every `text` in the first rows; several where day and month are ambiguous."""
     first, last = (datetime(year, 1, 1, tzinfo=timezone.utc).timestamp() for year in (1900, 2200))
-    fit = list(FORMATS)
+    fit, values = list(FORMATS), 0
     for rows in (_FEW_ROWS, _ROWS):
         read = (
-            f"count(*) FILTER (epoch(try_strptime(value, {quote_literal(form)})) BETWEEN {first} AND {last})"
+            f"count(*) FILTER (epoch(try_strptime({text}, {quote_literal(form)})) BETWEEN {first} AND {last})"
             for form in fit
         )
-        some = f"(SELECT {text} AS value FROM {relation} WHERE {text} <> '' LIMIT {rows})"
-        values, *counts = fetch_row(connection, f"SELECT count(*), {', '.join(read)} FROM {some}")
-        fit = [form for form, count in zip(fit, counts, strict=True) if count == values > 0]
+        query = f"SELECT count(*) FILTER ({text} <> ''), {', '.join(read)} FROM {relation} WHERE rowid < {rows}"
+        values, *counts = fetch_row(connection, query)
+        if values:  # the first rows may have none
+            fit = [form for form, count in zip(fit, counts, strict=True) if count == values]
         if not fit:
             break
-    return fit
+    return fit if values else []

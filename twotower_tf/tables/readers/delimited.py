@@ -13,6 +13,7 @@ from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.input_table import Table, Wanted
 from twotower_tf.tables.read_options import ReadOptions
 from twotower_tf.tables.readers import scans
+from twotower_tf.tables.text_marks import Marks
 
 
 def read_delimited(connection: Connection, name: str, sources: Sequence[InputFile], wanted: Wanted) -> Table:
@@ -80,7 +81,8 @@ def _scan(connection: Connection, name: str, sources: Sequence[InputFile], wante
                 return mixed
             raise scans.build_read_error([sources[position] for position in positions], error) from None
         malformed += csv_records.take_rejected(connection, [sources[position] for position in positions])
-        swallowed = {record.source.path for record in malformed if record.lines}
+        marks = Marks.of(options, delimiter)
+        swallowed = {record.source.path for record in malformed if csv_records.may_hold_others(record, marks)}
         suspects = [at for at in positions if sources[at].path in swallowed and _repairable(sources[at], names)]
         if suspects:
             return suspects
