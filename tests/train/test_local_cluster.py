@@ -20,8 +20,8 @@ from twotower_tf.pipeline import Pipeline
 from twotower_tf.train import local_cluster
 
 # 701 rows are 350 and 351. Few steps: row-wise Adagrad divides a row's first gradient by its own size, so that rounding
-# errors of small gradients grow. At batch 255, one unit in the last place of the initial weights moves a row by .1 in an
-# epoch of a single process.
+# errors of small gradients grow. At batch 255, one unit in the last place of the initial weights moves a row by .1 in
+# an epoch of a single process.
 FIELDS = {"batch_size": 701, "epochs": 2, "monitor": "recall@20"}
 
 
