@@ -159,10 +159,9 @@ def name_lost_worker() -> Iterator[None]:
     try:
         yield
     except _LOST as error:
-        reason = "it does not answer" if isinstance(error, tf.errors.DeadlineExceededError) else "it has ended"
         raise LostWorkerError(
-            f"cluster: another worker was lost ({reason}); start all workers again with --resume to continue after the "
-            "last checkpoint"
+            "cluster: another worker has ended or does not answer; start all workers again with --resume to continue "
+            "after the last checkpoint"
         ) from error
 
 
