@@ -182,6 +182,7 @@ def test_stages_continue_from_the_run_directory(ran: Ran) -> None:
     assert again.train().skipped and again.evaluate("test").skipped
 
 
+@pytest.mark.quality
 @needs_tensorflow
 def test_a_forced_export_publishes_another_version(ran: Ran, tmp_path: Path) -> None:
     pipeline = tt.Pipeline(ran.pipeline.config, ran.pipeline.run_dir, tmp_path / "export", log=ran.log.append)

@@ -215,6 +215,7 @@ def test_a_version_that_exists_is_refused_before_anything_is_done(finished: Path
     assert done.err == f"twotower run: {version}: exists already and is never overwritten; choose another\n"
 
 
+@pytest.mark.quality
 def test_a_log_with_nothing_held_out_is_exported_without_figures(data: Path) -> None:
     nothing_held_out = "--set=data.split=TimeSplit(valid_fraction=0.0, test_fraction=0.0)"
     done = run(data, nothing_held_out)

@@ -59,6 +59,7 @@ def test_processes_of_export_refresh_and_rollback(hostile, trained, export_dir, 
     assert len(list_versions(hostile / "tiny")) == 3
 
 
+@pytest.mark.quality
 def test_workers_of_score(hostile, export_dir):
     parquet(hostile / "users.parquet", people(20))
     arguments = [f"--users={hostile / 'users.parquet'}", f"--output={hostile / 'answers'}", "--k=3", "--workers=1"]

@@ -55,6 +55,7 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.quality
 def test_killed_between_and_within_its_steps(tmp_path: Path, config: Path) -> None:
     assert start(config, tmp_path / "whole", 10_000).wait() == 0
     for last in (4, 14, 18, 22):  # at a step, among the parts of the examples, among those of the encoding

@@ -51,6 +51,7 @@ def check(moment):
         np.testing.assert_allclose([*one.values()], [*other.values()], rtol=1e-5)
 
 
+@pytest.mark.quality
 def test_a_training_killed_within_an_epoch_ends_where_the_undisturbed_one_ends(prepared):
     (moment,) = kill(prepared, [0])
     assert moment["killed"] and not moment["left"].endswith("-000000000")
