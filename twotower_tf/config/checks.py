@@ -329,7 +329,7 @@ def check_slices(
         ConfigError: for a column of no feature, or of the event's time or a history alone; or one twice.
     """
     inputs = [each for feature in (*user_features, *item_features) for each in feature.inputs()]
-    known = {each.name for each in inputs if each.kind != "time" and not each.keep_last}
+    known = {each.name for each in inputs if each.is_column}
     for position, name in enumerate(evaluation.slices):
         if name not in known:
             raise ConfigError(f"evaluation.slices: {unknown_name('column of a feature', name, known)}")

@@ -61,6 +61,11 @@ class Input:
     form: str = ""
     null_values: tuple[str, ...] = ()
 
+    @property
+    def is_column(self) -> bool:
+        """Whether it has the values of its source column: it is neither the event's time nor a history."""
+        return self.kind != "time" and not self.keep_last
+
 
 T = TypeVar("T")
 

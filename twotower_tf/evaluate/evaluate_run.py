@@ -30,7 +30,6 @@ from twotower_tf.train import tower_vectors
 from twotower_tf.train.checkpoints import load_model
 
 _DIGITS = 6
-_STAGES = {"item_knn": "item-KNN", "recent_popularity": "recent popularity"}
 
 
 def evaluate_run(
@@ -129,7 +128,9 @@ def compute_metrics(
         "popularity": baselines.popularity_scorer(train_count), **others, "random": baselines.random_scorer(size, seed)
     }  # fmt: skip
     rankings = {
-        name: rank_scores(scorer, size, queries, ks, progress=progress, stage=f"rank {_STAGES.get(name, name)}")
+        name: rank_scores(
+            scorer, size, queries, ks, progress=progress, stage=f"rank {baselines.LABELS.get(name, name)}"
+        )
         for name, scorer in scorers.items()
     }
     document = {

@@ -46,7 +46,7 @@ class FeatureValues:
 
 def list_columns(config: ExperimentConfig, side: SideName) -> list[Input]:
     """Lists a side's source columns with values of their own: neither histories nor the event's time."""
-    return [each for each in side_inputs(config, side) if each.kind != "time" and not each.keep_last]
+    return [each for each in side_inputs(config, side) if each.is_column]
 
 
 def read_user_values(prepared: Prepared, column: Input, split: str, rows: Ints) -> FeatureValues:

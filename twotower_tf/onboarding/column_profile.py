@@ -221,9 +221,6 @@ def _profile_column(connection: Connection, table: Table, name: str) -> Profile:
     )
 
 
-_EARLIEST = 631_152_000  # 1990: an earlier number is not the time of an event
-
-
 def _read_as_time(connection: Connection, table: Table, profile: Profile) -> Moment | None:
     """Reads a column as time; None where that fails."""
     column = table.columns[profile.name]
@@ -234,7 +231,7 @@ def _read_as_time(connection: Connection, table: Table, profile: Profile) -> Mom
     except DataError:
         return None if profile.numbers == profile.present else _read_by_format(connection, table, profile)
     moment = _measure_times(connection, table, profile, clock)
-    if moment is not None and clock.form.startswith("epoch") and moment.first < _EARLIEST:
+    if moment is not None and clock.form.startswith("epoch") and moment.first < timestamps.FIRST_DATE:
         moment = replace(moment, places=True)
     return moment
 

@@ -67,7 +67,7 @@ def list_feature_columns(config: ExperimentConfig, side: Side) -> list[FeatureCo
     found: dict[str, FeatureColumn] = {}
     for feature in config.user_features if side == "user" else config.item_features:
         for each in feature.inputs():
-            if each.kind != "time" and not each.keep_last:  # histories are made of other events
+            if each.is_column:  # histories are made of other events
                 kind: Literal["text", "number"] = "number" if each.kind == "number" else "text"
                 found.setdefault(each.name, FeatureColumn(each.name, kind, each.separator or "|"))
     return list(found.values())

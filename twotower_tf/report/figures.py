@@ -10,6 +10,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from twotower_tf.evaluate.baselines import LABELS
 from twotower_tf.evaluate.slices import MISSING, OTHER
 from twotower_tf.index.scann import recall_plot
 
@@ -36,7 +37,6 @@ COLORS = {
     "item_knn": _SERIES[2],
     "random": _SERIES[-1],
 }
-LABELS = {"item_knn": "item-KNN", "recent_popularity": "recent popularity"}
 _STATES = {"finished": _SERIES[0], "pruned": _SERIES[1], "failed": _SERIES[5]}  # of trials
 _DASHES = ("solid", (0, (5, 1.5)), (0, (1.5, 1.2)))  # distinguishes series without colours
 _LONGEST_NAME = 20  # of a value in a legend

@@ -12,8 +12,7 @@ from twotower_tf import config as configuration
 from twotower_tf.artifacts import RunPaths
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.prepare.prepared import Prepared
-
-_EARLIEST = 631_152_000  # 1990: a log that ends before it has positions in an order instead of times
+from twotower_tf.tables import timestamps
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def describe_data(manifest: dict[str, Any]) -> str:
         parts.append(f"{rows['quarantined']:,} quarantined")
     positives = ", ".join(f"{split} {counts['positives']:,}" for split, counts in manifest["splits"].items())
     parts += [f"positives: {positives}", f"{manifest['users']:,} users", f"{manifest['items']:,} items"]
-    if times and times[1] < _EARLIEST:
+    if times and times[1] < timestamps.FIRST_DATE:
         parts.append(f"positions {times[0]:,} to {times[1]:,}")
     elif times:
         first, last = (datetime.datetime.fromtimestamp(time, datetime.timezone.utc) for time in times)
