@@ -101,6 +101,7 @@ NO_TENSORFLOW = {
     "configs",
     "tables",
     "prepare",
+    "features",
     "onboarding",
     "datasets",
     "index",
@@ -114,7 +115,7 @@ NO_TENSORFLOW = {
     "__main__",
 }
 
-# These run a SavedModel, or read its protocol buffers.
+# These are TensorFlow's half of the encoding, run a SavedModel, or read its protocol buffers.
 RUN_MODELS = {
     "derived_version",
     "loaded_tower",
@@ -123,6 +124,8 @@ RUN_MODELS = {
     "rollback_version",
     "samples_page",
     "saved_model_edits",
+    "tower_encoder",
+    "types",
     "verify_bundle",
     "warmup",
 }

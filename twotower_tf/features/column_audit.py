@@ -1,9 +1,9 @@
 """Audits the feature columns: writes their values and hash collisions to `prepared/columns.json`.
 
 Values are counted on the training rows; a column of the catalogue has each of its items' values, weighted by the item's
-training rows. Counting happens in DuckDB, which spills; the distinct values then stream through the very columns that
-training uses, so that the buckets are TensorFlow's own. Memory is one byte per bucket and a batch of values; of a
-feature with two hashes, 24 bytes per distinct value.
+training rows. Counting happens in DuckDB, which spills; the distinct values then stream through the encoders that
+encode the training rows. Memory is one byte per bucket and a batch of values; of a feature with two hashes, 24 bytes
+per distinct value.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import tensorflow as tf
 
 from twotower_tf import artifacts
 from twotower_tf.config import ExperimentConfig, feature_columns, feature_name
 from twotower_tf.config.features import BaseFeature, Input, SideName
 from twotower_tf.features import bucket_counts
-from twotower_tf.features.inputs import KINDS, side_features
+from twotower_tf.features.array_encoders import build_array_encoder
+from twotower_tf.features.inputs import side_features
 from twotower_tf.features.row_pairs import pair_rows
-from twotower_tf.features.types import build_encoder
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.progress import Progress, silent
 from twotower_tf.sql import Connection, file_pattern, quote_identifier, quote_literal
@@ -232,32 +231,23 @@ class BucketFunction:
 
     def __init__(self, config: ExperimentConfig, feature: BaseFeature, statistics: Mapping[str, Any]) -> None:
         self.feature = feature
-        encoder = build_encoder(feature, statistics, config)
-        self._inputs = feature.inputs()
-        names = [each.name for each in self._inputs]
-
-        def ids(*parts: tf.Tensor) -> tf.Tensor:
-            return encoder.encode(dict(zip(names, parts, strict=True)))[:, 0]
-
-        signature = [
-            tf.TensorSpec([None, 1] if each.kind == "texts" else [None], KINDS[each.kind].dtype)
-            for each in self._inputs
-        ]
-        self._ids = tf.function(ids, input_signature=signature, autograph=False).get_concrete_function()
+        self._encode = build_array_encoder(feature, statistics, config)
 
     def __call__(self, parts: Sequence[pa.ChunkedArray | pa.Array]) -> npt.NDArray[np.int32]:
         """Returns `[n]` bucket ids of `[n]` values, one column per source column of the feature."""
-        raw = [_to_tensor(each, part) for each, part in zip(self._inputs, parts, strict=True)]
-        ids: npt.NDArray[np.int32] = self._ids(*raw).numpy()
+        inputs = self.feature.inputs()
+        raw = {each.name: _read_values(each, part) for each, part in zip(inputs, parts, strict=True)}
+        ids: npt.NDArray[np.int32] = self._encode(raw)[:, 0]
         return ids
 
 
-def _to_tensor(spec: Input, part: pa.ChunkedArray | pa.Array) -> tf.Tensor:
-    """Converts single values to an input's tensor; texts of several values are split already."""
+def _read_values(spec: Input, part: pa.ChunkedArray | pa.Array) -> Any:
+    """Converts single values to an input's raw column; texts of several values are split already."""
     if spec.kind == "number":
-        return tf.constant(part.to_numpy(zero_copy_only=False).astype(np.float32))
-    values = pc.cast(part, pa.binary()).to_numpy(zero_copy_only=False)
-    return tf.constant(values.reshape(-1, 1) if spec.kind == "texts" else values)
+        return part.to_numpy(zero_copy_only=False).astype(np.float32)
+    if spec.kind == "texts":
+        return pc.cast(part, pa.binary()).to_numpy(zero_copy_only=False).reshape(-1, 1)
+    return part.combine_chunks() if isinstance(part, pa.ChunkedArray) else part
 
 
 def _batches(path: Path, buckets: BucketFunction) -> Iterator[tuple[npt.NDArray[np.int32], Counts]]:

@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import tensorflow as tf
 
 from twotower_tf.config import ExperimentConfig, feature_columns, feature_name
-from twotower_tf.config.features import BaseFeature, SideName
-from twotower_tf.features.inputs import arrow_to_array
-from twotower_tf.features.layout import IDS, NUMERIC
-from twotower_tf.features.tower_encoder import TowerEncoder
+from twotower_tf.config.features import BaseFeature, Input, SideName
+from twotower_tf.features.array_encoders import build_array_encoder
+from twotower_tf.features.inputs import arrow_to_array, side_inputs
+from twotower_tf.features.layout import IDS, NUMERIC, Layout
 
 Columns = Mapping[str, pa.Array | pa.ChunkedArray]
 
@@ -33,25 +32,18 @@ class ColumnEncoder:
     """
 
     def __init__(self, config: ExperimentConfig, statistics: Mapping[str, Any], side: SideName) -> None:
-        self._tower = TowerEncoder(config, statistics, side)
-        self.inputs = {each.name: each for each in self._tower.inputs if not each.keep_last}
-        layout = self._tower.layout
+        self.inputs = {each.name: each for each in side_inputs(config, side) if not each.keep_last}
+        layout = Layout(config, side)
         multivalued = [each for each in layout.multivalued if feature_columns(each)]
         self.groups: dict[str, list[BaseFeature]] = {IDS: layout.single, NUMERIC: layout.numeric}
         self.groups |= {layout.values[feature_name(each)]: [each] for each in multivalued}
         self.groups = {name: features for name, features in self.groups.items() if features}
         self.names = list(self.groups)
-        self._functions = {
-            feature_name(each): self._function(each) for features in self.groups.values() for each in features
+        self._encoders = {
+            feature_name(each): build_array_encoder(each, statistics[side], config)
+            for features in self.groups.values()
+            for each in features
         }
-
-    def _function(self, feature: BaseFeature) -> Any:
-        def encode(raw: dict[str, tf.Tensor]) -> tf.Tensor:
-            return self._tower.encode_feature(feature, raw)
-
-        specs = self._tower.signature()
-        wanted = {column: specs[column] for column in feature_columns(feature)}
-        return tf.function(encode, input_signature=[wanted], autograph=False).get_concrete_function()
 
     def encode(self, columns: Columns, known: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
         """Encodes rows.
@@ -78,23 +70,22 @@ class ColumnEncoder:
 
     def _feature(self, feature: BaseFeature, columns: Columns) -> np.ndarray:
         names = feature_columns(feature)
-        inputs = [self.inputs[name] for name in names]
+        inputs, encode = [self.inputs[name] for name in names], self._encoders[feature_name(feature)]
         if len(inputs) == 1 and inputs[0].kind == "number":  # most values differ
-            return self._run(feature, {names[0]: arrow_to_array(inputs[0], columns[names[0]])})
+            numbers: np.ndarray = encode({names[0]: arrow_to_array(inputs[0], columns[names[0]])})
+            return numbers
         coded = [encode_dictionary(columns[name]) for name in names]
         codes, chosen = find_combinations([each[0] for each in coded], [len(each[1]) for each in coded])
         raw = {
-            spec.name: arrow_to_array(spec, values.take(pa.array(rows)))
+            spec.name: _read_raw(spec, values.take(pa.array(rows)))
             for spec, (_, values), rows in zip(inputs, coded, chosen, strict=True)
         }
-        rows: np.ndarray = self._run(feature, raw)[codes]
-        return rows
-
-    def _run(self, feature: BaseFeature, raw: dict[str, Any]) -> np.ndarray:
-        encoded: np.ndarray = self._functions[feature_name(feature)](
-            {name: tf.constant(value) for name, value in raw.items()}
-        ).numpy()
+        encoded: np.ndarray = encode(raw)[codes]
         return encoded
+
+
+def _read_raw(spec: Input, column: pa.Array) -> Any:
+    return column if spec.kind == "text" else arrow_to_array(spec, column)
 
 
 def encode_dictionary(column: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:

@@ -12,8 +12,9 @@ The configuration's half of a type (its columns, kind of input, number of bucket
             text = raw[self.feature.column]
             return self.look_up({self.feature.column: tf.strings.substr(text, 0, self.feature.length)}, text)
 
-`encode` runs when data are prepared and inside the exported SavedModel, so it has to be made of TensorFlow's own
-operations, and a value's encoding has to depend on that value alone.
+`encode` runs inside the exported SavedModel and when data are prepared, so it has to be made of TensorFlow's own
+operations, and a value's encoding has to depend on that value alone. Of the types here, preparation computes the same
+without loading TensorFlow (`array_encoders`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 import tensorflow as tf
 
 from twotower_tf.config import (
@@ -38,11 +42,15 @@ from twotower_tf.config import (
 )
 from twotower_tf.config.features import BaseFeature
 from twotower_tf.errors import ConfigError
-from twotower_tf.features.inputs import history_target
+from twotower_tf.features.inputs import (
+    EPOCH_WEEKDAY,
+    KINDS,
+    SECONDS_PER_DAY,
+    SECONDS_PER_HOUR,
+    arrow_to_array,
+    history_target,
+)
 from twotower_tf.features.layout import NO_VALUE
-
-SECONDS_PER_HOUR, SECONDS_PER_DAY = 3600, 86400
-EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday
 
 F = TypeVar("F", bound=BaseFeature)
 Raw = Mapping[str, tf.Tensor]
@@ -129,6 +137,31 @@ def build_encoder(feature: F, statistics: Mapping[str, Any], config: ExperimentC
             "registers it in the class attribute encoder_module"
         )
     return cls(feature, statistics.get(feature_name(feature), {}), config)
+
+
+def build_array_encoder(
+    feature: BaseFeature, statistics: Mapping[str, Any], config: ExperimentConfig
+) -> Callable[[Mapping[str, Any]], npt.NDArray[Any]]:
+    """Builds a function of raw columns with the feature's `encode` as a graph; see `array_encoders`.
+
+    Raises:
+        ConfigError: for a type that no encoder is registered for.
+    """
+    encoder, inputs = build_encoder(feature, statistics, config), {each.name: each for each in feature.inputs()}
+    specs = {
+        name: tf.TensorSpec([None] * KINDS[each.kind].rank, KINDS[each.kind].dtype, name)
+        for name, each in inputs.items()
+    }
+    graph = tf.function(encoder.encode, input_signature=[specs], autograph=False).get_concrete_function()
+
+    def encode(raw: Mapping[str, Any]) -> npt.NDArray[Any]:
+        tensors = {
+            name: tf.constant(arrow_to_array(inputs[name], column) if isinstance(column, pa.Array) else column)
+            for name, column in raw.items()
+        }
+        return np.asarray(graph(tensors))
+
+    return encode
 
 
 @encodes(Hash)
