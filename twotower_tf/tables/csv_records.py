@@ -10,17 +10,25 @@ and is closed correctly stays one record. Lines with mixed line ends are separat
 
 from __future__ import annotations
 
+import re
 import uuid
-from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from twotower_tf.sql import Connection
 from twotower_tf.tables import delimited_header, input_files, text_encoding
 from twotower_tf.tables.input_files import InputFile
-from twotower_tf.tables.text_marks import CLOSED, OPEN, QUOTE, RETURN, Marks, scan_line, skip_mark
+from twotower_tf.tables.record_runs import PLAIN, Run, RunReader
+from twotower_tf.tables.text_marks import CLOSED, OPEN, QUOTE, RETURN, Marks, scan_line
+
+Numbers: TypeAlias = npt.NDArray[np.int64]
+
+_LINE_END = ord("\n")
 
 
 @dataclass(frozen=True)
@@ -114,33 +122,6 @@ def find_non_json(connection: Connection, staged: str, sources: Sequence[InputFi
     return [MalformedRecord(sources[source], int(number), reason, line) for source, number, reason, line in rows]
 
 
-def read_records(source: InputFile) -> Iterator[tuple[int, int, bytes]]:
-    """Yields every record of a text file, header and blank lines included: number, first physical line, bytes.
-
-    JSON lines are one record each. In delimited text a quoted field may span lines: a quote opens a field only at its
-    start, or after one blank; inside, an escaped (or doubled) quote is text. After a closed quote anything but blanks,
-    a delimiter or a line end breaks the record, which then ends with the line.
-
-    Raises:
-        DataError: where the file cannot be read to its end.
-    """
-    header = delimited_header.read_header(source) if source.suffix in input_files.DELIMITERS else None
-    marks = Marks.of(source.options, header.delimiter) if header else Marks(b"", b"", b"")
-    number, line = 0, 0
-    with input_files.reading(source), text_encoding.open_text(source) as file:
-        for text in file:
-            line += 1
-            first = line
-            if marks.quote and marks.quote in text:
-                ends, _ = scan_line(text, marks, skip_mark(text))
-                while ends == OPEN and (more := file.readline()):
-                    text += more
-                    line += 1
-                    ends, _ = scan_line(more, marks, inside=True)
-            number += 1
-            yield number, first, text
-
-
 @dataclass(frozen=True)
 class RecordPlace:
     """The line and text of a record."""
@@ -159,25 +140,79 @@ def locate_records(
     """
     delimited = source.suffix in input_files.DELIMITERS
     header = delimited_header.read_header(source) if delimited else None
-    first = 2 if delimited and not source.columns else 1
-    blank_is_row = header is not None and len(header.names) == 1  # as in DuckDB: a row without a value
-    rejected_numbers = {record.record for record in malformed}
-    good: dict[int, RecordPlace] = {}
-    bad: dict[int, RecordPlace] = {}
-    last_good = max(wanted, default=-1)
-    last_bad = max(rejected_numbers, default=0)
-    wanted = set(wanted)
-    position = -1
-    for number, line, text in read_records(source):
-        if number in rejected_numbers:
-            bad[number] = _decode_place(line, text)
-        elif number >= first and (blank_is_row or text.strip(b"\r\n" if delimited else b" \t\r\n")):
-            position += 1
-            if position in wanted:
-                good[position] = _decode_place(line, text)
-        if position >= last_good and number >= last_bad:
-            break
-    return good, bad
+    places = _Places(
+        first=2 if delimited and not source.columns else 1,
+        # in a single column an empty line is a row without a value, as in DuckDB
+        blanks=b"" if header is not None and len(header.names) == 1 else b"\r\n" if delimited else b" \t\r\n",
+        good=np.array(sorted(wanted), np.int64),
+        bad=np.array(sorted({record.record for record in malformed}), np.int64),
+    )
+    marks = Marks.of(source.options, header.delimiter) if header else Marks(b"", b"", b"")
+    with input_files.reading(source), text_encoding.open_text(source) as file:
+        for run in RunReader(file, marks):
+            places.add(run)
+            if places.complete:
+                break
+    return places.found_good, places.found_bad
+
+
+class _Places:
+    """Places of records that are wanted, by their number or by their position among the good ones."""
+
+    def __init__(self, first: int, blanks: bytes, good: Numbers, bad: Numbers) -> None:
+        """Begins before the first record.
+
+        Args:
+            first: number of the first record that can be good.
+            blanks: bytes that a record without a value consists of; b"" where such a record is good.
+            good: wanted positions among the good records, from 0, ascending.
+            bad: wanted numbers of bad records, from 1, ascending.
+        """
+        self._first, self._blanks, self._good, self._bad = first, blanks, good, bad
+        self._records, self._lines, self._rows = 0, 0, 0  # before the next run
+        self.found_good: dict[int, RecordPlace] = {}
+        self.found_bad: dict[int, RecordPlace] = {}
+
+    @property
+    def complete(self) -> bool:
+        return len(self.found_good) == len(self._good) and len(self.found_bad) == len(self._bad)
+
+    def add(self, run: Run) -> None:
+        """Adds the records of the next run."""
+        ends = np.flatnonzero(np.frombuffer(run.text, np.uint8) == _LINE_END) + 1
+        lines = len(ends) + (not run.text.endswith(b"\n"))
+        if run.state != PLAIN:
+            ends = np.array([len(run.text)])
+        elif lines > len(ends):
+            ends = np.append(ends, len(run.text))
+        starts = np.concatenate([[0], ends[:-1]])
+        numbers = np.arange(self._records + 1, self._records + len(ends) + 1)
+        bad = _take_range(self._bad, numbers[0], numbers[-1])
+        is_row = numbers >= self._first
+        is_row[bad - numbers[0]] = False
+        if self._blanks:
+            is_row[self._find_blank(run.text, starts, ends)] = False
+        rows = np.flatnonzero(is_row)
+        good = _take_range(self._good, self._rows, self._rows + len(rows) - 1)
+        for found, keys, records in (
+            (self.found_bad, bad, bad - numbers[0]),
+            (self.found_good, good, rows[good - self._rows]),
+        ):
+            for key, record in zip(keys.tolist(), records.tolist(), strict=True):
+                found[key] = _decode_place(self._lines + record + 1, run.text[starts[record] : ends[record]])
+        self._records, self._lines, self._rows = int(numbers[-1]), self._lines + lines, self._rows + len(rows)
+
+    def _find_blank(self, text: bytes, starts: Numbers, ends: Numbers) -> Numbers:
+        """Finds the records that have no value."""
+        records = np.flatnonzero(np.isin(np.frombuffer(text, np.uint8)[starts], list(self._blanks)))
+        blank = [not text[starts[record] : ends[record]].strip(self._blanks) for record in records]
+        found: Numbers = records[np.array(blank, bool)]
+        return found
+
+
+def _take_range(values: Numbers, first: int, last: int) -> Numbers:
+    """Takes the ascending values from `first` to `last`, inclusive."""
+    return values[np.searchsorted(values, first) : np.searchsorted(values, last, side="right")]
 
 
 def _decode_place(line: int, text: bytes) -> RecordPlace:
@@ -187,6 +222,7 @@ def _decode_place(line: int, text: bytes) -> RecordPlace:
 # --- repair -------------------------------------------------------------------------------------------------------
 
 LONGEST = 2_000_000  # bytes of a record; DuckDB's own limit
+_RETURNS = re.compile(rb"\r+\n")
 _LINE_FAULTS = {
     OPEN: BROKEN_QUOTE,
     QUOTE: BROKEN_QUOTE,
@@ -213,39 +249,20 @@ def repair_file(source: InputFile, directory: Path) -> tuple[InputFile, list[Mal
 
 def _copy_records(source: InputFile, file: IO[bytes], out: IO[bytes], marks: Marks) -> list[MalformedRecord]:
     found: list[MalformedRecord] = []
-    again: deque[bytes] = deque()  # lines of a broken record, to be read again
-
-    def line() -> bytes:
-        return again.popleft() if again else file.readline()
-
     number = 0
-    while text := line():
-        number += 1
-        record, ends = _read_record(text, line, marks)
-        if number == 1 and not source.columns:  # the header is one line, as for `read_header`
-            again.extendleft(reversed(record[1:]))
-            out.write(text.rstrip(b"\r\n") + b"\n")
-            continue
-        if ends == CLOSED:
-            out.write(b"".join(record).rstrip(b"\r\n") + b"\n")
-            continue
-        again.extendleft(reversed(record[1:]))
-        out.write(b"\n")
-        found.append(
-            MalformedRecord(source, number, _LINE_FAULTS[ends], text.decode("utf-8", "replace").rstrip("\r\n"))
-        )
+    if not source.columns:  # the header is one line, as for `read_header`
+        out.write(file.readline().rstrip(b"\r\n") + b"\n")
+        number = 1
+    for run in RunReader(file, marks, LONGEST):
+        if run.state == PLAIN:
+            text = _RETURNS.sub(b"\n", run.text) if b"\r" in run.text else run.text
+            text = text if text.endswith(b"\n") else text.rstrip(b"\r") + b"\n"
+            number += text.count(b"\n")
+        else:
+            text = run.text.rstrip(b"\r\n") + b"\n" if run.state == CLOSED else b"\n"
+            number += 1
+        if run.state in _LINE_FAULTS:
+            line = run.text.decode("utf-8", "replace").rstrip("\r\n")
+            found.append(MalformedRecord(source, number, _LINE_FAULTS[run.state], line))
+        out.write(text)
     return found
-
-
-def _read_record(text: bytes, line: Callable[[], bytes], marks: Marks) -> tuple[list[bytes], str]:
-    """Reads the lines of the record that `text` begins; returns them and the state at their end."""
-    record, size = [text], len(text)
-    ends, _ = scan_line(text, marks, skip_mark(text))
-    while ends == OPEN and size <= LONGEST:
-        more = line()
-        if not more:
-            break
-        record.append(more)
-        size += len(more)
-        ends, _ = scan_line(more, marks, inside=True)
-    return record, ends

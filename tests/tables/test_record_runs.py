@@ -1,0 +1,45 @@
+"""Runs of lines against a reading line by line."""
+
+import io
+import random
+
+import pytest
+
+from twotower_tf.tables import record_runs
+from twotower_tf.tables.record_runs import PLAIN, RunReader
+from twotower_tf.tables.text_marks import CLOSED, OPEN, Marks, scan_line, skip_mark
+
+PIECES = [b"a", b"bc", b",", b",", b'"', b'"', b'""', b"\n", b"\n", b"\r\n", b"\r", b" ", b"\\", "é".encode()]
+MARKS = [Marks(b",", b'"', b'"'), Marks(b",", b'"', b"\\"), Marks(b",", b"", b"")]
+
+
+def divide(text, marks, longest):
+    """Yields each record and its state, reading one line after the other."""
+    lines = list(io.BytesIO(text))
+    while lines:
+        record = [lines.pop(0)]
+        state, _ = scan_line(record[0], marks, skip_mark(record[0]))
+        while state == OPEN and lines and not (longest and len(b"".join(record)) > longest):
+            record.append(lines.pop(0))
+            state, _ = scan_line(record[-1], marks, inside=True)
+        if longest and state != CLOSED:
+            lines = record[1:] + lines
+            record = record[:1]
+        yield b"".join(record), state if longest or state == OPEN else CLOSED
+
+
+@pytest.mark.parametrize("marks", MARKS, ids=["doubled", "escaped", "unquoted"])
+@pytest.mark.parametrize("longest", [0, 20, 10_000])
+@pytest.mark.parametrize("block", [1, 5, 1 << 22])
+def test_runs_are_the_records_of_a_reading_by_line(monkeypatch, marks, longest, block):
+    monkeypatch.setattr(record_runs, "_BLOCK", block)
+    rng = random.Random(f"{block} {longest}")
+    for _ in range(150):
+        text = b"".join(rng.choices(PIECES, k=rng.randint(0, 60)))
+        found = []
+        for run in RunReader(io.BytesIO(text), marks, longest):
+            if run.state == PLAIN:
+                found += [(line, CLOSED) for line in io.BytesIO(run.text)]
+            else:
+                found.append((run.text, run.state if longest or run.state == OPEN else CLOSED))
+        assert found == list(divide(text, marks, longest)), text

@@ -1,0 +1,113 @@
+"""Divides text into records at the speed of a search for quotes: lines without quotes are passed on in runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import IO, NamedTuple
+
+from twotower_tf.tables.text_marks import CLOSED, OPEN, Marks, scan_line, skip_mark
+
+PLAIN = "plain"  # the state of a run
+_BLOCK = 1 << 22
+_INNER_RETURN = re.compile(rb"\r[^\r\n]")
+
+
+class Run(NamedTuple):
+    """Consecutive lines.
+
+    Attributes:
+        text: the lines, with their ends.
+        state: `PLAIN`, every line is a record, without quotes; otherwise it is one record, that of `scan_line`.
+    """
+
+    text: bytes
+    state: str
+
+
+class RunReader:
+    """Iterates over the runs of a text file, header and blank lines included."""
+
+    def __init__(self, file: IO[bytes], marks: Marks, longest: int = 0) -> None:
+        """Begins at the file's position.
+
+        Args:
+            file: of UTF-8 text.
+            marks: of delimited text; without a quote, every line is a record.
+            longest: bytes after which a quoted field counts as open. A record that is broken is then its first line
+                alone, and so is a line with a carriage return inside. 0: a broken record ends with the line that breaks
+                it, or with the file; carriage returns are not looked for.
+        """
+        self._file, self._marks, self._longest = file, marks, longest
+        self._text, self._at = b"", 0
+        self._quote = self._return = 0  # places before which there is none after the position
+
+    def __iter__(self) -> Iterator[Run]:
+        while self._at < len(self._text) or self._fill():
+            whole = self._text.rfind(b"\n", self._at) + 1
+            if not whole:
+                if self._fill():
+                    continue
+                whole = len(self._text)
+            odd = self._find_odd(whole)
+            start = whole if odd == whole else self._text.rfind(b"\n", self._at, odd) + 1 or self._at
+            if start > self._at:
+                yield self._take(start, PLAIN)
+            if odd < whole:
+                yield self._take_record()
+
+    def _fill(self) -> bool:
+        """Reads on; the text then begins at the position."""
+        rest = self._text[self._at :]
+        more = self._file.read(max(_BLOCK, len(rest)))
+        self._text = rest + more
+        self._quote, self._return, self._at = max(0, self._quote - self._at), max(0, self._return - self._at), 0
+        return bool(more)
+
+    def _take(self, end: int, state: str) -> Run:
+        text, self._at = self._text[self._at : end], end
+        return Run(text, state)
+
+    def _find_odd(self, end: int) -> int:
+        """Returns the place before `end` of what makes a line more than plain; `end` where there is none."""
+        if self._quote <= self._at < end:
+            found = self._text.find(self._marks.quote, self._at, end) if self._marks.quote else -1
+            self._quote = end if found < 0 else found
+        if self._return <= self._at < end:
+            match = _INNER_RETURN.search(self._text, self._at, end) if self._longest else None
+            self._return = match.start() if match else end
+        return min(end, self._quote, self._return)
+
+    def _take_record(self) -> Run:
+        """Takes the record that begins at the position; reads on where it does not end in the text."""
+        first = size = self._find_line_end(0)
+        text = self._text[self._at : self._at + size]
+        state, _ = scan_line(text, self._marks, skip_mark(text))
+        while state == OPEN:
+            begin = self._find_quoted_line(size)
+            if begin < 0:
+                size = len(self._text) - self._at
+                break
+            size = self._find_line_end(begin)
+            state, _ = scan_line(self._text[self._at + begin : self._at + size], self._marks, inside=True)
+        return self._take(self._at + (first if self._longest and state != CLOSED else size), state)
+
+    def _find_line_end(self, begin: int) -> int:
+        """Returns the end of the line that begins so many bytes after the position."""
+        while (end := self._text.find(b"\n", self._at + begin)) < 0:
+            if not self._fill():
+                return len(self._text) - self._at
+        return end + 1 - self._at
+
+    def _find_quoted_line(self, begin: int) -> int:
+        """Finds the next line with a quote, in bytes after the position; -1 where none follows or it is too far."""
+        looked = begin
+        while (quote := self._text.find(self._marks.quote, self._at + looked)) < 0:
+            looked = len(self._text) - self._at
+            if self._is_too_far(self._text.rfind(b"\n", self._at) + 1 - self._at) or not self._fill():
+                return -1
+        line = max(begin, self._text.rfind(b"\n", self._at, quote) + 1 - self._at)
+        return -1 if self._is_too_far(line) else line
+
+    def _is_too_far(self, begin: int) -> bool:
+        return bool(self._longest) and begin > self._longest
