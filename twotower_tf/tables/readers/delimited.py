@@ -67,7 +67,7 @@ def _scan(connection: Connection, name: str, sources: Sequence[InputFile], wante
             f"read_csv([{paths}], columns={{{fields}}}, header={'false' if sources[0].columns else 'true'}, "
             f"auto_detect=false, delim={quote_literal(delimiter)}, "
             f"quote={quote_literal(options.quote)}, escape={quote_literal(options.escape)}, "
-            f"compression='{compression}', filename='{scans.FILE_COLUMN}', store_rejects=true, rejects_limit=0)"
+            f"compression='{compression}', filename='{scans.FILE_COLUMN}', {scans.COLLECT_REJECTED})"
         )
         try:
             connection.execute(

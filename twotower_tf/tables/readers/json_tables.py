@@ -74,7 +74,7 @@ def _stage(connection: Connection, staged: str, sources: list[InputFile], positi
         scan = (
             f"read_csv([{paths}], columns={{'line': 'VARCHAR'}}, header=false, auto_detect=false, delim='\\x01', "
             f"quote='', escape='', compression='{compression}', filename='{scans.FILE_COLUMN}', "
-            "store_rejects=true, rejects_limit=0)"
+            f"{scans.COLLECT_REJECTED})"
         )
     else:
         scan = (
