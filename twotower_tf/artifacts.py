@@ -16,6 +16,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ SPLITS = ("train", "valid", "test")  # in the order of their codes 0, 1, 2
 UNFINISHED = ".tmp-"
 METRICS_SCHEMA = 4  # of metrics.json
 _UNIQUE = 12  # hexadecimal digits at the end of a temporary name
+_SYNCS = 8  # files that are flushed at a time
 _LONGEST = 200  # bytes of a name that a temporary one repeats; file systems take 255
 WRITE_AGAIN = "write it again with this version"
 
@@ -164,8 +166,8 @@ def atomic_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
     with scratch_directory(path) as temporary:
         with _named_errors(path):
             yield temporary
-            for file in temporary.rglob("*"):
-                sync_to_disk(file)
+            with ThreadPoolExecutor(_SYNCS) as pool:  # file systems write what is flushed at the same time together
+                list(pool.map(sync_to_disk, temporary.rglob("*")))
             sync_to_disk(temporary)
         if path.exists():
             if not replace:
