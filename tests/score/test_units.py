@@ -86,13 +86,51 @@ def test_json_lines(tmp_path, small):
     assert [(entry["line"], entry["reason"]) for entry in entries] == [(78, "not a JSON object")]
 
 
-def test_row_groups_are_never_cut(tmp_path, small):
+@pytest.mark.parametrize(
+    ("row_group_size", "bounds"),
+    [
+        # small row groups are joined until a unit has an eighth of the file, which is 262 rows
+        (
+            200,
+            [
+                (0, 2, 0, 400),
+                (2, 4, 400, 400),
+                (4, 6, 800, 400),
+                (6, 8, 1200, 400),
+                (8, 10, 1600, 400),
+                (10, 11, 2000, 100),
+            ],
+        ),
+        # a row group of the whole table, as pandas writes it, is cut into eight
+        (
+            2100,
+            [
+                (0, 1, first, rows)
+                for first, rows in [
+                    (0, 262),
+                    (262, 263),
+                    (525, 262),
+                    (787, 263),
+                    (1050, 262),
+                    (1312, 263),
+                    (1575, 262),
+                    (1837, 263),
+                ]
+            ],
+        ),
+        # 1,800 rows cut into seven, the other 300 by themselves
+        (
+            1800,
+            [(0, 1, 1800 * part // 7, 1800 * (part + 1) // 7 - 1800 * part // 7) for part in range(7)]
+            + [(1, 2, 1800, 300)],
+        ),
+    ],
+)
+def test_row_groups_are_joined_and_cut(tmp_path, small, row_group_size, bounds):
     rows = people(2100)
-    parquet(tmp_path / "u.parquet", rows, row_group_size=200)
+    parquet(tmp_path / "u.parquet", rows, row_group_size=row_group_size)
     cut = units.split_units(sources(tmp_path / "u.parquet"))
-    assert [(unit.start, unit.stop, unit.first, unit.rows) for unit in cut] == [
-        (0, 3, 0, 600), (3, 6, 600, 600), (6, 9, 1200, 600), (9, 11, 1800, 300),
-    ]  # fmt: skip
+    assert [(unit.start, unit.stop, unit.first, unit.rows) for unit in cut] == bounds
     found, _ = rows_of(tmp_path / "u.parquet", tmp_path, ("user_id", "unread"), rows=256)
     assert [row["unread"] for row in found] == list(range(2100))
     assert [row["user_id"] for row in found] == [row["user_id"] for row in rows]

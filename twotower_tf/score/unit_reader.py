@@ -120,14 +120,28 @@ def _parquet(
     partition = {key: value for key, value in source.partition if key not in own}
     constants = {key: value for key, value in partition.items() if key in wanted}
     with opened as file:
-        batches = file.iter_batches(
-            rows, row_groups=list(range(unit.start, unit.stop)), columns=names, use_threads=False
+        skipped = unit.first - sum(file.metadata.row_group(group).num_rows for group in range(unit.start))
+        groups = list(range(unit.start, unit.stop))
+        batches = _cut_batches(
+            file.iter_batches(rows, row_groups=groups, columns=names, use_threads=False), skipped, unit.rows
         )
         tables = (
             table.rename_columns(rename_columns(table.column_names, renamed))
             for table in _read_tables(source, batches, rows, constants)
         )
         yield Rows([*filter(None, own), *partition], tables, lambda bad: _rows(source, unit, bad))
+
+
+def _cut_batches(batches: Iterator[pa.RecordBatch], start: int, rows: int) -> Iterator[pa.RecordBatch]:
+    """Yields `rows` rows from row `start` on."""
+    for batch in batches:
+        found = batch.slice(min(start, len(batch)), rows)
+        start -= min(start, len(batch))
+        rows -= len(found)
+        if len(found):
+            yield found
+        if not rows:
+            return
 
 
 def _read_tables(

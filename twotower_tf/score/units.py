@@ -1,12 +1,14 @@
 """Cuts the input files into units of work: ranges of rows, known before work starts.
 
 Each unit becomes one output file, so a unit's bounds depend on the files alone and never on workers or memory. Parquet
-is cut between row groups; delimited text and JSON lines after a line that ends a record; TFRecords after a record. A
-compressed file is one unit: only its beginning can be found.
+is cut between row groups, and inside those that hold several units, which writers make of a whole table; delimited text
+and JSON lines after a line that ends a record; TFRecords after a record. A compressed file is one unit: only its
+beginning can be found.
 """
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,8 +23,10 @@ from twotower_tf.tables.csv_records import LONGEST
 from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.readers.parquet import open_parquet
 
-ROWS = 1 << 18  # of a Parquet unit, at least, where the file has as many
-BYTES = 32 << 20  # of a text unit
+ROWS = 1 << 18  # of a unit of a large Parquet file
+BYTES = 32 << 20  # of a unit of a large text
+_PARTS = 8  # of a smaller file, so that it keeps several workers busy,
+_SMALLEST = 8  # but a unit has at least this part of ROWS or BYTES
 _NEWLINE = ord("\n")
 _FRAME = 16  # bytes of a TFRecord besides its payload
 
@@ -34,9 +38,9 @@ class Unit:
     Attributes:
         number: place among all units.
         file: position of the file among the sources.
-        start: first row group (Parquet) or byte.
-        stop: the end of the range.
-        first: rows, lines or records of the file before it.
+        start: first row group (Parquet), or byte.
+        stop: the end of the range of row groups or bytes.
+        first: rows, lines or records of the file before it. A Parquet unit may begin inside a row group.
         rows: rows, lines or records in it; 0 if unknown.
         whole: whether it is the file from its first byte to its last, header included.
     """
@@ -88,15 +92,31 @@ def _is_whole(source: InputFile) -> bool:
     return escaped or json_layout.is_whole(source) or text_encoding.find_conversion(source) is not None
 
 
+def _choose_size(total: int, most: int) -> int:
+    """Returns the size of a file's units."""
+    return max(most // _SMALLEST, min(most, total // _PARTS))
+
+
 def _row_groups(source: InputFile) -> Iterator[Range]:
     with open_parquet(source) as file:
         metadata = file.metadata
-    start, rows, first = 0, 0, 0
+    size = _choose_size(metadata.num_rows, ROWS)
+    start = first = rows = 0
     for group in range(metadata.num_row_groups):
-        rows += metadata.row_group(group).num_rows
-        if rows >= ROWS or (group + 1 == metadata.num_row_groups and rows):
-            yield start, group + 1, first, rows
-            start, first, rows = group + 1, first + rows, 0
+        count = metadata.row_group(group).num_rows
+        parts = max(1, round(count / size))
+        if rows and (parts > 1 or rows >= size):
+            yield start, group, first, rows
+            start, first, rows = group, first + rows, 0
+        if parts > 1:
+            ends = [count * part // parts for part in range(parts + 1)]
+            for begin, end in itertools.pairwise(ends):
+                yield group, group + 1, first + begin, end - begin
+            start, first = group + 1, first + count
+        else:
+            rows += count
+    if rows:
+        yield start, metadata.num_row_groups, first, rows
 
 
 def _lines(source: InputFile, size: int) -> Iterator[Range]:
@@ -111,26 +131,27 @@ def _lines(source: InputFile, size: int) -> Iterator[Range]:
         start, first = 0, 0
         if delimited and not source.columns:
             start, first = len(file.readline()), 1
-        if size <= BYTES or start == size:
+        length = _choose_size(size, BYTES)
+        if size <= length or start == size:
             text = file.read()
             lines = text.count(b"\n") + (not text.endswith(b"\n") and bool(text))
             if lines:
                 yield 0, size, first, lines
             return
         while start < size:
-            stop, lines = _next_cut(file, start, quote)
+            stop, lines = _next_cut(file, start, length, quote)
             yield start, stop, first, lines
             start, first = stop, first + lines
 
 
-def _next_cut(file: IO[bytes], start: int, quote: int) -> tuple[int, int]:
-    """Returns the end of a unit that begins at byte `start`, and its lines.
+def _next_cut(file: IO[bytes], start: int, length: int, quote: int) -> tuple[int, int]:
+    """Returns the end of a unit of about `length` bytes that begins at byte `start`, and its lines.
 
     `quote` is the byte around fields, that of a line end in text without quoting.
     """
     quoted = quote != _NEWLINE
     file.seek(start)
-    body = np.frombuffer(file.read(BYTES), np.uint8)
+    body = np.frombuffer(file.read(length), np.uint8)
     stop, lines = start + len(body), int(np.count_nonzero(body == _NEWLINE))
     odd = int(np.count_nonzero(body == quote)) & 1 if quoted else 0
     last = body[-1:]
@@ -150,6 +171,7 @@ def _records(path: Path, size: int) -> Iterator[Range]:
     """Walks the lengths of a TFRecord file; where one is damaged the rest is one unit, whose reader reports it."""
     with path.open("rb") as file:
         start = position = first = rows = 0
+        most = _choose_size(size, BYTES)
         while position < size:
             header = file.read(8)
             length = struct.unpack("<Q", header)[0] if len(header) == 8 else size
@@ -157,7 +179,7 @@ def _records(path: Path, size: int) -> Iterator[Range]:
             rows += 1
             if position >= size:
                 break
-            if position - start >= BYTES:
+            if position - start >= most:
                 yield start, position, first, rows
                 start, first, rows = position, first + rows, 0
             file.seek(position)
