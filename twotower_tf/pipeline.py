@@ -30,6 +30,7 @@ from twotower_tf.stage_results import (
     TrainResult,
     TuneResult,
 )
+from twotower_tf.threads import import_ahead
 
 if TYPE_CHECKING:
     from twotower_tf.prepare.spark.spark_session import SparkOptions
@@ -89,6 +90,7 @@ class Pipeline(RunSession):
             limits: dict[str, Any] = {"memory_limit": memory_limit, "threads": threads}
             stages.begin("prepare", key, engine="spark" if spark else "duckdb", since=continued, **limits)
             run_stages.remove_results(RunPaths(self.run_dir))
+            import_ahead("pandas")  # as pyarrow's first conversion to NumPy does; DuckDB reads the log meanwhile
             with run_lock.read_run(str(since), own=self.run_dir):
                 manifest: dict[str, Any] = preparation.prepare_log(
                     self.config,

@@ -12,8 +12,8 @@ from twotower_tf.tables.input_table import Column, Wanted
 
 TEXT = "VARCHAR"
 # Options of `read_csv`. A quarter of a buffer is a batch of rows. Batches below a row group are copied together, which
-# takes half as long as reading. 64 MiB make a row group of 122,880 rows out of lines of up to 136 bytes.
-COLLECT_REJECTED = f"store_rejects=true, rejects_limit=0, buffer_size={1 << 26}"
+# takes half as long as reading. 48 MiB make a row group of 122,880 rows out of lines of up to 102 bytes.
+COLLECT_REJECTED = f"store_rejects=true, rejects_limit=0, buffer_size={48 << 20}"
 FILE_COLUMN = "__twotower_file"  # column with the path of a row's file; unlike any name in a file
 
 
