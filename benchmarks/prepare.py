@@ -3,10 +3,14 @@
     python benchmarks/prepare.py --events=10000000
     python benchmarks/prepare.py --events=100000000 --memory_limit=4GB --keep=/scratch
     python benchmarks/prepare.py --events=0 --distinct=100000000 --memory_limit=4GB
+    python benchmarks/prepare.py --events=0 --malformed=.01 --malformed_events=4000000
+    python benchmarks/prepare.py --events=0 --small=1000
 
 Each run is the whole command in its own process: start of Python, CSV, encoding and audit included. The pandas
 process reads the same CSV of `--peer_events`, merges the items, makes each row's history of 20 and writes Parquet.
-`--distinct` prepares a log with a column whose values are all different.
+`--distinct` prepares a log with a column whose values are all different. `--malformed` prepares a log with and without
+so large a share of damaged rows, by turns; the report has the medians. `--small` prepares a log of so few events that
+its time is that of starting.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import avazu_log
+import malformed_log
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -29,6 +34,8 @@ from comparison import print_comparison
 
 from twotower_tf import config as configuration
 from twotower_tf.config import DataConfig, ExperimentConfig, Hash, TimeSplit
+
+_TURNS = 3
 
 PANDAS = """
 import sys
@@ -125,6 +132,22 @@ def distinct(root: Path, rows: int, memory_limit: str) -> Measured:
     return result
 
 
+def malformed(root: Path, events: int, share: float, memory_limit: str) -> tuple[Measured, Measured]:
+    """Prepares a log with a share of damaged rows, and the same log without them: medians of three runs each."""
+    avazu(root, events, memory_limit)  # also reads the file once, so that it is in memory
+    clean, damaged = root / f"log-{events}", root / "malformed"
+    damaged.mkdir(exist_ok=True)
+    malformed_log.write(clean / "events.csv", damaged / "events.csv", share)
+    runs: list[tuple[Measured, Measured]] = []
+    for _ in range(_TURNS):
+        pair = [twotower(avazu_log.config(log), root / "run-malformed", memory_limit) for log in (damaged, clean)]
+        runs.append((pair[0], pair[1]))
+    shutil.rmtree(root / "run-malformed")
+    shutil.rmtree(damaged)
+    first, second = (sorted(each, key=lambda run: run.seconds)[_TURNS // 2] for each in zip(*runs, strict=True))
+    return first, second
+
+
 def report(benchmark: str, mine: float, peer: float, unit: str, **setting: object) -> None:
     """Prints one comparison."""
     print_comparison(benchmark, round(mine, 3), round(peer, 3), unit, {"cores": os.cpu_count(), **setting})
@@ -136,6 +159,9 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=10_000_000, help="of the large log; 0: none")
     parser.add_argument("--peer_events", type=int, default=1_000_000, help="of the log that pandas gets too")
     parser.add_argument("--distinct", type=int, default=0, help="distinct values of one column; 0: none")
+    parser.add_argument("--malformed", type=float, default=0, help="share of damaged rows; 0: none")
+    parser.add_argument("--malformed_events", type=int, default=4_000_000)
+    parser.add_argument("--small", type=int, default=0, help="events of a small log; 0: none")
     parser.add_argument("--memory_limit", default="4GB")
     parser.add_argument("--keep", default="", help="directory that keeps the logs for another time")
     flags = parser.parse_args()
@@ -161,6 +187,21 @@ def main() -> None:
             seconds = {"seconds": round(large.seconds, 1), "cpu_seconds": round(large.cpu_seconds, 1)}
             report("prepare", flags.events / large.seconds, rate, "events/s", **size, **seconds)
             report("prepare_memory", large.peak / 1e9, peer.peak / 1e9, "GB peak resident", **size)
+        if flags.malformed:
+            damaged, clean = malformed(root, flags.malformed_events, flags.malformed, flags.memory_limit)
+            setting = {
+                "events": flags.malformed_events,
+                "malformed": flags.malformed,
+                "peer_is": "none malformed",
+                **limit,
+            }
+            cpu = {"cpu_seconds": round(damaged.cpu_seconds, 1), "peer_cpu_seconds": round(clean.cpu_seconds, 1)}
+            report("prepare_malformed", damaged.seconds, clean.seconds, "s", **setting, **cpu)
+        if flags.small:
+            runs = [avazu(root, flags.small, flags.memory_limit) for _ in range(_TURNS)]
+            middle = sorted(runs, key=lambda run: run.seconds)[_TURNS // 2]
+            setting = {"events": flags.small, "peer_is": "goal", "cpu_seconds": round(middle.cpu_seconds, 1), **limit}
+            report("prepare_start", middle.seconds, 2.0, "s", **setting)
         if flags.distinct:
             found = distinct(root, flags.distinct, flags.memory_limit)
             seconds = {"seconds": round(found.seconds, 1), "cpu_seconds": round(found.cpu_seconds, 1)}
