@@ -229,8 +229,9 @@ def _read_days(connection: Connection, split: DateSplit, table: Table, seconds: 
 
 def _read_labels(connection: Connection, table: Table, name: str) -> tuple[str, str]:
     text = table.text(name)
-    label = (
-        f"CASE WHEN lower({text}) = 'true' THEN 1 WHEN lower({text}) = 'false' THEN 0 "
+    label = (  # the usual texts first: the others take three times as long
+        f"CASE WHEN {text} = '0' THEN 0 WHEN {text} = '1' THEN 1 "
+        f"WHEN lower({text}) = 'true' THEN 1 WHEN lower({text}) = 'false' THEN 0 "
         f"WHEN TRY_CAST({text} AS DOUBLE) IN (0, 1) THEN CAST(TRY_CAST({text} AS DOUBLE) AS TINYINT) END"
     )
     _require_most(connection, table, f"({label}) IS NOT NULL", name, "data.label", "labels are not 0 or 1")

@@ -253,10 +253,11 @@ class _Look:
 
 def _try_forms(connection: Connection, rows: str, text: str, forms: Mapping[str, _Form]) -> _Look:
     """Tries every form on every row."""
-    read = ", ".join(f"count({form.micros})" for form in forms.values())
-    values, *counts = fetch_row(connection, f"SELECT {_count_values(text)}, {_count_large(text)}, {read} FROM {rows}")
-    large, counts = counts[: len(UNITS) - 1], counts[len(UNITS) - 1 :]
-    unit = _choose_unit(values, large)
+    read = [f"count({form.micros})" for form in forms.values()]
+    large = _count_large(text) if SECONDS in forms else []
+    counts = fetch_row(connection, f"SELECT {', '.join([_count_values(text), *large, *read])} FROM {rows}")
+    values, sizes, counts = counts[0], counts[1 : 1 + len(large)], counts[1 + len(large) :]
+    unit = _choose_unit(values, sizes) if large else ""
     found = {name: n for name, n in zip(forms, counts, strict=True) if name == unit or name not in UNITS}
     return _Look(values, found)
 
@@ -264,11 +265,10 @@ def _try_forms(connection: Connection, rows: str, text: str, forms: Mapping[str,
 def _is_first(connection: Connection, relation: str, text: str, forms: Mapping[str, _Form], name: str) -> bool:
     """Returns whether `_try_forms` at every row chooses the form `name`; False where it only may not."""
     earlier = [forms[other] for other in list(forms)[: list(forms).index(name)] if other not in UNITS]
-    possible = "".join(f", count(*) FILTER ({form.possible})" for form in earlier)
-    large = f", {_count_large(text)}" if name in UNITS else ""
-    values, read, *counts = fetch_row(
-        connection, f"SELECT {_count_values(text)}, count({forms[name].micros}){possible}{large} FROM {relation}"
-    )
+    possible = [f"count(*) FILTER ({form.possible})" for form in earlier]
+    large = _count_large(text) if name in UNITS else []
+    counted = ", ".join([_count_values(text), f"count({forms[name].micros})", *possible, *large])
+    values, read, *counts = fetch_row(connection, f"SELECT {counted} FROM {relation}")
     others, sizes = counts[: len(earlier)], counts[len(earlier) :]
     is_unit = name not in UNITS or _choose_unit(values, sizes) == name
     return bool(read * 2 > values and is_unit and all(other * 2 <= values for other in others))
@@ -278,12 +278,10 @@ def _count_values(text: str) -> str:
     return f"count(*) FILTER ({text} <> '')"
 
 
-def _count_large(text: str) -> str:
-    """Returns SQL of the counts of numbers that are large enough for each unit finer than seconds."""
+def _count_large(text: str) -> list[str]:
+    """Lists SQL of the counts of numbers that are large enough for each unit finer than seconds."""
     size = f"abs(TRY_CAST({text} AS DOUBLE))"
-    return ", ".join(
-        f"count(*) FILTER ({size} >= {LARGE * per_second // 1000})" for per_second in [*UNITS.values()][1:]
-    )
+    return [f"count(*) FILTER ({size} >= {LARGE * per_second // 1000})" for per_second in [*UNITS.values()][1:]]
 
 
 def _choose_unit(values: int, large: Sequence[int]) -> str:
