@@ -61,13 +61,15 @@ def audit(
     run_dir = prepared.paths.root.parent
     sources = [source for side in ("user", "item") for source in _list_columns(config, prepared, side)]
     with artifacts.scratch_directory(run_dir / "columns") as work:
-        reach = [work, prepared.paths.root]
-        for done, source in enumerate(sources):
-            progress("columns", done, len(sources))
-            with open_engine(work / "engine", memory_limit, threads, directories=reach, ordered=False) as connection:
-                found, top = _count(connection, source, work / "values.parquet")
-            # DuckDB has given its memory back before the buckets take theirs
-            found["features"] = _measure_features(source, config, prepared, work / "values.parquet", found, top)
+        reach, counted = [work, prepared.paths.root], []
+        with open_engine(work / "engine", memory_limit, threads, directories=reach, ordered=False) as connection:
+            for done, source in enumerate(sources):
+                progress("columns", done, len(sources))
+                values = work / f"values{done}.parquet"
+                counted.append((source, values, *_count(connection, source, values)))
+        # DuckDB has given its memory back before the buckets take theirs
+        for source, values, found, top in counted:
+            found["features"] = _measure_features(source, config, prepared, values, found, top)
             document[source.side][source.name] = found
     progress("columns", len(sources), len(sources))
     artifacts.write_json(prepared.paths.columns, document)
