@@ -14,15 +14,16 @@ from twotower_tf.config import (
     DataConfig,
     EvaluationConfig,
     ExperimentConfig,
+    FullSoftmax,
     Hash,
     History,
     Hour,
-    InBatchSoftmax,
     ModelConfig,
     Numeric,
     Tags,
     TimeSplit,
     TrainConfig,
+    Weekday,
 )
 
 
@@ -41,23 +42,26 @@ def get_config() -> ExperimentConfig:
             split=TimeSplit(valid_fraction=0.1, test_fraction=0.1),
         ),
         item_features=(
-            Hash("item_id", buckets=10_000),
+            Hash("item_id", buckets=10_000, hashes=2),
             Hash("category", buckets=100),
             Hash("advertiser", buckets=1_000),
             Numeric("price", transform="log1p"),
         ),
+        # The user's id is left out: a median user has eight clicks, and the history says more.
         user_features=(
-            Hash("user_id", buckets=20_000),
+            Bucketized("age", buckets=20),
             Hash("gender", buckets=10),
             Hash("country", buckets=100),
-            Bucketized("age", buckets=10),
-            Tags("interests", buckets=1_000, separator="|"),
+            Hash("device_type", buckets=10),
+            Hash("placement", buckets=20),
             Cross(("country", "device_type"), buckets=1_000),
+            Tags("interests", buckets=1_000, separator="|"),
             Hour("timestamp"),
-            History(of="item_id", length=20),
+            Weekday("timestamp"),
+            History(of="item_id", length=50),
         ),
-        model=ModelConfig(embedding_dim=16, vector_dim=32, item_hidden=(64,), user_hidden=(64,)),
-        loss=InBatchSoftmax(temperature=0.1),
-        train=TrainConfig(batch_size=1024, epochs=10, initial_lr=0.003, lr_decay_rate=0.8, patience=2),
+        model=ModelConfig(embedding_dim=64, vector_dim=64, item_hidden=(128,), user_hidden=(128,), dropout=0.3),
+        loss=FullSoftmax(temperature=0.1),  # of 1,000 items
+        train=TrainConfig(batch_size=512, epochs=20, patience=3),
         evaluation=EvaluationConfig(slices=("gender", "age", "category")),
     )
