@@ -15,6 +15,7 @@ from twotower_tf.config import DataConfig, ExperimentConfig, GivenSplit, Hash, N
 from twotower_tf.errors import DataError
 from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
+from twotower_tf.tables import timestamps
 
 
 def experiment(root: Path, **data: Any) -> ExperimentConfig:
@@ -259,6 +260,19 @@ def test_unusable_input_is_reported_in_one_line(tmp_path: Path, case: str) -> No
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run" / "prepared").exists()
     assert not (tmp_path / "run").exists() or list((tmp_path / "run").iterdir()) == []
+
+
+def test_times_that_the_first_rows_have_and_most_others_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A given format is tried on the first rows; whether most rows have such times is then known from the bad rows."""
+    monkeypatch.setattr(timestamps, "_SAMPLE_ROWS", 2)
+    good = "a,x,2026-01-01,1\nb,y,2026-01-02,1\n"
+    (tmp_path / "events.csv").write_text(f"user,item,time,label\n{good}c,x,2026-01-03,1\na,y,noon,1\n")
+    few = prepare_log(experiment(tmp_path, timestamp_format="%Y-%m-%d"), tmp_path / "few")
+    assert few["rows"]["quarantined"] == 1
+    (tmp_path / "events.csv").write_text(f"user,item,time,label\n{good}a,y,noon,1\na,x,night,1\n")
+    message = r"2 of 4 values are not times in the format %Y-%m-%d; e.g. 'noon' at events.csv:4;"
+    with pytest.raises(DataError, match=message):
+        prepare_log(experiment(tmp_path, timestamp_format="%Y-%m-%d"), tmp_path / "most")
 
 
 def test_a_feature_column_that_no_table_has(tmp_path: Path) -> None:

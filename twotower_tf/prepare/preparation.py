@@ -133,7 +133,7 @@ class _Preparation:
         past = "previous_positives" if previous else ""
         inputs = schema.load_tables(connection, config, sources, continued=previous is not None)
         step()
-        rules = row_rules.RowRules(connection, config, inputs)
+        rules = row_rules.RowRules(connection, config, inputs, sample=True)
         raise_first(rules.faults)
         rules.create_validated_events(connection)
         inputs = typed_values.create_typed_values(connection, config, inputs, self._known)

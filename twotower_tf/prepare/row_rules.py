@@ -44,15 +44,24 @@ class RowRules:
         time_form: name of the log's time format; "" in a log without times.
     """
 
-    def __init__(self, connection: Connection, config: ExperimentConfig, inputs: Inputs) -> None:
+    def __init__(
+        self, connection: Connection, config: ExperimentConfig, inputs: Inputs, *, sample: bool = False
+    ) -> None:
+        """Reads the rules off the columns.
+
+        With `sample`, a given time format is tried on the first rows, and on all of them only where a row is malformed:
+        by `create_validated_events`.
+        """
         data, table = config.data, inputs.events
         self.faults = list(find_number_faults(connection, inputs))
         self._user, self._item = table.text(data.user_id), table.text(data.item_id)
         self._reasons = id_faults_sql("user", data.user_id, self._user)
         self._reasons += id_faults_sql("item", data.item_id, self._item)
-        clock = self._add_rule(lambda: _read_times(connection, config, table), None) if data.timestamp else None
+        clock = self._add_rule(lambda: _read_times(connection, config, table, sample), None) if data.timestamp else None
         self.time_form = clock.form if clock else ""
         self._ts = "CAST(NULL AS BIGINT)"
+        self._looks_again = sample and clock is not None
+        self._config, self._table = config, table
         if clock:
             self._ts = clock.micros
         elif data.ordered:
@@ -86,6 +95,9 @@ class RowRules:
 
         Its columns: place, user_id, item_id, ts (epoch microseconds; the place as seconds where it is the order),
         label, given (the split), reason (NULL: well-formed), excluded, and `inputs.keys`.
+
+        Raises:
+            DataError: where more than half of the times cannot be read.
         """
         expressions = self._expressions
         dropped = f"({self._outside} OR {expressions.holds('exclude')})"
@@ -111,6 +123,8 @@ class RowRules:
             )
             """
         )
+        if self._looks_again and fetch_row(connection, "SELECT count(reason) FROM validated_events") != (0,):
+            _detect_times(connection, self._config, self._table)
 
 
 def fetch_rejected(connection: Connection) -> list[tuple[int, str]]:
@@ -175,11 +189,13 @@ def find_number_faults(connection: Connection, inputs: Inputs) -> Iterator[str]:
                 )
 
 
-def _read_times(connection: Connection, config: ExperimentConfig, table: Table) -> tuple[TimeFormat, str]:
-    """Detects the log's time format; returns it and SQL branches of a CASE with the reasons of invalid times."""
+def _detect_times(
+    connection: Connection, config: ExperimentConfig, table: Table, *, sample: bool = False
+) -> TimeFormat:
+    """Detects the log's time format; with `sample`, one that is given is tried on the first rows only."""
     name = config.data.timestamp
     column = table.columns[name]
-    clock = timestamps.detect_format(
+    return timestamps.detect_format(
         connection,
         table.name,
         column.identifier,
@@ -187,7 +203,14 @@ def _read_times(connection: Connection, config: ExperimentConfig, table: Table) 
         column=name,
         form=config.data.timestamp_format,
         example=lambda condition: quarantine.format_example(connection, table, name, condition),
+        sample=sample,
     )
+
+
+def _read_times(connection: Connection, config: ExperimentConfig, table: Table, sample: bool) -> tuple[TimeFormat, str]:
+    """Detects the log's time format; returns it and SQL branches of a CASE with the reasons of invalid times."""
+    name = config.data.timestamp
+    clock = _detect_times(connection, config, table, sample=sample)
     text = table.text(name)
     newest = _newest() * timestamps.MICROSECONDS
     wrong = (

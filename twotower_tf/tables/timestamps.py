@@ -188,6 +188,7 @@ def detect_format(
     form: str = "",
     field: str = "data.timestamp",
     example: Callable[[str], str] = lambda condition: "",
+    sample: bool = False,
 ) -> TimeFormat:
     """Detects the format of a column.
 
@@ -200,6 +201,7 @@ def detect_format(
         form: `DataConfig.timestamp_format`.
         field: the configuration's field that names the column, for messages.
         example: gives, for an SQL condition on the column, " e.g. VALUE at FILE:LINE" of a row that meets it.
+        sample: whether a given `form` that reads the first rows needs not be tried on the others.
 
     Raises:
         DataError: where no format reads more than half of the values, or `form` is not a strptime format.
@@ -214,10 +216,10 @@ def detect_format(
     else:
         forms = _list_number_forms(expression)
     try:
-        name = None
-        if len(forms) > 1:
+        name, given = None, form if sample else ""
+        if given or len(forms) > 1:
             name = _try_forms(connection, f"{relation} WHERE rowid < {_SAMPLE_ROWS}", text, forms).chosen()
-        if name is None or not _is_first(connection, relation, text, forms, name):
+        if name is None or (name != given and not _is_first(connection, relation, text, forms, name)):
             whole = _try_forms(connection, relation, text, forms)
             name = whole.chosen()
     except duckdb.Error as error:
