@@ -117,6 +117,7 @@ NO_TENSORFLOW = {
 
 # These are TensorFlow's half of the encoding, run a SavedModel, or read its protocol buffers.
 RUN_MODELS = {
+    "encoding_check",
     "derived_version",
     "loaded_tower",
     "manifest",

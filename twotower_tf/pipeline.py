@@ -132,7 +132,8 @@ class Pipeline(RunSession):
                 `run_dir` holds a model of another configuration and `overwrite` was not given; for a model larger than
                 the memory.
             DataError: without any training positive, or for a loss that is not a number.
-            ArtifactError: where `run_dir` is not prepared, or another process works there.
+            ArtifactError: where `run_dir` is not prepared, prepared values are not those that TensorFlow computes, or
+                another process works there.
             LostWorkerError: where another worker of the cluster has ended.
         """
         from twotower_tf.prepare.prepared import Prepared
@@ -153,6 +154,7 @@ class Pipeline(RunSession):
                 return TrainResult.read(self.run_dir, artifacts.read_json(paths.train, "run directory"), skipped=True)
             from twotower_tf.evaluate.validation import make_validator
             from twotower_tf.features.arrays import EncodedData
+            from twotower_tf.features.encoding_check import check_encodings
             from twotower_tf.train import training_loop, workers
 
             if share_cores:
@@ -162,6 +164,7 @@ class Pipeline(RunSession):
             merged = self.config.data.train_on_valid  # nothing is left to validate on
             validate = None if merged else make_validator(self.config, prepared, EncodedData(self.config, prepared))
             joined = workers.join(cluster, self.config, self.run_dir, resume=resume, warm_start=source)
+            check_encodings(self.config, prepared)
             stages.begin("train", key, warm_start=source or (stages.fact("train", "warm_start") if resume else ""))
             run_stages.remove_results(paths)
             with run_lock.read_run(warm_start, own=self.run_dir):

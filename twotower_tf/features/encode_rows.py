@@ -1,6 +1,7 @@
 """Encodes the prepared rows into the arrays that training reads.
 
-The encoding is `TowerEncoder.encode`, the same operations as in the exported towers. Arrays are plain `.npy` files that
+The encoding has the results of `TowerEncoder.encode`, which exported towers run; a training compares them first
+(`encoding_check`). Arrays are plain `.npy` files that
 several workers can map and read by row ranges. Parts are encoded in parallel and written in order; memory is that of a
 few parts, whatever the log's length.
 """

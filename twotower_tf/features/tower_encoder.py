@@ -1,7 +1,7 @@
 """Encodes a tower's raw inputs as the tensors that it reads: inputs, signature and encoding in one place.
 
-The same `TowerEncoder.encode` runs when training data are prepared and inside the exported SavedModel, so a value has
-one encoding.
+`TowerEncoder.encode` runs inside the exported SavedModel. Preparation computes the same values without TensorFlow
+(`array_encoders`), and a training compares them before it begins (`encoding_check`), so a value has one encoding.
 """
 
 from __future__ import annotations
