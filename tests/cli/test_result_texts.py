@@ -25,16 +25,20 @@ def test_metrics_with_intervals_and_warnings(capsys: pytest.CaptureFixture[str])
         "users": 1500,
         "metrics": {"recall@20": 0.25, "mrr@20": 0.125},
         "intervals": {"recall@20": [0.2, 0.3]},
-        "baselines": {"popularity": {"recall@20": 0.1, "mrr@20": 0.0}, "item_knn": {"recall@20": 0.2, "mrr@20": 0.1}},
+        "baselines": {
+            "popularity": {"recall@20": 0.1, "mrr@20": 0.0},
+            "recent_popularity": {"recall@20": 0.15, "mrr@20": 0.05},
+            "item_knn": {"recall@20": 0.2, "mrr@20": 0.1},
+        },
         "warnings": [{"name": "few", "text": "too few"}],
     }
     result = EvaluateResult.read(Path("run"), figures, skipped=False)
     assert format_metrics(result).splitlines() == [
         "test split, 1,500 users",
-        "metric      model     95 % interval  popularity  item-KNN",
-        "---------  ------  ----------------  ----------  --------",
-        "recall@20  0.2500  0.2000 to 0.3000      0.1000    0.2000",
-        "mrr@20     0.1250                        0.0000    0.1000",
+        "metric      model     95 % interval  popularity  recent popularity  item-KNN",
+        "---------  ------  ----------------  ----------  -----------------  --------",
+        "recall@20  0.2500  0.2000 to 0.3000      0.1000             0.1500    0.2000",
+        "mrr@20     0.1250                        0.0000             0.0500    0.1000",
     ]
     print_warnings(result.warnings)
     assert capsys.readouterr() == ("", "warning: too few [few]\n")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from twotower_tf.cli import text_table
+from twotower_tf.evaluate.baseline_names import label_ranking
 from twotower_tf.stage_results import EvaluateResult, PrepareResult, Result, TrainResult, TuneResult
 
 _SHOWN = 10  # weights listed
@@ -68,7 +69,7 @@ def format_metrics(result: EvaluateResult) -> str:
         for metric, value in result.metrics.items()
     ]
     title = f"{result.split} split, {result.users:,} users"
-    header = ["metric", "model", "95 % interval", *(name.replace("item_knn", "item-KNN") for name in baselines)]
+    header = ["metric", "model", "95 % interval", *map(label_ranking, baselines)]
     table = title + "\n" + text_table.format_table(header, rows, right=range(1, len(header)))
     return f"{table}\n{format_clicks(result.figures['clicks'])}" if "clicks" in result.figures else table
 

@@ -14,6 +14,7 @@ from twotower_tf.artifacts import METRICS_SCHEMA, RunPaths
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.errors import DataError
 from twotower_tf.evaluate import baselines, collapse, feature_values, protocol, ranking_metrics, shown_users, slices
+from twotower_tf.evaluate.baseline_names import label_ranking
 from twotower_tf.evaluate.click_quality import measure_clicks
 from twotower_tf.evaluate.feature_values import FeatureValues
 from twotower_tf.evaluate.item_knn import item_knn_scorer
@@ -128,9 +129,7 @@ def compute_metrics(
         "popularity": baselines.popularity_scorer(train_count), **others, "random": baselines.random_scorer(size, seed)
     }  # fmt: skip
     rankings = {
-        name: rank_scores(
-            scorer, size, queries, ks, progress=progress, stage=f"rank {baselines.LABELS.get(name, name)}"
-        )
+        name: rank_scores(scorer, size, queries, ks, progress=progress, stage=f"rank {label_ranking(name)}")
         for name, scorer in scorers.items()
     }
     document = {

@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from twotower_tf.evaluate.baselines import LABELS
+from twotower_tf.evaluate.baseline_names import label_ranking
 from twotower_tf.evaluate.slices import MISSING, OTHER
 from twotower_tf.index.scann import recall_plot
 
@@ -65,7 +65,7 @@ def draw_curves(
             low, high = zip(*band, strict=True)
             axes.fill_between(ks, low, high, color=COLORS["model"], alpha=0.2, linewidth=0)
         for name, values in series.items():
-            axes.plot(ks, values, marker="o", label=LABELS.get(name, name), color=COLORS[name], linewidth=2)
+            axes.plot(ks, values, marker="o", label=label_ranking(name), color=COLORS[name], linewidth=2)
         axes.set(xlabel="k", ylabel=f"{metric}@k", ylim=(0, None), xticks=list(ks))
         _legend(figure)
         return _svg(figure)

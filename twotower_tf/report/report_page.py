@@ -11,7 +11,7 @@ from markupsafe import Markup
 from twotower_tf import artifacts
 from twotower_tf.artifacts import METRICS_SCHEMA, RunPaths
 from twotower_tf.config import ExperimentConfig
-from twotower_tf.evaluate.baselines import LABELS
+from twotower_tf.evaluate.baseline_names import label_ranking
 from twotower_tf.evaluate.ranking_metrics import NAMES
 from twotower_tf.evaluate.slices import MOST_VALUES, OTHER
 from twotower_tf.report import figures, html_page
@@ -75,8 +75,8 @@ def render_report(
         k=k,
         tiles=[_tile(f"{metric}@{k}", document) for metric in NAMES],
         rows=[_row(metric, rankings, intervals) for metric in document["metrics"]],
-        baselines=[LABELS.get(name, name) for name in document["baselines"]],
-        rankings=[(LABELS.get(name, name), lists) for name, lists in document["lists"].items()],
+        baselines=[label_ranking(name) for name in document["baselines"]],
+        rankings=[(label_ranking(name), lists) for name, lists in document["lists"].items()],
         groups=[_describe_group(name, slices) for name, slices in document["slices"].items()],
         item_map=item_map,
         index=index,
