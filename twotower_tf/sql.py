@@ -23,6 +23,7 @@ from twotower_tf.errors import DataError, unknown_name
 Connection: TypeAlias = "duckdb.DuckDBPyConnection"
 
 _LONGEST = 10_000  # characters
+_QUOTED = 100  # characters of a value in a message
 _DEEPEST = 50  # expressions or brackets inside each other
 _MOST_SIGNS = 10  # in a row, such as - - - 1
 _NO_SIGNS = frozenset([b"(", b"[", b"{", b")", b"]", b"}", b",", b".", b":", b";"])
@@ -265,6 +266,12 @@ def shorten(text: str) -> str:
 def quote_literal(text: str) -> str:
     """Quotes `text` as an SQL string literal."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def describe_value(kind: str, text: str, fault: str) -> str:
+    """Returns SQL of a reason that quotes the value of `text`, an SQL expression; a long value is cut."""
+    before, after = quote_literal(f"{kind} '"), quote_literal(f"' {fault}")
+    return f"{before} || left({text}, {_QUOTED}) || {after}"
 
 
 def quote_identifier(name: str) -> str:

@@ -113,6 +113,17 @@ def test_lines_of_json(tmp_path: Path) -> None:
     assert Prepared.open(tmp_path / "run").item_ids().tolist() == ["1", "2"]
 
 
+def test_a_reason_is_one_short_line(tmp_path: Path) -> None:
+    bad = [f'a,y,5,"{value}"' for value in ("1\n2", "\x1b[2J", "é" * 5000)]
+    (tmp_path / "events.csv").write_text("\n".join(["user,item,time,label", *bad, "a,x,5,1", "a,x,6,1", "b,x,5,1"]))
+    prepare_log(experiment(tmp_path, events="events.csv"), tmp_path / "run")
+    assert [entry["reason"] for entry in quarantined(tmp_path)] == [
+        "label '1\\u000a2' is not 0 or 1",
+        "label '\\u001b[2J' is not 0 or 1",
+        f"label '{'é' * 100}' is not 0 or 1",
+    ]
+
+
 def test_json_has_no_nan(tmp_path: Path) -> None:
     """As a word in a text it is one; as a value it is invalid JSON, wherever it stands."""
     (tmp_path / "events.jsonl").write_text(

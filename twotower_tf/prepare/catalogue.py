@@ -19,7 +19,7 @@ from twotower_tf.config import DataConfig, ExperimentConfig
 from twotower_tf.errors import DataError
 from twotower_tf.prepare import ordered_rows, row_rules, typed_values
 from twotower_tf.prepare.schema import LAST_MICROSECOND, FeatureColumn, Inputs, Side, list_feature_columns
-from twotower_tf.sql import Connection, quote_identifier, quote_literal
+from twotower_tf.sql import Connection, describe_value, quote_identifier, quote_literal
 from twotower_tf.tables import timestamps
 from twotower_tf.tables.duckdb_engine import drop_table, fetch_row
 from twotower_tf.tables.input_table import Column, Table
@@ -72,7 +72,7 @@ def create_latest_rows(
         ts, time = clock.micros, table.text(since)
         faults += (
             f"WHEN {time} IS NULL THEN {quote_literal(f'no time: column {since!r} is empty')} "
-            f"WHEN {ts} IS NULL THEN 'time ''' || {time} || ''' is not {clock.form}' "
+            f"WHEN {ts} IS NULL THEN {describe_value('time', time, f'is not {clock.form}')} "
         )
     elif data.timestamp in table.columns:
         column = table.columns[data.timestamp]

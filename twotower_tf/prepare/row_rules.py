@@ -17,7 +17,7 @@ from twotower_tf.errors import DataError
 from twotower_tf.prepare import date_split
 from twotower_tf.prepare.schema import Inputs
 from twotower_tf.prepare.user_sql import UserExpressions
-from twotower_tf.sql import Connection, quote_literal
+from twotower_tf.sql import Connection, describe_value, quote_literal
 from twotower_tf.tables import quarantine, timestamps
 from twotower_tf.tables.duckdb_engine import fetch_row
 from twotower_tf.tables.input_table import Table
@@ -213,9 +213,10 @@ def _read_times(connection: Connection, config: ExperimentConfig, table: Table, 
     clock = _detect_times(connection, config, table, sample=sample)
     text = table.text(name)
     newest = _newest() * timestamps.MICROSECONDS
+    other = describe_value("time", text, f"is not {clock.form}")
+    late = describe_value("time", text, "lies in the future")
     wrong = (
-        f"WHEN {text} IS NOT NULL AND {clock.micros} IS NULL THEN 'time ''' || {text} || ''' is not {clock.form}' "
-        f"WHEN {clock.micros} > {newest} THEN 'time ''' || {text} || ''' lies in the future' "
+        f"WHEN {text} IS NOT NULL AND {clock.micros} IS NULL THEN {other} WHEN {clock.micros} > {newest} THEN {late} "
     )
     if isinstance(config.data.split, TimeSplit | LeaveLastOut | DateSplit):
         wrong += f"WHEN {text} IS NULL THEN {quote_literal(f'no time: column {name!r} is empty')} "
@@ -241,7 +242,7 @@ def _read_days(connection: Connection, split: DateSplit, table: Table, seconds: 
     else:
         text = table.text(date_split.PARTITION)
         day = date_split.partition_day_sql(text)
-        wrong = f"WHEN ({day}) IS NULL THEN coalesce('dt ''' || {text} || ''' is not YYYYMMDD', 'no day: no dt') "
+        wrong = f"WHEN ({day}) IS NULL THEN coalesce({describe_value('dt', text, 'is not YYYYMMDD')}, 'no day: no dt') "
         (last,) = fetch_row(connection, f"SELECT max({day}) FROM {table.name}")
         newest = None if last is None else last * date_split.SECONDS
     window = date_split.find_window(split, table.sources, newest)
@@ -258,14 +259,14 @@ def _read_labels(connection: Connection, table: Table, name: str) -> tuple[str, 
         f"WHEN TRY_CAST({text} AS DOUBLE) IN (0, 1) THEN CAST(TRY_CAST({text} AS DOUBLE) AS TINYINT) END"
     )
     _require_most(connection, table, f"({label}) IS NOT NULL", name, "data.label", "labels are not 0 or 1")
-    return label, f"WHEN ({label}) IS NULL THEN coalesce('label ''' || {text} || ''' is not 0 or 1', 'no label') "
+    return label, f"WHEN ({label}) IS NULL THEN coalesce({describe_value('label', text, 'is not 0 or 1')}, 'no label') "
 
 
 def _read_given_split(connection: Connection, table: Table, name: str) -> tuple[str, str]:
     text = table.text(name)
     known = f"coalesce({text} IN ('train', 'valid', 'test'), false)"
     _require_most(connection, table, known, name, "data.split", "values are not train, valid or test")
-    wrong = f"coalesce('split ''' || {text} || ''' is not train, valid or test', 'no split')"
+    wrong = f"coalesce({describe_value('split', text, 'is not train, valid or test')}, 'no split')"
     return text, f"WHEN NOT {known} THEN {wrong} "
 
 

@@ -21,7 +21,7 @@ from twotower_tf import sql
 from twotower_tf.config import DataConfig
 from twotower_tf.errors import DataError
 from twotower_tf.prepare import schema
-from twotower_tf.sql import Connection, quote_identifier
+from twotower_tf.sql import Connection, describe_value, quote_identifier
 from twotower_tf.tables import duckdb_engine, quarantine
 from twotower_tf.tables.duckdb_engine import fetch_row, first_line
 from twotower_tf.tables.input_table import Table
@@ -82,7 +82,7 @@ class UserExpressions:
     @property
     def wrong_weight(self) -> str:
         """SQL of the reason why a weight is invalid."""
-        reason = f"'weight: ''' || CAST(({self.data.weight}) AS VARCHAR) || ''' is not a number of at least 0'"
+        reason = describe_value("weight:", f"CAST(({self.data.weight}) AS VARCHAR)", "is not a number of at least 0")
         return f"coalesce({reason}, 'weight: no value')"
 
     def key_columns(self, label: str) -> str:

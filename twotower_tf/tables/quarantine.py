@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from twotower_tf import artifacts
+from twotower_tf.characters import escape_line
 from twotower_tf.sql import Connection
 from twotower_tf.tables import csv_records, input_files, json_layout
 from twotower_tf.tables.input_table import Table
@@ -30,7 +31,7 @@ def build_entries(connection: Connection, table: Table, rows: Sequence[tuple[int
     by_source: dict[int, dict[int, str]] = defaultdict(dict)
     for place, reason in rows:
         index, position = table.locate(place)
-        by_source[index][position] = reason
+        by_source[index][position] = escape_line(reason)
     malformed: dict[str, list[csv_records.MalformedRecord]] = defaultdict(list)
     for record in table.malformed:
         malformed[record.source.name].append(record)
