@@ -51,7 +51,7 @@ def format_rows(result: PrepareResult) -> str:
 def format_training(result: TrainResult) -> str:
     """Formats the training's figures in a line."""
     return (
-        f"{result.epochs} epochs, best epoch {result.best_epoch}; "
+        f"{result.epochs} {'epoch' if result.epochs == 1 else 'epochs'}, best epoch {result.best_epoch}; "
         f"{result.examples_per_second:,.0f} examples per second, {result.figures['step_ms']:.1f} ms per step"
     )
 

@@ -175,7 +175,8 @@ def _report_duplicates(items: ItemVectors, report: Callable[[str], object]) -> N
     if len(rows):
         pairs = [f"{items.ids[row]!r} of {items.ids[first]!r}" for row, first in zip(rows[:3], firsts[:3], strict=True)]
         more = ", ..." if len(rows) > len(pairs) else ""
-        report(f"index: {len(rows):,} items have the vector of another item: {', '.join(pairs)}{more}")
+        what = "item has" if len(rows) == 1 else "items have"
+        report(f"index: {len(rows):,} {what} the vector of another item: {', '.join(pairs)}{more}")
 
 
 def update_index(
