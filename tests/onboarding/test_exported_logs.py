@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -57,6 +58,8 @@ def flags(rng: np.random.Generator) -> list[str]:
     return rng.choice(["Y", "N"], ROWS, p=[0.7, 0.3]).tolist()
 
 
+TAKEN, OTHERS = np.random.default_rng(0).integers(0, 60, (2, ROWS))
+
 # Columns; expected user, item, time and its format; fields that are set; columns that are not features; some that are.
 Log = tuple[dict[str, Any], tuple[str, str, str, str], list[tuple[str, str]], list[str], list[str]]
 LOGS: dict[str, Log] = {
@@ -93,11 +96,13 @@ LOGS: dict[str, Log] = {
             "product_id": things(),
             "user_id": users(),
             "price": numbers(1, 9),
+            "category_id": lambda rng: 2_103_807_459_595_387_724 + rng.integers(0, 9, ROWS),
+            "user_session": lambda rng: [f"s{n // 3}" for n in range(ROWS)],
         },
         ("user_id", "product_id", "event_time", "%Y-%m-%d %H:%M:%S UTC"),
         [],
-        [],
-        ["price"],
+        ["price", "user_session"],  # a price that the item does not decide says which item it was
+        ["category_id"],  # which could be read as nanoseconds, of the year 2036
     ),
     "reviews: a check of the buyer is not the outcome": (
         {
@@ -153,6 +158,58 @@ LOGS: dict[str, Log] = {
         [],
         ["rating"],
         [],
+    ),
+    "hashed ids; a session has one date; most rows have no account": (
+        {
+            "user_id": lambda rng: [f"a{n}" if n % 4 == 0 else None for n in range(ROWS)],
+            "session_id_hash": lambda rng: [f"s{n // 6}" for n in range(ROWS)],
+            "product_sku_hash": things(),
+            "eventdate": lambda rng: [f"2016-05-{1 + n // 60:02d}" for n in range(ROWS)],
+            "timeframe": lambda rng: rng.permutation(ROWS) * 3 // 4 * 1000,
+            "transactionid": lambda rng: [f"t{n}" if n % 40 == 0 else None for n in range(ROWS)],
+        },
+        ("session_id_hash", "product_sku_hash", "eventdate", ""),
+        [],
+        ["session_id_hash", "timeframe", "transactionid"],
+        [],
+    ),
+    "lines of orders; what was bought before is not the outcome": (
+        {
+            "order_id": lambda rng: [n // 5 for n in range(ROWS)],
+            "product_id": integers(1000, 1060),
+            "reordered": one_of(0, 1),
+        },
+        ("order_id", "product_id", "", ""),
+        [],
+        ["reordered", "order_id"],
+        [],
+    ),
+    "reviews: votes of readers come later, the reviewer's name is another id": (
+        {
+            "reviewerID": lambda rng: [f"A{n // 12}" for n in range(ROWS)],
+            "reviewerName": lambda rng: [f"name {n // 12}" for n in range(ROWS)],
+            "asin": things("B"),
+            "cool": one_of(0, 1),
+            "useful": integers(0, 4),
+            "unixReviewTime": clock,
+        },
+        ("reviewerID", "asin", "unixReviewTime", ""),
+        [],
+        ["reviewerName", "cool", "useful"],
+        [],
+    ),
+    "lists that were shown hold the answer, histories do not": (
+        {
+            "user_id": users(),
+            "item_id": [f"i{n}" for n in TAKEN],
+            "impressions": [f"i{other}|i{n}|i{(n + other) % 60}" for n, other in zip(TAKEN, OTHERS, strict=True)],
+            "seen": [f"i{n}|i{(n + row // 60) % 60}" for row, n in enumerate(OTHERS)],
+            "time": clock,
+        },
+        ("user_id", "item_id", "time", ""),
+        [],
+        ["impressions"],
+        ["seen"],
     ),
     "Google's ids of browsers look like numbers": (
         {
@@ -308,6 +365,62 @@ def test_ids_with_leading_zeros_join_tables_of_other_names(tmp_path: Path) -> No
     assert 'Hash("plz"' in feature_text(proposal)
 
 
+def test_a_rating_of_the_event_and_one_of_the_item(tmp_path: Path) -> None:
+    """Both tables have stars, as Yelp's: those of the review are its outcome."""
+    log = {"user_id": users(), "business_id": things(), "time": clock, "stars": one_of(1.0, 3.0, 4.0, 5.0)}
+    items = {"business_id": [f"i{n}" for n in range(60)], "stars": [2.5, 3.5, 4.5] * 20}
+    proposal = propose(tmp_path, {"events": log, "items": items})
+    assert ("positive", '"stars >= 4"') in fields(proposal, offered=True) and '"stars"' not in feature_text(proposal)
+
+
+MISSHAPEN: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
+    "the user inside an object": (
+        {
+            "events": {
+                "appid": integers(1, 60),
+                "author": [{"steamid": "7"}, {"steamid": "8"}] * (ROWS // 2),
+                "t": clock,
+            }
+        },
+        "--events: column 'author' holds objects: write the user's id in it as a column first "
+        "(docs/reading.md#one-row-per-event)",
+    ),
+    "titles alone": (
+        {"events": {"artistName": things("a"), "trackName": things("t"), "endTime": clock}},
+        "--events: no column can be the user's id (its values must repeat); columns: artistName, trackName, endTime; ",
+    ),
+    "orders as users": (
+        {
+            "events": {"order_id": [n // 4 for n in range(ROWS)], "product_id": integers(1000, 1060)},
+            "users": {"order_id": range(ROWS // 4), "user_id": [n // 5 for n in range(ROWS // 4)]},
+        },
+        "--users: users.parquet: a row per 'order_id', with the user in 'user_id'; join it with the events first "
+        "(docs/reading.md#orders-and-their-lines), or take each for a user with --user_id=order_id",
+    ),
+    "a row per property": (
+        {
+            "events": {"visitorid": users(), "itemid": things(), "timestamp": clock},
+            "items": {"itemid": [f"i{n // 2}" for n in range(120)], "property": ["a", "b"] * 60, "value": ["1"] * 120},
+        },
+        "--items: items.parquet: a row per 'itemid' and property; make one row per 'itemid' of them first "
+        "(docs/reading.md#one-row-per-item)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MISSHAPEN)
+def test_tables_of_another_shape_are_refused_with_the_remedy(case: str, tmp_path: Path) -> None:
+    tables, message = MISSHAPEN[case]
+    with pytest.raises(DataError) as error:
+        propose(tmp_path, tables)
+    assert str(error.value).startswith(message)
+    headings = re.findall(r"^##+ (.*)$", (DOCS / "reading.md").read_text(), re.MULTILINE)
+    known = [each.lower().replace(" ", "-") for each in headings]
+    assert all(anchor in known for anchor in re.findall(r"docs/reading.md#([\w-]+)", str(error.value)))
+    if case == "orders as users":
+        assert propose(tmp_path, tables, user_id="order_id").roles.user.column == "order_id"
+
+
 def test_names_of_items_in_any_language(tmp_path: Path) -> None:
     """Short texts of several words, one per item, are names; addresses and long texts are not, titles are."""
     number = range(60)
@@ -364,6 +477,14 @@ def write_sources(folder: Path) -> None:
         "items": items,
     }
     pq.write_table(pa.table(analytics), folder / "events_20251009.parquet")
+    reviews = [json.dumps({"author": {"steamid": f"u{n % 30}"}, "appid": f"a{n % 7}", "time": n}) for n in range(300)]
+    (folder / "reviews.jsonl").write_text("\n".join(reviews))
+    rows = [f"{n // 3},{n % 7}" for n in range(300)]
+    (folder / "order_products.csv").write_text("\n".join(["order_id,product_id", *rows]))
+    rows = [f"{n},{n % 30},{n // 30}" for n in range(100)]
+    (folder / "orders.csv").write_text("\n".join(["order_id,user_id,order_number", *rows]))
+    rows = [f"{n},i1,{name},{n}" for n, name in enumerate(["categoryid", "available", "790", "categoryid"])]
+    (folder / "item_properties.csv").write_text("\n".join(["timestamp,itemid,property,value", *rows]))
 
 
 def test_the_documented_sql_unfolds_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,6 +495,9 @@ def test_the_documented_sql_unfolds_lists(tmp_path: Path, monkeypatch: pytest.Mo
     found = []
     for statement in statements:
         duckdb.sql(statement)
+        if "TO 'items.parquet'" in statement:
+            assert pq.read_table("items.parquet").to_pylist() == [{"itemid": "i1", "categoryid": 3, "available": 1}]
+            continue
         table = pq.read_table("events.parquet")
         with open_engine(tmp_path / "work", "1GB", 1, directories=[tmp_path]) as connection:
             roles = propose_config(connection, {"events": str(tmp_path / "events.parquet")}, {}).roles
@@ -383,4 +507,6 @@ def test_the_documented_sql_unfolds_lists(tmp_path: Path, monkeypatch: pytest.Mo
         (1500, 300, "user_id", "article_id"),
         (1500, 300, "user_id", "news_id"),
         (600, 0, "user_pseudo_id", "item_id"),
+        (300, 0, "user_id", "appid"),
+        (300, 0, "user_id", "product_id"),
     ]

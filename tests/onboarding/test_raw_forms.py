@@ -137,6 +137,12 @@ REFUSED = {
         "--events: log.tsv: no header line (the first line has the value '1' where a header has a name); name its 4 "
         "columns in order, e.g. --columns=user_id,item_id,rating,timestamp for '1\\t5\\t3\\t881250949'",
     ),
+    "twelve columns, some of them empty": (
+        "\n".join("\t".join(["1", *("" if (n + row) % 3 else "7" for n in range(10)), "5"]) for row in range(9)),
+        "--events: log.tsv: no header line (the first line has the value '1' where a header has a name); name its 12 "
+        "columns in order, e.g. --columns=user_id,item_id,rating,timestamp,column_5,column_6,column_7,column_8,"
+        "column_9,...,column_12 for '1\\t7\\t\\t\\t7\\t\\t\\t7\\t\\t\\t7\\t5'",
+    ),
     "lists": (
         "0 1 2 3\n1 2\n2 3 4\n3 4 5 6 7 8\n4 1 7 9 11\n",
         "--events: log.tsv: lists of several items in a line (expected one row per event or id); convert them with "

@@ -306,6 +306,17 @@ def measure_overlap(connection: Connection, events: Table, column: str, table: T
     return shared / total if total else 0.0, shared / known if known else 0.0
 
 
+def measure_listed(connection: Connection, table: Table, column: Profile, item: str) -> float:
+    """Measures the share of a column's lists, typed or in one text, that have the row's value of `item`."""
+    text, mark = table.text(column.name), column.separator or "|"
+    if not (column.plural or column.separator) or column.nested:
+        return 0.0
+    parts = f"string_split(replace({text}, ' ', ''), {quote_literal(mark)})"
+    listed = f"list_contains({parts}, replace({table.text(item)}, ' ', ''))"
+    (share,) = fetch_row(connection, f"SELECT coalesce(avg(CAST({listed} AS INTEGER)), 0) FROM {table.name}")
+    return float(share)
+
+
 def count_pairs(connection: Connection, table: Table, one_column: str, other: str) -> float:
     """Counts the distinct pairs of two columns, as a share of the rows that have both."""
     first, second = table.text(one_column), table.text(other)

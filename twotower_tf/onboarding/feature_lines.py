@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from twotower_tf.features import bucket_counts
@@ -14,6 +15,9 @@ from twotower_tf.sql import Connection
 from twotower_tf.tables.values import python_literal
 
 _MOST_BUCKETS = 10_000_000
+_SCATTERED = 0.5  # distinct values to rows, from which on a value of the log says little of the next event
+_LISTED = 0.2  # of lists that have the event's item
+_DAY = 86_400
 _NUMBER_WORDS = frozenset(
     "age price cost amount count num number qty quantity score rate ctr cvr size length duration days hours minutes "
     "seconds year distance income salary weight height views clicks impressions rank".split()
@@ -72,8 +76,8 @@ def propose_features(
         in_items = items is not None and name in items.columns
         predicted = column_profile.measure_association(connection, events.table, roles.item.column, name)
         about_item = (in_items or predicted > 0.8) and name not in RESERVED
-        if not about_item and _decides_item(connection, events, column, roles):
-            unfit[name] = f"it decides {roles.item.column!r}: another id of the item, which nobody has before the event"
+        if not about_item and (reason := _explain_knowledge(connection, events, column, roles)):
+            unfit[name] = reason
             continue
         share = format_percent(predicted)
         why = f"; the item predicts it in {share} of the cases" if about_item and not in_items else ""
@@ -92,7 +96,7 @@ def _explain_unfit(column: Profile, table: TableProfile | None, roles: Roles) ->
         return f"always {column.top[0][0]!r}"
     if column.name in RESERVED:
         return "it has the name of a column of the catalogue: rename it to use it"
-    if moment is not None and not moment.places and not _is_number(column):
+    if moment is not None and not moment.places and not _is_number(column) and not _is_code(column, moment):
         return "a time"
     if column.separator:
         return ""
@@ -108,12 +112,17 @@ def _explain_unfit(column: Profile, table: TableProfile | None, roles: Roles) ->
 def _explain_leak(connection: Connection, events: TableProfile, column: Profile, label: str, roles: Roles) -> str:
     """Returns why a column is known only after the event (a leak), or is a group of events or a date; "" otherwise."""
     words = set(column.tokens)
-    if roles.time and column.plain in usual_names.DATE_PARTS:
+    if roles.time and usual_names.DATE_PARTS & words and words <= usual_names.DATE_PARTS | set(usual_names.ID_SUFFIXES):
         return "a part of the date"
     if usual_names.AFTER_WORDS & words and not usual_names.describes_past(column):
         return "known only after the event, by its name"
-    if words & _GROUP_WORDS and words <= _GROUP_WORDS | set(usual_names.ID_SUFFIXES) and column.distinct > 100:
+    of_group = words & _GROUP_WORDS and words <= _GROUP_WORDS | usual_names.PEOPLE | set(usual_names.ID_SUFFIXES)
+    named = usual_names.match_ids(sorted(_GROUP_WORDS), {column.name: column})
+    if (of_group or named) and column.distinct > min(100, 0.5 * column.present):
         return f"{guess_roles.format_distinct(column)}: an id of events that belong together"
+    single = not (column.separator or column.plural or _is_number(column))
+    if single and column.exact and column.distinct > _SCATTERED * column.present > 50:
+        return f"{guess_roles.format_distinct(column)}: most occur once"
     if column.plain in usual_names.PLACES and column.numbers == column.present:
         return "a position in a list: it says how the item was shown (data.position, with data.list_id)"
     if label:
@@ -124,13 +133,26 @@ def _explain_leak(connection: Connection, events: TableProfile, column: Profile,
     return ""
 
 
-def _decides_item(connection: Connection, events: TableProfile, column: Profile, roles: Roles) -> bool:
-    """Tests whether a column's value says which item it was, such as a finer id of it."""
-    item = events.columns[roles.item.column]
-    return (
-        column.distinct >= 0.5 * item.distinct
-        and column_profile.measure_association(connection, events.table, column.name, item.name) > guess_roles.DECIDED
-    )
+def _explain_knowledge(connection: Connection, events: TableProfile, column: Profile, roles: Roles) -> str:
+    """Returns why a column of the user's side says which item or which user it was; "" where it does not."""
+    for role, each in (("item", roles.item.column), ("user", roles.user.column)):
+        if column.distinct < 0.5 * events.columns[each].distinct:
+            continue
+        if column_profile.measure_association(connection, events.table, column.name, each) > guess_roles.DECIDED:
+            before = ", which nobody has before the event" if role == "item" else ""
+            return f"it decides {each!r}: another id of the {role}{before}"
+    if usual_names.PRICE_WORDS & set(column.tokens) and not usual_names.describes_past(column):
+        if not guess_roles.is_decided(connection, events, column, [roles.user.column]):
+            return "of the item as it was taken, not of the user: write it in the item table to use it"
+    share = column_profile.measure_listed(connection, events.table, column, roles.item.column)
+    if share > _LISTED:
+        return f"lists of items; {format_percent(share)} have the event's own, which nobody knows before"
+    return ""
+
+
+def _is_code(column: Profile, moment: column_profile.Moment) -> bool:
+    """Tests whether whole numbers that can be read as times are codes: they lie in the future."""
+    return column.numbers == column.present and moment.last > time.time() + _DAY
 
 
 def _is_number(column: Profile) -> bool:

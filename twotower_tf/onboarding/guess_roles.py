@@ -14,20 +14,23 @@ from twotower_tf.onboarding.column_profile import Profile, TableProfile
 from twotower_tf.sql import Connection
 
 _A = {"user": "a user's", "item": "an item's"}
+_MOSTLY = 0.5  # share of rows without an id, from which on another id is likelier
 _JOINED = 0.5  # least share of the events' ids that a side table has
 _LONGEST_NAME = 80  # characters on average
 _BY_CHANCE = 0.05  # share of a table's whole numbers that others of another name meet by chance
 _UNFOLD = "where a row has several items, make one row per item of them first (docs/reading.md#one-row-per-event)"
+_OWN_COLUMN = "as a column first (docs/reading.md#one-row-per-event)"
 ROLES = ("user_id", "item_id", "timestamp", "label")
 DECIDED = 0.95  # association from which a column is an attribute of an id
 
 
 @dataclass(frozen=True)
 class Role:
-    """A column in a role, or "" for none, and the reason as a sentence for the user."""
+    """A column in a role, or "" for none, the reason as a sentence for the user, and whether a flag has named it."""
 
     column: str = ""
     why: str = ""
+    given: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.column)
@@ -77,7 +80,9 @@ def guess_column_roles(
     clock = given.get("timestamp", "")
     if clock and (clock not in events.moments or events.moments[clock].first == events.moments[clock].last):
         raise DataError(f"--timestamp: invalid column {clock!r} (expected times, and more than one)")
-    item, user = (Role(given[role], "as you said") if given.get(role) else Role() for role in ("item_id", "user_id"))
+    item, user = (
+        Role(given[role], "as you said", given=True) if given.get(role) else Role() for role in ("item_id", "user_id")
+    )
     times = {clock, *(name for name in _list_time_columns(events) if events.moments[name].first)}
     taken = {*times, given.get("label", ""), item.column, user.column}
     item = item or _find_joined(connection, events, items, "item", usual_names.ITEMS, taken)
@@ -108,13 +113,15 @@ def _list_time_columns(events: TableProfile) -> list[str]:
 
 def _find_time(connection: Connection, events: TableProfile, given: str, user: str, item: str) -> Role:
     orders, usual = [], {given, *column_profile.match_names(usual_names.TIMES, events.columns)}
+    brief = usual_names.match_ids(("session", "visit", *usual_names.GROUPS), {user: events.columns[user]})
+    ids = (item,) if brief else (user, item)  # what lasts for minutes has one date
     for name in [given] if given else _list_time_columns(events):
         moment = events.moments.get(name)
         if moment is None or name in (user, item) or moment.first == moment.last:
             continue
         if moment.places:
             orders.append(name)
-        elif name in usual or not is_decided(connection, events, events.columns[name], (user, item)):
+        elif name in usual or not is_decided(connection, events, events.columns[name], ids):
             other = f", as {' and '.join(moment.others)} does too: check which is right" if moment.others else ""
             days = f"{_format_day(moment.first)} to {_format_day(moment.last)}"
             return Role(name, f"read as {moment.form}: {days}, UTC{other}")
@@ -223,12 +230,17 @@ def _find_key(connection: Connection, events: TableProfile, table: TableProfile 
 
 
 def _find_named(events: TableProfile, kind: str, nouns: Sequence[str], taken: Collection[str]) -> Role:
-    for name in usual_names.match_ids(nouns, events.columns):
+    matches = usual_names.match_ids(nouns, events.columns)
+    matches.sort(key=lambda name: events.columns[name].missing > _MOSTLY)  # the likeliest that most rows have
+    for name in matches:
         column = events.columns[name]
         numbered = column.is_fraction and column.tokens[-1] in usual_names.ID_SUFFIXES  # Google's 1234.1600000000
         if name not in taken and not column.unique and (_may_be_id(column) or numbered):
+            sparse = [each for each in matches if events.columns[each].missing > _MOSTLY and each != name]
+            why = f"; most rows have no {sparse[0]!r}" if sparse else ""
             return Role(
-                name, f"its name is a usual one for {_A[kind]} id; {format_distinct(column)}{format_dominant(column)}"
+                name,
+                f"its name is a usual one for {_A[kind]} id; {format_distinct(column)}{format_dominant(column)}{why}",
             )
     return Role()
 
@@ -244,16 +256,23 @@ def _find_group(events: TableProfile, taken: Collection[str]) -> Role:
 
 def _guess_user(connection: Connection, events: TableProfile, taken: Collection[str], item: str) -> Role:
     """Finds the column with the most distinct values, among those whose values repeat and that are not of the item."""
+    for column in events.columns.values():
+        if (column.plural or column.nested) and column.tokens and column.tokens[0] in usual_names.PEOPLE:
+            raise DataError(f"--events: column {column.name!r} holds objects: write the user's id in it {_OWN_COLUMN}")
+    nouns = (*usual_names.ITEMS, *usual_names.AMBIGUOUS_ITEMS)
+    named = {*usual_names.match_ids(nouns, events.columns), *_list_titles(events)}
     fit = [
         column
-        for column in _list_repeated(events, taken)
+        for column in _list_repeated(events, {*taken, *named})
         if column.distinct >= max(20, math.sqrt(column.present) / 2)
         and not (item and column_profile.measure_association(connection, events.table, item, column.name) > DECIDED)
     ]
     if not fit:
         known = ", ".join(events.columns)
+        unfit = (name for name, each in events.columns.items() if each.plural or each.nested)
+        nested = "".join(f"; {name!r} holds lists or objects" for name in unfit)
         raise DataError(
-            f"--events: no column can be the user's id (its values must repeat); columns: {known}; "
+            f"--events: no column can be the user's id (its values must repeat); columns: {known}{nested}; "
             "name it with --user_id; in a log without users, name the column whose rows belong together (a session, a "
             f"basket, a device), or add one; {_UNFOLD}"
         )
@@ -286,7 +305,7 @@ def _describe_guess(column: Profile, kind: str) -> Role:
 
 
 def _list_repeated(events: TableProfile, taken: Collection[str]) -> list[Profile]:
-    outcomes = usual_names.RATING_WORDS | usual_names.COUNT_WORDS
+    outcomes = usual_names.RATING_WORDS | usual_names.COUNT_WORDS | usual_names.AFTER_WORDS | usual_names.PRICE_WORDS
     return [
         column
         for name, column in events.columns.items()
@@ -298,8 +317,12 @@ def _list_repeated(events: TableProfile, taken: Collection[str]) -> list[Profile
     ]
 
 
+def _list_titles(table: TableProfile) -> list[str]:
+    return column_profile.match_names(usual_names.TITLES, table.columns)
+
+
 def _find_title(table: TableProfile, taken: Collection[str], is_catalogue: bool) -> Role:
-    for name in column_profile.match_names(usual_names.TITLES, table.columns):
+    for name in _list_titles(table):
         column = table.columns[name]
         short = column.plain != "description" or column.length <= _LONGEST_NAME
         if name not in taken and column.numbers < column.present and short:

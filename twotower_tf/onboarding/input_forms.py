@@ -23,6 +23,7 @@ _EXAMPLES = {
     "items": ("item_id", "title", "category"),
     "users": ("user_id", "gender", "age"),
 }
+_LISTED = 10  # columns named in a message
 _SHOWN = 60  # characters of a file's first line in a message
 
 
@@ -105,6 +106,8 @@ def _explain_columns(name: TableName, source: InputFile, found: detect_format.De
     flag, count = COLUMN_FLAGS[name], len(found.first)
     line = (found.options.delimiter or input_files.DELIMITERS[source.suffix]).join(found.first)
     names = [*_EXAMPLES[name][:count], *(f"column_{place}" for place in range(len(_EXAMPLES[name]) + 1, count + 1))]
+    if count > _LISTED:
+        names[_LISTED - 1 : -1] = ["..."]
     return (
         f"--{name}: {source.name}: no header line ({found.reason}); name its {count} columns in order, e.g. "
         f"--{flag}={','.join(names)} for {line[:_SHOWN]!r}"

@@ -88,7 +88,7 @@ def find_outcomes(
         connection: where the log is.
         events: the log.
         ids: columns of the user and the item; what they decide describes them and is not an outcome.
-        taken: columns in other roles, and those of side tables.
+        taken: columns in other roles.
         label: column of labels that the user has named, or "".
     """
     found = Outcomes()
@@ -97,6 +97,8 @@ def find_outcomes(
     for name, column in free.items():
         if name == label or not column.present or column.plural or column.nested:
             continue
+        if usual_names.VOTE_WORDS & set(column.tokens) and column.plain not in usual_names.LABELS:
+            continue  # of readers of a review, long after the event
         if _is_split(column):
             _add_split(found, column)
         elif column.is_binary or (column.binary == column.present and _is_label_name(column) and column.missing):
@@ -190,12 +192,12 @@ def _is_clear(ranked: Sequence[Profile]) -> bool:
     """Tests whether the first of the ranked columns is the label: by its name, or because it is the only one.
 
     Without a label's own name, a column that is 1 nearly everywhere or is named after a circumstance is a check, as
-    `verified_purchase`.
+    `verified_purchase`; `reordered` is known before.
     """
     rank = _rank_label(ranked[0])
     if rank < len(usual_names.LABELS):
         return True
-    if usual_names.CIRCUMSTANCES & set(ranked[0].tokens):
+    if (usual_names.CIRCUMSTANCES | usual_names.REPEAT_WORDS) & set(ranked[0].tokens):
         return False
     return (rank == len(usual_names.LABELS) or len(ranked) == 1) and ranked[0].ones <= _MOST_ONES
 

@@ -8,20 +8,23 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
-from twotower_tf.errors import DataError
+from twotower_tf.errors import DataError, raise_first
 from twotower_tf.onboarding import (
     column_profile,
     feature_lines,
     guess_roles,
     input_forms,
     outcome_columns,
+    table_shapes,
     training_choices,
     usual_names,
 )
 from twotower_tf.onboarding.column_profile import TableProfile
 from twotower_tf.onboarding.feature_lines import Line
 from twotower_tf.onboarding.guess_roles import Roles
+from twotower_tf.onboarding.input_forms import InputForms
 from twotower_tf.onboarding.outcome_columns import Outcomes
+from twotower_tf.prepare import unusable_tables
 from twotower_tf.sql import Connection
 from twotower_tf.tables import readers
 from twotower_tf.tables.input_files import InputFile
@@ -72,29 +75,24 @@ def propose_config(connection: Connection, paths: Mapping[str, str], given: Mapp
         DataError: for tables that cannot be read or have no columns for the ids.
     """
     root, relative = find_common_root(paths)
-    profiles: dict[str, TableProfile] = {}
-    notes = []
     forms = input_forms.find_inputs(root, relative, given)
-    for name, sources in forms.sources.items():
-        some = _select_some(sources) if name == "events" else sources
-        if len(some) < len(sources):
-            notes.append(f"The statistics cover {len(some)} of the {len(sources)} files of the events.")
-        table = readers.read_table(connection, f"init_{name}", some, lambda column: True)
-        if not table.rows:
-            raise DataError(f"--{name}: {paths[name]}: no rows")
-        profiles[name] = column_profile.profile_table(connection, table)
+    profiles, notes = _profile_tables(connection, forms, paths)
     events, items, users = (profiles.get(name) for name in ("events", "items", "users"))
     assert events is not None
     roles = guess_roles.guess_column_roles(connection, events, items, users, given)
     more = dict(forms.fields)
     for side, role, key in (("items", roles.item, roles.item_key), ("users", roles.user, roles.user_key)):
-        if side in profiles and not key:
+        if side not in profiles:
+            continue
+        if not key:
             notes.append(
                 f"{relative.pop(side)} is left out: no column of it has the values of {role.column!r}. If one should, "
                 f"write the ids alike in both tables, and name its column in data.{side}_id."
             )
             items, users = (None, users) if side == "items" else (items, None)
-        elif side in profiles and key != role.column:
+            continue
+        table_shapes.check_shape(side, profiles[side], key, role)
+        if key != role.column:
             more[f"{side}_id"] = Line(python_literal(key), f"has the ids that the events have in {role.column!r}")
     moment = events.moments.get(roles.time.column)
     if moment is not None and moment.strptime:
@@ -102,8 +100,7 @@ def propose_config(connection: Connection, paths: Mapping[str, str], given: Mapp
         more["timestamp_format"] = Line(python_literal(moment.strptime), why)
     listing = _find_lists(connection, roles, events)
     more |= listing
-    aside = {roles.time.column, *(each for table in (items, users) if table for each in table.columns)}
-    aside |= {line.code[1:-1] for line in listing.values()}
+    aside = {roles.time.column, *(line.code[1:-1] for line in listing.values())}
     outcomes = outcome_columns.find_outcomes(
         connection, events, (roles.user.column, roles.item.column), aside, given.get("label", "")
     )
@@ -118,6 +115,24 @@ def propose_config(connection: Connection, paths: Mapping[str, str], given: Mapp
     )
     _add_choices(connection, proposal, events, items, forms.sources["events"])
     return proposal
+
+
+def _profile_tables(
+    connection: Connection, forms: InputForms, paths: Mapping[str, str]
+) -> tuple[dict[str, TableProfile], list[str]]:
+    """Reads the tables, of a large log some files, and profiles them; returns notes on what was not read as well."""
+    profiles: dict[str, TableProfile] = {}
+    notes = []
+    for name, sources in forms.sources.items():
+        some = _select_some(sources) if name == "events" else sources
+        if len(some) < len(sources):
+            notes.append(f"The statistics cover {len(some)} of the {len(sources)} files of the events.")
+        table = readers.read_table(connection, f"init_{name}", some, lambda column: True)
+        if not table.rows:
+            raise_first(unusable_tables.find_unusable(connection, name, table))
+            raise DataError(f"--{name}: {paths[name]}: no rows")
+        profiles[name] = column_profile.profile_table(connection, table)
+    return profiles, notes
 
 
 def find_common_root(paths: Mapping[str, str]) -> tuple[str, dict[str, str]]:

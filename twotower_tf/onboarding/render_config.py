@@ -107,7 +107,8 @@ def _break_call(code: str) -> str:
         else:
             arguments[-1] += token
     indent = code[: len(code) - len(code.lstrip())]
-    return "\n".join([f"{head}(", *(f"{indent}    {each.strip()}," for each in arguments), f"{indent}),"])
+    inner = [f"{indent}    {each.strip()}," for each in arguments if each.strip()]  # a tuple ends with a comma
+    return "\n".join([f"{head}(", *inner, f"{indent}),"])
 
 
 def _wrap(text: str, prefix: str) -> str:

@@ -13,6 +13,7 @@ USERS = (
     "person subscriber shopper reader viewer listener player buyer reviewer rater household msno username login email "
     "guest passenger patient student learner who device cookie session visit deviceip ip"
 ).split()
+PEOPLE = frozenset("user customer visitor member author reviewer account actor owner sender creator person".split())
 ITEMS = (
     "item product prod prop sku asin parentasin stockcode stockitem stock isbn ean upc gtin barcode movie film ad "
     "creative article news video clip song track book anime manga game beer wine poi business restaurant recipe dish "
@@ -63,8 +64,8 @@ LABEL_WORDS = frozenset(
     "label click clicked clicks converted convert conversion purchase purchased bought buy like liked likes target "
     "y response responded installed install engaged watched finished finish completed complete played booked "
     "booking ordered applied apply subscribed signup opened open added favorite favourite favorited saved shared "
-    "reward outcome success accepted interest interested positive attributed downloaded visited viewed longview "
-    "effective".split()
+    "voted recommended reward outcome success accepted interest interested positive attributed downloaded visited "
+    "viewed longview effective".split()
 )
 REJECTION_WORDS = frozenset(
     "skip skipped dislike disliked hide hidden hated hate bounce bounced block blocked returned refunded cancelled "
@@ -78,9 +79,12 @@ COUNT_WORDS = frozenset(
 )
 QUANTITY_WORDS = frozenset("quantity qty amount units".split())  # negative where something is returned
 BEFORE_WORDS = frozenset("past prior history avg mean last previous before since lag".split())
-AFTER_WORDS = frozenset(
+VOTE_WORDS = frozenset("helpful useful funny cool vote votes upvotes downvotes".split())  # of readers of a review
+PRICE_WORDS = frozenset("price prices cost paid disc discount revenue".split())  # of the item taken
+REPEAT_WORDS = frozenset("reorder reordered repurchase repurchased repeat repeated".split())  # of what one had before
+AFTER_WORDS = VOTE_WORDS | frozenset(
     "rating stars dwell watch revenue purchase purchased bought converted conversion liked order ordered clicked click "
-    "label played skipped feedback review payout helpful vote votes upvotes".split()
+    "label played skipped feedback review payout".split()
 )
 ACTIONS = frozenset(
     "event action behavior behaviour interaction activity feedback verb operation op reaction eventtype actiontype "
@@ -107,16 +111,22 @@ TAKEN = frozenset(
     "transaction transactions purchase purchased buy bought order ordered sale sold conversion converted convert paid "
     "pay payment booking booked book apply applied subscribe subscribed signup".split()
 )
+_DISGUISE = re.compile("^(hashed|encoded|encrypted|masked|anonymi[sz]ed|pseudonymi[sz]ed)(?=.)")
+_OF_IDS = re.compile(f"({'|'.join([*ID_SUFFIXES, 'sku', 'asin', 'isbn', 'ean'])})*")
 KNOWN_ACTIONS = REJECTED | SHOWN | LOOKED | WANTED | TAKEN
 
 
 def match_ids(nouns: Sequence[str], columns: Mapping[str, Profile]) -> list[str]:
-    """Returns the columns named by one of the nouns, with or without a suffix of ids, likeliest first."""
+    """Returns the columns named by one of the nouns, with or without words of ids, likeliest first.
+
+    As `user`, `userId`, `hashed_user_id`, `product_sku_hash`.
+    """
     found = []
     for name, column in columns.items():
+        plain = _DISGUISE.sub("", column.plain)
         for place, noun in enumerate(nouns):
-            rest = column.plain.removeprefix(noun)
-            if column.plain.startswith(noun) and (not rest or rest in ID_SUFFIXES):
+            rest = plain.removeprefix(noun)
+            if plain.startswith(noun) and _OF_IDS.fullmatch(rest):
                 form = 0 if rest == "id" else 1 if not rest else 2
                 found.append((place, form, name))
                 break

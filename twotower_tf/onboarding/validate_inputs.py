@@ -107,7 +107,8 @@ def _check_schemas(config: ExperimentConfig, name: str, sources: list[InputFile]
         lacking = [source for source, head in heads.items() if head and column not in head.names]
         if column in known:  # the first of them is reported with the other columns
             report.problems += [
-                f"{field_name}: {source} has no column {column!r}, unlike other files of data.events"
+                f"{field_name}: {source} has no column {column!r}, unlike other files of data.events; if it is "
+                "another table, name the log's files alone"
                 for source in lacking[1:]
             ]
 

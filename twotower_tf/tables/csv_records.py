@@ -107,7 +107,9 @@ def _describe_count(source: InputFile, message: str) -> str:
 # DuckDB accepts NaN and Infinity as numbers
 _NOT_OBJECT_REASON = (
     "CASE WHEN CASE WHEN json_valid(line) THEN json_type(line) = 'OBJECT' END "
-    "THEN 'NaN or Infinity, which JSON does not have' ELSE 'not a JSON object' END"
+    "THEN 'NaN or Infinity, which JSON does not have' "
+    r"WHEN regexp_matches(line, '^\s*\{\s*u?''') THEN 'not a JSON object: single quotes, as Python writes them; "
+    "json.dumps(ast.literal_eval(line)) writes JSON' ELSE 'not a JSON object' END"
 )
 
 

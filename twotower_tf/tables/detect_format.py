@@ -113,7 +113,13 @@ def _detect_encoding(source: InputFile) -> Literal["utf-8", "latin-1"]:
 
 
 def _has_lists(lines: Sequence[bytes]) -> bool:
-    """Tests for lines of ids between blanks or tabs, most of them of another length than the first."""
+    """Tests for lines of ids between blanks or tabs, most of them of another length than the first.
+
+    As many tabs in every line are columns, some of them empty.
+    """
+    tabs = {line.count(b"\t") for line in lines}
+    if len(tabs) == 1 and min(tabs) > 1:
+        return False
     fields = [line.split() for line in lines]
     lengths = [len(each) for each in fields]
     plain = all(_ID.fullmatch(text) for each in fields for text in each)
