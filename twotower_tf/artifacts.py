@@ -116,7 +116,7 @@ class PreparedPaths:
     )
     item_versions = Entry(
         "item_versions",
-        "Parquet files of item features that change with time: item_row, since (epoch seconds), raw values.",
+        "Parquet files of item features that change with time: version, item_row, since (microseconds), raw values.",
     )
 
     def encoded(self, split: str) -> Path:

@@ -1,6 +1,6 @@
 """Prepares an Avazu-shaped log with DuckDB's SQL by hand, histories as lists.
 
-    python benchmarks/peers/duckdb_by_hand.py events.csv DIRECTORY
+python benchmarks/peers/duckdb_by_hand.py events.csv DIRECTORY
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Prepares an Avazu-shaped log with pandas, histories as texts, user by user.
 
-    python benchmarks/peers/pandas_script.py events.csv DIRECTORY
+python benchmarks/peers/pandas_script.py events.csv DIRECTORY
 """
 
 from __future__ import annotations

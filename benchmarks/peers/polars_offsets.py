@@ -1,6 +1,6 @@
 """Prepares an Avazu-shaped log with polars, histories as offsets into one sequence of clicked items.
 
-    python benchmarks/peers/polars_offsets.py events.csv DIRECTORY
+python benchmarks/peers/polars_offsets.py events.csv DIRECTORY
 """
 
 from __future__ import annotations

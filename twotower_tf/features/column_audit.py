@@ -9,7 +9,7 @@ per distinct value.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,21 +118,29 @@ def _list_columns(config: ExperimentConfig, prepared: Prepared, side: SideName) 
 def _relation(prepared: Prepared, side: SideName, names: Sequence[str]) -> str:
     """Returns SQL with columns `v0`, `v1`, ... and `n`, the number of rows that each row stands for."""
     rows = f"read_parquet({file_pattern(prepared.paths.examples('train'), '*.parquet')})"
-    carried = set(prepared.manifest["item_columns_as_of"])
-    from_rows = [side == "user" or name in carried for name in names]
-    held = [
-        f"e.{quote_identifier(f'{side}.{name}')}" if here else f"i.{quote_identifier(name)}"
-        for name, here in zip(names, from_rows, strict=True)
-    ]
-    selected = ", ".join(f"{value} AS v{position}" for position, value in enumerate(held))
-    if all(from_rows):
-        return f"SELECT {selected}, 1 AS n FROM {rows} AS e"
+    if side == "user":
+        selected = _select(quote_identifier(f"user.{name}") for name in names)
+        return f"SELECT {selected}, 1 AS n FROM {rows}"
     catalogue = file_pattern(prepared.paths.items)
     items = f"(SELECT *, file_row_number AS row FROM read_parquet({catalogue}, file_row_number=true))"
-    if any(from_rows):
-        return f"SELECT {selected}, 1 AS n FROM {rows} AS e JOIN {items} AS i ON i.row = e.item_row"
-    weights = f"(SELECT item_row, count(*) AS n FROM {rows} GROUP BY item_row)"
-    return f"SELECT {selected}, coalesce(w.n, 0) AS n FROM {items} AS i LEFT JOIN {weights} AS w ON w.item_row = i.row"
+    varying = set(prepared.manifest["item_columns_as_of"])
+    if varying.isdisjoint(names):
+        selected = _select("i." + quote_identifier(name) for name in names)
+        weights = f"(SELECT item_row, count(*) AS n FROM {rows} GROUP BY item_row) AS w ON w.item_row = i.row"
+        return f"SELECT {selected}, coalesce(w.n, 0) AS n FROM {items} AS i LEFT JOIN {weights}"
+    selected = _select(
+        "v." + quote_identifier(f"item.{name}") if name in varying else "i." + quote_identifier(name) for name in names
+    )
+    versions = f"read_parquet({file_pattern(prepared.paths.item_versions, '*.parquet')}) AS v"
+    weights = f"(SELECT item_version, count(*) AS n FROM {rows} GROUP BY item_version) AS w"
+    return (
+        f"SELECT {selected}, w.n FROM {versions} JOIN {weights} ON w.item_version = v.version "
+        f"JOIN {items} AS i ON i.row = v.item_row"
+    )
+
+
+def _select(values: Iterable[str]) -> str:
+    return ", ".join(f"{value} AS v{position}" for position, value in enumerate(values))
 
 
 def _count(connection: Connection, source: AuditedColumn, path: Path) -> tuple[dict[str, Any], pa.Table]:

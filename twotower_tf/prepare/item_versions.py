@@ -94,7 +94,7 @@ def build_versions_query(inputs: Inputs) -> str:
     values = ", ".join(
         f"v{number} AS {quote_identifier(f'item.{column.name}')}" for number, column in enumerate(inputs.item_as_of)
     )
-    return f"SELECT version_of AS item_row, since, {values} FROM item_versions ORDER BY place"
+    return f"SELECT place AS version, version_of AS item_row, since, {values} FROM item_versions ORDER BY place"
 
 
 def _create_reports(connection: Connection, inputs: Inputs, known: int) -> None:

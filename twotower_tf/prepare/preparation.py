@@ -49,7 +49,7 @@ from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.input_table import Column
 from twotower_tf.tables.read_options import TableName
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7  # 7: examples have the number of an item's version, not its values
 _STEPS = 8
 
 
@@ -226,12 +226,16 @@ class _Preparation:
             return
         rows = file_pattern(self._paths.examples("train"), "*.parquet")
         examples, varying = f"read_parquet({rows})", {column.name for column in inputs.item_as_of}
+        versions = f"read_parquet({file_pattern(self._paths.item_versions, '*.parquet')})"
         catalogued = f"read_parquet({file_pattern(self._paths.items)}, file_row_number=true)"
         items = f"(SELECT *, file_row_number AS item_row FROM {catalogued})"
 
         def locate(side: Side, column: str) -> tuple[str, str]:
-            if side == "user" or column in varying:
-                return examples, quote_identifier(f"{side}.{column}")
+            if side == "user":
+                return examples, quote_identifier(f"user.{column}")
+            if column in varying:
+                rows = f"{examples} AS e JOIN {versions} AS v ON v.version = e.item_version"
+                return rows, "v." + quote_identifier(f"item.{column}")
             return f"{examples} AS e JOIN {items} AS i ON i.item_row = e.item_row", f"i.{quote_identifier(column)}"
 
         artifacts.write_json(

@@ -30,6 +30,7 @@ KEYS = {
     "list": np.int64,
     "position": np.float64,
 }
+_VERSION = "item_version"
 
 
 @dataclass(frozen=True)
@@ -113,16 +114,34 @@ class Prepared:
         return arrays
 
     def raw_batches(self, split: str, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Yields the split's rows in order, at most `rows` at a time; a batch never spans two parts."""
+        """Yields the split's rows in order, at most `rows` at a time; a batch never spans two parts.
+
+        Their columns are those of the files, by default all, and `item.NAME` of the version that `item_version` names.
+        """
+        varying = [f"item.{name}" for name in self.manifest["item_columns_as_of"]]
+        taken = [name for name in varying if columns is None or name in columns]
+        own = None if columns is None else [name for name in columns if name not in taken]
+        if not taken:
+            yield from self._read_rows(split, rows, own)
+            return
+        versions = pa.concat_tables([pq.read_table(path, columns=taken) for path in self.version_parts()])
+        versions = versions.combine_chunks()
+        for batch in self._read_rows(split, rows, None if own is None else [*own, _VERSION]):
+            values = versions.take(batch.column(_VERSION))
+            columns_of = dict(zip(batch.schema.names, batch.columns, strict=True))
+            columns_of |= {name: values[name].combine_chunks() for name in taken}
+            yield pa.record_batch({name: columns_of[name] for name in columns or columns_of})
+
+    def _read_rows(self, split: str, rows: int, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
         for path in self.parts(split):
             with pq.ParquetFile(path) as file:
-                yield from file.iter_batches(batch_size=rows, columns=None if columns is None else list(columns))
+                yield from file.iter_batches(batch_size=rows, columns=columns)
 
     def version_parts(self) -> list[Path]:
         """Lists the Parquet files of the items' versions, in order; none where no item feature changes with time.
 
-        Rows are ordered by item and time: `item_row`, `since` (the epoch second from which the version holds, of an
-        item's first version the least int64 that is used) and the raw values, `item.NAME` each.
+        Rows are ordered by item and time: `version` (their number), `item_row`, `since` (the epoch microsecond from
+        which the version holds, of an item's first version the least that is used), raw values, `item.NAME` each.
         """
         return sorted(self.paths.item_versions.glob("part-*.parquet"))
 

@@ -24,6 +24,7 @@ from twotower_tf.tables.duckdb_engine import fetch_row
 
 KEYS = ("user_row", "item_row", "label", "timestamp", "history_start", "history_end")
 _MICROSECOND = "microsecond"  # of the second in `timestamp`, to order rows of several splits
+_VERSION = "item_version"  # of the item at the event's time, where item features change with time
 _CELLS = 16 << 20  # of one part: rows times columns
 _WRITERS = 2
 _MOST_READ = 4  # ranges may overlap: one sort is cheaper than reading the log more often than this
@@ -48,7 +49,7 @@ def write_training_rows(
     threads: int,
     progress: Progress,
 ) -> None:
-    """Writes `examples/{train,valid,test}/part-NNNNN.parquet` from `rows_with_history`, typed values and item versions.
+    """Writes `examples/{train,valid,test}/part-NNNNN.parquet` from `rows_with_history` and typed values.
 
     At most two parts are written at once, by as many `threads`; 0 takes one per core.
     """
@@ -84,7 +85,7 @@ def count_part_rows(columns: int) -> int:
 
 
 def select_values(inputs: Inputs) -> tuple[dict[str, str], dict[str, str]]:
-    """Returns SQL of the raw values by column of the examples: log (`e`), users (`t`, `g`), item versions (`i`)."""
+    """Returns SQL of the raw values by column of the examples: those of the log (`e`), and of users (`t`, `g`)."""
     events = inputs.events.columns
     carried = {f"user.{column.name}": column.value(events[column.name], "e") for column in inputs.user_from_events}
     joined: dict[str, str] = {}
@@ -93,13 +94,12 @@ def select_values(inputs: Inputs) -> tuple[dict[str, str], dict[str, str]]:
         for column in inputs.user_from_table:
             name, value = f"user.{column.name}", column.value(users[column.name], "t")
             joined[name] = f"coalesce({value}, g.{quote_identifier(name)})" if inputs.continued else value
-    versions = enumerate(inputs.item_as_of)
-    return carried, joined | {f"item.{column.name}": f"i.v{number}" for number, column in versions}
+    return carried, joined
 
 
 def _list_stored(inputs: Inputs) -> tuple[str, ...]:
     """Returns the names of the columns before the raw values."""
-    return (*KEYS, *inputs.keys, _MICROSECOND)
+    return (*KEYS, *inputs.keys, _MICROSECOND, *([_VERSION] if inputs.item_as_of else []))
 
 
 def _select_keys(inputs: Inputs) -> str:
@@ -107,6 +107,7 @@ def _select_keys(inputs: Inputs) -> str:
     made = {
         "timestamp": f"{seconds} AS timestamp",
         _MICROSECOND: f"CAST(p.ts - {timestamps.MICROSECONDS} * {seconds} AS INTEGER) AS {_MICROSECOND}",
+        _VERSION: f"p.item_at AS {_VERSION}",
     }
     return ", ".join(made.get(name, f"p.{name}") for name in _list_stored(inputs))
 
@@ -115,7 +116,7 @@ def _join(inputs: Inputs) -> str:
     joins = "LEFT JOIN user_table_values AS t ON t.place = p.user_at " if inputs.user_from_table else ""
     if inputs.user_from_table and inputs.continued:
         joins += "LEFT JOIN carried_users AS g ON g.user_row = p.user_row "
-    return joins + ("LEFT JOIN item_versions AS i ON i.place = p.item_at " if inputs.item_as_of else "")
+    return joins
 
 
 def _select(columns: dict[str, str]) -> str:
