@@ -394,5 +394,5 @@ def test_open_refuses_what_is_not_there_or_of_another_version(tmp_path: Path) ->
         Prepared.open(tmp_path)
     (tmp_path / "prepared").mkdir()
     (tmp_path / "prepared" / "manifest.json").write_text('{"schema_version": 99}')
-    with pytest.raises(ArtifactError, match="99 .expected 6, .*; run `twotower prepare` again"):
+    with pytest.raises(ArtifactError, match="99 .expected 7, .*; run `twotower prepare` again"):
         Prepared.open(tmp_path)

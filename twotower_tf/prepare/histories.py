@@ -22,6 +22,7 @@ import numpy as np
 
 from twotower_tf.artifacts import PreparedPaths
 from twotower_tf.prepare import ordered_rows
+from twotower_tf.prepare.event_lookup import NO_TIME
 from twotower_tf.prepare.ordered_rows import AsOfJoin
 from twotower_tf.sql import Connection
 from twotower_tf.tables import parquet_parts
@@ -91,7 +92,7 @@ def write_sequences(connection: Connection, paths: PreparedPaths, past: str) -> 
 def create_rows_with_history(
     connection: Connection, timed: bool, versions: Mapping[str, bool], keys: Sequence[str]
 ) -> None:
-    """Creates `rows_with_history` from `split_events`, in the order of split, time and place.
+    """Creates `rows_with_history` from `split_events` on a cluster, in the order of split, time and place.
 
     Its columns: those of `split_events` (with the optional `keys`), `history_start`, `history_end`, and for each of
     `versions` ("user", "item"; with times or not) the place of the table's row that is valid at the event (`user_at`,
@@ -130,6 +131,42 @@ def create_rows_with_history(
         ORDER BY split, ts NULLS LAST, k.place
         """
     )
+
+
+def create_ordered_events(connection: Connection, versions: Mapping[str, bool]) -> str:
+    """Returns the name of a table with `split_events` in the order of split, time and place: itself where it is.
+
+    Where `versions` has users, with times or not, `user_at` is the place of the row of their table that is valid at the
+    event.
+    """
+    if "user" not in versions and _is_ordered(connection):
+        return "split_events"
+    rows = "split_events AS k"
+    at = ""
+    if versions.get("user"):
+        join = AsOfJoin("user_versions", "version_of", "since", "user_row", "ts", {"user_at": "place"})
+        rows = f"{ordered_rows.join_as_of(connection, 'SELECT * FROM split_events', [join])} AS k"
+    elif "user" in versions:
+        rows += " LEFT JOIN user_versions AS v ON v.version_of = k.user_row"
+        at = ", v.place AS user_at"
+    connection.execute(
+        f"CREATE TABLE ordered_events AS SELECT k.*{at} FROM {rows} ORDER BY split, ts NULLS LAST, k.place"
+    )
+    return "ordered_events"
+
+
+def _is_ordered(connection: Connection) -> bool:
+    """Tests whether `split_events` is in the order of split, time and place."""
+    columns = {"split": "split", "ts": f"coalesce(ts, {NO_TIME})", "place": "place"}
+    here = ", ".join(f"{value} AS {name}" for name, value in columns.items())
+    before = ", ".join(f"lag({value}) OVER () AS {name}_before" for name, value in columns.items())
+    later = "ts > ts_before OR (ts = ts_before AND place > place_before)"
+    (ordered,) = fetch_row(
+        connection,
+        f"SELECT coalesce(bool_and(split > split_before OR (split = split_before AND ({later}))), true) "
+        f"FROM (SELECT {here}, {before} FROM split_events)",
+    )
+    return bool(ordered)
 
 
 def _count_before(connection: Connection) -> None:

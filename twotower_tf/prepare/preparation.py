@@ -149,10 +149,11 @@ class _Preparation:
         histories.count_positives(connection, past)
         histories.write_sequences(connection, paths, past)
         step()
-        histories.create_rows_with_history(connection, config.data.ordered, self._create_versions(inputs), inputs.keys)
+        versions = self._create_versions(inputs)
         step()
-        training_rows.write_training_rows(connection, inputs, paths, threads, progress)
-        drop_table(connection, "rows_with_history")
+        training_rows.write_training_rows(
+            connection, inputs, paths, versions, threads, progress, timed=config.data.ordered
+        )
         if inputs.item_as_of:
             parquet_parts.write_parts(connection, item_versions.build_versions_query(inputs), paths.item_versions)
             drop_table(connection, "item_versions")

@@ -116,7 +116,8 @@ class Prepared:
     def raw_batches(self, split: str, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yields the split's rows in order, at most `rows` at a time; a batch never spans two parts.
 
-        Their columns are those of the files, by default all, and `item.NAME` of the version that `item_version` names.
+        Their columns are by default all of the files, with `item.NAME` of the version that `item_version` names instead
+        of that number.
         """
         varying = [f"item.{name}" for name in self.manifest["item_columns_as_of"]]
         taken = [name for name in varying if columns is None or name in columns]
@@ -130,7 +131,8 @@ class Prepared:
             values = versions.take(batch.column(_VERSION))
             columns_of = dict(zip(batch.schema.names, batch.columns, strict=True))
             columns_of |= {name: values[name].combine_chunks() for name in taken}
-            yield pa.record_batch({name: columns_of[name] for name in columns or columns_of})
+            names = columns or [name for name in columns_of if name != _VERSION]
+            yield pa.record_batch({name: columns_of[name] for name in names})
 
     def _read_rows(self, split: str, rows: int, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
         for path in self.parts(split):
