@@ -63,10 +63,11 @@ def audit(
     with artifacts.scratch_directory(run_dir / "columns") as work:
         reach, counted = [work, prepared.paths.root], []
         with open_engine(work / "engine", memory_limit, threads, directories=reach, ordered=False) as connection:
+            _count_item_rows(connection, prepared)
             for done, source in enumerate(sources):
                 progress("columns", done, len(sources))
                 values = work / f"values{done}.parquet"
-                counted.append((source, values, *_count(connection, source, values)))
+                counted.append((source, values, *_count(connection, source, prepared.num_rows("train"), values)))
         # DuckDB has given its memory back before the buckets take theirs
         for source, values, found, top in counted:
             found["features"] = _measure_features(source, config, prepared, values, found, top)
@@ -122,29 +123,38 @@ def _relation(prepared: Prepared, side: SideName, names: Sequence[str]) -> str:
         selected = _select(quote_identifier(f"user.{name}") for name in names)
         return f"SELECT {selected}, 1 AS n FROM {rows}"
     catalogue = file_pattern(prepared.paths.items)
-    items = f"(SELECT *, file_row_number AS row FROM read_parquet({catalogue}, file_row_number=true))"
+    items = f"(SELECT *, file_row_number AS row FROM read_parquet({catalogue}, file_row_number=true)) AS i"
     varying = set(prepared.manifest["item_columns_as_of"])
     if varying.isdisjoint(names):
         selected = _select("i." + quote_identifier(name) for name in names)
-        weights = f"(SELECT item_row, count(*) AS n FROM {rows} GROUP BY item_row) AS w ON w.item_row = i.row"
-        return f"SELECT {selected}, coalesce(w.n, 0) AS n FROM {items} AS i LEFT JOIN {weights}"
+        return f"SELECT {selected}, coalesce(w.n, 0) AS n FROM {items} LEFT JOIN item_rows AS w ON w.item_row = i.row"
     selected = _select(
         "v." + quote_identifier(f"item.{name}") if name in varying else "i." + quote_identifier(name) for name in names
     )
     versions = f"read_parquet({file_pattern(prepared.paths.item_versions, '*.parquet')}) AS v"
-    weights = f"(SELECT item_version, count(*) AS n FROM {rows} GROUP BY item_version) AS w"
-    return (
-        f"SELECT {selected}, w.n FROM {versions} JOIN {weights} ON w.item_version = v.version "
-        f"JOIN {items} AS i ON i.row = v.item_row"
-    )
+    mixed = "" if varying.issuperset(names) else f"JOIN {items} ON i.row = v.item_row"
+    return f"SELECT {selected}, w.n FROM {versions} JOIN version_rows AS w ON w.item_version = v.version {mixed}"
+
+
+def _count_item_rows(connection: Connection, prepared: Prepared) -> None:
+    """Creates `item_rows` and `version_rows`: how many training rows an item, and a version of an item, has."""
+    rows = f"read_parquet({file_pattern(prepared.paths.examples('train'), '*.parquet')})"
+    wanted = {"item_rows": "item_row"}
+    if prepared.manifest["item_columns_as_of"]:
+        wanted["version_rows"] = "item_version"
+    for table, column in wanted.items():
+        connection.execute(f"CREATE TABLE {table} AS SELECT {column}, count(*) AS n FROM {rows} GROUP BY {column}")
 
 
 def _select(values: Iterable[str]) -> str:
     return ", ".join(f"{value} AS v{position}" for position, value in enumerate(values))
 
 
-def _count(connection: Connection, source: AuditedColumn, path: Path) -> tuple[dict[str, Any], pa.Table]:
-    """Writes the distinct values and their rows to `path`; what is known of them, and the most frequent 1 %."""
+def _count(connection: Connection, source: AuditedColumn, total: int, path: Path) -> tuple[dict[str, Any], pa.Table]:
+    """Writes the distinct values and their rows to `path`.
+
+    Returns what is known of them, as shares of the `total` training rows, and the most frequent 1 %.
+    """
     names = [f"v{position}" for position in range(len(source.columns))]
     present = " AND ".join(f"{name} IS NOT NULL" for name in names)
     values = source.relation
@@ -155,12 +165,11 @@ def _count(connection: Connection, source: AuditedColumn, path: Path) -> tuple[d
         f"COPY (SELECT {', '.join(names)}, CAST(sum(n) AS BIGINT) AS n FROM ({values}) WHERE {present} GROUP BY ALL) "
         f"TO {quote_literal(str(path))} (FORMAT parquet)"
     )
-    (total,) = fetch_row(connection, f"SELECT coalesce(sum(n), 0) FROM ({source.relation})")
     counted = f"read_parquet({file_pattern(path)})"
     levels = connection.execute(f"SELECT n, count(*) FROM {counted} GROUP BY n ORDER BY n DESC").fetchnumpy()
     per_value, how_many = (np.asarray(column, np.int64) for column in levels.values())
     distinct, with_value = int(how_many.sum()), int((per_value * how_many).sum())
-    missing = int(total) - with_value
+    missing = total - with_value
     if source.separator:  # a text may hold several values, or none
         (missing,) = fetch_row(connection, f"SELECT coalesce(sum(n), 0) FROM ({source.relation}) WHERE NOT ({present})")
     listed = connection.execute(
@@ -168,8 +177,8 @@ def _count(connection: Connection, source: AuditedColumn, path: Path) -> tuple[d
     ).fetchall()
     found: dict[str, Any] = {
         "columns": list(source.columns),
-        "rows": int(total),
-        "missing_share": _share(int(missing), int(total)),
+        "rows": total,
+        "missing_share": _share(int(missing), total),
         "values": {"distinct": distinct, "exact": True},
         "most_frequent": [
             {"value": value[0] if len(value) == 1 else list(value), "share": _share(n, with_value)}

@@ -1,7 +1,8 @@
 """Encodes Arrow columns as `TowerEncoder.encode` does: each distinct value, or combination of a cross, once.
 
 A value's encoding depends on the value alone, so the rows' encodings are taken from those of the distinct values; a
-column of a million rows and a thousand values costs a thousand hashes. Combinations are the ones that occur: the
+column of a million rows and a thousand values costs a thousand hashes. A column that is not a dictionary is hashed row
+by row: finding its distinct values would cost more. Combinations are the ones that occur: the
 product of a cross's columns is never formed.
 """
 
@@ -74,6 +75,9 @@ class ColumnEncoder:
         if len(inputs) == 1 and inputs[0].kind == "number":  # most values differ
             numbers: np.ndarray = encode({names[0]: arrow_to_array(inputs[0], columns[names[0]])})
             return numbers
+        if len(inputs) == 1 and inputs[0].kind == "text" and not pa.types.is_dictionary(columns[names[0]].type):
+            hashed: np.ndarray = encode({names[0]: _combine_chunks(columns[names[0]])})  # most values differ
+            return hashed
         coded = [encode_dictionary(columns[name]) for name in names]
         codes, chosen = find_combinations([each[0] for each in coded], [len(each[1]) for each in coded])
         raw = {
@@ -90,14 +94,19 @@ def _read_raw(spec: Input, column: pa.Array) -> Any:
 
 def encode_dictionary(column: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
     """Returns a column as codes `[n]` and their values; null is a value too, the last."""
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-        if isinstance(column, pa.ChunkedArray):  # of no chunk, or too large for one
-            column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    column = _combine_chunks(column)
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
     values = pa.concat_arrays([column.dictionary, pa.nulls(1, column.dictionary.type)])
     return pc.fill_null(column.indices, len(values) - 1).to_numpy(zero_copy_only=False), values
+
+
+def _combine_chunks(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+        if isinstance(column, pa.ChunkedArray):  # of no chunk, or too large for one
+            column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    return column
 
 
 def find_combinations(codes: Sequence[np.ndarray], sizes: Sequence[int]) -> tuple[np.ndarray, list[np.ndarray]]:

@@ -144,10 +144,9 @@ def find_markers(connection: Connection, table: Table, names: Sequence[str]) -> 
     texts = [name for name in names if name in table.columns and table.columns[name].kind == "VARCHAR"]
     if not texts or not table.rows:
         return
-    every = ", ".join(map(quote_literal, NULL_MARKERS))
     counts = fetch_row(
         connection,
-        f"SELECT {', '.join(f'count(*) FILTER ({table.text(name)} IN ({every}))' for name in texts)} FROM {table.name}",
+        f"SELECT {', '.join(f'count({_mark_sql(table.text(name))})' for name in texts)} FROM {table.name}",
     )
     for name, count in zip(texts, counts, strict=True):
         if count < FREQUENT_MARKER * table.rows:
@@ -158,6 +157,14 @@ def find_markers(connection: Connection, table: Table, names: Sequence[str]) -> 
         for marker, found in zip(NULL_MARKERS, of_each, strict=True):
             if found >= FREQUENT_MARKER * table.rows:
                 yield name, marker, found / table.rows
+
+
+def _mark_sql(text: str) -> str:
+    """Returns SQL that is NULL for a text that is not a marker; most texts are not as short."""
+    shortest, *_, longest = sorted(map(len, NULL_MARKERS))
+    every = ", ".join(map(quote_literal, NULL_MARKERS))
+    short = f"strlen({text}) BETWEEN {shortest} AND {longest}"
+    return f"CASE WHEN {short} THEN CASE WHEN {text} IN ({every}) THEN true END END"
 
 
 def find_warnings(

@@ -148,8 +148,12 @@ class Prepared:
         return sorted(self.paths.item_versions.glob("part-*.parquet"))
 
     def coded_part(self, path: Path, columns: Sequence[str]) -> pa.Table:
-        """Reads columns of one of `parts` or `version_parts`, texts as dictionaries of distinct values."""
-        return pq.read_table(path, columns=list(columns), read_dictionary=list(columns), use_threads=False)
+        """Reads columns of one of `parts` or `version_parts`, texts that were written as dictionaries as such."""
+        with pq.ParquetFile(path) as file:
+            groups = [file.metadata.row_group(place) for place in range(file.metadata.num_row_groups)]
+        chunks = [group.column(place) for group in groups[:1] for place in range(group.num_columns)]
+        names = [each.path_in_schema for each in chunks if "RLE_DICTIONARY" in each.encodings]
+        return pq.read_table(path, columns=list(columns), read_dictionary=names, use_threads=False)
 
     def sequence(self, which: str) -> npt.NDArray[np.int32]:
         """Maps the item rows of positives, user by user in time order, int32; `train` or `seen`.

@@ -13,6 +13,7 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from twotower_tf.sql import Connection
@@ -21,6 +22,8 @@ from twotower_tf.tables.cluster import Cluster
 PART_ROWS = 1 << 20
 _BATCH = 1 << 16
 _DICTIONARY_BYTES = 1 << 26
+_SAMPLE = 1 << 16  # first values of a part, by which texts are written as a dictionary or one by one
+_MOST_DISTINCT = 0.25  # of them
 
 
 def stream_tables(connection: Connection, query: str, rows: int = PART_ROWS) -> Iterator[pa.Table]:
@@ -66,15 +69,24 @@ class RowGroups:
 def write_part(table: pa.Table, directory: Path, number: int) -> None:
     """Writes `part-NNNNN.parquet`, one row group.
 
-    Texts have one dictionary each, so that readers get each distinct value once.
+    Texts have one dictionary each, so that readers get each distinct value once; but for texts of which most differ,
+    and numbers, a dictionary costs several times what it saves.
     """
-    pq.write_table(  # in one chunk: chunk boundaries would change the pages
-        table.combine_chunks(),
+    table = table.combine_chunks()  # chunk boundaries would change the pages
+    pq.write_table(
+        table,
         directory / f"part-{number:05d}.parquet",
         row_group_size=max(1, table.num_rows),
+        use_dictionary=[name for name in table.schema.names if _repeats(table[name])],
         dictionary_pagesize_limit=_DICTIONARY_BYTES,
         write_statistics=False,  # of texts they cost as much as the writing
     )
+
+
+def _repeats(column: pa.ChunkedArray) -> bool:
+    """Tests whether a column has texts of which many are equal."""
+    sample = column.slice(0, _SAMPLE)
+    return bool(pa.types.is_string(column.type) and pc.count_distinct(sample).as_py() <= _MOST_DISTINCT * len(sample))
 
 
 def write_parts(connection: Connection, query: str, directory: Path, rows: int = PART_ROWS) -> None:
