@@ -1,4 +1,4 @@
-"""Events per second and peak memory of `twotower prepare` on an Avazu-shaped log, compared with pandas.
+"""Events per second and peak memory of `twotower prepare` on an Avazu-shaped log, compared with scripts.
 
     python benchmarks/prepare.py --events=10000000
     python benchmarks/prepare.py --events=100000000 --memory_limit=4GB --keep=/scratch
@@ -6,8 +6,9 @@
     python benchmarks/prepare.py --events=0 --malformed=.01 --malformed_events=4000000
     python benchmarks/prepare.py --events=0 --small=1000
 
-Each run is the whole command in its own process: start of Python, CSV, encoding and audit included. The pandas
-process reads the same CSV of `--peer_events`, merges the items, makes each row's history of 20 and writes Parquet.
+Each run is the whole command in its own process: start of Python, CSV, encoding and audit included. The scripts in
+`peers/` read the same CSV, join users and items, make each row's history of 20 and write Parquet; first, their
+histories on a small log are compared with this package's. pandas gets the log of `--peer_events` only.
 `--distinct` prepares a log with a column whose values are all different. `--malformed` prepares a log with and without
 so large a share of damaged rows, by turns; the report has the medians. `--small` prepares a log of so few events that
 its time is that of starting.
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,33 +32,24 @@ import malformed_log
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
 from comparison import print_comparison
 
 from twotower_tf import config as configuration
+from twotower_tf.artifacts import SPLITS
 from twotower_tf.config import DataConfig, ExperimentConfig, Hash, TimeSplit
+from twotower_tf.prepare.prepared import Prepared
 
 _TURNS = 3
 
-PANDAS = """
-import sys
-import pandas as pd
-events = pd.read_csv(sys.argv[1], dtype=str)
-events["click"] = events["click"].astype(int)
-item = ["adid", "site_id", "site_domain", "site_category", "app_id", "app_domain", "app_category"]
-items = events.drop_duplicates("adid", keep="last")[item]
-rows = events.drop(columns=item[1:]).merge(items, on="adid").sort_values(["device_id", "hour"], kind="stable")
-def histories(user):
-    clicked, found, waiting, hour = [], [], [], None
-    for ad, click, now in zip(user["adid"], user["click"], user["hour"]):
-        if now != hour:
-            clicked, waiting, hour = clicked + waiting, [], now
-        found.append(" ".join(clicked[-20:]))
-        if click:
-            waiting.append(ad)
-    return pd.Series(found, index=user.index)
-rows["history"] = pd.concat([histories(user) for _, user in rows.groupby("device_id", sort=False)])
-rows.sort_values("hour", kind="stable").to_parquet(sys.argv[2])
-"""
+PEERS = {  # scripts in peers/, and the most events that each gets
+    "polars_lists": 100_000_000,
+    "polars_offsets": 100_000_000,
+    "duckdb_by_hand": 100_000_000,
+    "pandas_script": 1_000_000,
+}
+_CHECKED = 20_000  # events of the log on which all histories are compared
+_LENGTH = 20  # of a history
 
 
 @dataclass(frozen=True)
@@ -100,10 +93,68 @@ def avazu(root: Path, events: int, memory_limit: str) -> Measured:
     return result
 
 
-def pandas(root: Path, events: int) -> Measured:
-    """Prepares the same log with pandas."""
-    log, output = root / f"log-{events}" / "events.csv", root / "pandas.parquet"
-    return measured([sys.executable, "-c", PANDAS, str(log), str(output)])
+def peer(root: Path, events: int, script: str) -> Measured:
+    """Prepares the same log with one of the scripts; its result stays until the next."""
+    output = root / script
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir()
+    path = Path(__file__).parent / "peers" / f"{script}.py"
+    return measured([sys.executable, str(path), str(root / f"log-{events}" / "events.csv"), str(output)])
+
+
+def check_peers(root: Path, memory_limit: str) -> None:
+    """Checks that every script gives each event of a small log the history that this package gives it."""
+    log, run = root / f"log-{_CHECKED}", root / "run-checked"
+    avazu(root, _CHECKED, memory_limit)
+    twotower(avazu_log.config(log), run, memory_limit)
+    expected = list(read_histories(Prepared.open(run)))
+    for script in PEERS:
+        peer(root, _CHECKED, script)
+        found = read_peer_histories(root / script)
+        if found != expected:
+            wrong = sum(one != other for one, other in zip(found, expected, strict=True))
+            raise SystemExit(f"{script}: {wrong} of {len(expected)} histories differ")
+        shutil.rmtree(root / script)
+    shutil.rmtree(run)
+
+
+def read_histories(prepared: Prepared) -> Iterator[list[int]]:
+    """Yields the item rows of each event's history, in the order of time."""
+    for split in SPLITS:
+        sequence = prepared.sequence("seen" if split == "test" else "train")
+        slices = prepared.columns(split, ["history_start", "history_end"])
+        for start, end in zip(slices["history_start"], slices["history_end"], strict=True):
+            yield sequence[max(start, end - _LENGTH) : end].tolist()
+
+
+def read_peer_histories(directory: Path) -> list[list[int]]:
+    """Reads the same of a script's result: lists, texts, or offsets into a sequence."""
+    rows = pq.read_table(directory / "rows.parquet")
+    if "history" in rows.column_names:
+        values = rows["history"].to_pylist()
+        return [[int(item) for item in (value.split() if isinstance(value, str) else value or [])] for value in values]
+    sequence = pq.read_table(directory / "sequence.parquet")["item_row"].to_pylist()
+    slices = zip(rows["history_start"].to_pylist(), rows["history_end"].to_pylist(), strict=True)
+    return [sequence[max(start, end - _LENGTH) : end] if end else [] for start, end in slices]
+
+
+def compare_peers(root: Path, events: int, memory_limit: str, turns: int) -> None:
+    """Prepares a log with this package and every script, by turns, and prints the medians."""
+    scripts = [script for script, most in PEERS.items() if events <= most]
+    runs: dict[str, list[Measured]] = {}
+    for _ in range(turns):
+        runs.setdefault("", []).append(avazu(root, events, memory_limit))
+        for script in scripts:
+            runs.setdefault(script, []).append(peer(root, events, script))
+            shutil.rmtree(root / script)
+    medians = {name: sorted(each, key=lambda run: run.seconds)[turns // 2] for name, each in runs.items()}
+    mine = medians.pop("")
+    for script, other in medians.items():
+        size = {"events": events, "peer_is": script, "memory_limit": memory_limit, "turns": turns}
+        seconds = {"seconds": round(mine.seconds, 1), "peer_seconds": round(other.seconds, 1)}
+        seconds |= {"cpu_seconds": round(mine.cpu_seconds, 1), "peer_cpu_seconds": round(other.cpu_seconds, 1)}
+        report("prepare", events / mine.seconds, events / other.seconds, "events/s", **size, **seconds)
+        report("prepare_memory", mine.peak / 1e9, other.peak / 1e9, "GB peak resident", **size)
 
 
 def distinct(root: Path, rows: int, memory_limit: str) -> Measured:
@@ -157,7 +208,8 @@ def main() -> None:
     """Runs the comparisons that the flags choose."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=10_000_000, help="of the large log; 0: none")
-    parser.add_argument("--peer_events", type=int, default=1_000_000, help="of the log that pandas gets too")
+    parser.add_argument("--peer_events", type=int, default=1_000_000, help="of the smaller log, which pandas gets too")
+    parser.add_argument("--turns", type=int, default=1, help="runs of each, of which the medians are reported")
     parser.add_argument("--distinct", type=int, default=0, help="distinct values of one column; 0: none")
     parser.add_argument("--malformed", type=float, default=0, help="share of damaged rows; 0: none")
     parser.add_argument("--malformed_events", type=int, default=4_000_000)
@@ -169,24 +221,9 @@ def main() -> None:
         root = Path(flags.keep or temporary)
         limit = {"memory_limit": flags.memory_limit}
         if flags.events:
-            small = avazu(root, flags.peer_events, flags.memory_limit)
-            peer = pandas(root, flags.peer_events)
-            rate = flags.peer_events / peer.seconds
-            size = {"events": flags.peer_events, "peer_is": "pandas", **limit}
-            report(
-                "prepare",
-                flags.peer_events / small.seconds,
-                rate,
-                "events/s",
-                **size,
-                cpu_seconds=round(small.cpu_seconds, 1),
-            )
-            report("prepare_memory", small.peak / 1e9, peer.peak / 1e9, "GB peak resident", **size)
-            large = avazu(root, flags.events, flags.memory_limit)
-            size = {"events": flags.events, "peer_is": "pandas", "peer_events": flags.peer_events, **limit}
-            seconds = {"seconds": round(large.seconds, 1), "cpu_seconds": round(large.cpu_seconds, 1)}
-            report("prepare", flags.events / large.seconds, rate, "events/s", **size, **seconds)
-            report("prepare_memory", large.peak / 1e9, peer.peak / 1e9, "GB peak resident", **size)
+            check_peers(root, flags.memory_limit)
+            for events in dict.fromkeys((flags.peer_events, flags.events)):
+                compare_peers(root, events, flags.memory_limit, flags.turns)
         if flags.malformed:
             damaged, clean = malformed(root, flags.malformed_events, flags.malformed, flags.memory_limit)
             setting = {
