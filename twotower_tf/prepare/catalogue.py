@@ -21,6 +21,7 @@ from twotower_tf.prepare import ordered_rows, row_rules, typed_values
 from twotower_tf.prepare.schema import LAST_MICROSECOND, FeatureColumn, Inputs, Side, list_feature_columns
 from twotower_tf.sql import Connection, describe_value, quote_identifier, quote_literal
 from twotower_tf.tables import timestamps
+from twotower_tf.tables.cluster import Cluster
 from twotower_tf.tables.duckdb_engine import drop_table, fetch_row
 from twotower_tf.tables.input_table import Column, Table
 from twotower_tf.tables.read_options import TableName
@@ -110,12 +111,14 @@ def number_ids(connection: Connection, inputs: Inputs) -> None:
     more = " UNION SELECT id AS item_id FROM item_latest" if inputs.items is not None else ""
     _number_side(connection, "user", f"SELECT DISTINCT user_id {used}", inputs.continued)
     _number_side(connection, "item", f"SELECT DISTINCT item_id {used}{more}", inputs.continued)
+    # a join of DuckDB mixes the order a little; in the log's order, later steps need not sort
+    order = "" if isinstance(connection, Cluster) else "ORDER BY place"
     connection.execute(
         f"""
         CREATE TABLE used_events AS
         SELECT place, user_row, item_row, ts, label, given{"".join(f", {name}" for name in inputs.keys)}
         FROM validated_events JOIN users USING (user_id) JOIN items USING (item_id)
-        WHERE reason IS NULL AND NOT excluded
+        WHERE reason IS NULL AND NOT excluded {order}
         """
     )
 

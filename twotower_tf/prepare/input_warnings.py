@@ -144,10 +144,16 @@ def find_markers(connection: Connection, table: Table, names: Sequence[str]) -> 
     texts = [name for name in names if name in table.columns and table.columns[name].kind == "VARCHAR"]
     if not texts or not table.rows:
         return
-    counts = fetch_row(
-        connection,
-        f"SELECT {', '.join(f'count({_mark_sql(table.text(name))})' for name in texts)} FROM {table.name}",
-    )
+    shortest, *_, longest = sorted(map(len, NULL_MARKERS))
+    every = ", ".join(map(quote_literal, NULL_MARKERS))
+    values = [table.columns[name].identifier for name in texts]
+    # most texts are not as short; where a column has none, DuckDB knows it without looking at the rows
+    short = [f"strlen({value}) BETWEEN {shortest} AND {longest}" for value in values]
+    marked = [
+        f"count(CASE WHEN {condition} THEN CASE WHEN {value} IN ({every}) THEN 1 END END)"
+        for value, condition in zip(values, short, strict=True)
+    ]
+    counts = fetch_row(connection, f"SELECT {', '.join(marked)} FROM {table.name} WHERE {' OR '.join(short)}")
     for name, count in zip(texts, counts, strict=True):
         if count < FREQUENT_MARKER * table.rows:
             continue
@@ -157,14 +163,6 @@ def find_markers(connection: Connection, table: Table, names: Sequence[str]) -> 
         for marker, found in zip(NULL_MARKERS, of_each, strict=True):
             if found >= FREQUENT_MARKER * table.rows:
                 yield name, marker, found / table.rows
-
-
-def _mark_sql(text: str) -> str:
-    """Returns SQL that is NULL for a text that is not a marker; most texts are not as short."""
-    shortest, *_, longest = sorted(map(len, NULL_MARKERS))
-    every = ", ".join(map(quote_literal, NULL_MARKERS))
-    short = f"strlen({text}) BETWEEN {shortest} AND {longest}"
-    return f"CASE WHEN {short} THEN CASE WHEN {text} IN ({every}) THEN true END END"
 
 
 def find_warnings(

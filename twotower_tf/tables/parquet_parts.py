@@ -22,7 +22,7 @@ from twotower_tf.tables.cluster import Cluster
 PART_ROWS = 1 << 20
 _BATCH = 1 << 16
 _DICTIONARY_BYTES = 1 << 26
-_SAMPLE = 1 << 16  # first values of a part, by which texts are written as a dictionary or one by one
+_SAMPLE = 1 << 14  # first values of a part, by which texts are written as a dictionary or one by one
 _MOST_DISTINCT = 0.25  # of them
 
 
