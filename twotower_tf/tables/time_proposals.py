@@ -29,8 +29,8 @@ FORMATS = (*(day + clock for day, clock in itertools.product(_DAYS, _CLOCKS)), *
 def propose_formats(connection: Connection, relation: str, text: str) -> list[str]:
     """Returns the formats that read every `text` in the first rows; several where day and month are ambiguous."""
     first, last = (datetime(year, 1, 1, tzinfo=timezone.utc).timestamp() for year in (1900, 2200))
-    some = connection.execute(f"SELECT DISTINCT {text} FROM {relation} WHERE rowid < {_FEW_ROWS} AND {text} <> ''")
-    texts = [str(each) for (each,) in some.fetchall()]
+    some = connection.execute(f"SELECT {text} FROM {relation} WHERE rowid < {_FEW_ROWS} AND {text} <> ''").fetchall()
+    texts = {str(each) for (each,) in some}
     fit, values = [form for form in FORMATS if all(_may_fit(form, each) for each in texts)], 0
     for rows in (_FEW_ROWS, _ROWS) if fit else ():
         read = (
