@@ -117,8 +117,8 @@ NO_TENSORFLOW = {
 
 # These are TensorFlow's half of the encoding, run a SavedModel, or read its protocol buffers.
 RUN_MODELS = {
-    "encoding_check",
     "derived_version",
+    "encoding_check",
     "loaded_tower",
     "manifest",
     "recommender",
