@@ -20,7 +20,7 @@ from twotower_tf.config import (
     Weekday,
     feature_name,
 )
-from twotower_tf.features import array_encoders, types
+from twotower_tf.features import array_encoders, farm_hash, types
 from twotower_tf.features.farm_hash import compute_fingerprints
 from twotower_tf.features.inputs import make_object_array
 
@@ -38,7 +38,9 @@ def texts():
     return found
 
 
-def test_fingerprints_are_tensorflows():
+@pytest.mark.parametrize("at_once", [100, 1 << 15])
+def test_fingerprints_are_tensorflows(monkeypatch, at_once):
+    monkeypatch.setattr(farm_hash, "_AT_ONCE", at_once)
     values = texts()
     expected = tf.strings.to_hash_bucket_fast(tf.constant(make_object_array(values)), PRIME).numpy()
     for kind in (pa.binary(), pa.large_binary()):
