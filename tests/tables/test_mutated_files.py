@@ -187,7 +187,8 @@ def item_table(rng: random.Random, path: Path) -> tuple[str, set[str]]:
     lines = [b"item_id;colour\n", *(f'"{name}";"of ""{name}"""\n'.encode() for name in names)]
     text, touched = mutate_lines(rng, lines, 1)
     path.write_bytes(text)
-    return path.name, {name for place, name in enumerate(names) if place + 1 not in touched}
+    again = {name for name in names if text.count(f'"{name}";'.encode()) > 1}  # damage made one id another: newer wins
+    return path.name, {name for place, name in enumerate(names) if place + 1 not in touched} - again
 
 
 def colours(root: Path) -> dict[str, str | None]:
