@@ -5,7 +5,17 @@ import dataclasses
 
 import pytest
 
-from twotower_tf.config import DataConfig, EvaluationConfig, ExperimentConfig, Hash, TrainConfig
+from twotower_tf.config import (
+    DataConfig,
+    EvaluationConfig,
+    ExperimentConfig,
+    Hash,
+    History,
+    InBatchSoftmax,
+    SampledSoftmax,
+    SamplingConfig,
+    TrainConfig,
+)
 from twotower_tf.evaluate.model_warnings import RULES, Facts, find_warnings
 
 CONFIG = ExperimentConfig(
@@ -13,6 +23,7 @@ CONFIG = ExperimentConfig(
     data=DataConfig(item_id="sku"),
     item_features=(Hash("brand", buckets=50), Hash("sku", buckets=500)),
     user_features=(Hash("user_id", buckets=100),),
+    loss=SampledSoftmax(),
     train=TrainConfig(epochs=8),
     evaluation=EvaluationConfig(ks=(10, 20, 50)),
 )
@@ -117,8 +128,27 @@ def test_the_best_epoch_is_the_last():
             "with train.patience to stop in time",
         }
     ]
+    (one,) = found(training={"epochs": 1, "best_epoch": 1})
+    assert one["text"] == (
+        "one epoch was trained: more may be better; raise train.epochs, with train.patience to stop in time"
+    )
     unmonitored = dataclasses.replace(CONFIG, train=TrainConfig(epochs=8, monitor=""))
     assert found(training=last, config=unmonitored) == []
+
+
+def test_no_remedy_that_the_model_has():
+    features = (*CONFIG.user_features, History(of="sku", length=5))
+    config = dataclasses.replace(CONFIG, user_features=features, loss=InBatchSoftmax(), sampling=SamplingConfig())
+    recent = {"baselines/recent_popularity": {"recall@20": 0.4}, "protocol/recent_days": 7.0}
+    remedies = [
+        found(changes, config=config)[0]["text"].partition("; ")[2]
+        for changes in ({"metrics/recall@20": 0.05}, {"collapse/item_cosine": {"mean": 0.95}}, recent)
+    ]
+    assert remedies == [
+        "give the user tower more features, or raise train.epochs",
+        "lower train.initial_lr, or add negatives (sampling.negatives)",
+        "set sampling.recency_half_life, so that newer positives count more",
+    ]
 
 
 def test_what_is_just_good_enough():

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from twotower_tf.config import ExperimentConfig, Hash, feature_name
+from twotower_tf.config import ExperimentConfig, Hash, History, InBatchSoftmax, feature_name
 from twotower_tf.evaluate.ranking import TOP
 
 Document = Mapping[str, Any]
@@ -20,7 +20,6 @@ COLLAPSED_COSINE = 0.9  # a tower counts as collapsed above this mean cosine of 
 COLLAPSED_RANK = 2.0  # item vectors count as collapsed below this effective rank
 SHARED_VECTORS = 0.001  # share of the items whose vector another item has, too
 _HEADLINE_K = 20
-_LEARN_MORE = "give the user tower a History or more features, raise train.epochs, or try loss=InBatchSoftmax()"
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,22 @@ def find_warnings(facts: Facts) -> list[dict[str, str]]:
     return [{"name": name, "text": text} for name, text in found if text]
 
 
+def _has_history(config: ExperimentConfig) -> bool:
+    return any(isinstance(each, History) for each in config.user_features)
+
+
+def _learn_more(config: ExperimentConfig) -> str:
+    more = "more features" if _has_history(config) else "a History or more features"
+    return _join_remedies(config, [f"give the user tower {more}", "raise train.epochs"])
+
+
+def _join_remedies(config: ExperimentConfig, remedies: list[str]) -> str:
+    """Joins remedies by commas; the usual loss is one of them where the model has another."""
+    if not isinstance(config.loss, InBatchSoftmax):
+        remedies = [*remedies, "try loss=InBatchSoftmax()"]
+    return f"{', '.join(remedies[:-1])}, or {remedies[-1]}"
+
+
 def _below_baseline(facts: Facts, baseline: str, described: str, remedy: str) -> str:
     metric = facts.headline
     own, other = facts.document["metrics"][metric], facts.document["baselines"][baseline][metric]
@@ -63,14 +78,16 @@ def _below_chance(facts: Facts) -> str:
 
 def _below_popularity(facts: Facts) -> str:
     described = "the most popular items for everyone"
-    return "" if _below_chance(facts) else _below_baseline(facts, "popularity", described, _LEARN_MORE)
+    return "" if _below_chance(facts) else _below_baseline(facts, "popularity", described, _learn_more(facts.config))
 
 
 def _below_recent_popularity(facts: Facts) -> str:
     if "recent_popularity" not in facts.document["baselines"] or _below_chance(facts) or _below_popularity(facts):
         return ""
     described = f"the most popular items of the last {facts.document['protocol']['recent_days']:.3g} days for everyone"
-    remedy = "set sampling.recency_half_life, so that newer positives count more, or give the user tower a History"
+    remedy = "set sampling.recency_half_life, so that newer positives count more"
+    if not _has_history(facts.config):
+        remedy += ", or give the user tower a History"
     return _below_baseline(facts, "recent_popularity", described, remedy)
 
 
@@ -78,6 +95,8 @@ def _last_epoch(facts: Facts) -> str:
     training = facts.training
     if not (facts.config.train.monitor and training) or training["best_epoch"] != training["epochs"]:
         return ""
+    if training["epochs"] == 1:
+        return "one epoch was trained: more may be better; raise train.epochs, with train.patience to stop in time"
     return (
         f"the best epoch is the last of {training['epochs']}: training ended while {facts.config.train.monitor} still "
         "rose; raise train.epochs, with train.patience to stop in time"
@@ -91,7 +110,7 @@ def _collapsed_tower(side: str) -> Callable[[Facts], str]:
             return ""
         return (
             f"random pairs of {side}s have a mean cosine of {cosine['mean']:.2f}: the {side} tower has collapsed; "
-            "lower train.initial_lr, add negatives (sampling.negatives), or try loss=InBatchSoftmax()"
+            f"{_join_remedies(facts.config, ['lower train.initial_lr', 'add negatives (sampling.negatives)'])}"
         )
 
     return rule
@@ -112,7 +131,8 @@ def _same_items(facts: Facts) -> str:
     protocol, distinct = facts.document["protocol"], facts.document["collapse"][f"distinct_items@{TOP}"]
     if protocol["queries"] < FEW_USERS or protocol["candidates"] < 10 * TOP or distinct > 2 * TOP:
         return ""
-    return f"{protocol['queries']:,} queries get {distinct} distinct items in all: nearly the same list; {_LEARN_MORE}"
+    remedy = _learn_more(facts.config)
+    return f"{protocol['queries']:,} queries get {distinct} distinct items in all: nearly the same list; {remedy}"
 
 
 def _few_users(facts: Facts) -> str:

@@ -80,7 +80,8 @@ def draw_training(history: Sequence[Mapping[str, float]], monitor: str, best_epo
         epochs = [each["epoch"] for each in history]
         panels[-1].plot(epochs, [each["loss"] for each in history], marker=".", color=COLORS["popularity"])
         panels[-1].set(xlabel="epoch", ylabel="training loss")
-        panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+        panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        panels[-1].set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
         if validated:
             values = [each[monitor] for each in validated]
             panels[0].plot([each["epoch"] for each in validated], values, marker=".", color=COLORS["model"])
