@@ -69,6 +69,16 @@ def test_numbers_and_times():
     assert got["ts"].tolist() == [3600, 60, 0, 86400]
 
 
+def test_the_users_id_may_stand_next_to_features_that_are_read():
+    rows = [{"who": "u1", "age": 3}, {}]
+    np.testing.assert_array_equal(rows_to_arrays(INPUTS, rows, user_id="who")["age"], [3, np.nan])
+    assert rows_to_arrays(INPUTS, [{"city": "x"}], user_id="city")["city"].tolist() == [b"x"]
+    with pytest.raises(DataError, match="row 1: 'who' alone says nothing: the model reads age, city, history, tags, t"):
+        rows_to_arrays(INPUTS, [{}, {"who": "u1"}], user_id="who")
+    with pytest.raises(DataError, match="row 0: unknown feature 'wo'"):
+        rows_to_arrays(INPUTS, [{"wo": "u1", "age": 3}], user_id="who")
+
+
 TIME = (
     "feature 'ts': invalid time {} (expected epoch seconds from -62135596800 to 253402300799, or ISO 8601); write it "
     "in the form that the log has"

@@ -324,7 +324,7 @@ def test_structures_are_left_out(tmp_path: Path) -> None:
                 "images": [[{"url": "x", "hash": "a"}], []] * 30,
                 "groups": [["a", "b"], ["b"]] * 30,
                 "topics": ['["a", "b"]', '["b"]'] * 30,
-                "moods": ["{calm,loud}", "{calm}"] * 30,  # PostgreSQL's arrays
+                "moods": [f"{{m{n % 6},m{n // 6}}}" for n in range(60)],  # PostgreSQL's arrays
             },
         },
     )
@@ -332,6 +332,8 @@ def test_structures_are_left_out(tmp_path: Path) -> None:
     assert left == {"device", "place", "details", "images"}
     text = feature_text(proposal)
     assert all(f'"{name}"' in text for name in ("kind", "groups", "topics", "moods"))
+    bracketed = [line.code.split('"')[1] for line in proposal.lines["item"] if "brackets stay" in line.comment]
+    assert bracketed == ["moods"]
 
 
 @pytest.mark.parametrize("values", [[["i1", "i2"], ["i2"]], [[{"item_id": "i1"}], [{"item_id": "i2"}]]])

@@ -55,7 +55,7 @@ def split_texts(text: str, separator: str) -> list[str]:
 
 
 def rows_to_arrays(
-    inputs: Sequence[Input], rows: Sequence[Mapping[str, Any]], times: TimeParser = SIGNATURE
+    inputs: Sequence[Input], rows: Sequence[Mapping[str, Any]], times: TimeParser = SIGNATURE, user_id: str = ""
 ) -> dict[str, np.ndarray]:
     """Turns JSON-like rows into a signature's raw tensors.
 
@@ -65,19 +65,23 @@ def rows_to_arrays(
             and "3" are one text. A list of values may be any iterable in order, or one text: of tags with their
             separator, of a history with `|`.
         times: how times are read; by default as the signature has them, in epoch seconds, or as ISO 8601.
+        user_id: name of the user's id, which rows may have next to features although the tower does not read it.
 
     Returns:
         Input name to array: object array of bytes `[batch]` or `[batch, length]`, float32 `[batch]`, int64 `[batch]`.
 
     Raises:
-        DataError: for an unknown name (listing the known ones) or a value of the wrong type.
+        DataError: for an unknown name (listing the known ones), a row with nothing but an id that the tower does not
+            read, or a value of the wrong type.
     """
     known = {each.name for each in inputs}
     for position, row in enumerate(rows):
         if not isinstance(row, Mapping):
             raise DataError(f"row {position}: invalid features {row!r} (expected an object of feature values)")
+        if row and row.keys() <= {user_id} - known:
+            raise DataError(f"row {position}: {user_id!r} alone says nothing: the model reads {_listing(known)}")
         for name in row:
-            if name not in known:
+            if name not in known and name != user_id:
                 raise DataError(f"row {position}: {unknown_name('feature', name, known)} (features: {_listing(known)})")
     return {
         each.name: KINDS[each.kind].from_values(each, [row.get(each.name) for row in rows], times) for each in inputs

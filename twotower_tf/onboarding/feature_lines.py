@@ -167,7 +167,9 @@ def _propose_feature(column: Profile, why: str = "") -> Line:
     if column.separator:
         size = _suggest_buckets(column.elements)
         code = f"Tags({name}, buckets={size}, separator={python_literal(column.separator)})"
-        return Line(code, f"{column.elements:,} values, several in one text{_format_missing(column)}{why}")
+        brackets = sum(value[0] in "[{(" for value, _ in column.top) > 0.5 * len(column.top)
+        kept = "; the brackets stay in the first and the last value: better without" if brackets else ""
+        return Line(code, f"{column.elements:,} values, several in one text{_format_missing(column)}{why}{kept}")
     if not _is_number(column):
         return hash_line(column, why.removeprefix("; "))
     spread = (

@@ -91,7 +91,8 @@ class Recommender:
 
         Args:
             rows: one mapping of feature values per user, or the mapping of one user; an absent feature has no value. A
-                time is read in the form that the log has (`data.time_form`).
+                time is read in the form that the log has (`data.time_form`). The user's id may stand next to features
+                although the model does not read it.
             k: items requested, from 1 to `max_k`.
             exclude: per user, ids of items not to answer; ids outside the catalogue are passed over. Of one user, its
                 ids.
@@ -202,7 +203,7 @@ class Recommender:
             DataError, ConfigError: as `recommend` says.
         """
         self._check_process()
-        return self._tower.vectors(rows_to_arrays(self.inputs, rows, self._times))
+        return self._tower.vectors(rows_to_arrays(self.inputs, rows, self._times, self.bundle.config.data.user_id))
 
     def _check_process(self) -> None:
         """Refuses a forked process: TensorFlow's threads do not exist there, and a call would wait for them forever."""

@@ -121,7 +121,7 @@ class ServedVersion:
         Raises:
             DataError: for an unknown feature or a value of the wrong type.
         """
-        return rows_to_arrays(self.inputs, rows, self._times)
+        return rows_to_arrays(self.inputs, rows, self._times, self.bundle.config.data.user_id)
 
     def compute(self, signature: str, arrays: Arrays) -> Arrays:
         """Computes the outputs of a signature.
