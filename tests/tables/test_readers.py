@@ -16,6 +16,7 @@ from twotower_tf.config import DataConfig, ExperimentConfig, Hash, RandomSplit
 from twotower_tf.errors import DataError
 from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
+from twotower_tf.tables import csv_records
 
 
 def experiment(root: Path, features: Sequence[Any] = (), **data: Any) -> ExperimentConfig:
@@ -154,8 +155,15 @@ def test_blanks_around_quotes(tmp_path: Path) -> None:
     assert manifest["rows"] == {"read": 9, "used": 5, "excluded": {}, "quarantined": 4}
 
 
-def test_many_open_quotes_in_several_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize("found_by", ["first records", "scan"])
+def test_many_open_quotes_in_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found_by: str) -> None:
     """More of them than DuckDB's blocks: each is one line, whichever file it is in."""
+    repaired: list[bool] = []
+    begins_broken = csv_records.begins_broken
+    first = found_by == "first records"
+    monkeypatch.setattr(
+        csv_records, "begins_broken", lambda source: repaired.append(begins_broken(source)) or first and repaired[-1]
+    )
     for part in range(3):
         lines = [HEADER]
         for number in range(3000):
@@ -166,6 +174,7 @@ def test_many_open_quotes_in_several_files(tmp_path: Path) -> None:
     assert [(file, line) for file, line, _, _ in quarantined(tmp_path)] == [
         (f"part-{part}.csv", part + 2 + 1000 * block) for part in range(3) for block in range(3)
     ]
+    assert repaired == [True] * 3
 
 
 def test_lines_that_end_in_different_ways(tmp_path: Path) -> None:

@@ -49,8 +49,8 @@ class RowRules:
     ) -> None:
         """Reads the rules off the columns.
 
-        With `sample`, a given time format is tried on the first rows, and on all of them only where a row is malformed:
-        by `create_validated_events`.
+        With `sample`, a given time format is tried on the first rows only; `create_validated_events` tries it on all of
+        them where it may not be that of most times.
         """
         data, table = config.data, inputs.events
         self.faults = list(find_number_faults(connection, inputs))
@@ -123,8 +123,11 @@ class RowRules:
             )
             """
         )
-        if self._looks_again and fetch_row(connection, "SELECT count(reason) FROM validated_events") != (0,):
-            _detect_times(connection, self._config, self._table)
+        counts = "SELECT count(reason), count(CASE WHEN reason IS NULL THEN ts END) FROM validated_events"
+        if self._looks_again:
+            malformed, timed = fetch_row(connection, counts)
+            if malformed >= timed:  # else most times are read
+                _detect_times(connection, self._config, self._table)
 
 
 def fetch_rejected(connection: Connection) -> list[tuple[int, str]]:

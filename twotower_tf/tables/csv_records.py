@@ -10,6 +10,8 @@ and is closed correctly stays one record. Lines with mixed line ends are separat
 
 from __future__ import annotations
 
+import io
+import itertools
 import re
 import uuid
 from collections.abc import Collection, Sequence
@@ -24,7 +26,7 @@ from twotower_tf.sql import Connection
 from twotower_tf.tables import delimited_header, input_files, text_encoding
 from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.record_runs import PLAIN, Run, RunReader
-from twotower_tf.tables.text_marks import CLOSED, OPEN, QUOTE, RETURN, Marks, scan_line
+from twotower_tf.tables.text_marks import CLOSED, OPEN, QUOTE, RETURN, Marks, scan_line, skip_mark
 
 Numbers: TypeAlias = npt.NDArray[np.int64]
 
@@ -224,12 +226,32 @@ def _decode_place(line: int, text: bytes) -> RecordPlace:
 # --- repair -------------------------------------------------------------------------------------------------------
 
 LONGEST = 2_000_000  # bytes of a record; DuckDB's own limit
+_LOOKED_AT, _QUOTED = 1 << 22, 1000  # bytes, and records with quotes, by which a file is repaired before it is scanned
 _RETURNS = re.compile(rb"\r+\n")
 _LINE_FAULTS = {
     OPEN: BROKEN_QUOTE,
     QUOTE: BROKEN_QUOTE,
     RETURN: "a carriage return inside the line",
 }
+
+
+def begins_broken(source: InputFile) -> bool:
+    """Tests whether a delimited file of several columns has a quote that stays open among its first records.
+
+    Such a file is then repaired before it is scanned in vain. Where the quote comes later, the scan finds it.
+    """
+    header = delimited_header.read_header(source)
+    if header is None or len(header.names) < 2 or not source.options.quote:
+        return False
+    with input_files.reading(source), input_files.open_bytes(source.path) as file:
+        if not source.columns:
+            file.readline()
+        lines = file.read(_LOOKED_AT)
+    marks = Marks.of(source.options, header.delimiter)
+    runs = RunReader(io.BytesIO(lines[: lines.rfind(b"\n") + 1]), marks, LONGEST)
+    quoted = itertools.islice((run for run in runs if run.state != PLAIN), _QUOTED)
+    # one that is open to the end may be closed later
+    return any(run.state == QUOTE and scan_line(run.text, marks, skip_mark(run.text))[0] == OPEN for run in quoted)
 
 
 def repair_file(source: InputFile, directory: Path) -> tuple[InputFile, list[MalformedRecord]]:

@@ -23,14 +23,12 @@ def read_delimited(connection: Connection, name: str, sources: Sequence[InputFil
     work = duckdb_engine.find_work_directory(connection)
     sources = [text_encoding.convert_file(source, work) for source in sources]
     broken: list[csv_records.MalformedRecord] = []
-    found = _scan(connection, name, sources, wanted)
+    found: Table | list[int] = [at for at, source in enumerate(sources) if csv_records.begins_broken(source)]
     while isinstance(found, list):
-        connection.execute(f"DROP TABLE {name}")
         for position in found:
-            sources[position], records = csv_records.repair_file(
-                sources[position], duckdb_engine.find_work_directory(connection)
-            )
+            sources[position], records = csv_records.repair_file(sources[position], work)
             broken += records
+        connection.execute(f"DROP TABLE IF EXISTS {name}")
         found = _scan(connection, name, sources, wanted)
     found.malformed = broken + found.malformed
     return found
