@@ -226,6 +226,7 @@ def _decode_place(line: int, text: bytes) -> RecordPlace:
 # --- repair -------------------------------------------------------------------------------------------------------
 
 LONGEST = 2_000_000  # bytes of a record; DuckDB's own limit
+_SMALL = 1 << 20  # bytes of a file that may as well be scanned twice
 _LOOKED_AT, _QUOTED = 1 << 22, 1000  # bytes, and records with quotes, by which a file is repaired before it is scanned
 _RETURNS = re.compile(rb"\r+\n")
 _LINE_FAULTS = {
@@ -238,8 +239,11 @@ _LINE_FAULTS = {
 def begins_broken(source: InputFile) -> bool:
     """Tests whether a delimited file of several columns has a quote that stays open among its first records.
 
-    Such a file is then repaired before it is scanned in vain. Where the quote comes later, the scan finds it.
+    Such a file is then repaired before it is scanned in vain. Where the quote comes later, or the file is small, the
+    scan finds it.
     """
+    if source.path.stat().st_size < _SMALL:
+        return False
     header = delimited_header.read_header(source)
     if header is None or len(header.names) < 2 or not source.options.quote:
         return False
