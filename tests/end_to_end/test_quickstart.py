@@ -58,7 +58,7 @@ def test_the_model_recovers_the_planted_preferences(quickstart: Quickstart) -> N
 def test_it_prints_what_a_person_wants_to_see(quickstart: Quickstart) -> None:
     out = quickstart.out
     assert re.search(r"^recall@10 +0\.\d{4} +0\.\d{4} to 0\.\d{4}( +0\.\d{4}){4}$", out, re.MULTILINE)
-    assert len(re.findall(r"^user_id u\d+", out, re.MULTILINE)) == 3
+    assert len(re.findall(r"^(gender|country|device_type) \S.*\nclicked last: ", out, re.MULTILINE)) == 3
     with (quickstart.log / "items.csv").open(encoding="utf-8", newline="") as file:
         titles = {row["item_id"]: row["title"] for row in csv.DictReader(file)}
     answers = re.findall(r"^\d  (\S+)  (.+?) +(-?\d\.\d{4})$", out, re.MULTILINE)
@@ -159,12 +159,12 @@ def test_the_bundle_answers_without_this_package_as_recommend_does(quickstart: Q
 
 def test_recommend_prints_one_line_per_user_and_leaves_out_what_it_is_told_to(quickstart: Quickstart) -> None:
     where = f"--export_dir={quickstart.export_dir}"
-    both = command("recommend", where, '--user={"user_id": "u1"}', '--user={"country": "PL"}', "--k=3").out.splitlines()
+    both = command("recommend", where, '--user={"gender": "f"}', '--user={"country": "PL"}', "--k=3").out.splitlines()
     answers = [json.loads(line) for line in both]
-    assert [answer["user"] for answer in answers] == [{"user_id": "u1"}, {"country": "PL"}]
+    assert [answer["user"] for answer in answers] == [{"gender": "f"}, {"country": "PL"}]
     assert [len(answer["item_ids"]) for answer in answers] == [3, 3]
     first = answers[0]["item_ids"][0]
-    less = json.loads(command("recommend", where, '--user={"user_id": "u1"}', "--k=3", f"--exclude={first}").out)
+    less = json.loads(command("recommend", where, '--user={"gender": "f"}', "--k=3", f"--exclude={first}").out)
     assert less["item_ids"][:2] == answers[0]["item_ids"][1:]
 
 
@@ -173,7 +173,7 @@ def test_recommend_refuses_a_feature_it_does_not_know(quickstart: Quickstart) ->
     assert (done.status, done.out) == (2, "")
     assert done.err == (
         "twotower recommend: row 0: unknown feature 'contry'; did you mean 'country'? (features: age, country, "
-        "device_type, gender, history, interests, timestamp, user_id)\n"
+        "device_type, gender, history, interests, placement, timestamp)\n"
     )
 
 

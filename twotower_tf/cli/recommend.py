@@ -1,7 +1,7 @@
 """Recommends items to one or more users, from a bundle: a JSON object per user, and a table on a terminal.
 
 A user is a JSON object of feature values; an absent feature has no value:
-    twotower recommend --export_dir=export/quickstart --user='{"user_id": "u1", "history": ["i7", "i3"]}'
+    twotower recommend --export_dir=export/quickstart --user='{"country": "DE", "history": ["i00003"]}'
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 New versions are loaded, warmed and checked before they answer; a broken one is skipped and the old one stays:
     twotower serve --export_dir=export/quickstart
-    curl localhost:8501/v1/models/quickstart:recommend -d '{"instances": [{"user_id": "u1"}], "k": 10}'
+    curl localhost:8501/v1/models/quickstart:recommend -d '{"instances": [{"history": ["i00003"]}]}'
 The environment variable TWOTOWER_SERVE_TOKEN sets a bearer token that requests must have.
 """
 
