@@ -173,6 +173,26 @@ LOGS: dict[str, Log] = {
         ["session_id_hash", "timeframe", "transactionid"],
         [],
     ),
+    "a shop's export: the product is the line's, times have an offset": (
+        {
+            "Name": lambda rng: [f"#{n // 3}" for n in range(ROWS)],
+            "Email": lambda rng: [f"p{n // 3 % 90}@x.org" for n in range(ROWS)],
+            "Created at": lambda rng: [f"2024-03-{1 + n // 60:02d} 10:{n // 3 % 20:02d}:12 +0100" for n in range(ROWS)],
+            "Lineitem name": things("Tea "),
+            "Lineitem sku": things("SKU-"),
+        },
+        ("Email", "Lineitem sku", "Created at", "%Y-%m-%d %H:%M:%S %z"),
+        [],
+        ["Name"],
+        [],
+    ),
+    "a vote is an action": (
+        {"LISTENER": users(), "SONG": things(), "VOTE": one_of("thumbs_up", "thumbs_down"), "AT": clock},
+        ("LISTENER", "SONG", "AT", ""),
+        [("positive", "\"VOTE NOT IN ('thumbs_down')\"")],
+        ["VOTE"],
+        [],
+    ),
     "lines of orders; what was bought before is not the outcome": (
         {
             "order_id": lambda rng: [n // 5 for n in range(ROWS)],
@@ -391,6 +411,12 @@ MISSHAPEN: dict[str, tuple[dict[str, dict[str, Any]], str]] = {
         {"events": {"artistName": things("a"), "trackName": things("t"), "endTime": clock}},
         "--events: no column can be the user's id (its values must repeat); columns: artistName, trackName, endTime; ",
     ),
+    "a column per item": (
+        {"events": {"user_id": [f"u{n}" for n in range(ROWS)], **{f"m{n}": integers(1, 6) for n in range(40)}}},
+        "--events: no column can be the user's id (its values must repeat); columns: user_id, "
+        f"{', '.join(f'm{n}' for n in range(18))}, ..., m39; a table with a row per user and a column per item must be "
+        "unpivoted first; name it with --user_id; ",
+    ),
     "orders as users": (
         {
             "events": {"order_id": [n // 4 for n in range(ROWS)], "product_id": integers(1000, 1060)},
@@ -486,6 +512,8 @@ def write_sources(folder: Path) -> None:
     rows = [f"{n},{n % 30},{n // 30}" for n in range(100)]
     (folder / "orders.csv").write_text("\n".join(["order_id,user_id,order_number", *rows]))
     rows = [f"{n},i1,{name},{n}" for n, name in enumerate(["categoryid", "available", "790", "categoryid"])]
+    wide = [f"u{n},{n % 5 + 1},,3" for n in range(100)]
+    (folder / "ratings.csv").write_text("\n".join(["user_id,m1,m2,m3", *wide]))
     (folder / "item_properties.csv").write_text("\n".join(["timestamp,itemid,property,value", *rows]))
 
 
@@ -510,5 +538,6 @@ def test_the_documented_sql_unfolds_lists(tmp_path: Path, monkeypatch: pytest.Mo
         (1500, 300, "user_id", "news_id"),
         (600, 0, "user_pseudo_id", "item_id"),
         (300, 0, "user_id", "appid"),
+        (200, 0, "user_id", "item_id"),
         (300, 0, "user_id", "product_id"),
     ]

@@ -131,7 +131,19 @@ def test_pairs_in_the_order_of_the_file(sort: bool, tmp_path: Path) -> None:
         assert found == last
 
 
+def test_a_blank_after_every_comma(tmp_path: Path) -> None:
+    lines = [f"u{n % 30}, i{n % 7}, {1_700_000_000 + n}" for n in range(300)]
+    (tmp_path / "log.csv").write_text("\n".join(["user_id, item_id, timestamp", *lines]))
+    config = propose(tmp_path, f"--events={tmp_path}/log.csv")
+    assert (config.data.delimiter, config.data.item_id, config.data.timestamp) == (", ", "item_id", "timestamp")
+    assert {each["item_id"] for each in prepared_items(config, tmp_path, 300)} == {f"i{n}" for n in range(7)}
+
+
 REFUSED = {
+    "a line for Excel": (
+        "sep=;\nuser;item;time\na;b;5\nb;b;6\n",
+        "log.tsv:1: a line for Excel, 'sep=;'; remove it",
+    ),
     "no header": (
         "1\t5\t3\t881250949\n2\t5\t1\t881250950\n1\t6\t4\t881250999\n",
         "--events: log.tsv: no header line (the first line has the value '1' where a header has a name); name its 4 "

@@ -16,6 +16,7 @@ from twotower_tf.sql import Connection
 _A = {"user": "a user's", "item": "an item's"}
 _MOSTLY = 0.5  # share of rows without an id, from which on another id is likelier
 _JOINED = 0.5  # least share of the events' ids that a side table has
+_NAMED = 20  # columns in a message
 _LONGEST_NAME = 80  # characters on average
 _BY_CHANCE = 0.05  # share of a table's whole numbers that others of another name meet by chance
 _UNFOLD = "where a row has several items, make one row per item of them first (docs/reading.md#one-row-per-event)"
@@ -268,11 +269,15 @@ def _guess_user(connection: Connection, events: TableProfile, taken: Collection[
         and not (item and column_profile.measure_association(connection, events.table, item, column.name) > DECIDED)
     ]
     if not fit:
-        known = ", ".join(events.columns)
+        known = _list_columns(events)
+        named = [
+            name for name in usual_names.match_ids(usual_names.USERS, events.columns) if events.columns[name].unique
+        ]
+        wide = "; a table with a row per user and a column per item must be unpivoted first" if named else ""
         unfit = (name for name, each in events.columns.items() if each.plural or each.nested)
         nested = "".join(f"; {name!r} holds lists or objects" for name in unfit)
         raise DataError(
-            f"--events: no column can be the user's id (its values must repeat); columns: {known}{nested}; "
+            f"--events: no column can be the user's id (its values must repeat); columns: {known}{nested}{wide}; "
             "name it with --user_id; in a log without users, name the column whose rows belong together (a session, a "
             f"basket, a device), or add one; {_UNFOLD}"
         )
@@ -283,12 +288,13 @@ def _guess_item(events: TableProfile, taken: Collection[str]) -> Role:
     """Finds the column with the most distinct values, among those whose values repeat and that are not context."""
     for column in events.columns.values():
         if (column.plural or column.nested) and any(column.plain.startswith(noun) for noun in usual_names.ITEMS):
-            raise DataError(f"--events: column {column.name!r} holds lists; {_UNFOLD}")
+            what = "lists" if column.plural else "objects, or lists of them"
+            raise DataError(f"--events: column {column.name!r} holds {what}; {_UNFOLD}")
     fit = [column for column in _list_repeated(events, taken) if not usual_names.CONTEXT & set(column.tokens)]
     if not fit and (named := _find_named(events, "item", usual_names.AMBIGUOUS_ITEMS, taken)):
         return named
     if not fit:
-        known = ", ".join(events.columns)
+        known = _list_columns(events)
         raise DataError(
             f"--events: no column can be the item's id (its values must repeat); columns: {known}; "
             f"name it with --item_id; {_UNFOLD}"
@@ -315,6 +321,11 @@ def _list_repeated(events: TableProfile, taken: Collection[str]) -> list[Profile
         and column.length <= 60
         and not outcomes & set(column.tokens)
     ]
+
+
+def _list_columns(events: TableProfile) -> str:
+    names = list(events.columns)
+    return ", ".join(names if len(names) <= _NAMED else [*names[: _NAMED - 1], "...", names[-1]])
 
 
 def _list_titles(table: TableProfile) -> list[str]:

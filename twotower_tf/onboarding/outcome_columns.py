@@ -97,7 +97,7 @@ def find_outcomes(
     for name, column in free.items():
         if name == label or not column.present or column.plural or column.nested:
             continue
-        if usual_names.VOTE_WORDS & set(column.tokens) and column.plain not in usual_names.LABELS:
+        if usual_names.VOTE_WORDS & set(column.tokens) and column.numbers == column.present:
             continue  # of readers of a review, long after the event
         if _is_split(column):
             _add_split(found, column)

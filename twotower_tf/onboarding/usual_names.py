@@ -53,7 +53,7 @@ CONTEXT = frozenset(
 )
 CIRCUMSTANCES = CONTEXT | frozenset(
     "mobile desktop weekend weekday holiday night premium vip logged login registered returning new first promo "
-    "promotion discount discounted sale available stock verified anonymous".split()
+    "promotion discount discounted sale available stock verified anonymous pos position slot".split()
 )
 
 LABELS = (
@@ -79,12 +79,12 @@ COUNT_WORDS = frozenset(
 )
 QUANTITY_WORDS = frozenset("quantity qty amount units".split())  # negative where something is returned
 BEFORE_WORDS = frozenset("past prior history avg mean last previous before since lag".split())
-VOTE_WORDS = frozenset("helpful useful funny cool vote votes upvotes downvotes".split())  # of readers of a review
+VOTE_WORDS = frozenset("helpful useful funny cool votes upvotes downvotes".split())  # of readers of a review
 PRICE_WORDS = frozenset("price prices cost paid disc discount revenue".split())  # of the item taken
 REPEAT_WORDS = frozenset("reorder reordered repurchase repurchased repeat repeated".split())  # of what one had before
 AFTER_WORDS = VOTE_WORDS | frozenset(
     "rating stars dwell watch revenue purchase purchased bought converted conversion liked order ordered clicked click "
-    "label played skipped feedback review payout".split()
+    "label played skipped feedback review payout vote".split()
 )
 ACTIONS = frozenset(
     "event action behavior behaviour interaction activity feedback verb operation op reaction eventtype actiontype "
@@ -111,7 +111,10 @@ TAKEN = frozenset(
     "transaction transactions purchase purchased buy bought order ordered sale sold conversion converted convert paid "
     "pay payment booking booked book apply applied subscribe subscribed signup".split()
 )
-_DISGUISE = re.compile("^(hashed|encoded|encrypted|masked|anonymi[sz]ed|pseudonymi[sz]ed)(?=.)")
+_DISGUISE = re.compile(
+    "^(hashed|encoded|encrypted|masked|anonymi[sz]ed|pseudonymi[sz]ed|lineitem|orderline|target|clicked|viewed|purchased)"
+    "(?=.)"
+)
 _OF_IDS = re.compile(f"({'|'.join([*ID_SUFFIXES, 'sku', 'asin', 'isbn', 'ean'])})*")
 KNOWN_ACTIONS = REJECTED | SHOWN | LOOKED | WANTED | TAKEN
 
@@ -119,7 +122,7 @@ KNOWN_ACTIONS = REJECTED | SHOWN | LOOKED | WANTED | TAKEN
 def match_ids(nouns: Sequence[str], columns: Mapping[str, Profile]) -> list[str]:
     """Returns the columns named by one of the nouns, with or without words of ids, likeliest first.
 
-    As `user`, `userId`, `hashed_user_id`, `product_sku_hash`.
+    As `user`, `userId`, `hashed_user_id`, `product_sku_hash`, `Lineitem sku`.
     """
     found = []
     for name, column in columns.items():

@@ -38,6 +38,8 @@ def read_header(source: InputFile) -> Header | None:
     if not lines:
         return None
     given = source.columns
+    if re.fullmatch(rb'"?sep=.{1,2}"?', lines[0]):
+        raise DataError(f"{source.name}:1: a line for Excel, {lines[0].decode('utf-8', 'replace')!r}; remove it")
     delimiter = find_delimiter(source, lines)
     try:
         line = lines[0].decode("utf-8", "replace" if given else "strict")

@@ -85,6 +85,10 @@ def detect_format(source: InputFile) -> DetectedFormat:
     if given.delimiter == "" and not options.aligned and delimiter == input_files.DELIMITERS[source.suffix]:
         options = replace(options, text=replace(options.text, delimiter=""))  # the readers find it
     rows = _divide_lines(lines, delimiter, options)
+    if not given.delimiter and len(delimiter) == 1 and delimiter != " " and _has_blanks(rows):
+        delimiter += " "
+        options = replace(options, text=replace(options.text, delimiter=delimiter))
+        rows = _divide_lines(lines, delimiter, options)
     first, rows = rows[0], [row for row in rows[1:] if len(row) == len(rows[0])]
     reason = "" if given.columns else _why_no_header(first, rows)
     has_header = not given.columns and not reason
@@ -198,6 +202,11 @@ def _why_no_header(first: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _is_value(text: str) -> bool:
     return bool(_NUMBER.fullmatch(text) or _TIME.fullmatch(text))
+
+
+def _has_blanks(rows: Sequence[Sequence[str]]) -> bool:
+    """Tests whether a blank stands after every delimiter, that of the header too."""
+    return len(rows[0]) > 1 and all(field.startswith(" ") for row in rows for field in row[1:])
 
 
 def _has_decimal_commas(rows: Sequence[Sequence[str]], delimiter: str) -> bool:

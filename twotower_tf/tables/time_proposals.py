@@ -22,6 +22,8 @@ _WHOLE = (
     "%Y-%m-%d %H:%M:%S UTC",  # BigQuery
     "%Y-%m-%d %H:%M:%S.%f UTC",
     "%Y-%m-%d %I:%M:%S %p",
+    "%Y-%m-%d %H:%M:%S %z",  # Shopify
+    "%Y-%m-%d %H:%M:%S.%f %z",
 )
 FORMATS = (*(day + clock for day, clock in itertools.product(_DAYS, _CLOCKS)), *_WHOLE)
 
