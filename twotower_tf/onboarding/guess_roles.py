@@ -270,10 +270,9 @@ def _guess_user(connection: Connection, events: TableProfile, taken: Collection[
     ]
     if not fit:
         known = _list_columns(events)
-        named = [
-            name for name in usual_names.match_ids(usual_names.USERS, events.columns) if events.columns[name].unique
-        ]
-        wide = "; a table with a row per user and a column per item must be unpivoted first" if named else ""
+        people = usual_names.match_ids(usual_names.USERS, events.columns)
+        alone = any(events.columns[name].unique for name in people)
+        wide = "; a table with a row per user and a column per item must be unpivoted first" if alone else ""
         unfit = (name for name, each in events.columns.items() if each.plural or each.nested)
         nested = "".join(f"; {name!r} holds lists or objects" for name in unfit)
         raise DataError(
