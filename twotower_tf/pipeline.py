@@ -140,8 +140,12 @@ class Pipeline(RunSession):
 
         source = str(final_fit.find_model(Path(warm_start)).resolve()) if warm_start else ""
         if cluster is not None and not cluster.is_chief:
-            from twotower_tf.train import training_loop
+            from twotower_tf.train import parameter_servers, training_loop
 
+            if cluster.has_servers:
+                parameter_servers.serve(cluster, self.config, self.run_dir, resume=resume, warm_start=source)
+                figures = artifacts.read_json(RunPaths(self.run_dir).train, "run directory")
+                return TrainResult.read(self.run_dir, figures, skipped=False)
             figures = training_loop.train_with_chief(self.config, self.run_dir, cluster, resume=resume, source=source)
             return TrainResult.read(self.run_dir, figures, skipped=False)
         paths = RunPaths(self.run_dir)
@@ -155,7 +159,7 @@ class Pipeline(RunSession):
             from twotower_tf.evaluate.validation import make_validator
             from twotower_tf.features.arrays import EncodedData
             from twotower_tf.features.encoding_check import check_encodings
-            from twotower_tf.train import training_loop, workers
+            from twotower_tf.train import parameter_servers, training_loop, workers
 
             if share_cores:
                 training_loop.share_cores()
@@ -163,11 +167,16 @@ class Pipeline(RunSession):
             prepared = Prepared.open(self.run_dir)
             merged = self.config.data.train_on_valid  # nothing is left to validate on
             validate = None if merged else make_validator(self.config, prepared, EncodedData(self.config, prepared))
-            joined = workers.join(cluster, self.config, self.run_dir, resume=resume, warm_start=source)
+            if cluster is not None and cluster.has_servers:
+                joined = parameter_servers.join(
+                    cluster, self.config, self.run_dir, resume=resume, warm_start=source, log=self._log
+                )
+            else:
+                joined = workers.join(cluster, self.config, self.run_dir, resume=resume, warm_start=source)
             check_encodings(self.config, prepared)
             stages.begin("train", key, warm_start=source or (stages.fact("train", "warm_start") if resume else ""))
             run_stages.remove_results(paths)
-            with run_lock.read_run(warm_start, own=self.run_dir):
+            with joined, joined.name_lost(), run_lock.read_run(warm_start, own=self.run_dir):
                 figures = training_loop.train(
                     self.config,
                     self.run_dir,

@@ -12,7 +12,7 @@ TWO = {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}
 
 def read(cluster, kind="worker", index=0, timeout=5.0):
     document = {"cluster": cluster, "task": {"type": kind, "index": index}, "environment": "cloud"}
-    return read_task(timeout, {"TF_CONFIG": json.dumps(document)})
+    return read_task(timeout, environment={"TF_CONFIG": json.dumps(document)})
 
 
 def test_the_chief_comes_first():
@@ -39,7 +39,7 @@ def test_processes_on_one_host_are_counted():
 )
 def test_an_unusable_variable_is_one_line(text, message):
     with pytest.raises(ConfigError, match=message) as caught:
-        read_task(5.0, {"TF_CONFIG": text})
+        read_task(5.0, environment={"TF_CONFIG": text})
     assert "\n" not in str(caught.value)
 
 

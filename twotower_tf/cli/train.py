@@ -35,11 +35,12 @@ def define(flags: Flags) -> None:
     flags.enum(
         "strategy",
         "single",
-        ["single", "mirrored", "multi_worker"],
+        ["single", "mirrored", "multi_worker", "parameter_server"],
         "single: this process alone; mirrored: one process for each GPU of this machine; multi_worker: one of the "
-        "workers that TF_CONFIG lists, which train together",
+        "workers that TF_CONFIG lists, which train together; parameter_server: one of the processes that TF_CONFIG "
+        "lists, of which servers hold the embedding tables",
     )
-    flags.float("cluster_timeout", 600.0, "seconds that a worker waits for another before it ends")
+    flags.float("cluster_timeout", 600.0, "seconds that a process of a cluster waits for another before it ends")
 
 
 def run(flags: Flags) -> None:
@@ -61,10 +62,10 @@ def run(flags: Flags) -> None:
         local_cluster.run_cluster(devices, list_arguments(flags, ("strategy",)))
         return
     cluster = None
-    if flags.strategy == "multi_worker":
+    if flags.strategy in ("multi_worker", "parameter_server"):
         from twotower_tf.train import cluster_task
 
-        cluster = cluster_task.read_task(flags.cluster_timeout)
+        cluster = cluster_task.read_task(flags.cluster_timeout, flags.strategy)
     _, config = run_stages.read_configs(Path(flags.run_dir), flags.config, flags.set)
     with progress_bar.shown() as show:
         pipeline = Pipeline(config, flags.run_dir, overwrite=flags.overwrite, progress=show, log=print)

@@ -16,6 +16,7 @@ from twotower_tf.config import ExperimentConfig, History, feature_name
 from twotower_tf.config.features import BaseFeature, SideName
 from twotower_tf.features.inputs import side_features
 from twotower_tf.features.row_pairs import pair_rows
+from twotower_tf.model import row_shards
 
 _DRAWN_AT_ONCE = 1 << 20  # random numbers, 4 MB: they stay in a core's cache until they are written
 _LEVELS = 1 << 16  # different values an initial number can take: four of them cost one 64-bit random number
@@ -91,14 +92,15 @@ def _root(key: Key, feature: BaseFeature, features: Mapping[Key, BaseFeature]) -
     return own if own in features else ("item" if key[0] == "user" else "user", feature.shared_with)
 
 
-def tables(config: ExperimentConfig) -> dict[str, EmbeddingTable]:
-    """Creates one layer per physical table of the plan."""
+def tables(config: ExperimentConfig, shards: int = 1) -> dict[str, EmbeddingTable]:
+    """Creates one layer per physical table of the plan, of so many shards."""
     rows: dict[str, int] = {}
     dims: dict[str, int] = {}
     for placement in plan_tables(config).values():
         rows[placement.table] = max(rows.get(placement.table, 0), placement.offset + placement.buckets)
         dims[placement.table] = placement.dim
-    return {name: EmbeddingTable(rows[name], dims[name], config.model.table_dtype, name=name) for name in sorted(rows)}
+    dtype = config.model.table_dtype
+    return {name: EmbeddingTable(rows[name], dims[name], dtype, shards, name=name) for name in sorted(rows)}
 
 
 def parts_of(rows: int, dim: int) -> Iterator[tuple[int, int]]:
@@ -137,23 +139,31 @@ class EmbeddingTable(keras.layers.Layer):
     itself, in a checkpoint, a bundle and a warm start too.
     """
 
-    def __init__(self, rows: int, dim: int, table_dtype: str = "float32", **kwargs: Any) -> None:
+    def __init__(self, rows: int, dim: int, table_dtype: str = "float32", shards: int = 1, **kwargs: Any) -> None:
+        """Configures a table of `shards` variables, each of which is on another server."""
         super().__init__(**kwargs)
         self.rows = rows
         self.dim = dim
         self.table_dtype = table_dtype
+        self.shards = shards
 
     def build(self, input_shape: Any) -> None:
         """Creates the table."""
+        sizes = row_shards.list_sizes(self.rows, self.shards)
+        names = ["table"] if len(sizes) == 1 else [f"table/part_{place}" for place in range(len(sizes))]
+        parts = [self._add_rows(*each) for each in zip(names, sizes, strict=True)]
+        self.table = row_shards.join_parts(parts)[0]
+        super().build(input_shape)
+
+    def _add_rows(self, name: str, rows: int) -> tf.Variable:
         # A zeroed piece of memory; `tf.zeros` would be copied, and a table may take half of all memory.
-        self.table = self.add_weight(
-            name="table",
-            shape=(self.rows, self.dim),
+        return self.add_weight(
+            name=name,
+            shape=(rows, self.dim),
             dtype=self.table_dtype,
             initializer=lambda shape, dtype=None, **_: tf.raw_ops.Empty(shape=shape, dtype=dtype, init=True),
             experimental_autocast=False,
         )
-        super().build(input_shape)
 
     def draw_rows(self, chosen: npt.NDArray[np.bool_], seed: int) -> None:
         """Gives random content to those of the chosen rows that are all zero, in place and part by part.
@@ -168,14 +178,13 @@ class EmbeddingTable(keras.layers.Layer):
             rows = np.flatnonzero(chosen[start:stop])
             if not len(rows):
                 continue
-            held = tf.gather(self.table, start + rows)
+            held = row_shards.gather_rows(self.table, start + rows)
             empty = ~tf.reduce_any(held != 0, axis=1).numpy()
             if empty.all() and len(rows) == stop - start:
-                write_rows(self.table, start, self._initial(start, stop, seed))
+                row_shards.write_rows(self.table, start, self._initial(start, stop, seed))
             elif empty.any():
                 rows = rows[empty]
-                drawn = tf.cast(self._initial(start, stop, seed)[rows], self.table.dtype)
-                self.table.scatter_update(tf.IndexedSlices(drawn, start + rows))
+                row_shards.scatter_rows(self.table, start + rows, self._initial(start, stop, seed)[rows])
 
     def _initial(self, start: int, stop: int, seed: int) -> npt.NDArray[np.float32]:
         return initial_rows(start, stop, self.dim, [seed, zlib.crc32(self.name.encode())])
@@ -215,7 +224,7 @@ class EmbeddingTable(keras.layers.Layer):
 
     def _look_up(self, rows: tf.Tensor, present: tf.Tensor) -> tf.Tensor:
         """Reads rows, zero where there is no value."""
-        embeddings = tf.cast(tf.gather(self.table, tf.where(present, rows, 0)), tf.float32)
+        embeddings = tf.cast(row_shards.gather_rows(self.table, tf.where(present, rows, 0)), tf.float32)
         return embeddings * tf.cast(present, tf.float32)[..., tf.newaxis]
 
     def _mean(self, rows: tf.Tensor, present: tf.Tensor) -> tf.Tensor:
@@ -225,21 +234,10 @@ class EmbeddingTable(keras.layers.Layer):
         # embedding lookup (SimplifyEmbeddingLookupStage): it makes the mean read the variable as a whole, and one that
         # is updated by rows is copied whenever it is read: the table, at every step.
         distinct, places, _ = tf.unique_with_counts(tf.boolean_mask(rows, present))
-        embeddings = tf.cast(tf.gather(self.table, distinct), tf.float32)
+        embeddings = tf.cast(row_shards.gather_rows(self.table, distinct), tf.float32)
         return tf.sparse.segment_mean(embeddings, places, segments, num_segments=tf.shape(rows)[0])
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
-        own = {name: getattr(self, name) for name in ("rows", "dim", "table_dtype")}
+        own = {name: getattr(self, name) for name in ("rows", "dim", "table_dtype", "shards")}
         return {**super().get_config(), **own}
-
-
-def write_rows(table: tf.Variable, start: int, part: np.ndarray | tf.Tensor) -> None:
-    """Overwrites rows from `start` on in place; `table[start:stop].assign` would copy the table each time."""
-    rows = tf.range(start, start + len(part))
-    table.scatter_update(tf.IndexedSlices(tf.cast(part, table.dtype), rows))
-
-
-def read_rows(table: tf.Variable, start: int, stop: int) -> tf.Tensor:
-    """Rows of a table; `table[start:stop]` would copy all of it, once rows were written one by one."""
-    return tf.gather(table, tf.range(start, stop))

@@ -13,11 +13,10 @@ import tf_keras as keras
 
 from twotower_tf.config import Adagrad, Adam, AdamW, LazyAdam, RowwiseAdagrad, TrainConfig
 from twotower_tf.config.training import TableOptimizer, TowerOptimizer
-from twotower_tf.model import replicas
+from twotower_tf.model import replicas, row_shards
+from twotower_tf.model.row_shards import Rows, RowShards
 
 Slots = tuple[tf.Variable, ...]
-
-_TABLE = "/table:"  # part of the names of embedding tables
 
 # Private attributes of tf_keras 2.20 that `TowersAndTables` overrides, calls or sets.
 PRIVATE_KERAS_HOOKS = (
@@ -137,19 +136,40 @@ class TowersAndTables(keras.optimizers.Optimizer):
         if getattr(self, "_built", False):
             return
         self._built = True
+        self._optimized = list(var_list)
         self._slots = [self._create_slots(variable) for variable in var_list]
 
+    def list_state(self) -> list[Rows]:
+        """Lists the optimizer's variables; the state of all shards of a table is one, and in its place."""
+        slots = {id(slot) for of_one in self._slots for slot in of_one}
+        state: list[Rows] = [each for each in self.variables if id(each) not in slots]
+        place = 0
+        for each in row_shards.join_parts(self._optimized):
+            if isinstance(each, RowShards):
+                parts = self._slots[place : place + len(each.parts)]
+                state += [RowShards(of_all, of_all[0].name) for of_all in zip(*parts, strict=True)]
+                place += len(parts)
+            else:
+                state.extend(self._slots[place])
+                place += 1
+        return state
+
     def _create_slots(self, variable: tf.Variable) -> Slots:
-        if _TABLE not in variable.name or isinstance(self.tables, LazyAdam):
+        if row_shards.find_table(variable) is None or isinstance(self.tables, LazyAdam):
             return tuple(self._create_slot(variable, name, variable.shape) for name in ("m", "v"))
         shape = variable.shape[:1] if isinstance(self.tables, RowwiseAdagrad) else variable.shape
         return (self._create_slot(variable, "a", shape),)
 
     def _create_slot(self, variable: tf.Variable, name: str, shape: Any) -> tf.Variable:
-        """Creates a state variable of zeros, float32 also for a bfloat16 table."""
-        if variable.dtype == tf.float32:
-            return self.add_variable_from_reference(variable, name, shape=shape)
-        slot = tf.Variable(tf.zeros(shape), trainable=False, name=f"{name}/{variable.name.partition(':')[0]}")
+        """Creates a state variable of zeros where the weight is, float32 also for a bfloat16 table."""
+        with tf.distribute.get_strategy().extended.colocate_vars_with(variable):
+            slot = tf.Variable(
+                lambda: tf.raw_ops.Empty(shape=shape, dtype=tf.float32, init=True),
+                trainable=False,
+                name=f"{name}/{variable.name.partition(':')[0]}",
+                shape=shape,
+                dtype=tf.float32,
+            )
         self._variables.append(slot)
         return slot
 
@@ -176,7 +196,9 @@ class TowersAndTables(keras.optimizers.Optimizer):
         """Updates one weight; gradients of tables are `tf.IndexedSlices` with distinct rows."""
         place = self._index_dict[self._var_key(variable)]
         if isinstance(gradient, tf.IndexedSlices):
-            self._table_step(gradient.values, gradient.indices, variable, self._slots[place], place)
+            # Of a table on a server, the rows' gradients alone travel: all is computed there.
+            with tf.device(variable.device if "/job:ps" in variable.device else None):
+                self._table_step(gradient.values, gradient.indices, variable, self._slots[place], place)
         else:
             self._tower_step(gradient, variable, self._slots[place])
 

@@ -41,17 +41,20 @@ class TwoTower(keras.Model):
             waited = self.input_wait.assign_add(tf.maximum(tf.timestamp() - self.step_end, 0.0))
         with tf.control_dependencies([waited]):
             data = tf.nest.map_structure(tf.identity, data)
-        step = super().train_step
-        results = step(data) if self.strategy is None else self.strategy.run(step, args=(data,))
+        results = self.update(data) if self.strategy is None else self.strategy.run(self.update, args=(data,))
         # Asked after its update, whether a weight is there costs nothing; to read it might copy the table later.
         updated = [tf.raw_ops.VarIsInitializedOp(resource=weight.handle) for weight in self.trainable_weights]
         with tf.control_dependencies([*tf.nest.flatten(results), *updated]):
             self.step_end.assign(tf.timestamp())
         return results  # type: ignore[no-any-return]
 
+    def update(self, data: Any) -> dict[str, tf.Tensor]:
+        """Runs Keras's own step; returns the metrics so far."""
+        return super().train_step(data)  # type: ignore[no-any-return]
 
-def build(config: ExperimentConfig) -> TwoTower:
-    """Builds and compiles nothing but the graph of layers.
+
+def build(config: ExperimentConfig, shards: int = 1) -> TwoTower:
+    """Builds and compiles nothing but the graph of layers; each embedding table has so many shards.
 
     Inputs are the encoded tensors, named as `batch_names` says: of items first the rows' own, then the rows' negatives,
     those of one row together, then what all rows share. `registry.inputs` names those of the loss, which is a layer
@@ -63,7 +66,7 @@ def build(config: ExperimentConfig) -> TwoTower:
     per event, as with rows of events. With rows that are users, the user tower's inputs have one row
     per user, and `candidates.USER_PLACES` says whose each event is.
     """
-    placed, tables = embeddings.plan_tables(config), embeddings.tables(config)
+    placed, tables = embeddings.plan_tables(config), embeddings.tables(config, shards)
     inputs: dict[str, Any] = {}
     vectors: dict[str, Any] = {}
     for side in ("user", "item"):

@@ -5,7 +5,7 @@ Everything random is a function of seed, epoch and step, so that a resumed run s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -176,26 +176,30 @@ class Batches:
 
         Mined negatives are of the latest ranking when a batch is made: see `train.mining`.
         """
-        signature = self._signature()
+        first = first_epoch * self.steps + first_step
+        made, signature = self.make_arrays(), self.signature()
         specs = tf.nest.flatten(signature)
+
+        def batch(number: tf.Tensor) -> Any:
+            # `Dataset.from_generator` calls Python three times for a batch and takes twice as long.
+            parts = tf.numpy_function(lambda each: made(first + int(each)), [number], [spec.dtype for spec in specs])
+            return pack_arrays(parts, signature)
+
+        return disable_autotuning(tf.data.Dataset.counter().map(batch).prefetch(4))
+
+    def make_arrays(self) -> Callable[[int], list[np.ndarray]]:
+        """Returns a function from a batch's number, over all epochs, to its arrays in the order of `signature`."""
         kept: dict[int, Epoch] = {}  # the present one
 
-        def made(number: np.int64) -> list[np.ndarray]:
-            epoch, step = divmod(first_step + int(number), self.steps)
-            epoch += first_epoch
+        def made(number: int) -> list[np.ndarray]:
+            epoch, step = divmod(number, self.steps)
             order = kept.get(epoch)
             if order is None:
                 kept.clear()
                 order = kept[epoch] = self._order(epoch)
             return tf.nest.flatten(self._made(order, epoch, step))  # type: ignore[no-any-return]
 
-        def batch(number: tf.Tensor) -> Any:
-            # `Dataset.from_generator` calls Python three times for a batch and takes twice as long.
-            parts = tf.numpy_function(made, [number], [spec.dtype for spec in specs])
-            shaped = [tf.ensure_shape(part, spec.shape) for part, spec in zip(parts, specs, strict=True)]
-            return tf.nest.pack_sequence_as(signature, shaped)
-
-        return disable_autotuning(tf.data.Dataset.counter().map(batch).prefetch(4))
+        return made
 
     def _order(self, epoch: int) -> Epoch:
         """Returns the epoch's rows in the order of training.
@@ -338,7 +342,9 @@ class Batches:
             inputs[candidates.NEGATIVE_LOG_Q] = samplers.rows.log_q(rows, drawn.negatives, own)
         return inputs | {candidates.POSITIVE_LOG_Q: own[:, np.newaxis]}
 
-    def _signature(self) -> Any:
+    def signature(self) -> Any:
+        """Returns the specs of a batch's tensors."""
+
         def spec(value: np.ndarray) -> tf.TensorSpec:
             # Widths of histories and tags differ from batch to batch; columns of ids and numbers do not.
             return tf.TensorSpec([None, *value.shape[1:]], value.dtype)
@@ -364,6 +370,13 @@ def _distinct(rows: Items, times: Ints | None) -> tuple[Items, Ints | None, np.n
         return distinct, None, places.astype(np.int32)
     pairs, places = np.unique(np.stack([rows.astype(np.int64), times]), axis=1, return_inverse=True)
     return pairs[0].astype(np.int32), pairs[1], places.reshape(-1).astype(np.int32)
+
+
+def pack_arrays(parts: Sequence[tf.Tensor], signature: Any) -> Any:
+    """Returns a batch's tensors, which Python has made, in their structure and with what is known of their shapes."""
+    specs = tf.nest.flatten(signature)
+    shaped = [tf.ensure_shape(part, spec.shape) for part, spec in zip(parts, specs, strict=True)]
+    return tf.nest.pack_sequence_as(signature, shaped)
 
 
 def disable_autotuning(dataset: tf.data.Dataset) -> tf.data.Dataset:

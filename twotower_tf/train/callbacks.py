@@ -174,6 +174,7 @@ class CheckpointCallback(keras.callbacks.Callback):
 
     Attributes:
         state: JSON saved with the weights; `restore` replaces it by that of a checkpoint.
+        saves_within: whether a checkpoint may be saved within an epoch now: not while other workers compute.
     """
 
     def __init__(self, checkpoints: Checkpoints, monitor: str, patience: int, steps: int, minutes: float) -> None:
@@ -188,6 +189,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         self._saved = time.monotonic()
         self._interrupted: dict[str, Any] | None = None
         self._first_step = 0
+        self.saves_within = True
         self.state: dict[str, Any] = {
             "epochs": 0, "step": 0, "best_epoch": 0, "best": None, "history": [], "stopped": False
         }  # fmt: skip
@@ -209,6 +211,10 @@ class CheckpointCallback(keras.callbacks.Callback):
         self._first_step = self.state["step"]
         self._interrupted = self.state if self._first_step else None
 
+    def is_due(self) -> bool:
+        """Tests whether the last checkpoint is old enough for one within an epoch."""
+        return time.monotonic() - self._saved >= self._seconds
+
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Saves a checkpoint if the last one is old enough."""
         if self._interrupted is not None:
@@ -217,7 +223,7 @@ class CheckpointCallback(keras.callbacks.Callback):
             if logs is not None:
                 logs.update(self.model.get_metrics_result())
         step = self._first_step + batch + 1
-        if step < self._steps and time.monotonic() - self._saved >= self._seconds:
+        if step < self._steps and self.saves_within and self.is_due():
             self._save({**self.state, "step": step})
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:

@@ -6,14 +6,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-
 from twotower_tf import artifacts
 from twotower_tf import config as configuration
 from twotower_tf.artifacts import RunPaths
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.errors import ArtifactError
 from twotower_tf.model import two_tower
+from twotower_tf.model.row_shards import Rows
 from twotower_tf.model.two_tower import TwoTower
 from twotower_tf.train import weights_io
 
@@ -56,7 +55,7 @@ class Checkpoints:
         artifacts.remove_unfinished(self._root)
         with artifacts.atomic_directory(path, replace=True) as staging:
             weights_io.write(staging / WEIGHTS, _weights(model))
-            weights_io.write(staging / OPTIMIZER, weights_io.numbered(model.optimizer.variables))
+            weights_io.write(staging / OPTIMIZER, weights_io.numbered(model.optimizer.list_state()))
             if state["step"]:
                 weights_io.write(staging / METRICS, _metrics(model))
             artifacts.write_json(staging / "state.json", document)
@@ -103,7 +102,7 @@ class Checkpoints:
             )
         model.optimizer.build(model.trainable_variables)
         weights_io.read(path / WEIGHTS, _weights(model))
-        weights_io.read(path / OPTIMIZER, weights_io.numbered(model.optimizer.variables))
+        weights_io.read(path / OPTIMIZER, weights_io.numbered(model.optimizer.list_state()))
         return state
 
     def add_metrics(self, model: TwoTower, state: dict[str, Any]) -> None:
@@ -151,12 +150,12 @@ class Checkpoints:
         return self._root / f"{epochs:05d}-{step:09d}"
 
 
-def _weights(model: TwoTower) -> dict[str, tf.Variable]:
+def _weights(model: TwoTower) -> dict[str, Rows]:
     """Returns the weights of the layers; the model itself has a clock, too."""
     return weights_io.names(weight for layer in model.layers for weight in layer.weights)
 
 
-def _metrics(model: TwoTower) -> dict[str, tf.Variable]:
+def _metrics(model: TwoTower) -> dict[str, Rows]:
     return weights_io.numbered(variable for metric in model.metrics for variable in metric.variables)
 
 

@@ -82,7 +82,8 @@ def train(
     encoded = EncodedData(config, prepared)
     batches = Batches(config, prepared, encoded, workers.shard)
     needed = _plan_memory(config, prepared, batches, log)
-    model = compile_model(config, batches.steps, workers)
+    with workers.scope():
+        model = compile_model(config, batches.steps, workers)
     checkpoints = Checkpoints(config, run_dir, writes=workers.is_chief)
     # Mined negatives are ranked by the weights that an epoch begins with: within it they cannot be had again.
     minutes = math.inf if batches.samplers.mined is not None else config.train.checkpoint_minutes
@@ -104,13 +105,15 @@ def train(
     if tensorboard and workers.is_chief:
         callbacks += _make_tensorboard(batches, encoded, paths.logs)
     with workers.name_lost():
-        _fit(config, model, batches, encoded, [*callbacks, keep], keep, progress)
+        _fit(config, model, batches, encoded, workers, [*callbacks, keep], keep, progress)
     if not workers.is_chief:
         return _report(config, keep.state, batches, needed)
     checkpoints.restore_best(model)
     if tensorboard:
         own.write_projector(paths.logs, item_vectors(model, encoded), prepared.items())
     document = _report(config, keep.state, batches, needed)
+    if others := workers.list_peak_bytes():
+        document["processes_peak_rss_bytes"] = dict(others)
     artifacts.write_json(paths.train, document)
     return document
 
@@ -160,6 +163,7 @@ def _fit(
     model: TwoTower,
     batches: Batches,
     encoded: EncodedData,
+    workers: Workers,
     callbacks: list[keras.callbacks.Callback],
     keep: own.CheckpointCallback,
     progress: Progress,
@@ -170,19 +174,10 @@ def _fit(
         first, step = keep.state["epochs"], keep.state["step"]
         if batches.samplers.mined is not None and first:
             mining.rank(model, encoded, batches.samplers.mined)
-        model.fit(
-            batches.dataset(first, step),
-            initial_epoch=first,
-            epochs=first + 1 if step or batches.samplers.mined is not None else last,
-            steps_per_epoch=batches.steps - step,
-            verbose=0,
-            callbacks=[
-                own.ShowProgress(progress, batches.steps, last, step),
-                own.Clock(batches.events),
-                own.StopOnNaN(step),
-                *callbacks,
-            ],
-        )
+        shown = own.ShowProgress(progress, batches.steps, last, step)
+        timed = own.Clock(batches.events)
+        end = first + 1 if batches.samplers.mined is not None else last
+        workers.fit(model, batches, (first, step), end, [shown, timed, own.StopOnNaN(step), *callbacks])
 
 
 def _make_tensorboard(batches: Batches, encoded: EncodedData, logs: Path) -> list[keras.callbacks.Callback]:
@@ -213,7 +208,7 @@ def compile_model(config: ExperimentConfig, steps_per_epoch: int, workers: Worke
         steps_per_epoch: batches per epoch.
         workers: those that train together.
     """
-    model = two_tower.build(config)
+    model = two_tower.build(config, workers.table_shards)
     model.strategy = workers.strategy
     optimizer = optimizers.make_optimizer(config.train, steps_per_epoch, config.seed)
     model.compile(

@@ -16,6 +16,7 @@ from twotower_tf.config import ExperimentConfig
 from twotower_tf.config.features import SideName
 from twotower_tf.errors import ArtifactError, ConfigError
 from twotower_tf.model import two_tower
+from twotower_tf.model.row_shards import Rows
 from twotower_tf.model.two_tower import TwoTower
 from twotower_tf.train import weights_io
 from twotower_tf.train.checkpoints import Checkpoints
@@ -59,7 +60,7 @@ def start(config: ExperimentConfig, model: TwoTower, source: Path) -> None:
         weights_io.read(weights, rest)
 
 
-def _tower(model: TwoTower, side: SideName) -> dict[str, tf.Variable]:
+def _tower(model: TwoTower, side: SideName) -> dict[str, Rows]:
     return weights_io.names(two_tower.tower(model, side).trainable_weights)
 
 
@@ -79,7 +80,7 @@ def _require_same(config: ExperimentConfig, other: ExperimentConfig, source: Pat
             )
 
 
-def _read_bundle(path: Path, weights: Mapping[str, tf.Variable]) -> None:
+def _read_bundle(path: Path, weights: Mapping[str, Rows]) -> None:
     """Reads a SavedModel's variables, which its table of objects lists by their full names."""
     prefix = path / "variables" / "variables"
     try:

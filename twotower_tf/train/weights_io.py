@@ -11,22 +11,22 @@ import numpy as np
 import tensorflow as tf
 
 from twotower_tf.errors import ArtifactError, DataError
-from twotower_tf.model.embeddings import read_rows, write_rows
+from twotower_tf.model.row_shards import Rows, RowShards, join_parts, read_rows, write_rows
 
 _AT_ONCE = 1 << 22  # numbers read or written at once
 
 
-def names(variables: Iterable[tf.Variable]) -> dict[str, tf.Variable]:
-    """Variables by their names in a file."""
-    return {each.name.partition(":")[0]: each for each in variables}
+def names(variables: Iterable[tf.Variable]) -> dict[str, Rows]:
+    """Variables by their names in a file, shards of a table as one."""
+    return {each.name.partition(":")[0]: each for each in join_parts(variables)}
 
 
-def numbered(variables: Iterable[tf.Variable]) -> dict[str, tf.Variable]:
+def numbered(variables: Iterable[Rows]) -> dict[str, Rows]:
     """Variables by their place; Keras's own names of optimizer state and metrics are neither lasting nor unique."""
     return {f"{number:03d}": each for number, each in enumerate(variables)}
 
 
-def write(path: Path, variables: Mapping[str, tf.Variable]) -> None:
+def write(path: Path, variables: Mapping[str, Rows]) -> None:
     """Writes variables as NumPy's `.npz`, uncompressed; bfloat16 as the uint16 of the same bits.
 
     Raises:
@@ -50,7 +50,7 @@ def write(path: Path, variables: Mapping[str, tf.Variable]) -> None:
                     file.write(part.tobytes())
 
 
-def read(path: Path, variables: Mapping[str, tf.Variable]) -> None:
+def read(path: Path, variables: Mapping[str, Rows]) -> None:
     """Reads what `write` wrote.
 
     Raises:
@@ -70,7 +70,7 @@ def read(path: Path, variables: Mapping[str, tf.Variable]) -> None:
         raise ArtifactError(f"{path}: damaged: {error}; train again") from None
 
 
-def _read_one(file: Any, where: str, variable: tf.Variable) -> None:
+def _read_one(file: Any, where: str, variable: Rows) -> None:
     shape = tuple(variable.shape.as_list())
     np.lib.format.read_magic(file)
     stored, _, dtype = np.lib.format.read_array_header_1_0(file)
@@ -86,25 +86,25 @@ def _read_one(file: Any, where: str, variable: tf.Variable) -> None:
         _put(variable, start, stop, tf.bitcast(tf.constant(part), tf.bfloat16) if _halved(variable) else part)
 
 
-def assign(variable: tf.Variable, value: np.ndarray) -> None:
+def assign(variable: Rows, value: np.ndarray) -> None:
     """Gives a variable a value of its shape, in parts: a table assigned as a whole is in memory three times more."""
     shape = tuple(variable.shape.as_list())
     for start, stop in _parts(shape):
         _put(variable, start, stop, value[start:stop] if shape else value)
 
 
-def _put(variable: tf.Variable, start: int, stop: int, part: np.ndarray | tf.Tensor) -> None:
-    if variable.shape.rank and (start, stop) != (0, variable.shape[0]):
+def _put(variable: Rows, start: int, stop: int, part: np.ndarray | tf.Tensor) -> None:
+    if isinstance(variable, RowShards) or (variable.shape.rank and (start, stop) != (0, variable.shape[0])):
         write_rows(variable, start, part)
     else:
         variable.assign(part)
 
 
-def _halved(variable: tf.Variable) -> bool:
+def _halved(variable: Rows) -> bool:
     return bool(variable.dtype == tf.bfloat16)
 
 
-def _stored(variable: tf.Variable) -> np.dtype[Any]:
+def _stored(variable: Rows) -> np.dtype[Any]:
     return np.dtype(np.uint16 if _halved(variable) else variable.dtype.as_numpy_dtype)
 
 

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from twotower_tf.errors import ConfigError
 from twotower_tf.train.cluster_task import ClusterTask, split_address
+from twotower_tf.train.line_socket import LineSocket
 
 Report = Mapping[str, str]
 
-_LONGEST = 1 << 16  # bytes of a report
 _PAUSE = 0.2  # seconds between attempts to connect
-_ATTEMPT = 5.0  # seconds that one connection may take
+ATTEMPT = 5.0  # seconds that one connection may take
 _MARGIN = 10.0  # seconds that an answer may come after the first process's deadline
 
 
@@ -37,7 +36,7 @@ def meet(task: ClusterTask, report: Report) -> None:
         ConfigError: where a worker does not come within `task.timeout`, the port is in use, two processes have the
             same place, or a report differs; on every worker that has come.
     """
-    with _listening(task) as server:
+    with listening(task) as server:
         if task.is_chief:
             _receive_all(task, report, server)
         else:
@@ -45,7 +44,7 @@ def meet(task: ClusterTask, report: Report) -> None:
 
 
 @contextlib.contextmanager
-def _listening(task: ClusterTask) -> Iterator[socket.socket]:
+def listening(task: ClusterTask) -> Iterator[socket.socket]:
     """Listens at this process's port on all interfaces, as TensorFlow does."""
     _, port = split_address(task.addresses[task.index])
     both = socket.has_dualstack_ipv6()
@@ -63,7 +62,7 @@ def _listening(task: ClusterTask) -> Iterator[socket.socket]:
 
 def _receive_all(task: ClusterTask, report: Report, server: socket.socket) -> None:
     deadline = time.monotonic() + task.timeout
-    present: dict[int, socket.socket] = {}
+    present: dict[int, LineSocket] = {}
     with contextlib.ExitStack() as connections:
         problem = ""
         while not problem and len(present) < len(task.addresses) - 1:
@@ -72,29 +71,42 @@ def _receive_all(task: ClusterTask, report: Report, server: socket.socket) -> No
                 connection, _ = server.accept()
             except TimeoutError:
                 missing = [task.describe(each) for each in range(1, len(task.addresses)) if each not in present]
-                problem = (
-                    f"cluster: {', '.join(missing)} did not come within {task.timeout:g} seconds; start it, or raise "
-                    "--cluster_timeout"
-                )
+                problem = describe_missing(task, missing)
                 break
-            connections.enter_context(connection)
-            other = _read_line(connection, _ATTEMPT)
+            line = LineSocket(connections.enter_context(connection))
+            other = line.receive(ATTEMPT)
             index = other.get("index")
             if not isinstance(index, int) or not 0 < index < len(task.addresses):
                 continue  # a port scanner, or a worker that went away
-            if index in present and _is_open(present[index]):
-                problem = f"cluster: two processes are {task.describe(index)}; give each its own task.index"
-            present[index] = connection
-            problem = problem or _compare(task, index, report, other.get("report") or {})
-        for connection in present.values():
-            with contextlib.suppress(OSError):
-                _write_line(connection, {"problem": problem})
+            there = index in present and present[index].is_open()
+            present[index] = line
+            problem = problem or find_problem(task, index, there, report, other.get("report") or {})
+        for line in present.values():
+            line.send({"problem": problem})
         if problem:
             raise ConfigError(problem)
 
 
-def _compare(task: ClusterTask, index: int, report: Report, other: Report) -> str:
-    """Returns the first difference between the reports of the first worker and another, or ""."""
+def describe_missing(task: ClusterTask, missing: Sequence[str]) -> str:
+    """Returns the line about processes that did not come."""
+    return (
+        f"cluster: {', '.join(missing)} did not come within {task.timeout:g} seconds; start it, or raise "
+        "--cluster_timeout"
+    )
+
+
+def find_problem(task: ClusterTask, index: int, there: bool, report: Report, other: Report) -> str:
+    """Returns what is wrong with a process that has come, or "".
+
+    Args:
+        task: the cluster.
+        index: of the process.
+        there: whether another one has its place.
+        report: of the first process.
+        other: of that process.
+    """
+    if there:
+        return f"cluster: two processes are {task.describe(index)}; give each its own task.index"
     for name, value in report.items():
         if other.get(name) != value:
             return (
@@ -105,52 +117,30 @@ def _compare(task: ClusterTask, index: int, report: Report, other: Report) -> st
 
 
 def _report_to_chief(task: ClusterTask, report: Report) -> None:
+    line, _ = connect(task, report)
+    line.close()
+
+
+def connect(task: ClusterTask, report: Report) -> tuple[LineSocket, dict[str, Any]]:
+    """Reports to the first process and waits for its answer; returns the connection, which stays open, and the answer.
+
+    Raises:
+        ConfigError: where it does not answer within `task.timeout`, or answers with a problem.
+    """
     host, port = split_address(task.addresses[0])
     deadline = time.monotonic() + task.timeout
     while time.monotonic() < deadline:
-        try:
-            with socket.create_connection((host, port or 0), timeout=_ATTEMPT) as connection:
-                _write_line(connection, {"index": task.index, "report": dict(report)})
-                answer = _read_line(connection, deadline - time.monotonic() + _MARGIN)
-        except OSError:
-            answer = {}
-        if "problem" in answer:
-            if answer["problem"]:
+        with contextlib.suppress(OSError):
+            line = LineSocket(socket.create_connection((host, port or 0), timeout=ATTEMPT))
+            line.send({"index": task.index, "report": dict(report)})
+            answer = line.receive(deadline - time.monotonic() + _MARGIN)
+            if answer.get("problem") == "":
+                return line, answer
+            line.close()
+            if "problem" in answer:
                 raise ConfigError(str(answer["problem"]))
-            return
         time.sleep(_PAUSE)  # it has not started yet, or was restarted
     raise ConfigError(
         f"cluster: {task.describe(0)} did not answer within {task.timeout:g} seconds; start it, correct its address, "
         "or raise --cluster_timeout"
     )
-
-
-def _write_line(connection: socket.socket, document: Mapping[str, Any]) -> None:
-    connection.settimeout(_ATTEMPT)
-    connection.sendall(json.dumps(document).encode() + b"\n")
-
-
-def _read_line(connection: socket.socket, seconds: float) -> dict[str, Any]:
-    """Reads a JSON object of one line; {} where another thing comes, or nothing in time."""
-    deadline, text = time.monotonic() + seconds, b""
-    with contextlib.suppress(OSError, ValueError):
-        while not text.endswith(b"\n") and len(text) < _LONGEST:
-            connection.settimeout(max(0.001, deadline - time.monotonic()))
-            part = connection.recv(1 << 12)
-            if not part:
-                return {}
-            text += part
-        document = json.loads(text)
-        return document if isinstance(document, dict) else {}
-    return {}
-
-
-def _is_open(connection: socket.socket) -> bool:
-    """Tests whether the other end still waits."""
-    connection.settimeout(0.0)
-    try:
-        return bool(connection.recv(1))
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False

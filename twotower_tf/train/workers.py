@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,15 +19,17 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
+import tf_keras as keras
 
 from twotower_tf import __version__, artifacts
 from twotower_tf import config as configuration
 from twotower_tf.artifacts import PreparedPaths, RunPaths
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.errors import ArtifactError, ConfigError, LostWorkerError
-from twotower_tf.train.batches import WHOLE, Shard
+from twotower_tf.model.two_tower import TwoTower
+from twotower_tf.train.batches import WHOLE, Batches, Shard
 from twotower_tf.train.cluster_task import ClusterTask
-from twotower_tf.train.worker_meeting import meet
+from twotower_tf.train.worker_meeting import Report, meet
 
 Value = TypeVar("Value")
 
@@ -46,7 +48,10 @@ class Workers:
     Attributes:
         shard: which worker this is, of how many.
         strategy: computes steps together; None for one worker.
+        table_shards: parts of every embedding table, each on a server of its own; 1 for a table in this process.
     """
+
+    table_shards = 1
 
     def __init__(self, shard: Shard = WHOLE, strategy: tf.distribute.Strategy | None = None) -> None:
         self.shard = shard
@@ -56,6 +61,47 @@ class Workers:
     def is_chief(self) -> bool:
         """Whether this worker writes files, validates and reports."""
         return self.shard.index == 0
+
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
+        """Creates a model's variables where they are to be, within a block."""
+        return contextlib.nullcontext()
+
+    def fit(
+        self,
+        model: TwoTower,
+        batches: Batches,
+        first: tuple[int, int],
+        last: int,
+        callbacks: Sequence[keras.callbacks.Callback],
+    ) -> None:
+        """Trains a compiled model.
+
+        Args:
+            model: of `training_loop.compile_model`.
+            batches: this worker's part of the batches.
+            first: epoch and step, from 0, to begin with; after a later step, to the end of this epoch alone.
+            last: the number of epochs in all.
+            callbacks: of Keras.
+        """
+        epoch, step = first
+        model.fit(
+            batches.dataset(epoch, step),
+            initial_epoch=epoch,
+            epochs=epoch + 1 if step else last,
+            steps_per_epoch=batches.steps - step,
+            verbose=0,
+            callbacks=list(callbacks),
+        )
+
+    def list_peak_bytes(self) -> Mapping[str, int]:
+        """Returns the largest memory of other processes of the training, by their names."""
+        return {}
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Ends the training together."""
 
     def name_lost(self) -> contextlib.AbstractContextManager[None]:
         """Turns TensorFlow's errors about another worker within a block into a `LostWorkerError`."""
@@ -115,23 +161,7 @@ def join(
     """
     if task is None:
         return ALONE
-    prepared = PreparedPaths(RunPaths(run_dir).prepared).manifest
-    if not prepared.is_file():
-        raise ArtifactError(f"{run_dir}: not prepared; run `twotower prepare` first")
-    meet(
-        task,
-        {
-            "twotower_tf": __version__,
-            "TensorFlow": tf.__version__,
-            "tf_keras": metadata.version("tf-keras"),
-            "NumPy": np.__version__,
-            "TF_CONFIG addresses": ", ".join(task.addresses),
-            "configuration": configuration.fingerprint(config),
-            "prepared data": artifacts.sha256_file(prepared),
-            "--resume": str(resume),
-            "--warm_start": warm_start or "none",
-        },
-    )
+    meet(task, describe_training(task, config, run_dir, resume=resume, warm_start=warm_start))
     if len(task.addresses) == 1:
         return ALONE
     gpus = tf.config.list_physical_devices("GPU")
@@ -139,7 +169,7 @@ def join(
     try:
         if gpus:  # weights are on one device
             tf.config.set_visible_devices(gpus[task.local_index % len(gpus)], "GPU")
-        with _deadline(task), name_lost_worker():
+        with connection_deadline(task), name_lost_worker():
             strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
     except RuntimeError as error:  # not one of TensorFlow's errors, which are of another class
         raise ConfigError(
@@ -147,6 +177,30 @@ def join(
             "with TensorFlow yet"
         ) from error
     return Workers(Shard(task.index, len(task.addresses)), strategy)
+
+
+def describe_training(
+    task: ClusterTask, config: ExperimentConfig, run_dir: Path, *, resume: bool, warm_start: str
+) -> Report:
+    """Returns what must be the same in all processes of a training.
+
+    Raises:
+        ArtifactError: where the run is not prepared.
+    """
+    prepared = PreparedPaths(RunPaths(run_dir).prepared).manifest
+    if not prepared.is_file():
+        raise ArtifactError(f"{run_dir}: not prepared; run `twotower prepare` first")
+    return {
+        "twotower_tf": __version__,
+        "TensorFlow": tf.__version__,
+        "tf_keras": metadata.version("tf-keras"),
+        "NumPy": np.__version__,
+        "TF_CONFIG addresses": ", ".join(task.addresses),
+        "configuration": configuration.fingerprint(config),
+        "prepared data": artifacts.sha256_file(prepared),
+        "--resume": str(resume),
+        "--warm_start": warm_start or "none",
+    }
 
 
 @contextlib.contextmanager
@@ -166,7 +220,7 @@ def name_lost_worker() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _deadline(task: ClusterTask) -> Iterator[None]:
+def connection_deadline(task: ClusterTask) -> Iterator[None]:
     """Ends the process where TensorFlow's servers do not find each other in time; they would wait for an hour."""
 
     def end() -> None:
