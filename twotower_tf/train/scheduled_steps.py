@@ -20,6 +20,7 @@ from twotower_tf.train.batches import Batches
 from twotower_tf.train.callbacks import CheckpointCallback
 from twotower_tf.train.membership import Membership
 
+_RANGES = 4  # of an epoch for each worker, at least: with few, some workers wait for the last one
 _AHEAD = 2  # ranges of each worker that are given out before their turn
 _POLL = 0.5  # seconds between looks at who is there
 
@@ -30,7 +31,7 @@ class ScheduledSteps:
     """Runs the epochs of one training."""
 
     def __init__(self, strategy: Any, workers: int, membership: Membership, steps_per_range: int) -> None:
-        """Prepares to give out ranges of so many steps to `workers`."""
+        """Prepares to give out ranges of so many steps at most to `workers`."""
         self._strategy = strategy
         self._workers = workers
         self._membership = membership
@@ -67,10 +68,10 @@ class ScheduledSteps:
         model.reset_metrics()
         callbacks.on_epoch_begin(epoch)
         pending: Pending = deque()
-        step = first_step
+        step, size = first_step, max(1, min(self._steps, batches.steps // (_RANGES * self._workers)))
         while step < batches.steps or pending:
             while step < batches.steps and self._may_go_on(pending, keep):
-                stop, begin = min(step + self._steps, batches.steps), epoch * batches.steps
+                stop, begin = min(step + size, batches.steps), epoch * batches.steps
                 numbers = tf.constant(begin + step, tf.int64), tf.constant(begin + stop, tf.int64)
                 result = self._coordinator.schedule(compute, args=numbers)
                 self._to_fetch.put(result)
