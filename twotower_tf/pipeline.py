@@ -167,6 +167,7 @@ class Pipeline(RunSession):
             prepared = Prepared.open(self.run_dir)
             merged = self.config.data.train_on_valid  # nothing is left to validate on
             validate = None if merged else make_validator(self.config, prepared, EncodedData(self.config, prepared))
+            joined: workers.Workers
             if cluster is not None and cluster.has_servers:
                 joined = parameter_servers.join(
                     cluster, self.config, self.run_dir, resume=resume, warm_start=source, log=self._log

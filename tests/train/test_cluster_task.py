@@ -10,9 +10,9 @@ from twotower_tf.train.cluster_task import read_task
 TWO = {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}
 
 
-def read(cluster, kind="worker", index=0, timeout=5.0):
+def read(cluster, kind="worker", index=0, timeout=5.0, strategy="multi_worker"):
     document = {"cluster": cluster, "task": {"type": kind, "index": index}, "environment": "cloud"}
-    return read_task(timeout, environment={"TF_CONFIG": json.dumps(document)})
+    return read_task(timeout, strategy, {"TF_CONFIG": json.dumps(document)})
 
 
 def test_the_chief_comes_first():
@@ -70,3 +70,28 @@ def test_a_wrong_cluster_is_one_line(cluster, kind, index, message):
 def test_a_wait_without_end_is_refused():
     with pytest.raises(ConfigError, match="--cluster_timeout: invalid value 0"):
         read(TWO, timeout=0)
+
+
+SERVED = {"ps": ["c:1", "d:1"], "worker": ["b:1"], "chief": ["a:1"]}
+
+
+def test_a_cluster_with_servers_has_its_processes_in_order():
+    task = read(SERVED, "ps", 1, strategy="parameter_server")
+    assert task.has_servers and not task.is_chief and not read(TWO).has_servers
+    assert task.names == ("chief 0", "worker 0", "ps 0", "ps 1") and task.place(task.index) == ("ps", 1)
+    assert task.list_addresses() == SERVED
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ps": []}, r"cluster: missing job 'ps' \(expected .*\"chief\": "),
+        ({"worker": []}, "cluster: missing job 'worker'"),
+        ({"chief": []}, "cluster: missing job 'chief'"),
+        ({"evaluator": ["e:1"]}, "cluster: invalid job 'evaluator' .*'chief', 'worker' and 'ps' for --strategy=param"),
+        ({"ps": ["a:1"]}, "cluster.ps: the address a:1 stands twice"),
+    ],
+)
+def test_a_wrong_cluster_with_servers_is_one_line(change, message):
+    with pytest.raises(ConfigError, match=message):
+        read({**SERVED, **change}, "chief", strategy="parameter_server")

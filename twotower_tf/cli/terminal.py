@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, TextIO, cast
@@ -43,3 +44,16 @@ def escaping() -> Iterator[None]:
         yield
     finally:
         sys.stdout, sys.stderr = out, err
+
+
+def hide_library_lines() -> None:
+    """Hides what C++ libraries write to standard error until the process ends; Python still writes there.
+
+    TensorFlow's runtime between processes ignores TF_CPP_MIN_LOG_LEVEL, below 2 of which nothing is hidden.
+    """
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") < "2":
+        return
+    sys.stderr.flush()
+    kept = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    sys.stderr = cast(TextIO, Escaping(kept))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from twotower_tf.cli import options
+from twotower_tf.cli import options, terminal
 from twotower_tf.cli.command import Flags
 from twotower_tf.errors import ConfigError
 
@@ -66,6 +66,8 @@ def run(flags: Flags) -> None:
         from twotower_tf.train import cluster_task
 
         cluster = cluster_task.read_task(flags.cluster_timeout, flags.strategy)
+        if cluster.has_servers:
+            terminal.hide_library_lines()
     _, config = run_stages.read_configs(Path(flags.run_dir), flags.config, flags.set)
     with progress_bar.shown() as show:
         pipeline = Pipeline(config, flags.run_dir, overwrite=flags.overwrite, progress=show, log=print)

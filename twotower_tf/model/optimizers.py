@@ -197,7 +197,7 @@ class TowersAndTables(keras.optimizers.Optimizer):
         place = self._index_dict[self._var_key(variable)]
         if isinstance(gradient, tf.IndexedSlices):
             # Of a table on a server, the rows' gradients alone travel: all is computed there.
-            with tf.device(variable.device if "/job:ps" in variable.device else None):
+            with tf.device(variable.device if row_shards.is_served(variable) else None):
                 self._table_step(gradient.values, gradient.indices, variable, self._slots[place], place)
         else:
             self._tower_step(gradient, variable, self._slots[place])

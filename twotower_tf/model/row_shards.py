@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
-_NAME = re.compile(r"(.*/table)(?:/part_\d+)?(?::\d+)?")  # of a table's variable, or of one of its shards'
+_NAME = re.compile(r"((?:.*/)?table)(?:/part_\d+)?(?::\d+)?")  # of a table's variable, or of one of its shards'
 
 
 class RowShards:
@@ -38,7 +38,7 @@ class RowShards:
         return self.parts[0].dtype
 
 
-Rows = tf.Variable | RowShards
+Rows: TypeAlias = "tf.Variable | RowShards"
 
 
 def list_sizes(rows: int, shards: int) -> list[int]:
@@ -69,12 +69,18 @@ def find_table(variable: tf.Variable) -> str | None:
     return found and found[1]
 
 
+def is_served(variable: tf.Variable) -> bool:
+    """Tests whether a variable is on a parameter server."""
+    return "/job:ps" in variable.device
+
+
 def gather_rows(table: Rows, rows: Any) -> tf.Tensor:
-    """Reads rows, ids of any shape; of shards each once, as they come over the network."""
-    if not isinstance(table, RowShards):
+    """Reads rows, ids of any shape; from servers each once."""
+    parts = list(table.parts) if isinstance(table, RowShards) else [table]
+    if len(parts) == 1 and not is_served(parts[0]):
         return tf.gather(table, rows)
     distinct, places = tf.unique(tf.reshape(rows, [-1]))
-    found = tf.gather(tf.nn.embedding_lookup(list(table.parts), distinct), places)
+    found = tf.gather(tf.nn.embedding_lookup(parts, distinct), places)
     return tf.reshape(found, tf.concat([tf.shape(rows), tf.shape(found)[1:]], axis=0))
 
 

@@ -46,7 +46,7 @@ class TwoTower(keras.Model):
         updated = [tf.raw_ops.VarIsInitializedOp(resource=weight.handle) for weight in self.trainable_weights]
         with tf.control_dependencies([*tf.nest.flatten(results), *updated]):
             self.step_end.assign(tf.timestamp())
-        return results  # type: ignore[no-any-return]
+        return results
 
     def update(self, data: Any) -> dict[str, tf.Tensor]:
         """Runs Keras's own step; returns the metrics so far."""

@@ -155,7 +155,7 @@ def _weights(model: TwoTower) -> dict[str, Rows]:
     return weights_io.names(weight for layer in model.layers for weight in layer.weights)
 
 
-def _metrics(model: TwoTower) -> dict[str, Rows]:
+def _metrics(model: TwoTower) -> dict[str, Any]:
     return weights_io.numbered(variable for metric in model.metrics for variable in metric.variables)
 
 

@@ -87,7 +87,7 @@ class Membership:
         with self._state:
             lost, alone = self._lost, not any(self._is_worker(each) for each in self._present)
             if not lost and alone and time.monotonic() - self._without_workers > self._task.timeout:
-                lost = f"no worker came back within {self._task.timeout:g} seconds"
+                lost = f"no worker has been there for {self._task.timeout:g} seconds"
         if lost:
             raise LostWorkerError(f"cluster: {lost}; start all processes again with --resume to continue after the "
                                   "last checkpoint")  # fmt: skip
@@ -107,6 +107,7 @@ class Membership:
                 if done:
                     connection.send({_DONE: True})
                 connection.close()
+        self._server.shutdown(socket.SHUT_RDWR)  # ends `accept`, too
         self._stack.close()
 
     def _is_worker(self, index: int) -> bool:

@@ -21,7 +21,7 @@ from twotower_tf.errors import ConfigError, LostWorkerError
 from twotower_tf.features.arrays import EncodedData
 from twotower_tf.model.two_tower import TwoTower
 from twotower_tf.prepare.prepared import Prepared
-from twotower_tf.train import workers
+from twotower_tf.train import training_memory, workers
 from twotower_tf.train.batch_function import BatchFunction
 from twotower_tf.train.batches import Batches
 from twotower_tf.train.callbacks import CheckpointCallback
@@ -50,21 +50,15 @@ def check_supported(config: ExperimentConfig) -> None:
 
 
 class Servers(Workers):
-    """The workers and servers of a training, as their chief has them.
-
-    Attributes:
-        table_shards: servers, each of which has a part of every table.
-    """
+    """The workers and servers of a training, as their chief has them."""
 
     def __init__(self, task: ClusterTask, membership: Membership, strategy: Any, config: ExperimentConfig) -> None:
         super().__init__()
         addresses = task.list_addresses()
-        self.table_shards = len(addresses["ps"])
+        self.servers = len(addresses["ps"])
         self._membership = membership
         self._strategy = strategy
-        self._steps = ScheduledSteps(
-            strategy, len(addresses["worker"]), membership, config.train.steps_per_execution
-        )
+        self._steps = ScheduledSteps(strategy, len(addresses["worker"]), membership, config.train.steps_per_execution)
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """Creates variables on the servers within a block."""
@@ -164,9 +158,12 @@ def serve(task: ClusterTask, config: ExperimentConfig, run_dir: Path, *, resume:
     check_supported(config)
     job, number = task.place(task.index)
     contact = Contact(task, workers.describe_training(task, config, run_dir, resume=resume, warm_start=warm_start))
-    made = None
-    if job == "worker":
-        prepared = Prepared.open(run_dir)
+    prepared, made, available = Prepared.open(run_dir), None, resources.available_memory()
+    needed = training_memory.plan_memory(config, prepared, len(task.list_addresses()["ps"]))
+    if job == "ps":
+        training_memory.require_server(needed, available)
+    else:
+        training_memory.require(needed, available)
         made = BatchFunction(Batches(config, prepared, EncodedData(config, prepared)))
     spec = tf.train.ClusterSpec(contact.answer["addresses"])
     config_of_server = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=max(_INTER_OP, resources.count_cpus()))

@@ -1,7 +1,7 @@
 """The training loop over workers that compute steps on their own: batches by number, each by whichever worker is free.
 
-`tf.distribute.coordinator.ClusterCoordinator` gives a worker a range of batches. Where the worker ends, another one gets
-the range again, so that some of its steps may be made twice.
+`tf.distribute.coordinator.ClusterCoordinator` gives a worker a range of batches. Where the worker ends, another one
+gets the range again, so that some of its steps may be made twice.
 """
 
 from __future__ import annotations
@@ -105,7 +105,6 @@ class ScheduledSteps:
                 model.input_wait.assign_add((tf.timestamp() - begin) * share)
             return self._strategy.run(model.update, args=(data,))["loss"]
 
-        @tf.function(input_signature=[number, number], autograph=False)
         def compute_range(first: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
             return tf.while_loop(
                 lambda number, _: number < stop,
@@ -117,8 +116,9 @@ class ScheduledSteps:
         with self._strategy.scope():
             # Keras creates metrics with the first step, and none may be created within a loop.
             tf.function(compute_step, input_signature=[number, number], autograph=False).get_concrete_function()
-        self._traced = model, compute_range
-        return compute_range
+        compiled = tf.function(compute_range, input_signature=[number, number], autograph=False)
+        self._traced = model, compiled
+        return compiled
 
     def _wait(self) -> float:
         """Waits for the result of the oldest range, for as long as those that are needed are there."""

@@ -33,6 +33,7 @@ from twotower_tf.train.checkpoints import Checkpoints
 from twotower_tf.train.cluster_task import ClusterTask
 from twotower_tf.train.sampling_stats import SamplingStats
 from twotower_tf.train.tower_vectors import item_vectors
+from twotower_tf.train.training_memory import plan_memory
 from twotower_tf.train.workers import ALONE, Workers
 
 SCHEMA_VERSION = 1
@@ -81,7 +82,10 @@ def train(
     prepared = Prepared.open(run_dir)
     encoded = EncodedData(config, prepared)
     batches = Batches(config, prepared, encoded, workers.shard)
-    needed = _plan_memory(config, prepared, batches, log)
+    needed = plan_memory(config, prepared, workers.servers)
+    for line in [*batches.samplers.notes, *needed.lines()]:
+        log(line)
+    training_memory.require(needed, resources.available_memory())
     with workers.scope():
         model = compile_model(config, batches.steps, workers)
     checkpoints = Checkpoints(config, run_dir, writes=workers.is_chief)
@@ -116,19 +120,6 @@ def train(
         document["processes_peak_rss_bytes"] = dict(others)
     artifacts.write_json(paths.train, document)
     return document
-
-
-def _plan_memory(
-    config: ExperimentConfig, prepared: Prepared, batches: Batches, log: Callable[[str], object]
-) -> training_memory.MemoryPlan:
-    """Logs the samplers' notes and the memory plan, and checks that the memory suffices."""
-    past = len(prepared.sequence("train")) - prepared.num_positives("train")
-    counts = prepared.num_rows("train"), prepared.num_users, past, prepared.num_items
-    needed = training_memory.estimate_memory(config, *counts)
-    for line in [*batches.samplers.notes, *needed.lines()]:
-        log(line)
-    training_memory.require(needed, resources.available_memory())
-    return needed
 
 
 def _start_over(
@@ -208,7 +199,7 @@ def compile_model(config: ExperimentConfig, steps_per_epoch: int, workers: Worke
         steps_per_epoch: batches per epoch.
         workers: those that train together.
     """
-    model = two_tower.build(config, workers.table_shards)
+    model = two_tower.build(config, max(1, workers.servers))
     model.strategy = workers.strategy
     optimizer = optimizers.make_optimizer(config.train, steps_per_epoch, config.seed)
     model.compile(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from twotower_tf.config import ExperimentConfig, Mined
@@ -14,6 +14,7 @@ from twotower_tf.features.layout import Layout
 from twotower_tf.model import embeddings, history
 from twotower_tf.model.losses.blockwise_logits import BLOCK_ELEMENTS
 from twotower_tf.model.optimizers import slot_numbers
+from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.resources import format_bytes
 from twotower_tf.sampling import negatives_plan
 
@@ -46,6 +47,8 @@ class MemoryPlan:
         data: the training rows' keys, and what samplers keep of them and of earlier runs.
         catalogue: the part of `activations` that is there because every row is compared with the whole catalogue.
         runtime: of an empty process.
+        served: of all tables and their optimizer state where they are on parameter servers, not in this process.
+        servers: their number.
     """
 
     tables: Mapping[str, int]
@@ -56,17 +59,38 @@ class MemoryPlan:
     data: int
     catalogue: int = 0
     runtime: int = RUNTIME_BYTES
+    served: int = 0
+    servers: int = 0
 
     @property
     def total(self) -> int:
         working = self.optimizer + self.dense + self.activations + self.data
         return sum(self.tables.values()) + working + self.runtime
 
+    @property
+    def per_server(self) -> int:
+        """Bytes of a parameter server: its share of the tables, and all towers, which are on few servers."""
+        return -(-self.served // max(1, self.servers)) + self.optimizer + self.dense + self.runtime
+
+    def serve(self, servers: int) -> MemoryPlan:
+        """Returns the estimate of a worker or the chief of a training with so many parameter servers."""
+        states = sum(self.table_optimizer.values())
+        return replace(
+            self,
+            tables={},
+            table_optimizer={},
+            optimizer=self.optimizer - states,
+            served=sum(self.tables.values()) + states,
+            servers=servers,
+        )
+
     def lines(self) -> list[str]:
         """Formats the estimate as lines of text."""
         parts = {f"table {name}": size for name, size in self.tables.items()}
         parts |= {"optimizer state": self.optimizer, "towers": self.dense, "activations": self.activations}
         parts |= {"training rows": self.data, "runtime": self.runtime, "total": self.total}
+        if self.servers:
+            parts["total of each of the servers"] = self.per_server
         return [f"memory: {name:<28} {format_bytes(size):>9}" for name, size in parts.items()]
 
 
@@ -109,6 +133,13 @@ def estimate_memory(
     )
 
 
+def plan_memory(config: ExperimentConfig, prepared: Prepared, servers: int) -> MemoryPlan:
+    """Estimates the memory of training a prepared run, with its tables on so many servers; 0 for this process."""
+    past = len(prepared.sequence("train")) - prepared.num_positives("train")
+    needed = estimate_memory(config, prepared.num_rows("train"), prepared.num_users, past, prepared.num_items)
+    return needed.serve(servers) if servers else needed
+
+
 def _row_bytes(config: ExperimentConfig) -> int:
     sampling = config.sampling
     kinds = sum(KIND_ROW_BYTES.get(each.type, 0) for each in sampling.negatives or ())
@@ -136,12 +167,27 @@ def require(needed: MemoryPlan, available: int) -> None:
             f"{format_bytes(needed.catalogue)}: use loss=SampledSoftmax() with its own negatives, or lower the widths "
             "of the item tower"
         )
+    if not needed.tables:
+        raise ConfigError(f"{lacks}lower train.batch_size, or the widths of the towers")
     largest = max(needed.tables, key=lambda name: needed.tables[name])
     raise ConfigError(
         f"{lacks}the largest table, {largest}, takes {format_bytes(needed.tables[largest])} and its optimizer state "
         f"{format_bytes(needed.table_optimizer[largest])}: lower buckets= or embedding_dim= of its features, or "
         "train.batch_size, or --set model.table_dtype=bfloat16"
     )
+
+
+def require_server(needed: MemoryPlan, available: int) -> None:
+    """Checks that a parameter server has the memory for its part.
+
+    Raises:
+        ConfigError: with the estimated and the available memory.
+    """
+    if needed.per_server > available:
+        raise ConfigError(
+            f"a parameter server needs about {format_bytes(needed.per_server)} of memory and {format_bytes(available)} "
+            f"is available: start more than {needed.servers} of them, or lower buckets= or embedding_dim= of features"
+        )
 
 
 def _widths(

@@ -40,7 +40,7 @@ def write(path: Path, variables: Mapping[str, Rows]) -> None:
                 header = {"descr": descr, "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
                 for start, stop in _parts(shape):
-                    part = np.asarray((read_rows(variable, start, stop) if shape else variable).numpy())
+                    part = np.asarray(read_rows(variable, start, stop) if shape else variable)
                     if not np.isfinite(np.sum(part, dtype=np.float64)):  # a non-finite number makes the sum non-finite
                         raise DataError(
                             f"training: {variable.name.partition(':')[0]} holds numbers that are not finite, and is "

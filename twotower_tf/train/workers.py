@@ -48,10 +48,10 @@ class Workers:
     Attributes:
         shard: which worker this is, of how many.
         strategy: computes steps together; None for one worker.
-        table_shards: parts of every embedding table, each on a server of its own; 1 for a table in this process.
+        servers: parameter servers, each of which has a part of every embedding table; 0 for tables in this process.
     """
 
-    table_shards = 1
+    servers = 0
 
     def __init__(self, shard: Shard = WHOLE, strategy: tf.distribute.Strategy | None = None) -> None:
         self.shard = shard

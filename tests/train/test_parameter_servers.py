@@ -1,0 +1,89 @@
+"""Training with parameter servers, in processes of its own, against training in one process."""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from twotower_tf.artifacts import RunPaths
+from twotower_tf.config import InBatch, Mined, Queue, SamplingConfig, TrainConfig
+from twotower_tf.errors import ConfigError
+from twotower_tf.pipeline import Pipeline
+from twotower_tf.train import parameter_servers
+
+FIELDS = {"batch_size": 128, "epochs": 3, "monitor": "recall@20", "checkpoint_minutes": 1000.0}
+
+
+def copy_run(source, target):
+    shutil.copytree(source / "prepared", target / "prepared")
+    shutil.copy(source / "config.json", target)
+    return target
+
+
+def train(run_dir, *flags, workers=2, servers=2, victim="", returns="", **fields):
+    """Trains with servers; returns the exit statuses and what each process has printed."""
+    sets = [f"--set=train.{name}={value}" for name, value in {**FIELDS, **fields}.items()]
+    command = [sys.executable, "-m", "tests.train.forked_cluster", str(run_dir), str(workers), str(servers)]
+    done = subprocess.run([*command, victim, returns, *sets, *flags], stdout=subprocess.PIPE, check=True, timeout=500)
+    printed = {each.name.replace("-", " "): each.read_text() for each in (run_dir / "output").iterdir()}
+    return json.loads(done.stdout), printed
+
+
+@pytest.fixture(scope="module")
+def alone(trained, tmp_path_factory):
+    """The run directory of one process."""
+    source, config = trained
+    run_dir = copy_run(source, tmp_path_factory.mktemp("alone"))
+    Pipeline(dataclasses.replace(config, train=TrainConfig(**FIELDS)), run_dir).train(force=True)
+    return run_dir
+
+
+def figures(run_dir):
+    return json.loads(RunPaths(run_dir).train.read_text())
+
+
+def files(run_dir):
+    found = RunPaths(run_dir).checkpoints / "00003-000000000"
+    return {
+        (name, key): value for name in ("weights", "optimizer") for key, value in np.load(found / f"{name}.npz").items()
+    }
+
+
+def test_two_workers_and_two_servers_reach_the_recall_of_one_process(trained, alone, tmp_path):
+    run_dir = copy_run(trained[0], tmp_path)
+    statuses, printed = train(run_dir)
+    assert statuses == dict.fromkeys(("chief 0", "worker 0", "worker 1", "ps 0", "ps 1"), 0), printed
+    assert printed["chief 0"].splitlines()[-1].startswith("3 epochs, best epoch ")
+    assert not printed["ps 0"] and not printed["worker 1"]
+    best, expected = figures(run_dir)["best"], figures(alone)["best"]
+    assert best > expected - 0.05, (best, expected)
+    assert {key: value.shape for key, value in files(run_dir).items()} == {
+        key: value.shape for key, value in files(alone).items()
+    }
+    assert sorted(figures(run_dir)["processes_peak_rss_bytes"]) == ["ps 0", "ps 1", "worker 0", "worker 1"]
+
+
+@pytest.mark.quality
+def test_one_worker_makes_the_model_of_one_process(trained, alone, tmp_path):
+    """One worker computes one step after the other: every number is the same, but for rounding."""
+    run_dir = copy_run(trained[0], tmp_path)
+    statuses, printed = train(run_dir, workers=1, servers=3)
+    assert set(statuses.values()) == {0}, printed
+    found, expected = files(run_dir), files(alone)
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        np.testing.assert_allclose(found[key], value, rtol=1e-3, atol=1e-4, err_msg=str(key))
+
+
+@pytest.mark.parametrize("negatives", [Queue(size=5), Mined()])
+def test_what_needs_an_order_of_steps_is_refused(trained, negatives):
+    config = dataclasses.replace(trained[1], sampling=SamplingConfig((InBatch(), negatives)))
+    expected = (
+        f"invalid {negatives.type}\\(\\) for --strategy=parameter_server .*--strategy=single, mirrored or multi_worker"
+    )
+    with pytest.raises(ConfigError, match=expected):
+        parameter_servers.check_supported(config)
