@@ -53,6 +53,7 @@ def files(run_dir):
     }
 
 
+@pytest.mark.quality
 def test_two_workers_and_two_servers_reach_the_recall_of_one_process(trained, alone, tmp_path):
     run_dir = copy_run(trained[0], tmp_path)
     statuses, printed = train(run_dir)
