@@ -138,8 +138,10 @@ CASES: dict[str, tuple[Spoil, str, list[str]]] = {
         lambda root: [write(root / "log" / f"{name}.csv", "user_id,item_id,timestamp", *rows(9)) for name in "cd"],
         "",
         [
-            "data.label: log/d.csv has no column 'click', unlike other files of data.events",
-            "data.label: log/c.csv has no column 'click', unlike other files of data.events",
+            "data.label: log/d.csv has no column 'click', unlike other files of data.events; if it is "
+            "another table, name the log's files alone",
+            "data.label: log/c.csv has no column 'click', unlike other files of data.events; if it is "
+            "another table, name the log's files alone",
             "note: data.events: 18 of 118 rows set aside; the first, log/c.csv:2: 5 fields, the header has 3",
             *(f"note: log/{name}.csv:{line}: 5 fields, the header has 3" for name in "c" for line in range(2, 7)),
             "note: log/c.csv: 4 more rows like the last",

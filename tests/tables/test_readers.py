@@ -214,7 +214,8 @@ GOOD_TABLE = {"user": ["a", "b"], "item": [1, 2], "time": [5, 6], "label": [1, 0
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no column of the items": (
         {name: values for name, values in GOOD_TABLE.items() if name != "item"},
-        "data.item_id: part-1.parquet has no column 'item', unlike other files of data.events",
+        "data.item_id: part-1.parquet has no column 'item', unlike other files of data.events; if it is another "
+        "table, name the log's files alone",
     ),
     "text for a number": (
         GOOD_TABLE | {"item": ["x", "y"]},
@@ -258,7 +259,9 @@ def test_a_delimited_file_without_a_needed_column_among_good_ones(tmp_path: Path
     (tmp_path / "part-1.csv").write_text("user,item,label\na,x,1\n")
     with pytest.raises(DataError) as error:
         prepare_log(experiment(tmp_path, events="part-*.csv"), tmp_path / "run")
-    assert str(error.value) == "data.timestamp: part-1.csv has no column 'time', unlike other files of data.events"
+    assert str(error.value).startswith(
+        "data.timestamp: part-1.csv has no column 'time', unlike other files of data.events;"
+    )
 
 
 def test_a_column_that_began_later_is_no_value_before(tmp_path: Path) -> None:

@@ -106,11 +106,7 @@ def _check_schemas(config: ExperimentConfig, name: str, sources: list[InputFile]
     for field_name, column in schema.list_required_columns(config).items():
         lacking = [source for source, head in heads.items() if head and column not in head.names]
         if column in known:  # the first of them is reported with the other columns
-            report.problems += [
-                f"{field_name}: {source} has no column {column!r}, unlike other files of data.events; if it is "
-                "another table, name the log's files alone"
-                for source in lacking[1:]
-            ]
+            report.problems += [schema.describe_lacking(field_name, source, column) for source in lacking[1:]]
 
 
 def _check_rows(

@@ -250,7 +250,7 @@ def find_mismatches(config: ExperimentConfig, tables: Mapping[TableName, Table])
         if name in reported:
             yield _describe_missing(field, name, events)
         elif name in events.lacking:
-            yield f"{field}: {events.lacking[name].name} has no column {name!r}, unlike other files of data.events"
+            yield describe_lacking(field, events.lacking[name].name, name)
     for side, table_name in SIDE_TABLES.items():
         if table := tables.get(table_name):
             own, shared = getattr(data, f"{table_name}_id"), getattr(data, f"{side}_id")
@@ -343,3 +343,11 @@ def _divide_columns(
         elif table is not None:
             in_table.append(column)
     return tuple(in_events), tuple(in_table)
+
+
+def describe_lacking(field: str, file: str, column: str) -> str:
+    """Describes a file of the log without a column that other files have."""
+    return (
+        f"{field}: {file} has no column {column!r}, unlike other files of data.events; if it is another table, name "
+        "the log's files alone"
+    )
