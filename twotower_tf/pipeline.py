@@ -124,8 +124,8 @@ class Pipeline(RunSession):
                 (those of a final fit where there is one).
             share_cores: on two cores, gives TensorFlow one thread per operation, which is faster. It has an effect
                 only before this process has computed anything with TensorFlow.
-            cluster: the workers that train together, each of which calls this method (`cluster_task.read_task`), and
-                which of them this process is. The training begins at once, as with `force`.
+            cluster: the processes that train together, each of which calls this method (`cluster_task.read_task`), and
+                which of them this one is. The training begins at once, as with `force`.
 
         Raises:
             ConfigError: where the prepared data are of another configuration, or the cluster is not as described; where
@@ -134,18 +134,14 @@ class Pipeline(RunSession):
             DataError: without any training positive, or for a loss that is not a number.
             ArtifactError: where `run_dir` is not prepared, prepared values are not those that TensorFlow computes, or
                 another process works there.
-            LostWorkerError: where another worker of the cluster has ended.
+            LostWorkerError: where another process of the cluster has ended.
         """
         from twotower_tf.prepare.prepared import Prepared
 
         source = str(final_fit.find_model(Path(warm_start)).resolve()) if warm_start else ""
         if cluster is not None and not cluster.is_chief:
-            from twotower_tf.train import parameter_servers, training_loop
+            from twotower_tf.train import training_loop
 
-            if cluster.has_servers:
-                parameter_servers.serve(cluster, self.config, self.run_dir, resume=resume, warm_start=source)
-                figures = artifacts.read_json(RunPaths(self.run_dir).train, "run directory")
-                return TrainResult.read(self.run_dir, figures, skipped=False)
             figures = training_loop.train_with_chief(self.config, self.run_dir, cluster, resume=resume, source=source)
             return TrainResult.read(self.run_dir, figures, skipped=False)
         paths = RunPaths(self.run_dir)
@@ -159,7 +155,7 @@ class Pipeline(RunSession):
             from twotower_tf.evaluate.validation import make_validator
             from twotower_tf.features.arrays import EncodedData
             from twotower_tf.features.encoding_check import check_encodings
-            from twotower_tf.train import parameter_servers, training_loop, workers
+            from twotower_tf.train import parameter_servers, training_loop
 
             if share_cores:
                 training_loop.share_cores()
@@ -167,13 +163,9 @@ class Pipeline(RunSession):
             prepared = Prepared.open(self.run_dir)
             merged = self.config.data.train_on_valid  # nothing is left to validate on
             validate = None if merged else make_validator(self.config, prepared, EncodedData(self.config, prepared))
-            joined: workers.Workers
-            if cluster is not None and cluster.has_servers:
-                joined = parameter_servers.join(
-                    cluster, self.config, self.run_dir, resume=resume, warm_start=source, log=self._log
-                )
-            else:
-                joined = workers.join(cluster, self.config, self.run_dir, resume=resume, warm_start=source)
+            joined = parameter_servers.join(
+                cluster, self.config, self.run_dir, resume=resume, warm_start=source, log=self._log
+            )
             check_encodings(self.config, prepared)
             stages.begin("train", key, warm_start=source or (stages.fact("train", "warm_start") if resume else ""))
             run_stages.remove_results(paths)

@@ -115,6 +115,61 @@ def test_a_failed_cluster_is_one_line(fake, ending, restarts, message, status):
     assert str(caught.value) == message and caught.value.exit_status == status
 
 
+@pytest.fixture
+def fake_servers(monkeypatch):
+    """As `fake`, with one server and two workers; `ps` and `worker` are what these do, where they do not resume."""
+
+    def run(worker="", ps="", chief="time.sleep(2)", **options):
+        code = f"""
+import json, os, sys, time
+place = json.loads(os.environ["TF_CONFIG"])["task"]
+name = place["type"] + str(place["index"])
+mark = os.path.join({str(options.pop("marks"))!r}, name)
+again = os.path.exists(mark)
+open(mark, "w").close()
+print("again" if again else "first", *sys.argv[1:], flush=True)
+if name == "chief0":
+    {chief}
+    sys.exit(0)
+if not again and name == "worker1":
+    {worker or "pass"}
+if not again and name == "ps0":
+    {ps or "pass"}
+time.sleep(100)
+"""
+        monkeypatch.setattr(local_cluster, "_INTERPRETER", (sys.executable, "-c", code))
+        monkeypatch.setattr(local_cluster, "_LEAVING", 0.1)
+        local_cluster.run_cluster(2, ["--run_dir=r"], servers=1, **options)
+
+    return run
+
+
+def test_a_worker_of_servers_is_started_again_by_itself(fake_servers, capfd, tmp_path):
+    fake_servers(worker="os.kill(os.getpid(), 9)", restarts=1, marks=tmp_path)
+    lines = capfd.readouterr().out.splitlines()
+    assert lines.count("launch: worker 1 was ended by SIGKILL; starting it again") == 1
+    assert [line for line in lines if "again --run_dir" in line] == [
+        "[worker 1] again --run_dir=r --strategy=parameter_server"
+    ]
+    assert len(lines) == 6  # chief, worker 0 and ps 0 have started once
+
+
+def test_the_training_goes_on_without_a_worker(fake_servers, capfd, tmp_path):
+    fake_servers(worker="os.kill(os.getpid(), 9)", marks=tmp_path)
+    assert len(capfd.readouterr().out.splitlines()) == 4
+
+
+def test_a_server_that_ends_is_one_line_or_a_restart(fake_servers, capfd, tmp_path):
+    with pytest.raises(FailedWorkerError, match="^ps 0 was ended by SIGKILL; continue with --resume$"):
+        fake_servers(ps="os.kill(os.getpid(), 9)", chief="time.sleep(0 if again else 100)", marks=tmp_path)
+    (tmp_path / "ps0").unlink()
+    (tmp_path / "chief0").unlink()
+    fake_servers(ps="os.kill(os.getpid(), 9)", chief="time.sleep(0 if again else 100)", restarts=1, marks=tmp_path)
+    out = capfd.readouterr().out
+    assert "launch: ps 0 was ended by SIGKILL; starting again after the last checkpoint (1 of 1)" in out
+    assert "[ps 0] again --run_dir=r --resume --strategy=parameter_server" in out
+
+
 def test_launch_hands_the_flags_of_train_on():
     given = ["--run_dir=r", "--set=train.epochs=3", "--set=loss=SampledSoftmax(correct=False)", "--resume"]
     values = parse("launch", launch, ["--workers=3", *given, "--restarts=2", "--cluster_timeout=30"])
@@ -132,6 +187,8 @@ def test_launch_hands_the_flags_of_train_on():
         (["train", "--strategy=multi_worker", "--cluster_timeout=-1"], "--cluster_timeout: invalid value -1"),
         (["train", "--strategy=two"], "--strategy"),
         (["launch", "--strategy=single"], "--strategy: invalid value 'single' for launch"),
+        (["launch", "--strategy=multi_worker", "--ps=2"], "(expected 'parameter_server'); leave it out"),
+        (["train", "--strategy=parameter_server"], "TF_CONFIG: missing environment variable"),
         (["launch", "--workers=0"], "--workers"),
         (["launch", "--epochs=3"], "unknown flag '--epochs'"),
     ],

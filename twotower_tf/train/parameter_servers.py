@@ -105,18 +105,18 @@ class Servers(Workers):
 
 
 def join(
-    task: ClusterTask,
+    task: ClusterTask | None,
     config: ExperimentConfig,
     run_dir: Path,
     *,
     resume: bool,
     warm_start: str,
     log: Callable[[str], object],
-) -> Servers:
+) -> Workers:
     """Waits for workers and servers, as the chief, and connects TensorFlow to them.
 
     Args:
-        task: the cluster; this process is its chief.
+        task: the cluster; this process is its chief. Without servers, see `workers.join`.
         config: the experiment, which all processes must have.
         run_dir: the prepared run.
         resume: as of `training_loop.train`.
@@ -127,6 +127,8 @@ def join(
         ConfigError: for what `check_supported` refuses, and as `Membership` does.
         ArtifactError: where the run is not prepared.
     """
+    if task is None or not task.has_servers:
+        return workers.join(task, config, run_dir, resume=resume, warm_start=warm_start)
     check_supported(config)
     tf.get_logger().setLevel("ERROR")  # it warns whenever a step is traced here before it is sent to workers
     report = workers.describe_training(task, config, run_dir, resume=resume, warm_start=warm_start)

@@ -26,7 +26,7 @@ from twotower_tf.model.two_tower import TwoTower
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.progress import Progress, silent
 from twotower_tf.train import callbacks as own
-from twotower_tf.train import mining, readable_rows, training_memory, warm_start_weights
+from twotower_tf.train import mining, parameter_servers, readable_rows, training_memory, warm_start_weights
 from twotower_tf.train import workers as workers_together
 from twotower_tf.train.batches import Batches
 from twotower_tf.train.checkpoints import Checkpoints
@@ -136,7 +136,7 @@ def _start_over(
 def train_with_chief(
     config: ExperimentConfig, run_dir: Path, cluster: ClusterTask, *, resume: bool, source: str
 ) -> dict[str, Any]:
-    """Trains as one of the workers that are not the chief, which holds and writes the run directory.
+    """Trains as one of the processes that are not the chief, which holds and writes the run directory.
 
     Args:
         config: as of `train`.
@@ -145,6 +145,9 @@ def train_with_chief(
         resume: as of `train`.
         source: `warm_start` of `train`, "" for none.
     """
+    if cluster.has_servers:
+        parameter_servers.serve(cluster, config, run_dir, resume=resume, warm_start=source)
+        return artifacts.read_json(RunPaths(run_dir).train, "run directory")
     joined = workers_together.join(cluster, config, run_dir, resume=resume, warm_start=source)
     return train(config, run_dir, resume=resume, warm_start=Path(source) if source else None, workers=joined)
 
