@@ -80,6 +80,11 @@ BAD = {
         "recall@20 is 0.3000, below the 0.3001 of the most popular items of the last 2.97 days for everyone; set "
         "sampling.recency_half_life, so that newer positives count more, or give the user tower a History",
     ),
+    "below_item_knn": (
+        {"baselines/item_knn": {"recall@20": 0.3501}},
+        "recall@20 is 0.3000, below the 0.3501 of item-KNN, which counts the users that items have in common; give the "
+        "user tower a History or more features, raise train.epochs, or try loss=InBatchSoftmax()",
+    ),
     "collapsed_item_tower": (
         {"collapse/item_cosine": {"mean": 0.91}},
         "random pairs of items have a mean cosine of 0.91: the item tower has collapsed; lower train.initial_lr, add "
@@ -155,6 +160,7 @@ def test_what_is_just_good_enough():
     assert found({"metrics/recall@20": 0.1, "users": 100, "collapse/distinct_items@10": 21}) == []
     by_chance = found({"metrics/recall@20": 0.01, "intervals/recall@20": [0.0, 0.021]})
     assert [each["name"] for each in by_chance] == ["below_popularity"]
+    assert found({"baselines/item_knn": {"recall@20": 0.35}}) == []
     assert found({"collapse/item_cosine": None, "collapse/user_cosine": None}) == []
     assert found({"collapse/vector_dim": 2, "collapse/item_effective_rank": 1.5}) == []
     assert found({"collapse/items_with_shared_vector": 2, "collapse/trained_items": 10_000}) == []
@@ -163,7 +169,10 @@ def test_what_is_just_good_enough():
 def test_one_warning_of_popularity_is_enough():
     recent = {"baselines/recent_popularity": {"recall@20": 0.3}, "protocol/recent_days": 7.0}
     assert found(recent) == []
-    assert [each["name"] for each in found({**recent, "metrics/recall@20": 0.05})] == ["below_popularity"]
+    knn = {"baselines/item_knn": {"recall@20": 0.4}}
+    assert [each["name"] for each in found({**recent, **knn, "metrics/recall@20": 0.05, "intervals": {}})] == [
+        "below_popularity"
+    ]
 
 
 def test_why_items_share_vectors():

@@ -67,10 +67,15 @@ def _below_baseline(facts: Facts, baseline: str, described: str, remedy: str) ->
     return f"{metric} is {own:.4f}, below the {other:.4f} of {described}; {remedy}"
 
 
-def _below_chance(facts: Facts) -> str:
+def _reaches(facts: Facts, baseline: str) -> bool:
+    """Tests whether a baseline lies within the model's interval or below: of few users, chance explains more."""
     metric = facts.headline
     _, high = facts.document["intervals"].get(metric, (0.0, facts.document["metrics"][metric]))
-    if high >= facts.document["baselines"]["random"][metric]:  # of few users, chance explains more
+    return bool(high >= facts.document["baselines"][baseline][metric])
+
+
+def _below_chance(facts: Facts) -> str:
+    if _reaches(facts, "random"):
         return ""
     remedy = "check data.label, data.positive and data.split: what is held out does not follow from what was trained"
     return _below_baseline(facts, "random", "random lists", remedy)
@@ -89,6 +94,15 @@ def _below_recent_popularity(facts: Facts) -> str:
     if not _has_history(facts.config):
         remedy += ", or give the user tower a History"
     return _below_baseline(facts, "recent_popularity", described, remedy)
+
+
+def _below_item_knn(facts: Facts) -> str:
+    if "item_knn" not in facts.document["baselines"] or _below_chance(facts) or _below_popularity(facts):
+        return ""
+    if _reaches(facts, "item_knn"):
+        return ""
+    described = "item-KNN, which counts the users that items have in common"
+    return _below_baseline(facts, "item_knn", described, _learn_more(facts.config))
 
 
 def _last_epoch(facts: Facts) -> str:
@@ -176,6 +190,7 @@ RULES: dict[str, Callable[[Facts], str]] = {
     "below_chance": _below_chance,
     "below_popularity": _below_popularity,
     "below_recent_popularity": _below_recent_popularity,
+    "below_item_knn": _below_item_knn,
     "best_epoch_is_last": _last_epoch,
     "collapsed_item_tower": _collapsed_tower("item"),
     "collapsed_user_tower": _collapsed_tower("user"),
