@@ -131,7 +131,7 @@ def test_sampled_users_are_told_as_they_were_prepared(trained):
     inputs = side_inputs(config, "user")
     arrays = signature_inputs.user_arrays(config, prepared, EncodedData(config, prepared), split, rows)
     people = signature_inputs.to_rows(inputs, arrays)
-    table = pd.concat([pd.read_parquet(path) for path in prepared.parts(split)], ignore_index=True).iloc[rows]
+    table = pa.Table.from_batches(list(prepared.raw_batches(split, 1 << 20))).to_pandas().iloc[rows]
     item_ids, seen = prepared.item_ids(), prepared.sequence("seen")
     for person, (_, row) in zip(people, table.iterrows(), strict=True):
         assert person["timestamp"] == row["timestamp"]

@@ -63,7 +63,7 @@ def audit(
     with artifacts.scratch_directory(run_dir / "columns") as work:
         reach, counted = [work, prepared.paths.root], []
         with open_engine(work / "engine", memory_limit, threads, directories=reach, ordered=False) as connection:
-            _count_item_rows(connection, prepared)
+            _count_rows_by_number(connection, prepared)
             for done, source in enumerate(sources):
                 progress("columns", done, len(sources))
                 values = work / f"values{done}.parquet"
@@ -120,8 +120,15 @@ def _relation(prepared: Prepared, side: SideName, names: Sequence[str]) -> str:
     """Returns SQL with columns `v0`, `v1`, ... and `n`, the number of rows that each row stands for."""
     rows = f"read_parquet({file_pattern(prepared.paths.examples('train'), '*.parquet')})"
     if side == "user":
-        selected = _select(quote_identifier(f"user.{name}") for name in names)
-        return f"SELECT {selected}, 1 AS n FROM {rows}"
+        by_row = set(prepared.manifest["user_columns_by_row"])
+        known = f"read_parquet({file_pattern(prepared.paths.users)}, file_row_number=true)"
+        users = f"(SELECT *, file_row_number AS row FROM {known}) AS u"
+        selected = _select(f"{'u' if name in by_row else 'e'}." + quote_identifier(f"user.{name}") for name in names)
+        if by_row.isdisjoint(names):
+            return f"SELECT {selected}, 1 AS n FROM {rows} AS e"
+        if by_row.issuperset(names):
+            return f"SELECT {selected}, w.n FROM {users} JOIN user_rows AS w ON w.user_row = u.row"
+        return f"SELECT {selected}, 1 AS n FROM {rows} AS e JOIN {users} ON u.row = e.user_row"
     catalogue = file_pattern(prepared.paths.items)
     items = f"(SELECT *, file_row_number AS row FROM read_parquet({catalogue}, file_row_number=true)) AS i"
     varying = set(prepared.manifest["item_columns_as_of"])
@@ -136,10 +143,10 @@ def _relation(prepared: Prepared, side: SideName, names: Sequence[str]) -> str:
     return f"SELECT {selected}, w.n FROM {versions} JOIN version_rows AS w ON w.item_version = v.version {mixed}"
 
 
-def _count_item_rows(connection: Connection, prepared: Prepared) -> None:
-    """Creates `item_rows` and `version_rows`: how many training rows an item, and a version of an item, has."""
+def _count_rows_by_number(connection: Connection, prepared: Prepared) -> None:
+    """Creates `user_rows`, `item_rows` and `version_rows`: the training rows of users, items and items' versions."""
     rows = f"read_parquet({file_pattern(prepared.paths.examples('train'), '*.parquet')})"
-    wanted = {"item_rows": "item_row"}
+    wanted = {"user_rows": "user_row", "item_rows": "item_row"}
     if prepared.manifest["item_columns_as_of"]:
         wanted["version_rows"] = "item_version"
     for table, column in wanted.items():

@@ -59,7 +59,7 @@ class ColumnEncoder:
         return {
             name: np.concatenate(
                 [
-                    self._feature(each, columns)
+                    self.encode_feature(each, columns)
                     if known is None or all(column in columns for column in feature_columns(each))
                     else known[name][:, position : position + 1 if len(features) > 1 else None]
                     for position, each in enumerate(features)
@@ -69,7 +69,8 @@ class ColumnEncoder:
             for name, features in self.groups.items()
         }
 
-    def _feature(self, feature: BaseFeature, columns: Columns) -> np.ndarray:
+    def encode_feature(self, feature: BaseFeature, columns: Columns) -> np.ndarray:
+        """Encodes rows of one feature, `[n, width]`."""
         names = feature_columns(feature)
         inputs, encode = [self.inputs[name] for name in names], self._encoders[feature_name(feature)]
         if len(inputs) == 1 and inputs[0].kind == "number":  # most values differ

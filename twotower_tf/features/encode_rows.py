@@ -23,7 +23,7 @@ from twotower_tf.config import ExperimentConfig, feature_columns
 from twotower_tf.features.array_writer import SCHEMA_VERSION, ArrayWriter
 from twotower_tf.features.catalogue_versions import load
 from twotower_tf.features.column_encoder import ColumnEncoder, encode_dictionary
-from twotower_tf.features.layout import Layout
+from twotower_tf.features.layout import IDS, Layout
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.progress import Progress, silent
 from twotower_tf.threads import map_ahead
@@ -78,6 +78,7 @@ class _EncodingRun:
             name: encode_dictionary(self._catalogue[name]) for name in self._item.inputs if self._mixed(name)
         }
         self._items: Arrays = {}
+        self._own, self._users = self._encode_users()
 
     def _mixed(self, name: str) -> bool:
         """Returns whether a column that does not vary with time is in a feature together with one that does."""
@@ -85,6 +86,29 @@ class _EncodingRun:
         return name not in self._varying and any(
             name in columns and not set(columns).isdisjoint(self._varying) for columns in features
         )
+
+    def _encode_users(self) -> tuple[dict[int, np.ndarray], pa.Table]:
+        """Encodes what depends on the user alone, once per user.
+
+        Returns:
+            ids `[num_users, 1]` by place among the single-valued features, and the columns of users that other
+            features have, such as a cross with the user's id.
+        """
+        columns = [name for name in self._prepared.manifest["user_columns_by_row"] if name in self._user.inputs]
+        table = pq.read_table(self._prepared.paths.users, columns=[f"user.{name}" for name in columns])
+        table = table.rename_columns(columns)
+        own = {
+            place: self._user.encode_feature(feature, {name: table[name] for name in columns})
+            for place, feature in enumerate(self._user.groups.get(IDS, ()))
+            if set(columns).issuperset(feature_columns(feature))
+        }
+        others = [
+            each
+            for key, group in self._user.groups.items()
+            for place, each in enumerate(group)
+            if key != IDS or place not in own
+        ]
+        return own, table.select([name for name in columns if any(name in feature_columns(each) for each in others)])
 
     def steps(self) -> Iterator[int]:
         """Encodes everything; yields the rows of each step."""
@@ -126,8 +150,16 @@ class _EncodingRun:
 
     def _encode_part(self, path: Path) -> Arrays:
         names = {name: "timestamp" if name == self._time else f"user.{name}" for name in self._user.inputs}
-        part = self._prepared.coded_part(path, list(dict.fromkeys(names.values())))
-        users = self._user.encode({name: part[column] for name, column in names.items()})
+        by_row = self._prepared.manifest["user_columns_by_row"]
+        read = [column for name, column in names.items() if name not in by_row]
+        part = self._prepared.coded_part(path, list(dict.fromkeys(["user_row", *read])))
+        rows = part["user_row"].to_numpy()
+        columns = {name: part[column] for name, column in names.items() if name not in by_row}
+        columns |= {name: self._users[name].take(rows) for name in self._users.column_names}
+        known = np.empty((len(rows), len(self._user.groups.get(IDS, ()))), np.int32)
+        for place, ids in self._own.items():
+            known[:, place] = ids[rows, 0]
+        users = self._user.encode(columns, {IDS: known})
         return {f"user.{name}": array for name, array in users.items()}
 
     def _encode_versions(self, path: Path) -> Arrays:

@@ -49,7 +49,7 @@ from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.input_table import Column
 from twotower_tf.tables.read_options import TableName
 
-SCHEMA_VERSION = 7  # 7: examples have the number of an item's version, not its values
+SCHEMA_VERSION = 7  # 7: examples have numbers of users and of items' versions, and not their texts
 _STEPS = 8
 
 
@@ -228,10 +228,17 @@ class _Preparation:
         rows = file_pattern(self._paths.examples("train"), "*.parquet")
         examples, varying = f"read_parquet({rows})", {column.name for column in inputs.item_as_of}
         versions = f"read_parquet({file_pattern(self._paths.item_versions, '*.parquet')})"
+        known = f"read_parquet({file_pattern(self._paths.users)}, file_row_number=true)"
+        users = f"(SELECT *, file_row_number AS row FROM {known})"
         catalogued = f"read_parquet({file_pattern(self._paths.items)}, file_row_number=true)"
         items = f"(SELECT *, file_row_number AS item_row FROM {catalogued})"
 
         def locate(side: Side, column: str) -> tuple[str, str]:
+            if side == "user" and column == inputs.user_id:
+                return (
+                    f"{examples} AS e JOIN {users} AS u ON u.row = e.user_row",
+                    f"u.{quote_identifier(f'user.{column}')}",
+                )
             if side == "user":
                 return examples, quote_identifier(f"user.{column}")
             if column in varying:
@@ -265,6 +272,7 @@ class _Preparation:
             "time_range": list(times) if times[0] is not None else None,
             "split_times": {SPLITS[code]: [first, last] for code, *_, first, last in found if first is not None},
             "item_columns_as_of": [column.name for column in inputs.item_as_of],
+            "user_columns_by_row": [each.name for each in inputs.user_from_events if each not in inputs.user_as_of],
             "columns": {
                 "user": _describe_columns(inputs.user_from_events, inputs.user_from_table, "users"),
                 "item": _describe_columns(inputs.item_from_events, inputs.item_from_table, "items"),

@@ -116,23 +116,30 @@ class Prepared:
     def raw_batches(self, split: str, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yields the split's rows in order, at most `rows` at a time; a batch never spans two parts.
 
-        Their columns are by default all of the files, with `item.NAME` of the version that `item_version` names instead
-        of that number.
+        Their columns are by default all of the files, with the values of users and of items' versions (`user.ID` and
+        `item.NAME`) that the rows have the numbers of; `item_version` itself is left out.
         """
+        by_row = [f"user.{name}" for name in self.manifest["user_columns_by_row"]]
         varying = [f"item.{name}" for name in self.manifest["item_columns_as_of"]]
-        taken = [name for name in varying if columns is None or name in columns]
-        own = None if columns is None else [name for name in columns if name not in taken]
-        if not taken:
-            yield from self._read_rows(split, rows, own)
-            return
-        versions = pa.concat_tables([pq.read_table(path, columns=taken) for path in self.version_parts()])
-        versions = versions.combine_chunks()
-        for batch in self._read_rows(split, rows, None if own is None else [*own, _VERSION]):
-            values = versions.take(batch.column(_VERSION))
-            columns_of = dict(zip(batch.schema.names, batch.columns, strict=True))
-            columns_of |= {name: values[name].combine_chunks() for name in taken}
-            names = columns or [name for name in columns_of if name != _VERSION]
-            yield pa.record_batch({name: columns_of[name] for name in names})
+        looked_up = []
+        for number, paths, names in (
+            ("user_row", [self.paths.users], by_row),
+            (_VERSION, self.version_parts(), varying),
+        ):
+            taken = [name for name in names if columns is None or name in columns]
+            if taken:
+                found = pa.concat_tables([pq.read_table(path, columns=taken) for path in paths])
+                looked_up.append((number, found.combine_chunks()))
+        own = None
+        if columns is not None:
+            other = {*by_row, *varying}
+            own = list(dict.fromkeys([*(name for name in columns if name not in other), *(n for n, _ in looked_up)]))
+        for batch in self._read_rows(split, rows, own):
+            values: dict[str, Any] = dict(zip(batch.schema.names, batch.columns, strict=True))
+            for number, table in looked_up:
+                taken_rows = table.take(batch.column(number)).combine_chunks()
+                values |= {name: taken_rows[name].combine_chunks() for name in table.column_names}
+            yield pa.record_batch({name: values[name] for name in columns or values if name != _VERSION})
 
     def _read_rows(self, split: str, rows: int, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
         for path in self.parts(split):

@@ -89,6 +89,7 @@ class Inputs:
         keys: optional key columns of the examples.
         item_others: types of the item table's columns that are not features, by name.
         continued: whether this run continues a previous one, which has values of its users.
+        user_id: the column of users' ids.
     """
 
     events: Table
@@ -102,6 +103,7 @@ class Inputs:
     keys: tuple[str, ...] = ()
     continued: bool = False
     item_others: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    user_id: str = ""
 
     @classmethod
     def of(cls, config: ExperimentConfig, tables: Mapping[TableName, Table], *, continued: bool = False) -> Inputs:
@@ -112,7 +114,12 @@ class Inputs:
         of_item = _divide_columns(config, "item", events, items)
         as_of = (*of_item[0], *(of_item[1] if config.data.items_time else ())) if config.data.timestamp else ()
         keys = list_key_columns(config.data)
-        return cls(events, items, users, *of_user, *of_item, as_of, keys, continued)
+        return cls(events, items, users, *of_user, *of_item, as_of, keys, continued, user_id=config.data.user_id)
+
+    @property
+    def user_as_of(self) -> list[FeatureColumn]:
+        """The columns of `user_from_events` whose values differ between events of a user: all but the id."""
+        return [column for column in self.user_from_events if column.name != self.user_id]
 
     @property
     def tables(self) -> dict[TableName, Table]:

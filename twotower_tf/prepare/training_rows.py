@@ -178,7 +178,7 @@ def count_part_rows(columns: int) -> int:
 def select_values(inputs: Inputs) -> tuple[dict[str, str], dict[str, str]]:
     """Returns SQL of the raw values by column of the examples: those of the log (`e`), and of users (`t`, `g`)."""
     events = inputs.events.columns
-    carried = {f"user.{column.name}": column.value(events[column.name], "e") for column in inputs.user_from_events}
+    carried = {f"user.{column.name}": column.value(events[column.name], "e") for column in inputs.user_as_of}
     joined: dict[str, str] = {}
     if inputs.users is not None:
         users = inputs.users.columns
