@@ -6,6 +6,7 @@ Preparation encodes the built-in feature types in NumPy (`array_encoders`), the 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,20 +36,30 @@ def check_encodings(config: ExperimentConfig, prepared: Prepared) -> None:
         ArtifactError: where a prepared value differs from the one that an exported tower computes.
     """
     paths = prepared.paths
-    _check_side(config, prepared, "item", [paths.items], paths.encoded_items, "")
-    _check_side(config, prepared, "user", prepared.parts("train"), paths.encoded_items.parent / "train", "user.")
+
+    def read_items(columns: Sequence[str]) -> pa.RecordBatch | None:
+        with pq.ParquetFile(paths.items) as file:
+            return next(file.iter_batches(ROWS, columns=list(columns)), None)
+
+    def read_rows(columns: Sequence[str]) -> pa.RecordBatch | None:
+        return next(prepared.raw_batches("train", ROWS, columns), None)
+
+    _check_side(config, prepared, "item", read_items, paths.encoded_items, "")
+    _check_side(config, prepared, "user", read_rows, paths.encoded_items.parent / "train", "user.")
 
 
 def _check_side(
-    config: ExperimentConfig, prepared: Prepared, side: SideName, files: list[Path], directory: Path, prefix: str
+    config: ExperimentConfig,
+    prepared: Prepared,
+    side: SideName,
+    read: Callable[[Sequence[str]], pa.RecordBatch | None],
+    directory: Path,
+    prefix: str,
 ) -> None:
     columns = ColumnEncoder(config, prepared.statistics, side)
     time = config.data.timestamp if prefix else None
     names = {name: "timestamp" if name == time else f"{prefix}{name}" for name in columns.inputs}
-    if not names or not files:
-        return
-    with pq.ParquetFile(files[0]) as file:
-        rows = next(file.iter_batches(ROWS, columns=list(dict.fromkeys(names.values()))), None)
+    rows = read(list(dict.fromkeys(names.values()))) if names else None
     if rows is None:
         return
     raw = {name: arrow_to_array(columns.inputs[name], rows[column]) for name, column in names.items()}

@@ -69,8 +69,8 @@ class RowGroups:
 def write_part(table: pa.Table, directory: Path, number: int) -> None:
     """Writes `part-NNNNN.parquet`, one row group.
 
-    Texts have one dictionary each, so that readers get each distinct value once; but for texts of which most differ,
-    and numbers, a dictionary costs several times what it saves.
+    Texts have one dictionary each, so that readers get each distinct value once; but where most differ, a dictionary
+    costs several times what it saves. Whole numbers are written as differences in as few bits as they need.
     """
     table = table.combine_chunks()  # chunk boundaries would change the pages
     pq.write_table(
@@ -78,6 +78,11 @@ def write_part(table: pa.Table, directory: Path, number: int) -> None:
         directory / f"part-{number:05d}.parquet",
         row_group_size=max(1, table.num_rows),
         use_dictionary=[name for name in table.schema.names if _repeats(table[name])],
+        column_encoding={
+            each.name: "DELTA_BINARY_PACKED"
+            for each in table.schema
+            if pa.types.is_int32(each.type) or pa.types.is_int64(each.type)
+        },
         dictionary_pagesize_limit=_DICTIONARY_BYTES,
         write_statistics=False,  # of texts they cost as much as the writing
     )
