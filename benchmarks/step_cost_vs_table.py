@@ -57,11 +57,9 @@ def experiment(rows: int, table_dtype: Any) -> ExperimentConfig:
     )
 
 
-def batches(rows: int) -> Any:
-    """Makes batches of random ids, other ones at every step, in the model's form."""
+def make_batch(rows: int) -> Any:
+    """Returns a function from a step's number, int64 `[]`, to a batch of random ids in the model's form."""
     import tensorflow as tf
-
-    from twotower_tf.train.batches import disable_autotuning
 
     def batch(step: Any) -> Any:
         def ids(stream: int, columns: int, below: int) -> Any:
@@ -79,7 +77,16 @@ def batches(rows: int) -> Any:
         }  # fmt: skip
         return inputs, ones, ones
 
-    return disable_autotuning(tf.data.Dataset.range(2**40).map(batch).prefetch(4))
+    return batch
+
+
+def batches(rows: int) -> Any:
+    """Makes batches of random ids, other ones at every step."""
+    import tensorflow as tf
+
+    from twotower_tf.train.batches import disable_autotuning
+
+    return disable_autotuning(tf.data.Dataset.range(2**40).map(make_batch(rows)).prefetch(4))
 
 
 def serve(connection: Connection, rows: int, table_dtype: str) -> None:
