@@ -1,7 +1,7 @@
 """Computes what a training by several workers needs: memory, network and time, from counts and one measured step.
 
     python benchmarks/capacity.py --table_rows=1000000000 --events=10000000000 --workers=16 --batch=65536
-        --step_ms=30 --step_rows=4096 --reads=12 --gbit=25
+        --step_ms=30 --step_rows=4096 --reads=12 --gbit=25 [--servers=8]
 
 Nothing is measured here. `--step_ms` is what `train.json` says of one process with a batch of `--step_rows` rows on a
 machine like the workers; a worker's step takes as long for as many rows. Where rows share the batch's candidates,
@@ -18,7 +18,17 @@ distinct table rows a training row reads on average (ids of both sides and a his
     step_ms             step_ms x (batch / workers) / step_rows + sent_per_step x 8 / gbit: nothing overlaps
     events_per_second, hours_per_epoch
 
-`benchmarks/network_per_step.py` measures `sent_per_step`: 2 workers, batch 1,024, 7 reads, 32-dimensional vectors.
+With --servers=N, parameter servers, `--batch` is that of each worker, whose step is its own:
+
+    memory_per_server   table_rows / servers x (4 x dim + 4 x slots), and 12 bytes per weight of the towers
+    memory_per_worker   61 x events bytes: the keys of the training rows, of which each worker draws its batches
+    step                bytes between a worker and all servers in a step, both ways:
+      tables            batch x reads x (8 x dim + 2 x 8): rows there, their gradients back, and their numbers twice
+      towers            weights x 4 x 2
+    step_ms             step_ms x batch / step_rows + step x 8 / gbit; or, where this is longer, what a server has to
+                        send and receive for all workers: workers x step / servers x 8 / gbit
+
+`benchmarks/network_per_step.py` measures these bytes: 2 workers, batch 1,024, 7 reads, 32-dimensional vectors.
 """
 
 from __future__ import annotations
@@ -27,6 +37,8 @@ import argparse
 import json
 
 FLOAT = 4
+NUMBER = 8  # of a table row
+ROW_KEYS = 61  # bytes of a training row in memory, see train/training_memory.py
 
 
 def plan(options: argparse.Namespace) -> dict[str, object]:
@@ -50,12 +62,35 @@ def plan(options: argparse.Namespace) -> dict[str, object]:
     }
 
 
+def plan_servers(options: argparse.Namespace) -> dict[str, object]:
+    """Returns the figures of a training with parameter servers."""
+    batch, dim, workers = options.batch, options.dim, options.workers
+    tables = batch * options.reads * (2 * FLOAT * dim + 2 * NUMBER)
+    towers = options.weights * FLOAT * 2
+    computing = options.step_ms * batch / options.step_rows
+    sending = (tables + towers) * 8 / (options.gbit * 1e9) * 1e3
+    serving = sending * workers / options.servers
+    per_second = workers * batch / max(computing + sending, serving) * 1e3
+    return {
+        "memory_per_server": round(options.table_rows / options.servers) * FLOAT * (dim + options.slots)
+        + 3 * FLOAT * options.weights,
+        "memory_per_worker": ROW_KEYS * options.events,
+        "step": {"tables": round(tables), "towers": round(towers)},
+        "step_ms": {"computing": round(computing, 2), "sending": round(sending, 2), "serving": round(serving, 2)},
+        "events_per_second": round(per_second),
+        "hours_per_epoch": round(options.events / per_second / 3600, 2),
+        "setting": vars(options),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--table_rows", type=int, required=True, help="of all tables together")
     parser.add_argument("--events", type=int, required=True, help="training rows of an epoch")
     parser.add_argument("--workers", type=int, required=True)
-    parser.add_argument("--batch", type=int, required=True, help="train.batch_size, of all workers together")
+    parser.add_argument(
+        "--batch", type=int, required=True, help="train.batch_size: of all workers together, or of each with servers"
+    )
     parser.add_argument("--step_ms", type=float, required=True, help="of one process, from train.json")
     parser.add_argument("--step_rows", type=int, required=True, help="train.batch_size of that process")
     parser.add_argument("--reads", type=float, default=12.0, help="distinct table rows that a training row reads")
@@ -65,7 +100,9 @@ def main() -> None:
     parser.add_argument("--vector_dim", type=int, default=32)
     parser.add_argument("--weights", type=int, default=30_000, help="of the towers")
     parser.add_argument("--gbit", type=float, default=10.0, help="of the network, per worker and second")
-    print(json.dumps(plan(parser.parse_args())))
+    parser.add_argument("--servers", type=int, default=0, help="parameter servers; 0: all workers have all tables")
+    options = parser.parse_args()
+    print(json.dumps(plan_servers(options) if options.servers else plan(options)))
 
 
 if __name__ == "__main__":

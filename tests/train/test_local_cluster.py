@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 
+from tests.train.compared_bundles import assert_same_answers
 from twotower_tf.artifacts import RunPaths
 from twotower_tf.cli import launch, main, train
 from twotower_tf.cli.command import parse
@@ -56,6 +57,11 @@ def test_two_workers_make_the_model_of_one(both):
     for got, expected in zip(*histories, strict=True):
         for name in ("loss", "masked_share", "val_recall@20", "val_ndcg@10"):
             assert got[name] == pytest.approx(expected[name], rel=1e-3), name
+
+
+@pytest.mark.quality
+def test_the_bundle_of_two_workers_is_verified_and_answers_as_that_of_one(both, tmp_path):
+    assert_same_answers(*both[:2], tmp_path)
 
 
 def test_the_chief_alone_writes_and_reports(both):

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from tests.train.compared_bundles import assert_same_answers
 from twotower_tf.artifacts import RunPaths
 from twotower_tf.config import InBatch, Mined, Queue, SamplingConfig, TrainConfig
 from twotower_tf.errors import ConfigError
@@ -88,3 +89,54 @@ def test_what_needs_an_order_of_steps_is_refused(trained, negatives):
     )
     with pytest.raises(ConfigError, match=expected):
         parameter_servers.check_supported(config)
+
+
+@pytest.fixture
+def run_dir(trained, tmp_path):
+    return copy_run(trained[0], tmp_path)
+
+
+KILLED = {"checkpoint_minutes": 0.001, "batch_size": 64}
+
+
+@pytest.mark.quality
+def test_the_training_goes_on_without_a_killed_worker(run_dir):
+    statuses, printed = train(run_dir, victim="worker 1", **KILLED)
+    assert statuses == dict.fromkeys(("chief 0", "worker 0", "ps 0", "ps 1"), 0), printed
+    lines = [line for line in printed["chief 0"].splitlines() if line.startswith("cluster: ")]
+    assert len(lines) == 1 and "worker 1 (" in lines[0] and "has ended; the training goes on without it" in lines[0]
+    assert figures(run_dir)["epochs"] == 3
+
+
+@pytest.mark.quality
+def test_a_killed_worker_returns(run_dir):
+    statuses, printed = train(run_dir, victim="worker 1", returns="0.5", **KILLED)
+    assert set(statuses.values()) == {0} and len(statuses) == 5, printed
+    assert printed["chief 0"].count("is back\n") == 1
+
+
+@pytest.mark.quality
+def test_a_killed_server_is_one_line_and_the_training_resumes(run_dir, alone):
+    statuses, printed = train(run_dir, victim="ps 1", **KILLED)
+    assert statuses == dict.fromkeys(("chief 0", "worker 0", "worker 1", "ps 0"), 75)
+    for name, text in printed.items():
+        reason = "chief 0 " if name != "chief 0" else "ps 1 "
+        errors = [line for line in text.splitlines() if line.startswith("twotower train: ")]
+        assert name == "ps 1" or (len(errors) == 1 and f"cluster: {reason}" in errors[0] and "--resume" in errors[0])
+        assert "Traceback" not in text
+    state = json.loads((sorted(RunPaths(run_dir).checkpoints.glob("0*"))[-1] / "state.json").read_text())
+    assert state["epochs"] < 3
+    statuses, printed = train(run_dir, "--resume", **KILLED)
+    assert set(statuses.values()) == {0} and len(statuses) == 5, printed
+    history = figures(run_dir)["history"]
+    assert [each["epoch"] for each in history] == [1, 2, 3]
+    assert history[: state["epochs"]] == state["history"]
+    assert figures(run_dir)["best"] > figures(alone)["best"] - 0.07
+
+
+@pytest.mark.quality
+def test_a_bundle_is_verified_and_answers_as_that_of_one_process(run_dir, alone, tmp_path_factory):
+    """Of one worker, whose model is that of one process."""
+    statuses, printed = train(run_dir, workers=1)
+    assert set(statuses.values()) == {0}, printed
+    assert_same_answers(run_dir, alone, tmp_path_factory.mktemp("exports"))
