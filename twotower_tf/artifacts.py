@@ -56,7 +56,9 @@ class RunPaths:
     checkpoints = Entry("checkpoints", "Training state: weights, optimizer state and position in the epoch.")
     logs = Entry("logs", "TensorBoard's event files: `tensorboard --logdir=RUN_DIR/logs`.")
     train = Entry(
-        "train.json", "Training's figures: speed, epochs, best epoch, table rows, planned and peak memory in bytes."
+        "train.json",
+        "Training's figures: speed, epochs, best epoch, table rows, planned and peak memory in bytes, also of a "
+        "cluster's other processes.",
     )
     final = Entry(
         "final", "The final fit (`train --final`): a run directory whose training part includes the validation part."

@@ -14,6 +14,7 @@ import tf_keras as keras
 from tensorflow.python.eager import context
 from tensorflow.python.framework import kernels
 
+from tests.model.filled import fill_tables
 from twotower_tf.artifacts import RunPaths
 from twotower_tf.config import (
     Adagrad,
@@ -28,6 +29,7 @@ from twotower_tf.config import (
 )
 from twotower_tf.errors import ArtifactError, ConfigError, DataError
 from twotower_tf.features.arrays import EncodedData
+from twotower_tf.model.losses import blockwise_logits
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.train import callbacks, training_loop
 from twotower_tf.train.checkpoints import Checkpoints, load_model
@@ -312,6 +314,24 @@ def test_no_operation_of_a_step_touches_a_whole_table(rule, dtype, trained):
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
     lacking = {node.op for node in nodes if not runs_on_gpu(node)}
     assert len(nodes) > 500 and lacking == {"Timestamp", "SparseTensorDenseAdd"}  # the clock, and masked candidates
+
+
+def test_on_a_gpu_all_but_the_clock_runs_there(trained, monkeypatch):
+    run_dir, config = trained
+    prepared = Prepared.open(run_dir)
+    batches = training_loop.Batches(config, prepared, EncodedData(config, prepared))
+    batch = next(iter(batches.dataset(0)))
+    losses = []
+    for gpu in (False, True):
+        monkeypatch.setattr(blockwise_logits, "_has_gpu", lambda gpu=gpu: gpu)
+        keras.utils.set_random_seed(1)
+        model = fill_tables(training_loop.compile_model(config, batches.steps))
+        step = tf.function(model.train_step).get_concrete_function(batch)
+        losses.append(float(step(*tf.nest.flatten(batch))["loss"]))
+    graph = step.graph.as_graph_def()
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    assert {node.op for node in nodes if not runs_on_gpu(node)} == {"Timestamp"}
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
 
 
 def runs_on_gpu(node):

@@ -305,7 +305,13 @@ def _max_norm(vectors: tf.Tensor) -> tf.Tensor:
     return tf.maximum(0.0, tf.reduce_max(tf.norm(vectors, axis=1)))
 
 
+def _has_gpu() -> bool:
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
 def _mask_hits(logits: tf.Tensor, hits: tf.Tensor) -> tf.Tensor:
-    """Masks the logits of hits; TensorFlow's scatter takes five times as long for many hits."""
+    """Masks the logits of hits, on a processor by the addition that takes a fifth of a scatter's time for many hits."""
     lowered = tf.fill(tf.shape(hits)[:1], tf.cast(IMPOSSIBLE, logits.dtype))
+    if _has_gpu():  # where that addition does not run, and the logits would be copied to the host
+        return tf.tensor_scatter_nd_add(logits, hits, lowered)
     return tf.raw_ops.SparseTensorDenseAdd(a_indices=hits, a_values=lowered, a_shape=tf.shape(logits), b=logits)
