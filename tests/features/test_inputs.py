@@ -89,6 +89,7 @@ TIME = (
     ("row", "message"),
     [
         ({"citi": "x"}, "row 0: unknown feature 'citi'; did you mean 'city'? (features: age, city, history, tags, ts)"),
+        ({"zzz": "x"}, "row 0: unknown feature 'zzz'; known: age, city, history, tags, ts"),
         ({"age": "old"}, "feature 'age': invalid value 'old' (expected a number)"),
         ({"ts": "noon"}, TIME.format("'noon'")),
         ({"ts": 1e30}, TIME.format("1e+30")),

@@ -82,7 +82,10 @@ def rows_to_arrays(
             raise DataError(f"row {position}: {user_id!r} alone says nothing: the model reads {_listing(known)}")
         for name in row:
             if name not in known and name != user_id:
-                raise DataError(f"row {position}: {unknown_name('feature', name, known)} (features: {_listing(known)})")
+                near = unknown_name("feature", name, known)
+                raise DataError(
+                    f"row {position}: {near}{'' if '; known: ' in near else f' (features: {_listing(known)})'}"
+                )
     return {
         each.name: KINDS[each.kind].from_values(each, [row.get(each.name) for row in rows], times) for each in inputs
     }
