@@ -10,6 +10,7 @@ from twotower_tf.tables.record_runs import PLAIN, RunReader
 from twotower_tf.tables.text_marks import CLOSED, OPEN, Marks, scan_line, skip_mark
 
 PIECES = [b"a", b"bc", b",", b",", b'"', b'"', b'""', b"\n", b"\n", b"\r\n", b"\r", b" ", b"\\", "é".encode()]
+FIELDS = [b'"a",', b',"b""c",', b'"x\ny",', b',"z"\n', b'\n"q",1\n', b'"w"\r\n', b'"",', b"1,2\n", b'"v"']
 MARKS = [Marks(b",", b'"', b'"'), Marks(b",", b'"', b"\\"), Marks(b",", b"", b"")]
 
 
@@ -33,9 +34,10 @@ def divide(text, marks, longest):
 @pytest.mark.parametrize("block", [1, 5, 1 << 22])
 def test_runs_are_the_records_of_a_reading_by_line(monkeypatch, marks, longest, block):
     monkeypatch.setattr(record_runs, "_BLOCK", block)
+    monkeypatch.setattr(record_runs, "_LOOKED_AT", min(block, 1 << 15))
     rng = random.Random(f"{block} {longest}")
-    for _ in range(150):
-        text = b"".join(rng.choices(PIECES, k=rng.randint(0, 60)))
+    for number in range(300):  # by turns broken anywhere, and mostly well-formed
+        text = b"".join(rng.choices(PIECES if number % 2 else FIELDS * 3 + PIECES, k=rng.randint(0, 60)))
         found = []
         for run in RunReader(io.BytesIO(text), marks, longest):
             if run.state == PLAIN:
@@ -43,3 +45,9 @@ def test_runs_are_the_records_of_a_reading_by_line(monkeypatch, marks, longest, 
             else:
                 found.append((run.text, run.state if longest or run.state == OPEN else CLOSED))
         assert found == list(divide(text, marks, longest)), text
+
+
+def test_quoted_lines_are_runs():
+    lines = b'"a","b ""c""",\r\n"","",1\nx,"y",z\n' * 1000
+    runs = [*RunReader(io.BytesIO(lines + b'"two\nlines",1\n' + lines), MARKS[0])]
+    assert runs == [(lines, PLAIN), (b'"two\nlines",1\n', CLOSED), (lines, PLAIN)]

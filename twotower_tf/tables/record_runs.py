@@ -1,4 +1,8 @@
-"""Divides text into records at the speed of a search for quotes: lines without quotes are passed on in runs."""
+"""Divides text into records by searches over blocks: lines that are one record each are passed on in runs.
+
+A line without quotes is one, and one whose fields are quoted as they should be. Only other lines, those with a line end
+or a quote inside a field, are read one by one.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,13 @@ import re
 from collections.abc import Iterator
 from typing import IO, NamedTuple
 
+import numpy as np
+
 from twotower_tf.tables.text_marks import CLOSED, OPEN, Marks, scan_line, skip_mark
 
 PLAIN = "plain"  # the state of a run
 _BLOCK = 1 << 22
+_LOOKED_AT = 1 << 15  # bytes whose quotes are looked at together
 _INNER_RETURN = re.compile(rb"\r[^\r\n]")
 
 
@@ -18,7 +25,7 @@ class Run(NamedTuple):
 
     Attributes:
         text: the lines, with their ends.
-        state: `PLAIN`, every line is a record, without quotes; otherwise it is one record, that of `scan_line`.
+        state: `PLAIN`, every line is a record, not broken; otherwise it is one record, with the state of `scan_line`.
     """
 
     text: bytes
@@ -40,7 +47,7 @@ class RunReader:
         """
         self._file, self._marks, self._longest = file, marks, longest
         self._text, self._at = b"", 0
-        self._quote = self._return = 0  # places before which there is none after the position
+        self._quote = self._return = 0  # places before which there is none after the position that matters
 
     def __iter__(self) -> Iterator[Run]:
         while self._at < len(self._text) or self._fill():
@@ -71,12 +78,41 @@ class RunReader:
     def _find_odd(self, end: int) -> int:
         """Returns the place before `end` of what makes a line more than plain; `end` where there is none."""
         if self._quote <= self._at < end:
-            found = self._text.find(self._marks.quote, self._at, end) if self._marks.quote else -1
-            self._quote = end if found < 0 else found
+            self._quote = self._find_odd_quote(end) if self._marks.quote else end
         if self._return <= self._at < end:
             match = _INNER_RETURN.search(self._text, self._at, end) if self._longest else None
             self._return = match.start() if match else end
         return min(end, self._quote, self._return)
+
+    def _find_odd_quote(self, end: int) -> int:
+        """Returns the place of a quote that is not at the border of a field, or of a line end inside of one."""
+        looked = self._at
+        while (quote := self._text.find(self._marks.quote, looked, end)) >= 0:
+            begin = self._text.rfind(b"\n", looked, quote) + 1 or looked
+            stop = self._text.rfind(b"\n", quote, min(end, quote + _LOOKED_AT)) + 1
+            stop = stop or self._text.find(b"\n", quote, end) + 1 or end
+            odd = quote if self._marks.escape != self._marks.quote else self._check_quotes(begin, stop)
+            if odd >= 0:
+                return odd
+            looked = stop
+        return end
+
+    def _check_quotes(self, begin: int, stop: int) -> int:
+        """Returns the first such place in whole lines; -1 where every quote opens or closes a field, or is doubled."""
+        delimiter, quote = self._marks.delimiter, self._marks.quote[0]
+        if len(delimiter) != 1 or len(self._marks.quote) != 1:
+            return self._text.find(self._marks.quote, begin, stop)
+        line_end = ord("\n")
+        text = np.frombuffer(b"\n%b\n" % self._text[begin:stop], np.uint8)  # a line end before and after
+        quotes, ends = np.flatnonzero(text == quote), np.flatnonzero(text[:-1] == line_end)
+        before, after = text[quotes[0::2] - 1], text[quotes[1::2] + 1]
+        opens = (before == delimiter[0]) | (before == line_end) | (before == quote)
+        closes = (after == delimiter[0]) | (after == line_end) | (after == quote) | (after == ord("\r"))
+        inside = np.searchsorted(quotes, ends) % 2 == 1
+        odd = [*quotes[0::2][~opens][:1], *quotes[1::2][~closes][:1], *ends[inside][:1]]
+        if not odd and len(quotes) % 2:  # the last line of the file, which has no end
+            odd = [quotes[-1]]
+        return begin + int(min(odd)) - 1 if odd else -1
 
     def _take_record(self) -> Run:
         """Takes the record that begins at the position; reads on where it does not end in the text."""
