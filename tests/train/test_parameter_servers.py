@@ -9,13 +9,19 @@ import sys
 import numpy as np
 import pytest
 
+from tests.train import test_options, test_rows_of_users
 from tests.train.compared_bundles import assert_same_answers
+from tests.train.test_replicas import experiments
+from twotower_tf import artifacts
+from twotower_tf import config as configuration
 from twotower_tf.artifacts import RunPaths
 from twotower_tf.config import InBatch, Mined, Queue, SamplingConfig, TrainConfig
 from twotower_tf.errors import ConfigError
 from twotower_tf.pipeline import Pipeline
 from twotower_tf.train import parameter_servers
 
+options = test_options.prepared
+users = test_rows_of_users.world
 FIELDS = {"batch_size": 128, "epochs": 3, "monitor": "recall@20", "checkpoint_minutes": 1000.0}
 
 
@@ -28,8 +34,12 @@ def copy_run(source, target):
 def train(run_dir, *flags, workers=2, servers=2, victim="", returns="", **fields):
     """Trains with servers; returns the exit statuses and what each process has printed."""
     sets = [f"--set=train.{name}={value}" for name, value in {**FIELDS, **fields}.items()]
+    return run_cluster(run_dir, workers, servers, *sets, *flags, victim=victim, returns=returns)
+
+
+def run_cluster(run_dir, workers, servers, *flags, victim="", returns=""):
     command = [sys.executable, "-m", "tests.train.forked_cluster", str(run_dir), str(workers), str(servers)]
-    done = subprocess.run([*command, victim, returns, *sets, *flags], stdout=subprocess.PIPE, check=True, timeout=500)
+    done = subprocess.run([*command, victim, returns, *flags], stdout=subprocess.PIPE, check=True, timeout=500)
     printed = {each.name.replace("-", " "): each.read_text() for each in (run_dir / "output").iterdir()}
     return json.loads(done.stdout), printed
 
@@ -89,6 +99,29 @@ def test_what_needs_an_order_of_steps_is_refused(trained, negatives):
     )
     with pytest.raises(ConfigError, match=expected):
         parameter_servers.check_supported(config)
+
+
+@pytest.mark.quality
+@pytest.mark.parametrize("name", ["click, weighted", "users", "sequences"])
+def test_other_losses_and_rows_train_as_in_one_process(name, options, users, tmp_path_factory):
+    source, config = experiments(options, users, tmp_path_factory.mktemp("log"))(name)
+    config = dataclasses.replace(
+        config,
+        train=dataclasses.replace(config.train, epochs=2, monitor=""),
+        sampling=SamplingConfig(tuple(each for each in config.sampling.negatives if each.type != "Queue")),
+    )
+    losses = []
+    for servers in (0, 2):
+        run_dir = tmp_path_factory.mktemp("run")
+        shutil.copytree(source / "prepared", run_dir / "prepared")
+        artifacts.write_text(RunPaths(run_dir).config, configuration.to_json(config))
+        if servers:
+            statuses, printed = run_cluster(run_dir, 1, servers)
+            assert set(statuses.values()) == {0}, printed
+        else:
+            Pipeline(config, run_dir).train(force=True)
+        losses.append([each["loss"] for each in figures(run_dir)["history"]])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=2e-3)
 
 
 @pytest.fixture

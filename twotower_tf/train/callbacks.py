@@ -174,7 +174,8 @@ class CheckpointCallback(keras.callbacks.Callback):
 
     Attributes:
         state: JSON saved with the weights; `restore` replaces it by that of a checkpoint.
-        saves_within: whether a checkpoint may be saved within an epoch now: not while other workers compute.
+        saves_within: whether a checkpoint may be saved within an epoch now, and metrics be read: not while workers
+            compute that do not wait for each other.
     """
 
     def __init__(self, checkpoints: Checkpoints, monitor: str, patience: int, steps: int, minutes: float) -> None:
@@ -217,7 +218,7 @@ class CheckpointCallback(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Saves a checkpoint if the last one is old enough."""
-        if self._interrupted is not None:
+        if self._interrupted is not None and self.saves_within:
             self._checkpoints.add_metrics(self.model, self._interrupted)
             self._interrupted = None
             if logs is not None:

@@ -128,6 +128,8 @@ class ScheduledSteps:
             except queue.Empty:
                 self._membership.check()
                 continue
+            if isinstance(found, tf.errors.CancelledError):
+                self._coordinator.done()  # raises the error because of which all else was cancelled
             if isinstance(found, BaseException):
                 raise found
             return float(found)
