@@ -144,7 +144,8 @@ class FullSoftmax(LossConfig):
 
     In plain terms: as `SampledSoftmax`, but nothing is drawn: every step compares with every item, exactly. Also known
     as full cross-entropy, multinomial likelihood. Use it where the catalogue is small: a step's time and memory grow
-    with it. It goes with `Catalogue()` alone. `sampling.masked="user"` leaves the user's other positives out of the
+    with it, and new items do not matter: one without a training positive is a negative of every row, so it is hardly
+    ever found. It goes with `Catalogue()` alone. `sampling.masked="user"` leaves the user's other positives out of the
     sum.
 
     Attributes:
