@@ -97,7 +97,10 @@ def run():
     run_dir, workers, servers, victim, returns, *flags = sys.argv[1:]
     cluster = Cluster(Path(run_dir), int(workers), int(servers), flags)
     if victim:
-        while not list(RunPaths(Path(run_dir)).checkpoints.glob("[0-9]*-*[1-9]*")):
+        chief = cluster.children["chief 0"]
+        while os.waitid(os.P_PID, chief, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None and not list(
+            RunPaths(Path(run_dir)).checkpoints.glob("[0-9]*-*[1-9]*")
+        ):
             time.sleep(0.01)
         cluster.kill(victim)
         if returns:

@@ -87,12 +87,15 @@ def _run(arguments: list[str], received: signals.Received) -> int:
         _quiet_tensorflow()
         module.run(values)
         sys.stdout.flush()
+        _end_connected(0)
         return 0
     except BrokenPipeError:  # the reader of standard output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (Exception, KeyboardInterrupt) as error:
-        return _report(where, error, received, values)
+        status = _report(where, error, received, values)
+        _end_connected(status)  # now: with the error go the objects that it holds
+        return status
 
 
 def _report(where: str, error: BaseException, received: signals.Received, values: command.Flags | None) -> int:
@@ -108,6 +111,15 @@ def _report(where: str, error: BaseException, received: signals.Received, values
     if system_error or isinstance(error, TwoTowerError):
         return _print_error(where, system_error or str(error), getattr(error, "exit_status", 2))
     return _print_internal_error(where, error)
+
+
+def _end_connected(status: int) -> None:
+    """Ends a process that TensorFlow has connected to others at once: its destructors may wait for them without end."""
+    servers = sys.modules.get("twotower_tf.train.parameter_servers")
+    if servers is not None and servers.connected:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def _print_error(where: str, message: str, status: int = 2) -> int:

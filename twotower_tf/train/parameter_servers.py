@@ -8,6 +8,8 @@ by one process.
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,9 @@ from twotower_tf.train.workers import Workers
 _PROTOCOL = "grpc"
 _INTER_OP = 4  # threads of a server at least: with one, a step that waits for another process waits without end
 _REASON_WAIT = 10.0  # seconds until the end of a process is noticed, after TensorFlow's error about it
+
+
+connected = False  # whether TensorFlow has connected this process, as a chief, to others
 
 
 def check_supported(config: ExperimentConfig) -> None:
@@ -104,6 +109,23 @@ class Servers(Workers):
         self._membership.close(done=kind is None)
 
 
+def _quiet_coordinator() -> None:
+    """Hides TensorFlow's own lines about processes that end: this package prints one line for each.
+
+    Its warnings appear whenever a step is traced before it is sent to workers.
+    """
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0") < "2":
+        return
+    tf.get_logger().setLevel("CRITICAL")
+    show = sys.unraisablehook
+
+    def show_others(error: sys.UnraisableHookArgs) -> None:
+        if not isinstance(error.exc_value, tf.errors.OpError):  # of a connection that a thread leaves
+            show(error)
+
+    sys.unraisablehook = show_others
+
+
 def join(
     task: ClusterTask | None,
     config: ExperimentConfig,
@@ -130,7 +152,7 @@ def join(
     if task is None or not task.has_servers:
         return workers.join(task, config, run_dir, resume=resume, warm_start=warm_start)
     check_supported(config)
-    tf.get_logger().setLevel("ERROR")  # it warns whenever a step is traced here before it is sent to workers
+    _quiet_coordinator()
     report = workers.describe_training(task, config, run_dir, resume=resume, warm_start=warm_start)
     membership = Membership(task, report, log)
     addresses = {**task.list_addresses(), "chief": [choose_address(task)]}
@@ -138,6 +160,8 @@ def join(
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec(addresses), task_type="chief", task_id=0, rpc_layer=_PROTOCOL
     )
+    global connected
+    connected = True
     with workers.connection_deadline(task), workers.name_lost_worker():
         strategy = tf.distribute.ParameterServerStrategy(resolver)
     return Servers(task, membership, strategy, config)
