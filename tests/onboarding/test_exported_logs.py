@@ -449,6 +449,16 @@ def test_tables_of_another_shape_are_refused_with_the_remedy(case: str, tmp_path
         assert propose(tmp_path, tables, user_id="order_id").roles.user.column == "order_id"
 
 
+def test_the_name_of_an_order_is_not_the_items(tmp_path: Path) -> None:
+    columns = {
+        "Name": lambda rng: [f"#{n // 3}" for n in range(ROWS)],
+        "Email": lambda rng: [f"p{n // 3 % 90}@x.org" for n in range(ROWS)],
+        "Lineitem name": [f"Tea {n}" for n in TAKEN],
+        "Lineitem sku": [f"SKU-{n}" for n in TAKEN],
+    }
+    assert propose(tmp_path, {"events": columns}).roles.title.column == "Lineitem name"
+
+
 def test_names_of_items_in_any_language(tmp_path: Path) -> None:
     """Short texts of several words, one per item, are names; addresses and long texts are not, titles are."""
     number = range(60)

@@ -97,7 +97,7 @@ def guess_column_roles(
         user,
         item,
         _find_time(connection, events, clock, user.column, item.column),
-        _find_title(items or events, {user.column, item.column}, items is not None),
+        _find_title(connection, events, items, {user.column, item.column}, item.column),
         _find_key(connection, events, users, user.column),
         _find_key(connection, events, items, item.column),
         grouped=bool(group),
@@ -328,14 +328,21 @@ def _list_columns(events: TableProfile) -> str:
 
 
 def _list_titles(table: TableProfile) -> list[str]:
-    return column_profile.match_names(usual_names.TITLES, table.columns)
+    bare = {usual_names.strip_prefix(column): name for name, column in table.columns.items()}
+    others = [bare[name] for name in usual_names.TITLES if name in bare]
+    return list(dict.fromkeys([*column_profile.match_names(usual_names.TITLES, table.columns), *others]))
 
 
-def _find_title(table: TableProfile, taken: Collection[str], is_catalogue: bool) -> Role:
+def _find_title(
+    connection: Connection, events: TableProfile, items: TableProfile | None, taken: Collection[str], item: str
+) -> Role:
+    table, is_catalogue = items or events, items is not None
     for name in _list_titles(table):
         column = table.columns[name]
         short = column.plain != "description" or column.length <= _LONGEST_NAME
-        if name not in taken and column.numbers < column.present and short:
+        if name in taken or column.numbers == column.present or not short:
+            continue
+        if is_catalogue or is_decided(connection, events, column, [item]):  # not the name of an order or a user
             return Role(name, "a name for display")
     for name, column in table.columns.items():
         worded = sum(" " in value for value, _ in column.top) > 0.5 * len(column.top)

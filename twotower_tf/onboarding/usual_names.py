@@ -111,12 +111,17 @@ TAKEN = frozenset(
     "transaction transactions purchase purchased buy bought order ordered sale sold conversion converted convert paid "
     "pay payment booking booked book apply applied subscribe subscribed signup".split()
 )
-_DISGUISE = re.compile(
+_PREFIX = re.compile(
     "^(hashed|encoded|encrypted|masked|anonymi[sz]ed|pseudonymi[sz]ed|lineitem|orderline|target|clicked|viewed|purchased)"
     "(?=.)"
 )
 _OF_IDS = re.compile(f"({'|'.join([*ID_SUFFIXES, 'sku', 'asin', 'isbn', 'ean'])})*")
 KNOWN_ACTIONS = REJECTED | SHOWN | LOOKED | WANTED | TAKEN
+
+
+def strip_prefix(column: Profile) -> str:
+    """Returns the plain name of a column without a word such as `hashed` or `lineitem` before it."""
+    return _PREFIX.sub("", column.plain)
 
 
 def match_ids(nouns: Sequence[str], columns: Mapping[str, Profile]) -> list[str]:
@@ -126,7 +131,7 @@ def match_ids(nouns: Sequence[str], columns: Mapping[str, Profile]) -> list[str]
     """
     found = []
     for name, column in columns.items():
-        plain = _DISGUISE.sub("", column.plain)
+        plain = strip_prefix(column)
         for place, noun in enumerate(nouns):
             rest = plain.removeprefix(noun)
             if plain.startswith(noun) and _OF_IDS.fullmatch(rest):
