@@ -105,7 +105,7 @@ FAULTS = (
     # --- tables and optimizer -----------------------------------------------------------------------------------------
     Fault(
         "row-wise Adagrad forgets its past",
-        "a = tf.gather(slots[0], rows) + tf.reduce_mean(tf.square(gradient), axis=1)",
+        "a = held + tf.reduce_mean(tf.square(gradient), axis=1)",
         "a = tf.reduce_mean(tf.square(gradient), axis=1)",
         ("test_optimizers.py",),
     ),

@@ -15,6 +15,7 @@ from twotower_tf.errors import ConfigError, DataError
 from twotower_tf.export.catalogue_diff import read_items
 from twotower_tf.onboarding.validate_inputs import validate_tables
 from twotower_tf.prepare.preparation import prepare_log
+from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.score.inspect_users import inspect_table
 from twotower_tf.score.score_options import Options
 from twotower_tf.score.type_columns import ColumnTyper
@@ -59,7 +60,7 @@ def test_tables_are_joined_by_their_own_keys(config: ExperimentConfig, tmp_path:
     assert [(row["item_id"], row["item_name"], row["price"], row["train_count"]) for row in items] == [
         ("a", "Apple", 1.5, 2), ("b", "Bean", 2.0, 0), ("c", "Corn", 3.0, 0),
     ]  # fmt: skip
-    rows = pq.read_table(tmp_path / "run/prepared/examples/train").to_pylist()
+    rows = [row for batch in Prepared.open(tmp_path / "run").raw_batches("train", 10) for row in batch.to_pylist()]
     assert sorted((row["user.who"], row["user.land"], row["label"]) for row in rows) == [
         ("u1", "PL", 1), ("u2", "DE", 0), ("u2", "DE", 1),
     ]  # fmt: skip
