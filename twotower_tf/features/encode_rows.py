@@ -149,7 +149,7 @@ class _EncodingRun:
         return self._item.encode({name: rows[name] for name in self._item.inputs})
 
     def _encode_part(self, path: Path) -> Arrays:
-        names = {name: "timestamp" if name == self._time else f"user.{name}" for name in self._user.inputs}
+        names = name_row_columns(self._user.inputs, self._time)
         by_row = self._prepared.manifest["user_columns_by_row"]
         read = [column for name, column in names.items() if name not in by_row]
         part = self._prepared.coded_part(path, list(dict.fromkeys(["user_row", *read])))
@@ -170,3 +170,8 @@ class _EncodingRun:
             columns[name] = pa.DictionaryArray.from_arrays(pa.array(codes[items]), values)
         known = {name: array[items] for name, array in self._items.items()}
         return self._item.encode(columns, known)
+
+
+def name_row_columns(inputs: Iterable[str], time: str) -> dict[str, str]:
+    """Returns the columns of the training rows by the names of the user tower's inputs; `time` is the event's."""
+    return {name: "timestamp" if name == time else f"user.{name}" for name in inputs}

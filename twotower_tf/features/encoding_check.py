@@ -14,12 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
+from pyarrow import dataset
 
 from twotower_tf.config import ExperimentConfig, feature_columns, feature_name
 from twotower_tf.config.features import BaseFeature, SideName
 from twotower_tf.errors import ArtifactError
 from twotower_tf.features.catalogue_versions import load
 from twotower_tf.features.column_encoder import ColumnEncoder
+from twotower_tf.features.encode_rows import name_row_columns
 from twotower_tf.features.inputs import arrow_to_array
 from twotower_tf.features.layout import NO_VALUE, NUMERIC
 from twotower_tf.features.tower_encoder import TowerEncoder
@@ -42,7 +44,15 @@ def check_encodings(config: ExperimentConfig, prepared: Prepared) -> None:
             return next(file.iter_batches(ROWS, columns=list(columns)), None)
 
     def read_rows(columns: Sequence[str]) -> pa.RecordBatch | None:
-        return next(prepared.raw_batches("train", ROWS, columns), None)
+        # `raw_batches` would read these columns of all users for the first rows
+        by_row = {f"user.{name}" for name in prepared.manifest["user_columns_by_row"]}.intersection(columns)
+        own = [name for name in columns if name not in by_row]
+        rows = next(prepared.raw_batches("train", ROWS, [*own, "user_row"]), None)
+        if rows is None or not by_row:
+            return rows
+        users = dataset.dataset(paths.users).take(rows["user_row"], columns=sorted(by_row)).combine_chunks()
+        found = {name: rows[name] for name in own} | {name: users[name].combine_chunks() for name in by_row}
+        return pa.record_batch(found)
 
     _check_side(config, prepared, "item", read_items, paths.encoded_items, "")
     _check_side(config, prepared, "user", read_rows, paths.encoded_items.parent / "train", "user.")
@@ -57,8 +67,9 @@ def _check_side(
     prefix: str,
 ) -> None:
     columns = ColumnEncoder(config, prepared.statistics, side)
-    time = config.data.timestamp if prefix else None
-    names = {name: "timestamp" if name == time else f"{prefix}{name}" for name in columns.inputs}
+    names = (
+        name_row_columns(columns.inputs, config.data.timestamp) if prefix else {name: name for name in columns.inputs}
+    )
     rows = read(list(dict.fromkeys(names.values()))) if names else None
     if rows is None:
         return
