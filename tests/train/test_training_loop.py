@@ -146,7 +146,7 @@ def test_patience_ends_training_only_where_it_was_judged(tmp_path):
     epochs = []
 
     class Nowhere:
-        def save(self, model, state):
+        def save(self, model, state, also):
             epochs.append((state["epochs"], state["best_epoch"], state["stopped"]))
 
     keep = callbacks.CheckpointCallback(Nowhere(), "recall@20", patience=2, steps=1, minutes=1.0)

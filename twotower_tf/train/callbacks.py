@@ -24,6 +24,7 @@ from twotower_tf.train.workers import ALONE, Workers
 Validate = Callable[[TwoTower], dict[str, float]]
 Validated = Callable[[int, dict[str, float]], object]
 
+_VALIDATED = "val_"  # begins the names of validation metrics in the logs
 _WARM_UP_STEPS = 10  # tracing and first touches of memory are outside the clock
 _HISTOGRAM_ROWS = 10_000
 _PROJECTED_ITEMS = 10_000  # what the projector shows fluently
@@ -162,11 +163,20 @@ class Validation(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Runs the validation every so many epochs, and after the last."""
         validate = self._validate
-        if validate is None or logs is None or ((epoch + 1) % self._every and epoch + 1 != self._last):
+        if validate is None or logs is None or not self._is_due(epoch + 1):
             return
         metrics = self._workers.from_chief(lambda: validate(self.model))
-        logs.update({f"val_{name}": value for name, value in metrics.items()})
+        logs.update(_prefixed(metrics))
         self._validated(epoch + 1, metrics)
+
+    def _is_due(self, epochs: int) -> bool:
+        """Tests whether an epoch, counted from 1, is validated."""
+        return not epochs % self._every or epochs == self._last
+
+
+def _prefixed(metrics: dict[str, float]) -> dict[str, float]:
+    """Returns validation metrics by their names in the logs."""
+    return {f"{_VALIDATED}{name}": float(value) for name, value in metrics.items()}
 
 
 class CheckpointCallback(keras.callbacks.Callback):
@@ -176,6 +186,8 @@ class CheckpointCallback(keras.callbacks.Callback):
         state: JSON saved with the weights; `restore` replaces it by that of a checkpoint.
         saves_within: whether a checkpoint may be saved within an epoch now, and metrics be read: not while workers
             compute that do not wait for each other.
+        awaited: epochs after which a checkpoint was saved whose validation goes on, and which is kept until then; 0
+            without one.
     """
 
     def __init__(self, checkpoints: Checkpoints, monitor: str, patience: int, steps: int, minutes: float) -> None:
@@ -183,7 +195,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         super().__init__()
         self._supports_tf_logs = True
         self._checkpoints = checkpoints
-        self._monitor = f"val_{monitor}" if monitor else ""
+        self._monitor = f"{_VALIDATED}{monitor}" if monitor else ""
         self._patience = patience
         self._steps = steps
         self._seconds = 60.0 * minutes
@@ -191,6 +203,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         self._interrupted: dict[str, Any] | None = None
         self._first_step = 0
         self.saves_within = True
+        self.awaited = 0
         self.state: dict[str, Any] = {
             "epochs": 0, "step": 0, "best_epoch": 0, "best": None, "history": [], "stopped": False
         }  # fmt: skip
@@ -204,8 +217,8 @@ class CheckpointCallback(keras.callbacks.Callback):
         best, epoch = state["best"], state["best_epoch"]
         if self._monitor and best is not None and state["history"][epoch - 1].get(self._monitor) != best:
             raise ConfigError(
-                f"train.monitor: invalid value {self._monitor.removeprefix('val_')!r} (expected the metric that chose "
-                f"epoch {epoch}, the best so far); resume with that metric, or start over without --resume"
+                f"train.monitor: invalid value {self._monitor.removeprefix(_VALIDATED)!r} (expected the metric that "
+                f"chose epoch {epoch}, the best so far); resume with that metric, or start over without --resume"
             )
         self.state = {name: state[name] for name in self.state}
         self.state["stopped"] = self._out_of_patience(self.state)  # which may be another one now
@@ -232,7 +245,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         logs = logs or {}
         value = logs.get(self._monitor) if self._monitor else None
         state = self.state
-        better = value is not None and (state["best"] is None or value > state["best"])
+        better = self._is_better(value)
         best = better or not self._monitor or (value is None and state["best"] is None)
         best_epoch = epoch + 1 if best else state["best_epoch"]
         self.state = {
@@ -248,13 +261,32 @@ class CheckpointCallback(keras.callbacks.Callback):
         if self.state["stopped"]:
             self.model.stop_training = True
 
+    def is_validated(self) -> bool:
+        """Tests whether the last finished epoch has validation metrics."""
+        return any(name.startswith(_VALIDATED) for name in self.state["history"][-1])
+
+    def may_stop(self, epochs: int) -> bool:
+        """Tests whether patience ends the training after so many epochs if the last of them is not the best."""
+        return bool(self._patience) and epochs - self.state["best_epoch"] >= self._patience
+
+    def add_validation(self, metrics: dict[str, float]) -> None:
+        """Adds the validation metrics of the last finished epoch, which are known only now."""
+        state, last = self.state, {**self.state["history"][-1], **_prefixed(metrics)}
+        self.state = {**state, "history": [*state["history"][:-1], last]}
+        value = last.get(self._monitor)
+        if self._is_better(value):
+            self.state |= {"best_epoch": state["epochs"], "best": value}
+
+    def _is_better(self, value: float | None) -> bool:
+        return value is not None and (self.state["best"] is None or value > self.state["best"])
+
     def _out_of_patience(self, state: dict[str, Any]) -> bool:
         """Returns whether to stop early; only an epoch that was validated can end the training."""
         validated = bool(state["history"]) and self._monitor in state["history"][-1]
         return bool(self._patience) and validated and state["epochs"] - state["best_epoch"] >= self._patience
 
     def _save(self, state: dict[str, Any]) -> None:
-        self._checkpoints.save(self.model, state)
+        self._checkpoints.save(self.model, state, self.awaited)
         self._saved = time.monotonic()
 
 

@@ -37,8 +37,10 @@ class Checkpoints:
         self._batch_size = config.batch_size
         self._rows = config.train.rows
 
-    def save(self, model: TwoTower, state: dict[str, Any]) -> None:
+    def save(self, model: TwoTower, state: dict[str, Any], also: int = 0) -> None:
         """Publishes a state, then removes what it replaces; first what a killed training left of another moment.
+
+        The weights of the best epoch are kept, and those after `also` epochs.
 
         Of several workers' metrics those of the writing one are kept: all see the same losses and random rows.
 
@@ -59,12 +61,12 @@ class Checkpoints:
             if state["step"]:
                 weights_io.write(staging / METRICS, _metrics(model))
             artifacts.write_json(staging / "state.json", document)
-        best = self._path(state["best_epoch"], 0)
+        earlier = {self._path(epochs, 0) for epochs in (state["best_epoch"], also)} - {path}
         for other in self._all():
-            if other not in (path, best):
+            if other in earlier:
+                (other / OPTIMIZER).unlink(missing_ok=True)  # as much again as the weights, or twice
+            elif other != path:
                 shutil.rmtree(other)
-        if best != path and best.is_dir():
-            (best / OPTIMIZER).unlink(missing_ok=True)  # as much again as the weights, or twice
 
     def clear(self) -> None:
         """Removes all checkpoints."""
@@ -126,6 +128,14 @@ class Checkpoints:
         if not state["best_epoch"]:
             raise ArtifactError(f"{self._root}: no epoch is finished; run `twotower train --resume` first")
         return self._path(state["best_epoch"], 0) / WEIGHTS
+
+    def has_weights(self, epochs: int) -> bool:
+        """Tests whether the weights after so many epochs are kept."""
+        return (self._path(epochs, 0) / WEIGHTS).is_file()
+
+    def restore_weights(self, model: TwoTower, epochs: int) -> None:
+        """Restores the weights after so many epochs, which are kept."""
+        weights_io.read(self._path(epochs, 0) / WEIGHTS, _weights(model))
 
     def restore_best(self, model: TwoTower) -> None:
         """Restores the best epoch's weights.

@@ -1,7 +1,7 @@
 """Training with `tf.distribute.ParameterServerStrategy`: tables on servers, steps by workers, in no common time.
 
 A worker reads the rows of its batch from the servers, and sends the rows' gradients there, where the optimizer's state
-is. The chief gives out batches, validates between epochs, and writes checkpoints, whose files are those of a training
+is. The chief gives out batches, validates, and writes checkpoints, whose files are those of a training
 by one process.
 """
 

@@ -31,9 +31,9 @@ from twotower_tf.train import workers as workers_together
 from twotower_tf.train.batches import Batches
 from twotower_tf.train.checkpoints import Checkpoints
 from twotower_tf.train.cluster_task import ClusterTask
+from twotower_tf.train.concurrent_validation import ConcurrentValidation
 from twotower_tf.train.sampling_stats import SamplingStats
 from twotower_tf.train.tower_vectors import item_vectors
-from twotower_tf.train.training_memory import plan_memory
 from twotower_tf.train.workers import ALONE, Workers
 
 SCHEMA_VERSION = 1
@@ -82,10 +82,11 @@ def train(
     prepared = Prepared.open(run_dir)
     encoded = EncodedData(config, prepared)
     batches = Batches(config, prepared, encoded, workers.shard)
-    needed = plan_memory(config, prepared, workers.servers)
+    available = resources.available_memory()
+    needed = training_memory.plan_chief(config, prepared, workers.servers, validate is not None, available)
     for line in [*batches.samplers.notes, *needed.lines()]:
         log(line)
-    training_memory.require(needed, resources.available_memory())
+    training_memory.require(needed, available)
     with workers.scope():
         model = compile_model(config, batches.steps, workers)
     checkpoints = Checkpoints(config, run_dir, writes=workers.is_chief)
@@ -103,9 +104,13 @@ def train(
         if workers.is_chief:
             shutil.rmtree(paths.logs, ignore_errors=True)
     readable_rows.draw_rows(config, model, encoded, batches.samplers)
-    validate = validate or (own.unvalidated if validates else None)
     callbacks = [own.SumMetrics(workers)] if workers.strategy is not None else []
-    callbacks.append(own.Validation(validate, validated, config.train.evaluate_every, config.train.epochs, workers))
+    if validate is not None and needed.copied:
+        logs = paths.logs if tensorboard else None
+        callbacks.append(ConcurrentValidation(config, validate, validated, keep, checkpoints, logs))
+    else:
+        validate = validate or (own.unvalidated if validates else None)
+        callbacks.append(own.Validation(validate, validated, config.train.evaluate_every, config.train.epochs, workers))
     if tensorboard and workers.is_chief:
         callbacks += _make_tensorboard(batches, encoded, paths.logs)
     with workers.name_lost():

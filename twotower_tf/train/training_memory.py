@@ -49,6 +49,7 @@ class MemoryPlan:
         runtime: of an empty process.
         served: of all tables and their optimizer state where they are on parameter servers, not in this process.
         servers: their number.
+        copied: the weights of tables on parameter servers, of which the chief has a copy that it validates.
     """
 
     tables: Mapping[str, int]
@@ -61,10 +62,11 @@ class MemoryPlan:
     runtime: int = RUNTIME_BYTES
     served: int = 0
     servers: int = 0
+    copied: int = 0
 
     @property
     def total(self) -> int:
-        working = self.optimizer + self.dense + self.activations + self.data
+        working = self.optimizer + self.dense + self.activations + self.data + self.copied
         return sum(self.tables.values()) + working + self.runtime
 
     @property
@@ -88,7 +90,10 @@ class MemoryPlan:
         """Formats the estimate as lines of text."""
         parts = {f"table {name}": size for name, size in self.tables.items()}
         parts |= {"optimizer state": self.optimizer, "towers": self.dense, "activations": self.activations}
-        parts |= {"training rows": self.data, "runtime": self.runtime, "total": self.total}
+        parts["training rows"] = self.data
+        if self.copied:
+            parts["copy of the tables"] = self.copied
+        parts |= {"runtime": self.runtime, "total": self.total}
         if self.servers:
             parts["total of each of the servers"] = self.per_server
         return [f"memory: {name:<28} {format_bytes(size):>9}" for name, size in parts.items()]
@@ -138,6 +143,21 @@ def plan_memory(config: ExperimentConfig, prepared: Prepared, servers: int) -> M
     past = len(prepared.sequence("train")) - prepared.num_positives("train")
     needed = estimate_memory(config, prepared.num_rows("train"), prepared.num_users, past, prepared.num_items)
     return needed.serve(servers) if servers else needed
+
+
+def plan_chief(
+    config: ExperimentConfig, prepared: Prepared, servers: int, validates: bool, available: int
+) -> MemoryPlan:
+    """Estimates the memory of the process that writes checkpoints.
+
+    With servers, one that validates has a copy of the tables for it where that takes at most half of the available
+    memory; the servers may be on the same machine.
+    """
+    needed = plan_memory(config, prepared, servers)
+    if not servers or not validates:
+        return needed
+    copying = replace(needed, copied=sum(plan_memory(config, prepared, 0).tables.values()))
+    return copying if 2 * copying.total <= available else needed
 
 
 def _row_bytes(config: ExperimentConfig) -> int:
