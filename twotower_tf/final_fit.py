@@ -55,19 +55,28 @@ def with_validation(config: ExperimentConfig, epochs: int) -> ExperimentConfig:
     )
 
 
-def preparation_arguments(config: ExperimentConfig, run_dir: Path) -> dict[str, Any]:
-    """Returns the arguments of `Pipeline.prepare` that the run was prepared with.
+def find_warm_start(run_dir: Path) -> str:
+    """Returns what the training of a run was started from, or ""."""
+    return str(Stages(run_dir).fact("train", "warm_start") or "")
+
+
+def plan_preparation(config: ExperimentConfig, run_dir: Path, given: dict[str, Any] | None) -> dict[str, Any]:
+    """Returns the arguments of `Pipeline.prepare` for the final fit: those given, or those of the run's preparation.
 
     Raises:
         ConfigError: where Spark prepared the run, whose options are not recorded.
+        DataError: where the files of the run have changed since they were prepared.
     """
     stages = Stages(run_dir)
-    if stages.fact("prepare", "engine") == "spark":
+    if not given and stages.fact("prepare", "engine") == "spark":
         raise ConfigError(
             f"{run_dir} was prepared with Spark, whose options are not recorded; "
             "use `twotower run --final --engine=spark`, or Pipeline.final_fit(prepare={'spark': ...})"
         )
-    return {name: stages.fact("prepare", name) or value for name, value in (("memory_limit", "4GB"), ("threads", 0))}
+    recorded = {
+        name: stages.fact("prepare", name) or value for name, value in (("memory_limit", "4GB"), ("threads", 0))
+    }
+    return {**(given or recorded), "since": find_continued(config, run_dir)}
 
 
 def find_continued(config: ExperimentConfig, run_dir: Path) -> str:

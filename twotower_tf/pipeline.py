@@ -190,18 +190,19 @@ class Pipeline(RunSession):
         force: bool = False,
         resume: bool = False,
         share_cores: bool = False,
+        cluster: ClusterTask | None = None,
     ) -> TrainResult:
         """Trains on the training and the validation part together, for the number of epochs that `train` chose.
 
         The final fit is in `run_dir/final`, a run directory prepared from the same files, with the same test part.
-        `evaluate("test")` and `export` use its model from then on; `evaluate("valid")` that of `train`. An interrupted
-        one continues after its last checkpoint.
+        `evaluate("test")` and `export` use its model then, not `evaluate("valid")`. It continues after an interruption.
 
         Args:
             prepare: arguments of `prepare`; None: those that the run was prepared with.
             force: trains from the beginning where the final fit is up to date or interrupted, too.
             resume: continues after the last checkpoint; with `force`, too.
             share_cores: as of `train`.
+            cluster: as of `train`; the chief prepares the final fit, for which the others wait.
 
         Raises:
             ConfigError: where the run has no validation rows, holds a model of another configuration, or was prepared
@@ -209,12 +210,14 @@ class Pipeline(RunSession):
             DataError: where the input files have changed since the run was prepared.
             ArtifactError: where the run has no finished training, or another process works in `run_dir`.
         """
+        paths, start = RunPaths(self.run_dir), final_fit.find_warm_start(self.run_dir)
+        if cluster is not None and not cluster.is_chief:
+            other = Pipeline(final_fit.plan_final_fit(self.config, self.run_dir), paths.final)
+            return other.train(resume=resume, warm_start=start, cluster=cluster)
         with self.working():
             self._adopt()
-            config = final_fit.plan_final_fit(self.config, self.run_dir)
-            arguments = prepare or final_fit.preparation_arguments(self.config, self.run_dir)
-            arguments = {**arguments, "since": final_fit.find_continued(self.config, self.run_dir)}
-            stages, paths = Stages(self.run_dir), RunPaths(self.run_dir)
+            config, stages = final_fit.plan_final_fit(self.config, self.run_dir), Stages(self.run_dir)
+            arguments = final_fit.plan_preparation(self.config, self.run_dir, prepare)
             key = self._key("final", epochs=config.train.epochs)
             if force or not stages.is_done("final", key):
                 stages.begin("final", key)
@@ -222,8 +225,7 @@ class Pipeline(RunSession):
             self._log(f"final fit: {config.train.epochs} epochs on the training and the validation part")
             final = Pipeline(config, paths.final, overwrite=True, progress=self._progress, log=self._log)
             final.prepare(**arguments)
-            start = stages.fact("train", "warm_start") or ""
-            result = final.train(force=force, resume=resume, warm_start=start, share_cores=share_cores)
+            result = final.train(force=force, resume=resume, warm_start=start, share_cores=share_cores, cluster=cluster)
             stages.finish("final")
         return result
 

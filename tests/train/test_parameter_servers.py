@@ -9,15 +9,17 @@ import sys
 import numpy as np
 import pytest
 
+from tests import test_final_fit
 from tests.train import test_options, test_rows_of_users
 from tests.train.compared_bundles import assert_same_answers
 from tests.train.test_replicas import experiments
 from twotower_tf import artifacts
 from twotower_tf import config as configuration
 from twotower_tf.artifacts import RunPaths
-from twotower_tf.config import InBatch, Mined, Queue, SamplingConfig, TrainConfig
+from twotower_tf.config import GivenSplit, InBatch, Mined, Queue, SamplingConfig, TrainConfig
 from twotower_tf.errors import ConfigError
 from twotower_tf.pipeline import Pipeline
+from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.train import parameter_servers
 
 options = test_options.prepared
@@ -93,7 +95,8 @@ def test_one_worker_makes_the_model_of_one_process(trained, alone, tmp_path):
 def test_what_needs_an_order_of_steps_is_refused(trained, negatives):
     config = dataclasses.replace(trained[1], sampling=SamplingConfig((InBatch(), negatives)))
     expected = (
-        f"invalid {negatives.type}\\(\\) for --strategy=parameter_server .*--strategy=single, mirrored or multi_worker"
+        f"invalid {negatives.type}\\(\\) for --strategy=parameter_server .*every loss and all other negatives work.*"
+        "--strategy=single, mirrored or multi_worker"
     )
     with pytest.raises(ConfigError, match=expected):
         parameter_servers.check_supported(config)
@@ -120,6 +123,30 @@ def test_other_losses_and_rows_train_as_in_one_process(name, options, users, tmp
             Pipeline(config, run_dir).train(force=True)
         losses.append([each["loss"] for each in figures(run_dir)["history"]])
     np.testing.assert_allclose(losses[1], losses[0], rtol=2e-3)
+
+
+@pytest.mark.quality
+@pytest.mark.parametrize("servers", [0, 1])
+def test_a_final_fit_is_that_of_one_process(servers, tmp_path):
+    """Validation rows are training rows, which every process finds as soon as the chief has prepared them."""
+    test_final_fit.write_log(tmp_path / "log")
+    config = test_final_fit.experiment(tmp_path / "log", "event", GivenSplit(column="part"))
+    pipeline = Pipeline(config, tmp_path / "run")
+    pipeline.prepare()
+    pipeline.train()
+    shutil.copytree(tmp_path / "run", tmp_path / "together")
+    if servers:
+        statuses, printed = run_cluster(tmp_path / "together", 1, servers, "--final")
+        assert set(statuses.values()) == {0} and len(statuses) == 3, printed
+    else:
+        command = [sys.executable, "-m", "twotower_tf", "launch", f"--run_dir={tmp_path / 'together'}", "--final"]
+        subprocess.run(command, check=True, timeout=400)
+    pipeline.final_fit()
+    found, expected = (test_final_fit.read_weights(tmp_path / name / "final") for name in ("together", "run"))
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        np.testing.assert_allclose(found[key], value, rtol=1e-3, atol=1e-4, err_msg=key)
+    assert Prepared.open(tmp_path / "together" / "final").num_rows("train") == 280
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from twotower_tf.errors import ConfigError
 from twotower_tf.train.cluster_task import ClusterTask
-from twotower_tf.train.worker_meeting import meet
+from twotower_tf.train.worker_meeting import meet, wait_for_chief
 
 REPORT = {"TensorFlow": "2.20.0", "configuration": "abc"}
 
@@ -72,6 +72,23 @@ def test_a_worker_that_never_comes_is_named_to_all_others(tasks):
 def test_a_chief_that_never_comes_is_named(tasks):
     (line,) = run([(dataclasses.replace(tasks[1], timeout=0.5), REPORT, 0)])
     assert line.startswith(f"cluster: worker 0 ({tasks[0].addresses[0]}) did not answer within 0.5 seconds")
+
+
+def test_a_process_waits_for_the_chief_without_being_counted(tasks):
+    """As where the chief prepares something first, which the others then read."""
+    begin, waited = time.monotonic(), []
+
+    def wait():
+        wait_for_chief(tasks[1])
+        waited.append(time.monotonic() - begin)
+
+    waiting = threading.Thread(target=wait, daemon=True)
+    waiting.start()
+    assert run([(tasks[0], REPORT, 0.4), (tasks[1], REPORT, 1.0), (tasks[2], REPORT, 0.4)]) == ["", "", ""]
+    waiting.join(20)
+    assert waited and waited[0] >= 0.4
+    with pytest.raises(ConfigError, match="did not answer within 0.1 seconds"):
+        wait_for_chief(dataclasses.replace(tasks[1], timeout=0.1))
 
 
 def test_a_port_in_use_is_one_line(tasks):

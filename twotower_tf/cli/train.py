@@ -52,10 +52,6 @@ def run(flags: Flags) -> None:
     if flags.final and (flags.warm_start or flags.overwrite):
         flag = "warm_start" if flags.warm_start else "overwrite"
         raise ConfigError(f"--{flag}: invalid with --final, which repeats the training of --run_dir; leave it out")
-    if flags.final and flags.strategy != "single":
-        raise ConfigError(
-            f"--strategy: invalid value {flags.strategy!r} with --final (expected 'single'); leave it out"
-        )
     if flags.strategy == "mirrored" and (devices := _count_gpus()) > 1:
         from twotower_tf.train import local_cluster
 
@@ -72,7 +68,7 @@ def run(flags: Flags) -> None:
     with progress_bar.shown() as show:
         pipeline = Pipeline(config, flags.run_dir, overwrite=flags.overwrite, progress=show, log=print)
         if flags.final:
-            result = pipeline.final_fit(force=True, resume=flags.resume, share_cores=True)
+            result = pipeline.final_fit(force=True, resume=flags.resume, share_cores=True, cluster=cluster)
         else:
             result = pipeline.train(
                 force=True, resume=flags.resume, warm_start=flags.warm_start, share_cores=True, cluster=cluster

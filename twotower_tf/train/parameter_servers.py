@@ -41,7 +41,7 @@ connected = False  # whether TensorFlow has connected this process, as a chief, 
 
 
 def check_supported(config: ExperimentConfig) -> None:
-    """Refuses what depends on the order of steps, or on a ranking by the whole model.
+    """Refuses what depends on the order of steps, or on a ranking by the whole model; all else works.
 
     Raises:
         ConfigError: naming the strategies that can do it.
@@ -50,7 +50,8 @@ def check_supported(config: ExperimentConfig) -> None:
         if isinstance(each, Queue | Mined):
             raise ConfigError(
                 f"sampling.negatives: invalid {each.type}() for --strategy=parameter_server (workers have no common "
-                "order of steps); leave it out, or train with --strategy=single, mirrored or multi_worker"
+                "order of steps, which this one needs; every loss and all other negatives work); leave it out, or "
+                "train with --strategy=single, mirrored or multi_worker"
             )
 
 

@@ -26,7 +26,14 @@ from twotower_tf.model.two_tower import TwoTower
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.progress import Progress, silent
 from twotower_tf.train import callbacks as own
-from twotower_tf.train import mining, parameter_servers, readable_rows, training_memory, warm_start_weights
+from twotower_tf.train import (
+    mining,
+    parameter_servers,
+    readable_rows,
+    training_memory,
+    warm_start_weights,
+    worker_meeting,
+)
 from twotower_tf.train import workers as workers_together
 from twotower_tf.train.batches import Batches
 from twotower_tf.train.checkpoints import Checkpoints
@@ -150,6 +157,8 @@ def train_with_chief(
         resume: as of `train`.
         source: `warm_start` of `train`, "" for none.
     """
+    if config.data.train_on_valid:
+        worker_meeting.wait_for_chief(cluster)  # which prepares the data of a final fit before
     if cluster.has_servers:
         parameter_servers.serve(cluster, config, run_dir, resume=resume, warm_start=source)
         return artifacts.read_json(RunPaths(run_dir).train, "run directory")

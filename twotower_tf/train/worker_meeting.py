@@ -140,7 +140,26 @@ def connect(task: ClusterTask, report: Report) -> tuple[LineSocket, dict[str, An
             if "problem" in answer:
                 raise ConfigError(str(answer["problem"]))
         time.sleep(_PAUSE)  # it has not started yet, or was restarted
-    raise ConfigError(
+    raise _missed(task)
+
+
+def wait_for_chief(task: ClusterTask) -> None:
+    """Waits until the first process listens.
+
+    Raises:
+        ConfigError: where it does not within `task.timeout`.
+    """
+    host, port = split_address(task.addresses[0])
+    deadline = time.monotonic() + task.timeout
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection((host, port or 0), timeout=ATTEMPT):
+            return
+        time.sleep(_PAUSE)
+    raise _missed(task)
+
+
+def _missed(task: ClusterTask) -> ConfigError:
+    return ConfigError(
         f"cluster: {task.describe(0)} did not answer within {task.timeout:g} seconds; start it, correct its address, "
         "or raise --cluster_timeout"
     )
