@@ -1,4 +1,4 @@
-"""Running sums and as-of joins, as a whole and range by range, are what a search row by row finds."""
+"""Running sums, changes and as-of joins, as a whole and range by range, are what a search row by row finds."""
 
 from __future__ import annotations
 
@@ -130,3 +130,25 @@ def test_several_joins_are_computed_together() -> None:
     relation = ordered_rows.join_as_of(connection, "SELECT * FROM log", joins)
     found = connection.execute(f"SELECT place, first, second FROM {relation} ORDER BY place").fetchall()
     assert found == [(1, "a", None), (2, None, "b")]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_changes(seed: int) -> None:
+    """A row stays where a value differs from its person's row before; a missing value is a value, too."""
+    chance = random.Random(seed)
+    connection, rows = log(chance)
+    values = {place: (chance.choice([None, 1, 2]), label) for place, _, _, label in rows}
+    connection.execute("CREATE TABLE known (of_place BIGINT, value INTEGER)")
+    connection.executemany("INSERT INTO known VALUES (?, ?)", [(place, value) for place, (value, _) in values.items()])
+    expected: list[Row] = []
+    for place, person, _, _ in sorted(rows, key=lambda row: (row[1], row[0])):
+        before = max((each[0] for each in rows if each[1] == person and each[0] < place), default=None)
+        if before is None or values[before] != values[place]:
+            expected.append((person, place, *values[place]))
+    query = "SELECT person, of_place AS moment, value, label FROM log JOIN known ON of_place = place"
+    arguments = (query, "person", "moment", ["value", "label"])
+    by_range = compute(connection, ordered_rows.plan_changes(*arguments), chance)
+    assert sorted(by_range, key=lambda row: row[:2]) == expected
+    ordered_rows.create_changes(connection, "changes", *arguments)
+    found = connection.execute("SELECT * FROM changes").fetchall()
+    assert found == [(*row, place) for place, row in enumerate(expected)]

@@ -16,7 +16,7 @@ A version equal to the one before it is left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from twotower_tf.prepare import ordered_rows
 from twotower_tf.prepare.catalogue import PREVIOUS_EVENT
@@ -42,12 +42,10 @@ def create_item_versions(
     item_columns = inputs.items.columns if inputs.items is not None else {}
     table = inputs.items if any(column.name in item_columns for column in inputs.item_as_of) else None
     known = fetch_row(connection, "SELECT count(*) FROM previous_items")[0] if previous is not None else 0
-    times = [f"SELECT item_row, CAST({START} AS BIGINT) AS since FROM items"]
     joins: list[AsOfJoin] = []
     latest = ""
     if inputs.item_from_events:
         _create_reports(connection, inputs, known)
-        times.append("SELECT item_row, since FROM item_reports")
         reported = {"reported_at": "place"} | {
             f"r{number}": f"r{number}" for number in range(len(inputs.item_from_events))
         }
@@ -59,14 +57,10 @@ def create_item_versions(
             f"CREATE TABLE item_held AS SELECT item_row, place{since} FROM {rows} JOIN items ON id = item_id"
         )
         if timed:
-            times.append("SELECT item_row, since FROM item_held")
             joins.append(AsOfJoin("item_held", "item_row", "since", "item_row", "since", {"held_at": "place"}))
         else:
             latest = " LEFT JOIN item_held AS h ON h.item_row = k.item_row"
-    places = ordered_rows.join_as_of(connection, f"SELECT item_row, since FROM ({' UNION '.join(times)})", joins)
-    connection.execute(
-        f"CREATE TABLE item_places AS SELECT k.*{', h.place AS held_at' if latest else ''} FROM {places} AS k{latest}"
-    )
+    places = f"SELECT k.*{', h.place AS held_at' if latest else ''} FROM {_join(connection, joins)} AS k{latest}"
     sources = " LEFT JOIN item_table_values AS t ON t.place = p.held_at" if table is not None else ""
     listed = "p.held_at"
     if previous is not None:
@@ -75,18 +69,31 @@ def create_item_versions(
             connection.execute("CREATE TABLE item_listed AS SELECT DISTINCT item_row FROM item_held")
             sources += " LEFT JOIN item_listed AS l ON l.item_row = p.item_row"
             listed = "l.item_row"
-    values = [
-        f"{_value(column, inputs, previous, listed)} AS v{number}" for number, column in enumerate(inputs.item_as_of)
-    ]
-    connection.execute(
-        "CREATE TABLE item_values AS SELECT p.item_row, p.since, p.since + 1 AS after, "
-        f"{', '.join(values)} FROM item_places AS p{sources}"
-    )
-    _create_changes(connection, len(values))
-    for name in ("item_places", "item_values"):
-        drop_table(connection, name)
+    values = {
+        f"v{number}": _value(column, inputs, previous, listed) for number, column in enumerate(inputs.item_as_of)
+    }
+    selected = "".join(f", {value} AS {name}" for name, value in values.items())
+    rows = f"SELECT p.item_row AS version_of, p.since{selected} FROM ({places}) AS p{sources}"
+    ordered_rows.create_changes(connection, "item_versions", rows, "version_of", "since", list(values))
     if inputs.item_from_events:
         drop_table(connection, "item_reports")
+
+
+def _join(connection: Connection, joins: Sequence[AsOfJoin]) -> str:
+    """Returns SQL of a relation: the tables' rows as of the start of every item, and of each time of a table."""
+    start = f"SELECT item_row, CAST({START} AS BIGINT) AS since FROM items"
+    if len(joins) > 1:
+        times = [start, *(f"SELECT item_row, since FROM {join.table}" for join in joins)]
+        return ordered_rows.join_as_of(connection, f"SELECT item_row, since FROM ({' UNION '.join(times)})", joins)
+    for join in joins:  # as of a time of the only table, its row is the one with that time
+        columns = "".join(f", {column} AS {name}" for name, column in join.columns.items())
+        nothing = "".join(f", NULL AS {name}" for name in join.columns)
+        known = f"SELECT item_row FROM {join.table} WHERE since = {START}"
+        start = (
+            f"SELECT item_row, since{columns} FROM {join.table} UNION ALL "
+            f"SELECT i.*{nothing} FROM ({start}) AS i ANTI JOIN ({known}) AS k ON k.item_row = i.item_row"
+        )
+    return f"({start})"
 
 
 def build_versions_query(inputs: Inputs) -> str:
@@ -113,6 +120,7 @@ def _create_reports(connection: Connection, inputs: Inputs, known: int) -> None:
         f"{column.value(events[column.name], 'e')} AS r{number}"
         for number, column in enumerate(inputs.item_from_events)
     )
+    own = "item_own_reports" if known else "item_reports"
     connection.execute(
         f"""
         CREATE TABLE item_moments AS
@@ -122,30 +130,30 @@ def _create_reports(connection: Connection, inputs: Inputs, known: int) -> None:
         CREATE TABLE item_first AS
         SELECT item_row, bool_or(counted) AS counted, coalesce(min(since) FILTER (WHERE counted), min(since)) AS first
         FROM item_moments GROUP BY item_row;
-        CREATE TABLE item_own_reports AS
+        CREATE TABLE {own} AS
         SELECT m.item_row, m.place, {values},
                CASE WHEN m.since = f.first AND m.item_row >= {known} THEN {START} ELSE m.since END AS since
         FROM item_moments AS m JOIN item_first AS f ON f.item_row = m.item_row
         JOIN events_values AS e ON e.place = m.place
-        WHERE m.counted OR (NOT f.counted AND m.since = f.first AND m.item_row >= {known});
-        CREATE TABLE item_reports AS
-        SELECT * FROM item_own_reports{_later_reports(inputs) if known else ""}
+        WHERE m.counted OR (NOT f.counted AND m.since = f.first AND m.item_row >= {known})
         """
     )
-    drop_table(connection, "item_own_reports")
+    if known:
+        connection.execute(f"CREATE TABLE item_reports AS SELECT * FROM {own}{_later_reports(inputs, own)}")
+        drop_table(connection, own)
     drop_table(connection, "item_moments")
     drop_table(connection, "item_first")
 
 
-def _later_reports(inputs: Inputs) -> str:
+def _later_reports(inputs: Inputs, own: str) -> str:
     """Returns SQL of reports of the previous run, for items with an event earlier than their last one there."""
     nothing = ", ".join(f"NULL AS r{number}" for number in range(len(inputs.item_from_events)))
     return f"""
         UNION ALL SELECT g.item_row, {_PREVIOUS} AS place, {nothing}, {PREVIOUS_EVENT} + 1 AS since
         FROM previous_items AS g
-        JOIN (SELECT item_row, min(since) AS since FROM item_own_reports GROUP BY item_row) AS m
+        JOIN (SELECT item_row, min(since) AS since FROM {own} GROUP BY item_row) AS m
         ON m.item_row = g.item_row AND m.since <= {PREVIOUS_EVENT}
-        LEFT JOIN item_own_reports AS same
+        LEFT JOIN {own} AS same
         ON same.item_row = g.item_row AND same.since = {PREVIOUS_EVENT} + 1
         WHERE same.item_row IS NULL
         """
@@ -167,25 +175,3 @@ def _value(column: FeatureColumn, inputs: Inputs, previous: Mapping[str, Column]
     if previous is not None and column.name in previous:
         reported = f"CASE WHEN p.reported_at = {_PREVIOUS} THEN {before} ELSE {reported} END"
     return f"CASE WHEN p.reported_at IS NULL THEN {value} ELSE {reported} END" if value else reported
-
-
-def _create_changes(connection: Connection, values: int) -> None:
-    """Creates `item_versions` from `item_values`, without versions equal to the one before."""
-    columns = [f"v{number}" for number in range(values)]
-    before = {"version_before": "item_row"} | {f"before_{name}": name for name in columns}
-    changes = ordered_rows.join_as_of(
-        connection,
-        f"SELECT item_row, since, {', '.join(columns)} FROM item_values",
-        [AsOfJoin("item_values", "item_row", "after", "item_row", "since", before)],
-    )
-    differs = " OR ".join(f"{name} IS DISTINCT FROM before_{name}" for name in columns)
-    numbered = ordered_rows.add_running_sums(
-        connection,
-        f"SELECT item_row, since, {', '.join(columns)} FROM {changes} WHERE version_before IS NULL OR {differs}",
-        {"number": "1"},
-        order="item_row, since",
-    )
-    connection.execute(
-        "CREATE TABLE item_versions AS "
-        f"SELECT item_row AS version_of, since, number - 1 AS place, {', '.join(columns)} FROM {numbered}"
-    )

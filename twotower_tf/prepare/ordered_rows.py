@@ -1,6 +1,6 @@
-"""Computes running sums and as-of joins: columns that depend on the rows before a row in an order.
+"""Computes running sums, changes and as-of joins: what depends on the rows before a row in an order.
 
-DuckDB computes both by itself. Spark would compute all rows of a key, or all rows, in one task. So its rows are sorted,
+DuckDB computes them by itself. Spark would compute all rows of a key, or all rows, in one task. So its rows are sorted,
 which Spark does in ranges, and DuckDB computes range by range: the same query over the rows of a range and over a
 summary of each range before it. A summary is about the last key of its range, for only that key goes on in the next. A
 hot key is split over many ranges; work is linear in the rows.
@@ -71,6 +71,53 @@ def plan_running_sums(rows: str, sums: Mapping[str, str], order: str, key: str =
         f"SELECT {f'{key}, ' if key else ''}{totals} FROM sorted {last}",
         f"SELECT * EXCLUDE (here, {', '.join(addends)}) FROM (SELECT *, {columns} FROM ({both})) WHERE here",
     )
+
+
+def create_changes(
+    connection: Connection, table: str, rows: str, key: str, order: str, values: Sequence[str]
+) -> None:
+    """Creates a table of a query's rows but for those whose values equal the ones of their key's row before.
+
+    The rows are in the order of key and `order`; `place` numbers them from 0.
+
+    Args:
+        connection: a cluster computes the changes here.
+        table: the name of the table.
+        rows: SQL of the query; it has the columns `key`, `order` and `values`.
+        key: the column by which rows are kept apart.
+        order: a column in which no two rows of a key are equal.
+        values: the columns that are compared.
+    """
+    names = ", ".join((key, order, *values))
+    if isinstance(connection, Cluster):
+        changes = connection.compute_ranges(plan_changes(rows, key, order, values))
+        numbered = add_running_sums(connection, f"SELECT {names} FROM {changes}", {"number": "1"}, f"{key}, {order}")
+        connection.execute(f"CREATE TABLE {table} AS SELECT {names}, number - 1 AS place FROM {numbered}")
+        return
+    connection.execute(f"CREATE TABLE {table}_sorted AS SELECT {names} FROM ({rows}) ORDER BY {key}, {order}")
+    changes = _select_changes(f"{table}_sorted", "", key, values)  # windows in the table's order sort nothing
+    connection.execute(f"CREATE TABLE {table} AS SELECT {names}, row_number() OVER () - 1 AS place FROM ({changes})")
+    connection.execute(f"DROP TABLE {table}_sorted")
+
+
+def plan_changes(rows: str, key: str, order: str, values: Sequence[str]) -> RangeQuery:
+    """Plans changes range by range (see `create_changes`)."""
+    names = ", ".join((key, order, *values))
+    both = f"(SELECT {names}, true AS here FROM sorted UNION ALL SELECT {names}, false AS here FROM earlier)"
+    return RangeQuery(
+        f"SELECT {names} FROM ({rows})",
+        f"{key}, {order}",
+        f"SELECT {names} FROM sorted ORDER BY {key} DESC, {order} DESC LIMIT 1",
+        f"SELECT {names} FROM ({_select_changes(both, f'ORDER BY {key}, {order}', key, values)}) WHERE here",
+    )
+
+
+def _select_changes(rows: str, window: str, key: str, values: Sequence[str]) -> str:
+    """Returns SQL of the rows whose key or values differ from those of the row before in the window."""
+    compared = (key, *values)
+    before = ", ".join(f"lag({name}) OVER ({window}) AS {name}_before" for name in compared)
+    differs = " OR ".join(f"{name} IS DISTINCT FROM {name}_before" for name in compared)
+    return f"SELECT * FROM (SELECT *, {before} FROM {rows}) WHERE {differs}"
 
 
 def join_as_of(connection: Connection, rows: str, joins: Sequence[AsOfJoin]) -> str:
