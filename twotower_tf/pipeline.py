@@ -30,7 +30,6 @@ from twotower_tf.stage_results import (
     TrainResult,
     TuneResult,
 )
-from twotower_tf.threads import import_ahead
 
 if TYPE_CHECKING:
     from twotower_tf.prepare.spark.spark_session import SparkOptions
@@ -75,7 +74,7 @@ class Pipeline(RunSession):
             DataError: where the tables do not fit the configuration.
             ArtifactError: where another process works in `run_dir`, or it holds something else.
         """
-        from twotower_tf.features import column_audit, encode_rows
+        from twotower_tf.features.encode_and_audit import encode_and_audit
         from twotower_tf.prepare import preparation
         from twotower_tf.prepare.prepared import Prepared
 
@@ -90,7 +89,6 @@ class Pipeline(RunSession):
             limits: dict[str, Any] = {"memory_limit": memory_limit, "threads": threads}
             stages.begin("prepare", key, engine="spark" if spark else "duckdb", since=continued, **limits)
             run_stages.remove_results(RunPaths(self.run_dir))
-            import_ahead("pandas")  # as pyarrow's first conversion to NumPy does; DuckDB reads the log meanwhile
             with run_lock.read_run(str(since), own=self.run_dir):
                 manifest: dict[str, Any] = preparation.prepare_log(
                     self.config,
@@ -100,9 +98,7 @@ class Pipeline(RunSession):
                     since=Path(continued) if since else None,
                     progress=progress,
                 )
-            prepared = Prepared.open(self.run_dir)
-            encode_rows.encode(self.config, prepared, progress, threads)
-            column_audit.audit(self.config, prepared, memory_limit=memory_limit, threads=threads, progress=progress)
+            encode_and_audit(self.config, Prepared.open(self.run_dir), **limits, progress=progress)
             stages.finish("prepare")
         return PrepareResult.read(self.run_dir, manifest, skipped=False)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -36,11 +34,6 @@ def map_ahead(function: Callable[[S], T], items: Iterable[S], threads: int) -> I
         finally:
             for future in pending:
                 future.cancel()
-
-
-def import_ahead(module: str) -> None:
-    """Imports a module in a thread, so that it is loaded when it is first needed."""
-    threading.Thread(target=importlib.import_module, args=(module,)).start()
 
 
 def read_ahead(items: Iterable[T], ahead: int) -> Generator[T, None, None]:

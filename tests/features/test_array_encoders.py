@@ -109,7 +109,7 @@ def test_features_are_encoded_as_tensorflow_does(feature):
     assert len(np.unique(expected)) > 1
 
 
-def test_preparation_loads_no_tensorflow(tmp_path):
+def test_preparation_loads_neither_tensorflow_nor_pandas(tmp_path):
     """A small log is prepared before TensorFlow would be loaded."""
     (tmp_path / "log.csv").write_text("user,ad,ts\n" + "".join(f"u{n % 5},a{n % 3},{n + 1}\n" for n in range(40)))
     (tmp_path / "config.py").write_text(
@@ -124,7 +124,7 @@ def test_preparation_loads_no_tensorflow(tmp_path):
         "import sys\n"
         "from twotower_tf.cli.main import main\n"
         f"status = main(['prepare', '--config={tmp_path}/config.py', '--run_dir={tmp_path}/run'])\n"
-        "sys.exit(status or 'tensorflow' in sys.modules)\n"
+        "sys.exit(status or not {'tensorflow', 'pandas'}.isdisjoint(sys.modules))\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     assert (tmp_path / "run/prepared/columns.json").exists()

@@ -66,6 +66,6 @@ def test_what_was_shown_and_not_taken_is_kept_for_use_as_negatives(tmp_path: Pat
 
 
 def test_wide_rows_make_short_parts() -> None:
-    assert [training_rows.count_part_rows(columns) for columns in (6, 16, 17, 100, 100_000)] == [
-        1 << 20, 1 << 20, 1 << 19, 1 << 17, 1 << 14,
+    assert [training_rows.count_part_rows(columns) for columns in (6, 64, 65, 100, 100_000)] == [
+        1 << 18, 1 << 18, 1 << 17, 1 << 17, 1 << 14,
     ]  # fmt: skip

@@ -30,6 +30,7 @@ from twotower_tf.config.features import BaseFeature
 from twotower_tf.features.farm_hash import combine_fingerprints, compute_fingerprints
 from twotower_tf.features.inputs import EPOCH_WEEKDAY, SECONDS_PER_DAY, SECONDS_PER_HOUR
 from twotower_tf.features.layout import NO_VALUE
+from twotower_tf.tables.arrow_numbers import fill_missing, view_as_numpy
 
 RawColumns: TypeAlias = Mapping[str, Any]
 Encode: TypeAlias = Callable[[RawColumns], Any]
@@ -141,8 +142,7 @@ def _find_buckets(texts: pa.Array, size: int) -> npt.NDArray[np.int32]:
 
 
 def _is_present(texts: pa.Array) -> npt.NDArray[np.bool_]:
-    lengths = pc.fill_null(pc.binary_length(texts), 0)
-    present: npt.NDArray[np.bool_] = lengths.to_numpy(zero_copy_only=False) > 0
+    present: npt.NDArray[np.bool_] = view_as_numpy(fill_missing(pc.binary_length(texts), 0)) > 0
     return present
 
 

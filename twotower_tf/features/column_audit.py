@@ -9,7 +9,7 @@ per distinct value.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from twotower_tf.features.row_pairs import pair_rows
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.progress import Progress, silent
 from twotower_tf.sql import Connection, file_pattern, quote_identifier, quote_literal
+from twotower_tf.tables.arrow_numbers import view_as_numpy
 from twotower_tf.tables.duckdb_engine import fetch_row, open_engine
 
 SCHEMA_VERSION = 1
@@ -48,8 +49,12 @@ def audit(
     memory_limit: str = "4GB",
     threads: int = 0,
     progress: Progress = silent,
+    when_counted: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
-    """Writes `prepared/columns.json` and returns it; beyond `memory_limit`, DuckDB spills below the run directory."""
+    """Writes `prepared/columns.json` and returns it; beyond `memory_limit`, DuckDB spills below the run directory.
+
+    `when_counted` is called when the values are counted, before any is encoded.
+    """
     document: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "counted_on": "training rows",
@@ -68,6 +73,7 @@ def audit(
                 progress("columns", done, len(sources))
                 values = work / f"values{done}.parquet"
                 counted.append((source, values, *_count(connection, source, prepared.num_rows("train"), values)))
+        when_counted()
         # DuckDB has given its memory back before the buckets take theirs
         for source, values, found, top in counted:
             found["features"] = _measure_features(source, config, prepared, values, found, top)
@@ -270,7 +276,7 @@ class BucketFunction:
 def _read_values(spec: Input, part: pa.ChunkedArray | pa.Array) -> Any:
     """Converts single values to an input's raw column; texts of several values are split already."""
     if spec.kind == "number":
-        return part.to_numpy(zero_copy_only=False).astype(np.float32)
+        return view_as_numpy(part).astype(np.float32)
     if spec.kind == "texts":
         return pc.cast(part, pa.binary()).to_numpy(zero_copy_only=False).reshape(-1, 1)
     return part.combine_chunks() if isinstance(part, pa.ChunkedArray) else part
@@ -281,7 +287,7 @@ def _batches(path: Path, buckets: BucketFunction) -> Iterator[tuple[npt.NDArray[
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(_BATCH):
             if batch.num_rows:
-                yield buckets(batch.columns[:-1]), batch.columns[-1].to_numpy(zero_copy_only=False)
+                yield buckets(batch.columns[:-1]), view_as_numpy(batch.columns[-1])
 
 
 def _count_sharing(buckets: BucketFunction, path: Path, distinct: int, top: pa.Table) -> dict[str, Any]:

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from twotower_tf.config import ExperimentConfig, feature_columns, feature_name
 from twotower_tf.config.features import BaseFeature, Input, SideName
 from twotower_tf.features.array_encoders import build_array_encoder
 from twotower_tf.features.inputs import arrow_to_array, side_inputs
 from twotower_tf.features.layout import IDS, NUMERIC, Layout
+from twotower_tf.tables.arrow_numbers import fill_missing, view_as_arrow, view_as_numpy
 
 Columns = Mapping[str, pa.Array | pa.ChunkedArray]
 
@@ -82,7 +82,7 @@ class ColumnEncoder:
         coded = [encode_dictionary(columns[name]) for name in names]
         codes, chosen = find_combinations([each[0] for each in coded], [len(each[1]) for each in coded])
         raw = {
-            spec.name: _read_raw(spec, values.take(pa.array(rows)))
+            spec.name: _read_raw(spec, values.take(view_as_arrow(rows)))
             for spec, (_, values), rows in zip(inputs, coded, chosen, strict=True)
         }
         encoded: np.ndarray = encode(raw)[codes]
@@ -99,7 +99,7 @@ def encode_dictionary(column: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, p
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
     values = pa.concat_arrays([column.dictionary, pa.nulls(1, column.dictionary.type)])
-    return pc.fill_null(column.indices, len(values) - 1).to_numpy(zero_copy_only=False), values
+    return view_as_numpy(fill_missing(column.indices, len(values) - 1)), values
 
 
 def _combine_chunks(column: pa.Array | pa.ChunkedArray) -> pa.Array:
@@ -120,8 +120,8 @@ def find_combinations(codes: Sequence[np.ndarray], sizes: Sequence[int]) -> tupl
         return codes[0], [np.arange(sizes[0])]
     joint, size = codes[0].astype(np.int64), sizes[0]
     for more, more_size in zip(codes[1:], sizes[1:], strict=True):
-        coded = pa.array(joint * more_size + more).dictionary_encode()  # now: the product of all sizes may be huge
-        joint, size = coded.indices.to_numpy().astype(np.int64), len(coded.dictionary)
+        coded = view_as_arrow(joint * more_size + more).dictionary_encode()  # now: the product of all sizes may be huge
+        joint, size = view_as_numpy(coded.indices).astype(np.int64), len(coded.dictionary)
     example = np.empty(size, np.int64)
     example[joint] = np.arange(len(joint))
     return joint, [each[example] for each in codes]

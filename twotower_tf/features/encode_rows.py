@@ -24,8 +24,9 @@ from twotower_tf.features.array_writer import SCHEMA_VERSION, ArrayWriter
 from twotower_tf.features.catalogue_versions import load
 from twotower_tf.features.column_encoder import ColumnEncoder, encode_dictionary
 from twotower_tf.features.layout import IDS, Layout
-from twotower_tf.prepare.prepared import Prepared
+from twotower_tf.prepare.prepared import Prepared, read_columns
 from twotower_tf.progress import Progress, silent
+from twotower_tf.tables.arrow_numbers import view_as_arrow, view_as_numpy
 from twotower_tf.threads import map_ahead
 
 _CATALOGUE_ROWS = 1 << 18
@@ -95,7 +96,7 @@ class _EncodingRun:
             features have, such as a cross with the user's id.
         """
         columns = [name for name in self._prepared.manifest["user_columns_by_row"] if name in self._user.inputs]
-        table = pq.read_table(self._prepared.paths.users, columns=[f"user.{name}" for name in columns])
+        table = read_columns(self._prepared.paths.users, [f"user.{name}" for name in columns])
         table = table.rename_columns(columns)
         own = {
             place: self._user.encode_feature(feature, {name: table[name] for name in columns})
@@ -126,12 +127,12 @@ class _EncodingRun:
     def _write_versions(self) -> Iterator[int]:
         parts = self._prepared.version_parts()
         yield from self._write(self._staging / "versions", _version_rows(self._prepared), parts, self._encode_versions)
-        index = pa.concat_tables([pq.read_table(path, columns=["item_row", "since"]) for path in parts])
-        starts = np.searchsorted(index["item_row"].to_numpy(), np.arange(self._prepared.num_items + 1))
+        index = pa.concat_tables([read_columns(path, ["item_row", "since"]) for path in parts])
+        starts = np.searchsorted(view_as_numpy(index["item_row"]), np.arange(self._prepared.num_items + 1))
         directory = self._staging / "version_index"
         directory.mkdir()
         np.save(directory / "starts.npy", starts.astype(np.int64))
-        np.save(directory / "since.npy", index["since"].to_numpy())
+        np.save(directory / "since.npy", view_as_numpy(index["since"]))
 
     def _write(self, directory: Path, total: int, jobs: Iterable[S], encode: Callable[[S], Arrays]) -> Iterator[int]:
         writers: dict[str, ArrayWriter] = {}
@@ -153,9 +154,9 @@ class _EncodingRun:
         by_row = self._prepared.manifest["user_columns_by_row"]
         read = [column for name, column in names.items() if name not in by_row]
         part = self._prepared.coded_part(path, list(dict.fromkeys(["user_row", *read])))
-        rows = part["user_row"].to_numpy()
+        rows = view_as_numpy(part["user_row"])
         columns = {name: part[column] for name, column in names.items() if name not in by_row}
-        columns |= {name: self._users[name].take(rows) for name in self._users.column_names}
+        columns |= {name: self._users[name].take(part["user_row"]) for name in self._users.column_names}
         known = np.empty((len(rows), len(self._user.groups.get(IDS, ()))), np.int32)
         for place, ids in self._own.items():
             known[:, place] = ids[rows, 0]
@@ -164,10 +165,10 @@ class _EncodingRun:
 
     def _encode_versions(self, path: Path) -> Arrays:
         part = self._prepared.coded_part(path, ["item_row", *(f"item.{name}" for name in self._varying)])
-        items = part["item_row"].to_numpy()
+        items = view_as_numpy(part["item_row"])
         columns = {name: part[f"item.{name}"] for name in self._varying}
         for name, (codes, values) in self._coded.items():
-            columns[name] = pa.DictionaryArray.from_arrays(pa.array(codes[items]), values)
+            columns[name] = pa.DictionaryArray.from_arrays(view_as_arrow(codes[items]), values)
         known = {name: array[items] for name, array in self._items.items()}
         return self._item.encode(columns, known)
 

@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
+
+from twotower_tf.tables.arrow_numbers import view_as_arrow
 
 Words: TypeAlias = Any  # an array of uint64
 Places: TypeAlias = npt.NDArray[np.int64]
@@ -20,12 +21,15 @@ Places: TypeAlias = npt.NDArray[np.int64]
 _K0, _K1, _K2 = (np.uint64(each) for each in (0xC3A5C85C97CB3127, 0xB492B66FBE98F273, 0x9AE16A3B2F90404F))
 _CAT = np.uint64(0xC6A4A7935BD1E995)
 _BLOCK = 64
+_EMPTY = pa.Array.from_buffers(
+    pa.large_binary(), 1, [None, *view_as_arrow(np.zeros(2, np.int64)).buffers()[1:], pa.py_buffer(b"")]
+)[0]
 _AT_ONCE = 1 << 15  # texts, whose numbers fit into a core's cache
 
 
 def compute_fingerprints(texts: pa.Array) -> Words:
     """Returns uint64 `[n]` fingerprints of an Arrow array `[n]` of texts (in UTF-8) or bytes; null is hashed as ""."""
-    texts = pc.fill_null(texts.cast(pa.large_binary()), b"")
+    texts = texts.cast(pa.large_binary()).fill_null(_EMPTY)
     _, offsets, content = texts.buffers()
     found = np.full(len(texts), _K2)  # that of ""
     if not len(texts) or content is None:

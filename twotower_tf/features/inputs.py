@@ -18,6 +18,7 @@ from twotower_tf.config import ExperimentConfig, Hash, History
 from twotower_tf.config.features import BaseFeature, Input, Kind, SideName
 from twotower_tf.errors import DataError, unknown_name
 from twotower_tf.prepare.text_forms import apply_form
+from twotower_tf.tables.arrow_numbers import fill_missing, view_as_numpy
 from twotower_tf.tables.time_parser import SIGNATURE, TimeParser
 from twotower_tf.tables.values import as_text, is_missing
 
@@ -204,9 +205,8 @@ def columns_to_arrays(inputs: Sequence[Input], table: pa.Table) -> dict[str, np.
     return {each.name: arrow_to_array(each, table[each.name]) for each in inputs}
 
 
-def _filled(column: pa.Array, kind: pa.DataType, null: Any) -> np.ndarray:
-    array: np.ndarray = pc.fill_null(column.cast(kind), null).to_numpy(zero_copy_only=False)
-    return array
+def _filled(column: pa.Array, kind: pa.DataType, null: float) -> np.ndarray:
+    return view_as_numpy(fill_missing(column.cast(kind), null))
 
 
 def _arrow_to_texts(spec: Input, column: pa.Array) -> np.ndarray:
@@ -232,7 +232,7 @@ KINDS: dict[Kind, InputKind] = {
         1,
         pa.string(),
         from_values=lambda spec, values, times: make_object_array([_text(spec, value) for value in values]),
-        from_arrow=lambda spec, column: _filled(column, pa.binary(), b""),
+        from_arrow=lambda spec, column: pc.fill_null(column.cast(pa.binary()), b"").to_numpy(zero_copy_only=False),
         to_arrow=lambda spec, array: pa.array([text.decode() for text in array], pa.string()),
         to_value=lambda value: value.decode() or None,
     ),

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from twotower_tf.artifacts import PreparedPaths
 from twotower_tf.sql import Connection
 from twotower_tf.tables import duckdb_engine, parquet_parts
+from twotower_tf.tables.arrow_numbers import view_as_numpy
 from twotower_tf.tables.duckdb_engine import fetch_row
 
 NO_TIME = (1 << 63) - 1  # of a positive without a time, which is after all events
@@ -43,7 +44,7 @@ class AsOfSearch:
         rows = f"SELECT CAST({key} AS BIGINT) AS key, {time} AS time FROM {table} ORDER BY {order}"
         with parquet_parts.open_array(path / "numbers.npy", np.int64, (length,)) as file:
             for each in parquet_parts.stream_tables(connection, rows):
-                keys, ranks = each["key"].to_numpy(), np.searchsorted(self._times, each["time"].to_numpy())
+                keys, ranks = view_as_numpy(each["key"]), np.searchsorted(self._times, view_as_numpy(each["time"]))
                 file.write(self._number(keys, ranks).data)
         self._numbers: Ints = np.load(path / "numbers.npy", mmap_mode="r")
 
@@ -103,7 +104,7 @@ def _count_trained(connection: Connection, length: int, order: str, path: Path) 
         file.write(counted.data)
         query = f"SELECT CAST(split = 0 AS TINYINT) AS trains FROM positives ORDER BY {order}"
         for table in parquet_parts.stream_tables(connection, query):
-            counted = counted[-1] + np.cumsum(table["trains"].to_numpy(), dtype=np.int64)
+            counted = counted[-1] + np.cumsum(view_as_numpy(table["trains"]), dtype=np.int64)
             file.write(counted.data)
     counts: Ints = np.load(path, mmap_mode="r")
     return counts

@@ -69,9 +69,7 @@ def create_item_versions(
             connection.execute("CREATE TABLE item_listed AS SELECT DISTINCT item_row FROM item_held")
             sources += " LEFT JOIN item_listed AS l ON l.item_row = p.item_row"
             listed = "l.item_row"
-    values = {
-        f"v{number}": _value(column, inputs, previous, listed) for number, column in enumerate(inputs.item_as_of)
-    }
+    values = {f"v{number}": _value(column, inputs, previous, listed) for number, column in enumerate(inputs.item_as_of)}
     selected = "".join(f", {value} AS {name}" for name, value in values.items())
     rows = f"SELECT p.item_row AS version_of, p.since{selected} FROM ({places}) AS p{sources}"
     ordered_rows.create_changes(connection, "item_versions", rows, "version_of", "since", list(values))

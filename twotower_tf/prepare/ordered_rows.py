@@ -73,9 +73,7 @@ def plan_running_sums(rows: str, sums: Mapping[str, str], order: str, key: str =
     )
 
 
-def create_changes(
-    connection: Connection, table: str, rows: str, key: str, order: str, values: Sequence[str]
-) -> None:
+def create_changes(connection: Connection, table: str, rows: str, key: str, order: str, values: Sequence[str]) -> None:
     """Creates a table of a query's rows but for those whose values equal the ones of their key's row before.
 
     The rows are in the order of key and `order`; `place` numbers them from 0.

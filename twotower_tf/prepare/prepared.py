@@ -68,7 +68,7 @@ class Prepared:
         """Returns the catalogue, by default with all columns of a bundle's; row i is the item with `item_row` i."""
         if columns is None:
             columns = [name for name in pq.read_schema(self.paths.items).names if name != schema.LAST_MICROSECOND]
-        return pq.read_table(self.paths.items, columns=list(columns))
+        return read_columns(self.paths.items, columns)
 
     def item_ids(self) -> npt.NDArray[np.object_]:
         """Reads the items' ids by row, [num_items] str."""
@@ -80,7 +80,7 @@ class Prepared:
 
     def train_count(self) -> npt.NDArray[np.int64]:
         """Reads the training positives of each item, including previous runs (`--since`), [num_items] int64."""
-        table = pq.read_table(self.paths.items, columns=["train_count"])
+        table = read_columns(self.paths.items, ["train_count"])
         return np.asarray(table.column(0).to_numpy(), dtype=np.int64)
 
     def num_rows(self, split: str) -> int:
@@ -103,7 +103,7 @@ class Prepared:
         configuration names them: `rejected` (bool, on rows with label 0), `weight` (at least 0), `list` (a number per
         list, -1 for none) and `position` in it (NaN for none).
         """
-        tables = [pq.read_table(path, columns=list(names)) for path in self.parts(split)]
+        tables = [read_columns(path, names) for path in self.parts(split)]
         table = pa.concat_tables(tables)
         arrays: dict[str, npt.NDArray[Any]] = {}
         for name in names:
@@ -128,7 +128,7 @@ class Prepared:
         ):
             taken = [name for name in names if columns is None or name in columns]
             if taken:
-                found = pa.concat_tables([pq.read_table(path, columns=taken) for path in paths])
+                found = pa.concat_tables([read_columns(path, taken) for path in paths])
                 looked_up.append((number, found.combine_chunks()))
         own = None
         if columns is not None:
@@ -160,7 +160,7 @@ class Prepared:
             groups = [file.metadata.row_group(place) for place in range(file.metadata.num_row_groups)]
         chunks = [group.column(place) for group in groups[:1] for place in range(group.num_columns)]
         names = [each.path_in_schema for each in chunks if "RLE_DICTIONARY" in each.encodings]
-        return pq.read_table(path, columns=list(columns), read_dictionary=names, use_threads=False)
+        return read_columns(path, columns, read_dictionary=names)
 
     def sequence(self, which: str) -> npt.NDArray[np.int32]:
         """Maps the item rows of positives, user by user in time order, int32; `train` or `seen`.
@@ -176,6 +176,16 @@ class Prepared:
         return array
 
 
+def read_columns(path: Path, columns: Sequence[str], read_dictionary: Sequence[str] = ()) -> pa.Table:
+    """Reads columns of one Parquet file, in their order; those of `read_dictionary` as dictionaries.
+
+    `pq.read_table` would import pyarrow's data sets and pandas, which takes as long as reading a million rows.
+    """
+    with pq.ParquetFile(path, read_dictionary=list(read_dictionary)) as file:
+        found = file.read(list(columns), use_threads=False)
+    return found.select(list(columns))  # for "a", also "a.b" is read
+
+
 def _read_texts(path: Path, column: str) -> npt.NDArray[np.object_]:
-    texts = pq.read_table(path, columns=[column]).column(0)
+    texts = read_columns(path, [column]).column(0)
     return np.asarray(texts.to_numpy(zero_copy_only=False), dtype=object)

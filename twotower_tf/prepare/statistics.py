@@ -17,6 +17,7 @@ from twotower_tf.config import ExperimentConfig, feature_columns, feature_name
 from twotower_tf.prepare.schema import SIDES, Side
 from twotower_tf.sql import Connection
 from twotower_tf.tables import parquet_parts
+from twotower_tf.tables.arrow_numbers import view_as_numpy
 
 SCHEMA_VERSION = 1
 
@@ -46,7 +47,7 @@ def compute_statistics(
 
             def counts(query: str = query) -> Iterator[tuple[Array, Array]]:
                 for table in parquet_parts.stream_tables(connection, query):
-                    yield table.column(0).to_numpy(), table.column(1).to_numpy()
+                    yield view_as_numpy(table.column(0)), view_as_numpy(table.column(1))
 
             found = (
                 {"boundaries": compute_boundaries(counts, feature.table_rows())}

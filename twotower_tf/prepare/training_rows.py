@@ -23,6 +23,7 @@ from twotower_tf.prepare.schema import Inputs
 from twotower_tf.progress import Progress
 from twotower_tf.sql import Connection, quote_identifier
 from twotower_tf.tables import parquet_parts, timestamps
+from twotower_tf.tables.arrow_numbers import view_as_arrow, view_as_numpy
 from twotower_tf.tables.cluster import Cluster
 from twotower_tf.tables.duckdb_engine import drop_table
 
@@ -32,7 +33,6 @@ _VERSION = "item_version"  # of the item at the event's time, where item feature
 _FOUND = ("history_start", "history_end", _VERSION)
 _NO_TIME = -(1 << 62)  # of an event without a time, which is before all positives
 _CELLS = 16 << 20  # of one part: rows times columns
-_WRITERS = 2
 _MOST_READ = 4  # ranges may overlap: one sort is cheaper than reading the log more often than this
 
 
@@ -78,7 +78,7 @@ def write_training_rows(
         return
     events = histories.create_ordered_events(connection, versions)
     writer = _PartWriter(connection, inputs, paths, events, timed=timed)
-    writer.write(min(_WRITERS, threads or resources.count_cpus()), progress)
+    writer.write(min(parquet_parts.WRITERS, threads or resources.count_cpus()), progress)
     if events != "split_events":
         drop_table(connection, events)
 
@@ -146,28 +146,28 @@ class _PartWriter:
         ).to_arrow_table(part.last - part.first + 1)  # in one chunk: nothing is copied to make it one
         if not self._carried:
             return table
-        places = table["place"].to_numpy() - part.lowest
+        places = view_as_numpy(table["place"]) - part.lowest
         log = connection.sql(
             f"SELECT {_select(self._carried)} FROM events_values AS e "
             f"WHERE e.place BETWEEN {part.lowest} AND {part.highest}"
         ).to_arrow_table(part.highest - part.lowest + 1)
         if log.num_rows != len(places) or not np.array_equal(places, np.arange(len(places))):
-            log = log.take(places)
+            log = log.take(view_as_arrow(places))
         for name in log.schema.names:
             table = table.append_column(name, log[name])
         return table
 
     def _complete(self, table: pa.Table, split: str) -> pa.Table:
         """Adds histories and item versions to rows of a split; returns the columns of the examples."""
-        times = table["ts"].to_numpy()
+        times = view_as_numpy(table["ts"])
         which = "seen" if split == "test" else "train"
-        start, end = self._histories.find(which, table["user_row"].to_numpy(), times)
+        start, end = self._histories.find(which, view_as_numpy(table["user_row"]), times)
         found = {"history_start": start, "history_end": end}
         if self._versions is not None:
             known = np.where(times == _NO_TIME, 0, times)
-            found[_VERSION] = self._versions.find(table["item_row"].to_numpy(), known)
+            found[_VERSION] = self._versions.find(view_as_numpy(table["item_row"]), known)
         names = [*self._stored, *self._carried, *self._joined]
-        return pa.table({name: pa.array(found[name]) if name in found else table[name] for name in names})
+        return pa.table({name: view_as_arrow(found[name]) if name in found else table[name] for name in names})
 
 
 def count_part_rows(columns: int) -> int:

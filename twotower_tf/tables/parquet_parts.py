@@ -17,9 +17,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from twotower_tf.sql import Connection
+from twotower_tf.tables.arrow_numbers import view_as_numpy
 from twotower_tf.tables.cluster import Cluster
+from twotower_tf.threads import map_ahead
 
-PART_ROWS = 1 << 20
+PART_ROWS = 1 << 18
+WRITERS = 2  # parts that are written at a time
 _BATCH = 1 << 16
 _DICTIONARY_BYTES = 1 << 26
 _SAMPLE = 1 << 14  # first values of a part, by which texts are written as a dictionary or one by one
@@ -101,10 +104,9 @@ def write_parts(connection: Connection, query: str, directory: Path, rows: int =
         return
     directory.mkdir(parents=True)
     reader = connection.sql(query).to_arrow_reader(_BATCH)
-    number = -1
-    for number, table in enumerate(regroup_batches(reader, rows)):
-        write_part(table, directory, number)
-    if number < 0:
+    parts = enumerate(regroup_batches(reader, rows))
+    written = sum(1 for _ in map_ahead(lambda part: write_part(part[1], directory, part[0]), parts, WRITERS))
+    if not written:
         write_part(reader.schema.empty_table(), directory, 0)
 
 
@@ -124,7 +126,7 @@ def write_array(connection: Connection, query: str, path: Path, dtype: npt.DType
         return
     with open_array(path, dtype, (length,)) as file:
         for table in stream_tables(connection, query):
-            file.write(np.ascontiguousarray(table.column(0).to_numpy(), dtype).data)
+            file.write(np.ascontiguousarray(view_as_numpy(table.column(0)), dtype).data)
 
 
 def open_array(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> IO[bytes]:
