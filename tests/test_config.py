@@ -271,7 +271,7 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     "a number that moved to sampling": (
         lambda: SampledSoftmax(negatives=800),
         "SampledSoftmax: unknown field of SampledSoftmax 'negatives'; "
-        "known: correct, learn_temperature, temperature, type",
+        "known: correct, learn_temperature, temperature, type, user_temperature",
     ),
     "rejections without a label": (
         lambda: experiment(data=DataConfig(), sampling=SamplingConfig((Rejections(),))),

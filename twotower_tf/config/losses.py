@@ -102,11 +102,14 @@ class InBatchSoftmax(LossConfig):
         learn_temperature: trains it, starting from `temperature`.
         correct: subtracts the log of each item's sampling probability from its logit (logQ correction), because
             popular items are more often in a batch.
+        user_temperature: divides it by exp(w · u) of the user's vector u, with a learned w: tastes of some users are
+            sharper than those of others. It changes no order, so that the index searches unit vectors as before.
     """
 
     temperature: PositiveFloat = 0.1
     learn_temperature: bool = False
     correct: bool = True
+    user_temperature: bool = False
     type: Literal["InBatchSoftmax"] = "InBatchSoftmax"
 
     default_negatives: ClassVar[tuple[Any, ...]] = (InBatch(),)
@@ -127,11 +130,14 @@ class SampledSoftmax(LossConfig):
         temperature: divides the cosine. A lower one looks at the hardest negatives alone; try 0.03 to 0.2.
         learn_temperature: trains it, starting from `temperature`.
         correct: subtracts the log of each item's sampling probability from its logit (logQ correction).
+        user_temperature: divides it by exp(w · u) of the user's vector u, with a learned w: tastes of some users are
+            sharper than those of others. It changes no order, so that the index searches unit vectors as before.
     """
 
     temperature: PositiveFloat = 0.1
     learn_temperature: bool = False
     correct: bool = True
+    user_temperature: bool = False
     type: Literal["SampledSoftmax"] = "SampledSoftmax"
 
     default_negatives: ClassVar[tuple[Any, ...]] = (Uniform(per_positive=800, shared=True),)
@@ -151,10 +157,13 @@ class FullSoftmax(LossConfig):
     Attributes:
         temperature: divides the cosine. A lower one looks at the hardest negatives alone; try 0.03 to 0.2.
         learn_temperature: trains it, starting from `temperature`.
+        user_temperature: divides it by exp(w · u) of the user's vector u, with a learned w: tastes of some users are
+            sharper than those of others. It changes no order, so that the index searches unit vectors as before.
     """
 
     temperature: PositiveFloat = 0.1
     learn_temperature: bool = False
+    user_temperature: bool = False
     type: Literal["FullSoftmax"] = "FullSoftmax"
 
     default_negatives: ClassVar[tuple[Any, ...]] = (Catalogue(),)

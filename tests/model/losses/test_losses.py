@@ -163,6 +163,36 @@ def test_a_learned_temperature_follows_its_gradient_and_a_fixed_one_has_none(nam
     assert abs(float(learned.log_temperature) - math.log(0.3)) < 1e-6
 
 
+def test_the_scale_of_a_user_follows_from_the_users_vector(monkeypatch):
+    w = world(5, 6, 2, 4, 3, True)
+    monkeypatch.setattr(blockwise_logits, "BLOCK_ELEMENTS", 2 * len(w.column_log_q))
+    layer, given = SoftmaxLoss(0.3, False, True, True, in_batch=True, queue=3), w.inputs()
+    layer.build({key: value.shape for key, value in given.items()})
+    layer.past.assign(w.past)
+    assert [weight.name for weight in layer.trainable_weights] == ["user_scale:0"]
+    assert abs(run(layer, given)[0] - oracle.total(w, oracle.softmax, 0.3, 1)) < 1e-5  # all users alike at first
+
+    def personal(w, b, direction):
+        return oracle.softmax(w, b, 0.3 / np.exp(w.users[b] @ direction), 1)
+
+    direction = np.linspace(-1.5, 2, oracle.DIM)
+    layer.user_scale.assign(direction)
+    users = tf.constant(given["user_vectors"])
+    with tf.GradientTape() as tape:
+        tape.watch(users)
+        layer({**given, "user_vectors": users})
+        loss = layer.losses[0]
+    assert abs(float(loss) - oracle.total(w, personal, direction)) < 1e-5
+    by_scale, by_user = (each.numpy() for each in tape.gradient(loss, [layer.user_scale, users]))
+    for place in range(oracle.DIM):
+        step = 1e-6 * np.eye(oracle.DIM)[place]
+        slope = (oracle.total(w, personal, direction + step) - oracle.total(w, personal, direction - step)) / 2e-6
+        assert abs(by_scale[place] - slope) < 1e-4
+        moved = [dataclasses.replace(w, users=w.users + sign * step * (np.arange(6) == 2)[:, None]) for sign in (1, -1)]
+        slope = (oracle.total(moved[0], personal, direction) - oracle.total(moved[1], personal, direction)) / 2e-6
+        assert abs(by_user[2, place] - slope) < 1e-4
+
+
 @pytest.mark.parametrize("name", ["bilateral", "contrastive", "triplet"])
 def test_other_losses_train_no_weight_of_their_own(name):
     w = world(3, 5, 2, 4, 3, True)

@@ -78,9 +78,9 @@ class Candidates:
     def logits(self, scale: tf.Tensor | float, correct: bool) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns scale · cosine - log q, or without log q, of own items `[batch]` and of own negatives `[batch, n]`.
 
-        An absent negative has `IMPOSSIBLE`.
+        `scale` is one for all rows or `[batch]`. An absent negative has `IMPOSSIBLE`.
         """
-        own, negatives = self.positive * scale, self.negatives * scale
+        own, negatives = self.positive * scale, self.negatives * _by_row(scale)
         if correct:
             own, negatives = own - self.positive_log_q, negatives - self.negatives_log_q
         return own, tf.where(self.negatives_weight > 0.0, negatives, IMPOSSIBLE)
@@ -93,7 +93,7 @@ class Candidates:
         """Returns rows and columns with the logits scale · cosine - log q, or without log q.
 
         Args:
-            scale: 1 / temperature.
+            scale: 1 / temperature, one for all rows or `[batch]`.
             correct: subtracts log q.
             own: `[batch]` logits of the own items.
             weights: `[batch]`.
@@ -101,7 +101,7 @@ class Candidates:
         there = tf.math.is_finite(self.columns_log_q)
         bias = -self.columns_log_q if correct else tf.zeros_like(self.columns_log_q)
         return LogitBlocks(
-            users=self.users * scale,
+            users=self.users * _by_row(scale),
             columns=self.columns,
             bias=tf.where(there, bias, IMPOSSIBLE),
             hits=self.hits,
@@ -109,6 +109,11 @@ class Candidates:
             weights=weights,
             products=self.products,
         )
+
+
+def _by_row(scale: tf.Tensor | float) -> tf.Tensor | float:
+    """Returns a scale to multiply `[batch, n]` with."""
+    return scale if isinstance(scale, float) or not scale.shape.rank else scale[:, tf.newaxis]
 
 
 class CandidateLoss(keras.layers.Layer):

@@ -11,7 +11,7 @@ import tf_keras as keras
 from twotower_tf.config import BilateralSoftmax, FullSoftmax, InBatchSoftmax, SampledSoftmax
 from twotower_tf.model.losses import blockwise_logits
 from twotower_tf.model.losses.blockwise_logits import IMPOSSIBLE
-from twotower_tf.model.losses.candidates import CandidateLoss, Candidates
+from twotower_tf.model.losses.candidates import USERS, CandidateLoss, Candidates
 from twotower_tf.model.losses.registry import registers
 
 
@@ -40,23 +40,39 @@ class SoftmaxLoss(CandidateLoss):
     Large Corpus Item Recommendations" (RecSys 2019), equation 3. What is drawn more often is met more often as a
     negative, and each time pushed away less. With the whole catalogue as columns there is nothing to correct, and L is
     the cross-entropy over all items. A row without a negative has no loss.
+
+    With `user_temperature` the temperature is divided by exp(w · u) with the row's user vector u and a learned w.
     """
 
-    def __init__(self, temperature: float, learn_temperature: bool, correct: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        temperature: float,
+        learn_temperature: bool,
+        correct: bool = False,
+        user_temperature: bool = False,
+        **kwargs: Any,
+    ) -> None:
         """Takes the fields of the configuration's class; see `CandidateLoss`."""
         super().__init__(**kwargs)
         self.temperature = temperature
         self.learn_temperature = learn_temperature
         self.correct = correct
+        self.user_temperature = user_temperature
 
     def build(self, input_shape: Any) -> None:
-        """Creates the temperature."""
+        """Creates the temperature, and the vector that the users' own scales follow from, which are 1 at first."""
         self.log_temperature = add_log_temperature(self, self.temperature, self.learn_temperature)
+        if self.user_temperature:
+            self.user_scale = self.add_weight(
+                name="user_scale", shape=(int(input_shape[USERS][-1]),), initializer="zeros"
+            )
         super().build(input_shape)
 
     def compare(self, candidates: Candidates) -> tuple[tf.Tensor, tf.Tensor]:
         """See `CandidateLoss.compare`."""
         scale = tf.exp(-self.log_temperature)
+        if self.user_temperature:
+            scale *= tf.exp(tf.linalg.matvec(candidates.users, self.user_scale))
         own, negatives = candidates.logits(scale, self.correct)
         counted = negatives + candidates.log_weights()
         reference = tf.reduce_logsumexp(tf.concat([own[:, tf.newaxis], counted], axis=1), axis=1)
@@ -66,7 +82,8 @@ class SoftmaxLoss(CandidateLoss):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
-        own = {name: getattr(self, name) for name in ("temperature", "learn_temperature", "correct")}
+        names = ("temperature", "learn_temperature", "correct", "user_temperature")
+        own = {name: getattr(self, name) for name in names}
         return {**super().get_config(), **own}
 
 
