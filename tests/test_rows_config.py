@@ -1,6 +1,7 @@
 """The kind of training rows: chosen by the encoder, and refused where no sequence can be trained with."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -39,6 +40,45 @@ def test_a_configuration_that_no_sequence_can_be_trained_with_is_refused(text):
     with pytest.raises(ConfigError) as error:
         configuration.override(config, texts)
     assert str(error.value).endswith(REFUSED[text])
+
+
+def test_time_gaps_need_the_time_of_the_events_and_a_name_of_their_own():
+    config = experiment("data")
+    time = config.data.timestamp
+
+    def refuse(*texts):
+        with pytest.raises(ConfigError) as error:
+            configuration.override(config, texts)
+        return str(error.value).partition(": ")[2]
+
+    assert refuse("user_features.2.time_gaps=hour") == (
+        f"user_features[2]: invalid column 'hour' (expected data.timestamp={time!r}, the event time that History reads)"
+    )
+    assert refuse(f"user_features.2.time_gaps={time}", "user_features.1=Hash('history_times',buckets=9)") == (
+        "user_features[2].time_gaps: the times of 'history' are an input 'history_times', which another feature has; "
+        "give the history another name"
+    )
+    labelled = ["loss=CosineLogitBCE()", "sampling.negatives=(Labelled(),Uniform(2))", "data.label=click"]
+    gaps = f"user_features.2.time_gaps={time}"
+    assert refuse(gaps, *labelled) == (
+        "train.rows: 'sequence' takes the time after an item until the user's next positive, and the rows of label 0 "
+        "that CosineLogitBCE trains on are at other times; set train.rows to 'event', or History.time_gaps to ''"
+    )
+    by_event = configuration.override(config, [gaps, *labelled, "train.rows=event"])
+    assert configuration.from_json(configuration.to_json(by_event), "here").user_features[2].time_gaps == time
+
+
+def test_prepared_data_stay_valid_where_no_gaps_are_wanted():
+    """Configurations of versions without `time_gaps` have the same fingerprint."""
+    config, without = experiment("data"), json.loads(configuration.to_json(experiment("data")))
+    for each in without["user_features"]:
+        each.pop("time_gaps", None)
+    assert configuration.fingerprint(configuration.from_json(json.dumps(without), "here")) == configuration.fingerprint(
+        config
+    )
+    gaps = configuration.override(config, [f"user_features.2.time_gaps={config.data.timestamp}"])
+    prepared = [configuration.fingerprint(each, configuration.PREPARED) for each in (config, gaps)]
+    assert prepared[0] != prepared[1]
 
 
 def test_rows_are_chosen_by_the_encoder_unless_they_are_given():

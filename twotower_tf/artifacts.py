@@ -109,6 +109,10 @@ class PreparedPaths:
         """Item rows of the positives, user by user in time order: `train`, or `seen` (training and validation)."""
         return self.root / "sequences" / f"{which}.npy"
 
+    def sequence_times(self, which: str) -> Path:
+        """Epoch seconds of those positives, 0 without a time; only where a history has `time_gaps`."""
+        return self.root / "sequences" / f"{which}_times.npy"
+
     def sequence_users(self, which: str) -> Path:
         """Start of each user's part of the sequence, by user row, and the sequence's length at the end."""
         return self.root / "sequences" / f"{which}_users.npy"

@@ -23,12 +23,12 @@ WEIGHTS = {
 }
 
 
-def experiment(encoder):
+def experiment(encoder, time_gaps=""):
     return ExperimentConfig(
         name="t",
         data=DataConfig(timestamp="ts"),
         item_features=(Hash("site", buckets=5), Hash("item_id", buckets=10)),
-        user_features=(History(of="item_id", length=4, encoder=encoder),),
+        user_features=(History(of="item_id", length=4, encoder=encoder, time_gaps=time_gaps),),
         model=ModelConfig(embedding_dim=6, vector_dim=6, item_hidden=(), user_hidden=()),
         loss=InBatchSoftmax(),
         sampling=configuration.SamplingConfig((configuration.InBatch(),)),
@@ -36,9 +36,9 @@ def experiment(encoder):
     )
 
 
-def user_tower(encoder):
+def user_tower(encoder, time_gaps=""):
     """The tower with random tables and a projection that changes nothing; the table's rows of `item_id`."""
-    model = fill_tables(two_tower.build(experiment(encoder)))
+    model = fill_tables(two_tower.build(experiment(encoder, time_gaps)))
     model.get_layer("user_projection").kernel.assign(np.eye(6))
     table = model.get_layer("shared_embedding_6").table.numpy()
     return model, two_tower.tower(model, "user"), table
@@ -72,6 +72,30 @@ def test_training_reaches_what_the_encoder_reads(encoder):
     gradient = tf.convert_to_tensor(tape.gradient(loss, layer.table)).numpy()
     moved = set(np.flatnonzero(np.abs(gradient).max(axis=1) > 1e-7).tolist())
     assert moved == {"mean": {1, 2, 3, 4, 5, 7}, "recency": {1, 2, 3, 4, 5, 7}, "last": {4, 5}}[encoder]
+
+
+GAPS = np.array([[3, 0, 31, -1], [-1, -1, 2, 5], [-1, -1, -1, -1], [-1, -1, -1, -1]], np.int32)
+
+
+@pytest.mark.parametrize("encoder", WEIGHTS)
+def test_the_embedding_of_a_gap_is_added_to_that_of_its_item(encoder):
+    model, tower, table = user_tower(encoder, time_gaps="ts")
+    layer = model.get_layer("user_history_0_time_gaps")
+    given = {"user_values0": IDS, "user_values0_gaps": GAPS}
+    items = table[np.maximum(IDS, 0)]
+    plain = unit(np.einsum("bl,bld->bd", WEIGHTS[encoder], items))
+    np.testing.assert_allclose(tower(given).numpy(), plain, atol=1e-6)  # before training a gap adds nothing
+    gaps = np.random.default_rng(4).normal(size=(32, 6)).astype(np.float32)
+    layer.embeddings.assign(gaps)
+    added = np.where(GAPS[..., np.newaxis] >= 0, gaps[np.maximum(GAPS, 0)], 0)
+    expected = unit(np.einsum("bl,bld->bd", WEIGHTS[encoder], items + added))
+    np.testing.assert_allclose(tower(given).numpy(), expected, atol=1e-6)
+    left_out = np.where(IDS == 3, -1, IDS)  # without an item (by dropout) its gap says nothing either
+    rest = np.where(left_out[:1] >= 0, WEIGHTS[encoder][:1], 0)
+    if encoder != "last":
+        rest = rest / rest.sum()
+    first = tower({"user_values0": left_out[:1], "user_values0_gaps": GAPS[:1]}).numpy()
+    np.testing.assert_allclose(first, unit(np.einsum("bl,bld->bd", rest, (items + added)[:1])), atol=1e-6)
 
 
 def test_a_memory_plan_counts_embedded_histories():

@@ -106,12 +106,13 @@ def check_features(
                 raise ConfigError(f"{where}: duplicate feature name {name!r}; give one of the features name=...")
             tables[side][name] = feature
             _check_column_kinds(where, feature, kinds, data)
+        _check_times_inputs(side, features)
     for side, features in sides.items():
         for position, feature in enumerate(features):
             _check_sharing(f"{side}[{position}]", feature, side, tables, model)
 
 
-_CALLED = {"text": "text", "texts": "tags", "number": "a number", "time": "a time"}
+_CALLED = {"text": "text", "texts": "tags", "number": "a number", "time": "a time", "times": "times"}
 
 
 def _check_column_kinds(where: str, feature: BaseFeature, kinds: dict[str, str], data: DataConfig) -> None:
@@ -135,6 +136,18 @@ def _check_column_kinds(where: str, feature: BaseFeature, kinds: dict[str, str],
                 f"{where}: column {column!r} is {kinds[column]} in one feature and {kind} in another "
                 "(expected one type on each side); use Bucketized to make categories of a number"
             )
+
+
+def _check_times_inputs(side: str, features: Sequence[BaseFeature]) -> None:
+    """Checks that the input with the times of a history's items has a name of its own."""
+    names = [each.name for feature in features for each in feature.inputs() if each.kind != "times"]
+    for position, feature in enumerate(features):
+        for each in feature.inputs():
+            if each.kind == "times" and each.name in names:
+                raise ConfigError(
+                    f"{side}[{position}].time_gaps: the times of {each.times_of!r} are an input {each.name!r}, which "
+                    "another feature has; give the history another name"
+                )
 
 
 def _check_sharing(
@@ -216,15 +229,23 @@ def _others(user_features: Sequence[BaseFeature]) -> list[BaseFeature]:
     return [each for each in user_features if not isinstance(each, History)]
 
 
-def check_rows(train: TrainConfig, user_features: Sequence[BaseFeature]) -> None:
+def check_rows(train: TrainConfig, user_features: Sequence[BaseFeature], loss: LossConfig) -> None:
     """Checks that sequences can be trained on.
 
     Raises:
-        ConfigError: for "sequence" without a causal encoder, or with histories of different lengths.
+        ConfigError: for "sequence" without a causal encoder, with histories of different lengths, or with time gaps
+            and rows of label 0.
     """
     if not train.sequences:
         return
-    lengths = {each.name: each.length for each in list_causal_histories(user_features)}
+    histories = list_causal_histories(user_features)
+    if loss.labelled and any(each.time_gaps for each in histories):
+        raise ConfigError(
+            "train.rows: 'sequence' takes the time after an item until the user's next positive, and the rows of "
+            f"label 0 that {type(loss).__name__} trains on are at other times; set train.rows to 'event', or "
+            "History.time_gaps to ''"
+        )
+    lengths = {each.name: each.length for each in histories}
     if not lengths:
         raise ConfigError(
             "train.rows: invalid value 'sequence' without a causal history encoder (expected a History with "

@@ -90,7 +90,7 @@ class ExperimentConfig:
         checks.check_features(self.item_features, self.user_features, self.data, self.model)
         checks.check_histories(self.user_features, self.item_features, self.data, self.model)
         checks.check_added_features(self.model, self.item_features, self.user_features)
-        checks.check_rows(self.train, self.user_features)
+        checks.check_rows(self.train, self.user_features, self.loss)
         checks.check_rows_of_users(self.train, self.data, self.sampling, self.loss)
         checks.check_training(self.train, self.evaluation)
         checks.check_slices(self.evaluation, self.item_features, self.user_features)

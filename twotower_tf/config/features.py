@@ -30,11 +30,12 @@ from twotower_tf.config.history_encoders import Encoder, HistoryEncoder
 from twotower_tf.config.open_union import OpenUnion
 
 SideName = Literal["user", "item"]
-Kind = Literal["text", "texts", "number", "time"]
+Kind = Literal["text", "texts", "number", "time", "times"]
 Statistics = Literal["", "moments", "log_moments", "boundaries"]
 
 KINDS: tuple[Kind, ...] = typing.get_args(Kind)
 HOURS, WEEKDAYS = 24, 7
+TIMES = "_times"  # ends the name of the input with the times of a history's items
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +46,15 @@ class Input:
         name: of the source column, or of the history.
         kind: "text" is a `[batch]` string, "texts" a `[batch, length]` string padded on the right with "",
             "number" a `[batch]` float32 where NaN means no value, "time" a `[batch]` int64 of epoch seconds, UTC,
-            where 0 means no value.
+            where 0 means no value, "times" a `[batch, length]` int64 of such times, padded on the right with 0.
         separator: of a "texts" input whose source is one text; "" where the source is a list.
-        max_length: of a "texts" input: how many values are kept, the last ones of a history, the first ones of tags.
+        max_length: of a "texts" or "times" input: how many values are kept, the last ones of a history, the first ones
+            of tags.
         keep_last: whether the last values are kept. Only histories do.
         form: how the log writes booleans and whole numbers, of `data.text_forms`; "" is the usual form.
         null_values: texts that mean a missing value, of `DataConfig.null_values`.
+        timed: of a history: another input has its values' times, so that a missing value keeps its place.
+        times_of: of a "times" input: the input whose values have these times, place by place.
     """
 
     name: str
@@ -60,10 +64,12 @@ class Input:
     keep_last: bool = False
     form: str = ""
     null_values: tuple[str, ...] = ()
+    timed: bool = False
+    times_of: str = ""
 
     @property
     def is_column(self) -> bool:
-        """Whether it has the values of its source column: it is neither the event's time nor a history."""
+        """Whether it has the values of its source column: it is neither the event's time nor of a history."""
         return self.kind != "time" and not self.keep_last
 
 
@@ -339,6 +345,11 @@ class History(BaseFeature):
             the mean weighted by 0.9 to the number of later values, so that the newest count most; `last`, the newest
             alone; `attention` (`Attention`), a mean with learned weights; `self_attention` (`SelfAttention`), a causal
             transformer; `gru` (`GRU`); or a name registered with `twotower_tf.model.history.registers`.
+        time_gaps: name of the events' time, `data.timestamp`: adds to each item's embedding a learned one of the time
+            that passed after it, in powers of two of a second (`features.time_gaps`). With a causal encoder it passed
+            until the user's next item, and after the newest one until the event, as in HSTU (Zhai et al., "Actions
+            Speak Louder than Words", 2024); with another encoder until the event. The tower then has two more inputs:
+            `NAME_times`, the items' times, and the event's time. "" takes the order alone.
         name: of the feature and of the tower's input.
     """
 
@@ -349,6 +360,7 @@ class History(BaseFeature):
     of: Name  # type: ignore[misc]  # the default of a base class comes first
     length: Positive = 50
     encoder: Encoder = "mean"
+    time_gaps: str = dataclasses.field(default="", kw_only=True)  # positions of the other fields stay
     name: Name = "history"
 
     def source_columns(self) -> tuple[str, ...]:
@@ -356,8 +368,17 @@ class History(BaseFeature):
         return ()
 
     def inputs(self) -> tuple[Input, ...]:
-        """Returns the input with the values, which is named as the feature."""
-        return (Input(self.name, self.kind, "", self.length, keep_last=True),)
+        """Returns the input with the values, which is named as the feature, and with `time_gaps` those of times."""
+        values = Input(self.name, self.kind, "", self.length, keep_last=True, timed=bool(self.time_gaps))
+        if not self.time_gaps:
+            return (values,)
+        times = Input(self.times_name, "times", "", self.length, keep_last=True, times_of=self.name)
+        return values, times, Input(self.time_gaps, "time")
+
+    @property
+    def times_name(self) -> str:
+        """The name of the input with the items' times."""
+        return f"{self.name}{TIMES}"
 
     def sequence_encoder(self) -> str | HistoryEncoder:
         """Returns `encoder`."""

@@ -143,4 +143,6 @@ def fingerprint(config: ExperimentConfig, fields: Sequence[str] = ()) -> str:
     for each in (*document["item_features"], *document["user_features"]):
         if not each["dropout"] or tuple(fields) == PREPARED:  # nothing that is prepared depends on it
             each.pop("dropout")
+        if not each.get("time_gaps", True):
+            each.pop("time_gaps")
     return artifacts.fingerprint({name: document[name] for name in fields or document})

@@ -53,7 +53,7 @@ def user_arrays(
     """
     inputs = side_inputs(config, "user")
     histories = {each.name: each for each in list_histories(config)}
-    plain = [each for each in inputs if each.name not in histories]
+    plain = [each for each in inputs if not each.keep_last]
     table = _rows(prepared, split, rows, {_column(config, each): None for each in plain})
     arrays = {each.name: arrow_to_array(each, table[_column(config, each)]) for each in plain}
     catalogue = prepared.items()
@@ -62,6 +62,8 @@ def user_arrays(
             history = histories[each.name]
             texts = catalogue[history_target(config, history).column]
             arrays[each.name] = _histories(each, texts, encoded.history_items(split, rows, history.length))
+        elif each.times_of:
+            arrays[each.name] = encoded.history_times(split, rows, histories[each.times_of].length)
     return arrays
 
 
@@ -88,13 +90,24 @@ def _histories(spec: Input, texts: pa.ChunkedArray, items: npt.NDArray[np.int32]
     """Converts item rows `[n, length]`, -1 for none, to padded texts."""
     known = texts.to_pylist()
     values = [[(known[item] or "").encode() for item in row if item >= 0] for row in items]
-    return pad([[value for value in row if value] for row in values], spec)
+    return pad(values if spec.timed else [[value for value in row if value] for row in values], spec)
 
 
 def to_rows(inputs: Sequence[Input], arrays: Mapping[str, npt.NDArray[Any]]) -> list[dict[str, Any]]:
     """Turns raw arrays into JSON-like rows without missing values; `rows_to_arrays` is the inverse."""
     columns = {each.name: map(KINDS[each.kind].to_value, arrays[each.name]) for each in inputs}
-    return [
+    rows = [
         {name: value for name, value in zip(columns, row, strict=True) if value is not None}
         for row in zip(*columns.values(), strict=True)
     ]
+    for each in inputs:
+        for row in rows if each.times_of else ():
+            if each.name in row:  # as long as each other, whatever is missing at the end
+                _even(row, each)
+    return rows
+
+
+def _even(row: dict[str, Any], spec: Input) -> None:
+    values, times = row.get(spec.times_of, []), row[spec.name]
+    longest = max(len(values), len(times))
+    row[spec.times_of], row[spec.name] = values + [""] * (longest - len(values)), times + [0] * (longest - len(times))

@@ -147,8 +147,13 @@ def _checked(inputs: Sequence[Input], raw: Raw) -> dict[str, tf.Tensor]:
 
 
 def _texts(inputs: Sequence[Input], raw: Raw) -> dict[str, tf.Tensor]:
-    """Returns raw inputs of several values as training has them: split, without empty ones, cut to the length."""
-    return {each.name: _list(each, raw[each.name]) if each.kind == "texts" else raw[each.name] for each in inputs}
+    """Returns raw inputs of several values as training has them: split, without empty ones, cut to the length.
+
+    Those with times stay as they are: a value that is missing keeps its place until the gaps are known.
+    """
+    lists = [each.name for each in inputs if each.kind == "texts" and not each.timed]
+    by_name = {each.name: each for each in inputs}
+    return {name: _list(by_name[name], raw[name]) if name in lists else raw[name] for name in by_name}
 
 
 def _list(spec: Input, values: tf.Tensor) -> tf.Tensor:

@@ -8,6 +8,7 @@ graph.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 from google.protobuf import descriptor_pb2
@@ -81,13 +82,28 @@ def _values(spec: Input, feature: tf.Tensor) -> tf.Tensor:
         present = tf.sequence_mask(sizes[:, 0], tf.shape(values)[1])
         parts.append(_CONVERTED[spec.kind](values, present))
         counts.append(sizes[:, 0])
-    joined = tf.concat(parts, axis=1)  # a feature is one of the lists: at most one part of a row holds values
+    # A feature is one of the lists: at most one part of a row holds values.
+    if spec.timed or spec.kind == "times":
+        return _overlay(parts)
+    joined = tf.concat(parts, axis=1)
     if spec.kind == "texts":
         return joined
     count = tf.add_n(counts)
     message = f"feature {spec.name}: invalid number of values (expected at most one per example); got"
     with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(count <= 1), [message, count])]):
         return _single(spec.kind, tf.identity(joined))
+
+
+def _overlay(parts: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Joins lists `[batch, places]` of texts or times, of which one of a row has values, place by place."""
+    width = tf.reduce_max([tf.shape(part)[1] for part in parts])
+    text = parts[0].dtype == tf.string
+    filler: Any = "" if text else 0
+    wide = [
+        tf.pad(part, [[0, 0], [0, width - tf.shape(part)[1]]], constant_values=tf.constant(filler, part.dtype))
+        for part in parts
+    ]
+    return tf.strings.join(wide) if text else tf.add_n(wide)
 
 
 def _single(kind: str, values: tf.Tensor) -> tf.Tensor:
@@ -134,4 +150,4 @@ def _time(values: tf.Tensor, present: tf.Tensor) -> tf.Tensor:
     return tf.where(present, tf.cast(values, tf.int64), tf.zeros([], tf.int64))
 
 
-_CONVERTED = {"text": _text, "texts": _text, "number": _number, "time": _time}
+_CONVERTED = {"text": _text, "texts": _text, "number": _number, "time": _time, "times": _time}

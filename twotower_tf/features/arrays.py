@@ -11,7 +11,9 @@ from twotower_tf import artifacts
 from twotower_tf import config as configuration
 from twotower_tf.artifacts import SPLITS
 from twotower_tf.config import ExperimentConfig, History
+from twotower_tf.config.history_encoders import is_causal
 from twotower_tf.errors import ArtifactError
+from twotower_tf.features import time_gaps
 from twotower_tf.features.array_writer import SCHEMA_VERSION
 from twotower_tf.features.catalogue_versions import Batch, Versions, load
 from twotower_tf.features.inputs import history_target, list_histories
@@ -25,11 +27,21 @@ PART = 1 << 18  # rows that are read at once where all of them are
 
 @dataclass(frozen=True)
 class _History:
-    """How a history feature is looked up: key of its tensor, column of the catalogue's ids, number of values."""
+    """How a history feature is looked up.
+
+    Attributes:
+        key: of its tensor.
+        column: of the catalogue's ids.
+        length: number of values.
+        gaps: key of the tensor with its gaps' buckets, "" without `time_gaps`.
+        to_next: see `time_gaps.find_gaps`.
+    """
 
     key: str
     column: int
     length: int
+    gaps: str
+    to_next: bool
 
 
 class EncodedData:
@@ -55,6 +67,7 @@ class EncodedData:
         self._keys: dict[str, dict[str, np.ndarray]] = {}
         self._times: dict[str, np.ndarray] = {}
         self._sequences: dict[str, np.ndarray] = {}
+        self._sequence_seconds: dict[str, np.ndarray] = {}
         self._histories = [_lookup(config, each) for each in list_histories(config)]
         self.num_items = prepared.num_items
 
@@ -124,21 +137,48 @@ class EncodedData:
         for history in self._histories:
             if history.key not in without:
                 items = self.history_items(split, rows, history.length, rng, own_too)
-                batch[history.key] = _values_first(self._history_ids(history, items), items)
+                timed = None
+                if history.gaps:
+                    timed = self.history_times(split, rows, history.length), self.keys(split)["timestamp"][rows]
+                batch |= self._encode_history(history, items, timed)
         return batch
 
-    def sequence_values(self, key: str, first: np.ndarray, stop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def sequence_batch(self, key: str, first: np.ndarray, stop: np.ndarray) -> tuple[Batch, np.ndarray]:
         """Returns encoded values of parts, from `first` to `stop`, `[n]` each, of the users' training sequences.
 
         Returns:
-            int32 `[n, longest]` (at least 1), as in histories, and int64 `[n, longest + 1]`, how many of the first 0,
-            1, ... items of a part have a value.
+            by key of the tensors int32 `[n, longest]` (at least 1), as in histories, where the newest item's gap ends
+            at the user's next positive; and int64 `[n, longest + 1]`, how many of the first 0, 1, ... items of a part
+            have a value.
         """
         history = next(each for each in self._histories if each.key == key)
-        items = _slices(self._sequence("train"), first, stop)
+        items, timed = _slices(self._sequence("train"), first, stop), None
+        if history.gaps:
+            times = self._sequence_times("train")
+            timed = _slices(times, first, stop, 0), times[np.minimum(stop, len(times) - 1)]
+        present = self._history_ids(history, items) >= 0
+        before = np.cumsum(np.pad(present, [(0, 0), (1, 0)]), axis=1)
+        return self._encode_history(history, items, timed), before
+
+    def _encode_history(
+        self, history: _History, items: np.ndarray, timed: tuple[np.ndarray, np.ndarray] | None
+    ) -> Batch:
+        """Returns the tensors of a history of catalogue rows `[n, length]`; `timed` has the times of items and events.
+
+        The padding is behind the values also in rows where an item has no value, as the signature has it.
+        """
         ids = self._history_ids(history, items)
-        before = np.cumsum(np.pad(ids >= 0, [(0, 0), (1, 0)]), axis=1)
-        return _values_first(ids, items), before
+        batch = {history.key: ids}
+        if timed is not None:
+            counts = np.count_nonzero(items >= 0, axis=1)
+            gaps = time_gaps.find_gaps(timed[0], counts, timed[1], to_next=history.to_next)
+            batch[history.gaps] = np.where(ids >= 0, gaps, np.int32(NO_VALUE))
+        broken = ((ids < 0) & (items >= 0)).any(axis=1)
+        if broken.any():
+            order = np.argsort(ids[broken] < 0, axis=1, kind="stable")
+            for values in batch.values():
+                values[broken] = np.take_along_axis(values[broken], order, axis=1)
+        return batch
 
     def _history_ids(self, history: _History, items: np.ndarray) -> np.ndarray:
         """Returns bucket ids of catalogue rows of any shape, -1 for none."""
@@ -204,11 +244,25 @@ class EncodedData:
             return self._others(sequence, start, end, own, length, rng)
         return _slices(sequence, np.maximum(start, end - length), end)
 
+    def history_times(self, split: str, rows: np.ndarray, length: int) -> np.ndarray:
+        """Returns the times of the items of `history_items`, int64 `[n, longest]` epoch seconds, padded with 0."""
+        keys = self.keys(split)
+        start, end = keys["history_start"][rows], keys["history_end"][rows]
+        return _slices(
+            self._sequence_times("seen" if split == "test" else "train"), np.maximum(start, end - length), end, 0
+        )
+
     def _sequence(self, which: str) -> np.ndarray:
         """Returns `Prepared.sequence`, mapped once."""
         if which not in self._sequences:
             self._sequences[which] = np.asarray(self._prepared.sequence(which))
         return self._sequences[which]
+
+    def _sequence_times(self, which: str) -> np.ndarray:
+        """Returns `Prepared.sequence_times`, mapped once."""
+        if which not in self._sequence_seconds:
+            self._sequence_seconds[which] = np.asarray(self._prepared.sequence_times(which))
+        return self._sequence_seconds[which]
 
     def _others(
         self,
@@ -238,25 +292,17 @@ class EncodedData:
         return others[:, : max(1, min(width, length))]
 
 
-def _slices(sequence: np.ndarray, first: np.ndarray, stop: np.ndarray) -> np.ndarray:
-    """Takes parts `[n]` of an array, int32 `[n, longest]` (at least 1), padded with -1."""
+def _slices(sequence: np.ndarray, first: np.ndarray, stop: np.ndarray, padding: int = NO_VALUE) -> np.ndarray:
+    """Takes parts `[n]` of an array, `[n, longest]` (at least 1) of its type, padded."""
     width = max(1, int(np.max(stop - first, initial=0)))
     positions = first[:, np.newaxis] + np.arange(width)
     present = positions < stop[:, np.newaxis]
     if not len(sequence):
-        return np.full(positions.shape, NO_VALUE, np.int32)
-    return np.where(present, sequence[np.where(present, positions, 0)], NO_VALUE).astype(np.int32)
-
-
-def _values_first(ids: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """Moves the padding behind the values in rows where an item has no value, as the signature does; in place."""
-    gaps = ((ids < 0) & (items >= 0)).any(axis=1)
-    if gaps.any():
-        order = np.argsort(ids[gaps] < 0, axis=1, kind="stable")
-        ids[gaps] = np.take_along_axis(ids[gaps], order, axis=1)
-    return ids
+        return np.full(positions.shape, padding, sequence.dtype)
+    return np.where(present, sequence[np.where(present, positions, 0)], padding).astype(sequence.dtype)
 
 
 def _lookup(config: ExperimentConfig, history: History) -> _History:
     column = Layout(config, "item").single.index(history_target(config, history))
-    return _History(Layout(config, "user").values[history.name], column, history.length)
+    layout, causal = Layout(config, "user"), is_causal(history.encoder)
+    return _History(layout.values[history.name], column, history.length, layout.gaps.get(history.name, ""), causal)

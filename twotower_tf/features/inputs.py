@@ -64,16 +64,17 @@ def rows_to_arrays(
         inputs: of the tower.
         rows: one mapping per example; an absent name, None, "", NaN, NA, NaT and `null_values` mean no value. 3, 3.0
             and "3" are one text. A list of values may be any iterable in order, or one text: of tags with their
-            separator, of a history with `|`.
+            separator, of a history and of its items' times with `|`.
         times: how times are read; by default as the signature has them, in epoch seconds, or as ISO 8601.
         user_id: name of the user's id, which rows may have next to features although the tower does not read it.
 
     Returns:
-        Input name to array: object array of bytes `[batch]` or `[batch, length]`, float32 `[batch]`, int64 `[batch]`.
+        Input name to array: object array of bytes `[batch]` or `[batch, length]`, float32 `[batch]`, int64 `[batch]`
+        or `[batch, length]`.
 
     Raises:
         DataError: for an unknown name (listing the known ones), a row with nothing but an id that the tower does not
-            read, or a value of the wrong type.
+            read, a value of the wrong type, or a history with a different number of times.
     """
     known = {each.name for each in inputs}
     for position, row in enumerate(rows):
@@ -87,9 +88,35 @@ def rows_to_arrays(
                 raise DataError(
                     f"row {position}: {near}{'' if '; known: ' in near else f' (features: {_listing(known)})'}"
                 )
-    return {
-        each.name: KINDS[each.kind].from_values(each, [row.get(each.name) for row in rows], times) for each in inputs
-    }
+    values = {each.name: [row.get(each.name) for row in rows] for each in inputs}
+    for each in inputs:
+        if each.times_of and each.times_of in values:
+            _list_timed(each, values)
+    return {each.name: KINDS[each.kind].from_values(each, values[each.name], times) for each in inputs}
+
+
+def _list_timed(spec: Input, values: dict[str, list[Any]]) -> None:
+    """Makes lists of histories and of their times, and checks that each has as many times as values, or none."""
+    for name in (spec.times_of, spec.name):
+        values[name] = [_list(replace(spec, name=name), value) for value in values[name]]
+    for position, (items, times) in enumerate(zip(values[spec.times_of], values[spec.name], strict=True)):
+        if times and len(times) != len(items):
+            raise DataError(
+                f"row {position}: feature {spec.name!r}: {len(times)} times (expected {len(items)}, one for each value "
+                f"of {spec.times_of!r}, or none)"
+            )
+
+
+def _list(spec: Input, value: Any) -> list[Any]:
+    """Returns the values of a history, or of its times, given as any iterable in order, one text, or one value."""
+    if isinstance(value, Mapping | Set):
+        raise DataError(f"feature {spec.name!r}: invalid value {value!r} (expected a list of values)")
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray):
+        return list(value)
+    if isinstance(value, str | bytes | bytearray):
+        text = _text(replace(spec, form=""), value).decode()
+        return text.split(HISTORY_SEPARATOR) if text else []
+    return [] if is_missing(value) else [value]
 
 
 def _listing(names: set[str]) -> str:
@@ -131,6 +158,8 @@ def _texts(spec: Input, value: Any) -> list[bytes]:
         if spec.keep_last:  # a history that is one text
             value = _text(replace(spec, form=""), value[0]).decode().split(HISTORY_SEPARATOR)
     texts = [_text(spec, each) for each in value]
+    if spec.timed:
+        return texts
     if spec.keep_last or not spec.separator:
         return [text for text in texts if text]
     parts = (part for text in texts for part in split_texts(text.decode(), spec.separator))
@@ -163,6 +192,28 @@ def _times(spec: Input, values: list[Any], form: TimeParser) -> np.ndarray:
                 "the log has"
             )
     return np.array(seconds, np.int64)
+
+
+def _time_lists(spec: Input, values: list[Any], form: TimeParser) -> np.ndarray:
+    lists = [_list(spec, value)[-spec.max_length :] for value in values]
+    array = np.zeros((len(lists), max([1, *map(len, lists)])), np.int64)
+    places = np.arange(array.shape[1]) < np.array([*map(len, lists)], int)[:, np.newaxis]
+    array[places] = _times(spec, [each for row in lists for each in row], form)
+    return array
+
+
+def _times_to_arrow(spec: Input, array: np.ndarray) -> pa.Array:
+    return pa.array([row[: _count_used(row)].tolist() for row in array], pa.list_(pa.int64()))
+
+
+def _arrow_to_times(spec: Input, column: pa.Array) -> np.ndarray:
+    return _time_lists(spec, column.to_pylist(), SIGNATURE)
+
+
+def _count_used(row: np.ndarray) -> int:
+    """Counts the places up to the last value of a padded list."""
+    used = np.flatnonzero(row.astype(bool))
+    return int(used[-1]) + 1 if len(used) else 0
 
 
 def history_target(config: ExperimentConfig, history: History) -> Hash:
@@ -220,7 +271,10 @@ def _arrow_to_texts(spec: Input, column: pa.Array) -> np.ndarray:
 
 
 def _texts_to_arrow(spec: Input, array: np.ndarray) -> pa.Array:
-    lists = [[text.decode() for text in row if text] for row in array]
+    if spec.timed:
+        lists = [[text.decode() for text in row[: _count_used(row)]] for row in array]
+    else:
+        lists = [[text.decode() for text in row if text] for row in array]
     if spec.keep_last:
         return pa.array(lists, pa.list_(pa.string()))
     return pa.array([spec.separator.join(row) for row in lists], pa.string())
@@ -243,7 +297,7 @@ KINDS: dict[Kind, InputKind] = {
         from_values=lambda spec, values, times: pad([_texts(spec, value) for value in values], spec),
         from_arrow=_arrow_to_texts,
         to_arrow=_texts_to_arrow,
-        to_value=lambda value: [text.decode() for text in value if text] or None,
+        to_value=lambda value: [text.decode() for text in value[: _count_used(value)]] or None,
     ),
     "number": InputKind(
         "float32",
@@ -262,5 +316,14 @@ KINDS: dict[Kind, InputKind] = {
         from_arrow=lambda spec, column: _filled(column, pa.int64(), 0),
         to_arrow=lambda spec, array: pa.array(array),
         to_value=lambda value: int(value) or None,
+    ),
+    "times": InputKind(
+        "int64",
+        2,
+        pa.list_(pa.int64()),
+        from_values=_time_lists,
+        from_arrow=_arrow_to_times,
+        to_arrow=_times_to_arrow,
+        to_value=lambda value: value[: _count_used(value)].tolist() or None,
     ),
 }

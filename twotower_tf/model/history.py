@@ -24,11 +24,11 @@ from typing import Any, TypeVar
 import tensorflow as tf
 import tf_keras as keras
 
-from twotower_tf.config import ExperimentConfig, feature_name
+from twotower_tf.config import ExperimentConfig, History, feature_name
 from twotower_tf.config.features import BaseFeature, SideName
 from twotower_tf.config.history_encoders import add_history_encoder, encoder_name, is_causal
 from twotower_tf.model.embeddings import EmbeddingTable, Placement, plan_tables
-from twotower_tf.model.layers import Dense, Dropout
+from twotower_tf.model.layers import Dense, Dropout, TimeGapEmbedding
 from twotower_tf.model.transformer import BLOCKS, causal_mask, mask_unseen
 
 MEAN = "mean"  # `EmbeddingTable` averages without the embeddings one by one
@@ -74,6 +74,7 @@ def encode(
     config: ExperimentConfig,
     context: Sequence[tf.Tensor] = (),
     places: tf.Tensor | None = None,
+    gaps: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Encodes the values of a history, or of another feature with several values, onto their Keras input.
 
@@ -88,31 +89,36 @@ def encode(
         places: of a causal encoder that is trained on sequences: Keras tensor int32 `[rows, 2]`, by row the place of
             its sequence in the batch and how many of its values the row has seen. None takes all values of each
             history.
+        gaps: of a history with `time_gaps`: Keras tensor int32 `[batch, length]`, the buckets of the gaps of `ids`.
 
     Returns:
         The Keras tensor float32 `[batch, dim]`, or `[rows, dim]` with `places`; of a history without a value, zero with
         the encoders defined here.
     """
     encoder = feature.sequence_encoder()
-    if encoder == MEAN:
-        return table(ids, offsets=[place.offset], mean=True, paired=[place.paired])
+    causal, mean, length = is_causal(encoder), encoder == MEAN, feature.inputs()[0].max_length
+    if causal:
+        # A place beyond the configured length, which signatures have, is padding.
+        ids, gaps = ids[:, :length], None if gaps is None else gaps[:, :length]
+    embedded = table(ids, offsets=[place.offset], mean=mean, paired=[place.paired])
+    if gaps is not None:
+        embedded += TimeGapEmbedding(place.dim, mean, name=f"{name}_time_gaps")(gaps, ids >= 0)
+    if mean:
+        return embedded
     cls, options = _ENCODERS[encoder_name(encoder)], {}
     if not isinstance(encoder, str):
         seed = config.seed + zlib.crc32(name.encode())
         options = {each.name: getattr(encoder, each.name) for each in dataclasses.fields(encoder)}  # type: ignore[arg-type]
-        options |= {"length": feature.inputs()[0].max_length, "seed": seed, "mixed": config.train.mixed}
+        options |= {"length": length, "seed": seed, "mixed": config.train.mixed}
         options.pop("type")
     layer = cls(name=name, **options)
-    if is_causal(encoder):
-        # A place beyond the configured length, which signatures have, is padding.
-        ids = ids[:, : options["length"]]
-        embedded, newest = table(ids, offsets=[place.offset], paired=[place.paired]), places is None
-        places = count_values(ids) if places is None else places
+    if causal:
+        newest, places = places is None, count_values(ids) if places is None else places
         if getattr(layer, "takes_places", False):
             return layer(embedded, ids >= 0, places=places, newest=newest)
         return TakePlaces(name=f"{name}_places")(layer(embedded, ids >= 0), places)
     given = {"context": tf.concat(list(context), axis=1)} if getattr(layer, "reads_context", False) else {}
-    return layer(table(ids, offsets=[place.offset], paired=[place.paired]), ids >= 0, **given)
+    return layer(embedded, ids >= 0, **given)
 
 
 def count_values(ids: tf.Tensor) -> tf.Tensor:
@@ -138,12 +144,15 @@ def take_places(sequence: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
 def count_numbers(config: ExperimentConfig, feature: BaseFeature) -> int:
     """Counts the numbers that one history's embeddings and its encoder make; a mean needs no embedding by itself."""
     encoder, length = feature.sequence_encoder(), feature.inputs()[0].max_length
-    if encoder == MEAN:
+    timed = isinstance(feature, History) and bool(feature.time_gaps)
+    if encoder == MEAN and not timed:
         return 0
     side: SideName = "user" if any(each is feature for each in config.user_features) else "item"
     dim = plan_tables(config)[side, feature_name(feature)].dim
+    if encoder == MEAN:
+        return length * dim
     per_place = getattr(_ENCODERS[encoder_name(encoder)], "count_numbers", lambda options, length, dim: 0)
-    return length * (dim + int(per_place(encoder, length, dim)))
+    return length * (dim * (2 if timed else 1) + int(per_place(encoder, length, dim)))
 
 
 @registers("recency")

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from twotower_tf.features import time_gaps
 from twotower_tf.model import replicas
 
 _SMALLEST_NORM = 1e-6
@@ -152,3 +153,36 @@ class ValueDropout(Dropout):
         chances = tf.random.stateless_uniform(tf.shape(x), seed=self._step_seed())
         self.steps.assign_add(1)
         return tf.where(chances < tf.constant(self.rate), tf.constant(-1 if x.dtype.is_integer else 0, x.dtype), x)
+
+
+class TimeGapEmbedding(keras.layers.Layer):
+    """Learned embeddings of the buckets of time gaps, which are added to those of a history's items; zero at first."""
+
+    def __init__(self, dim: int, mean: bool = False, **kwargs: Any) -> None:
+        """Configures embeddings of `dim` numbers; `mean` averages those of a history."""
+        super().__init__(**kwargs)
+        self.dim, self.mean = dim, mean
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the embeddings."""
+        self.embeddings = self.add_weight(
+            name="embeddings", shape=(time_gaps.BUCKETS, self.dim), initializer="zeros", experimental_autocast=False
+        )
+        super().build(input_shape)
+
+    def call(self, gaps: tf.Tensor, present: tf.Tensor) -> tf.Tensor:
+        """Maps buckets and presence, `[batch, length]` each, to `[batch, length, dim]`, or the mean `[batch, dim]`.
+
+        A place without a value, or without a gap (-1), has zero.
+        """
+        known = tf.cast(present & (gaps >= 0), tf.float32)[..., tf.newaxis]
+        # Unlike gather's, the gradient of gather_nd is dense.
+        added = tf.gather_nd(self.embeddings, tf.maximum(gaps, 0)[..., tf.newaxis]) * known
+        if not self.mean:
+            return added
+        counts = tf.reduce_sum(tf.cast(present, tf.float32), axis=1, keepdims=True)
+        return tf.math.divide_no_nan(tf.reduce_sum(added, axis=1), counts)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "dim": self.dim, "mean": self.mean}

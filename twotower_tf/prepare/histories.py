@@ -17,15 +17,17 @@ A user without any row has the latest values of the previous run (`prepare --sin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from twotower_tf.artifacts import PreparedPaths
 from twotower_tf.prepare import ordered_rows
 from twotower_tf.prepare.event_lookup import NO_TIME
 from twotower_tf.prepare.ordered_rows import AsOfJoin
 from twotower_tf.sql import Connection
-from twotower_tf.tables import parquet_parts
+from twotower_tf.tables import parquet_parts, timestamps
 from twotower_tf.tables.duckdb_engine import fetch_row
 
 _MEMBERS = {"train": "split = 0", "seen": "split <= 1"}
@@ -59,8 +61,11 @@ def count_positives(connection: Connection, past: str) -> None:
     )
 
 
-def write_sequences(connection: Connection, paths: PreparedPaths, past: str) -> None:
-    """Writes the arrays, the start of each user's part, and all positives for a run that continues this one."""
+def write_sequences(connection: Connection, paths: PreparedPaths, past: str, *, times: bool) -> None:
+    """Writes the arrays, the start of each user's part, and all positives for a run that continues this one.
+
+    With `times` the positives' times are arrays too, for histories with `time_gaps`.
+    """
     continued = f" UNION ALL SELECT user_row, item_row, ts, place FROM {past}" if past else ""
     parquet_parts.write_parts(
         connection,
@@ -72,11 +77,15 @@ def write_sequences(connection: Connection, paths: PreparedPaths, past: str) -> 
         positives, users = fetch_row(
             connection, f"SELECT CAST(sum({which}_count) AS BIGINT), count(*) FROM user_counts"
         )
-        parquet_parts.write_array(
+        files: dict[Path, npt.DTypeLike] = {paths.sequences(which): np.int32}
+        columns = "item_row"
+        if times:
+            files[paths.sequence_times(which)] = np.int64
+            columns += f", coalesce({timestamps.seconds_sql('ts')}, 0) AS seconds"
+        parquet_parts.write_arrays(
             connection,
-            f"SELECT item_row FROM positives WHERE {member} ORDER BY user_row, ts NULLS LAST, place",
-            paths.sequences(which),
-            np.int32,
+            f"SELECT {columns} FROM positives WHERE {member} ORDER BY user_row, ts NULLS LAST, place",
+            files,
             positives,
         )
         parquet_parts.write_array(

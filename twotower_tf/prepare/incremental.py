@@ -36,6 +36,9 @@ def compute_digests(config: ExperimentConfig) -> dict[str, str]:
     """Computes digests of the parts of the configuration that must be equal in runs that continue each other."""
     document = json.loads(to_json(config))
     data = {name: value for name, value in document["data"].items() if name not in _FREE}
+    for each in document["user_features"]:
+        if not each.get("time_gaps", True):  # runs of versions without the field continue
+            each.pop("time_gaps")
     parts = {"data": data, "item_features": document["item_features"], "user_features": document["user_features"]}
     return {name: artifacts.fingerprint(value) for name, value in parts.items()}
 

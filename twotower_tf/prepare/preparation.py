@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from twotower_tf import artifacts
 from twotower_tf import config as configuration
 from twotower_tf.artifacts import SPLITS, PreparedPaths, RunPaths
-from twotower_tf.config import ExperimentConfig
+from twotower_tf.config import ExperimentConfig, History
 from twotower_tf.errors import raise_first
 from twotower_tf.prepare import (
     catalogue,
@@ -147,7 +147,8 @@ class _Preparation:
         drop_table(connection, "used_events")
         step()
         histories.count_positives(connection, past)
-        histories.write_sequences(connection, paths, past)
+        gaps = any(isinstance(each, History) and each.time_gaps for each in config.user_features)
+        histories.write_sequences(connection, paths, past, times=gaps)
         step()
         versions = self._create_versions(inputs)
         step()

@@ -170,6 +170,11 @@ class Prepared:
         array: npt.NDArray[np.int32] = np.load(self.paths.sequences(which), mmap_mode="r")
         return array
 
+    def sequence_times(self, which: str) -> npt.NDArray[np.int64]:
+        """Maps the epoch seconds of the same positives, int64, 0 without a time; see `PreparedPaths.sequence_times`."""
+        array: npt.NDArray[np.int64] = np.load(self.paths.sequence_times(which), mmap_mode="r")
+        return array
+
     def sequence_users(self, which: str) -> npt.NDArray[np.int64]:
         """Reads the start of each user's part of the sequence, [num_users + 1] int64."""
         array: npt.NDArray[np.int64] = np.load(self.paths.sequence_users(which))

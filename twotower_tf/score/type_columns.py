@@ -40,8 +40,8 @@ class Users:
 
     Attributes:
         ids: `[n]` text; null for a missing one.
-        columns: by name, `[n]`: texts (of tags, joined ones), float64 numbers, int64 epoch seconds, or lists of texts;
-            null means no value.
+        columns: by name, `[n]`: texts (of tags, joined ones), float64 numbers, int64 epoch seconds, or lists of texts
+            or of epoch seconds; null means no value.
         good: `[n]` whether the row is to be answered.
     """
 
@@ -81,6 +81,8 @@ class ColumnTyper:
         for each in self._columns:
             if each.name in table.column_names:
                 values[each.name] = self._typed(each, take_column(table, each.name), faults)
+                if each.times_of in values:
+                    faults.append(_find_unequal(each, values[each.times_of], values[each.name]))
         good = np.ones(table.num_rows, np.bool_)
         reasons: dict[int, str] = {}
         for mask, reason, raw in faults:
@@ -96,6 +98,8 @@ class ColumnTyper:
         raw = self._without_markers(raw)
         if each.role == "history":
             return self._lists(each, raw)
+        if each.role == "times":
+            return self._time_lists(each, raw, faults)
         if each.role in ("text", "tags"):
             return self._written(each, self._texts(each.name, raw, each.separator or "|"))
         kind = _value_type(raw)
@@ -184,6 +188,29 @@ class ColumnTyper:
         offsets = ragged.to_offsets(lengths).astype(np.int32)
         return pa.ListArray.from_arrays(pa.array(offsets), values)
 
+    def _time_lists(self, each: Column, raw: pa.Array, faults: list[Fault]) -> pa.Array:
+        """Converts a column to lists of epoch seconds."""
+        if pa.types.is_null(raw.type):
+            return pa.nulls(len(raw), pa.list_(pa.int64()))
+        if is_text(raw.type) or pa.types.is_dictionary(raw.type):
+            raw = pc.split_pattern(_decode(self._texts(each.name, raw, each.separator)), each.separator)
+        elif not pa.types.is_list(raw.type):
+            raw = pc.cast(raw, pa.list_(raw.type.value_type))
+        lengths = pc.fill_null(pc.list_value_length(raw), 0).to_numpy(zero_copy_only=False)
+        owner = ragged.to_rows(lengths)
+        found: list[Fault] = []
+        seconds = self._typed(Column(each.name, "time"), raw.flatten(), found)
+        for wrong, reason, values in found:
+            rows, places = np.unique(owner[wrong], return_index=True)
+            mask = np.zeros(len(raw), np.bool_)
+            mask[rows] = True
+            examples = pa.nulls(len(raw), values.type).to_pylist()
+            for row, place in zip(rows, np.flatnonzero(wrong)[places], strict=True):
+                examples[row] = values[int(place)].as_py()
+            faults.append((mask, reason, pa.array(examples, values.type)))
+        offsets = ragged.to_offsets(lengths).astype(np.int32)
+        return pa.ListArray.from_arrays(pa.array(offsets), pc.cast(seconds, pa.int64()))
+
     def _kind(self, raw: pa.Array) -> str:
         """Returns DuckDB's type for the values of a column."""
         values = raw.dictionary if pa.types.is_dictionary(raw.type) else raw
@@ -204,6 +231,14 @@ class ColumnTyper:
             return columns
         indices = pc.fill_null(coded.indices, len(values) - 1)
         return [each.take(indices) for each in columns]
+
+
+def _find_unequal(each: Column, items: pa.Array, times: pa.Array) -> Fault:
+    """Finds the rows whose history has another number of times than of items, and any."""
+    counts = [pc.fill_null(pc.list_value_length(lists), 0) for lists in (items, times)]
+    wrong = pc.and_(pc.greater(counts[1], 0), pc.not_equal(*counts)).to_numpy(zero_copy_only=False)
+    where = f"column {each.name!r}"
+    return wrong, lambda value: f"{where}: {len(value)} times (expected one for each item of {each.times_of!r})", times
 
 
 def take_column(table: pa.Table, name: str) -> pa.Array:

@@ -15,7 +15,7 @@ from twotower_tf.features.inputs import HISTORY_SEPARATOR, client_inputs
 from twotower_tf.tables.input_files import DELIMITERS, InputFile
 from twotower_tf.tables.readers import parquet
 
-Role = Literal["text", "number", "time", "tags", "history"]
+Role = Literal["text", "number", "time", "tags", "history", "times"]
 
 _EXPECTED = {
     "text": "one value",
@@ -23,6 +23,7 @@ _EXPECTED = {
     "time": "a time",
     "tags": "one text or a list of texts",
     "history": "a list of item ids",
+    "times": "a list of times",
 }
 
 
@@ -35,12 +36,14 @@ class Column:
         role: what becomes of its values.
         separator: of the values of one text; joins the elements where a table has lists.
         form: how the log writes booleans and whole numbers, of `data.text_forms`.
+        times_of: of "times", the history whose items have these times.
     """
 
     name: str
     role: Role
     separator: str = ""
     form: str = ""
+    times_of: str = ""
 
 
 def list_feature_columns(
@@ -52,6 +55,8 @@ def list_feature_columns(
         if each.kind == "texts":
             role: Role = "history" if each.keep_last else "tags"
             found.append(Column(each.name, role, each.separator or HISTORY_SEPARATOR, each.form))
+        elif each.kind == "times":
+            found.append(Column(each.name, each.kind, HISTORY_SEPARATOR, times_of=each.times_of))
         else:
             found.append(Column(each.name, each.kind, form=each.form))
     return tuple(found)
@@ -151,7 +156,9 @@ def _fits(role: Role, kind: pa.DataType) -> bool:
     if role == "number":
         return bool(number)
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        return role in ("tags", "history") and not types.is_nested(kind.value_type)
+        return role in ("tags", "history", "times") and not types.is_nested(kind.value_type)
+    if role == "times":
+        return is_text(kind)
     if role == "time":
         return bool(number or types.is_timestamp(kind) or types.is_date(kind) or is_text(kind))
     if role == "history":

@@ -17,7 +17,9 @@ from twotower_tf.bundle.loaded_tower import Tower
 from twotower_tf.bundle.signature_names import TOLERANCE
 from twotower_tf.config import History
 from twotower_tf.config.checks import list_causal_histories
+from twotower_tf.config.history_encoders import is_causal
 from twotower_tf.errors import ArtifactError
+from twotower_tf.features import time_gaps
 from twotower_tf.features.column_encoder import ColumnEncoder, encode_dictionary
 from twotower_tf.features.inputs import KINDS, list_histories, rows_to_arrays
 from twotower_tf.features.layout import NO_VALUE, VECTOR_LAYERS
@@ -50,7 +52,9 @@ class UserTower:
         self._side = TowerEncoder(config, bundle.statistics, "user")
         self._encoder = ColumnEncoder(config, bundle.statistics, "user")
         self._histories = list_histories(config)
-        self._sequences = [self._side.layout.values[each.name] for each in list_causal_histories(self._histories)]
+        layout, causal = self._side.layout, list_causal_histories(self._histories)
+        self._sequences = [layout.values[each.name] for each in causal]
+        self._by_place = {*self._sequences, *(layout.gaps[each.name] for each in causal if each.name in layout.gaps)}
         self._dim = int(bundle.manifest["vector_dim"])
         self._hash = {each.name: self._history_function(each) for each in self._histories}
         self._check(bundle)
@@ -68,7 +72,7 @@ class UserTower:
         vectors = np.empty((rows, self._dim), np.float32)
         for part, longest in self._calls(encoded, rows):
             arguments = {
-                key: tf.constant(array[part][:, :longest] if key in self._sequences else array[part])
+                key: tf.constant(array[part][:, :longest] if key in self._by_place else array[part])
                 for key, array in encoded.items()
             }
             vectors[part] = self._tower(**arguments)[VECTOR_LAYERS["user"]].numpy()
@@ -99,7 +103,7 @@ class UserTower:
         }
         encoded = dict(self._encoder.encode(plain))
         for each in self._histories:
-            encoded[self._side.layout.values[each.name]] = self._history(each, columns.get(each.name), rows)
+            encoded |= self._history(each, columns, rows)
         return encoded
 
     def _history_function(self, history: History) -> Any:
@@ -108,25 +112,34 @@ class UserTower:
 
         return tf.function(encode, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
 
-    def _history(self, history: History, lists: pa.Array | None, rows: int) -> npt.NDArray[np.int32]:
-        """Returns bucket ids int32 `[rows, longest]` of lists of texts: its last `length` values."""
+    def _history(
+        self, history: History, columns: Mapping[str, pa.Array], rows: int
+    ) -> dict[str, npt.NDArray[np.int32]]:
+        """Returns a history's encoded tensors int32 `[rows, longest]`: of its last `length` values."""
+        lists, layout = columns.get(history.name), self._side.layout
+        keys = [layout.values[history.name], *filter(None, [layout.gaps.get(history.name)])]
         if lists is None or not len(lists.flatten()):
-            return np.full((rows, 1), NO_VALUE, np.int32)
+            return {key: np.full((rows, 1), NO_VALUE, np.int32) for key in keys}
         codes, values = encode_dictionary(lists.flatten())
         texts = pc.fill_null(values.cast(pa.binary()), b"").to_numpy(zero_copy_only=False)
         buckets = self._hash[history.name](tf.constant(texts)).numpy()[codes]
         lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
         owner = ragged.to_rows(lengths)
         there = buckets != NO_VALUE
-        owner, buckets = owner[there], buckets[there]
+        found = [buckets[there]]
+        if history.time_gaps:
+            found.append(_find_gaps(history, columns, owner, lengths, buckets)[there])
+        owner = owner[there]
         counts = np.bincount(owner, minlength=rows)
         ends = np.cumsum(counts)
         kept = np.minimum(counts, history.length)
         place = np.arange(len(owner)) - (ends - kept)[owner]  # negative: older than what is kept
-        ids = np.full((rows, max(1, int(kept.max(initial=0)))), NO_VALUE, np.int32)
         late = place >= 0
-        ids[owner[late], place[late]] = buckets[late]
-        return ids
+        encoded = {}
+        for key, flat in zip(keys, found, strict=True):
+            encoded[key] = np.full((rows, max(1, int(kept.max(initial=0)))), NO_VALUE, np.int32)
+            encoded[key][owner[late], place[late]] = flat[late]
+        return encoded
 
     def _check(self, bundle: Bundle) -> None:
         people = [canary["user"] for canary in bundle.manifest["canaries"]]
@@ -140,3 +153,40 @@ class UserTower:
                 f"{bundle.path}: values encoded in bulk give vectors {apart:.3g} away from those of the user tower; "
                 "export again with this version of twotower_tf"
             )
+
+
+def _find_gaps(
+    history: History,
+    columns: Mapping[str, pa.Array],
+    owner: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int64],
+    ids: npt.NDArray[np.int32],
+) -> npt.NDArray[np.int32]:
+    """Finds the buckets of the gaps of histories that follow each other, as `time_gaps.find_gaps` does.
+
+    Args:
+        history: with `time_gaps`.
+        columns: has the items' times, as many as items or none by row, and the event's time.
+        owner: `[values]` the row of each value.
+        lengths: `[rows]` values of each.
+        ids: `[values]`, -1 for no value.
+
+    Returns:
+        int32 `[values]`, -1 for no gap.
+    """
+    times, moments = np.zeros(len(ids), np.int64), columns.get(history.time_gaps)
+    lists = columns.get(history.times_name)
+    if lists is None or moments is None:
+        return np.full(len(ids), NO_VALUE, np.int32)
+    given = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    even = given == lengths  # the others are rows without times, or that are not answered
+    flat = pc.fill_null(lists.flatten(), 0).to_numpy(zero_copy_only=False)
+    times[even[owner]] = flat[even[ragged.to_rows(given)]]
+    until = pc.fill_null(moments, 0).to_numpy(zero_copy_only=False)[owner]
+    if is_causal(history.encoder):
+        used = np.flatnonzero((ids != NO_VALUE) | (times != 0))
+        last = np.zeros(len(lengths), np.int64)
+        last[owner[used]] = used  # of a row's places the last one stays
+        later = np.flatnonzero(np.arange(len(ids)) < last[owner])
+        until[later] = times[later + 1]
+    return time_gaps.find_buckets(times, until)

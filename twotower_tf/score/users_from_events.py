@@ -25,12 +25,13 @@ from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.score import user_columns
 from twotower_tf.score.job import SEEN
 from twotower_tf.sql import Connection, file_pattern, quote_identifier
-from twotower_tf.tables import parquet_parts
+from twotower_tf.tables import parquet_parts, timestamps
 from twotower_tf.tables.duckdb_engine import open_engine
 
 _USERS = 1 << 18  # of one part
 
 Rows = npt.NDArray[np.int32]
+Seconds = npt.NDArray[np.integer]
 
 
 def open_log(run_dir: Path, config: ExperimentConfig) -> Prepared:
@@ -74,15 +75,16 @@ def build(
                     f"SELECT * EXCLUDE (user_row) FROM latest WHERE user_row BETWEEN {start} AND {stop - 1} "
                     "ORDER BY user_row"
                 ).to_arrow_table()
-                counts, items = _positives(connection, start, stop)
-                for name, column in _lists(prepared, config, index_rows, counts, items):
+                counts, items, seconds = _positives(connection, start, stop)
+                for name, column in _lists(prepared, config, index_rows, counts, items, seconds):
                     table = table.append_column(name, column)
                 parquet_parts.write_part(table, staging, number)
 
 
 def _load(connection: Connection, prepared: Prepared, config: ExperimentConfig) -> None:
-    """Creates `latest`, one row per user, and `positives`, user by user in time order."""
-    names = [each.name for each in user_columns.list_feature_columns(config) if each.role not in ("time", "history")]
+    """Creates `latest`, one row per user, and `positives`, user by user in time order; with times where these count."""
+    columns = user_columns.list_feature_columns(config)
+    names = [each.name for each in columns if each.role not in ("time", "history", "times")]
     known = config.data.user_id
     latest = "".join(
         f", {quote_identifier(f'user.{name}')} AS {quote_identifier(name)}" for name in names if name != known
@@ -93,32 +95,41 @@ def _load(connection: Connection, prepared: Prepared, config: ExperimentConfig) 
     )
     paths = file_pattern(prepared.paths.positives, "*.parquet")
     timed = "WHERE micros IS NOT NULL" if config.data.timestamp else ""
+    seconds = timestamps.seconds_sql("micros") if any(each.role == "times" for each in columns) else "0"
     connection.execute(
-        "CREATE TABLE positives AS SELECT user_row, item_row, row_number() OVER () AS place "
+        f"CREATE TABLE positives AS SELECT user_row, item_row, {seconds} AS seconds, row_number() OVER () AS place "
         f"FROM read_parquet({paths}) {timed}"
     )
 
 
-def _positives(connection: Connection, start: int, stop: int) -> tuple[npt.NDArray[np.int64], Rows]:
-    """Returns each user's number of positives, and their items, oldest first."""
+def _positives(connection: Connection, start: int, stop: int) -> tuple[npt.NDArray[np.int64], Rows, Seconds]:
+    """Returns each user's number of positives, their items, oldest first, and the items' times."""
     found = connection.execute(
-        f"SELECT user_row, item_row FROM positives WHERE user_row BETWEEN {start} AND {stop - 1} "
+        f"SELECT user_row, item_row, seconds FROM positives WHERE user_row BETWEEN {start} AND {stop - 1} "
         "ORDER BY user_row, place"
     ).fetchnumpy()
     users = np.asarray(found["user_row"], np.int64) - start
-    return np.bincount(users, minlength=stop - start), np.asarray(found["item_row"], np.int32)
+    counts = np.bincount(users, minlength=stop - start)
+    return counts, np.asarray(found["item_row"], np.int32), np.asarray(found["seconds"])
 
 
 def _lists(
-    prepared: Prepared, config: ExperimentConfig, index_rows: Rows | None, counts: npt.NDArray[np.int64], items: Rows
+    prepared: Prepared,
+    config: ExperimentConfig,
+    index_rows: Rows | None,
+    counts: npt.NDArray[np.int64],
+    items: Rows,
+    seconds: Seconds,
 ) -> Iterator[tuple[str, pa.Array]]:
-    """Returns the columns of lists: histories and past positives."""
+    """Returns the columns of lists: histories, the times of those with `time_gaps`, and past positives."""
     ends = np.cumsum(counts)
     for each in list_histories(config):
         values = prepared.items([history_target(config, each).column]).column(0)
         kept = np.minimum(counts, each.length)
         late = np.arange(len(items)) >= np.repeat(ends - kept, counts)
         yield each.name, _list(pc.take(values, pa.array(items[late])).cast(pa.string()), kept)
+        if each.time_gaps:
+            yield each.times_name, _list(pa.array(seconds[late], pa.int64()), kept)
     if index_rows is not None:
         yield SEEN, _list(pa.array(index_rows[items]), counts)
 

@@ -11,7 +11,7 @@ from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2, prediction_service_pb2_grpc
 
 from twotower_tf.bundle.signature_names import ITEM_IDS, MODEL_VERSION, RECOMMEND, SCORES
-from twotower_tf.config.features import Input, Kind
+from twotower_tf.config.features import TIMES, Input, Kind
 from twotower_tf.features.inputs import make_object_array, pad, rows_to_arrays
 from twotower_tf.serve.retrieval_service import EXCLUDE, FILTER, K
 from twotower_tf.serve.signature_tensors import write_tensor
@@ -21,6 +21,7 @@ _KINDS: dict[tuple[int, int], Kind] = {
     (types_pb2.DT_STRING, 2): "texts",
     (types_pb2.DT_FLOAT, 1): "number",
     (types_pb2.DT_INT64, 1): "time",
+    (types_pb2.DT_INT64, 2): "times",
 }
 _LONGEST = 1 << 20  # values of a list; the graph cuts it to the feature's length
 
@@ -37,8 +38,18 @@ def fetch_inputs(channel: Any, model_name: str, call: Mapping[str, Any]) -> tupl
     signatures = get_model_metadata_pb2.SignatureDefMap()
     answer.metadata["signature_def"].Unpack(signatures)
     found = signatures.signature_def[RECOMMEND].inputs
+    kinds = {name: _KINDS[info.dtype, len(info.tensor_shape.dim)] for name, info in found.items()}
+    timed = {name.removesuffix(TIMES): name for name, kind in kinds.items() if kind == "times"}
     return tuple(
-        Input(name, _KINDS[info.dtype, len(info.tensor_shape.dim)], max_length=_LONGEST) for name, info in found.items()
+        Input(
+            name,
+            kind,
+            max_length=_LONGEST,
+            keep_last=name in timed or kind == "times",
+            timed=name in timed,
+            times_of=name.removesuffix(TIMES) if kind == "times" else "",
+        )
+        for name, kind in kinds.items()
     )
 
 

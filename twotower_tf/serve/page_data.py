@@ -45,6 +45,8 @@ def describe(served: ServedVersion, model_name: str) -> dict[str, Any]:
         "index": {"kind": manifest["index"]["kind"], "recall": manifest["index"]["recall"]},
         "metrics": evaluation.get("metrics", {}),
         "max_k": served.retriever.max_k,
-        "features": [{"name": each.name, "kind": each.kind, "list": each.kind == "texts"} for each in served.inputs],
+        "features": [
+            {"name": each.name, "kind": each.kind, "list": each.kind in ("texts", "times")} for each in served.inputs
+        ],
         "examples": [canary["user"] for canary in manifest["canaries"][:_MOST_EXAMPLES]],
     }

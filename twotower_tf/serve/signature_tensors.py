@@ -143,7 +143,7 @@ def compute_joined(run: Any, requests: list[Arrays]) -> list[Arrays]:
 
     Args:
         run: from inputs to outputs, by name; every one has the batch as dimension 0.
-        requests: inputs by name; texts of one name may be lists of different lengths, which "" fills up.
+        requests: inputs by name; texts and times of one name may be lists of different lengths, which "" and 0 fill up.
 
     Returns:
         The outputs of each request.
@@ -169,11 +169,16 @@ def batch_key(signature: Any, arrays: Arrays) -> tuple[Any, ...] | None:
     ranks = all(array.ndim == len(signature.inputs[name].tensor_shape.dim) for name, array in arrays.items())
     if len(sizes) != 1 or -1 in sizes or not ranks:
         return None
-    return tuple((name, array.shape[1:]) for name, array in sorted(arrays.items()) if array.dtype != object)
+    return tuple((name, array.shape[1:]) for name, array in sorted(arrays.items()) if not _may_be_wider(array))
 
 
 def _join(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    if parts[0].ndim == 2 and parts[0].dtype == object:
-        width = max(part.shape[1] for part in parts)
-        parts = [np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=b"") for part in parts]
+    if parts[0].ndim == 2 and _may_be_wider(parts[0]):
+        width, filler = max(part.shape[1] for part in parts), b"" if parts[0].dtype == object else 0
+        parts = [np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=filler) for part in parts]
     return np.concatenate(parts)
+
+
+def _may_be_wider(array: npt.NDArray[Any]) -> bool:
+    """Tests whether an input means the same with padding: texts, and lists of times."""
+    return array.dtype == object or (array.ndim == 2 and array.dtype == np.int64)

@@ -6,7 +6,8 @@ function of the rows alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -120,13 +121,16 @@ def write_table(connection: Connection, query: str, path: Path) -> None:
 
 def write_array(connection: Connection, query: str, path: Path, dtype: npt.DTypeLike, length: int) -> None:
     """Writes the single column of a query as a `.npy` file of `length` values."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not length:
-        np.save(path, np.empty(0, dtype))
-        return
-    with open_array(path, dtype, (length,)) as file:
-        for table in stream_tables(connection, query):
-            file.write(np.ascontiguousarray(view_as_numpy(table.column(0)), dtype).data)
+    write_arrays(connection, query, {path: dtype}, length)
+
+
+def write_arrays(connection: Connection, query: str, files: Mapping[Path, npt.DTypeLike], length: int) -> None:
+    """Writes each column of a query as a `.npy` file of `length` values; `files` are in the order of the columns."""
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(open_array(path, dtype, (length,))) for path, dtype in files.items()]
+        for table in stream_tables(connection, query) if length else ():
+            for file, column, dtype in zip(opened, table.columns, files.values(), strict=True):
+                file.write(np.ascontiguousarray(view_as_numpy(column), dtype).data)
 
 
 def open_array(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> IO[bytes]:

@@ -303,8 +303,8 @@ class Batches:
         """Returns the encoded sequences, and what each row has seen of them, by key of the user tower's tensors."""
         found: dict[str, np.ndarray] = {}
         for key in self._sequences:
-            ids, before = self._encoded.sequence_values(key, windows.first, windows.stop)
-            found[key] = ids
+            encoded, before = self._encoded.sequence_batch(key, windows.first, windows.stop)
+            found |= encoded
             seen = before[windows.window, windows.seen]
             found[key + towers.PLACES] = np.stack([windows.window, seen], axis=1).astype(np.int32)
         return found
