@@ -5,10 +5,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from tensorflow_serving.apis import get_model_metadata_pb2
 
 from twotower_tf import artifacts
 from twotower_tf import config as configuration
 from twotower_tf.artifacts import RunPaths
+from twotower_tf.bundle import saved_model_edits
 from twotower_tf.bundle.bundle import Bundle
 from twotower_tf.bundle.loaded_tower import Tower
 from twotower_tf.config import (
@@ -26,6 +28,7 @@ from twotower_tf.config import (
     TrainConfig,
     Uniform,
 )
+from twotower_tf.errors import DataError
 from twotower_tf.evaluate.evaluate_run import evaluate_run
 from twotower_tf.export.export_bundle import export
 from twotower_tf.features.arrays import EncodedData
@@ -38,6 +41,7 @@ from twotower_tf.retrieval.recommender import Recommender
 from twotower_tf.score import user_columns, user_tower, users_from_events
 from twotower_tf.score.type_columns import ColumnTyper
 from twotower_tf.score.user_tower import UserTower
+from twotower_tf.serve import grpc_requests
 from twotower_tf.tables.time_parser import TimeParser
 from twotower_tf.train import tower_vectors, training_loop, warm_start_weights
 from twotower_tf.train.checkpoints import load_model
@@ -173,6 +177,30 @@ def test_a_training_begins_with_the_weights_of_a_bundle(run):
     encoded = EncodedData(config, Prepared.open(run_dir))
     expected = user_vectors(load_model(config, run_dir), encoded, "valid", np.arange(9))
     np.testing.assert_allclose(user_vectors(model, encoded, "valid", np.arange(9)), expected, atol=1e-6)
+
+
+def test_a_grpc_client_knows_which_values_the_times_belong_to(run, monkeypatch):
+    config, _, export_root, _, _ = run
+    found = saved_model_edits.read(Bundle.open(export_root).tower("user")).meta_graphs[0].signature_def
+
+    class Stub:
+        def __init__(self, channel):
+            pass
+
+        def GetModelMetadata(self, request):
+            answer = get_model_metadata_pb2.GetModelMetadataResponse()
+            answer.metadata["signature_def"].Pack(get_model_metadata_pb2.SignatureDefMap(signature_def=dict(found)))
+            return answer
+
+    monkeypatch.setattr(grpc_requests.prediction_service_pb2_grpc, "PredictionServiceStub", Stub)
+    inputs = grpc_requests.fetch_inputs(None, "ordered", {})
+    rows = [{"history": ["i3", "", "i5"], "history_times": [START, START + 9, START + 60], "time": START + 99}, {}]
+    sent = rows_to_arrays(inputs, rows)
+    for name, array in rows_to_arrays(client_inputs(config, {}), rows).items():
+        np.testing.assert_array_equal(sent[name], array)
+    assert sent["history"].tolist() == [[b"i3", b"", b"i5"], [b"", b"", b""]]
+    with pytest.raises(DataError, match="2 times .expected 1, one for each value of 'history', or none"):
+        rows_to_arrays(inputs, [{"history": ["i3"], "history_times": [START, START]}])
 
 
 def test_rows_of_users_with_invalid_times_are_set_aside(run):

@@ -1,8 +1,11 @@
 """Batches of requests: encoded and computed together; one with invalid rows fails alone."""
 
+from types import SimpleNamespace
+
 import numpy as np
 
 from twotower_tf.errors import DataError
+from twotower_tf.serve import signature_tensors
 from twotower_tf.serve.recommendations import Query, recommend_batch
 
 
@@ -48,3 +51,32 @@ def test_invalid_rows_fail_alone_with_their_own_number():
     assert [each["item"] for each in first + last] == [1, 2, 4]
     assert isinstance(fault, DataError) and str(fault) == "row 1: invalid"
     assert version.computed == [[[1, 2], [4]]]
+
+
+def test_histories_of_different_lengths_are_joined_with_their_times():
+    """Lists of texts and of times are filled up; inputs that padding would change are computed alone."""
+
+    def request(items, times):
+        return {
+            "history": np.array([items], object),
+            "times": np.array([times], np.int64),
+            "now": np.array([9], np.int64),
+        }
+
+    requests = [request([b"a", b"b", b"c"], [1, 2, 3]), request([b"d"], [4])]
+    rank = SimpleNamespace(tensor_shape=SimpleNamespace(dim=[None, None]))
+    one = SimpleNamespace(tensor_shape=SimpleNamespace(dim=[None]))
+    signature = SimpleNamespace(inputs={"history": rank, "times": rank, "now": one})
+    keys = {signature_tensors.batch_key(signature, each) for each in requests}
+    assert len(keys) == 1 and None not in keys
+    seen = []
+
+    def run(arrays):
+        seen.append({name: array.tolist() for name, array in arrays.items()})
+        return {"sum": arrays["times"].sum(axis=1)}
+
+    assert [each["sum"].tolist() for each in signature_tensors.compute_joined(run, requests)] == [[6], [4]]
+    assert seen == [{"history": [[b"a", b"b", b"c"], [b"d", b"", b""]], "times": [[1, 2, 3], [4, 0, 0]], "now": [9, 9]}]
+    numbers = [{"ids": np.zeros((1, width), np.int32)} for width in (2, 3)]
+    signature.inputs = {"ids": rank}
+    assert len({signature_tensors.batch_key(signature, each) for each in numbers}) == 2
