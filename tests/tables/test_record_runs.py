@@ -11,6 +11,7 @@ from twotower_tf.tables.text_marks import CLOSED, OPEN, Marks, scan_line, skip_m
 
 PIECES = [b"a", b"bc", b",", b",", b'"', b'"', b'""', b"\n", b"\n", b"\r\n", b"\r", b" ", b"\\", "é".encode()]
 FIELDS = [b'"a",', b',"b""c",', b'"x\ny",', b',"z"\n', b'\n"q",1\n', b'"w"\r\n', b'"",', b"1,2\n", b'"v"']
+QUOTED = [b'"a"'] * 30 + [b'""'] * 9 + [b'","', b'"\n"', b'"b\nc"', b'"d', b'e"', b"f", b'"g""h"', b'"i" ', b""]
 MARKS = [Marks(b",", b'"', b'"'), Marks(b",", b'"', b"\\"), Marks(b",", b"", b"")]
 
 
@@ -36,8 +37,10 @@ def test_runs_are_the_records_of_a_reading_by_line(monkeypatch, marks, longest, 
     monkeypatch.setattr(record_runs, "_BLOCK", block)
     monkeypatch.setattr(record_runs, "_LOOKED_AT", min(block, 1 << 15))
     rng = random.Random(f"{block} {longest}")
-    for number in range(300):  # by turns broken anywhere, and mostly well-formed
+    for number in range(400):  # by turns broken anywhere, mostly well-formed, and with quotes around nearly all fields
         text = b"".join(rng.choices(PIECES if number % 2 else FIELDS * 3 + PIECES, k=rng.randint(0, 60)))
+        if number % 4 == 3:
+            text = b"".join(b",".join(rng.choices(QUOTED, k=3)) + b"\n" for _ in range(rng.randint(1, 20)))
         found = []
         for run in RunReader(io.BytesIO(text), marks, longest):
             if run.state == PLAIN:

@@ -16,6 +16,7 @@ from twotower_tf.tables.text_marks import CLOSED, OPEN, Marks, scan_line, skip_m
 
 PLAIN = "plain"  # the state of a run
 _BLOCK = 1 << 22
+_SHORTEST = 4  # bytes of two fields with nothing but quotes, and the line end
 _LOOKED_AT = 1 << 15  # bytes whose quotes are looked at together
 _INNER_RETURN = re.compile(rb"\r[^\r\n]")
 
@@ -47,6 +48,7 @@ class RunReader:
         """
         self._file, self._marks, self._longest = file, marks, longest
         self._text, self._at = b"", 0
+        self._all_quoted = True  # it seems that every field is
         self._quote = self._return = 0  # places before which there is none after the position that matters
 
     def __iter__(self) -> Iterator[Run]:
@@ -91,17 +93,54 @@ class RunReader:
             begin = self._text.rfind(b"\n", looked, quote) + 1 or looked
             stop = self._text.rfind(b"\n", quote, min(end, quote + _LOOKED_AT)) + 1
             stop = stop or self._text.find(b"\n", quote, end) + 1 or end
-            odd = quote if self._marks.escape != self._marks.quote else self._check_quotes(begin, stop)
+            odd = quote if self._marks.escape != self._marks.quote else self._check_lines(begin, stop)
             if odd >= 0:
                 return odd
             looked = stop
         return end
 
-    def _check_quotes(self, begin: int, stop: int) -> int:
+    def _check_lines(self, begin: int, stop: int) -> int:
         """Returns the first such place in whole lines; -1 where every quote opens or closes a field, or is doubled."""
-        delimiter, quote = self._marks.delimiter, self._marks.quote[0]
-        if len(delimiter) != 1 or len(self._marks.quote) != 1:
+        if len(self._marks.delimiter) != 1 or len(self._marks.quote) != 1:
             return self._text.find(self._marks.quote, begin, stop)
+        if self._all_quoted:
+            place = self._find_unpaired(begin, stop)
+            if place < 0:
+                return -1
+            line = self._text.rfind(b"\n", begin, place) + 1 or begin
+            odd = self._check_quotes(line, self._text.find(b"\n", place, stop) + 1 or stop)
+            if odd >= 0:
+                return odd
+            self._all_quoted = False  # a line may be in order without quotes around every field
+        return self._check_quotes(begin, stop)
+
+    def _find_unpaired(self, begin: int, stop: int) -> int:
+        """Returns the first place in whole lines that is not in order where every field is quoted; -1 where all are.
+
+        A quote that closes a field is then followed by a delimiter or line end, and by one that opens a field. If all
+        quotes but the first and the last are in one such pair, and so are the line ends but the last, no field contains
+        a quote or line end.
+        """
+        text = np.frombuffer(self._text, np.uint8, stop - begin, begin)
+        quotes, ends = text == self._marks.quote[0], text == ord("\n")
+        if len(text) < _SHORTEST or not (quotes[0] and quotes[-2] and ends[-1]):
+            return begin
+        pairs = quotes[:-2] & ((text == self._marks.delimiter[0]) | ends)[1:-1] & quotes[2:]
+        paired, ended = np.count_nonzero(pairs), np.count_nonzero(pairs & ends[1:-1])
+        in_two = pairs[:-2] & pairs[2:]
+        if (np.count_nonzero(quotes), np.count_nonzero(ends)) == (2 * paired + 2, ended + 1) and not in_two.any():
+            if not pairs[0] and not pairs[-2]:
+                return -1
+        unpaired = quotes | ends
+        for part in (unpaired[:-2], unpaired[1:-1], unpaired[2:]):
+            part &= ~pairs
+        unpaired[2:-2] |= in_two
+        unpaired[0] = pairs[0]
+        return begin + int(unpaired.argmax())
+
+    def _check_quotes(self, begin: int, stop: int) -> int:
+        """Returns the first place in whole lines that is not in order, whether fields are quoted or not; else -1."""
+        delimiter, quote = self._marks.delimiter, self._marks.quote[0]
         line_end = ord("\n")
         text = np.frombuffer(b"\n%b\n" % self._text[begin:stop], np.uint8)  # a line end before and after
         quotes, ends = np.flatnonzero(text == quote), np.flatnonzero(text[:-1] == line_end)
