@@ -1,4 +1,4 @@
-"""Counts by binary search are those of a look at every row."""
+"""Counts by binary search, and by a table, are those of a look at every row."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import duckdb
 import numpy as np
 import pytest
 
+from twotower_tf.prepare import event_lookup
 from twotower_tf.prepare.event_lookup import NO_TIME, AsOfSearch
 
 
+@pytest.mark.parametrize("table", [0, 1 << 22])
 @pytest.mark.parametrize("size", [0, 1, 60])
-def test_counts_before_a_key_and_a_time(tmp_path: Path, size: int) -> None:
+def test_counts_before_a_key_and_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, table: int) -> None:
+    monkeypatch.setattr(event_lookup, "_TABLE", table)
     chance = random.Random(size)
     rows = [(chance.randrange(5), chance.choice([None, -(1 << 62), -3, 0, 7, 9, 1 << 60])) for _ in range(size)]
     connection = duckdb.connect()

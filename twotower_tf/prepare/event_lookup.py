@@ -1,8 +1,9 @@
-"""Finds an event's history and the version of its item by binary search, batch by batch of events.
+"""Finds an event's history and the version of its item by search, batch by batch of events.
 
 A user's positives are sorted by time, and so are an item's versions. Each is one whole number, made of its key and of
 the place of its time among all times; a search of numbers that ascend is several times as fast as one that jumps, so
-that a batch is sorted first. The numbers are files that are mapped: their pages can leave memory.
+that a batch is sorted first. The numbers are files that are mapped: their pages can leave memory. Where they are small,
+such as those of a catalogue's versions by the hour, a table of counts takes the place of the search.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from twotower_tf.tables.arrow_numbers import view_as_numpy
 from twotower_tf.tables.duckdb_engine import fetch_row
 
 NO_TIME = (1 << 63) - 1  # of a positive without a time, which is after all events
+
+_TABLE = 1 << 22  # numbers that a table may have
 
 Ints = npt.NDArray[np.int64]
 
@@ -47,6 +50,9 @@ class AsOfSearch:
                 keys, ranks = view_as_numpy(each["key"]), np.searchsorted(self._times, view_as_numpy(each["time"]))
                 file.write(self._number(keys, ranks).data)
         self._numbers: Ints = np.load(path / "numbers.npy", mmap_mode="r")
+        self._counts: Ints | None = None  # of the rows before each number
+        if not length or self._numbers[-1] < _TABLE:
+            self._counts = np.concatenate([[0], np.cumsum(np.bincount(self._numbers))])
 
     def _number(self, keys: Ints, ranks: Ints) -> Ints:
         return np.ascontiguousarray(keys * np.int64(len(self._times) + 1) + ranks)
@@ -54,6 +60,9 @@ class AsOfSearch:
     def count_before(self, keys: Ints, times: Ints, *, through: bool) -> Ints:
         """Counts the rows before keys and times `[n]`; those at the time itself are counted where `through`."""
         numbers = self._number(keys, np.searchsorted(self._times, times, side="right" if through else "left"))
+        if self._counts is not None:
+            counts: Ints = self._counts[np.minimum(numbers, len(self._counts) - 1)]
+            return counts
         order = np.argsort(numbers)
         found = np.empty(len(numbers), np.int64)
         found[order] = np.searchsorted(self._numbers, numbers[order])
