@@ -185,6 +185,12 @@ def test_missing_times_leave_gaps_out_and_keep_their_places(tmp_path):
         [1, 3, 2, 7, -1],
         [-1, -1, -1, -1, -1],
     ]
+    side = TowerEncoder(experiment(tmp_path), {"user": {}, "item": {}}, "user")
+    for rows, width in ((2, 0), (0, 3)):  # nobody has a history, nobody asks
+        raw = {name: tf.fill([rows, width], "") for name in ("newest", "kinds")}
+        raw |= {f"{name}_times": tf.zeros([rows, 0], tf.int64) for name in raw}
+        encoded = side.encode(raw | {"ts": tf.zeros([rows], tf.int64)})
+        assert encoded["values0_gaps"].numpy().tolist() == [[-1]] * rows
     until_event = [{"kinds": ["a", "b"], "kinds_times": [start, start + 99], "ts": start + 100}]
     assert encode_rows(until_event, tmp_path)[1] == [[7, 1, -1]]
 
