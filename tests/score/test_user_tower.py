@@ -20,6 +20,7 @@ def made(ids, sequences, monkeypatch):
     monkeypatch.setattr(tower, "_tower", call, raising=False)
     monkeypatch.setattr(tower, "_dim", 2, raising=False)
     monkeypatch.setattr(tower, "_sequences", sequences, raising=False)
+    monkeypatch.setattr(tower, "_by_place", {*sequences}, raising=False)
     rows = np.arange(len(ids), dtype=np.int32)[:, np.newaxis]
     monkeypatch.setattr(tower, "_encode", lambda columns, count: {"history": ids, "row": rows}, raising=False)
     return tower, calls
