@@ -226,4 +226,10 @@ FAULTS = (
         "return value[:, tf.newaxis]",
         ("test_tower_encoder.py",),
     ),
+    Fault(
+        "the newest item of a history has no gap to the event",
+        "place < counts[:, np.newaxis] - 1",
+        "place < counts[:, np.newaxis]",
+        ("test_time_gaps.py",),
+    ),
 )
