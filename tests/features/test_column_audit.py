@@ -23,6 +23,7 @@ from twotower_tf.config import (
     Tags,
     TimeSplit,
 )
+from twotower_tf.features import column_audit
 from twotower_tf.features.column_audit import audit, count_covering
 from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
@@ -166,8 +167,10 @@ def test_numbers_and_their_buckets(tmp_path: Path) -> None:
     }
 
 
-def test_the_catalogue_is_weighted_by_training_rows(tmp_path: Path) -> None:
-    """Seven training events; an item without events has its value, and no weight."""
+@pytest.mark.parametrize("held", [0, 100])
+def test_the_catalogue_is_weighted_by_training_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int) -> None:
+    """Seven training events; an item without events has its value, and no weight; versions are held or joined again."""
+    monkeypatch.setattr(column_audit, "_HELD", held)
     columns = {"item": ["x"] * 5 + ["y"] * 2 + ["z"], "place": ["p"] * 7 + ["q"]}
     items = {
         "item": ["x", "y", "z", "cold"],

@@ -38,6 +38,7 @@ COVERED = (0.5, 0.9, 0.99)
 MOST_FREQUENT = 0.01
 _LISTED = 10
 _BATCH = 1 << 18
+_HELD = 1 << 21  # items' versions whose values fit into memory
 
 Counts = npt.NDArray[np.int64]
 
@@ -144,19 +145,28 @@ def _relation(prepared: Prepared, side: SideName, names: Sequence[str]) -> str:
     selected = _select(
         "v." + quote_identifier(f"item.{name}") if name in varying else "i." + quote_identifier(name) for name in names
     )
-    versions = f"read_parquet({file_pattern(prepared.paths.item_versions, '*.parquet')}) AS v"
     mixed = "" if varying.issuperset(names) else f"JOIN {items} ON i.row = v.item_row"
-    return f"SELECT {selected}, w.n FROM {versions} JOIN version_rows AS w ON w.item_version = v.version {mixed}"
+    return f"SELECT {selected}, v.n FROM version_values AS v {mixed}"
 
 
 def _count_rows_by_number(connection: Connection, prepared: Prepared) -> None:
-    """Creates `user_rows`, `item_rows` and `version_rows`: the training rows of users, items and items' versions."""
+    """Creates `user_rows`, `item_rows` and `version_values`: the training rows of users, items and items' versions.
+
+    `version_values` also has the versions' values. They are joined once, where they fit into memory, not by column.
+    """
     rows = f"read_parquet({file_pattern(prepared.paths.examples('train'), '*.parquet')})"
     wanted = {"user_rows": "user_row", "item_rows": "item_row"}
     if prepared.manifest["item_columns_as_of"]:
         wanted["version_rows"] = "item_version"
     for table, column in wanted.items():
         connection.execute(f"CREATE TABLE {table} AS SELECT {column}, count(*) AS n FROM {rows} GROUP BY {column}")
+    if prepared.manifest["item_columns_as_of"]:
+        (held,) = fetch_row(connection, "SELECT count(*) FROM version_rows")
+        connection.execute(
+            f"CREATE {'TABLE' if held <= _HELD else 'VIEW'} version_values AS SELECT v.*, w.n "
+            f"FROM read_parquet({file_pattern(prepared.paths.item_versions, '*.parquet')}) AS v "
+            "JOIN version_rows AS w ON w.item_version = v.version"
+        )
 
 
 def _select(values: Iterable[str]) -> str:
