@@ -36,7 +36,7 @@ from twotower_tf.config import (
     TrainConfig,
 )
 
-FLOAT = 4
+DIM, FLOAT = 16, 4
 
 
 def experiment(root: Path, buckets: int) -> ExperimentConfig:
@@ -44,6 +44,7 @@ def experiment(root: Path, buckets: int) -> ExperimentConfig:
     return dataclasses.replace(
         config,
         item_features=tuple(Hash(each.column, buckets=buckets) for each in config.item_features),
+        model=dataclasses.replace(config.model, embedding_dim=DIM),
         loss=InBatchSoftmax(),
         sampling=SamplingConfig((InBatch(),)),
         train=TrainConfig(batch_size=1024, epochs=1, monitor=""),
@@ -114,7 +115,7 @@ def main() -> None:
             else:
                 report = call_in_process(train, config, run_dir)
             rows = sum(report["table_rows"].values())
-            setting = f"{rows:,} table rows of 16 dimensions, batch 1,024"
+            setting = f"{rows:,} table rows of {DIM} dimensions, batch 1,024"
             figures = (report["planned_bytes"], report["peak_rss_bytes"])
             print_comparison("memory_plan", *figures, "bytes, predicted and measured", setting)
             if not options.servers:
@@ -125,7 +126,7 @@ def main() -> None:
             print_comparison(
                 f"memory_plan, {options.servers} servers", *figures, "bytes, predicted and measured", setting
             )
-            figures = (call_in_process(export, run_dir, root / f"export-{buckets}"), rows * 16 * FLOAT)
+            figures = (call_in_process(export, run_dir, root / f"export-{buckets}"), rows * DIM * FLOAT)
             print_comparison("memory_plan, export", *figures, "bytes, measured, and of the tables", setting)
 
 

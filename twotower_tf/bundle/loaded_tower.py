@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,17 @@ class Tower:
 
     def __init__(self, bundle_dir: Path, config: ExperimentConfig, side: SideName, version: int) -> None:
         """Loads a tower of a directory that may lack other files of a bundle yet; every answer must be of `version`."""
-        model = tf.saved_model.load(str(tower_paths(bundle_dir)[side]))
-        self._model = model  # held: its signatures do not keep the weights alive
+        # Held: its signatures do not keep the weights alive.
+        self._model: Any = tf.saved_model.load(str(tower_paths(bundle_dir)[side]))
         self._bundle_dir, self._side, self._version = bundle_dir, side, version
         self.inputs = side_inputs(config, side)
         self._arguments = argument_names([each.name for each in self.inputs])
-        self.signatures = tuple(model.signatures)
+        self.signatures = tuple(self._model.signatures)
+
+    def close(self) -> None:
+        """Frees the weights at once; references within a SavedModel would keep them for long."""
+        self._model = None
+        gc.collect()
 
     @classmethod
     def of_bundle(cls, bundle: Bundle, side: SideName) -> Tower:

@@ -213,6 +213,7 @@ def _item_vectors(run: _Run, staging: Path, version: int) -> Floats:
     _save_tower(run, "item", staging, version, None)
     tower = Tower(staging, run.config, "item", version)
     exported = tower.vectors(columns_to_arrays(tower.inputs, run.catalogue))
+    tower.close()
     ids = run.catalogue["item_id"]
     _require_finite(run, "item", exported, ids)
     _compare("item", exported, tower_vectors.item_vectors(run.model, run.encoded, run.rows), ids)
@@ -260,5 +261,6 @@ def _try_users(
     warmup.write(staging / warmup.WARMUP, names, arrays, WARMUP_BATCHES)
     for signature, request in warmup.read(staging / warmup.WARMUP):
         tower(signature, request)
+    tower.close()
     people = signature_inputs.to_rows(tower.inputs, {name: array[:CANARIES] for name, array in arrays.items()})
     return answers.make_canaries(searcher, people, found[:CANARIES], CANARY_K)

@@ -13,7 +13,8 @@ import tensorflow as tf
 from twotower_tf.errors import ArtifactError, DataError
 from twotower_tf.model.row_shards import Rows, RowShards, join_parts, read_rows, write_rows
 
-_AT_ONCE = 1 << 22  # numbers read or written at once
+# Numbers read or written at once, 4 MB: of larger parts from servers, what was freed is hard to use again.
+_AT_ONCE = 1 << 20
 
 
 def names(variables: Iterable[tf.Variable]) -> dict[str, Rows]:
