@@ -6,10 +6,10 @@
 gowalla: `--source` is a folder of gowalla in LightGCN's split with a validation part, as `twotower dataset gowalla`
 takes it; it is not downloaded. The peer is TensorFlow Recommenders' basic retrieval: two `Embedding`s of 64 numbers of
 looked-up ids, `tasks.Retrieval` (softmax over the batch), Adagrad with rate .1, batches of `--batch` shuffled pairs in
-memory, `Keras.fit`. It trains `--peer_epochs`; its best recall@20 is the goal. This package trains with the settings of
-`configs/gowalla.py` until it passes that. Both rank all items for the same `--users` users of the validation part,
-training items left out, by one function. Preparation, start and evaluation are not counted. Each runs in a process of
-its own, first the peer.
+memory, `Keras.fit`. It trains `--peer_epochs`; its best recall@20 is the goal. This package trains the mean of the
+places visited, as `init` proposes for lists, until it passes that. Both rank all items for the same `--users` users
+of the validation part, training items left out, by one function. Preparation, start and evaluation are not counted.
+Each runs in a process of its own, first the peer.
 
 Sequences: two SASRec blocks, one head, 64 dimensions, sequences of 50, batches of 128, softmax over all of 3,706
 items, made sequences of 51 events of 3,000 users. The peer is RecTools' SASRec (PyTorch), run by
@@ -44,20 +44,24 @@ from comparison import print_comparison
 
 from twotower_tf import config as configuration
 from twotower_tf.config import (
+    BilateralSoftmax,
     Catalogue,
     DataConfig,
+    EvaluationConfig,
     ExperimentConfig,
     FullSoftmax,
+    GivenSplit,
     Hash,
     History,
+    LazyAdam,
     ModelConfig,
     RandomSplit,
     SamplingConfig,
     SelfAttention,
     TrainConfig,
+    Uniform,
 )
 
-CONFIG = Path(__file__).resolve().parents[1] / "configs" / "gowalla.py"
 K, WIDTH = 20, 64
 USERS, ITEMS, LENGTH, BATCH, EPOCHS = 3_000, 3_706, 50, 128, 2  # of the made sequences
 
@@ -232,7 +236,9 @@ def compare_quality(root: Path, options: argparse.Namespace) -> None:
     """Prints the seconds until the peer's best recall is passed."""
     data, run_dir = root / "data", root / "run"
     twotower("dataset", "gowalla", f"--source={options.source}", f"--output={data}")
-    twotower("prepare", f"--config={CONFIG}", f"--run_dir={run_dir}", f"--set=data.root={data}")
+    chosen = root / "lists.json"
+    chosen.write_text(configuration.to_json(lists(data)))
+    twotower("prepare", f"--config={chosen}", f"--run_dir={run_dir}")
     config_file = run_dir / "config.json"
     theirs = run_alone(train_peer, run_dir, config_file, options.users, options.peer_epochs, options.batch)
     best = max(theirs, key=lambda point: point["recall"])
@@ -248,6 +254,28 @@ def compare_quality(root: Path, options: argparse.Namespace) -> None:
     more = {"wall_ratio": round(best["seconds"] / last["seconds"], 2), "ours_curve": mine, "peer_curve": theirs}
     figures = round(last["processor_seconds"], 1), round(best["processor_seconds"], 1)
     print_comparison("time_to_quality", *figures, "processor seconds of training", setting, ratio=ratio, **more)
+
+
+def lists(root: Path) -> ExperimentConfig:
+    """A user is the mean of all places visited, of 128 dimensions: what `init` proposes for lists of ids."""
+    return ExperimentConfig(
+        name="lists",
+        data=DataConfig(root=str(root), events="events.parquet", timestamp="", split=GivenSplit(column="split")),
+        item_features=(Hash("item_id", buckets=400_000, hashes=2),),
+        user_features=(History(of="item_id", length=1000),),
+        model=ModelConfig(embedding_dim=128, vector_dim=128, combine="add"),
+        loss=BilateralSoftmax(),
+        sampling=SamplingConfig(negatives=(Uniform(per_positive=4096, shared=True),)),
+        train=TrainConfig(
+            rows="user",
+            batch_size=256,
+            epochs=20,
+            initial_lr=0.005,
+            table_optimizer=LazyAdam(initial_lr=0.005),
+            lr_decay_rate=0.89,
+        ),
+        evaluation=EvaluationConfig(ks=(K,), query="user"),
+    )
 
 
 def sequences(root: Path) -> ExperimentConfig:

@@ -222,7 +222,7 @@ def _train_on_sequences(shape: LogShape, validated: bool) -> dict[str, Line]:
 
 
 def _train_on_lists(shape: LogShape, validated: bool) -> dict[str, Line]:
-    """Chooses towers, loss and training of ids without an order: what configs/gowalla.py was measured with."""
+    """Chooses towers, loss and training of ids without an order; docs/benchmarks.md has what they reach on gowalla."""
     batch = _LIST_USERS
     while batch > 1 and 4 * batch > shape.users:
         batch //= 2
