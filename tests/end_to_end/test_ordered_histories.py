@@ -99,7 +99,7 @@ def test_the_next_item_of_the_direction_is_found(run):
     assert trained["examples"] == len(pq.read_table(run_dir.parent / "events.parquet")) - 2 * USERS
     metrics = evaluate_run(config, run_dir, "test")["metrics"]
     # Without gaps half of the items are found at best, i0 or the others; a mean of the past has no direction either.
-    assert metrics["recall@1"] > 0.75
+    assert metrics["recall@1"] > 0.7
     times = [START, START + 300, START + 600, START + 900]
     up, down = (
         {"history": items, "history_times": times} for items in (["i3", "i4", "i5", "i6"], ["i6", "i5", "i4", "i3"])
