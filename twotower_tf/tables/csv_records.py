@@ -173,6 +173,7 @@ class _Places:
             bad: wanted numbers of bad records, from 1, ascending.
         """
         self._first, self._blanks, self._good, self._bad = first, blanks, good, bad
+        self._every_good, self._every_bad = set(good.tolist()), set(bad.tolist())
         self._begins_blank = np.isin(np.arange(256), list(blanks))  # by a record's first byte
         self._records, self._lines, self._rows = 0, 0, 0  # before the next run
         self.found_good: dict[int, RecordPlace] = {}
@@ -184,11 +185,11 @@ class _Places:
 
     def add(self, run: Run) -> None:
         """Adds the records of the next run."""
-        ends = np.flatnonzero(np.frombuffer(run.text, np.uint8) == _LINE_END) + 1
-        lines = len(ends) + (not run.text.endswith(b"\n"))
         if run.state != PLAIN:
-            ends = np.array([len(run.text)])
-        elif lines > len(ends):
+            self._add_record(run.text)
+            return
+        ends = np.flatnonzero(np.frombuffer(run.text, np.uint8) == _LINE_END) + 1
+        if not run.text.endswith(b"\n"):
             ends = np.append(ends, len(run.text))
         starts = np.concatenate([[0], ends[:-1]])
         numbers = np.arange(self._records + 1, self._records + len(ends) + 1)
@@ -205,7 +206,19 @@ class _Places:
         ):
             for key, record in zip(keys.tolist(), records.tolist(), strict=True):
                 found[key] = _decode_place(self._lines + record + 1, run.text[starts[record] : ends[record]])
-        self._records, self._lines, self._rows = int(numbers[-1]), self._lines + lines, self._rows + len(rows)
+        self._records, self._lines, self._rows = int(numbers[-1]), self._lines + len(ends), self._rows + len(rows)
+
+    def _add_record(self, text: bytes) -> None:
+        """Adds one record, which may span lines; NumPy would take ten times as long for it."""
+        self._records += 1
+        place = _decode_place(self._lines + 1, text)
+        if self._records in self._every_bad:
+            self.found_bad[self._records] = place
+        elif self._records >= self._first and (not self._blanks or text.strip(self._blanks)):
+            if self._rows in self._every_good:
+                self.found_good[self._rows] = place
+            self._rows += 1
+        self._lines += text.count(b"\n") + (not text.endswith(b"\n"))
 
     def _find_blank(self, text: bytes, starts: Numbers, ends: Numbers) -> Numbers:
         """Finds the records that have no value."""
