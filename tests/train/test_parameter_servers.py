@@ -60,20 +60,21 @@ def figures(run_dir):
 
 
 def files(run_dir):
-    found = RunPaths(run_dir).checkpoints / "00003-000000000"
+    found = RunPaths(run_dir).checkpoints / f"{figures(run_dir)['epochs']:05d}-000000000"
     return {
         (name, key): value for name in ("weights", "optimizer") for key, value in np.load(found / f"{name}.npz").items()
     }
 
 
 def test_two_workers_and_two_servers_reach_the_recall_of_one_process(trained, alone, tmp_path):
+    """In twice the epochs: two workers compute from weights that are one update old, which costs most at the start."""
     run_dir = copy_run(trained[0], tmp_path)
-    statuses, printed = train(run_dir)
+    statuses, printed = train(run_dir, epochs=6)
     assert statuses == dict.fromkeys(("chief 0", "worker 0", "worker 1", "ps 0", "ps 1"), 0), printed
-    assert printed["chief 0"].splitlines()[-1].startswith("3 epochs, best epoch ")
+    assert printed["chief 0"].splitlines()[-1].startswith("6 epochs, best epoch ")
     assert not printed["ps 0"] and not printed["worker 1"]
     best, expected = figures(run_dir)["best"], figures(alone)["best"]
-    assert best > expected - 0.05, (best, expected)
+    assert best > expected - 0.03, (best, expected)
     assert {key: value.shape for key, value in files(run_dir).items()} == {
         key: value.shape for key, value in files(alone).items()
     }
