@@ -152,7 +152,8 @@ def test_a_kind_of_input_that_does_not_exist_is_named(own):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(own.Prefix, "kind", "cell")
         expected = (
-            r"user_features\[0\]: Prefix: invalid kind of input 'cell' \(expected text, texts, number, time\); correct"
+            r"user_features\[0\]: Prefix: invalid kind of input 'cell' "
+            r"\(expected text, texts, number, time, times\); correct"
         )
         with pytest.raises(ConfigError, match=expected):
             ExperimentConfig(

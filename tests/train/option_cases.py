@@ -131,7 +131,10 @@ CASES = {
     "in-batch, own item masked": Case(IN, SOFT, softmax(0.2, True), sampling={"masked": "row"}),
     "in-batch, temperature": Case(IN, InBatchSoftmax(temperature=0.7), softmax(0.7, True)),
     "in-batch, uncorrected": Case(IN, InBatchSoftmax(temperature=0.2, correct=False), softmax(0.2, False)),
-    "in-batch, learned": Case(IN, InBatchSoftmax(temperature=0.2, learn_temperature=True), softmax(0.2, 1), learned=1),
+    # A user's own temperature is the common one before training: it adds a weight.
+    "in-batch, learned": Case(
+        IN, InBatchSoftmax(temperature=0.2, learn_temperature=True, user_temperature=True), softmax(0.2, 1), learned=2
+    ),
     "queue": Case((*IN, Queue(size=12)), SOFT, softmax(0.2, True), queue=12),
     "downsample": Case(
         IN,
@@ -200,19 +203,19 @@ CASES = {
     ),
     "sampled softmax, learned": Case(
         (Uniform(4, shared=True),),
-        SampledSoftmax(temperature=0.05, learn_temperature=True),
+        SampledSoftmax(temperature=0.05, learn_temperature=True, user_temperature=True),
         softmax(0.05, 1),
         shared=((EVEN, 4),),
-        learned=1,
+        learned=2,
     ),
     "full softmax": Case((Catalogue(),), FullSoftmax(temperature=0.3), softmax(0.3, False), shared=((EVEN, ITEMS),)),
     "full softmax, learned, own item masked": Case(
         (Catalogue(),),
-        FullSoftmax(learn_temperature=True),
+        FullSoftmax(learn_temperature=True, user_temperature=True),
         softmax(0.1, False),
         shared=((EVEN, ITEMS),),
         sampling={"masked": "row"},
-        learned=1,
+        learned=2,
     ),
     "bilateral, catalogue": Case(
         (Catalogue(),), BilateralSoftmax(0.3, 0.2), bilateral(0.3, 0.2, False), shared=((EVEN, ITEMS),)

@@ -189,7 +189,6 @@ def test_launch_hands_the_flags_of_train_on():
     ("arguments", "message"),
     [
         (["train", "--strategy=multi_worker"], "TF_CONFIG: missing environment variable"),
-        (["train", "--strategy=multi_worker", "--final"], "--strategy: invalid value 'multi_worker' with --final"),
         (["train", "--strategy=multi_worker", "--cluster_timeout=-1"], "--cluster_timeout: invalid value -1"),
         (["train", "--strategy=two"], "--strategy"),
         (["launch", "--strategy=single"], "--strategy: invalid value 'single' for launch"),
