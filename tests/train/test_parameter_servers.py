@@ -81,6 +81,7 @@ def test_two_workers_and_two_servers_reach_the_recall_of_one_process(trained, al
     assert sorted(figures(run_dir)["processes_peak_rss_bytes"]) == ["ps 0", "ps 1", "worker 0", "worker 1"]
 
 
+@pytest.mark.quality
 def test_one_worker_makes_the_model_of_one_process(trained, alone, tmp_path):
     """One worker computes one step after the other: every number is the same, but for rounding."""
     run_dir = copy_run(trained[0], tmp_path)
