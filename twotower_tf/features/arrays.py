@@ -140,7 +140,7 @@ class EncodedData:
                 timed = None
                 if history.gaps:
                     timed = self.history_times(split, rows, history.length), self.keys(split)["timestamp"][rows]
-                batch |= self._encode_history(history, items, timed)
+                batch |= _encode_history(history, items, self._history_ids(history, items), timed)
         return batch
 
     def sequence_batch(self, key: str, first: np.ndarray, stop: np.ndarray) -> tuple[Batch, np.ndarray]:
@@ -156,29 +156,9 @@ class EncodedData:
         if history.gaps:
             times = self._sequence_times("train")
             timed = _slices(times, first, stop, 0), times[np.minimum(stop, len(times) - 1)]
-        present = self._history_ids(history, items) >= 0
-        before = np.cumsum(np.pad(present, [(0, 0), (1, 0)]), axis=1)
-        return self._encode_history(history, items, timed), before
-
-    def _encode_history(
-        self, history: _History, items: np.ndarray, timed: tuple[np.ndarray, np.ndarray] | None
-    ) -> Batch:
-        """Returns the tensors of a history of catalogue rows `[n, length]`; `timed` has the times of items and events.
-
-        The padding is behind the values also in rows where an item has no value, as the signature has it.
-        """
         ids = self._history_ids(history, items)
-        batch = {history.key: ids}
-        if timed is not None:
-            counts = np.count_nonzero(items >= 0, axis=1)
-            gaps = time_gaps.find_gaps(timed[0], counts, timed[1], to_next=history.to_next)
-            batch[history.gaps] = np.where(ids >= 0, gaps, np.int32(NO_VALUE))
-        broken = ((ids < 0) & (items >= 0)).any(axis=1)
-        if broken.any():
-            order = np.argsort(ids[broken] < 0, axis=1, kind="stable")
-            for values in batch.values():
-                values[broken] = np.take_along_axis(values[broken], order, axis=1)
-        return batch
+        before = np.cumsum(np.pad(ids >= 0, [(0, 0), (1, 0)]), axis=1)
+        return _encode_history(history, items, ids, timed), before
 
     def _history_ids(self, history: _History, items: np.ndarray) -> np.ndarray:
         """Returns bucket ids of catalogue rows of any shape, -1 for none."""
@@ -290,6 +270,27 @@ class EncodedData:
         others = np.full(items.shape, NO_VALUE, np.int32)
         others[steps < kept.sum(axis=1, dtype=np.int32)[:, np.newaxis]] = items[kept]
         return others[:, : max(1, min(width, length))]
+
+
+def _encode_history(
+    history: _History, items: np.ndarray, ids: np.ndarray, timed: tuple[np.ndarray, np.ndarray] | None
+) -> Batch:
+    """Returns the tensors of a history of catalogue rows `[n, length]` and their bucket ids, which are changed.
+
+    The padding is behind the values also in rows where an item has no value, as the signature has it. `timed` has the
+    times of items and events.
+    """
+    batch = {history.key: ids}
+    if timed is not None:
+        counts = np.count_nonzero(items >= 0, axis=1)
+        gaps = time_gaps.find_gaps(timed[0], counts, timed[1], to_next=history.to_next)
+        batch[history.gaps] = np.where(ids >= 0, gaps, np.int32(NO_VALUE))
+    broken = ((ids < 0) & (items >= 0)).any(axis=1)
+    if broken.any():
+        order = np.argsort(ids[broken] < 0, axis=1, kind="stable")
+        for values in batch.values():
+            values[broken] = np.take_along_axis(values[broken], order, axis=1)
+    return batch
 
 
 def _slices(sequence: np.ndarray, first: np.ndarray, stop: np.ndarray, padding: int = NO_VALUE) -> np.ndarray:

@@ -29,8 +29,8 @@ def tensor_specs(layout: Layout) -> dict[str, tf.TensorSpec]:
         specs[IDS] = tf.TensorSpec([None, len(layout.single)], tf.int32, IDS)
     if layout.numeric:
         specs[NUMERIC] = tf.TensorSpec([None, len(layout.numeric)], tf.float32, NUMERIC)
-    specs.update({key: tf.TensorSpec([None, None], tf.int32, key) for key in layout.values.values()})
-    specs.update({key: tf.TensorSpec([None, None], tf.int32, key) for key in layout.gaps.values()})
+    lists = (*layout.values.values(), *layout.gaps.values())
+    specs.update({key: tf.TensorSpec([None, None], tf.int32, key) for key in lists})
     return specs
 
 
@@ -40,7 +40,7 @@ class TowerEncoder:
     def __init__(self, config: ExperimentConfig, statistics: Mapping[str, Any], side: SideName) -> None:
         self.inputs = side_inputs(config, side)
         self.layout = Layout(config, side)
-        self._histories = [each for each in self.layout.multivalued if isinstance(each, History)]
+        self._timed = [each for each in self.layout.multivalued if isinstance(each, History) and each.time_gaps]
         self._encoders = {
             feature_name(each): build_encoder(each, statistics[side], config)
             for each in (*self.layout.single, *self.layout.numeric, *self.layout.multivalued)
@@ -68,10 +68,9 @@ class TowerEncoder:
             encoded[NUMERIC] = tf.concat([self.encode_feature(each, raw) for each in self.layout.numeric], axis=1)
         for each in self.layout.multivalued:
             encoded[self.layout.values[feature_name(each)]] = self.encode_feature(each, raw)
-        for history in self._histories:
-            if history.name in self.layout.gaps:
-                values, gaps = self.layout.values[history.name], self.layout.gaps[history.name]
-                encoded[values], encoded[gaps] = _encode_gaps(history, encoded[values], raw)
+        for history in self._timed:
+            values, gaps = self.layout.values[history.name], self.layout.gaps[history.name]
+            encoded[values], encoded[gaps] = _encode_gaps(history, encoded[values], raw)
         return encoded
 
     def encode_feature(self, feature: BaseFeature, raw: Mapping[str, tf.Tensor]) -> tf.Tensor:

@@ -127,11 +127,8 @@ def _embedded(
         each = layout.multivalued[number]
         name = feature_name(each)
         place, key = placed[side, name], layout.values[name]
-        label, rows, gaps = (
-            f"{side}_history_{number}",
-            encoded.get(key + PLACES),
-            encoded.get(layout.gaps.get(name, "")),
-        )
+        label, rows = f"{side}_history_{number}", encoded.get(key + PLACES)
+        gaps = encoded.get(layout.gaps.get(name, ""))
         return history.encode(each, tables[place.table], encoded[key], place, label, config, context, rows, gaps)
 
     past = [number for number, each in enumerate(layout.multivalued) if isinstance(each, History)]
