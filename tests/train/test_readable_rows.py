@@ -153,6 +153,20 @@ def test_training_leaves_all_other_rows_zero(run, tmp_path):
             assert held.sum() < len(held) / 5
 
 
+def test_the_initial_scale_divides_what_a_training_begins_with(run):
+    """Uniform between ±.2 · 8^-.5 has the deviation .2 · 8^-.5 / 3^.5 = .0408."""
+    config, run_dir = run
+    config = configured(config, "Uniform")
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, initial_scale=0.2))
+    prepared = Prepared.open(run_dir)
+    encoded = EncodedData(config, prepared)
+    model = two_tower.build(config)
+    readable_rows.draw_rows(config, model, encoded, Batches(config, prepared, encoded).samplers)
+    table = model.get_layer("shared_embedding_8").table.numpy()
+    drawn = table[table.any(axis=1)]
+    assert len(drawn) > 100 and abs(drawn.std() - 0.0408) < 0.002 and np.abs(drawn).max() <= 0.0708
+
+
 def test_no_tower_begins_with_vectors_of_no_length(run):
     """A vector divided by its length has a gradient in proportion to one over it: at zero, steps have no measure."""
     config, run_dir = run

@@ -30,6 +30,9 @@ class ModelConfig:
             the Transformer Architecture" (2020). With `residual` the shortcut is not normalized.
         activation: activation of the hidden layers.
         dropout: dropout rate of the hidden layers.
+        initial_scale: random content of new table rows is uniform between ± `initial_scale` · dimension^-.5. With 1 a
+            tower's few embeddings begin near unit size. An optimizer whose steps have a fixed length (Adam) turns
+            smaller rows sooner: with .1 self-attention learns faster, in docs/benchmarks.md. Adagrad is best with 1.
         table_dtype: storage type of the embedding tables. Sums and updates are float32 either way; updates of a
             "bfloat16" table are rounded stochastically, so that small steps are not lost.
     """
@@ -43,6 +46,7 @@ class ModelConfig:
     layer_norm: bool = False
     activation: Literal["relu", "gelu", "tanh", "selu", "swish"] = "relu"
     dropout: Share = 0.0
+    initial_scale: PositiveFloat = 1.0
     table_dtype: Literal["float32", "bfloat16"] = "float32"
 
 

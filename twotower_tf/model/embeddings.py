@@ -109,21 +109,22 @@ def parts_of(rows: int, dim: int) -> Iterator[tuple[int, int]]:
     return ((start, min(rows, start + size)) for start in range(0, rows, size))
 
 
-def initial_rows(start: int, stop: int, dim: int, seed: Sequence[int]) -> npt.NDArray[np.float32]:
-    """Draws random content of a part of a table: uniform between ±dim^-0.5, the same for the same arguments.
+def initial_rows(start: int, stop: int, dim: int, seed: Sequence[int], scale: float) -> npt.NDArray[np.float32]:
+    """Draws random content of a part of a table: uniform between ±scale · dim^-0.5, the same for the same arguments.
 
-    The scale keeps a sum of a few embeddings near unit size. A hundred million rows of 16 take seconds.
+    A scale of 1 keeps a sum of a few embeddings near unit size. A hundred million rows of 16 take seconds.
 
     Args:
         start: first row of the part.
         stop: its end.
         dim: of an embedding.
         seed: of the table.
+        scale: `ModelConfig.initial_scale`.
 
     Returns:
         `[stop - start, dim]`, no row of which is all zero.
     """
-    step = np.float32(2.0 * dim**-0.5 / _LEVELS)
+    step = np.float32(2.0 * scale * dim**-0.5 / _LEVELS)
     raw = np.random.SFC64([*seed, start]).random_raw(-(-(stop - start) * dim // 4)).view(np.uint16)
     part = raw[: (stop - start) * dim].astype(np.float32)
     part -= np.float32((_LEVELS - 1) / 2)
@@ -165,7 +166,7 @@ class EmbeddingTable(keras.layers.Layer):
             experimental_autocast=False,
         )
 
-    def draw_rows(self, chosen: npt.NDArray[np.bool_], seed: int) -> None:
+    def draw_rows(self, chosen: npt.NDArray[np.bool_], seed: int, scale: float = 1.0) -> None:
         """Gives random content to those of the chosen rows that are all zero, in place and part by part.
 
         A row's content depends on the seed, the table's name and the row's place alone.
@@ -173,6 +174,7 @@ class EmbeddingTable(keras.layers.Layer):
         Args:
             chosen: `[rows]`.
             seed: of the experiment.
+            scale: `ModelConfig.initial_scale`.
         """
         for start, stop in parts_of(self.rows, self.dim):
             rows = np.flatnonzero(chosen[start:stop])
@@ -181,13 +183,13 @@ class EmbeddingTable(keras.layers.Layer):
             held = row_shards.gather_rows(self.table, start + rows)
             empty = ~tf.reduce_any(held != 0, axis=1).numpy()
             if empty.all() and len(rows) == stop - start:
-                row_shards.write_rows(self.table, start, self._initial(start, stop, seed))
+                row_shards.write_rows(self.table, start, self._initial(start, stop, seed, scale))
             elif empty.any():
                 rows = rows[empty]
-                row_shards.scatter_rows(self.table, start + rows, self._initial(start, stop, seed)[rows])
+                row_shards.scatter_rows(self.table, start + rows, self._initial(start, stop, seed, scale)[rows])
 
-    def _initial(self, start: int, stop: int, seed: int) -> npt.NDArray[np.float32]:
-        return initial_rows(start, stop, self.dim, [seed, zlib.crc32(self.name.encode())])
+    def _initial(self, start: int, stop: int, seed: int, scale: float) -> npt.NDArray[np.float32]:
+        return initial_rows(start, stop, self.dim, [seed, zlib.crc32(self.name.encode())], scale)
 
     def call(
         self, ids: tf.Tensor, offsets: Sequence[int], mean: bool = False, paired: Sequence[int] = (0,)

@@ -30,7 +30,7 @@ def draw_rows(config: ExperimentConfig, model: TwoTower, encoded: EncodedData, s
     """
     for name, rows in readable_rows(config, encoded, samplers).items():
         table: EmbeddingTable = model.get_layer(name)
-        table.draw_rows(rows, config.seed)
+        table.draw_rows(rows, config.seed, config.model.initial_scale)
 
 
 def readable_rows(config: ExperimentConfig, encoded: EncodedData, samplers: Samplers) -> dict[str, Mask]:
