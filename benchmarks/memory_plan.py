@@ -2,9 +2,10 @@
 
     python benchmarks/memory_plan.py [--events=200000] [--buckets=100000,4000000] [--servers=0]
 
-Avazu-shaped rows, the eleven hash columns of the textbook model; one JSON line per size of the largest columns. With
+Avazu-shaped rows, the eleven hash columns of the textbook model; one JSON line per size of the largest columns, and one
+for `export`, compared with the bytes of the tables: of its process or of the verification's, the larger one. With
 servers, so many on this machine have the tables. The first line is of the chief then, which has a copy of the tables
-and writes checkpoints; there is one for the largest server, one for `export`, compared with the bytes of the tables.
+and writes checkpoints; there is one more for the largest server.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ def train(config: ExperimentConfig, run_dir: Path) -> dict[str, Any]:
     from twotower_tf.train import training_loop
 
     prepare(config, run_dir)
+    artifacts.write_text(RunPaths(run_dir).config, configuration.to_json(config))
     return training_loop.train(config, run_dir)
 
 
@@ -84,11 +86,13 @@ def train_with_servers(config: ExperimentConfig, run_dir: Path, servers: int) ->
 
 
 def export(run_dir: Path, export_dir: Path) -> int:
-    """Exports; returns the peak memory of this process in bytes."""
+    """Exports as the command does; returns the larger peak memory in bytes, of this process or of verification's."""
+    resources.release_freed_tensors()
     from twotower_tf.export.export_bundle import export
 
     export(configuration.load_run(run_dir), run_dir, export_dir)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peaks = [resource.getrusage(whose).ru_maxrss for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return max(peaks) * 1024
 
 
 def call_in_process(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -118,14 +122,12 @@ def main() -> None:
             setting = f"{rows:,} table rows of {DIM} dimensions, batch 1,024"
             figures = (report["planned_bytes"], report["peak_rss_bytes"])
             print_comparison("memory_plan", *figures, "bytes, predicted and measured", setting)
-            if not options.servers:
-                continue
-            others = report["processes_peak_rss_bytes"]
-            largest = max(size for name, size in others.items() if name.startswith("ps"))
-            figures = (report["planned_of_server"], largest)
-            print_comparison(
-                f"memory_plan, {options.servers} servers", *figures, "bytes, predicted and measured", setting
-            )
+            if options.servers:
+                others = report["processes_peak_rss_bytes"]
+                largest = max(size for name, size in others.items() if name.startswith("ps"))
+                figures = (report["planned_of_server"], largest)
+                name = f"memory_plan, {options.servers} servers"
+                print_comparison(name, *figures, "bytes, predicted and measured", setting)
             figures = (call_in_process(export, run_dir, root / f"export-{buckets}"), rows * DIM * FLOAT)
             print_comparison("memory_plan, export", *figures, "bytes, measured, and of the tables", setting)
 

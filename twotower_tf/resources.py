@@ -70,6 +70,14 @@ def limit_library_threads(environment: MutableMapping[str, str] = os.environ, ro
             environment.setdefault(name, str(allowed))
 
 
+def release_freed_tensors(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Makes TensorFlow return the memory of a freed tensor to the system; it keeps that for its own next ones else.
+
+    Steps of training would be slower. TensorFlow reads the variable at its first operation: later calls have no effect.
+    """
+    environment.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
+
+
 def _list_groups(root: Path, controller: str) -> Iterator[Path]:
     """Yields the directories of the process's control group and of those above it, innermost first."""
     mounts = root / "sys/fs/cgroup"

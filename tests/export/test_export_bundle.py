@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,32 @@ def test_skew_between_training_and_serving_is_refused(trained, tmp_path, monkeyp
     assert list((tmp_path / "e").iterdir()) == []
 
 
+def test_each_table_is_in_memory_once(trained, tmp_path, monkeypatch):
+    """An exported tower is loaded when no trained weight is left. Also: skew of the user tower is refused."""
+    load_model, tower, user_vectors = checkpoints.load_model, exporting.Tower, tower_vectors.user_vectors
+    trained_weights, left = [], {}
+
+    def load_and_watch(*args):
+        model = load_model(*args)
+        trained_weights.extend((weight.name, weakref.ref(weight)) for weight in model.weights)
+        return model
+
+    def count_and_load(bundle_dir, config, side, version):
+        left[side] = [name for name, weight in trained_weights if weight() is not None]
+        return tower(bundle_dir, config, side, version)
+
+    monkeypatch.setattr(exporting.checkpoints, "load_model", load_and_watch)
+    monkeypatch.setattr(exporting, "Tower", count_and_load)
+    monkeypatch.setattr(exporting.tower_vectors, "user_vectors", lambda *args: user_vectors(*args) * np.float32(1.1))
+    with pytest.raises(ArtifactError, match=r"the exported user tower differs from the trained one by up to 0\.\d+"):
+        export(trained[1], trained[0], tmp_path / "e")
+    assert left == {"item": [], "user": []}
+    names = [name for name, _ in trained_weights]
+    assert sum("user_projection" in name for name in names) == sum("item_projection" in name for name in names) == 2
+    assert sum("user_embedding_4/table" in name for name in names) == 1  # with the user tower alone
+    assert sum("item_embedding_4/table" in name for name in names) == 1
+
+
 @pytest.mark.parametrize(
     ("projection", "refusal"),
     [
@@ -173,8 +200,9 @@ def test_vectors_that_are_no_numbers_are_refused(projection, refusal, trained, t
 
     def diverged(*args):
         model = real(*args)
-        bias = model.get_layer(projection).bias
-        bias.assign(bias * np.float32("nan"))
+        for layer in model.layers:
+            if layer.name == projection:
+                layer.bias.assign(layer.bias * np.float32("nan"))
         return model
 
     monkeypatch.setattr(exporting.checkpoints, "load_model", diverged)

@@ -12,11 +12,12 @@ import pytest
 from tests import test_final_fit
 from tests.train import test_options, test_rows_of_users
 from tests.train.compared_bundles import assert_same_answers
+from tests.train.option_cases import CASES
 from tests.train.test_replicas import experiments
 from twotower_tf import artifacts
 from twotower_tf import config as configuration
 from twotower_tf.artifacts import RunPaths
-from twotower_tf.config import GivenSplit, InBatch, Mined, Queue, SamplingConfig, TrainConfig
+from twotower_tf.config import GivenSplit, SamplingConfig, TrainConfig
 from twotower_tf.errors import ConfigError
 from twotower_tf.pipeline import Pipeline
 from twotower_tf.prepare.prepared import Prepared
@@ -93,15 +94,22 @@ def test_one_worker_makes_the_model_of_one_process(trained, alone, tmp_path):
         np.testing.assert_allclose(found[key], value, rtol=1e-3, atol=1e-4, err_msg=str(key))
 
 
-@pytest.mark.parametrize("negatives", [Queue(size=5), Mined()])
-def test_what_needs_an_order_of_steps_is_refused(trained, negatives):
-    config = dataclasses.replace(trained[1], sampling=SamplingConfig((InBatch(), negatives)))
-    expected = (
-        f"invalid {negatives.type}\\(\\) for --strategy=parameter_server .*every loss and all other negatives work.*"
-        "--strategy=single, mirrored or multi_worker"
-    )
-    with pytest.raises(ConfigError, match=expected):
+@pytest.mark.parametrize("name", CASES)
+def test_what_needs_an_order_of_steps_is_refused(name, tmp_path):
+    """Every kind of negatives and every loss: two kinds are refused, in one line with the strategies that do them."""
+    case = CASES[name]
+    refused = [each for each in case.negatives if type(each).__name__ in ("Queue", "Mined")]
+    config = test_options.experiment(tmp_path, case)
+    if not refused:
         parameter_servers.check_supported(config)
+        return
+    with pytest.raises(ConfigError) as caught:
+        parameter_servers.check_supported(config)
+    assert str(caught.value) == (
+        f"sampling.negatives: invalid {type(refused[0]).__name__}() for --strategy=parameter_server (workers have no "
+        "common order of steps, which this one needs; every loss and all other negatives work); leave it out, or train "
+        "with --strategy=single, mirrored or multi_worker"
+    )
 
 
 @pytest.mark.quality

@@ -131,6 +131,7 @@ def hash_weights(path: Path) -> tuple[str, dict[str, dict[str, Any]]]:
                 digest.update(f"{name} {value.dtype.name} {list(value.shape)}\n".encode())
                 digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)  # bfloat16 has no buffer
                 sizes[name] = {"shape": list(value.shape), "bytes": int(value.nbytes)}
+                del value  # before the next one is read: a table may take half of all memory
     return digest.hexdigest(), sizes
 
 

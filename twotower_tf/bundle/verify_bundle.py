@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,7 +53,8 @@ def run_checks(bundle: Bundle) -> list[str]:
     checks += _vectors(bundle, searcher)
     checks += _recall(bundle, searcher)
     checks += _signatures(bundle)
-    checks += answers.check_item_tower(bundle, searcher, Tower.of_bundle(bundle, "item"))
+    with contextlib.closing(Tower.of_bundle(bundle, "item")) as item_tower:  # freed before the other one is loaded
+        checks += answers.check_item_tower(bundle, searcher, item_tower)
     user_tower = Tower.of_bundle(bundle, "user")
     checks += answers.check_users(bundle, searcher, user_tower)
     checks += _warmup(bundle, user_tower)

@@ -20,10 +20,11 @@ def define(flags: Flags) -> None:
 
 def run(flags: Flags) -> None:
     """Exports the bundle, and prints its tables' sizes and the version's directory."""
-    from twotower_tf import progress_bar
+    from twotower_tf import progress_bar, resources
     from twotower_tf.cli.result_texts import format_weights, print_warnings
     from twotower_tf.pipeline import Pipeline
 
+    resources.release_freed_tensors()
     with progress_bar.shown() as show:
         pipeline = Pipeline.open(flags.run_dir, flags.export_dir, progress=show, log=print)
         result = pipeline.export(force=True, **options.read_publication(flags))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from twotower_tf import resources
 from twotower_tf.cli import options
 from twotower_tf.cli.command import Flags
 from twotower_tf.errors import ConfigError
@@ -29,6 +30,7 @@ def run(flags: Flags) -> None:
         bundle = Bundle.read(Path(flags.bundle_dir))
     else:
         bundle = Bundle.open(Path(flags.export_dir), flags.version)
+    resources.release_freed_tensors()
     from twotower_tf.bundle import verify_bundle  # imports TensorFlow, which takes seconds
 
     for check in verify_bundle.run_checks(bundle):

@@ -3,10 +3,14 @@
 The item vectors are what the exported item tower answers, read back from its SavedModel, for the catalogue's raw
 values. They are compared with the vectors of the training path before anything is published: a difference is a
 train/serve skew.
+
+One tower is in memory at a time, as trained or as exported: tables may take most of a machine's memory.
 """
 
 from __future__ import annotations
 
+import contextlib
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +118,6 @@ class _Run:
     run_dir: Path
     prepared: Prepared
     encoded: EncodedData
-    model: TwoTower
     rows: Rows
     catalogue: pa.Table
     results: Path
@@ -124,11 +127,33 @@ class _Run:
         prepared = Prepared.open(run_dir)
         rows = _exported_rows(config, prepared, active_days)
         encoded = EncodedData(config, prepared)
-        model = checkpoints.load_model(config, run_dir)
         catalogue = prepared.items()
         if len(rows) < catalogue.num_rows:
             catalogue = catalogue.take(pa.array(rows))
-        return cls(config, run_dir, prepared, encoded, model, rows, catalogue, results)
+        return cls(config, run_dir, prepared, encoded, rows, catalogue, results)
+
+    def load_tower(self, side: SideName) -> TwoTower:
+        """Returns the trained model with one tower alone."""
+        return checkpoints.load_model(self.config, self.run_dir, (side,))
+
+
+@dataclass(frozen=True)
+class _Users:
+    """Users of the log as the trained user tower sees them.
+
+    Attributes:
+        split: whose rows they are.
+        rows: `[n]` of the split.
+        vectors: `[n, vector_dim]`, of the trained tower.
+        searcher: the index, tuned for them.
+        click_probability: the loss's, see `CandidateLoss.probability_parameters`.
+    """
+
+    split: str
+    rows: Rows
+    vectors: Floats
+    searcher: Searcher
+    click_probability: dict[str, float] | None
 
 
 def _exported_rows(config: ExperimentConfig, prepared: Prepared, active_days: int) -> Rows:
@@ -166,28 +191,23 @@ def _write(
     """Fills the version's directory; the manifest comes last, then the version is verified."""
     items = _item_vectors(run, staging, version)
     progress("export", 1, _STEPS)
-    split, rows = signature_inputs.sample_users(run.prepared, SAMPLES)
-    users = tower_vectors.user_vectors(run.model, run.encoded, split, rows)
-    _require_finite(run, "user", users)
-    searcher = build_index(run.catalogue["item_id"].to_pylist(), items, run.config.index, users, report=log)
+    users = _save_user_tower(run, staging, version, items, progress, log)
+    gc.collect()  # frees its tables
+    searcher = users.searcher
     searcher.save(staging / bundle.INDEX)
-    progress("export", 2, _STEPS)
-    np.save(staging / bundle.USERS, users)
+    np.save(staging / bundle.USERS, users.vectors)
     written = [name for name in item_formats.FORMATS if name == "tsv" or name in formats]
     item_formats.write(staging, written, searcher.items)
     pq.write_table(run.catalogue, staging / bundle.ITEMS)
     artifacts.write_text(staging / bundle.CONFIG, configuration.to_json(run.config))
     artifacts.write_json(staging / bundle.STATISTICS, run.prepared.statistics)
-    progress("export", 3, _STEPS)
-    _save_tower(run, "user", staging, version, searcher)
     progress("export", 4, _STEPS)
-    few = slice(max(WARMUP_BATCHES))
-    canaries = _try_users(run, staging, version, searcher, split, rows[few], users[few])
+    canaries = _try_users(run, staging, version, users)
     progress("export", 5, _STEPS)
     known = run.prepared.manifest
     forms = {"time": _time_form(run.prepared), "text_forms": known["text_forms"]}
     forms["item_text_forms"] = known.get("item_text_forms", {})  # earlier preparations lack it
-    clicks = {"click_probability": run.model.get_layer("loss").probability_parameters()}
+    clicks = {"click_probability": users.click_probability}
     extra = {**forms, **clicks, "canaries": canaries, "canary_k": CANARY_K, "formats": written}
     manifest.write(staging, manifest.make_document(staging, run.config, run.results, version, searcher, extra))
     verify_staging(staging)
@@ -199,24 +219,58 @@ def _time_form(prepared: Prepared) -> dict[str, Any] | None:
     return TimeParser(form, *(times or ())).document() if form else None
 
 
-def _save_tower(run: _Run, side: SideName, staging: Path, version: int, searcher: Searcher | None) -> None:
+def _save_tower(
+    run: _Run, model: TwoTower, side: SideName, staging: Path, version: int, searcher: Searcher | None
+) -> None:
     names = two_tower.batch_names(run.config, side)
     catalogue = None
     if searcher is not None and len(searcher.items) <= run.config.index.recommend_below:
         catalogue = signatures.Catalogue(searcher.items, run.config.index.k)
     path, encoder = manifest.tower_paths(staging)[side], TowerEncoder(run.config, run.prepared.statistics, side)
-    signatures.save(path, encoder, two_tower.tower(run.model, side), names, version, catalogue)
+    signatures.save(path, encoder, two_tower.tower(model, side), names, version, catalogue)
+
+
+def _save_item_tower(run: _Run, staging: Path, version: int) -> Floats:
+    """Saves the item tower, and returns the trained one's vectors.
+
+    The model is a variable of this function alone: AutoGraph reads the variables of the frames that it is called from,
+    and what it has read lives until the frame ends.
+    """
+    model = run.load_tower("item")
+    _save_tower(run, model, "item", staging, version, None)
+    trained = tower_vectors.item_vectors(model, run.encoded, run.rows)
+    tower_vectors.forget_towers(model)
+    return trained
+
+
+def _save_user_tower(
+    run: _Run, staging: Path, version: int, items: Floats, progress: Progress, log: Callable[[str], object]
+) -> _Users:
+    """Saves the user tower, and builds the index, which is tuned for its vectors and may be within it.
+
+    As in `_save_item_tower`, the model is a variable of this function alone.
+    """
+    split, rows = signature_inputs.sample_users(run.prepared, SAMPLES)
+    model = run.load_tower("user")
+    vectors = tower_vectors.user_vectors(model, run.encoded, split, rows)
+    tower_vectors.forget_towers(model)
+    _require_finite(run, "user", vectors)
+    searcher = build_index(run.catalogue["item_id"].to_pylist(), items, run.config.index, vectors, report=log)
+    progress("export", 2, _STEPS)
+    _save_tower(run, model, "user", staging, version, searcher)
+    progress("export", 3, _STEPS)
+    return _Users(split, rows, vectors, searcher, model.get_layer("loss").probability_parameters())
 
 
 def _item_vectors(run: _Run, staging: Path, version: int) -> Floats:
     """Saves the item tower, and answers with it, read back, for the catalogue's raw values."""
-    _save_tower(run, "item", staging, version, None)
-    tower = Tower(staging, run.config, "item", version)
-    exported = tower.vectors(columns_to_arrays(tower.inputs, run.catalogue))
-    tower.close()
+    trained = _save_item_tower(run, staging, version)
+    gc.collect()  # frees its tables
+    with contextlib.closing(Tower(staging, run.config, "item", version)) as tower:
+        exported = tower.vectors(columns_to_arrays(tower.inputs, run.catalogue))
     ids = run.catalogue["item_id"]
     _require_finite(run, "item", exported, ids)
-    _compare("item", exported, tower_vectors.item_vectors(run.model, run.encoded, run.rows), ids)
+    _compare("item", exported, trained, ids)
     return exported
 
 
@@ -249,18 +303,18 @@ def _named(ids: pa.ChunkedArray, chosen: npt.NDArray[np.bool_]) -> str:
     return names + (", ..." if len(places) > _NAMED else "")
 
 
-def _try_users(
-    run: _Run, staging: Path, version: int, searcher: Searcher, split: str, rows: Rows, trained: Floats
-) -> list[dict[str, Any]]:
+def _try_users(run: _Run, staging: Path, version: int, users: _Users) -> list[dict[str, Any]]:
     """Sends real users through the exported user tower: skew guard, warm-up requests, canaries."""
-    arrays = signature_inputs.user_arrays(run.config, run.prepared, run.encoded, split, rows)
-    tower = Tower(staging, run.config, "user", version)
-    found = tower.vectors(arrays)
-    _compare("user", found, trained)
-    names = [name for name in (signature_names.SERVING_DEFAULT, signature_names.RECOMMEND) if name in tower.signatures]
-    warmup.write(staging / warmup.WARMUP, names, arrays, WARMUP_BATCHES)
-    for signature, request in warmup.read(staging / warmup.WARMUP):
-        tower(signature, request)
-    tower.close()
+    few = slice(max(WARMUP_BATCHES))
+    arrays = signature_inputs.user_arrays(run.config, run.prepared, run.encoded, users.split, users.rows[few])
+    with contextlib.closing(Tower(staging, run.config, "user", version)) as tower:
+        found = tower.vectors(arrays)
+        _compare("user", found, users.vectors[few])
+        names = [
+            name for name in (signature_names.SERVING_DEFAULT, signature_names.RECOMMEND) if name in tower.signatures
+        ]
+        warmup.write(staging / warmup.WARMUP, names, arrays, WARMUP_BATCHES)
+        for signature, request in warmup.read(staging / warmup.WARMUP):
+            tower(signature, request)
     people = signature_inputs.to_rows(tower.inputs, {name: array[:CANARIES] for name, array in arrays.items()})
-    return answers.make_canaries(searcher, people, found[:CANARIES], CANARY_K)
+    return answers.make_canaries(users.searcher, people, found[:CANARIES], CANARY_K)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import tensorflow as tf
@@ -14,6 +15,7 @@ from twotower_tf.model import embeddings, history, towers
 from twotower_tf.model.losses import candidates, registry
 from twotower_tf.sampling import negatives_plan
 
+SIDES: tuple[SideName, ...] = ("user", "item")
 ITEM_PLACES = "places_of_items"  # an input of the model, see `build`
 
 
@@ -53,8 +55,11 @@ class TwoTower(keras.Model):
         return super().train_step(data)  # type: ignore[no-any-return]
 
 
-def build(config: ExperimentConfig, shards: int = 1) -> TwoTower:
+def build(config: ExperimentConfig, shards: int = 1, sides: Collection[SideName] = SIDES) -> TwoTower:
     """Builds and compiles nothing but the graph of layers; each embedding table has so many shards.
+
+    A side that is not among `sides` has no tower, and no table in memory: its vectors are an input. All other weights
+    have the names that they have in the whole model.
 
     Inputs are the encoded tensors, named as `batch_names` says: of items first the rows' own, then the rows' negatives,
     those of one row together, then what all rows share. `registry.inputs` names those of the loss, which is a layer
@@ -69,7 +74,11 @@ def build(config: ExperimentConfig, shards: int = 1) -> TwoTower:
     placed, tables = embeddings.plan_tables(config), embeddings.tables(config, shards)
     inputs: dict[str, Any] = {}
     vectors: dict[str, Any] = {}
-    for side in ("user", "item"):
+    for side in SIDES:
+        if side not in sides:
+            inputs[f"vectors_of_{side}"] = keras.Input((config.model.vector_dim,), name=f"vectors_of_{side}")
+            vectors[side] = inputs[f"vectors_of_{side}"]
+            continue
         encoded = towers.inputs(config, side)
         inputs.update({towers.input_name(side, key): tensor for key, tensor in encoded.items()})
         vectors[side] = towers.tower(config, side, encoded, tables, placed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from twotower_tf import artifacts
 from twotower_tf import config as configuration
 from twotower_tf.artifacts import RunPaths
 from twotower_tf.config import ExperimentConfig
+from twotower_tf.config.features import SideName
 from twotower_tf.errors import ArtifactError
 from twotower_tf.model import two_tower
 from twotower_tf.model.row_shards import Rows
@@ -169,12 +171,12 @@ def _metrics(model: TwoTower) -> dict[str, Any]:
     return weights_io.numbered(variable for metric in model.metrics for variable in metric.variables)
 
 
-def load_model(config: ExperimentConfig, run_dir: Path) -> TwoTower:
-    """Rebuilds the model of a run with its best weights.
+def load_model(config: ExperimentConfig, run_dir: Path, sides: Collection[SideName] = two_tower.SIDES) -> TwoTower:
+    """Rebuilds the model of a run with its best weights, or what it has for `sides` (see `two_tower.build`).
 
     Raises:
         ArtifactError: where the run has no trained model, or one of another configuration.
     """
-    model = two_tower.build(config)
+    model = two_tower.build(config, sides=sides)
     Checkpoints(config, Path(run_dir)).restore_best(model)
     return model

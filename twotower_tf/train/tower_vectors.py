@@ -60,3 +60,8 @@ def _traced_tower(model: TwoTower, side: SideName) -> tuple[Any, Any]:
         tower = two_tower.tower(model, side)
         towers[side] = tower, tf.function(tower, reduce_retracing=True)
     return towers[side]
+
+
+def forget_towers(model: TwoTower) -> None:
+    """Drops what is kept for a model, so that one `gc.collect` frees both once nothing else has the model."""
+    _traced.pop(model, None)
