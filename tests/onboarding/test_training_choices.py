@@ -101,5 +101,6 @@ def test_long_sequences_of_few_items_have_a_transformer(tmp_path: Path, monkeypa
     assert len(found.user_features) == 1 and found.data.split == LeaveLastOut() and not found.data.timestamp
     assert found.loss == FullSoftmax(learn_temperature=True) and found.sampling.negatives == (Catalogue(),)
     assert found.train.rows == "sequence" and found.train.batch_size == 1  # 300 windows: 250 steps
+    assert found.model.initial_scale == 0.1 and found.model.vector_dim == 64
     shuffled = {**columns, "user_id": rng.permutation(columns["user_id"])}
     assert "SelfAttention" not in feature_text(propose(tmp_path, {"events": shuffled}))

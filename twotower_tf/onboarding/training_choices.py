@@ -181,6 +181,8 @@ def choose_training(shape: LogShape, outcomes: Outcomes) -> dict[str, Line]:
     validated = 0.0 if outcomes.split and "valid" not in outcomes.split_values else shape.positives * _HELD_OUT
     if shape.in_lists:
         return _train_on_lists(shape, validated >= _FEWEST_VALIDATED)
+    if shape.in_sequences:
+        return _train_on_sequences(shape, validated >= _FEWEST_VALIDATED)
     if shape.features >= _RICH:
         towers = Line(
             "ModelConfig(embedding_dim=64, vector_dim=64, item_hidden=(128,), user_hidden=(128,), dropout=0.3)",
@@ -197,8 +199,6 @@ def choose_training(shape: LogShape, outcomes: Outcomes) -> dict[str, Line]:
         batch *= 2
     while batch > 1 and 4 * batch > trained:
         batch //= 2
-    if shape.in_sequences:
-        return {"model": towers, **_train_on_sequences(shape, validated >= _FEWEST_VALIDATED)}
     if validated < _FEWEST_VALIDATED:
         why = "too few validation positives to choose an epoch: the last is kept"
         train = Line(f'TrainConfig(batch_size={batch}, epochs=5, monitor="")', why)
@@ -209,15 +209,18 @@ def choose_training(shape: LogShape, outcomes: Outcomes) -> dict[str, Line]:
 
 
 def _train_on_sequences(shape: LogShape, validated: bool) -> dict[str, Line]:
-    """Chooses the loss and the training of a transformer: what configs/movielens_1m.py was measured with."""
+    """Chooses towers, loss and training of a transformer: what configs/movielens_1m.py was measured with."""
     windows, batch = max(shape.users, shape.positives * _TRAINED / shape.length), _LARGEST_WINDOWS
     while batch > 1 and batch * _WINDOW_STEPS > windows:
         batch //= 2
-    rates = "initial_lr=0.002, table_optimizer=LazyAdam(initial_lr=0.002), lr_decay_rate=0.93, warmup_steps=100"
+    rates = "initial_lr=0.002, table_optimizer=LazyAdam(initial_lr=0.002), lr_decay_rate=0.94, warmup_steps=100"
     monitor = "" if validated else ', monitor=""'
     return {
+        "model": Line(
+            "ModelConfig(embedding_dim=64, vector_dim=64, initial_scale=0.1)", "small embeddings learn faster"
+        ),
         "loss": Line("FullSoftmax(temperature=0.1, learn_temperature=True)", "compares with the whole catalogue"),
-        "train": Line(f"TrainConfig(batch_size={batch}, epochs=18, {rates}{monitor})", "windows of users' sequences"),
+        "train": Line(f"TrainConfig(batch_size={batch}, epochs=30, {rates}{monitor})", "windows of users' sequences"),
     }
 
 
