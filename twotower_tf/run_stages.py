@@ -171,7 +171,7 @@ def require_same_data(run_dir: Path, config: ExperimentConfig) -> None:
 
 def list_differences(old: ExperimentConfig, new: ExperimentConfig, *stages: str) -> list[str]:
     """Returns `FIELD was OLD, now NEW` for every field that those stages read and that differs, except `data.root`."""
-    before, after = (_flatten("", _select_parts(config, stages)) for config in (old, new))
+    before, after = (configuration.flatten(_select_parts(config, stages)) for config in (old, new))
     fields = [*before, *(field for field in after if field not in before)]
     return [
         f"{field} was {_show(before, field)}, now {_show(after, field)}"
@@ -186,16 +186,6 @@ def _name_first(changed: Sequence[str]) -> str:
 
 def _show(leaves: dict[str, Any], field: str) -> str:
     return json.dumps(leaves[field], ensure_ascii=False) if field in leaves else "absent"
-
-
-def _flatten(path: str, node: Any) -> dict[str, Any]:
-    if isinstance(node, dict) and node:
-        pairs = [(f"{path}.{name}" if path else name, value) for name, value in node.items()]
-    elif isinstance(node, list) and node and isinstance(node[0], dict):
-        pairs = [(f"{path}[{position}]", value) for position, value in enumerate(node)]
-    else:
-        return {path: node}
-    return {field: leaf for name, value in pairs for field, leaf in _flatten(name, value).items()}
 
 
 def _select_parts(config: ExperimentConfig, stages: Sequence[str]) -> dict[str, Any]:

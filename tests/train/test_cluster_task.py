@@ -54,7 +54,12 @@ def test_an_unusable_variable_is_one_line(text, message):
         (TWO, "worker", "0", r"task.index: invalid value '0'"),
         (TWO, "worker", None, r"task.index: invalid value None"),
         (TWO, "worker", True, r"task.index: invalid value True"),
-        ({**TWO, "ps": ["a:1"]}, "worker", 0, "cluster: invalid job 'ps'"),
+        (
+            {**TWO, "ps": ["a:1"]},
+            "worker",
+            0,
+            "cluster: invalid job 'ps' .*, or train with --strategy=parameter_server$",
+        ),
         ({"worker": "a:1"}, "worker", 0, "cluster.worker: invalid value 'a:1'"),
         ({"worker": ["a"]}, "worker", 0, r"cluster.worker: invalid address 'a' \(expected HOST:PORT"),
         ({"worker": ["a:70000"]}, "worker", 0, "cluster.worker: invalid address 'a:70000'"),

@@ -7,9 +7,11 @@ import time
 
 import pytest
 
+from twotower_tf import config as configuration
 from twotower_tf.errors import ConfigError
 from twotower_tf.train.cluster_task import ClusterTask
-from twotower_tf.train.worker_meeting import meet, wait_for_chief
+from twotower_tf.train.worker_meeting import find_problem, meet, wait_for_chief
+from twotower_tf.train.workers import describe_training
 
 REPORT = {"TensorFlow": "2.20.0", "configuration": "abc"}
 
@@ -57,9 +59,24 @@ def test_a_difference_ends_all_with_the_same_line(tasks, name):
     errors = run([(tasks[0], REPORT, 0), (tasks[1], REPORT, 0), (tasks[2], other, 0.3)])
     expected = (
         f"cluster: worker 2 ({tasks[2].addresses[2]}) has {name} another, worker 0 has {REPORT[name]}; "
-        "start all workers with the same"
+        "start all processes with the same"
     )
     assert errors == [expected] * 3
+
+
+def test_another_configuration_is_named_by_its_field(tasks, trained):
+    """Where the log lies may differ between machines."""
+    run_dir, config = trained
+    other = configuration.override(config, ["data.root='/elsewhere'", "train.epochs=7", "seed=3"])
+    reports = [
+        describe_training(tasks[0], each, run_dir, resume=False, warm_start="") for each in (config, other, config)
+    ]
+    assert find_problem(tasks[0], 2, False, reports[0], reports[2]) == ""
+    line = find_problem(tasks[0], 2, False, reports[0], reports[1])
+    assert line == (
+        f"cluster: worker 2 ({tasks[2].addresses[2]}) has seed 3, worker 0 has {config.seed}; start all processes with "
+        "the same"
+    )
 
 
 def test_a_worker_that_never_comes_is_named_to_all_others(tasks):
@@ -67,6 +84,14 @@ def test_a_worker_that_never_comes_is_named_to_all_others(tasks):
     errors = run([(short[0], REPORT, 0), (short[2], REPORT, 0)])
     expected = f"cluster: worker 1 ({tasks[0].addresses[1]}) did not come within 1 seconds; start it, or raise "
     assert errors == [expected + "--cluster_timeout"] * 2
+
+
+def test_several_that_never_come_are_named(tasks):
+    (line,) = run([(dataclasses.replace(tasks[0], timeout=0.2), REPORT, 0)])
+    missing = ", ".join(tasks[0].describe(index) for index in (1, 2))
+    assert line == (
+        f"cluster: {missing} did not come within 0.2 seconds; start each of them, or raise --cluster_timeout"
+    )
 
 
 def test_a_chief_that_never_comes_is_named(tasks):

@@ -146,3 +146,19 @@ def fingerprint(config: ExperimentConfig, fields: Sequence[str] = ()) -> str:
         if not each.get("time_gaps", True):
             each.pop("time_gaps")
     return artifacts.fingerprint({name: document[name] for name in fields or document})
+
+
+def flatten(node: Any, path: str = "") -> dict[str, Any]:
+    """Returns the values of a configuration's JSON document, or of a part of it, by field: `user_features[0].column`.
+
+    Args:
+        node: the document, or a value within it.
+        path: the field of `node`.
+    """
+    if isinstance(node, dict) and node:
+        pairs = [(f"{path}.{name}" if path else name, value) for name, value in node.items()]
+    elif isinstance(node, list) and node and isinstance(node[0], dict):
+        pairs = [(f"{path}[{position}]", value) for position, value in enumerate(node)]
+    else:
+        return {path: node}
+    return {field: leaf for name, value in pairs for field, leaf in flatten(value, name).items()}

@@ -122,9 +122,10 @@ def _list_places(cluster: Mapping[str, Any], strategy: str) -> list[tuple[str, s
     """
     other = [job for job in cluster if job not in JOBS[strategy] and cluster[job]]
     if other:
+        served = f", or train with --strategy={PARAMETER_SERVER}" if other[0] in JOBS[PARAMETER_SERVER] else ""
         raise ConfigError(
             f"{VARIABLE}: cluster: invalid job {other[0]!r} (expected {_WANTED[strategy]} for "
-            f"--strategy={strategy}); leave it out"
+            f"--strategy={strategy}); leave it out{served}"
         )
     places: list[tuple[str, str]] = []
     for job in JOBS[strategy]:

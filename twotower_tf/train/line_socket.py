@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-_LONGEST = 1 << 16  # bytes of an object
+_LONGEST = 1 << 22  # bytes of an object: a configuration may have hundreds of features
 _SENDING = 5.0  # seconds that sending may take
 
 
@@ -37,7 +37,7 @@ class LineSocket:
             while b"\n" not in self._received and len(self._received) < _LONGEST:
                 if not self._wait(deadline - time.monotonic()):
                     return {}
-                part = self._connection.recv(1 << 12)
+                part = self._connection.recv(1 << 16)
                 if not part:
                     return {}
                 self._received += part

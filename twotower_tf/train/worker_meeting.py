@@ -89,8 +89,9 @@ def _receive_all(task: ClusterTask, report: Report, server: socket.socket) -> No
 
 def describe_missing(task: ClusterTask, missing: Sequence[str]) -> str:
     """Returns the line about processes that did not come."""
+    them = "it" if len(missing) == 1 else "each of them"
     return (
-        f"cluster: {', '.join(missing)} did not come within {task.timeout:g} seconds; start it, or raise "
+        f"cluster: {', '.join(missing)} did not come within {task.timeout:g} seconds; start {them}, or raise "
         "--cluster_timeout"
     )
 
@@ -111,7 +112,7 @@ def find_problem(task: ClusterTask, index: int, there: bool, report: Report, oth
         if other.get(name) != value:
             return (
                 f"cluster: {task.describe(index)} has {name} {other.get(name, 'none')}, {task.names[0]} has "
-                f"{value}; start all workers with the same"
+                f"{value}; start all processes with the same"
             )
     return ""
 

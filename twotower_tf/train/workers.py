@@ -32,6 +32,7 @@ from twotower_tf.train.cluster_task import ClusterTask
 from twotower_tf.train.worker_meeting import Report, meet
 
 Value = TypeVar("Value")
+_DIGITS = 12  # of a hash, in an error
 
 # What TensorFlow raises where a worker has ended, is unreachable or does not answer in time.
 _LOST = (
@@ -196,11 +197,18 @@ def describe_training(
         "tf_keras": metadata.version("tf-keras"),
         "NumPy": np.__version__,
         "TF_CONFIG addresses": ", ".join(task.addresses),
-        "configuration": configuration.fingerprint(config),
-        "prepared data": artifacts.sha256_file(prepared),
+        **_list_fields(config),
+        "prepared data": artifacts.sha256_file(prepared)[:_DIGITS],
         "--resume": str(resume),
         "--warm_start": warm_start or "none",
     }
+
+
+def _list_fields(config: ExperimentConfig) -> dict[str, str]:
+    """Returns all fields but the log's place, which may differ between machines."""
+    fields = configuration.flatten(json.loads(configuration.to_json(config)))
+    del fields["data.root"]
+    return {name: json.dumps(value, ensure_ascii=False) for name, value in fields.items()}
 
 
 @contextlib.contextmanager
