@@ -110,7 +110,14 @@ def copy_variables(source: Path, target: Path, items: ItemVectors) -> None:
         ArtifactError: where they cannot be read.
     """
     with open_variables(source) as reader:
-        values = {key: reader.get_tensor(key) for key in reader.get_variable_to_shape_map()}
+        types = reader.get_variable_to_dtype_map()
+        read = tf.raw_ops.RestoreV2(  # as tensors: a NumPy array of a table would be copied to be written
+            prefix=str(source / VARIABLES),
+            tensor_names=list(types),
+            shape_and_slices=[""] * len(types),
+            dtypes=list(types.values()),
+        )
+        values = dict(zip(types, read, strict=True))
     values[signature_names.EMBEDDED_IDS + _VALUE] = items.ids.astype(str)
     values[signature_names.EMBEDDED_VECTORS + _VALUE] = items.vectors
     (target / VARIABLES).parent.mkdir(parents=True)

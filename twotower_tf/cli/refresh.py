@@ -37,7 +37,9 @@ def define(flags: Flags) -> None:
 
 def run(flags: Flags) -> None:
     """Refreshes the bundle, and prints the changes and the version's directory."""
-    from twotower_tf import progress_bar
+    from twotower_tf import progress_bar, resources
+
+    resources.release_freed_tensors()
     from twotower_tf.export import refresh_bundle
 
     with progress_bar.shown() as show:

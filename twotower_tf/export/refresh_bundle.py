@@ -7,6 +7,7 @@ verified before it appears.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -190,8 +191,9 @@ def _embed_items(bundle: Bundle, changes: Changes, earlier: Floats) -> ItemVecto
     ids, new = changes.catalogue["item_id"].to_numpy().astype(object), np.flatnonzero(changes.origin == NEW)
     vectors = np.ascontiguousarray(earlier[np.maximum(changes.origin, 0)])
     if len(new):
-        tower, rows = Tower.of_bundle(bundle, "item"), changes.catalogue.take(pa.array(new))
-        vectors[new] = tower.vectors(columns_to_arrays(tower.inputs, rows))
+        rows = changes.catalogue.take(pa.array(new))
+        with contextlib.closing(Tower.of_bundle(bundle, "item")) as tower:  # freed before the other one is loaded
+            vectors[new] = tower.vectors(columns_to_arrays(tower.inputs, rows))
     broken = new[~np.isfinite(vectors[new]).all(axis=1)]
     if len(broken):
         named = ", ".join(repr(ids[row]) for row in broken[:_NAMED]) + (", ..." if len(broken) > _NAMED else "")
@@ -211,11 +213,11 @@ def _content(
     bundle: Bundle, staging: Path, version: int, changes: Changes, searcher: Searcher, how: str
 ) -> dict[str, Any]:
     """Returns the manifest's content; runs the user tower on the canaries' users and the warm-up requests."""
-    tower = Tower(staging, bundle.config, "user", version)
-    for signature, request in warmup.read(staging / warmup.WARMUP):
-        tower(signature, request)
     people = [canary["user"] for canary in bundle.manifest["canaries"]]
-    found = tower.vectors(rows_to_arrays(tower.inputs, people))
+    with contextlib.closing(Tower(staging, bundle.config, "user", version)) as tower:
+        for signature, request in warmup.read(staging / warmup.WARMUP):
+            tower(signature, request)
+        found = tower.vectors(rows_to_arrays(tower.inputs, people))
     origin = {
         "kind": "refresh",
         "added": changes.added,

@@ -233,8 +233,8 @@ def connection_deadline(task: ClusterTask) -> Iterator[None]:
 
     def end() -> None:
         print(
-            f"twotower train: cluster: the workers did not connect within {task.timeout:g} seconds; start all of them "
-            "again",
+            f"twotower train: cluster: the processes did not connect within {task.timeout:g} seconds; check that each "
+            "reaches the others' ports, and start all of them again",
             file=sys.stderr,
             flush=True,
         )
