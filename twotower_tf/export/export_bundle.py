@@ -93,6 +93,7 @@ def export(
         ConfigError: for `active_days` of a log without time, or an unusable `version`.
     """
     run_dir, export_dir = Path(run_dir), Path(export_dir)
+    gc.collect()  # frees models of earlier stages in this process
     with export_root.lock_root(export_dir):
         number = export_root.choose_version(export_dir, version)
         run = _Run.open(config, run_dir, results or run_dir, active_days)
@@ -239,7 +240,6 @@ def _save_item_tower(run: _Run, staging: Path, version: int) -> Floats:
     model = run.load_tower("item")
     _save_tower(run, model, "item", staging, version, None)
     trained = tower_vectors.item_vectors(model, run.encoded, run.rows)
-    tower_vectors.forget_towers(model)
     return trained
 
 
@@ -253,7 +253,6 @@ def _save_user_tower(
     split, rows = signature_inputs.sample_users(run.prepared, SAMPLES)
     model = run.load_tower("user")
     vectors = tower_vectors.user_vectors(model, run.encoded, split, rows)
-    tower_vectors.forget_towers(model)
     _require_finite(run, "user", vectors)
     searcher = build_index(run.catalogue["item_id"].to_pylist(), items, run.config.index, vectors, report=log)
     progress("export", 2, _STEPS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import tensorflow as tf
@@ -18,8 +17,7 @@ from twotower_tf.model.two_tower import TwoTower
 
 _ROWS_PER_BATCH = 8192
 _NUMBERS_PER_BATCH = 1 << 25  # of embedded histories and what their encoders make of them
-# Towers with their traced functions, kept because they are called after every epoch.
-_traced: WeakKeyDictionary[TwoTower, dict[str, tuple[Any, Any]]] = WeakKeyDictionary()
+_TRACED = "traced_towers"  # attribute of a model
 
 
 def item_vectors(
@@ -54,14 +52,12 @@ def _vectors(
 
 
 def _traced_tower(model: TwoTower, side: SideName) -> tuple[Any, Any]:
-    """Returns one side's tower and its traced function."""
-    towers = _traced.setdefault(model, {})
+    """Returns one side's tower and its traced function, which a model keeps: they are called after every epoch.
+
+    They die with it. Not `setattr`, with which Keras would count the towers among the model's layers.
+    """
+    towers: dict[str, tuple[Any, Any]] = model.__dict__.setdefault(_TRACED, {})
     if side not in towers:
         tower = two_tower.tower(model, side)
         towers[side] = tower, tf.function(tower, reduce_retracing=True)
     return towers[side]
-
-
-def forget_towers(model: TwoTower) -> None:
-    """Drops what is kept for a model, so that one `gc.collect` frees both once nothing else has the model."""
-    _traced.pop(model, None)
