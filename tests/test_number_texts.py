@@ -1,6 +1,6 @@
 import pytest
 
-from twotower_tf.number_texts import format_number, format_percent
+from twotower_tf.number_texts import format_count, format_number, format_percent
 
 
 @pytest.mark.parametrize(
@@ -12,6 +12,11 @@ from twotower_tf.number_texts import format_number, format_percent
 )  # fmt: skip
 def test_percent(share: float, text: str) -> None:
     assert format_percent(share) == text
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 rows"), (1, "1 row"), (2, "2 rows"), (12_345, "12,345 rows")])
+def test_count(count: int, text: str) -> None:
+    assert format_count(count, "row") == text
 
 
 @pytest.mark.parametrize(

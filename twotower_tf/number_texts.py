@@ -1,4 +1,4 @@
-"""Formats numbers for people: shares as percentages, measurements without exponents."""
+"""Formats numbers for people: shares as percentages, counts with their noun, measurements without exponents."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ def format_percent(share: float) -> str:
     if share >= 0.995:
         return f"{100 * share:.1f} %"
     return f"{100 * share:.2g} %" if share >= 1e-4 else "below 0.01 %"
+
+
+def format_count(count: int, noun: str) -> str:
+    """Formats a count and a noun whose plural ends with s: "1 epoch", "1,200 epochs"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def format_number(value: float, separator: str = ",") -> str:

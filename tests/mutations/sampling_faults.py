@@ -132,8 +132,8 @@ SAMPLING_FAULTS = (
     ),
     Fault(
         "a row's age is counted in hours",
-        "_DAY = 86_400.0",
-        "_DAY = 3_600.0",
+        "(SECONDS_PER_DAY * half_life)",
+        "(3_600.0 * half_life)",
         ("test_epoch_selection.py",),
     ),
     Fault(

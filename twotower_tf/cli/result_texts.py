@@ -10,6 +10,7 @@ from typing import Any
 
 from twotower_tf.cli import text_table
 from twotower_tf.evaluate.baseline_names import label_ranking
+from twotower_tf.number_texts import format_count
 from twotower_tf.stage_results import EvaluateResult, PrepareResult, Result, TrainResult, TuneResult
 
 _SHOWN = 10  # weights listed
@@ -51,7 +52,7 @@ def format_rows(result: PrepareResult) -> str:
 def format_training(result: TrainResult) -> str:
     """Formats the training's figures in a line."""
     return (
-        f"{result.epochs} {'epoch' if result.epochs == 1 else 'epochs'}, best epoch {result.best_epoch}; "
+        f"{format_count(result.epochs, 'epoch')}, best epoch {result.best_epoch}; "
         f"{result.examples_per_second:,.0f} examples per second, {result.figures['step_ms']:.1f} ms per step"
     )
 
@@ -101,9 +102,8 @@ def format_search(result: TuneResult) -> str:
     header = ["trial", "state", result.monitor, "epoch", "seconds", *fields]
     states = collections.Counter(trial["state"] for trial in result.trials)
     counted = ", ".join(f"{count} {state}" for state, count in states.items())
-    return (
-        f"{text_table.format_table(header, rows, right=range(2, len(header)))}\n{len(result.trials)} trials: {counted}"
-    )
+    table = text_table.format_table(header, rows, right=range(2, len(header)))
+    return f"{table}\n{format_count(len(result.trials), 'trial')}: {counted}"
 
 
 def _short(value: Any) -> str:

@@ -96,5 +96,5 @@ def format_summary(summary: dict[str, Any], output: str) -> str:
             f"{scores['min']:.3f} to {scores['max']:.3f}, median {scores['0.5']:.3f}"
         )
     if summary.get("restarts"):
-        lines.append(f"{len(summary['restarts'])} workers died and were replaced; see _summary.json for the units")
+        lines.append(f"workers that died and were replaced: {len(summary['restarts'])}; _summary.json has their units")
     return "\n".join(lines)

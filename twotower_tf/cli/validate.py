@@ -29,6 +29,7 @@ def run(flags: Flags) -> None:
     """
     from twotower_tf import config as configuration
     from twotower_tf import progress_bar
+    from twotower_tf.number_texts import format_count
     from twotower_tf.onboarding import validate_inputs
     from twotower_tf.tables import input_files
     from twotower_tf.tables.duckdb_engine import open_engine
@@ -49,8 +50,8 @@ def run(flags: Flags) -> None:
     for note in report.notes:
         print(f"note: {note}")
     if report.problems:
-        count = len(report.problems)
-        raise DataError(f"{flags.config}: {count} problem{'s' if count > 1 else ''} found; see the lines above")
-    checked = [f"{name}: {report.files[name]} files, {rows:,} rows checked" for name, rows in report.rows.items()]
-    print("\n".join(checked).replace(" 1 files", " 1 file"))
+        count = format_count(len(report.problems), "problem")
+        raise DataError(f"{flags.config}: {count} found; see the lines above")
+    for name, rows in report.rows.items():
+        print(f"{name}: {format_count(report.files[name], 'file')}, {format_count(rows, 'row')} checked")
     print(f"{flags.config}: no problem")

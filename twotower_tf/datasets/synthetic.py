@@ -23,6 +23,7 @@ from twotower_tf.datasets import synthetic_world as world
 from twotower_tf.errors import ConfigError
 from twotower_tf.output_directory import check_replaceable
 from twotower_tf.progress import Progress, silent
+from twotower_tf.tables.timestamps import SECONDS_PER_DAY
 
 CHUNK_EVENTS = 1_000_000  # events in memory at once; a file part of each day holds one chunk's
 CHUNK_USERS = 50_000
@@ -310,7 +311,7 @@ def _build_events(
         {
             "user_id": people.ids.take(pa.array(chunk.user[order])),
             "item_id": catalogue.ids.take(pa.array(item[order])),
-            "timestamp": pa.array((world.START + world.DAY * chunk.day + chunk.second)[order]),
+            "timestamp": pa.array((world.START + SECONDS_PER_DAY * chunk.day + chunk.second)[order]),
             "click": pa.array(chunk.click[order].astype(np.int8)),
             "device_type": world.insert_missing(rng, "device_type", world.take_names(DEVICES, device[order])),
             "placement": world.take_names(PLACEMENTS, chunk.placement[order]),
@@ -329,7 +330,7 @@ def _divide_days(table: pa.Table, chunk: _Chunk) -> Iterator[tuple[int, pa.Table
 
 
 def _name_day_directory(directory: Path, day: int) -> Path:
-    date = np.datetime64(world.START + world.DAY * day, "s").astype("datetime64[D]")
+    date = np.datetime64(world.START + SECONDS_PER_DAY * day, "s").astype("datetime64[D]")
     return directory / "events" / f"dt={str(date).replace('-', '')}"
 
 

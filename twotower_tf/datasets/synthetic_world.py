@@ -15,9 +15,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from twotower_tf.tables.timestamps import SECONDS_PER_DAY
+
 DIMENSION = 8
 START = 1_736_121_600  # Monday 2025-01-06 00:00 UTC
-DAY = 86_400
 ZIPF_EXPONENT = 0.65
 NEW_ITEMS = 0.2  # share of the catalogue that is created while the log runs
 LATE_USERS = 0.25  # share of the users who first appear after the first day
@@ -157,7 +158,7 @@ def make_items(rng: np.random.Generator, space: Space, count: int, days: int) ->
             "category": insert_missing(rng, "category", take_names(list(CATEGORIES), category)),
             "advertiser": insert_missing(rng, "advertiser", take_names(_make_brands(advertisers_each), advertiser)),
             "price": insert_missing(rng, "price", pa.array(price)),
-            "created": pa.array(START + DAY * created_day),
+            "created": pa.array(START + SECONDS_PER_DAY * created_day),
         }
     )
     return Items(

@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 from twotower_tf.evaluate.ranking import Scorer
 from twotower_tf.prepare.prepared import Prepared
+from twotower_tf.tables.timestamps import SECONDS_PER_DAY
 
-SECONDS_PER_DAY = 86_400
 _MOST_OF_SPAN = 0.25  # of the training positives' time; a longer window is not recent
 
 

@@ -44,6 +44,7 @@ from twotower_tf.model.two_tower import TwoTower
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.progress import Progress, silent
 from twotower_tf.tables.time_parser import TimeParser
+from twotower_tf.tables.timestamps import SECONDS_PER_DAY
 from twotower_tf.train import checkpoints, tower_vectors
 
 Floats = npt.NDArray[np.float32]
@@ -51,7 +52,6 @@ Rows = npt.NDArray[np.int64]
 
 CANARIES, CANARY_K = 8, 10
 WARMUP_BATCHES = (1, 32)
-SECONDS_PER_DAY = 86_400
 _NAMED = 3  # offending items that an error lists
 _STEPS = 6
 

@@ -28,9 +28,10 @@ from twotower_tf.config import (
 )
 from twotower_tf.config.features import BaseFeature
 from twotower_tf.features.farm_hash import combine_fingerprints, compute_fingerprints
-from twotower_tf.features.inputs import EPOCH_WEEKDAY, SECONDS_PER_DAY, SECONDS_PER_HOUR
+from twotower_tf.features.inputs import EPOCH_WEEKDAY
 from twotower_tf.features.layout import NO_VALUE
 from twotower_tf.tables.arrow_numbers import fill_missing, view_as_numpy
+from twotower_tf.tables.timestamps import SECONDS_PER_DAY, SECONDS_PER_HOUR
 
 RawColumns: TypeAlias = Mapping[str, Any]
 Encode: TypeAlias = Callable[[RawColumns], Any]

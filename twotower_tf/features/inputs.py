@@ -23,7 +23,6 @@ from twotower_tf.tables.time_parser import SIGNATURE, TimeParser
 from twotower_tf.tables.values import as_text, is_missing
 
 HISTORY_SEPARATOR = "|"  # of a history that is one text
-SECONDS_PER_HOUR, SECONDS_PER_DAY = 3600, 86400
 EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday
 
 

@@ -42,15 +42,9 @@ from twotower_tf.config import (
 )
 from twotower_tf.config.features import BaseFeature
 from twotower_tf.errors import ConfigError
-from twotower_tf.features.inputs import (
-    EPOCH_WEEKDAY,
-    KINDS,
-    SECONDS_PER_DAY,
-    SECONDS_PER_HOUR,
-    arrow_to_array,
-    history_target,
-)
+from twotower_tf.features.inputs import EPOCH_WEEKDAY, KINDS, arrow_to_array, history_target
 from twotower_tf.features.layout import NO_VALUE
+from twotower_tf.tables.timestamps import SECONDS_PER_DAY, SECONDS_PER_HOUR
 
 F = TypeVar("F", bound=BaseFeature)
 Raw = Mapping[str, tf.Tensor]

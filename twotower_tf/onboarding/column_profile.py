@@ -244,8 +244,8 @@ def _measure_times(
     read, first, last, hours, weekdays = fetch_row(
         connection,
         f"SELECT count({seconds}), min({seconds}), max({seconds}), "
-        f"count(DISTINCT floor({seconds} / 3600.0) % 24), count(DISTINCT floor({seconds} / 86400.0) % 7) "
-        f"FROM {table.name}",
+        f"count(DISTINCT floor({seconds} / {timestamps.SECONDS_PER_HOUR}.0) % 24), "
+        f"count(DISTINCT floor({seconds} / {timestamps.SECONDS_PER_DAY}.0) % 7) FROM {table.name}",
     )
     if read < 0.99 * profile.present:
         return None

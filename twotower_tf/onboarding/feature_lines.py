@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 from twotower_tf.features import bucket_counts
@@ -10,6 +9,7 @@ from twotower_tf.number_texts import format_number, format_percent
 from twotower_tf.onboarding import column_profile, guess_roles, usual_names
 from twotower_tf.onboarding.column_profile import Profile, TableProfile
 from twotower_tf.onboarding.guess_roles import Roles
+from twotower_tf.prepare import row_rules
 from twotower_tf.prepare.schema import RESERVED
 from twotower_tf.sql import Connection
 from twotower_tf.tables.values import python_literal
@@ -17,7 +17,6 @@ from twotower_tf.tables.values import python_literal
 _MOST_BUCKETS = 10_000_000
 _SCATTERED = 0.5  # distinct values to rows, from which on a value of the log says little of the next event
 _LISTED = 0.2  # of lists that have the event's item
-_DAY = 86_400
 _NUMBER_WORDS = frozenset(
     "age price cost amount count num number qty quantity score rate ctr cvr size length duration days hours minutes "
     "seconds year distance income salary weight height views clicks impressions rank".split()
@@ -152,7 +151,7 @@ def _explain_knowledge(connection: Connection, events: TableProfile, column: Pro
 
 def _is_code(column: Profile, moment: column_profile.Moment) -> bool:
     """Tests whether whole numbers that can be read as times are codes: they lie in the future."""
-    return column.numbers == column.present and moment.last > time.time() + _DAY
+    return column.numbers == column.present and moment.last > row_rules.find_latest_time()
 
 
 def _is_number(column: Profile) -> bool:

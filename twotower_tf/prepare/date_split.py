@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from twotower_tf.config import DateSplit
 from twotower_tf.errors import DataError
+from twotower_tf.tables.timestamps import SECONDS_PER_DAY
 
 if TYPE_CHECKING:
     from twotower_tf.tables.input_files import InputFile
 
 PARTITION = "dt"
-SECONDS = 86_400
 EXCLUDED = "outside the days of data.split"
 _EPOCH = date(1970, 1, 1)
 
@@ -59,13 +59,13 @@ def parse_day(text: str) -> date | None:
 
 def time_day_sql(seconds: str) -> str:
     """Returns SQL for the day of epoch seconds, counted from 1970-01-01."""
-    return f"CAST(floor({seconds} / {SECONDS}.0) AS BIGINT)"
+    return f"CAST(floor({seconds} / {SECONDS_PER_DAY}.0) AS BIGINT)"
 
 
 def partition_day_sql(text: str) -> str:
     """Returns SQL for the day of a `dt`, counted from 1970-01-01; NULL for an invalid day."""
     parsed = f"try_strptime(replace({text}, '-', ''), '%Y%m%d')"
-    return f"CAST(floor(epoch({parsed}) / {SECONDS}.0) AS BIGINT)"
+    return f"CAST(floor(epoch({parsed}) / {SECONDS_PER_DAY}.0) AS BIGINT)"
 
 
 def parse_partition_day(source: InputFile) -> date | None:
@@ -91,7 +91,7 @@ def find_window(split: DateSplit, sources: Sequence[InputFile], newest: int | No
     partitions = [day for day in map(parse_partition_day, sources) if day is not None]
     if partitions:
         return Window(split, max(partitions))
-    return None if newest is None else Window(split, _EPOCH + timedelta(days=newest // SECONDS))
+    return None if newest is None else Window(split, _EPOCH + timedelta(days=newest // SECONDS_PER_DAY))
 
 
 def select_files(split: DateSplit, sources: Sequence[InputFile]) -> list[InputFile]:

@@ -215,7 +215,7 @@ def _read_times(connection: Connection, config: ExperimentConfig, table: Table, 
     name = config.data.timestamp
     clock = _detect_times(connection, config, table, sample=sample)
     text = table.text(name)
-    newest = _newest() * timestamps.MICROSECONDS
+    newest = find_latest_time() * timestamps.MICROSECONDS
     other = describe_value("time", text, f"is not {clock.form}")
     late = describe_value("time", text, "lies in the future")
     wrong = (
@@ -226,9 +226,9 @@ def _read_times(connection: Connection, config: ExperimentConfig, table: Table, 
     return clock, wrong
 
 
-def _newest() -> int:
+def find_latest_time() -> int:
     """Returns the latest valid time of an event: a day after now, for clocks and calendars that are ahead."""
-    return int(time.time()) + date_split.SECONDS
+    return int(time.time()) + timestamps.SECONDS_PER_DAY
 
 
 def _read_days(connection: Connection, split: DateSplit, table: Table, seconds: str) -> tuple[str, str]:
@@ -241,13 +241,14 @@ def _read_days(connection: Connection, split: DateSplit, table: Table, seconds: 
     wrong = ""
     if seconds:
         day = date_split.time_day_sql(f"({seconds})")
-        (newest,) = fetch_row(connection, f"SELECT max({seconds}) FILTER ({seconds} <= {_newest()}) FROM {table.name}")
+        valid = f"{seconds} <= {find_latest_time()}"
+        (newest,) = fetch_row(connection, f"SELECT max({seconds}) FILTER ({valid}) FROM {table.name}")
     else:
         text = table.text(date_split.PARTITION)
         day = date_split.partition_day_sql(text)
         wrong = f"WHEN ({day}) IS NULL THEN coalesce({describe_value('dt', text, 'is not YYYYMMDD')}, 'no day: no dt') "
         (last,) = fetch_row(connection, f"SELECT max({day}) FROM {table.name}")
-        newest = None if last is None else last * date_split.SECONDS
+        newest = None if last is None else last * timestamps.SECONDS_PER_DAY
     window = date_split.find_window(split, table.sources, newest)
     if window is None:
         raise DataError("data.split: no event has a day")

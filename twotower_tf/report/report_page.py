@@ -14,6 +14,7 @@ from twotower_tf.config import ExperimentConfig
 from twotower_tf.evaluate.baseline_names import label_ranking
 from twotower_tf.evaluate.ranking_metrics import NAMES
 from twotower_tf.evaluate.slices import MOST_VALUES, OTHER
+from twotower_tf.number_texts import format_count
 from twotower_tf.report import figures, html_page
 from twotower_tf.report.run_facts import RunFacts, collect_facts
 
@@ -70,6 +71,7 @@ def render_report(
     intervals = document["intervals"]
     return html_page.render_template(
         "report.html.jinja",
+        format_count=format_count,
         run=run,
         document=document,
         k=k,

@@ -11,8 +11,7 @@ from twotower_tf.config import SamplingConfig
 from twotower_tf.errors import DataError
 from twotower_tf.sampling.pairs import Ints
 from twotower_tf.sampling.row_sampler import Floats
-
-_DAY = 86_400.0
+from twotower_tf.tables.timestamps import SECONDS_PER_DAY
 
 
 class EpochSelection:
@@ -119,7 +118,7 @@ def _compute_recency(timestamp: npt.NDArray[np.generic], half_life: float) -> Fl
         )
     times = timestamp[timed].astype(np.float64)
     factors: Floats = np.empty(len(timestamp))
-    factors[timed] = 0.5 ** ((times.max() - times) / (_DAY * half_life))
+    factors[timed] = 0.5 ** ((times.max() - times) / (SECONDS_PER_DAY * half_life))
     factors[~timed] = factors[timed].mean()
     return factors
 

@@ -44,6 +44,7 @@ UNITS = {SECONDS: 1, "epoch milliseconds": 1000, "epoch microseconds": 1_000_000
 EARLIEST, LATEST = -62135596800, 253402300799  # the years 1 and 9999
 LARGE = 10**11  # numbers from here on, times 1000 for each finer unit, are in a finer unit than seconds
 MICROSECONDS = 1_000_000  # of a second
+SECONDS_PER_HOUR, SECONDS_PER_DAY = 3_600, 86_400
 FIRST_DATE = 631_152_000  # 1990: numbers before it are positions in an order rather than times of events
 
 _ISO = (
