@@ -137,15 +137,24 @@ TRAINED = (*PREPARED, "model", "sampling", "loss")
 
 
 def fingerprint(config: ExperimentConfig, fields: Sequence[str] = ()) -> str:
-    """Computes a digest of the named fields, by default of all, except the paths of files."""
+    """Computes a digest of `fingerprint_fields`."""
+    return artifacts.fingerprint(fingerprint_fields(config, fields))
+
+
+def fingerprint_fields(config: ExperimentConfig, fields: Sequence[str] = ()) -> dict[str, Any]:
+    """Converts the named fields, by default all, to the JSON values that fingerprints are computed of.
+
+    Left out are `data.root`, and options of features that are off, so that a configuration has the fingerprint that it
+    had in versions without them; of `PREPARED`, every dropout, which nothing that is prepared depends on.
+    """
     document: dict[str, Any] = _ADAPTER.dump_python(config, mode="json")
     document["data"].pop("root")
     for each in (*document["item_features"], *document["user_features"]):
-        if not each["dropout"] or tuple(fields) == PREPARED:  # nothing that is prepared depends on it
+        if not each["dropout"] or tuple(fields) == PREPARED:
             each.pop("dropout")
         if not each.get("time_gaps", True):
             each.pop("time_gaps")
-    return artifacts.fingerprint({name: document[name] for name in fields or document})
+    return {name: document[name] for name in fields or document}
 
 
 def flatten(node: Any, path: str = "") -> dict[str, Any]:

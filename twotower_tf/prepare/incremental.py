@@ -13,15 +13,15 @@ of arrival; of equal microseconds, and in a log without times, new events are th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from twotower_tf import artifacts
+from twotower_tf import config as configuration
 from twotower_tf.artifacts import PreparedPaths, RunPaths
-from twotower_tf.config import ExperimentConfig, to_json
+from twotower_tf.config import ExperimentConfig
 from twotower_tf.errors import ArtifactError, ConfigError, DataError
 from twotower_tf.sql import Connection, file_pattern, quote_identifier
 from twotower_tf.tables import input_files
@@ -29,17 +29,14 @@ from twotower_tf.tables.input_files import InputFile
 from twotower_tf.tables.input_table import Column
 
 # the places of the files, and the split of the events, may differ between the runs
-_FREE = ("root", "events", "items", "users", "split", "train_on_valid")
+_FREE = ("events", "items", "users", "split", "train_on_valid")
 
 
 def compute_digests(config: ExperimentConfig) -> dict[str, str]:
     """Computes digests of the parts of the configuration that must be equal in runs that continue each other."""
-    document = json.loads(to_json(config))
-    data = {name: value for name, value in document["data"].items() if name not in _FREE}
-    for each in document["user_features"]:
-        if not each.get("time_gaps", True):  # runs of versions without the field continue
-            each.pop("time_gaps")
-    parts = {"data": data, "item_features": document["item_features"], "user_features": document["user_features"]}
+    parts = configuration.fingerprint_fields(config, configuration.PREPARED)
+    del parts["seed"]  # of a random split, which is applied to the new rows alone
+    parts["data"] = {name: value for name, value in parts["data"].items() if name not in _FREE}
     return {name: artifacts.fingerprint(value) for name, value in parts.items()}
 
 
