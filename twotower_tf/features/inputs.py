@@ -107,12 +107,13 @@ def _list_timed(spec: Input, values: dict[str, list[Any]]) -> None:
 
 
 def _list(spec: Input, value: Any) -> list[Any]:
-    """Returns the values of a history, or of its times, given as any iterable in order, one text, or one value."""
+    """Returns the values of a list: any iterable in order, one value, or, of a history or its times, one text."""
     if isinstance(value, Mapping | Set):
         raise DataError(f"feature {spec.name!r}: invalid value {value!r} (expected a list of values)")
-    if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray):
+    is_text = isinstance(value, str | bytes | bytearray)
+    if isinstance(value, Iterable) and not is_text:
         return list(value)
-    if isinstance(value, str | bytes | bytearray):
+    if is_text and spec.keep_last:
         text = _text(replace(spec, form=""), value).decode()
         return text.split(HISTORY_SEPARATOR) if text else []
     return [] if is_missing(value) else [value]
@@ -150,13 +151,7 @@ def _text(spec: Input, value: Any) -> bytes:
 
 
 def _texts(spec: Input, value: Any) -> list[bytes]:
-    if isinstance(value, Mapping | Set):
-        raise DataError(f"feature {spec.name!r}: invalid value {value!r} (expected a list of values)")
-    if not isinstance(value, Iterable) or isinstance(value, str | bytes | bytearray):
-        value = [value]
-        if spec.keep_last:  # a history that is one text
-            value = _text(replace(spec, form=""), value[0]).decode().split(HISTORY_SEPARATOR)
-    texts = [_text(spec, each) for each in value]
+    texts = [_text(spec, each) for each in _list(spec, value)]
     if spec.timed:
         return texts
     if spec.keep_last or not spec.separator:
