@@ -142,7 +142,7 @@ def textbook_rows(run_dir: Path, split: str, users: Iterable[str], items: Iterab
     from twotower_tf.prepare.prepared import Prepared
 
     prepared = Prepared.open(run_dir)
-    rows = pa.Table.from_batches(prepared.raw_batches(split, 100_000))
+    rows = prepared.read_rows(split)
     places = pa.array(rows["item_row"].to_numpy())
     catalogue = prepared.items().take(places)
 

@@ -30,9 +30,9 @@ class FakePrepared:
         table = pa.table({"item_id": [f"i{row}" for row in rows], "item_name": names, "tags": tags})
         return table.select(columns)
 
-    def raw_batches(self, split, rows, columns):
+    def read_rows(self, split, columns, rows):
         genders = [None if user % 3 == 0 else "mf"[user % 2 == 0] for user, _, _ in self.splits[split]]
-        return iter(pa.table({"user.gender": pa.array(genders, pa.string())}).select(columns).to_batches(rows))
+        return pa.table({"user.gender": pa.array(genders, pa.string())}).select(columns).take(rows)
 
     def user_ids(self):
         return np.array([f"u{row}" for row in range(self.num_users)], object)

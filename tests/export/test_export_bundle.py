@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 
 from tests.export.trained import K
@@ -132,7 +131,7 @@ def test_sampled_users_are_told_as_they_were_prepared(trained):
     inputs = side_inputs(config, "user")
     arrays = signature_inputs.user_arrays(config, prepared, EncodedData(config, prepared), split, rows)
     people = signature_inputs.to_rows(inputs, arrays)
-    table = pa.Table.from_batches(list(prepared.raw_batches(split, 1 << 20))).to_pandas().iloc[rows]
+    table = prepared.read_rows(split).to_pandas().iloc[rows]
     item_ids, seen = prepared.item_ids(), prepared.sequence("seen")
     for person, (_, row) in zip(people, table.iterrows(), strict=True):
         assert person["timestamp"] == row["timestamp"]
@@ -354,11 +353,3 @@ def test_a_killed_export_leaves_no_version(trained, tmp_path):
         with export_root.lock_root(root):
             assert [path.name for path in root.iterdir()] == [".lock"]
         assert list(root.iterdir()) == []
-
-
-def test_only_ascending_rows_of_a_split_are_read(trained):
-    prepared = Prepared.open(trained[0])
-    rows = np.array([0, 5, prepared.num_rows("train") - 1])
-    table = signature_inputs._rows(prepared, "train", rows, {"user.user_id": None, "timestamp": None})
-    whole = pa.Table.from_batches(list(prepared.raw_batches("train", 100, ["user.user_id", "timestamp"])))
-    assert table.to_pylist() == whole.take(pa.array(rows)).to_pylist()

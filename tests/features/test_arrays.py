@@ -70,7 +70,7 @@ def bucket(text):
 
 
 def raw_rows(prepared, split):
-    return pa.Table.from_batches(prepared.raw_batches(split, 1000)).to_pylist()
+    return prepared.read_rows(split).to_pylist()
 
 
 @pytest.mark.parametrize("split", ["train", "valid", "test"])

@@ -90,7 +90,7 @@ def directly(side, rows):
 @pytest.mark.parametrize("split", SPLITS)
 def test_rows_are_encoded_as_the_tower_encodes_them(run, split):
     config, prepared, encoded = run
-    rows = [row for batch in prepared.raw_batches(split, 500) for row in batch.to_pylist()]
+    rows = prepared.read_rows(split).to_pylist()
     catalogue = prepared.items().to_pylist()
     places = np.arange(len(rows))
     user = [

@@ -80,7 +80,7 @@ def experiment(root: Path, **data: Any) -> ExperimentConfig:
 
 
 def rows_of(prepared: Prepared, split: str) -> list[Row]:
-    return [row for batch in prepared.raw_batches(split, 50) for row in batch.to_pylist()]
+    return prepared.read_rows(split).to_pylist()
 
 
 SPLIT_RULES = {

@@ -60,7 +60,7 @@ def test_tables_are_joined_by_their_own_keys(config: ExperimentConfig, tmp_path:
     assert [(row["item_id"], row["item_name"], row["price"], row["train_count"]) for row in items] == [
         ("a", "Apple", 1.5, 2), ("b", "Bean", 2.0, 0), ("c", "Corn", 3.0, 0),
     ]  # fmt: skip
-    rows = [row for batch in Prepared.open(tmp_path / "run").raw_batches("train", 10) for row in batch.to_pylist()]
+    rows = Prepared.open(tmp_path / "run").read_rows("train").to_pylist()
     assert sorted((row["user.who"], row["user.land"], row["label"]) for row in rows) == [
         ("u1", "PL", 1), ("u2", "DE", 0), ("u2", "DE", 1),
     ]  # fmt: skip

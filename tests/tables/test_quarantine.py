@@ -323,7 +323,7 @@ def test_a_number_that_is_none_is_no_value_and_the_row_is_kept(tmp_path: Path) -
     )
     manifest = prepare_log(config, tmp_path / "run")
     assert manifest["rows"]["used"] == 4
-    rows = [row for batch in Prepared.open(tmp_path / "run").raw_batches("train", 9) for row in batch.to_pylist()]
+    rows = Prepared.open(tmp_path / "run").read_rows("train").to_pylist()
     assert [row["user.age"] for row in rows] == [3.0, None, None, 5.5]
 
 

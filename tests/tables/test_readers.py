@@ -269,8 +269,7 @@ def test_a_column_that_began_later_is_no_value_before(tmp_path: Path) -> None:
     (tmp_path / "part-1.csv").write_text(f"{HEADER},device\na,x,2,1,phone\n")
     config = experiment(tmp_path, (Hash("device", buckets=10),), events="part-*.csv")
     prepare_log(config, tmp_path / "run")
-    (batch,) = Prepared.open(tmp_path / "run").raw_batches("train", 9)
-    assert batch["user.device"].to_pylist() == [None, "phone"]
+    assert Prepared.open(tmp_path / "run").read_rows("train")["user.device"].to_pylist() == [None, "phone"]
 
 
 def test_a_header_that_is_named_as_well(tmp_path: Path) -> None:

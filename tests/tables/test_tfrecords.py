@@ -73,8 +73,7 @@ def rows(root: Path) -> list[tuple[Any, ...]]:
     return [
         (users[row["user_row"]], str(items[row["item_row"]]), row["timestamp"], row["label"])
         + tuple(row[f"user.{name}"] for name in ("likes", "age", "dt"))
-        for batch in prepared.raw_batches("train", 99)
-        for row in batch.to_pylist()
+        for row in prepared.read_rows("train").to_pylist()
     ]
 
 

@@ -16,7 +16,6 @@ from twotower_tf.features.inputs import side_inputs, split_texts
 from twotower_tf.prepare.prepared import Prepared
 
 MOST_NUMBERS = 10  # distinct numbers that stay apart; more are divided into quarters
-_ROWS_PER_READ = 1 << 20
 
 Ints = npt.NDArray[np.int64]
 
@@ -52,8 +51,7 @@ def list_columns(config: ExperimentConfig, side: SideName) -> list[Input]:
 def read_user_values(prepared: Prepared, column: Input, split: str, rows: Ints) -> FeatureValues:
     """Reads a column of the users of a split's `rows` [num_queries], as of these events."""
     name = f"user.{column.name}"
-    table = pa.Table.from_batches(prepared.raw_batches(split, _ROWS_PER_READ, [name]))
-    return encode_values(column, "user", table.column(0).take(pa.array(rows)))
+    return encode_values(column, "user", prepared.read_rows(split, [name], rows).column(0))
 
 
 def read_item_values(prepared: Prepared, column: Input) -> FeatureValues:

@@ -24,7 +24,6 @@ from twotower_tf.prepare.prepared import Prepared
 
 Arrays = dict[str, npt.NDArray[Any]]
 
-_ROWS_PER_READ = 65_536
 _NEWEST_ROWS = 1 << 20  # of the log that sampled users are taken from
 
 
@@ -54,8 +53,9 @@ def user_arrays(
     inputs = side_inputs(config, "user")
     histories = {each.name: each for each in list_histories(config)}
     plain = [each for each in inputs if not each.keep_last]
-    table = _rows(prepared, split, rows, {_column(config, each): None for each in plain})
-    arrays = {each.name: arrow_to_array(each, table[_column(config, each)]) for each in plain}
+    columns = {each.name: "timestamp" if each.kind == "time" else f"user.{each.name}" for each in plain}
+    table = prepared.read_rows(split, list(dict.fromkeys(columns.values())), rows)
+    arrays = {each.name: arrow_to_array(each, table[columns[each.name]]) for each in plain}
     catalogue = prepared.items()
     for each in inputs:
         if each.name in histories:
@@ -65,25 +65,6 @@ def user_arrays(
         elif each.times_of:
             arrays[each.name] = encoded.history_times(split, rows, histories[each.times_of].length)
     return arrays
-
-
-def _column(config: ExperimentConfig, spec: Input) -> str:
-    """Returns the prepared column that holds an input."""
-    return "timestamp" if spec.kind == "time" else f"user.{spec.name}"
-
-
-def _rows(prepared: Prepared, split: str, rows: npt.NDArray[np.int64], columns: Mapping[str, None]) -> pa.Table:
-    """Reads ascending rows of a split, no further than the last of them."""
-    if not columns:
-        return pa.table({})
-    parts, start = [], 0
-    for batch in prepared.raw_batches(split, _ROWS_PER_READ, list(columns)):
-        inside = rows[(rows >= start) & (rows < start + batch.num_rows)] - start
-        parts.append(pa.Table.from_batches([batch]).take(pa.array(inside)))
-        start += batch.num_rows
-        if not len(rows) or start > rows[-1]:
-            break
-    return pa.concat_tables(parts)
 
 
 def _histories(spec: Input, texts: pa.ChunkedArray, items: npt.NDArray[np.int32]) -> npt.NDArray[Any]:

@@ -12,9 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import tensorflow as tf
-from pyarrow import dataset
 
 from twotower_tf.config import ExperimentConfig, feature_columns, feature_name
 from twotower_tf.config.features import BaseFeature, SideName
@@ -25,7 +23,7 @@ from twotower_tf.features.encode_rows import name_row_columns
 from twotower_tf.features.inputs import arrow_to_array
 from twotower_tf.features.layout import NO_VALUE, NUMERIC
 from twotower_tf.features.tower_encoder import TowerEncoder
-from twotower_tf.prepare.prepared import Prepared
+from twotower_tf.prepare.prepared import Prepared, take_rows
 
 ROWS = 4096  # of the catalogue and of the training rows
 _TOLERANCE = 1e-5  # of a standardised number, relative and absolute
@@ -39,20 +37,11 @@ def check_encodings(config: ExperimentConfig, prepared: Prepared) -> None:
     """
     paths = prepared.paths
 
-    def read_items(columns: Sequence[str]) -> pa.RecordBatch | None:
-        with pq.ParquetFile(paths.items) as file:
-            return next(file.iter_batches(ROWS, columns=list(columns)), None)
+    def read_items(columns: Sequence[str]) -> pa.Table:
+        return take_rows([paths.items], columns, np.arange(min(ROWS, prepared.num_items)))
 
-    def read_rows(columns: Sequence[str]) -> pa.RecordBatch | None:
-        # `raw_batches` would read these columns of all users for the first rows
-        by_row = {f"user.{name}" for name in prepared.manifest["user_columns_by_row"]}.intersection(columns)
-        own = [name for name in columns if name not in by_row]
-        rows = next(prepared.raw_batches("train", ROWS, [*own, "user_row"]), None)
-        if rows is None or not by_row:
-            return rows
-        users = dataset.dataset(paths.users).take(rows["user_row"], columns=sorted(by_row)).combine_chunks()
-        found = {name: rows[name] for name in own} | {name: users[name].combine_chunks() for name in by_row}
-        return pa.record_batch(found)
+    def read_rows(columns: Sequence[str]) -> pa.Table:
+        return prepared.read_rows("train", columns, np.arange(min(ROWS, prepared.num_rows("train"))))
 
     _check_side(config, prepared, "item", read_items, paths.encoded_items, "")
     _check_side(config, prepared, "user", read_rows, paths.encoded_items.parent / "train", "user.")
@@ -62,7 +51,7 @@ def _check_side(
     config: ExperimentConfig,
     prepared: Prepared,
     side: SideName,
-    read: Callable[[Sequence[str]], pa.RecordBatch | None],
+    read: Callable[[Sequence[str]], pa.Table],
     directory: Path,
     prefix: str,
 ) -> None:
@@ -70,8 +59,8 @@ def _check_side(
     names = (
         name_row_columns(columns.inputs, config.data.timestamp) if prefix else {name: name for name in columns.inputs}
     )
-    rows = read(list(dict.fromkeys(names.values()))) if names else None
-    if rows is None:
+    rows = read(list(dict.fromkeys(names.values())))
+    if not rows.num_rows:
         return
     raw = {name: arrow_to_array(columns.inputs[name], rows[column]) for name, column in names.items()}
     encoder, arrays = TowerEncoder(config, prepared.statistics, side), load(directory)
@@ -90,7 +79,7 @@ def _compare(
     wanted: np.ndarray,
     *,
     exact: bool,
-    rows: pa.RecordBatch,
+    rows: pa.Table,
     names: dict[str, str],
 ) -> None:
     width = max(found.shape[1], wanted.shape[1])

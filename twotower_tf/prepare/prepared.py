@@ -31,6 +31,7 @@ KEYS = {
     "position": np.float64,
 }
 _VERSION = "item_version"
+_ROWS_PER_READ = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -113,38 +114,34 @@ class Prepared:
             arrays[name] = np.asarray(column.to_numpy(), dtype=KEYS[name])
         return arrays
 
-    def raw_batches(self, split: str, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Yields the split's rows in order, at most `rows` at a time; a batch never spans two parts.
+    def read_rows(
+        self, split: str, columns: Sequence[str] | None = None, rows: npt.NDArray[np.integer] | None = None
+    ) -> pa.Table:
+        """Reads rows of a split with raw values: their own, and those of their users and items' versions.
 
-        Their columns are by default all of the files, with the values of users and of items' versions (`user.ID` and
-        `item.NAME`) that the rows have the numbers of; `item_version` itself is left out.
+        Args:
+            split: `train`, `valid` or `test`.
+            columns: names of keys, and `user.NAME` and `item.NAME` of values; by default all.
+            rows: `[n]`, in any order; by default all.
         """
-        by_row = [f"user.{name}" for name in self.manifest["user_columns_by_row"]]
-        varying = [f"item.{name}" for name in self.manifest["item_columns_as_of"]]
-        looked_up = []
-        for number, paths, names in (
-            ("user_row", [self.paths.users], by_row),
-            (_VERSION, self.version_parts(), varying),
-        ):
-            taken = [name for name in names if columns is None or name in columns]
-            if taken:
-                found = pa.concat_tables([read_columns(path, taken) for path in paths])
-                looked_up.append((number, found.combine_chunks()))
-        own = None
-        if columns is not None:
-            other = {*by_row, *varying}
-            own = list(dict.fromkeys([*(name for name in columns if name not in other), *(n for n, _ in looked_up)]))
-        for batch in self._read_rows(split, rows, own):
-            values: dict[str, Any] = dict(zip(batch.schema.names, batch.columns, strict=True))
-            for number, table in looked_up:
-                taken_rows = table.take(batch.column(number)).combine_chunks()
-                values |= {name: taken_rows[name].combine_chunks() for name in table.column_names}
-            yield pa.record_batch({name: values[name] for name in columns or values if name != _VERSION})
-
-    def _read_rows(self, split: str, rows: int, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
-        for path in self.parts(split):
-            with pq.ParquetFile(path) as file:
-                yield from file.iter_batches(batch_size=rows, columns=columns)
+        elsewhere = [
+            ("user_row", [self.paths.users], [f"user.{name}" for name in self.manifest["user_columns_by_row"]]),
+            (_VERSION, self.version_parts(), [f"item.{name}" for name in self.manifest["item_columns_as_of"]]),
+        ]
+        if columns is None:
+            own = [name for name in pq.read_schema(self.parts(split)[0]).names if name != _VERSION]
+            columns = [*own, *(name for _, _, names in elsewhere for name in names)]
+        looked_up = [(number, paths, [name for name in names if name in columns]) for number, paths, names in elsewhere]
+        others = {name for _, _, names in looked_up for name in names}
+        numbers = [number for number, _, names in looked_up if names]
+        own = list(dict.fromkeys([*(name for name in columns if name not in others), *numbers]))
+        table = take_rows(self.parts(split), own, rows)
+        for number, paths, names in looked_up:
+            if names:
+                found = take_rows(paths, names, table[number].to_numpy())
+                for name in names:
+                    table = table.append_column(name, found[name])
+        return table.select(list(columns))
 
     def version_parts(self) -> list[Path]:
         """Lists the Parquet files of the items' versions, in order; none where no item feature changes with time.
@@ -189,6 +186,43 @@ def read_columns(path: Path, columns: Sequence[str], read_dictionary: Sequence[s
     with pq.ParquetFile(path, read_dictionary=list(read_dictionary)) as file:
         found = file.read(list(columns), use_threads=False)
     return found.select(list(columns))  # for "a", also "a.b" is read
+
+
+def take_rows(paths: Sequence[Path], columns: Sequence[str], rows: npt.NDArray[np.integer] | None = None) -> pa.Table:
+    """Reads rows of Parquet files that follow each other, of row groups that have some, as far as the last of them.
+
+    Args:
+        paths: of the files, one at least.
+        columns: their names.
+        rows: `[n]`, counted from the first file's first, in any order; by default all.
+    """
+    if rows is None:
+        return pa.concat_tables([read_columns(path, columns) for path in paths])
+    wanted, places = np.unique(rows, return_inverse=True)
+    found = [pq.read_schema(paths[0]).empty_table().select(list(columns))]
+    start = 0
+    for path in paths:
+        with pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                stop = start + file.metadata.row_group(group).num_rows
+                first, last = np.searchsorted(wanted, [start, stop])
+                found += _take_of_group(file, group, list(columns), wanted[first:last] - start)
+                start = stop
+    return pa.concat_tables(found).take(places)
+
+
+def _take_of_group(
+    file: pq.ParquetFile, group: int, columns: list[str], rows: npt.NDArray[np.integer]
+) -> Iterator[pa.Table]:
+    """Yields ascending rows `[n]` of a row group."""
+    start = 0
+    batches = file.iter_batches(_ROWS_PER_READ, [group], columns, use_threads=False) if len(rows) else ()
+    for batch in batches:
+        first, last = np.searchsorted(rows, [start, start + batch.num_rows])
+        yield pa.Table.from_batches([batch]).select(columns).take(rows[first:last] - start)
+        if last == len(rows):
+            return
+        start += batch.num_rows
 
 
 def _read_texts(path: Path, column: str) -> npt.NDArray[np.object_]:
