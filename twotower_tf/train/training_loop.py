@@ -7,7 +7,7 @@ import math
 import os
 import resource
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,66 +83,117 @@ def train(
             loss that is not a number.
         LostWorkerError: where another worker has ended.
     """
-    run_dir = Path(run_dir)
-    paths = RunPaths(run_dir)
     keras.utils.set_random_seed(config.seed)
-    prepared = Prepared.open(run_dir)
-    encoded = EncodedData(config, prepared)
-    batches = Batches(config, prepared, encoded, workers.shard)
-    available = resources.available_memory()
-    needed = training_memory.plan_chief(config, prepared, workers.servers, validate is not None, available)
-    for line in [*batches.samplers.notes, *needed.lines()]:
-        log(line)
-    training_memory.require(needed, available)
-    with workers.scope():
-        model = compile_model(config, batches.steps, workers)
-    checkpoints = Checkpoints(config, run_dir, writes=workers.is_chief)
-    # Mined negatives are ranked by the weights that an epoch begins with: within it they cannot be had again.
-    minutes = math.inf if batches.samplers.mined is not None else config.train.checkpoint_minutes
-    validates = workers.from_chief(lambda: validate is not None)
-    monitor = config.train.monitor if validates else ""
-    keep = own.CheckpointCallback(checkpoints, monitor, config.train.patience, batches.steps, minutes)
-    state = checkpoints.resume(model) if resume else None
-    workers.require_same_checkpoint(paths.checkpoints, state)
-    if state is not None:
-        keep.restore(state)
-    else:
-        _start_over(config, model, checkpoints, keep.state, warm_start)
-        if workers.is_chief:
-            shutil.rmtree(paths.logs, ignore_errors=True)
-    readable_rows.draw_rows(config, model, encoded, batches.samplers)
-    callbacks = [own.SumMetrics(workers)] if workers.strategy is not None else []
-    if validate is not None and needed.copied:
-        logs = paths.logs if tensorboard else None
-        callbacks.append(ConcurrentValidation(config, validate, validated, keep, checkpoints, logs))
-    else:
-        validate = validate or (own.unvalidated if validates else None)
-        callbacks.append(own.Validation(validate, validated, config.train.evaluate_every, config.train.epochs, workers))
-    if tensorboard and workers.is_chief:
-        callbacks += _make_tensorboard(batches, encoded, paths.logs)
+    training = _Training(config, Path(run_dir), workers, log, validates=validate is not None)
+    training.begin(resume, warm_start)
+    callbacks = training.make_callbacks(validate, validated, tensorboard=tensorboard)
     with workers.name_lost():
-        _fit(config, model, batches, encoded, workers, [*callbacks, keep], keep, progress)
-    if not workers.is_chief:
-        return _report(config, keep.state, batches, needed)
-    checkpoints.restore_best(model)
-    if tensorboard:
-        own.write_projector(paths.logs, item_vectors(model, encoded), prepared.items())
-    document = _report(config, keep.state, batches, needed)
-    if others := workers.list_peak_bytes():
-        document["processes_peak_rss_bytes"] = dict(others)
-    artifacts.write_json(paths.train, document)
-    return document
+        training.fit(callbacks, progress)
+    return training.finish(tensorboard=tensorboard)
 
 
-def _start_over(
-    config: ExperimentConfig, model: TwoTower, checkpoints: Checkpoints, state: dict[str, Any], warm_start: Path | None
-) -> None:
-    """Removes checkpoints; saves the weights of a warm start, with which a resumed training begins, too."""
-    if warm_start is not None:
-        warm_start_weights.start(config, model, warm_start)
-    checkpoints.clear()
-    if warm_start is not None:
-        checkpoints.save(model, state)
+class _Training:
+    """What a process trains with: its part of the data, the model, and the checkpoints.
+
+    Attributes:
+        needed: the memory plan.
+        keep: the callback that saves checkpoints; its state says how far the training is.
+        is_validated: whether the chief validates, and has this process get the metrics.
+    """
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        run_dir: Path,
+        workers: Workers,
+        log: Callable[[str], object],
+        *,
+        validates: bool,
+    ) -> None:
+        """Reads the prepared data, and builds the model where it fits into memory; `validates` is of this process."""
+        self.config = config
+        self.paths = RunPaths(run_dir)
+        self.workers = workers
+        self.prepared = Prepared.open(run_dir)
+        self.encoded = EncodedData(config, self.prepared)
+        self.batches = Batches(config, self.prepared, self.encoded, workers.shard)
+        available = resources.available_memory()
+        self.needed = training_memory.plan_chief(config, self.prepared, workers.servers, validates, available)
+        for line in [*self.batches.samplers.notes, *self.needed.lines()]:
+            log(line)
+        training_memory.require(self.needed, available)
+        with workers.scope():
+            self.model = compile_model(config, self.batches.steps, workers)
+        self.checkpoints = Checkpoints(config, run_dir, writes=workers.is_chief)
+        self.is_validated = workers.from_chief(lambda: validates)
+        monitor = config.train.monitor if self.is_validated else ""
+        steps = self.batches.steps
+        # Mined negatives are ranked by the weights that an epoch begins with: within it they cannot be had again.
+        minutes = math.inf if self.batches.samplers.mined is not None else config.train.checkpoint_minutes
+        self.keep = own.CheckpointCallback(self.checkpoints, monitor, config.train.patience, steps, minutes)
+
+    def begin(self, resume: bool, warm_start: Path | None) -> None:
+        """Restores the last checkpoint, or removes what an earlier training wrote and begins with new weights."""
+        state = self.checkpoints.resume(self.model) if resume else None
+        self.workers.require_same_checkpoint(self.paths.checkpoints, state)
+        if state is not None:
+            self.keep.restore(state)
+        else:
+            self._start_over(warm_start)
+        readable_rows.draw_rows(self.config, self.model, self.encoded, self.batches.samplers)
+
+    def _start_over(self, warm_start: Path | None) -> None:
+        """Removes checkpoints and logs; saves a warm start's weights, with which a resumed training begins, too."""
+        if warm_start is not None:
+            warm_start_weights.start(self.config, self.model, warm_start)
+        self.checkpoints.clear()
+        if warm_start is not None:
+            self.checkpoints.save(self.model, self.keep.state)
+        if self.workers.is_chief:
+            shutil.rmtree(self.paths.logs, ignore_errors=True)
+
+    def make_callbacks(
+        self, validate: own.Validate | None, validated: own.Validated, *, tensorboard: bool
+    ) -> list[keras.callbacks.Callback]:
+        """Returns the callbacks of all epochs in the order in which they are called; see `train`."""
+        train, workers = self.config.train, self.workers
+        callbacks: list[keras.callbacks.Callback] = [own.SumMetrics(workers)] if workers.strategy is not None else []
+        if validate is not None and self.needed.copied:
+            logs = self.paths.logs if tensorboard else None
+            callbacks.append(ConcurrentValidation(self.config, validate, validated, self.keep, self.checkpoints, logs))
+        else:
+            validate = validate or (own.unvalidated if self.is_validated else None)
+            callbacks.append(own.Validation(validate, validated, train.evaluate_every, train.epochs, workers))
+        if tensorboard and workers.is_chief:
+            callbacks += _make_tensorboard(self.batches, self.encoded, self.paths.logs)
+        return [*callbacks, self.keep]
+
+    def fit(self, callbacks: Sequence[keras.callbacks.Callback], progress: Progress) -> None:
+        """Runs what is left of the epochs: first the rest of an interrupted one, then all others."""
+        batches, keep, last = self.batches, self.keep, self.config.train.epochs
+        mined = batches.samplers.mined
+        while keep.state["epochs"] < last and not keep.state["stopped"]:
+            first, step = keep.state["epochs"], keep.state["step"]
+            if mined is not None and first:
+                mining.rank(self.model, self.encoded, mined)
+            shown = own.ShowProgress(progress, batches.steps, last, step)
+            timed = own.Clock(batches.events)
+            end = first + 1 if mined is not None else last
+            self.workers.fit(self.model, batches, (first, step), end, [shown, timed, own.StopOnNaN(step), *callbacks])
+
+    def finish(self, *, tensorboard: bool) -> dict[str, Any]:
+        """Returns the content of `train.json`; the chief writes it, restores the best epoch, and shows its vectors."""
+        if self.workers.is_chief:
+            self.checkpoints.restore_best(self.model)
+            if tensorboard:
+                vectors = item_vectors(self.model, self.encoded)
+                own.write_projector(self.paths.logs, vectors, self.prepared.items())
+        document = _report(self.config, self.keep.state, self.batches, self.needed)
+        if self.workers.is_chief:
+            if others := self.workers.list_peak_bytes():
+                document["processes_peak_rss_bytes"] = dict(others)
+            artifacts.write_json(self.paths.train, document)
+        return document
 
 
 def train_with_chief(
@@ -164,28 +215,6 @@ def train_with_chief(
         return artifacts.read_json(RunPaths(run_dir).train, "run directory")
     joined = workers_together.join(cluster, config, run_dir, resume=resume, warm_start=source)
     return train(config, run_dir, resume=resume, warm_start=Path(source) if source else None, workers=joined)
-
-
-def _fit(
-    config: ExperimentConfig,
-    model: TwoTower,
-    batches: Batches,
-    encoded: EncodedData,
-    workers: Workers,
-    callbacks: list[keras.callbacks.Callback],
-    keep: own.CheckpointCallback,
-    progress: Progress,
-) -> None:
-    """Runs what is left of the epochs: first the rest of an interrupted one, then all others."""
-    last = config.train.epochs
-    while keep.state["epochs"] < last and not keep.state["stopped"]:
-        first, step = keep.state["epochs"], keep.state["step"]
-        if batches.samplers.mined is not None and first:
-            mining.rank(model, encoded, batches.samplers.mined)
-        shown = own.ShowProgress(progress, batches.steps, last, step)
-        timed = own.Clock(batches.events)
-        end = first + 1 if batches.samplers.mined is not None else last
-        workers.fit(model, batches, (first, step), end, [shown, timed, own.StopOnNaN(step), *callbacks])
 
 
 def _make_tensorboard(batches: Batches, encoded: EncodedData, logs: Path) -> list[keras.callbacks.Callback]:
