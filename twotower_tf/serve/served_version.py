@@ -71,11 +71,6 @@ class ServedVersion:
         return served
 
     @property
-    def has_tower(self) -> bool:
-        """Whether vectors are computed here."""
-        return self._tower is not None
-
-    @property
     def raw_inputs(self) -> Collection[str]:
         """Names of the user tower's inputs."""
         names: Collection[str] = self.signatures[SERVING_DEFAULT].inputs

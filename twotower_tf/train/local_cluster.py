@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO
 
 from twotower_tf import resources
@@ -21,8 +21,6 @@ _POLL = 0.1  # seconds
 _LEAVING = 5.0  # seconds that other processes have to end by themselves after the chief has done the training
 _GRACE = 10.0  # seconds that a process has to end by itself after a signal
 _INTERPRETER = (sys.executable, "-m", "twotower_tf", "train")
-
-Write = Callable[[str, IO[str]], object]
 
 
 def run_cluster(workers: int, arguments: Sequence[str], *, servers: int = 0, restarts: int = 0) -> None:

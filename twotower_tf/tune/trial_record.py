@@ -18,7 +18,6 @@ from twotower_tf.tune.field_values import Value
 JOURNAL = "trials.journal"
 _NAME = "tune"
 _FIRST = 5  # trials without pruning
-_WAIT = 60.0  # seconds for another process that writes
 
 State = Literal["running", "finished", "pruned", "failed"]
 
