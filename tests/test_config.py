@@ -71,11 +71,11 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "text for a number": (
         lambda: ModelConfig(embedding_dim="16"),
-        "ModelConfig.embedding_dim: invalid value '16' (expected a valid integer)",
+        "ModelConfig.embedding_dim: invalid value '16' (expected a whole number)",
     ),
     "number for a text": (
         lambda: DataConfig(root=3),
-        "DataConfig.root: invalid value 3 (expected a valid string)",
+        "DataConfig.root: invalid value 3 (expected text)",
     ),
     "too small": (
         lambda: ModelConfig(embedding_dim=0),

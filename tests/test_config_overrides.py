@@ -18,8 +18,8 @@ from twotower_tf.config import (
 from twotower_tf.errors import ConfigError
 
 BAD_OVERRIDES = {
-    "train.epochs=x": "train.epochs: invalid value 'x' (expected a valid integer)",
-    "train.epochs=1.5": "train.epochs: invalid value '1.5' (expected a valid integer)",
+    "train.epochs=x": "train.epochs: invalid value 'x' (expected a whole number)",
+    "train.epochs=1.5": "train.epochs: invalid value '1.5' (expected a whole number)",
     "train.epochs=0": "train.epochs: invalid value '0' (expected a number greater than 0)",
     "train.epoch=3": "unknown field of TrainConfig 'epoch'; did you mean 'epochs'?",
     "modl.residual=true": "unknown field of ExperimentConfig 'modl'; did you mean 'model'?",
@@ -30,8 +30,8 @@ BAD_OVERRIDES = {
     "data.split=LeaveLastOut(x=1)": "LeaveLastOut: unknown field of LeaveLastOut 'x'; known: type",
     "data.split.type=GivenSplit": "unknown field of TimeSplit 'type'; known: test_fraction, valid_fraction",
     "data.label.x=3": "data.label.x: the value has no field 'x'; remove .x",
-    "model.residual=maybe": "model.residual: invalid value 'maybe' (expected a valid boolean)",
-    "evaluation.ks=10": "evaluation.ks: invalid value '10' (expected a valid tuple)",
+    "model.residual=maybe": "model.residual: invalid value 'maybe' (expected True or False)",
+    "evaluation.ks=10": "evaluation.ks: invalid value '10' (expected a tuple, such as (10, 20) or (10,))",
     "data=DataConfig(label=foo)": "invalid value 'foo' (expected a number, a string, a list or a configuration class)",
     "loss=SampledSoftmax(negatives=3)": "SampledSoftmax: unknown field of SampledSoftmax 'negatives'; "
     "known: correct, learn_temperature, temperature, type, user_temperature",

@@ -155,7 +155,7 @@ def test_a_loss_from_outside_is_read_written_and_overridden():
     with pytest.raises(ConfigError) as error:
         configuration.from_json(json.dumps(document), "here")
     assert str(error.value) == (
-        "here: ExperimentConfig.loss.SquaredForATest.target: invalid value 'near' (expected a valid number)"
+        "here: ExperimentConfig.loss.SquaredForATest.target: invalid value 'near' (expected a number)"
     )
     document["loss"]["type"] = "Squared"
     with pytest.raises(ConfigError, match=r"ExperimentConfig.loss: invalid class Squared .*'SquaredForATest'"):

@@ -53,7 +53,8 @@ def test_time_gaps_need_the_time_of_the_events_and_a_name_of_their_own():
         return str(error.value).partition(": ")[2]
 
     assert refuse("user_features.2.time_gaps=hour") == (
-        f"user_features[2]: invalid column 'hour' (expected data.timestamp={time!r}, the event time that History reads)"
+        f"user_features[2].time_gaps: invalid column 'hour' (expected data.timestamp={time!r}, the event time that "
+        "History reads)"
     )
     assert refuse(f"user_features.2.time_gaps={time}", "user_features.1=Hash('history_times',buckets=9)") == (
         "user_features[2].time_gaps: the times of 'history' are an input 'history_times', which another feature has; "

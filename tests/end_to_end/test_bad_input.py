@@ -112,7 +112,7 @@ CASES: dict[str, tuple[Spoil, list[str], str]] = {
     "a wrong type in --set": (
         lambda data: None,
         ["--set=train.epochs=three"],
-        "twotower run: --set train.epochs=three: train.epochs: invalid value 'three' (expected a valid integer)",
+        "twotower run: --set train.epochs=three: train.epochs: invalid value 'three' (expected a whole number)",
     ),
     "an empty table": (
         lambda data: write(data / "events.csv", events(0)),

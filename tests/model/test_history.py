@@ -107,8 +107,8 @@ def test_an_unknown_encoder_is_refused():
     with pytest.raises(ConfigError) as error:
         History(of="item_id", encoder="lst")
     assert str(error.value) == (
-        "History.encoder: invalid name 'lst' (expected mean, recency, last, attention, self_attention, gru); import "
-        "the module that registers it with twotower_tf.model.history.registers, or choose another"
+        "History.encoder: unknown encoder 'lst'; did you mean 'last'? (of one outside the package, name the module in "
+        "TWOTOWER_EXTENSIONS)"
     )
 
 

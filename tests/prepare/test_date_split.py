@@ -167,7 +167,7 @@ REFUSED: dict[str, tuple[dict[str, list[str]], DateSplit, dict[str, Any], str]] 
         {"all": ["u,x,", "u,y,"]},
         DateSplit(3),
         {},
-        "data.split: no event has a day",
+        "data.split: no event has a day; name the column of the events' times in data.timestamp, or use RandomSplit()",
     ),
 }
 

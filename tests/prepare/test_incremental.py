@@ -309,7 +309,7 @@ def test_what_cannot_be_continued_is_refused(tmp_path: Path) -> None:
     write_csv(log / "events/1.csv", day_of(1, 1))
     prepare_log(experiment(log), tmp_path / "one")
     before = tree(tmp_path / "one")
-    with pytest.raises(DataError, match="no new file to prepare: .* has read all of 1 files$"):
+    with pytest.raises(DataError, match="no new file to prepare: .* all of 1 files; add those of the new day$"):
         prepare_log(experiment(log), tmp_path / "two", since=tmp_path / "one")
     write_csv(log / "events/2.csv", day_of(1, 2))
     with pytest.raises(

@@ -74,6 +74,15 @@ def explain(where: str, error: pydantic.ValidationError) -> str:
     return f"{field}: invalid value {first['input']!r} ({_expected(first['msg'])})"
 
 
+_TYPES = {
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid string": "text",
+    "a valid boolean": "True or False",
+    "a valid tuple": "a tuple, such as (10, 20) or (10,)",
+}
+
+
 def _expected(message: str) -> str:
     """Rewrites pydantic's "Input should be greater than 0" as "expected a number greater than 0"."""
     match = re.fullmatch(r"(Input|String|Tuple) should (be|have|match) (.*)", message, re.DOTALL)
@@ -82,6 +91,7 @@ def _expected(message: str) -> str:
     noun, verb = match[1].lower(), match[2]
     rest = re.sub(r"( after validation|, unable to ).*", "", match[3])
     if verb == "be":
+        rest = _TYPES.get(rest, rest)
         return f"expected {'a number ' if rest.startswith(('greater', 'less')) else ''}{rest}"
     return f"expected a {noun} {'with' if verb == 'have' else 'matching'} {rest}"
 

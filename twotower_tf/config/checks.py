@@ -127,8 +127,9 @@ def _check_column_kinds(where: str, feature: BaseFeature, kinds: dict[str, str],
             continue
         column, kind = each.name, _CALLED[each.kind]
         if each.kind == "time" and column != data.timestamp:
+            field = f"{where}.time_gaps" if isinstance(feature, History) else where
             raise ConfigError(
-                f"{where}: invalid column {column!r} (expected data.timestamp={data.timestamp!r}, the event time that "
+                f"{field}: invalid column {column!r} (expected data.timestamp={data.timestamp!r}, the event time that "
                 f"{feature.type} reads)"
             )
         if kinds.setdefault(column, kind) != kind:

@@ -22,7 +22,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from twotower_tf.config.base import Positive, Share, config_class
 from twotower_tf.config.open_union import OpenUnion
-from twotower_tf.errors import ConfigError
+from twotower_tf.errors import ConfigError, unknown_name
 
 
 class HistoryEncoder:
@@ -81,8 +81,8 @@ class _EncoderField(OpenUnion):
             return super()._validate(value, info)
         if value not in _ENCODERS:
             raise ConfigError(
-                f"History.encoder: invalid name {value!r} (expected {', '.join(_ENCODERS)}); import the module that "
-                "registers it with twotower_tf.model.history.registers, or choose another"
+                f"History.encoder: {unknown_name('encoder', value, _ENCODERS)} (of one outside the package, name the "
+                "module in TWOTOWER_EXTENSIONS)"
             )
         cls = _ENCODERS[value]
         return value if cls is None else cls()

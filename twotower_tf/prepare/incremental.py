@@ -71,7 +71,10 @@ class PreviousRun:
             elif input_files.describe_file(source) != known[source.name]:
                 raise DataError(f"{source.name}: changed since {self.run_dir} read it; prepare again without --since")
         if not found:
-            raise DataError(f"data.events: no new file to prepare: {self.run_dir} has read all of {len(sources)} files")
+            raise DataError(
+                f"data.events: no new file to prepare: {self.run_dir} has read all of {len(sources)} files; add those "
+                "of the new day"
+            )
         return found
 
     def load(self, connection: Connection) -> dict[str, Column]:

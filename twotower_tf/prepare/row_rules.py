@@ -251,7 +251,10 @@ def _read_days(connection: Connection, split: DateSplit, table: Table, seconds: 
         newest = None if last is None else last * timestamps.SECONDS_PER_DAY
     window = date_split.find_window(split, table.sources, newest)
     if window is None:
-        raise DataError("data.split: no event has a day")
+        raise DataError(
+            "data.split: no event has a day; name the column of the events' times in data.timestamp, or use "
+            "RandomSplit()"
+        )
     return window.sql(f"({day})"), wrong
 
 

@@ -59,7 +59,10 @@ def assign_splits(connection: Connection, config: ExperimentConfig) -> None:
 def _split_by_time(connection: Connection, split: TimeSplit) -> str:
     total, times = fetch_row(connection, "SELECT count(*), count(DISTINCT ts) FROM used_events")
     if times < 2 and split.valid_fraction + split.test_fraction > 0:
-        raise DataError("data.split: TimeSplit cannot divide a log in which every row has the same time")
+        raise DataError(
+            "data.split: TimeSplit cannot divide a log in which every row has the same time; name the column of the "
+            "events' times in data.timestamp, or use RandomSplit()"
+        )
     test = _find_cut(connection, split.test_fraction * total, total, None) if split.test_fraction else None
     valid = test
     if split.valid_fraction:
