@@ -100,7 +100,7 @@ class StopOnNaN(keras.callbacks.Callback):
         self._epoch = epoch
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Only the first epoch begins anywhere but at its first step."""
+        """Counts the next epoch's steps from its first one."""
         self._first_step = 0
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -119,8 +119,8 @@ class StopOnNaN(keras.callbacks.Callback):
             )
 
 
-def unvalidated(model: TwoTower) -> dict[str, float]:
-    """Stands for the validation on a worker that leaves it to the chief."""
+def refuse_to_validate(model: TwoTower) -> dict[str, float]:
+    """Raises an error: `validate` of a worker that gets its metrics from the chief."""
     raise AssertionError("only the chief validates")
 
 

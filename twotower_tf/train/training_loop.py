@@ -25,7 +25,6 @@ from twotower_tf.model.losses import registry
 from twotower_tf.model.two_tower import TwoTower
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.progress import Progress, silent
-from twotower_tf.train import callbacks as own
 from twotower_tf.train import (
     mining,
     parameter_servers,
@@ -36,6 +35,19 @@ from twotower_tf.train import (
 )
 from twotower_tf.train import workers as workers_together
 from twotower_tf.train.batches import Batches
+from twotower_tf.train.callbacks import (
+    CheckpointCallback,
+    Clock,
+    Histograms,
+    ShowProgress,
+    StopOnNaN,
+    SumMetrics,
+    Validate,
+    Validated,
+    Validation,
+    refuse_to_validate,
+    write_projector,
+)
 from twotower_tf.train.checkpoints import Checkpoints
 from twotower_tf.train.cluster_task import ClusterTask
 from twotower_tf.train.concurrent_validation import ConcurrentValidation
@@ -52,8 +64,8 @@ def train(
     *,
     resume: bool = False,
     warm_start: Path | None = None,
-    validate: own.Validate | None = None,
-    validated: own.Validated = lambda epoch, metrics: None,
+    validate: Validate | None = None,
+    validated: Validated = lambda epoch, metrics: None,
     tensorboard: bool = True,
     progress: Progress = silent,
     log: Callable[[str], object] = lambda line: None,
@@ -130,7 +142,7 @@ class _Training:
         steps = self.batches.steps
         # Mined negatives are ranked by the weights that an epoch begins with: within it they cannot be had again.
         minutes = math.inf if self.batches.samplers.mined is not None else config.train.checkpoint_minutes
-        self.keep = own.CheckpointCallback(self.checkpoints, monitor, config.train.patience, steps, minutes)
+        self.keep = CheckpointCallback(self.checkpoints, monitor, config.train.patience, steps, minutes)
 
     def begin(self, resume: bool, warm_start: Path | None) -> None:
         """Restores the last checkpoint, or removes what an earlier training wrote and begins with new weights."""
@@ -153,17 +165,17 @@ class _Training:
             shutil.rmtree(self.paths.logs, ignore_errors=True)
 
     def make_callbacks(
-        self, validate: own.Validate | None, validated: own.Validated, *, tensorboard: bool
+        self, validate: Validate | None, validated: Validated, *, tensorboard: bool
     ) -> list[keras.callbacks.Callback]:
         """Returns the callbacks of all epochs in the order in which they are called; see `train`."""
         train, workers = self.config.train, self.workers
-        callbacks: list[keras.callbacks.Callback] = [own.SumMetrics(workers)] if workers.strategy is not None else []
+        callbacks: list[keras.callbacks.Callback] = [SumMetrics(workers)] if workers.strategy is not None else []
         if validate is not None and self.needed.copied:
             logs = self.paths.logs if tensorboard else None
             callbacks.append(ConcurrentValidation(self.config, validate, validated, self.keep, self.checkpoints, logs))
         else:
-            validate = validate or (own.unvalidated if self.is_validated else None)
-            callbacks.append(own.Validation(validate, validated, train.evaluate_every, train.epochs, workers))
+            validate = validate or (refuse_to_validate if self.is_validated else None)
+            callbacks.append(Validation(validate, validated, train.evaluate_every, train.epochs, workers))
         if tensorboard and workers.is_chief:
             callbacks += _make_tensorboard(self.batches, self.encoded, self.paths.logs)
         return [*callbacks, self.keep]
@@ -176,10 +188,10 @@ class _Training:
             first, step = keep.state["epochs"], keep.state["step"]
             if mined is not None and first:
                 mining.rank(self.model, self.encoded, mined)
-            shown = own.ShowProgress(progress, batches.steps, last, step)
-            timed = own.Clock(batches.events)
+            shown = ShowProgress(progress, batches.steps, last, step)
+            timed = Clock(batches.events)
             end = first + 1 if mined is not None else last
-            self.workers.fit(self.model, batches, (first, step), end, [shown, timed, own.StopOnNaN(step), *callbacks])
+            self.workers.fit(self.model, batches, (first, step), end, [shown, timed, StopOnNaN(step), *callbacks])
 
     def finish(self, *, tensorboard: bool) -> dict[str, Any]:
         """Returns the content of `train.json`; the chief writes it, restores the best epoch, and shows its vectors."""
@@ -187,7 +199,7 @@ class _Training:
             self.checkpoints.restore_best(self.model)
             if tensorboard:
                 vectors = item_vectors(self.model, self.encoded)
-                own.write_projector(self.paths.logs, vectors, self.prepared.items())
+                write_projector(self.paths.logs, vectors, self.prepared.items())
         document = _report(self.config, self.keep.state, self.batches, self.needed)
         if self.workers.is_chief:
             if others := self.workers.list_peak_bytes():
@@ -222,7 +234,7 @@ def _make_tensorboard(batches: Batches, encoded: EncodedData, logs: Path) -> lis
     return [
         SamplingStats(batches, encoded, logs / "train"),
         keras.callbacks.TensorBoard(logs, write_graph=True, update_freq="epoch"),
-        own.Histograms(logs / "train"),
+        Histograms(logs / "train"),
     ]
 
 
@@ -265,7 +277,7 @@ def _report(
     return {
         "schema_version": SCHEMA_VERSION,
         "config_fingerprint": configuration.fingerprint(config),
-        **{name: last[name] for name in own.Clock.FIGURES},
+        **{name: last[name] for name in Clock.FIGURES},
         "examples": batches.examples,
         "epochs": state["epochs"],
         "best_epoch": state["best_epoch"],
