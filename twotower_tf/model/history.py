@@ -113,7 +113,7 @@ def encode(
         options.pop("type")
     layer = cls(name=name, **options)
     if causal:
-        newest, places = places is None, count_values(ids) if places is None else places
+        newest, places = places is None, find_newest_places(ids) if places is None else places
         if getattr(layer, "takes_places", False):
             return layer(embedded, ids >= 0, places=places, newest=newest)
         return TakePlaces(name=f"{name}_places")(layer(embedded, ids >= 0), places)
@@ -121,7 +121,7 @@ def encode(
     return layer(embedded, ids >= 0, **given)
 
 
-def count_values(ids: tf.Tensor) -> tf.Tensor:
+def find_newest_places(ids: tf.Tensor) -> tf.Tensor:
     """Returns `places` of each history's newest value: int32 `[batch, 2]` of ids `[batch, length]`."""
     shape = tf.shape(ids)
     last = tf.reduce_max(tf.where(ids >= 0, tf.range(1, shape[1] + 1), 0), axis=1)
@@ -306,7 +306,7 @@ class SelfAttentionHistory(OptionsLayer):
             embedded: `[batch, length, dim]`.
             present: `[batch, length]`.
             places: int32 `[rows, 2]`, see `TakePlaces`.
-            newest: whether `places` are those of `count_values`, one for each sequence.
+            newest: whether `places` are those of `find_newest_places`, one for each sequence.
             training: whether this is a training step.
 
         Returns:

@@ -46,7 +46,7 @@ class AddEmbeddings(keras.layers.Layer):
 
 
 class Dense(keras.layers.Dense):
-    """Keras's, whose product is of bfloat16 in training where that is asked for.
+    """Keras's dense layer, with a product of bfloat16 in training where `mixed`.
 
     Kernel, bias, sum and output are float32, and so is all of it outside training: what is evaluated and exported does
     not depend on how it was trained.

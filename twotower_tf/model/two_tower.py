@@ -113,7 +113,7 @@ def tower(model: keras.Model, side: SideName) -> keras.Model:
         for key, tensor in inputs.items()
         if not key.endswith(towers.PLACES)
     }
-    newest = {key + towers.PLACES: history.count_values(given[key]) for key in sequences}
+    newest = {key + towers.PLACES: history.find_newest_places(given[key]) for key in sequences}
     return keras.Model(inputs=given, outputs=sliced({**given, **newest}), name=name)
 
 
