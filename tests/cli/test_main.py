@@ -37,12 +37,17 @@ BAD_USAGE = {
         "twotower train: --run_dir is required: run directory: configuration, prepared data, checkpoints, metrics"
     ),
     "train --run_dir=x --resume=maybe": "twotower train: --resume=maybe: invalid value (expected true or false)",
-    "train --run_dir": "twotower train: Missing value for flag --run_dir",
+    "train --run_dir": "twotower train: --run_dir: missing value; write --run_dir=VALUE",
     "train --run_dir=x epochs=3": "twotower train: unexpected argument 'epochs=3'; flags are written --name=value",
     "synth --output=x --events=many": "twotower synth: --events=many: invalid value (expected an integer)",
-    "synth --output=x --events=0": "twotower synth: --events=0: 0 is not a positive integer",
-    "synth --output=x --format=orc": "twotower synth: --format=orc: value should be one of <csv|parquet>",
-    "evaluate --run_dir=x --split=train": "twotower evaluate: --split=train: value should be one of <valid|test>",
+    "synth --output=x --events=0": "twotower synth: --events=0: invalid value (expected a positive integer)",
+    "serve --export_dir=x --poll_seconds=often": (
+        "twotower serve: --poll_seconds=often: invalid value (expected a number)"
+    ),
+    "synth --output=x --format=orc": "twotower synth: --format=orc: invalid value (expected one of: csv, parquet)",
+    "evaluate --run_dir=x --split=train": (
+        "twotower evaluate: --split=train: invalid value (expected one of: valid, test)"
+    ),
     "dataset --output=x": "twotower dataset: NAME is required: twotower dataset NAME ...",
     "dataset a b --output=x": "twotower dataset: unexpected argument 'b'; flags are written --name=value",
     "verify --undefok=a --a=b": (

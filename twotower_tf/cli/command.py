@@ -6,6 +6,7 @@ A command is a module with a docstring (its help), `define(flags)`, which adds i
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -77,13 +78,24 @@ def parse(name: str, module: ModuleType, arguments: Sequence[str]) -> Flags:
     return flags
 
 
+# absl's reasons, by what it expects instead
+_REASONS = {
+    r".*invalid literal for int\(\).*": "an integer",
+    r"could not convert string to float.*": "a number",
+    r".*Non-boolean argument.*": "true or false",
+    r"\S+ is not (an? .*)": r"\1",
+    r"value should be one of <(.*)>": r"one of: \1",
+}
+
+
 def _rephrase(message: str) -> str:
     """Rewrites a message of absl without Python's terms."""
+    if found := re.fullmatch(r"Missing value for flag (--\w+)", message):
+        return f"{found[1]}: missing value; write {found[1]}=VALUE"
     head, _, reason = message.removeprefix("flag ").partition(": ")
-    if "invalid literal for int()" in reason:
-        reason = "invalid value (expected an integer)"
-    elif "Non-boolean argument" in reason:
-        reason = "invalid value (expected true or false)"
+    for pattern, expected in _REASONS.items():
+        if found := re.fullmatch(pattern, reason, re.DOTALL):
+            return f"{head}: invalid value (expected {found.expand(expected).replace('|', ', ')})"
     return f"{head}: {reason}" if reason else head
 
 
