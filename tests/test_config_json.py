@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from twotower_tf import config as configuration
@@ -130,6 +130,7 @@ experiments = st.builds(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @given(experiments)
 def test_json_round_trip(config: ExperimentConfig) -> None:
     text = configuration.to_json(config)

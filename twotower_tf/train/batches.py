@@ -241,7 +241,7 @@ class Batches:
     def _made(self, order: Epoch, epoch: int, step: int) -> Example:
         return self._example(self._drawn(order, epoch, step), [self._config.seed, _DRAW, epoch, step, 1])
 
-    def _draw(self, index: Ints, before: Ints, rng: np.random.Generator, windows: WindowBatch | None = None) -> Drawn:
+    def _draw(self, index: Ints, before: Ints, rng: np.random.Generator) -> Drawn:
         samplers, items = self.samplers, self._keys["item_row"]
         rows = PositivesBatch(index, self._keys["user_row"][index], items[index])
         label = self._keys["label"][index].astype(np.float32)

@@ -132,14 +132,13 @@ class Membership:
             problem = worker_meeting.find_problem(
                 self._task, index, index in self._present, self._report, first.get("report") or {}
             )
-            started = self._answer is not None
-            if problem and started:
+            if problem and self._answer is not None:
                 connection.send({"problem": problem})
                 connection.close()
                 return
             self._problem = self._problem or problem
             self._present[index] = connection
-            if started and self._answer is not None:
+            if self._answer is not None:
                 connection.send(self._answer)
                 self._log(f"cluster: {self._task.describe(index)} is back")
             self._state.notify_all()
