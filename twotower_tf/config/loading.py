@@ -144,8 +144,8 @@ def fingerprint(config: ExperimentConfig, fields: Sequence[str] = ()) -> str:
 def fingerprint_fields(config: ExperimentConfig, fields: Sequence[str] = ()) -> dict[str, Any]:
     """Converts the named fields, by default all, to the JSON values that fingerprints are computed of.
 
-    Left out are `data.root`, and options of features that are off, so that a configuration has the fingerprint that it
-    had in versions without them; of `PREPARED`, every dropout, which nothing that is prepared depends on.
+    Left out are `data.root`, and options that are off and that earlier versions did not have, so that a configuration
+    has the fingerprint that it had there; of `PREPARED`, every dropout, which nothing that is prepared depends on.
     """
     document: dict[str, Any] = _ADAPTER.dump_python(config, mode="json")
     document["data"].pop("root")
@@ -154,6 +154,8 @@ def fingerprint_fields(config: ExperimentConfig, fields: Sequence[str] = ()) -> 
             each.pop("dropout")
         if not each.get("time_gaps", True):
             each.pop("time_gaps")
+    if document["model"]["initial_scale"] == 1.0:
+        document["model"].pop("initial_scale")
     return {name: document[name] for name in fields or document}
 
 
