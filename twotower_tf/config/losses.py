@@ -104,12 +104,16 @@ class InBatchSoftmax(LossConfig):
             popular items are more often in a batch.
         user_temperature: divides it by exp(w · u) of the user's vector u, with a learned w: tastes of some users are
             sharper than those of others. It changes no order, so that the index searches unit vectors as before.
+        growing: for catalogues to which items are added: one that came late is a negative of the time since its first
+            event alone, so that new items are not ranked low for their few clicks, and one without a training positive
+            is never a negative (`sampling.availability`). It needs the events' times and `correct`.
     """
 
     temperature: PositiveFloat = 0.1
     learn_temperature: bool = False
     correct: bool = True
     user_temperature: bool = False
+    growing: bool = False
     type: Literal["InBatchSoftmax"] = "InBatchSoftmax"
 
     default_negatives: ClassVar[tuple[Any, ...]] = (InBatch(),)
@@ -132,12 +136,16 @@ class SampledSoftmax(LossConfig):
         correct: subtracts the log of each item's sampling probability from its logit (logQ correction).
         user_temperature: divides it by exp(w · u) of the user's vector u, with a learned w: tastes of some users are
             sharper than those of others. It changes no order, so that the index searches unit vectors as before.
+        growing: for catalogues to which items are added: one that came late is a negative of the time since its first
+            event alone, so that new items are not ranked low for their few clicks, and one without a training positive
+            is never a negative (`sampling.availability`). It needs the events' times and `correct`.
     """
 
     temperature: PositiveFloat = 0.1
     learn_temperature: bool = False
     correct: bool = True
     user_temperature: bool = False
+    growing: bool = False
     type: Literal["SampledSoftmax"] = "SampledSoftmax"
 
     default_negatives: ClassVar[tuple[Any, ...]] = (Uniform(per_positive=800, shared=True),)
@@ -150,20 +158,24 @@ class FullSoftmax(LossConfig):
 
     In plain terms: as `SampledSoftmax`, but nothing is drawn: every step compares with every item, exactly. Also known
     as full cross-entropy, multinomial likelihood. Use it where the catalogue is small: a step's time and memory grow
-    with it, and new items do not matter: one without a training positive is a negative of every row, so it is hardly
-    ever found. It goes with `Catalogue()` alone. `sampling.masked="user"` leaves the user's other positives out of the
-    sum.
+    with it. An item without a training positive is a negative of every row, so it is hardly ever found; where new items
+    matter, set `growing`. It goes with `Catalogue()` alone. `sampling.masked="user"` leaves the user's other positives
+    out of the sum.
 
     Attributes:
         temperature: divides the cosine. A lower one looks at the hardest negatives alone; try 0.03 to 0.2.
         learn_temperature: trains it, starting from `temperature`.
         user_temperature: divides it by exp(w · u) of the user's vector u, with a learned w: tastes of some users are
             sharper than those of others. It changes no order, so that the index searches unit vectors as before.
+        growing: for catalogues to which items are added: one that came late is a negative of the time since its first
+            event alone, so that new items are not ranked low for their few clicks, and one without a training positive
+            is never a negative (`sampling.availability`). It needs the events' times.
     """
 
     temperature: PositiveFloat = 0.1
     learn_temperature: bool = False
     user_temperature: bool = False
+    growing: bool = False
     type: Literal["FullSoftmax"] = "FullSoftmax"
 
     default_negatives: ClassVar[tuple[Any, ...]] = (Catalogue(),)

@@ -36,6 +36,15 @@ def check_sampling(
         _check_data(each, data, item_features)
     if sampling.recency_half_life and not data.timestamp:
         raise ConfigError("sampling.recency_half_life: needs the event's time; name its column in data.timestamp")
+    if getattr(loss, "growing", False):
+        _check_growing(loss, data)
+
+
+def _check_growing(loss: LossConfig, data: DataConfig) -> None:
+    if not data.timestamp:
+        raise ConfigError("loss.growing: needs the events' times; name their column in data.timestamp")
+    if not getattr(loss, "correct", True):
+        raise ConfigError("loss.growing: needs the correction that it is part of; set loss.correct=True")
 
 
 def _check_loss(loss: LossConfig, kinds: dict[str, Any]) -> None:

@@ -61,8 +61,10 @@ class RowMixture:
         weights: `[draws]` float32, the weight of each draw.
     """
 
-    def __init__(self, parts: Sequence[Part]) -> None:
+    def __init__(self, parts: Sequence[Part], log_available: Floats | None = None) -> None:
+        """Stores the components, and what is added to each item's logit, `[num_items]`; see `sampling.availability`."""
         self.parts = tuple(parts)
+        self._log_available = log_available
         self.draws = sum(part.draws for part in parts)
         counts = [part.draws for part in parts]
         self.weights = np.repeat(np.array([part.weight for part in parts], np.float32), counts)
@@ -75,8 +77,8 @@ class RowMixture:
         """Draws for every row.
 
         Returns:
-            Items `[batch, draws]` int32, and a mask bool `[batch, draws]`: false where the sampler had no item, in
-            which case the row's own item is in its place.
+            Items `[batch, draws]` int32, and a mask bool `[batch, draws]`: false where the sampler had no item, or one
+            that is not available, in which case the row's own item is in its place.
         """
         items = np.repeat(rows.own[:, np.newaxis].astype(np.int32), self.draws, axis=1)
         present = np.zeros(items.shape, bool)
@@ -87,6 +89,9 @@ class RowMixture:
             if some.any():
                 items[some, first : first + part.draws] = part.sampler.draw(rng, rows.take(some), part.draws)
             first += part.draws
+        if self._log_available is not None:
+            present &= np.isfinite(self._log_available[items])
+            items = np.where(present, items, rows.own[:, np.newaxis]).astype(np.int32)
         return items, present
 
     def log_q(self, rows: PositivesBatch, items: Ints, own: LogQ) -> LogQ:
@@ -98,7 +103,7 @@ class RowMixture:
         if self._catalogue:
             logs[:, self._corrected] = self._log(
                 sampler.probability(rows, items[:, self._corrected]) * draws for sampler, draws in self._catalogue
-            )
+            ) - _take(self._log_available, items[:, self._corrected])
         return logs
 
     def own_log_q(self, rows: PositivesBatch) -> LogQ:
@@ -108,7 +113,8 @@ class RowMixture:
         """
         if not self._catalogue:
             return np.zeros(len(rows), np.float32)
-        return self._log(sampler.own_probability(rows) * draws for sampler, draws in self._catalogue)
+        logs = self._log(sampler.own_probability(rows) * draws for sampler, draws in self._catalogue)
+        return logs - _take(self._log_available, rows.own)
 
     def _log(self, parts: Iterable[Floats]) -> LogQ:
         logs: LogQ = np.log(sum(parts) / self._corrected.sum()).astype(np.float32)
@@ -127,12 +133,21 @@ class SharedCandidates:
         queue: the number of slots of the queue.
     """
 
-    def __init__(self, share: Floats, in_batch: bool, parts: Sequence[SharedPart], queue: int) -> None:
+    def __init__(
+        self,
+        share: Floats,
+        in_batch: bool,
+        parts: Sequence[SharedPart],
+        queue: int,
+        log_available: Floats | None = None,
+    ) -> None:
         """Stores the components, and the share of each item among the rows of an epoch, `[num_items]`.
 
-        The share is the probability that an item is a row's own, in this batch or an earlier one.
+        The share is the probability that an item is a row's own, in this batch or an earlier one. `log_available`,
+        `[num_items]`, is added to each item's logit; see `sampling.availability`.
         """
         self._share = share
+        self._log_available = log_available
         self.in_batch = in_batch
         self.parts = tuple(parts)
         self.shared = sum(part.draws for part in parts)
@@ -156,8 +171,9 @@ class SharedCandidates:
         return np.concatenate([own if self.in_batch else own[:0], shared, slots]).astype(np.int32)
 
     def log_q(self, items: Ints, batch: int, queued: int) -> LogQ:
-        """Returns ln q of items under the mixture of all components; of -1, an empty slot of the queue, infinity.
+        """Returns ln q of items under the mixture of all components, less the log of their availability.
 
+        Of -1, an empty slot of the queue, and of an item that is not available it is infinity.
         The batch has `batch` rows, and `queued` slots of the queue are filled.
         """
         known = np.maximum(items, 0)
@@ -167,4 +183,11 @@ class SharedCandidates:
             q += part.draws * part.sampler.shared_probability(known)
         with np.errstate(divide="ignore"):
             logs = np.log(q / max(as_own + self.shared, 1))
+        logs = logs - _take(self._log_available, known)
         return np.where(items == NO_ITEM, np.inf, logs).astype(np.float32)
+
+
+def _take(log_available: Floats | None, items: Ints) -> LogQ:
+    """Returns the log of the availability of items, in their shape."""
+    found = np.zeros(items.shape) if log_available is None else log_available[items]
+    return found.astype(np.float32)

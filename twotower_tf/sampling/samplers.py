@@ -19,7 +19,7 @@ from twotower_tf.config import ExperimentConfig, Labelled, Mined, Popularity, Re
 from twotower_tf.config.checks import list_causal_histories
 from twotower_tf.errors import ConfigError, DataError, unknown_name
 from twotower_tf.prepare.prepared import Prepared
-from twotower_tf.sampling import accidental_hits
+from twotower_tf.sampling import accidental_hits, availability
 from twotower_tf.sampling.catalogue_samplers import CatalogueSampler, PopularitySampler, UniformSampler, WholeCatalogue
 from twotower_tf.sampling.epoch_selection import EpochSelection, describe_untimed, weigh_rows
 from twotower_tf.sampling.mined import MinedSampler
@@ -71,16 +71,20 @@ class Samplers:
         self.weights = weigh_rows(keys, half_life)
         self.notes = [line for line in [describe_untimed(keys["timestamp"], half_life)] if line]
         self.mined: MinedSampler | None = None
+        log_available = None
+        if getattr(config.loss, "growing", False):
+            log_available = availability.compute_log_availability(keys, num_items, self.counts, self.weights)
         self.rows = RowMixture(
             [
                 Part(each.type, self._build_own(each, prepared, keys), count, compute_weight(each, plan, batch))
                 for each, count in plan.own
-            ]
+            ],
+            log_available,
         )
         shared = [SharedPart(each.type, self._build_catalogue(each), count) for each, count in plan.shared]
         if plan.whole:
             shared.append(SharedPart("Catalogue", WholeCatalogue(self.positives), num_items))
-        self.columns = SharedCandidates(self.selection.share, plan.in_batch, shared, plan.queue)
+        self.columns = SharedCandidates(self.selection.share, plan.in_batch, shared, plan.queue, log_available)
 
     def drawable(self, keys: Keys) -> Mask:
         """Returns which items can be drawn as a negative in any epoch, `[num_items]` bool."""

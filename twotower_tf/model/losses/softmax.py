@@ -38,8 +38,8 @@ class SoftmaxLoss(CandidateLoss):
     Language Model" (2008), and of Jean et al., "On Using Very Large Target Vocabulary for Neural Machine Translation"
     (2015), section 3; with the batch's own items as candidates, Yi et al., "Sampling-Bias-Corrected Neural Modeling for
     Large Corpus Item Recommendations" (RecSys 2019), equation 3. What is drawn more often is met more often as a
-    negative, and each time pushed away less. With the whole catalogue as columns there is nothing to correct, and L is
-    the cross-entropy over all items. A row without a negative has no loss.
+    negative, and each time pushed away less. With the whole catalogue as columns q is the same for all, and L is the
+    cross-entropy over all items. A row without a negative has no loss.
 
     With `user_temperature` the temperature is divided by exp(w · u) with the row's user vector u and a learned w.
     """
@@ -48,16 +48,18 @@ class SoftmaxLoss(CandidateLoss):
         self,
         temperature: float,
         learn_temperature: bool,
-        correct: bool = False,
+        correct: bool = True,
         user_temperature: bool = False,
+        growing: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Takes the fields of the configuration's class; see `CandidateLoss`."""
+        """Takes the fields of the configuration's class; see `CandidateLoss`. Of `growing` the inputs' log q know."""
         super().__init__(**kwargs)
         self.temperature = temperature
         self.learn_temperature = learn_temperature
         self.correct = correct
         self.user_temperature = user_temperature
+        self.growing = growing
 
     def build(self, input_shape: Any) -> None:
         """Creates the temperature, and the vector that the users' own scales follow from, which are 1 at first."""
@@ -82,7 +84,7 @@ class SoftmaxLoss(CandidateLoss):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
-        names = ("temperature", "learn_temperature", "correct", "user_temperature")
+        names = ("temperature", "learn_temperature", "correct", "user_temperature", "growing")
         own = {name: getattr(self, name) for name in names}
         return {**super().get_config(), **own}
 
