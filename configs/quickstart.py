@@ -61,7 +61,7 @@ def get_config() -> ExperimentConfig:
             History(of="item_id", length=50),
         ),
         model=ModelConfig(embedding_dim=64, vector_dim=64, item_hidden=(128,), user_hidden=(128,), dropout=0.3),
-        loss=InBatchSoftmax(temperature=0.1),
+        loss=InBatchSoftmax(temperature=0.1, growing=True),  # a fifth of the items are created while the log runs
         train=TrainConfig(batch_size=512, epochs=20, patience=3),
         evaluation=EvaluationConfig(slices=("gender", "age", "category")),
     )

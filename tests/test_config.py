@@ -271,7 +271,7 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     "a number that moved to sampling": (
         lambda: SampledSoftmax(negatives=800),
         "SampledSoftmax: unknown field of SampledSoftmax 'negatives'; "
-        "known: correct, learn_temperature, temperature, type, user_temperature",
+        "known: correct, growing, learn_temperature, temperature, type, user_temperature",
     ),
     "rejections without a label": (
         lambda: experiment(data=DataConfig(), sampling=SamplingConfig((Rejections(),))),
@@ -344,6 +344,18 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
             data=DataConfig(timestamp="", split=RandomSplit()), sampling=SamplingConfig(recency_half_life=7.0)
         ),
         "sampling.recency_half_life: needs the event's time; name its column in data.timestamp",
+    ),
+    "growing without time": (
+        lambda: experiment(
+            data=DataConfig(timestamp="", split=RandomSplit()),
+            loss=InBatchSoftmax(growing=True),
+            sampling=SamplingConfig((InBatch(),)),
+        ),
+        "loss.growing: needs the events' times; name their column in data.timestamp",
+    ),
+    "growing uncorrected": (
+        lambda: experiment(loss=InBatchSoftmax(growing=True, correct=False), sampling=SamplingConfig((InBatch(),))),
+        "loss.growing: needs the correction that it is part of; set loss.correct=True",
     ),
     "monitor outside ks": (
         lambda: experiment(train=TrainConfig(monitor="recall@7")),

@@ -34,7 +34,7 @@ BAD_OVERRIDES = {
     "evaluation.ks=10": "evaluation.ks: invalid value '10' (expected a tuple, such as (10, 20) or (10,))",
     "data=DataConfig(label=foo)": "invalid value 'foo' (expected a number, a string, a list or a configuration class)",
     "loss=SampledSoftmax(negatives=3)": "SampledSoftmax: unknown field of SampledSoftmax 'negatives'; "
-    "known: correct, learn_temperature, temperature, type, user_temperature",
+    "known: correct, growing, learn_temperature, temperature, type, user_temperature",
     "loss.default_negatives=3": "unknown field of CosineLogitBCE 'default_negatives'; known: none",
 }
 

@@ -104,3 +104,26 @@ def test_long_sequences_of_few_items_have_a_transformer(tmp_path: Path, monkeypa
     assert found.model.initial_scale == 0.1 and found.model.vector_dim == 64
     shuffled = {**columns, "user_id": rng.permutation(columns["user_id"])}
     assert "SelfAttention" not in feature_text(propose(tmp_path, {"events": shuffled}))
+
+
+@pytest.mark.parametrize("added", [False, True])
+def test_items_that_came_while_the_log_ran_are_corrected_for(added: bool, tmp_path: Path) -> None:
+    """90 items from the start, some of them taken once or twice, and ten of the second half."""
+    rng = np.random.default_rng(2)
+    times = np.sort(rng.integers(0, 10 * 86_400, 6_000))
+    popular = 1.0 / np.arange(1, 91)
+    items = rng.choice(90, 6_000, p=popular / popular.sum())
+    late = added & (np.arange(6_000) >= 3_000) & (rng.random(6_000) < 0.3)
+    items[late] = rng.integers(90, 100, np.count_nonzero(late))
+    columns = {"user_id": rng.integers(0, 500, 6_000), "item_id": items, "timestamp": 1_760_000_000 + times}
+    loss = propose(tmp_path, {"events": columns}).sections["loss"]
+    if added:
+        share = round(100 * np.mean(late))
+        assert (
+            loss.code == "InBatchSoftmax(temperature=0.1, growing=True)" and f"{share} % of the events" in loss.comment
+        )
+    else:
+        assert loss.code == "InBatchSoftmax(temperature=0.1)"
+    # Without times there is nothing to see.
+    del columns["timestamp"]
+    assert "growing" not in propose(tmp_path, {"events": columns}).sections["loss"].code

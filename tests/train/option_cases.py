@@ -135,6 +135,13 @@ CASES = {
     "in-batch, learned": Case(
         IN, InBatchSoftmax(temperature=0.2, learn_temperature=True, user_temperature=True), softmax(0.2, 1), learned=2
     ),
+    "in-batch, growing": Case(
+        (*IN, Queue(size=12), Rejections(2)),
+        InBatchSoftmax(temperature=0.2, growing=True),
+        softmax(0.2, True),
+        (hard(rejected("click", 0), 2),),
+        queue=12,
+    ),
     "queue": Case((*IN, Queue(size=12)), SOFT, softmax(0.2, True), queue=12),
     "downsample": Case(
         IN,
@@ -207,6 +214,12 @@ CASES = {
         softmax(0.05, 1),
         shared=((EVEN, 4),),
         learned=2,
+    ),
+    "sampled softmax, growing": Case(
+        (Uniform(3),), SampledSoftmax(temperature=0.2, growing=True), softmax(0.2, True), (Drawn(uniform, 3),)
+    ),
+    "full softmax, growing": Case(
+        (Catalogue(),), FullSoftmax(temperature=0.3, growing=True), softmax(0.3, True), shared=((EVEN, ITEMS),)
     ),
     "full softmax": Case((Catalogue(),), FullSoftmax(temperature=0.3), softmax(0.3, False), shared=((EVEN, ITEMS),)),
     "full softmax, learned, own item masked": Case(

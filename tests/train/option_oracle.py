@@ -129,6 +129,15 @@ def share(kept=lambda user, item: 1.0):
     return [weight / sum(weights) for weight in weights]
 
 
+def since_it_came(item):
+    """Of the timed positives, by weight, those since the item's first event less the mean gap of its events."""
+    times = [row["time"] for row in LOG if row["item"] == item and row["time"]]
+    end = max(row["time"] for row in LOG if row["time"])
+    came = min(times) - (end - min(times)) / len(times)
+    timed = [row for row in LOG if row["time"] and row["click"]]
+    return sum(row["worth"] for row in timed if row["time"] >= came) / sum(row["worth"] for row in timed)
+
+
 def thinned(t):
     def kept(user, item):
         z = COUNT[item] / len(POSITIVES)

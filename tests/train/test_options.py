@@ -29,6 +29,7 @@ from tests.train.option_oracle import (
     colour,
     cosine,
     shape,
+    since_it_came,
 )
 from twotower_tf.config import Catalogue, DataConfig, ExperimentConfig, GivenSplit, Hash, SamplingConfig, TrainConfig
 from twotower_tf.config.losses import LOSSES
@@ -213,18 +214,19 @@ def expected_loss(case, batch, queue):
 
 
 def what_a_row_meets(case, batch, queue, user, item, draws):
-    """Log q of the own item, and (cosine, log q, weight) of each negative."""
+    """Log q of the own item, and (cosine, log q, weight) of each negative; with `growing` q is divided by `there`."""
+    there = since_it_came if getattr(case.loss, "growing", False) else lambda j: 1.0
     rows = BATCH * case.in_batch + len(queue)
     everything = rows + sum(n for _, n in case.shared)
 
     def column_q(j):
-        return (rows * case.share[j] + sum(n * p[j] for p, n in case.shared)) / everything
+        return (rows * case.share[j] + sum(n * p[j] for p, n in case.shared)) / everything / there(j)
 
     easy = [each for each in case.own if not each.hard]
 
     def own_q(j):
         of_each = ((k.draws, k.probabilities(user, item, *([item] if j == item else []))) for k in easy)
-        return sum(n * p[j] for n, p in of_each) / sum(k.draws for k in easy)
+        return sum(n * p[j] for n, p in of_each) / sum(k.draws for k in easy) / there(j)
 
     if everything:
         own_log_q = math.log(column_q(item))

@@ -131,6 +131,7 @@ class Moment:
         places: whether it is a position in an order rather than a calendar time.
         hours: number of distinct hours of the day.
         weekdays: number of distinct days of the week.
+        seconds: SQL of a row's epoch seconds.
         strptime: `data.timestamp_format` to read it, or "" where none is needed.
         others: further formats that read every value.
     """
@@ -141,6 +142,7 @@ class Moment:
     places: bool
     hours: int = 0
     weekdays: int = 0
+    seconds: str = ""
     strptime: str = ""
     others: tuple[str, ...] = ()
 
@@ -249,7 +251,7 @@ def _measure_times(
     )
     if read < 0.99 * profile.present:
         return None
-    return Moment(clock.form, int(first), int(last), False, int(hours), int(weekdays))
+    return Moment(clock.form, int(first), int(last), False, int(hours), int(weekdays), seconds)
 
 
 def _read_by_format(connection: Connection, table: Table, profile: Profile) -> Moment | None:

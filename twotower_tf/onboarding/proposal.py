@@ -19,6 +19,7 @@ from twotower_tf.onboarding import (
     training_choices,
     usual_names,
 )
+from twotower_tf.onboarding.catalogue_growth import measure_growth
 from twotower_tf.onboarding.column_profile import TableProfile
 from twotower_tf.onboarding.feature_lines import Line
 from twotower_tf.onboarding.guess_roles import Roles
@@ -216,8 +217,11 @@ def _add_choices(
     )
     features = len(lines["item"]) - 1 + len(lines["user"])
     catalogue = items.columns[roles.item_key] if items is not None else events.columns[roles.item.column]
+    moment = events.moments.get(roles.time.column)
+    calendar = moment is not None and not moment.places
+    added = measure_growth(connection, events, roles.item.column, moment) if moment is not None and calendar else 0.0
     shape = training_choices.measure_shape(
-        connection, events, roles, outcomes, ordered=ordered, features=features, items=catalogue.distinct
+        connection, events, roles, outcomes, ordered=ordered, features=features, items=catalogue.distinct, added=added
     )
     against = training_choices.explain_omitted_user_id(shape, roles)
     if against:
@@ -225,8 +229,7 @@ def _add_choices(
     else:
         why = f"the user{guess_roles.format_dominant(user)}"
         lines["user"].insert(0, feature_lines.hash_line(user, why, hashes=2))
-    moment = events.moments.get(roles.time.column)
-    if moment is not None and not moment.places:
+    if moment is not None and calendar:
         for kind, different in (("Hour", moment.hours), ("Weekday", moment.weekdays)):
             if different > 1:
                 lines["user"].append(Line(f"{kind}({python_literal(roles.time.column)})", "of the event, UTC"))

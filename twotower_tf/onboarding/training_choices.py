@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from twotower_tf.number_texts import format_percent
 from twotower_tf.onboarding.column_profile import ONE, TableProfile
 from twotower_tf.onboarding.feature_lines import Line
 from twotower_tf.onboarding.guess_roles import Roles
@@ -36,6 +37,7 @@ _WHOLE_CATALOGUE = 20_000
 _LARGEST_WINDOWS, _WINDOW_STEPS = 32, 250  # windows of a batch, and steps of an epoch, at least
 _LIST_COLUMNS = 4096  # items that all users of a step are compared with, where ids have no order
 _LIST_USERS = 256  # of such a step, at most
+_GROWING = 0.05  # of the events are of items that were added, at least, where that is corrected for
 _RICH = 2  # features in addition to ids and histories, from which towers have hidden layers
 
 
@@ -51,6 +53,7 @@ class LogShape:
         items: number of items.
         ordered: whether times or the order of the file's rows order the events.
         features: number of features in addition to ids, histories and times.
+        added: share of the events whose items were added while the log ran; 0 without times.
     """
 
     positives: int
@@ -60,6 +63,7 @@ class LogShape:
     items: int
     ordered: bool
     features: int
+    added: float = 0.0
 
     @property
     def in_sequences(self) -> bool:
@@ -92,6 +96,7 @@ def measure_shape(
     ordered: bool,
     features: int,
     items: int,
+    added: float,
 ) -> LogShape:
     """Counts the positives of each user; a predicate is taken into account by its share of the events."""
     table, holds, share = events.table, "true", outcomes.positive_share
@@ -108,7 +113,7 @@ def measure_shape(
         SELECT coalesce(sum(n), 0), count(*), coalesce(median(n), 0), coalesce(quantile_cont(n, 0.9), 0) FROM counts
         """,
     )
-    return LogShape(int(positives * share), users, median * share, long * share, items, ordered, features)
+    return LogShape(int(positives * share), users, median * share, long * share, items, ordered, features, added)
 
 
 def choose_split(
@@ -205,7 +210,14 @@ def choose_training(shape: LogShape, outcomes: Outcomes) -> dict[str, Line]:
     else:
         why = "training stops after three epochs without a better recall"
         train = Line(f"TrainConfig(batch_size={batch}, epochs=20, patience=3)", why)
-    return {"model": towers, "loss": Line("InBatchSoftmax(temperature=0.1)", ""), "train": train}
+    return {"model": towers, "loss": _choose_softmax(shape), "train": train}
+
+
+def _choose_softmax(shape: LogShape) -> Line:
+    if shape.added < _GROWING:
+        return Line("InBatchSoftmax(temperature=0.1)", "")
+    why = f"{format_percent(shape.added)} of the events are of items that came while the log ran"
+    return Line("InBatchSoftmax(temperature=0.1, growing=True)", why)
 
 
 def _train_on_sequences(shape: LogShape, validated: bool) -> dict[str, Line]:
