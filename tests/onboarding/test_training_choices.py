@@ -107,7 +107,7 @@ def test_long_sequences_of_few_items_have_a_transformer(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("added", [False, True])
-def test_items_that_came_while_the_log_ran_are_corrected_for(added: bool, tmp_path: Path) -> None:
+def test_items_that_were_added_while_the_log_ran_are_corrected_for(added: bool, tmp_path: Path) -> None:
     """90 items from the start, some of them taken once or twice, and ten of the second half."""
     rng = np.random.default_rng(2)
     times = np.sort(rng.integers(0, 10 * 86_400, 6_000))

@@ -1,4 +1,4 @@
-"""`growing`: an item is a negative of the time since it came into the log."""
+"""`growing`: an item is a negative of the time since it was added."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def positives_of(keys: dict[str, np.ndarray], items: int) -> np.ndarray:
 
 
 def test_an_item_counts_for_the_share_of_positives_since_it_came() -> None:
-    # Item 0 is there from the start. Item 1 has events of days 5, 6, 8, and the log ends with day 8: it came a mean gap
+    # Item 0 is there from the start. Item 1 has events of days 5, 6, 8, and the log ends with day 8: it was added a gap
     # of 3 / 3 days before its first one, on day 4, as 5 of 10 positives or more did not. Item 2 is never taken.
     old = [(0, float(day), 1) for day in (0, 1, 2, 3, 4, 7, 8)]
     keys = log_of(*old, (1, 5.0, 0), (1, 6.0, 1), (1, 8.0, 1), (2, 7.0, 0))
@@ -57,7 +57,7 @@ def test_rows_without_a_time_do_not_count() -> None:
 
 
 def test_the_first_of_a_few_events_is_not_taken_for_the_beginning() -> None:
-    """Times are drawn, and of items that came on day 6 of 10 the estimate is right in the mean, with 2 events or 20."""
+    """Times are drawn, and of items added on day 6 of 10 the estimate is right in the mean, with 2 events or 20."""
     rng = np.random.default_rng(3)
     for events in (2, 20):
         times = 6.0 + 4.0 * rng.random((400, events))

@@ -133,9 +133,9 @@ def since_it_came(item):
     """Of the timed positives, by weight, those since the item's first event less the mean gap of its events."""
     times = [row["time"] for row in LOG if row["item"] == item and row["time"]]
     end = max(row["time"] for row in LOG if row["time"])
-    came = min(times) - (end - min(times)) / len(times)
+    begin = min(times) - (end - min(times)) / len(times)
     timed = [row for row in LOG if row["time"] and row["click"]]
-    return sum(row["worth"] for row in timed if row["time"] >= came) / sum(row["worth"] for row in timed)
+    return sum(row["worth"] for row in timed if row["time"] >= begin) / sum(row["worth"] for row in timed)
 
 
 def thinned(t):

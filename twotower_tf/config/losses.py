@@ -104,7 +104,7 @@ class InBatchSoftmax(LossConfig):
             popular items are more often in a batch.
         user_temperature: divides it by exp(w · u) of the user's vector u, with a learned w: tastes of some users are
             sharper than those of others. It changes no order, so that the index searches unit vectors as before.
-        growing: for catalogues to which items are added: one that came late is a negative of the time since its first
+        growing: for catalogues to which items are added: one added late is a negative of the time since its first
             event alone, so that new items are not ranked low for their few clicks, and one without a training positive
             is never a negative (`sampling.availability`). It needs the events' times and `correct`.
     """
@@ -136,7 +136,7 @@ class SampledSoftmax(LossConfig):
         correct: subtracts the log of each item's sampling probability from its logit (logQ correction).
         user_temperature: divides it by exp(w · u) of the user's vector u, with a learned w: tastes of some users are
             sharper than those of others. It changes no order, so that the index searches unit vectors as before.
-        growing: for catalogues to which items are added: one that came late is a negative of the time since its first
+        growing: for catalogues to which items are added: one added late is a negative of the time since its first
             event alone, so that new items are not ranked low for their few clicks, and one without a training positive
             is never a negative (`sampling.availability`). It needs the events' times and `correct`.
     """
@@ -167,7 +167,7 @@ class FullSoftmax(LossConfig):
         learn_temperature: trains it, starting from `temperature`.
         user_temperature: divides it by exp(w · u) of the user's vector u, with a learned w: tastes of some users are
             sharper than those of others. It changes no order, so that the index searches unit vectors as before.
-        growing: for catalogues to which items are added: one that came late is a negative of the time since its first
+        growing: for catalogues to which items are added: one added late is a negative of the time since its first
             event alone, so that new items are not ranked low for their few clicks, and one without a training positive
             is never a negative (`sampling.availability`). It needs the events' times.
     """

@@ -13,10 +13,10 @@ _CHANCE = 0.001  # that an item that was there from the start has no earlier eve
 
 
 def measure_growth(connection: Connection, events: TableProfile, item: str, moment: Moment) -> float:
-    """Measures the share of the events whose items came while the log ran.
+    """Measures the share of the events whose items were added while the log ran.
 
     An item with n events that was there from the start has none in the first share s of them all with probability
-    (1 - s)^n. Where that is less than 0.001, it came later.
+    (1 - s)^n. Where that is less than 0.001, it was added later.
 
     Args:
         connection: that has the events.

@@ -216,7 +216,7 @@ def choose_training(shape: LogShape, outcomes: Outcomes) -> dict[str, Line]:
 def _choose_softmax(shape: LogShape) -> Line:
     if shape.added < _GROWING:
         return Line("InBatchSoftmax(temperature=0.1)", "")
-    why = f"{format_percent(shape.added)} of the events are of items that came while the log ran"
+    why = f"{format_percent(shape.added)} of the events are of items that were added while the log ran"
     return Line("InBatchSoftmax(temperature=0.1, growing=True)", why)
 
 

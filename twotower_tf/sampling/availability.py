@@ -1,10 +1,11 @@
 """Estimates for how much of the training positives each item was in the log.
 
 The softmax over the items that are there at time t has Σ_j [t ≥ b_j] exp z_j below the fraction, where b_j is when
-item j came. With a_j, the share of the positives from b_j on, the mean of this sum over the rows is Σ_j a_j exp z_j: an
-item that was there for a tenth of the rows is a negative a tenth as much. So ln a_j is added to logits in training,
-next to the correction for sampling probabilities, and the model learns how often an item is taken while it is there,
-which is what counts when it is recommended. Without it an item of the last day has the popularity of the whole log.
+item j was added. With a_j, the share of the positives from b_j on, the mean of this sum over the rows is
+Σ_j a_j exp z_j: an item that was there for a tenth of the rows is a negative a tenth as much. So ln a_j is added to
+logits in training, next to the correction for sampling probabilities, and the model learns how often an item is taken
+while it is there, which is what counts when it is recommended. Without it an item of the last day has the popularity of
+the whole log.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ def compute_log_availability(
 ) -> Floats:
     """Computes ln a_j of each item.
 
-    When an item came is estimated from its n events in the training split, of any label: its first one minus the mean
-    gap (last row of the split - first event of the item) / n. The first of n times drawn uniformly is late by such a
-    gap in the mean. Rows without a time do not count; an item that has no others was there from the start.
+    When an item was added is estimated from its n events in the training split, of any label: its first one minus the
+    mean gap (last row of the split - first event of the item) / n. The first of n times drawn uniformly is late by such
+    a gap in the mean. Rows without a time do not count; an item that has no others was there from the start.
 
     Args:
         keys: key columns of the training split: item_row, label, timestamp (seconds, 0 for no time), `[rows]` each.
@@ -41,16 +42,16 @@ def compute_log_availability(
         `[num_items]` float64, at most 0; -inf for an item without a training positive, which is not a negative.
     """
     positive, items, times = keys["label"] == 1, keys["item_row"].astype(np.int64), keys["timestamp"].astype(np.float64)
-    came, timed = np.full(num_items, np.inf), times > 0
-    np.minimum.at(came, items[timed], times[timed])
+    added, timed = np.full(num_items, np.inf), times > 0
+    np.minimum.at(added, items[timed], times[timed])
     events = np.bincount(items[timed], minlength=num_items)
-    came -= (times.max(initial=0.0) - came) / np.maximum(events, 1)
+    added -= (times.max(initial=0.0) - added) / np.maximum(events, 1)
     earlier = train_count > np.bincount(items[positive], minlength=num_items)
-    came[earlier | (events == 0)] = -np.inf
+    added[earlier | (events == 0)] = -np.inf
     counted = positive & timed
     order = np.argsort(times[counted])
     ones = np.ones(len(order)) if weights is None else weights[counted][order].astype(np.float64)
     before = np.concatenate([[0.0], np.cumsum(ones)])  # weight of the positives before each one, by time
-    share = 1.0 - before[np.searchsorted(times[counted][order], came)] / max(before[-1], 1e-12)
+    share = 1.0 - before[np.searchsorted(times[counted][order], added)] / max(before[-1], 1e-12)
     logs: Floats = np.log(np.maximum(share, 1.0 / max(len(order), 1)))  # rounding, and rows that weigh nothing
     return np.where(train_count > 0, logs, -np.inf)
