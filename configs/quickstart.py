@@ -6,6 +6,8 @@ or step by step:
 
 twotower synth --output=data/quickstart
 twotower run --config=configs/quickstart.py --run_dir=runs/quickstart --export_dir=export/quickstart
+
+`quickstart` also makes the final fit, as `run --final` does.
 """
 
 from twotower_tf.config import (

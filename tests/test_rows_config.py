@@ -71,11 +71,12 @@ def test_time_gaps_need_the_time_of_the_events_and_a_name_of_their_own():
 
 
 def test_prepared_data_stay_valid_where_no_gaps_are_wanted():
-    """Configurations of versions without `time_gaps` or `initial_scale` have the same fingerprint."""
+    """Configurations of versions that did not have some options have the same fingerprint."""
     config, before = experiment("data"), json.loads(configuration.to_json(experiment("data")))
     before.pop("schema_version")
     before["data"].pop("root")
     before["model"].pop("initial_scale")
+    assert not before["loss"].pop("growing") and not before["loss"].pop("user_temperature")
     for each in before["item_features"] + before["user_features"]:
         each.pop("dropout")
         each.pop("time_gaps", None)
@@ -84,9 +85,11 @@ def test_prepared_data_stay_valid_where_no_gaps_are_wanted():
     gaps = configuration.override(config, [f"user_features.2.time_gaps={config.data.timestamp}"])
     prepared = [configuration.fingerprint(each, configuration.PREPARED) for each in (config, gaps)]
     assert prepared[0] != prepared[1]
-    small = configuration.override(config, ["model.initial_scale=0.1"])
-    trained = [configuration.fingerprint(each, configuration.TRAINED) for each in (config, small)]
-    assert trained[0] != trained[1]
+    for other in ("model.initial_scale=0.1", "loss.user_temperature=True"):
+        changed = configuration.override(config, [other])
+        assert configuration.fingerprint(changed, configuration.TRAINED) != configuration.fingerprint(
+            config, configuration.TRAINED
+        )
 
 
 def test_rows_are_chosen_by_the_encoder_unless_they_are_given():

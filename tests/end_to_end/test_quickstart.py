@@ -49,7 +49,7 @@ def recall_of_truth(log: Path, k: int) -> float:
 def test_the_model_recovers_the_planted_preferences(quickstart: Quickstart) -> None:
     metrics = json.loads((quickstart.run_dir / "metrics.json").read_text())
     best = recall_of_truth(quickstart.log, 10)
-    assert metrics["metrics"]["recall@10"] >= 0.7 * best
+    assert metrics["metrics"]["recall@10"] >= 0.78 * best
     assert f"reach recall@10 {best:.4f}:" in quickstart.out
     assert metrics["metrics"]["recall@20"] >= 1.5 * metrics["baselines"]["popularity"]["recall@20"]
     assert metrics["baselines"]["popularity"]["recall@20"] > 1.5 * metrics["baselines"]["random"]["recall@20"]
@@ -87,6 +87,7 @@ def test_the_files_of_a_run_are_all_there(quickstart: Quickstart) -> None:
         "log",
         "prepared",
         "checkpoints",
+        "final",
         "logs",
         "train.json",
         "metrics.json",

@@ -1,4 +1,4 @@
-"""Writes a synthetic ads log, runs every stage on it, and prints the results.
+"""Writes a synthetic ads log, runs every stage on it with a final fit, and prints the results.
 
 Results: metrics of the model and of the baselines, recommendations for three users, and commands to try next. Takes
 under two minutes on two cores. A second run skips finished stages.
@@ -55,6 +55,7 @@ def run(flags: Flags) -> None:
                 synthetic.write_synthetic_log(log, progress=show)
             print(format_rows(pipeline.prepare()))
             print(format_training(pipeline.train()))
+            print(format_training(pipeline.final_fit()))
             result = pipeline.evaluate()
             bundle = pipeline.export().open()
     print(f"\n{format_metrics(result)}")

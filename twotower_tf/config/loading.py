@@ -156,6 +156,9 @@ def fingerprint_fields(config: ExperimentConfig, fields: Sequence[str] = ()) -> 
             each.pop("time_gaps")
     if document["model"]["initial_scale"] == 1.0:
         document["model"].pop("initial_scale")
+    for name in ("growing", "user_temperature"):
+        if not document["loss"].get(name, True):
+            document["loss"].pop(name)
     return {name: document[name] for name in fields or document}
 
 
