@@ -56,6 +56,7 @@ def experiment(**changes: Any) -> ExperimentConfig:
     return ExperimentConfig(**(fields | changes))
 
 
+TIMELESS = DataConfig(timestamp="", split=RandomSplit())
 REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     "unknown field": (
         lambda: experiment(item_feature=()),
@@ -340,17 +341,11 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
         "TripletHinge.margin: invalid value 0.0 (expected a number greater than 0)",
     ),
     "recency without time": (
-        lambda: experiment(
-            data=DataConfig(timestamp="", split=RandomSplit()), sampling=SamplingConfig(recency_half_life=7.0)
-        ),
+        lambda: experiment(data=TIMELESS, sampling=SamplingConfig(recency_half_life=7.0)),
         "sampling.recency_half_life: needs the event's time; name its column in data.timestamp",
     ),
     "growing without time": (
-        lambda: experiment(
-            data=DataConfig(timestamp="", split=RandomSplit()),
-            loss=InBatchSoftmax(growing=True),
-            sampling=SamplingConfig((InBatch(),)),
-        ),
+        lambda: experiment(data=TIMELESS, loss=InBatchSoftmax(growing=True), sampling=SamplingConfig((InBatch(),))),
         "loss.growing: needs the events' times; name their column in data.timestamp",
     ),
     "growing uncorrected": (

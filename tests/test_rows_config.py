@@ -15,6 +15,7 @@ from twotower_tf.config import (
     TrainConfig,
 )
 from twotower_tf.errors import ConfigError
+from twotower_tf.prepare.incremental import compute_digests
 
 REFUSED = {
     "data.timestamp=": "user_features[2].encoder: self_attention reads the order of events, and the log has no times; "
@@ -90,6 +91,13 @@ def test_prepared_data_stay_valid_where_no_gaps_are_wanted():
         assert configuration.fingerprint(changed, configuration.TRAINED) != configuration.fingerprint(
             config, configuration.TRAINED
         )
+
+
+@pytest.mark.parametrize(("option", "goes_on"), [("dropout=0.5", True), ("buckets=11", False)])
+def test_a_run_goes_on_with_another_dropout_but_not_with_other_buckets(option, goes_on):
+    before = experiment("data")
+    after = configuration.override(before, [f"item_features.0.{option}"])
+    assert (compute_digests(after) == compute_digests(before)) is goes_on
 
 
 def test_rows_are_chosen_by_the_encoder_unless_they_are_given():

@@ -15,7 +15,6 @@ from tests.prepare.engines import assert_engines_agree
 from tests.prepare.test_preparation import rows_of, tree, write_csv
 from twotower_tf.config import DataConfig, ExperimentConfig, GivenSplit, Hash, History, Numeric, RandomSplit, TimeSplit
 from twotower_tf.errors import ArtifactError, ConfigError, DataError
-from twotower_tf.prepare.incremental import compute_digests
 from twotower_tf.prepare.preparation import prepare_log
 from twotower_tf.prepare.prepared import Prepared
 from twotower_tf.prepare.spark.spark_session import SparkOptions
@@ -326,14 +325,6 @@ def test_what_cannot_be_continued_is_refused(tmp_path: Path) -> None:
         prepare_log(experiment(log), tmp_path / "two", since=tmp_path / "one")
     assert tree(tmp_path / "one") == before
     assert not (tmp_path / "two" / "prepared").exists()
-
-
-@pytest.mark.parametrize(("options", "goes_on"), [({"dropout": 0.5}, True), ({"buckets": 11}, False)])
-def test_a_run_goes_on_with_another_dropout_but_not_with_other_buckets(options: dict[str, Any], goes_on: bool) -> None:
-    before = experiment(Path())
-    feature = dataclasses.replace(before.user_features[0], **options)
-    after = dataclasses.replace(before, user_features=(feature, *before.user_features[1:]))
-    assert (compute_digests(after) == compute_digests(before)) is goes_on
 
 
 def test_values_that_change_with_time_go_on_from_the_earlier_run(tmp_path: Path) -> None:
