@@ -310,7 +310,7 @@ def test_large_catalogues_have_no_recommend_signature(trained, tmp_path, monkeyp
     searcher = exporting.build_index(ids, np.eye(150, dtype=np.float32), config.index)
     for limit in ("index.recommend_below=149", "index.recommend_below=150", "index.k=1000"):
         limited = dataclasses.replace(run, config=configuration.override(config, [limit]))
-        exporting._save_tower(limited, "user", tmp_path, 1, searcher)
+        exporting._save_tower(limited, run.load_tower("user"), "user", tmp_path, 1, searcher)
     assert saved[0] is None
     assert saved[1].k == K
     assert saved[2].k == 1000 and len(saved[2].items) == 150
