@@ -6,6 +6,7 @@ are read.
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 from collections.abc import Iterator, MutableMapping, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 _LIMITS = ("memory.max", "memory.high", "memory.limit_in_bytes")  # v2, v2, v1
 _USED = ("memory.current", "memory.usage_in_bytes")
 _ROOT = Path("/")
+WORTH_COLLECTING = 64 << 20  # bytes: a collection takes a second in a process with many objects
 
 
 def count_cpus(root: Path = _ROOT) -> int:
@@ -71,11 +73,18 @@ def limit_library_threads(environment: MutableMapping[str, str] = os.environ, ro
 
 
 def release_freed_tensors(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Makes TensorFlow return the memory of a freed tensor to the system; it keeps that for its own next ones else.
+    """Makes TensorFlow return the memory of a freed tensor to the system; otherwise it keeps it for the next ones.
 
-    Steps of training would be slower. TensorFlow reads the variable at its first operation: later calls have no effect.
+    Not for training, whose steps would be slower. TensorFlow reads the variable at its first operation: later calls
+    have no effect.
     """
     environment.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
+
+
+def collect_garbage(size: int) -> None:
+    """Frees objects that refer to each other, as TensorFlow's do, where `size` bytes of tables are worth the time."""
+    if size >= WORTH_COLLECTING:
+        gc.collect()
 
 
 def _list_groups(root: Path, controller: str) -> Iterator[Path]:

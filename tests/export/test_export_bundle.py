@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from tests.export.trained import K
-from twotower_tf import artifacts
+from twotower_tf import artifacts, resources
 from twotower_tf import config as configuration
 from twotower_tf.bundle import bundle, export_root
 from twotower_tf.bundle.verify_bundle import verify
@@ -175,6 +175,7 @@ def test_each_table_is_in_memory_once(trained, tmp_path, monkeypatch):
         left[side] = [name for name, weight in trained_weights if weight() is not None]
         return tower(bundle_dir, config, side, version)
 
+    monkeypatch.setattr(resources, "WORTH_COLLECTING", 0)
     monkeypatch.setattr(exporting.checkpoints, "load_model", load_and_watch)
     monkeypatch.setattr(exporting, "Tower", count_and_load)
     monkeypatch.setattr(exporting.tower_vectors, "user_vectors", lambda *args: user_vectors(*args) * np.float32(1.1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from twotower_tf import resources
 from twotower_tf.bundle.bundle import Bundle
 from twotower_tf.bundle.manifest import tower_paths
 from twotower_tf.bundle.signature_names import MODEL_VERSION, SERVING_DEFAULT
@@ -26,6 +26,11 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 _ROWS_PER_BATCH = 8192
 
 
+def measure_weights(bundle_dir: Path, side: SideName) -> int:
+    """Returns the bytes of a tower's saved weights."""
+    return sum(path.stat().st_size for path in (tower_paths(bundle_dir)[side] / "variables").iterdir())
+
+
 class Tower:
     """A tower's SavedModel: its inputs and the names of its signatures."""
 
@@ -39,9 +44,9 @@ class Tower:
         self.signatures = tuple(self._model.signatures)
 
     def close(self) -> None:
-        """Frees the weights at once; references within a SavedModel would keep them for long."""
+        """Frees large weights at once; references within a SavedModel would keep them for long."""
         self._model = None
-        gc.collect()
+        resources.collect_garbage(measure_weights(self._bundle_dir, self._side))
 
     @classmethod
     def of_bundle(cls, bundle: Bundle, side: SideName) -> Tower:

@@ -22,12 +22,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from twotower_tf import artifacts
+from twotower_tf import artifacts, resources
 from twotower_tf import config as configuration
 from twotower_tf.artifacts import RunPaths
 from twotower_tf.bundle import answers, bundle, export_root, manifest, signature_names, warmup
 from twotower_tf.bundle import vector_formats as item_formats
-from twotower_tf.bundle.loaded_tower import Tower
+from twotower_tf.bundle.loaded_tower import Tower, measure_weights
 from twotower_tf.bundle.verify_staging import verify_staging
 from twotower_tf.config import ExperimentConfig
 from twotower_tf.config.features import SideName
@@ -193,7 +193,7 @@ def _write(
     items = _item_vectors(run, staging, version)
     progress("export", 1, _STEPS)
     users = _save_user_tower(run, staging, version, items, progress, log)
-    gc.collect()  # frees its tables
+    resources.collect_garbage(measure_weights(staging, "user"))
     searcher = users.searcher
     searcher.save(staging / bundle.INDEX)
     np.save(staging / bundle.USERS, users.vectors)
@@ -264,7 +264,7 @@ def _save_user_tower(
 def _item_vectors(run: _Run, staging: Path, version: int) -> Floats:
     """Saves the item tower, and answers with it, read back, for the catalogue's raw values."""
     trained = _save_item_tower(run, staging, version)
-    gc.collect()  # frees its tables
+    resources.collect_garbage(measure_weights(staging, "item"))
     with contextlib.closing(Tower(staging, run.config, "item", version)) as tower:
         exported = tower.vectors(columns_to_arrays(tower.inputs, run.catalogue))
     ids = run.catalogue["item_id"]
