@@ -85,6 +85,7 @@ def prepare_config(name: str, root: Path, *overrides: str) -> ExperimentConfig:
     return dataclasses.replace(config, data=data)
 
 
+@pytest.mark.quality
 def test_new_items_of_the_synthetic_log(tmp_path: Path) -> None:
     write_synthetic_log(tmp_path, events=20_000, users=1_200, items=500, format="parquet")
     events = pa.concat_tables([pq.read_table(path) for path in sorted((tmp_path / "events").rglob("*.parquet"))])
