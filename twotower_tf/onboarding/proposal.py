@@ -218,8 +218,9 @@ def _add_choices(
     features = len(lines["item"]) - 1 + len(lines["user"])
     catalogue = items.columns[roles.item_key] if items is not None else events.columns[roles.item.column]
     moment = events.moments.get(roles.time.column)
-    calendar = moment is not None and not moment.places
-    added = measure_growth(connection, events, roles.item.column, moment) if moment is not None and calendar else 0.0
+    if moment is not None and moment.places:
+        moment = None  # an order alone
+    added = measure_growth(connection, events, roles.item.column, moment) if moment is not None else 0.0
     shape = training_choices.measure_shape(
         connection, events, roles, outcomes, ordered=ordered, features=features, items=catalogue.distinct, added=added
     )
@@ -229,7 +230,7 @@ def _add_choices(
     else:
         why = f"the user{guess_roles.format_dominant(user)}"
         lines["user"].insert(0, feature_lines.hash_line(user, why, hashes=2))
-    if moment is not None and calendar:
+    if moment is not None:
         for kind, different in (("Hour", moment.hours), ("Weekday", moment.weekdays)):
             if different > 1:
                 lines["user"].append(Line(f"{kind}({python_literal(roles.time.column)})", "of the event, UTC"))
